@@ -1,0 +1,1 @@
+"""unrender: rendering run backwards, from points and pictures to 3D."""

@@ -1,0 +1,61 @@
+"""`TensorStruct`: frozen dataclasses of tensors that move, map and index as one value."""
+
+import dataclasses
+import typing
+from collections.abc import Callable
+from typing import Any, Self, dataclass_transform
+
+import torch
+from torch import Tensor
+
+from unrender._checked import check_shapes, tensor_hints
+
+
+@dataclass_transform(frozen_default=True)
+class TensorStruct:
+    """Base of the library's values: a subclass is a frozen dataclass whose tensor fields are checked on creation.
+
+    Fields annotated ``"*batch …"`` share their leading axes; indexing the value indexes those and keeps the rest.
+    """
+
+    def __init_subclass__(cls) -> None:
+        dataclasses.dataclass(frozen=True, eq=False)(cls)
+
+    def __post_init__(self) -> None:
+        check_shapes(type(self).__name__, self._fields(), _hints(type(self)))
+
+    def _fields(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(typing.cast(Any, self))}
+
+    def replace(self, **changes: Any) -> Self:
+        """Return a copy with some fields changed."""
+        return dataclasses.replace(typing.cast(Any, self), **changes)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return a copy with `function` applied to every tensor."""
+        return self.replace(**{k: function(v) for k, v in self._fields().items() if isinstance(v, Tensor)})
+
+    def to(self, target: torch.device | torch.dtype | str) -> Self:
+        """Move to a device, or change the precision of the floating-point fields."""
+        if isinstance(target, torch.dtype):
+            return self.map(lambda tensor: tensor.to(target) if tensor.is_floating_point() else tensor)
+        return self.map(lambda tensor: tensor.to(target))
+
+    def detach(self) -> Self:
+        """Return a copy cut off from the autograd graph."""
+        return self.map(Tensor.detach)
+
+    def __getitem__(self, index: Any) -> Self:
+        hints = _hints(type(self))
+        batched = {
+            name: value[index]
+            for name, value in self._fields().items()
+            if isinstance(value, Tensor) and any(h.dim_str.startswith("*batch") for h in tensor_hints(hints[name]))
+        }
+        return self.replace(**batched)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    if "_shape_hints" not in cls.__dict__:
+        cls._shape_hints = typing.get_type_hints(cls, include_extras=True)  # type: ignore[attr-defined]
+    return typing.cast(dict[str, Any], cls.__dict__["_shape_hints"])
