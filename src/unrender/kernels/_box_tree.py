@@ -1,0 +1,105 @@
+"""A balanced tree of boxes over points: the spatial index of the CPU kernels.
+
+Node 0 is the root, the children of node i are 2i+1 and 2i+2. Every node holds the items
+[low, high) of a permutation; its left child the first half. Leaves, the last 2^depth nodes,
+hold at most `LEAF_SIZE` items. Nothing but the permutation and the boxes is stored.
+"""
+
+import numba
+import numpy as np
+
+LEAF_SIZE = 8
+MAX_STACK = 64
+
+
+def tree_depth(num_items: int) -> int:
+    """Return the number of halvings after which at most `LEAF_SIZE` items are left in a node."""
+    depth = 0
+    while num_items > LEAF_SIZE << depth:
+        depth += 1
+    return depth
+
+
+@numba.njit(cache=True)
+def leaf_range(leaf, depth, num_items):
+    """Return the items [low, high) of the leaf-th leaf."""
+    low, high = 0, num_items
+    for level in range(depth - 1, -1, -1):
+        middle = (low + high) // 2
+        if (leaf >> level) & 1:
+            low = middle
+        else:
+            high = middle
+    return low, high
+
+
+@numba.njit(cache=True)
+def _swap(points, order, a, b):
+    for axis in range(points.shape[1]):
+        points[a, axis], points[b, axis] = points[b, axis], points[a, axis]
+    order[a], order[b] = order[b], order[a]
+
+
+@numba.njit(cache=True)
+def _split(points, order, low, high):
+    """Partition the items [low, high) about their median on the widest axis (Hoare's quickselect)."""
+    axis, widest = 0, points.dtype.type(-1)
+    for d in range(points.shape[1]):
+        smallest = largest = points[low, d]
+        for i in range(low + 1, high):
+            smallest = min(smallest, points[i, d])
+            largest = max(largest, points[i, d])
+        if largest - smallest > widest:
+            axis, widest = d, largest - smallest
+    middle = (low + high) // 2
+    left, right = low, high - 1
+    while left < right:
+        a, b, c = points[left, axis], points[(left + right) // 2, axis], points[right, axis]
+        pivot = max(min(a, b), min(max(a, b), c))
+        i, j = left, right
+        while i <= j:
+            while points[i, axis] < pivot:
+                i += 1
+            while points[j, axis] > pivot:
+                j -= 1
+            if i <= j:
+                _swap(points, order, i, j)
+                i += 1
+                j -= 1
+        if middle <= j:
+            right = j
+        elif middle >= i:
+            left = i
+        else:
+            return
+
+
+@numba.njit(cache=True, parallel=True)
+def sort_points(points, order, depth):
+    """Permute `points` and `order` in place into tree order."""
+    num_items = len(points)
+    for level in range(depth):
+        for node in numba.prange(1 << level):
+            low, high = leaf_range(node, level, num_items)
+            _split(points, order, low, high)
+
+
+@numba.njit(cache=True, parallel=True)
+def fit_boxes(lows, highs, depth, boxes):
+    """Fill the nodes' boxes [nodes, 2, axes] around items whose own boxes, in tree order, are lows to highs."""
+    num_items, num_axes = lows.shape
+    num_leaves = 1 << depth
+    for leaf in numba.prange(num_leaves):
+        low, high = leaf_range(leaf, depth, num_items)
+        node = num_leaves - 1 + leaf
+        for axis in range(num_axes):
+            smallest, largest = np.inf, -np.inf
+            for i in range(low, high):
+                smallest = min(smallest, lows[i, axis])
+                largest = max(largest, highs[i, axis])
+            boxes[node, 0, axis] = smallest
+            boxes[node, 1, axis] = largest
+    for node in range(num_leaves - 2, -1, -1):
+        for axis in range(num_axes):
+            boxes[node, 0, axis] = min(boxes[2 * node + 1, 0, axis], boxes[2 * node + 2, 0, axis])
+            boxes[node, 1, axis] = max(boxes[2 * node + 1, 1, axis], boxes[2 * node + 2, 1, axis])

@@ -1,0 +1,62 @@
+"""Which implementation of a kernel runs: chosen by the device of the tensors, once, here.
+
+``UNRENDER_KERNELS=reference`` forces the plain-torch reference of every kernel.
+"""
+
+import contextlib
+import functools
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from types import ModuleType
+
+import torch
+
+from unrender.errors import KernelError
+
+_cpu_lock = threading.RLock()
+
+
+def implementation(kernel: str, device: torch.device) -> ModuleType | None:
+    """Return the fast implementation of `kernel` for `device`, or None where its reference has to serve."""
+    choice = os.environ.get("UNRENDER_KERNELS", "fast")
+    if choice not in ("fast", "reference"):
+        raise KernelError(f"UNRENDER_KERNELS should be 'fast' or 'reference', got {choice!r}")
+    if choice == "reference" or device.type != "cpu":
+        return None
+    _announce_compilation()
+    return importlib.import_module(f"unrender.kernels.{kernel}.cpu")
+
+
+@contextlib.contextmanager
+def cpu_threads() -> Iterator[None]:
+    """Let one Python thread at a time run parallel CPU kernels, on as many cores as torch may use.
+
+    numba's default threading layer aborts the process when two Python threads enter it at once.
+    """
+    import numba
+
+    with _cpu_lock:
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        yield
+
+
+@functools.cache
+def _announce_compilation() -> None:
+    """Say, when a kernel has to be compiled on this machine, that this is what takes the time."""
+    from numba.core import event
+
+    announced = threading.Event()
+
+    class Announcer(event.Listener):  # type: ignore[misc]
+        def on_start(self, event: object) -> None:
+            if not announced.is_set():
+                announced.set()
+                logging.getLogger("unrender").info("compiling CPU kernels: once on each machine, then cached")
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    event.register("numba:compile", Announcer())

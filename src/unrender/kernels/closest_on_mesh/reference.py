@@ -1,0 +1,49 @@
+"""The nearest point on a triangle surface, by the definition."""
+
+import torch
+from torch import Tensor
+
+
+def forward(queries: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Find, for each query q, the point c of the surface with the smallest |q − c|², its face and barycentrics.
+
+    On one triangle the nearest point is the foot of the perpendicular if that falls inside, else the nearest
+    point of the three sides. Degenerate triangles are segments or points. Differentiable in: queries, vertices
+    (through the distance; the barycentrics move along the surface, where the distance does not change).
+    """
+    corners = vertices[..., faces, :]
+    distances, ids, barycentrics = [], [], []
+    for part in queries.split(max(1, 2**20 // max(1, len(faces))), dim=-2):
+        barycentric = _barycentric(part.detach(), corners.detach())
+        offset = part[..., :, None, :] - (barycentric[..., None] * corners[..., None, :, :, :]).sum(-2)
+        distance, face = offset.square().sum(-1).min(-1)
+        distances.append(distance)
+        ids.append(face)
+        barycentrics.append(barycentric.take_along_dim(face[..., None, None], dim=-2).squeeze(-2))
+    return torch.cat(distances, -1), torch.cat(ids, -1), torch.cat(barycentrics, -2)
+
+
+def _barycentric(queries: Tensor, corners: Tensor) -> Tensor:
+    """Return the barycentrics [*batch queries faces 3] of the point of each triangle nearest to each query."""
+    a, b, c = corners[..., None, :, :, :].unbind(-2)
+    q = queries[..., :, None, :]
+    on_sides = []
+    for start, end, places in ((a, b, (0, 1)), (b, c, (1, 2)), (c, a, (2, 0))):
+        side = end - start
+        t = _divide(((q - start) * side).sum(-1), side.square().sum(-1)).clamp(0, 1)
+        weights = [torch.zeros_like(t)] * 3
+        weights[places[0]], weights[places[1]] = 1 - t, t
+        on_sides.append(torch.stack(weights, -1))
+    normal = torch.linalg.cross(b - a, c - a)
+    v = _divide((torch.linalg.cross(q - a, c - a) * normal).sum(-1), normal.square().sum(-1))
+    w = _divide((torch.linalg.cross(b - a, q - a) * normal).sum(-1), normal.square().sum(-1))
+    inside = (v > 0) & (w > 0) & (v + w < 1)
+    candidates = torch.stack(on_sides, -2)
+    points = (candidates[..., None] * corners[..., None, :, None, :, :]).sum(-2)
+    best = (q[..., None, :] - points).square().sum(-1).argmin(-1)
+    side = candidates.take_along_dim(best[..., None, None], dim=-2).squeeze(-2)
+    return torch.where(inside[..., None], torch.stack([1 - v - w, v, w], -1), side)
+
+
+def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    return torch.where(denominator > 0, numerator / torch.where(denominator > 0, denominator, 1), 0)

@@ -1,0 +1,153 @@
+"""Nearest points through a tree of boxes, searched nearest box first; queries are spread over the threads."""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrender.kernels._box_tree import MAX_STACK, fit_boxes, leaf_range, sort_points, tree_depth
+from unrender.kernels._dispatch import cpu_threads
+
+BLOCK = 256
+
+
+def build(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the points in tree order, their places in the original order, and the boxes of the tree."""
+    count, dim = points.shape[-2:]
+    ordered = points.detach().reshape(-1, count, dim).contiguous().clone()
+    order = torch.arange(count).repeat(len(ordered), 1)
+    depth = tree_depth(count)
+    boxes = ordered.new_empty(len(ordered), (2 << depth) - 1, 2, dim)
+    with cpu_threads():
+        for b in range(len(ordered)):
+            sort_points(ordered[b].numpy(), order[b].numpy(), depth)
+            fit_boxes(ordered[b].numpy(), ordered[b].numpy(), depth, boxes[b].numpy())
+    batch = points.shape[:-2]
+    return ordered.reshape(points.shape), order.reshape(*batch, count), boxes.reshape(*batch, -1, 2, dim)
+
+
+def forward(
+    queries: Tensor, query_order: Tensor, ordered: Tensor, order: Tensor, boxes: Tensor, k: int, norm: int
+) -> tuple[Tensor, Tensor]:
+    batch, (count, dim) = queries.shape[:-2], queries.shape[-2:]
+    distances = queries.new_empty(*batch, count, k)
+    ids = torch.empty(*batch, count, k, dtype=torch.int64)
+    flat = [t.reshape(-1, *t.shape[len(batch) :]).numpy() for t in (query_order, ordered, order, boxes, distances, ids)]
+    with cpu_threads():
+        for query, *others in zip(queries.detach().reshape(-1, count, dim).contiguous().numpy(), *flat, strict=True):
+            _search(query, *others, norm)
+    return distances, ids
+
+
+def backward(
+    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int
+) -> tuple[Tensor, Tensor]:
+    query_gradient, point_gradient = torch.empty_like(queries), torch.zeros_like(points)
+    flat = [
+        t.contiguous().reshape(-1, *t.shape[-2:]).numpy()
+        for t in (queries, points, ids, cotangent, query_gradient, point_gradient)
+    ]
+    for arrays in zip(*flat, strict=True):
+        _scatter(*arrays, norm)
+    return query_gradient, point_gradient
+
+
+@numba.njit(cache=True, inline="always")
+def _box_distance(boxes, node, query, norm):
+    distance = query.dtype.type(0)
+    for axis in range(len(query)):
+        below = boxes[node, 0, axis] - query[axis]
+        above = query[axis] - boxes[node, 1, axis]
+        outside = max(below, above, query.dtype.type(0))
+        distance += outside if norm == 1 else outside * outside
+    return distance
+
+
+@numba.njit(cache=True, inline="always")
+def _distance(points, i, query, norm):
+    distance = query.dtype.type(0)
+    for axis in range(len(query)):
+        difference = points[i, axis] - query[axis]
+        distance += abs(difference) if norm == 1 else difference * difference
+    return distance
+
+
+@numba.njit(cache=True, inline="always")
+def _insert(distances, ids, distance, item):
+    """Put a candidate into its place in the ascending list, ties by the smaller id, dropping the last."""
+    k = len(distances) - 1
+    if distance > distances[k] or (distance == distances[k] and item >= ids[k]):
+        return
+    while k > 0 and (distances[k - 1] > distance or (distances[k - 1] == distance and ids[k - 1] > item)):
+        distances[k] = distances[k - 1]
+        ids[k] = ids[k - 1]
+        k -= 1
+    distances[k] = distance
+    ids[k] = item
+
+
+@numba.njit(cache=True, parallel=True)
+def _search(queries, query_order, points, order, boxes, distances, ids, norm):
+    num_queries, num_points, k = len(queries), len(points), distances.shape[1]
+    first_leaf = len(boxes) // 2
+    depth = 0
+    while (2 << depth) - 1 < len(boxes):
+        depth += 1
+    for block in numba.prange((num_queries + BLOCK - 1) // BLOCK):
+        stack = np.empty(MAX_STACK, np.int64)
+        bounds = np.empty(MAX_STACK, queries.dtype)
+        nearby_leaf = -1
+        for i in range(block * BLOCK, min(num_queries, (block + 1) * BLOCK)):
+            row = query_order[i]
+            query = queries[row]
+            found, found_ids = distances[row], ids[row]
+            found[:] = np.inf
+            found_ids[:] = num_points
+            skip = nearby_leaf
+            if nearby_leaf >= 0:  # the leaf that served the query before bounds the search from the start
+                low, high = leaf_range(nearby_leaf - first_leaf, depth, num_points)
+                for j in range(low, high):
+                    _insert(found, found_ids, _distance(points, j, query, norm), order[j])
+            top = 0
+            stack[0] = 0
+            bounds[0] = _box_distance(boxes, 0, query, norm)
+            while top >= 0:
+                node, bound = stack[top], bounds[top]
+                top -= 1
+                if bound > found[k - 1]:
+                    continue
+                while node < first_leaf:
+                    near, other = 2 * node + 1, 2 * node + 2
+                    near_bound = _box_distance(boxes, near, query, norm)
+                    other_bound = _box_distance(boxes, other, query, norm)
+                    if other_bound < near_bound:
+                        near, other = other, near
+                        near_bound, other_bound = other_bound, near_bound
+                    if other_bound <= found[k - 1]:
+                        top += 1
+                        stack[top] = other
+                        bounds[top] = other_bound
+                    node, bound = near, near_bound
+                    if bound > found[k - 1]:
+                        break
+                if node >= first_leaf and bound <= found[k - 1] and node != skip:
+                    low, high = leaf_range(node - first_leaf, depth, num_points)
+                    before = found_ids[0]
+                    for j in range(low, high):
+                        _insert(found, found_ids, _distance(points, j, query, norm), order[j])
+                    if found_ids[0] != before:
+                        nearby_leaf = node
+
+
+@numba.njit(cache=True)
+def _scatter(queries, points, ids, cotangent, query_gradient, point_gradient, norm):
+    """Add up the gradients one query after another: the order, and so every bit, is fixed."""
+    for i in range(len(queries)):
+        for axis in range(queries.shape[1]):
+            total = queries.dtype.type(0)
+            for j in range(ids.shape[1]):
+                difference = queries[i, axis] - points[ids[i, j], axis]
+                slope = np.sign(difference) if norm == 1 else 2 * difference
+                total += slope * cotangent[i, j]
+                point_gradient[ids[i, j], axis] -= slope * cotangent[i, j]
+            query_gradient[i, axis] = total

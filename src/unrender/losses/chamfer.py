@@ -1,0 +1,160 @@
+"""How far two clouds, or a cloud and a surface, are apart. Distances are squared unless said otherwise."""
+
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import checked, describe_value
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.points import PointCloud
+from unrender.kernels.closest_on_mesh import closest_on_mesh
+from unrender.kernels.nearest import Nearest, PointIndex, index_points, nearest
+
+
+class Chamfer(NamedTuple):
+    """The two terms of `chamfer_distance`; without normals on both sides the second is None."""
+
+    distance: Tensor
+    normals: Tensor | None
+
+
+@checked
+def chamfer_distance(
+    x: Float[Tensor, "*batch x dim"] | PointCloud | PointIndex,
+    y: Float[Tensor, "*batch y dim"] | PointCloud | PointIndex,
+    *,
+    point_reduction: Literal["mean", "sum", "max", "none"] = "mean",
+    batch_reduction: Literal["mean", "sum", "none"] = "mean",
+    batch_weights: Float[Tensor, "*batch"] | None = None,
+    norm: Literal[1, 2] = 2,
+    single_directional: bool = False,
+    abs_cosine: bool = True,
+    huber: float | None = None,
+    trim: float = 0.0,
+) -> Chamfer:
+    r"""Measure how far two clouds are apart: mean over x of min Σ|x − y|^norm, plus the same from y to x.
+
+    The second term compares the normals of each pair: 1 − \|cos\|, or 1 − cos without `abs_cosine`. Clouds of unequal
+    size in one batch carry `lengths`; points that count more or less carry `weights` (the mean is weighted).
+    Against outliers: `huber` makes the squared distance linear beyond that distance (2·huber·d − huber²), `trim`
+    leaves out that share of the farthest pairs. With `point_reduction="none"` each term has a value for each point,
+    those of x before those of y, and batches are not reduced; "max" gives the squared Hausdorff distance. A fixed cloud can come as a `PointIndex`.
+
+    Differentiable in: points, normals and weights of both sides. Source: Fan et al. 2017, eq. 1.
+    """
+    if not 0 <= trim < 1:
+        raise InputError(f"chamfer_distance: `trim` is a share, 0 ≤ trim < 1, got {trim}")
+    if huber is not None and (norm != 2 or huber <= 0):
+        raise InputError(f"chamfer_distance: `huber` is a distance > 0, for norm 2; got {huber}, norm {norm}")
+    a, b = _Side.of(x), _Side.of(y)
+    distances, cosines = [], []
+    for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):
+        found = _nearest(source, target, norm)
+        distance, weights = found.distances.squeeze(-1), source.all_weights()
+        if huber is not None:
+            linear = 2 * huber * distance.clamp_min(huber**2).sqrt() - huber**2
+            distance = torch.where(distance > huber**2, linear, distance)
+        if trim > 0:
+            weights = weights * _is_among_smallest(distance.detach(), weights > 0, 1 - trim)
+        distances.append(_reduce_points(distance, weights, point_reduction))
+        if source.normals is not None and target.normals is not None:
+            other = target.normals.gather(-2, found.ids.expand(*found.ids.shape[:-1], source.normals.shape[-1]))
+            cosine = torch.cosine_similarity(source.normals, other, dim=-1, eps=1e-6)
+            cosines.append(_reduce_points(1 - (cosine.abs() if abs_cosine else cosine), weights, point_reduction))
+    if point_reduction == "none":
+        return Chamfer(torch.cat(distances, -1), torch.cat(cosines, -1) if cosines else None)
+    both = [torch.stack(terms) for terms in (distances, cosines) if terms]
+    both = [terms.amax(0) if point_reduction == "max" else terms.sum(0) for terms in both]
+    total = [_reduce_batch(terms, batch_weights, batch_reduction) for terms in both]
+    return Chamfer(total[0], total[1] if cosines else None)
+
+
+@checked
+def point_to_mesh_distance(
+    points: Float[Tensor, "*batch points 3"] | PointIndex, mesh: Mesh
+) -> Float[Tensor, "*batch points"]:
+    """Measure the squared distance from each point to the surface of a mesh.
+
+    Differentiable in: points, mesh.vertices.
+    """
+    return closest_on_mesh(points, mesh.vertices, mesh.faces).squared_distances
+
+
+class _Side(NamedTuple):
+    """One of the two clouds, whatever it came as; `index` is there unless the clouds of a batch differ in size."""
+
+    points: Tensor
+    index: PointIndex | None
+    normals: Tensor | None = None
+    weights: Tensor | None = None
+    lengths: Tensor | None = None
+
+    @classmethod
+    def of(cls, cloud: Tensor | PointCloud | PointIndex) -> "_Side":
+        if isinstance(cloud, PointIndex):
+            return cls(cloud.points, cloud)
+        if isinstance(cloud, Tensor):
+            return cls(cloud, index_points(cloud))
+        index = index_points(cloud.points) if cloud.lengths is None else None
+        return cls(cloud.points, index, cloud.normals, cloud.weights, cloud.lengths)
+
+    def all_weights(self) -> Tensor:
+        """Weigh every point, the padding with 0."""
+        weights = torch.ones_like(self.points[..., 0]) if self.weights is None else self.weights
+        if self.lengths is None:
+            return weights
+        places = torch.arange(weights.shape[-1], device=weights.device)
+        return torch.where(places < self.lengths[..., None], weights, 0)
+
+    def one_by_one(self) -> list[Tensor]:
+        """List the clouds of a batch without their padding."""
+        flat = self.points.reshape(-1, *self.points.shape[-2:])
+        if self.lengths is None:
+            return list(flat)
+        return [points[:length] for points, length in zip(flat, self.lengths.flatten().tolist(), strict=True)]
+
+
+def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:
+    if source.index is not None and target.index is not None:
+        return nearest(source.index, target.index, norm=norm)
+    if source.points.shape[:-2] != target.points.shape[:-2]:
+        raise InputError(
+            f"chamfer_distance: batches should agree, got {describe_value(source.points)} "
+            f"and {describe_value(target.points)}"
+        )
+    rows = source.points.shape[-2]
+    found = [nearest(a, b, norm=norm) for a, b in zip(source.one_by_one(), target.one_by_one(), strict=True)]
+    shape = (*source.points.shape[:-1], 1)
+    return Nearest(
+        *(
+            torch.stack([torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts]).reshape(shape)
+            for parts in zip(*found, strict=True)
+        )
+    )
+
+
+def _is_among_smallest(distance: Tensor, counts: Tensor, share: float) -> Tensor:
+    """Mark the given share, rounded up, of the points that count at all: those of smallest distance."""
+    rank = torch.where(counts, distance, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
+    return rank < torch.ceil(share * counts.sum(-1, keepdim=True))
+
+
+def _reduce_points(values: Tensor, weights: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return values * weights
+    if reduction == "max":
+        return torch.where(weights > 0, values * weights, -torch.inf).amax(-1)
+    total = (values * weights).sum(-1)
+    return total if reduction == "sum" else total / weights.sum(-1).clamp_min(torch.finfo(weights.dtype).tiny)
+
+
+def _reduce_batch(values: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
+    weighted = values if weights is None else values * weights
+    if reduction == "none":
+        return weighted
+    if reduction == "sum":
+        return weighted.sum()
+    return weighted.mean() if weights is None else weighted.sum() / weights.sum()
