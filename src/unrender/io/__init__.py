@@ -1,0 +1,15 @@
+"""Files to values and back: one kind of file per module."""
+
+from unrender.io.clouds import load_cloud, save_cloud
+from unrender.io.files import FileAccessError, MissingFileError, write_whole
+from unrender.io.meshes import load_mesh, save_mesh
+
+__all__ = [
+    "FileAccessError",
+    "MissingFileError",
+    "load_cloud",
+    "load_mesh",
+    "save_cloud",
+    "save_mesh",
+    "write_whole",
+]

@@ -1,0 +1,88 @@
+"""Point clouds from files, and back."""
+
+import logging
+
+import numpy as np
+import torch
+
+from unrender._checked import describe_value
+from unrender.errors import FileFormatError, InputError
+from unrender.geometry.points import PointCloud
+from unrender.io.contents import Contents, Floats, floats_from_tensor, rgb_from_tensor
+from unrender.io.files import FilePath
+from unrender.io.formats import CLOUD_READERS, CLOUD_WRITERS, MESH_READERS, read_contents, write_contents
+
+_log = logging.getLogger("unrender")
+
+NUM_SAMPLES = 20_000
+"""Points drawn from the surface of a mesh that stands where a cloud is expected."""
+
+
+def load_cloud(path: FilePath) -> PointCloud:
+    """Load points, with normals and colors where the file has them; the surface of a mesh is sampled.
+
+    Points that are not finite are dropped, with a word in the log. Positions are float64 where the file holds
+    doubles, or digits that float32 would lose; else float32.
+    Raises `FileFormatError` for a damaged file, `InputError` for a path or suffix that cannot be used.
+    """
+    contents = read_contents(path, MESH_READERS | CLOUD_READERS)
+    if contents.faces is not None:
+        contents = _sample_surface(contents, path)
+    contents = _drop_missing(contents, path)
+    return PointCloud(
+        torch.from_numpy(np.array(contents.points)),
+        None
+        if contents.normals is None
+        else torch.from_numpy(_unit(contents.normals, contents.points.dtype)),
+        None if contents.colors is None else torch.from_numpy(contents.colors.astype(contents.points.dtype)),
+    )
+
+
+def _drop_missing(contents: Contents, path: FilePath) -> Contents:
+    kept = np.asarray(np.isfinite(contents.points).all(axis=1))
+    dropped = len(kept) - int(kept.sum())
+    if dropped == len(kept):
+        raise FileFormatError(f"{path}: none of its {len(kept)} points is finite")
+    if dropped:
+        _log.warning("%s: dropped %d of %d points that are not finite", path, dropped, len(kept))
+        contents = Contents(*(None if array is None else array[kept] for array in contents))  # type: ignore[arg-type]
+    return contents
+
+
+def _unit(normals: Floats, dtype: np.dtype[np.floating]) -> Floats:
+    """Scale to unit length; a normal that is unknown (zero, or not finite) becomes zero."""
+    normals = np.nan_to_num(normals.astype(np.float64), posinf=0.0, neginf=0.0)
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return (normals / np.where(lengths > 0, lengths, 1.0)).astype(dtype)
+
+
+def _sample_surface(contents: Contents, path: FilePath) -> Contents:
+    assert contents.faces is not None
+    corners = contents.points.astype(np.float64)[contents.faces]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    areas = np.linalg.norm(normals, axis=1)
+    if not np.isfinite(areas).all() or areas.sum() <= 0:
+        raise FileFormatError(
+            f"{path}: a mesh without a surface to sample: its triangles have no finite area"
+        )
+    _log.warning("%s: a mesh; took %d points from its surface, spread evenly", path, NUM_SAMPLES)
+    generator = np.random.default_rng(0)
+    chosen = np.searchsorted(np.cumsum(areas), generator.random(NUM_SAMPLES) * areas.sum(), side="right")
+    chosen = np.minimum(chosen, len(areas) - 1)
+    weights = generator.dirichlet((1.0, 1.0, 1.0), NUM_SAMPLES)[:, :, None]
+    points = (corners[chosen] * weights).sum(axis=1).astype(contents.points.dtype)
+    colors = contents.colors
+    if colors is not None:
+        colors = (colors[contents.faces[chosen]] * weights).sum(axis=1).astype(np.float32)
+    return Contents(points, None, normals[chosen], colors)
+
+
+def save_cloud(cloud: PointCloud, path: FilePath) -> None:
+    """Save a cloud with its normals and colors; float64 positions keep their digits."""
+    if cloud.points.ndim != 2:
+        raise InputError(
+            f"save_cloud: one cloud fits into a file, got {describe_value(cloud.points)}; index the cloud"
+        )
+    normals = None if cloud.normals is None else floats_from_tensor(cloud.normals)
+    contents = Contents(floats_from_tensor(cloud.points), None, normals, rgb_from_tensor(cloud.colors))
+    write_contents(path, CLOUD_WRITERS, contents)

@@ -1,0 +1,139 @@
+"""Whole files: read in one go, written whole or not at all, refused in one sentence."""
+
+import contextlib
+import errno
+import os
+import secrets
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from unrender.errors import FileFormatError, InputError
+
+FilePath = str | os.PathLike[str]
+
+
+class FileAccessError(InputError, OSError):
+    """A path cannot be read or written."""
+
+
+class MissingFileError(FileAccessError, FileNotFoundError):
+    """There is no file at a path."""
+
+
+def read_bytes(path: FilePath) -> bytes:
+    """Return a file's bytes; refuse what is missing, empty, or no regular file."""
+    file = Path(path)
+    try:
+        if not file.exists():
+            raise MissingFileError(f"{file}: there is no such file; check the path, relative to {Path.cwd()}")
+        if not file.is_file():
+            raise FileAccessError(f"{file}: a {_kind(file)}, where a file is expected")
+        data = file.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        if isinstance(error, FileAccessError):
+            raise
+        raise FileAccessError(f"{file}: cannot be read: {_reason(error)}") from error
+    if not data:
+        raise FileFormatError(f"{file}: the file is empty")
+    return data
+
+
+@contextlib.contextmanager
+def write_whole(path: FilePath) -> Iterator[BinaryIO]:
+    """Open a file for writing that appears, complete, when the block ends; after an error, never."""
+    target = Path(os.path.realpath(path))
+    _check_writable(target)
+    part = target.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot be written: {_reason(error)}") from error
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _check_writable(target: Path) -> None:
+    if target.exists() and not target.is_file():
+        raise FileAccessError(f"{target}: a {_kind(target)}, where a file is to be written")
+    if not target.parent.is_dir():
+        raise FileAccessError(f"{target}: cannot be written: create the folder {target.parent} first")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise FileAccessError(f"{target}: is write-protected; choose another name or change its permissions")
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable, on systems where a folder can be opened."""
+    if hasattr(os, "O_DIRECTORY"):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _kind(path: Path) -> str:
+    return "folder" if path.is_dir() else "device or pipe"
+
+
+def _reason(error: Exception) -> str:
+    code = error.errno if isinstance(error, OSError) else None
+    if code in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; free some space or choose another folder"
+    if code in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "permission denied; choose another folder or change its permissions"
+    return getattr(error, "strerror", None) or str(error)
+
+
+_PARSER_ERRORS = (
+    ArithmeticError,  # division by zero, overflow
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,  # KeyError, IndexError
+    MemoryError,
+    NameError,  # a variable a parser never set
+    OSError,  # the bytes are in memory already: only a parser can raise it here
+    RuntimeError,  # also RecursionError, NotImplementedError
+    SyntaxError,  # array headers are Python literals
+    TypeError,
+    ValueError,  # also UnicodeDecodeError, JSONDecodeError, pydantic's ValidationError
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@contextlib.contextmanager
+def reading(path: FilePath) -> Iterator[None]:
+    """Name the file in whatever a parser raises over its bytes.
+
+    The one place where foreign errors are translated. Parsers, ours and other people's, see bytes, not paths.
+    Ours raise a `FileFormatError` with line or byte; theirs stumble over a damaged file in any of the ways
+    listed above. Their warnings about it are dropped.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except FileFormatError as error:
+        raise FileFormatError(f"{path}: {error}") from error.__cause__
+    except MemoryError as error:
+        raise FileFormatError(f"{path}: asks for more memory than this machine has") from error
+    except _PARSER_ERRORS as error:
+        raise FileFormatError(
+            f"{path}: damaged, or not what its suffix says ({_first_line(error)})"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]

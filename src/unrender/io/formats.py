@@ -1,0 +1,52 @@
+"""Which suffix is read and written by whom."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+from unrender.errors import InputError
+from unrender.io.arrays import read_npy, read_npz, write_npz
+from unrender.io.contents import Contents
+from unrender.io.files import FilePath, read_bytes, reading, write_whole
+from unrender.io.obj import read_obj, write_obj
+from unrender.io.ply import read_ply, write_ply
+from unrender.io.xyz import read_xyz, write_xyz
+
+Reader = Callable[[bytes], Contents]
+Writer = Callable[[BinaryIO, Contents], None]
+
+MESH_READERS: dict[str, Reader] = {".ply": read_ply, ".obj": read_obj}
+CLOUD_READERS: dict[str, Reader] = {
+    ".xyz": read_xyz,
+    ".txt": read_xyz,
+    ".csv": read_xyz,
+    ".pts": read_xyz,
+    ".asc": read_xyz,
+    ".npy": read_npy,
+    ".npz": read_npz,
+}
+MESH_WRITERS: dict[str, Writer] = {".ply": write_ply, ".obj": write_obj}
+CLOUD_WRITERS: dict[str, Writer] = {".ply": write_ply, ".xyz": write_xyz, ".npz": write_npz}
+
+
+def read_contents(path: FilePath, readers: dict[str, Reader]) -> Contents:
+    """Read a file by its suffix."""
+    reader = readers[known_suffix(path, readers)]
+    data = read_bytes(path)
+    with reading(path):
+        return reader(data)
+
+
+def write_contents(path: FilePath, writers: dict[str, Writer], contents: Contents) -> None:
+    """Write a file by its suffix, whole or not at all."""
+    writer = writers[known_suffix(path, writers)]
+    with write_whole(path) as file:
+        writer(file, contents)
+
+
+def known_suffix(path: FilePath, table: dict[str, Reader] | dict[str, Writer]) -> str:
+    """Return a path's suffix in small letters; refuse one that the table does not have."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in table:
+        raise InputError(f"{path}: the suffix {suffix!r} is not one of {', '.join(sorted(table))}")
+    return suffix
