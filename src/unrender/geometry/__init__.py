@@ -1,0 +1,1 @@
+"""What exists in space: meshes, points, rotations, and the measures and changes of them."""

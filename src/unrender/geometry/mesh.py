@@ -1,5 +1,7 @@
 """Triangle meshes: the value, and its first derivatives in space (normals, areas)."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,6 +9,7 @@ from torch import Tensor
 from unrender._checked import describe_value
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
+from unrender.geometry.columns import as_columns, as_rows, cross, dot, norm, ordered_sum, sum_at, take, unit
 
 
 class Mesh(TensorStruct):
@@ -26,6 +29,84 @@ class Mesh(TensorStruct):
             low, high = (int(x) for x in torch.aminmax(self.faces))
             if low < 0 or high >= self.vertices.shape[-2]:
                 raise InputError(
-                    f"Mesh: `faces` index vertices {low} to {high}, but there are {self.vertices.shape[-2]} vertices "
-                    f"in {describe_value(self.vertices)}"
+                    f"Mesh: `faces` index vertices {low} to {high}, but there are "
+                    f"{self.vertices.shape[-2]} vertices in {describe_value(self.vertices)}"
                 )
+
+
+def face_normals(mesh: Mesh) -> Float[Tensor, "*batch faces 3"]:
+    """Compute the unit outward normal of every face; zero for a face without area.
+
+    Differentiable in: the vertices (gradient zero at a face without area).
+    """
+    return as_rows(unit(area_vectors(as_columns(mesh.vertices), mesh.faces)))
+
+
+def face_areas(mesh: Mesh) -> Float[Tensor, "*batch faces"]:
+    """Compute the area of every face, in squared world units.
+
+    Differentiable in: the vertices (gradient zero at a face without area).
+    """
+    return norm(area_vectors(as_columns(mesh.vertices), mesh.faces)) / 2
+
+
+def vertex_normals(mesh: Mesh) -> Float[Tensor, "*batch vertices 3"]:
+    """Compute unit vertex normals: the mean of the adjacent face normals, weighted by area.
+
+    Zero where that mean is, and for vertices without faces.
+    Differentiable in: the vertices.
+    """
+    vectors = area_vectors(as_columns(mesh.vertices), mesh.faces)
+    around = sum_at(torch.cat([vectors] * 3, -1), mesh.faces.mT.flatten(), mesh.vertices.shape[-2])
+    return as_rows(unit(around))
+
+
+def surface_area(mesh: Mesh) -> Float[Tensor, "*batch"]:
+    """Sum the areas of all faces, in squared world units.
+
+    Differentiable in: the vertices.
+    """
+    return ordered_sum(face_areas(mesh))
+
+
+def enclosed_volume(mesh: Mesh) -> Float[Tensor, "*batch"]:
+    """Compute the volume inside a watertight mesh, in cubed world units; negative if its faces turn inward.
+
+    The sum over faces (a, b, c) of a · (b × c) / 6, with the first vertex as origin.
+    Differentiable in: the vertices.
+    """
+    columns = as_columns(mesh.vertices)
+    a, b, c = corners(columns - columns[..., :1].detach(), mesh.faces)
+    return ordered_sum(dot(a, cross(b, c))) / 6
+
+
+def concatenate(meshes: Sequence[Mesh]) -> Mesh:
+    """Join meshes into one; they share batch axes, and either all have colors or none.
+
+    Differentiable in: vertices and colors.
+    """
+    if not meshes:
+        raise InputError("concatenate: `meshes` should hold at least one mesh, got none")
+    colors = [mesh.vertex_colors for mesh in meshes if mesh.vertex_colors is not None]
+    if colors and len(colors) < len(meshes):
+        raise InputError(
+            f"concatenate: {len(colors)} of {len(meshes)} meshes have `vertex_colors`; "
+            "give all of them colors, or none"
+        )
+    starts = [0, *torch.tensor([mesh.vertices.shape[-2] for mesh in meshes]).cumsum(0).tolist()]
+    return Mesh(
+        torch.cat([mesh.vertices for mesh in meshes], -2),
+        torch.cat([mesh.faces + start for mesh, start in zip(meshes, starts, strict=False)]),
+        torch.cat(colors) if colors else None,
+    )
+
+
+def corners(columns: Tensor, faces: Tensor) -> list[Tensor]:
+    """Read the three corners of every face from vertices in columns."""
+    return [take(columns, faces[:, k]) for k in range(3)]
+
+
+def area_vectors(columns: Tensor, faces: Tensor) -> Tensor:
+    """Compute normals twice as long as the area of their face, in columns."""
+    a, b, c = corners(columns, faces)
+    return cross(b - a, c - a)

@@ -1,0 +1,128 @@
+import gc
+import weakref
+
+import pytest
+import torch
+
+from unrender.errors import InputError, ShapeError
+from unrender.geometry.mesh import Mesh, concatenate
+from unrender.geometry.shapes import cube, ico_sphere, torus
+from unrender.geometry.topology import (
+    connected_components,
+    euler_characteristic,
+    genus,
+    is_manifold,
+    is_watertight,
+    keep_faces,
+    keep_largest_component,
+    topology,
+)
+
+NO_FACES = torch.empty(0, 3, dtype=torch.int64)
+FAN = torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]])  # three faces around the edge 0 1
+BOW_TIE = torch.tensor([[0, 1, 2], [0, 3, 4]])
+
+
+def surface(faces):
+    return Mesh(torch.rand(int(faces.max()) + 1, 3), faces)
+
+
+def test_edges_of_two_triangles():
+    found = topology(torch.tensor([[0, 1, 2], [2, 1, 3]]))
+    assert found.edges.tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
+    assert found.face_edges.tolist() == [[0, 2, 1], [2, 3, 4]]
+    assert found.edge_faces.tolist() == [1, 1, 2, 1, 1]
+    assert found.hinges.tolist() == [[1, 2, 0, 3]]
+
+
+def test_edge_of_three_faces_makes_three_hinges():
+    assert topology(FAN).hinges.tolist() == [[0, 1, 2, 3], [0, 1, 3, 4], [0, 1, 2, 4]]
+
+
+def test_edges_agree_with_counting_by_hand():
+    faces = torch.randint(0, 30, (50, 3), generator=torch.Generator().manual_seed(0))
+    found = topology(faces)
+    by_hand = {}
+    for face in faces.tolist():
+        for k in range(3):
+            edge = tuple(sorted((face[k], face[(k + 1) % 3])))
+            by_hand.setdefault(edge, []).append(face[(k + 2) % 3])
+    assert [tuple(edge) for edge in found.edges.tolist()] == sorted(by_hand)
+    hinges = sorted(
+        (*edge, *sorted((a, b)))
+        for edge, tips in by_hand.items()
+        for i, a in enumerate(tips)
+        for b in tips[i + 1 :]
+    )
+    assert sorted((a, b, *sorted(tips)) for a, b, *tips in found.hinges.tolist()) == hinges
+
+
+def test_topology_is_remembered_until_the_faces_change():
+    faces = cube().faces
+    known = topology(faces)
+    assert topology(faces) is known
+    faces[0] = faces[0].flip(0)
+    assert topology(faces) is not known
+    gone = weakref.ref(topology(faces))
+    del faces
+    gc.collect()
+    assert gone() is None
+
+
+def test_inference_tensors_are_not_remembered():
+    with torch.inference_mode():
+        assert len(topology(cube().faces).edges) == 18
+
+
+def test_shapes_are_checked():
+    with pytest.raises(ShapeError, match=r"topology: `faces` should be Int\[Tensor, 'faces 3'\]"):
+        topology(torch.zeros(3, 4, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    ("mesh", "handles"), [(cube(), 0), (ico_sphere(2), 0), (torus(), 1), (concatenate([torus(), torus()]), 2)]
+)
+def test_closed_shapes(mesh, handles):
+    assert is_watertight(mesh)
+    assert is_manifold(mesh)
+    assert genus(mesh) == handles
+    stray = mesh.replace(vertices=torch.cat([mesh.vertices, torch.rand(5, 3)]))
+    assert genus(stray) == handles
+    turned = mesh.replace(faces=torch.cat([mesh.faces[:1].flip(1), mesh.faces[1:]]))
+    assert not is_watertight(turned)
+    opened = mesh.replace(faces=mesh.faces[1:])
+    assert not is_watertight(opened)
+    assert is_manifold(opened)
+    with pytest.raises(InputError, match="genus: `mesh` should be a closed manifold"):
+        genus(opened)
+
+
+def test_manifold_looks_at_edges_and_vertices():
+    assert not is_manifold(surface(FAN))
+    assert not is_manifold(surface(BOW_TIE))
+    assert is_manifold(surface(FAN[:2]))
+    pinched = concatenate([cube(), cube()])
+    faces = torch.where(pinched.faces == 8, 0, pinched.faces)  # two cubes with one common corner
+    assert is_watertight(pinched.replace(faces=faces))
+    assert not is_manifold(pinched.replace(faces=faces))
+
+
+def test_nothing_is_no_closed_surface():
+    mesh = Mesh(torch.rand(2, 3), NO_FACES)
+    assert not is_watertight(mesh)
+    assert is_manifold(mesh)
+    assert euler_characteristic(mesh) == 0
+    assert connected_components(NO_FACES, 2).tolist() == [0, 1]
+    assert len(keep_largest_component(mesh).vertices) == 0
+
+
+def test_components():
+    mesh = concatenate([cube(), torus(), ico_sphere(0)])
+    labels = connected_components(mesh.faces, len(mesh.vertices) + 1)
+    sizes = labels.unique_consecutive(return_counts=True)[1]
+    assert sizes.tolist() == [8, 48 * 24, 12, 1]
+    largest = keep_largest_component(mesh.replace(vertex_colors=torch.rand(len(mesh.vertices), 3)))
+    assert genus(largest) == 1
+    assert torch.equal(largest.vertices, torus().vertices)
+    assert largest.vertex_colors.shape == largest.vertices.shape
+    assert euler_characteristic(keep_faces(mesh, labels[mesh.faces[:, 0]] != 1)) == 4
