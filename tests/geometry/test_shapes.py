@@ -1,0 +1,45 @@
+import math
+
+import pytest
+import torch
+
+from unrender.errors import InputError
+from unrender.geometry.mesh import enclosed_volume, face_normals
+from unrender.geometry.shapes import cube, ico_sphere, torus
+from unrender.geometry.topology import genus, topology
+
+
+@pytest.mark.parametrize("level", [0, 1, 3])
+def test_ico_sphere_is_round_and_even(level):
+    mesh = ico_sphere(level)
+    assert mesh.vertices.shape == (10 * 4**level + 2, 3)
+    torch.testing.assert_close(mesh.vertices.norm(dim=-1), torch.ones(len(mesh.vertices)))
+    ends = mesh.vertices[topology(mesh.faces).edges]
+    lengths = (ends[:, 0] - ends[:, 1]).norm(dim=-1)
+    assert lengths.max() < 1.4 * lengths.min()
+
+
+@pytest.mark.parametrize("mesh", [cube(), ico_sphere(2), torus(), torus(segments=3, tube_segments=3)])
+def test_shapes_are_closed_and_turn_outward(mesh):
+    genus(mesh)
+    assert enclosed_volume(mesh) > 0
+    assert face_normals(mesh).norm(dim=-1).min() == pytest.approx(1)
+
+
+def test_torus_keeps_its_distances():
+    vertices = torus(2.0, 0.5).vertices
+    ring = (vertices[:, :2].norm(dim=-1) - 2).hypot(vertices[:, 2])
+    torch.testing.assert_close(ring, torch.full_like(ring, 0.5))
+
+
+def test_wrong_numbers_are_named():
+    with pytest.raises(InputError, match="ico_sphere: `level` should be 0 or more, got -1"):
+        ico_sphere(-1)
+    with pytest.raises(InputError, match=r"torus: `tube_radius` should lie between 0 and 1.0, got 2.0"):
+        torus(1.0, 2.0)
+    with pytest.raises(InputError, match="torus: segments should be 3 or more, got 2 and 24"):
+        torus(segments=2)
+
+
+def test_sphere_volume_converges():
+    assert enclosed_volume(ico_sphere(4)) == pytest.approx(4 / 3 * math.pi, rel=5e-3)
