@@ -23,10 +23,10 @@ class SurfaceSamples(TensorStruct):
 def sample_points_from_mesh(
     mesh: Mesh, count: int, *, generator: torch.Generator | None = None
 ) -> SurfaceSamples:
-    """Draw points uniformly over the surface.
+    """Draw points uniformly over the surface, in the order of its faces.
 
-    A face is drawn by its share of the area; in it the point is (1 − √u) a + √u (1 − v) b + √u v c
-    for uniform u, v (Osada et al. 2002, eq. 1).
+    One comes from each of `count` equal shares of the area: every face gets its part to within two points.
+    In a face (a, b, c) it is (1 − √u) a + √u (1 − v) b + √u v c for uniform u, v (Osada et al. 2002, eq. 1).
     Differentiable in: the vertices, with faces and barycentric coordinates held fixed.
     """
     face_ids = _draw_faces(face_areas(mesh.detach()), count, generator)
@@ -42,7 +42,7 @@ def sample_points_from_mesh(
 
 
 def _draw_faces(areas: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """Draw face numbers in proportion to area, by inverting the cumulative distribution."""
+    """Draw face numbers in proportion to area, stratified, through the inverse cumulative distribution."""
     cumulative = areas.double().cumsum(-1)
     total = cumulative[..., -1:] if areas.shape[-1] else areas.new_zeros(*areas.shape[:-1], 1)
     if not bool(((total > 0) & total.isfinite()).all()):
@@ -50,8 +50,9 @@ def _draw_faces(areas: Tensor, count: int, generator: torch.Generator | None) ->
             "sample_points_from_mesh: `mesh` should have a positive, finite surface area, "
             f"got {areas.shape[-1]} faces with a total area of {total.min().item():g}"
         )
-    place = torch.rand(
+    jitter = torch.rand(
         *areas.shape[:-1], count, generator=generator, dtype=torch.float64, device=areas.device
     )
-    drawn = torch.searchsorted(cumulative, place * total, right=True)
+    place = (torch.arange(count, device=areas.device) + jitter) * (total / count)
+    drawn = torch.searchsorted(cumulative, place, right=True)
     return drawn.clamp(max=areas.shape[-1] - 1)
