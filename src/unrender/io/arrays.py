@@ -14,12 +14,18 @@ from unrender.errors import FileFormatError
 from unrender.io.contents import Contents, Floats, unit_colors
 from unrender.io.xyz import split_columns
 
+_MAX_COLUMNS = 12
+"""More are taken for a table that lies on its side."""
+
 
 def read_npy(data: bytes) -> Contents:
     """Read an array whose rows are x y z, then normals or colors."""
     table = array_from_npy(data)
-    contents = split_columns(table)
-    return contents._replace(points=table[:, :3])
+    if table.ndim != 2 or table.shape[1] > _MAX_COLUMNS:
+        raise FileFormatError(
+            f"expected an array of N rows of 3 to {_MAX_COLUMNS} columns, got {list(table.shape)}"
+        )
+    return split_columns(table)._replace(points=table[:, :3])
 
 
 def read_npz(data: bytes) -> Contents:

@@ -1,46 +1,80 @@
 """Numbers in lines of text."""
 
+import io
 import re
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unrender.errors import FileFormatError
 
+Numbers = NDArray[np.float64]
+
+
+def plain_text(data: bytes) -> bytes:
+    """Return text with lines that end in a line feed, and without a byte-order mark."""
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    return re.sub(rb"\r\n?", b"\n", data) if b"\r" in data else data
+
 
 def split_lines(data: bytes) -> list[str]:
-    """Decode text in any encoding (only comments can be other than ASCII) and split it into lines."""
-    text = data.decode("latin-1")
-    return (re.sub("\r\n?", "\n", text) if "\r" in text else text).split("\n")
+    """Split text into lines; any encoding will do, as only comments and names can be other than ASCII."""
+    return plain_text(data).decode("latin-1").split("\n")
 
 
-def parse_rows(lines: list[str], numbers: list[int] | range) -> NDArray[np.float64]:
-    """Parse lines of equally many numbers; `numbers` are the lines' places in the file, for the message."""
-    if not lines:
-        return np.empty((0, 0))
+def parse_table(text: bytes, first: int = 1, delimiter: str | None = None) -> Numbers:
+    """Parse lines of equally many numbers; the first is line `first` of its file."""
     try:
-        return np.loadtxt(lines, comments=None, ndmin=2)
+        stream = io.BytesIO(text)
+        table: Numbers = np.loadtxt(stream, encoding="latin-1", comments=None, ndmin=2, delimiter=delimiter)
     except ValueError as error:
-        raise _blame_line(lines, numbers) from error
+        numbered = enumerate((line.decode("latin-1") for line in io.BytesIO(text)), first)
+        raise _blame(numbered, delimiter, even=True) from error
+    return table
 
 
-def _blame_line(lines: list[str], numbers: list[int] | range) -> FileFormatError:
-    columns = len(lines[0].split())
-    for number, line in zip(numbers, lines, strict=True):
-        words = line.split()
-        if len(words) != columns and words:
+def parse_rows(lines: list[str], numbers: Sequence[int]) -> Numbers:
+    """Parse lines of equally many numbers; `numbers` are the lines' places in the file, for the message."""
+    try:
+        table: Numbers = np.loadtxt(lines, comments=None, ndmin=2) if lines else np.empty((0, 0))
+    except ValueError as error:
+        raise _blame(zip(numbers, lines, strict=True), even=True) from error
+    return table
+
+
+def parse_ragged(lines: list[str], numbers: Sequence[int]) -> tuple[Numbers, NDArray[np.int64]]:
+    """Parse lines of any number of numbers each; return them all, and how many each line has."""
+    widths = np.array([len(line.split()) for line in lines], dtype=np.int64)
+    try:
+        flat: Numbers = np.loadtxt([" ".join(lines)], comments=None, ndmin=1) if widths.any() else np.empty(0)
+    except ValueError as error:
+        raise _blame(zip(numbers, lines, strict=True), even=False) from error
+    return flat, widths
+
+
+def _blame(
+    numbered: Iterable[tuple[int, str]], delimiter: str | None = None, *, even: bool
+) -> FileFormatError:
+    """Find the line that cannot be read."""
+    columns = 0
+    for number, line in numbered:
+        words = line.strip().split(delimiter) if line.strip() else []
+        bad = next((word for word in words if not is_number(word)), None)
+        if bad is not None:
+            return FileFormatError(f"line {number}: {bad[:40]!r} is not a number")
+        if even and columns and words and len(words) != columns:
             return FileFormatError(
                 f"line {number}: {len(words)} columns, where the lines before have {columns}"
             )
-        for word in words:
-            if not _is_number(word):
-                return FileFormatError(f"line {number}: {word[:40]!r} is not a number")
-    return FileFormatError(f"line {numbers[0]}: the numbers that start here cannot be read")
+        columns = columns or len(words)
+    return FileFormatError("a number among its lines cannot be read")
 
 
-def _is_number(word: str) -> bool:
+def is_number(word: str) -> bool:
+    """Tell whether a word is a number, nan and inf among them."""
     try:
         float(word)
     except ValueError:
         return False
-    return True
+    return "_" not in word

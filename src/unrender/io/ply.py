@@ -1,18 +1,22 @@
 """Stanford PLY, ASCII and binary, with doubles and polygons of mixed sizes, which trimesh leaves out.
 
-Every count of the header is held against the bytes that are there before anything is allocated.
+Every count of the header is held against what is there before anything is allocated.
 """
 
 import re
-from typing import BinaryIO, Literal, NamedTuple
+from itertools import islice
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unrender.errors import FileFormatError
 from unrender.io.contents import Contents, Floats, Indices, narrowest, unit_colors
-from unrender.io.lines import parse_rows, split_lines
+from unrender.io.lines import parse_ragged, parse_rows, split_lines
 from unrender.io.polygons import triangulate
 
+ByteOrder = Literal["=", "<", ">"]
+_ORDERS: dict[str, ByteOrder] = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1",
     "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
@@ -20,20 +24,15 @@ _TYPES = {
     "int64": "i8", "uint64": "u8",
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
-_ORDERS: dict[str, Literal["=", "<", ">"]] = {
-    "ascii": "=",
-    "binary_little_endian": "<",
-    "binary_big_endian": ">",
-}
-_CORNER_LISTS = ("vertex_indices", "vertex_index")
+_CORNERS = ("vertex_indices", "vertex_index")
 
 
 class Property(NamedTuple):
-    """One number of an element, or a list of them."""
+    """A number in each row of an element, or a list of them behind its length."""
 
     name: str
-    dtype: np.dtype[np.generic]
-    count_dtype: np.dtype[np.generic] | None = None
+    dtype: np.dtype[Any]
+    length_dtype: np.dtype[Any] | None = None
 
 
 class Element(NamedTuple):
@@ -44,212 +43,217 @@ class Element(NamedTuple):
     properties: list[Property]
 
 
+class Column(NamedTuple):
+    """A property's numbers in all rows, one list after the other."""
+
+    values: NDArray[Any]
+    lengths: NDArray[Any]
+
+
+Table = dict[str, Column]
+
+
 def read_ply(data: bytes) -> Contents:
     """Read vertices with normals and colors, and faces."""
     order, elements, start = _parse_header(data)
     tables = _read_ascii(data, elements, start) if order == "=" else _read_binary(data, elements, start)
     vertices = tables.get("vertex", {})
-    points = _columns(vertices, ("x", "y", "z"))
-    if points is None or len(points) == 0:
-        raise FileFormatError("no vertices: the header names no element 'vertex' with x, y, z")
-    colors = _columns(vertices, ("red", "green", "blue"))
-    return Contents(
-        narrowest(points) if order == "=" else points,
-        _faces(tables.get("face", {}), len(points)),
-        _columns(vertices, ("nx", "ny", "nz")),
-        None if colors is None else unit_colors(colors),
-    )
+    points = _stack(vertices, "x", "y", "z")
+    if points is None:
+        raise FileFormatError("no vertices: the header promises no 'vertex' with x, y and z")
+    points = narrowest(points) if order == "=" else points
+    colors = _stack(vertices, "red", "green", "blue")
+    normals = _stack(vertices, "nx", "ny", "nz")
+    faces = _faces(tables.get("face", {}), points)
+    return Contents(points, faces, normals, None if colors is None else unit_colors(colors))
 
 
-def _columns(table: dict[str, np.ndarray], names: tuple[str, ...]) -> Floats | None:
-    return np.stack([table[name] for name in names], axis=1) if all(name in table for name in names) else None
-
-
-def _faces(table: dict[str, np.ndarray], num_vertices: int) -> Indices | None:
-    name = next((name for name in _CORNER_LISTS if name in table), None)
-    if name is None or len(table[f"{name} count"]) == 0:
+def _stack(table: Table, *names: str) -> Floats | None:
+    if not all(name in table for name in names):
         return None
-    corners, sizes = table[name].astype(np.int64), table[f"{name} count"].astype(np.int64)
-    wrong = (corners < 0) | (corners >= num_vertices)
-    if wrong.any():
-        at = int(wrong.argmax())
-        face = int(np.searchsorted(np.cumsum(sizes), at, side="right"))
+    columns = np.stack([table[name].values for name in names], axis=1)
+    return np.asarray(columns, columns.dtype.newbyteorder("="))
+
+
+def _faces(table: Table, points: Floats) -> Indices | None:
+    name = next((name for name in _CORNERS if name in table), None)
+    if name is None:
+        return None
+    corners, sizes = (array.astype(np.int64) for array in table[name])
+    wrong = np.flatnonzero((corners < 0) | (corners >= len(points)))
+    if len(wrong):
+        face = int(np.searchsorted(np.cumsum(sizes), wrong[0], side="right")) + 1
         raise FileFormatError(
-            f"face {face + 1} names vertex {corners[at]}, where the file has 0 to {num_vertices - 1}"
+            f"face {face} names vertex {corners[wrong[0]]}; the file has 0 to {len(points) - 1}"
         )
-    return triangulate(corners, sizes)
+    return triangulate(corners, sizes, points)
 
 
-def _parse_header(data: bytes) -> tuple[str, list[Element], int]:
+def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:
     if data[:3] != b"ply":
         raise FileFormatError("not a PLY file: it does not begin with 'ply'")
-    end = re.search(rb"^[ \t]*end_header[ \t]*(\r\n|\n|\r|\Z)", data, re.MULTILINE)
-    if end is None:
-        end = re.search(rb"\rend_header[ \t]*\r", data)
+    end = re.search(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r|\Z)", data)
     if end is None:
         raise FileFormatError("the header has no end_header line; the file is truncated")
-    order: Literal["=", "<", ">"] | None = None
+    order: ByteOrder | None = None
     elements: list[Element] = []
     for number, line in enumerate(split_lines(data[: end.start()]), 1):
         words = line.split()
         try:
             match words:
-                case ["format", kind, _]:
+                case ["format", kind, *_]:
                     order = _ORDERS[kind]
                 case ["element", name, count] if count.isdecimal():
                     elements.append(Element(name, int(count), []))
-                case ["property", "list", count_type, item_type, name]:
-                    elements[-1].properties.append(
-                        Property(name, np.dtype(_TYPES[item_type]), np.dtype(_TYPES[count_type]))
-                    )
-                case ["property", kind, name]:
-                    elements[-1].properties.append(Property(name, np.dtype(_TYPES[kind])))
-                case [] | ["ply" | "comment" | "obj_info", *_]:
-                    pass
-                case _:
-                    raise FileFormatError(f"line {number}: the header cannot say {line.strip()[:60]!r}")
+                case ["property", *kinds, name]:
+                    elements[-1].properties.append(_parse_property(name, kinds, order))
+                case ["element", *_]:
+                    raise LookupError
         except LookupError as error:
-            raise FileFormatError(f"line {number}: the header cannot say {line.strip()[:60]!r}") from error
+            raise FileFormatError(f"line {number}: a header cannot say {' '.join(words)[:60]!r}") from error
     if order is None:
         raise FileFormatError("the header has no format line")
-    return order, [_in_order(element, order) for element in elements], end.end()
+    return order, [element for element in elements if element.num_rows and element.properties], end.end()
 
 
-def _in_order(element: Element, order: Literal["=", "<", ">"]) -> Element:
-    properties = [
-        Property(p.name, p.dtype.newbyteorder(order), p.count_dtype and p.count_dtype.newbyteorder(order))
-        for p in element.properties
-    ]
-    return element._replace(properties=properties)
+def _parse_property(name: str, kinds: list[str], order: ByteOrder | None) -> Property:
+    """Read `float`, or `list uchar int`; what is wrong raises a LookupError."""
+    if order is None or len(kinds) not in (1, 3) or (len(kinds) == 3 and kinds[0] != "list"):
+        raise LookupError
+    types = [np.dtype(_TYPES[kind]).newbyteorder(order) for kind in kinds[-2:]]
+    if len(types) == 2 and types[0].kind == "f":
+        raise LookupError
+    return Property(name, types[-1], types[0] if len(types) == 2 else None)
 
 
-def _read_ascii(data: bytes, elements: list[Element], start: int) -> dict[str, dict[str, np.ndarray]]:
-    first = data.count(b"\n", 0, start) + 1
-    lines = [(number, line) for number, line in enumerate(split_lines(data[start:]), first) if line.strip()]
+def _read_ascii(data: bytes, elements: list[Element], start: int) -> dict[str, Table]:
+    first = len(split_lines(data[:start]))
+    filled = ((i, line) for i, line in enumerate(split_lines(data[start:]), first) if line.strip())
     tables = {}
     for element in elements:
-        if element.num_rows > len(lines):
-            raise FileFormatError(
-                f"the header promises {element.num_rows} lines for element {element.name!r}, "
-                f"{len(lines)} are there; the file is truncated"
-            )
-        rows, lines = lines[: element.num_rows], lines[element.num_rows :]
-        tables[element.name] = _ascii_table(element, [row for _, row in rows], [number for number, _ in rows])
+        rows = list(islice(filled, element.num_rows))
+        if len(rows) < element.num_rows:
+            raise _too_few(element, len(rows))
+        table = _ascii_table(element, [i for i, _ in rows], [line for _, line in rows])
+        tables[element.name] = {p.name: _typed(table[p.name], p) for p in element.properties}
     return tables
 
 
-def _ascii_table(element: Element, rows: list[str], numbers: list[int]) -> dict[str, np.ndarray]:
-    if not any(p.count_dtype for p in element.properties):
-        values = parse_rows(rows, numbers)
-        if rows and values.shape[1] < len(element.properties):
-            raise FileFormatError(
-                f"line {numbers[0]}: {values.shape[1]} numbers; the header names {len(element.properties)}"
-            )
-        values = values.reshape(len(rows), -1)
-        return {
-            p.name: _typed(values[:, i : i + 1], p)[:, 0] for i, p in enumerate(element.properties) if rows
-        }
-    items: dict[str, list[str]] = {p.name: [] for p in element.properties}
-    counts: dict[str, list[int]] = {p.name: [] for p in element.properties}
-    for number, row in zip(numbers, rows, strict=True):
-        words, at = row.split(), 0
-        for p in element.properties:
-            size = 1
-            if p.count_dtype:
-                size = int(words[at]) if at < len(words) and words[at].isdecimal() else -1
-                at += 1
-            if size < 0 or at + size > len(words):
-                raise FileFormatError(
-                    f"line {number}: its numbers do not fill the list {p.name!r} of {element.name!r}"
-                )
-            items[p.name] += words[at : at + size]
-            counts[p.name].append(size)
-            at += size
-    table = {}
-    for p in element.properties:
-        table[p.name] = np.array(items[p.name], dtype=np.float64)
-        table[f"{p.name} count"] = np.array(counts[p.name], dtype=np.int64)
+def _ascii_table(element: Element, numbers: list[int], lines: list[str]) -> Table:
+    """Turn text into doubles, and read them as a binary file of doubles."""
+    if all(p.length_dtype is None for p in element.properties):
+        flat = parse_rows(lines, numbers)
+        widths = np.full(len(lines), flat.shape[1])
+    else:
+        flat, widths = parse_ragged(lines, numbers)
+    double = np.dtype(np.float64)
+    properties = [Property(p.name, double, p.length_dtype and double) for p in element.properties]
+    table, _ = _read_rows(flat.tobytes(), element._replace(properties=properties), 0)
+    used = np.sum([table[p.name].lengths for p in properties], axis=0) + len(_lists(element))
+    wrong = np.flatnonzero(used != widths)
+    if len(wrong):
+        at = wrong[0]
+        raise FileFormatError(
+            f"line {numbers[at]}: {widths[at]} numbers, where the header asks for {used[at]}"
+        )
     return table
 
 
-def _typed(values: np.ndarray, p: Property) -> np.ndarray:
-    """Give colors their type back, which tells 0..255 from 0..1; keep all digits of the rest."""
-    return values.astype(p.dtype) if p.dtype.kind in "iu" else values
+def _typed(column: Column, p: Property) -> Column:
+    """Turn whole numbers into such, which tells colors in 0..255 from 0..1; keep all digits of the rest."""
+    return column._replace(values=column.values.astype(np.int64)) if p.dtype.kind in "iu" else column
 
 
-def _read_binary(data: bytes, elements: list[Element], offset: int) -> dict[str, dict[str, np.ndarray]]:
+def _read_binary(data: bytes, elements: list[Element], offset: int) -> dict[str, Table]:
     tables = {}
     for element in elements:
-        least = sum((p.count_dtype or p.dtype).itemsize for p in element.properties)
-        if element.num_rows * least > len(data) - offset:
-            raise FileFormatError(
-                f"byte {offset}: the header promises {element.num_rows} of element {element.name!r}, "
-                f"at least {least} bytes each, and {len(data) - offset} bytes are left; the file is truncated"
-            )
-        if least and element.num_rows:
-            tables[element.name], offset = _binary_table(data, element, offset)
+        tables[element.name], offset = _read_rows(data, element, offset)
     return tables
 
 
-def _binary_table(data: bytes, element: Element, offset: int) -> tuple[dict[str, np.ndarray], int]:
-    """Read rows that all look like the first, which are most files; walk row by row where they do not."""
-    fields: list[tuple[str, np.dtype[np.generic], tuple[int, ...]]] = []
-    at = offset
+def _read_rows(data: bytes, element: Element, offset: int) -> tuple[Table, int]:
+    """Read all rows like the first, as most files allow; else find each row from the lengths of its lists."""
+    least = sum((p.length_dtype or p.dtype).itemsize for p in element.properties)
+    if element.num_rows * least > len(data) - offset:
+        raise _too_few(element, (len(data) - offset) // least)
+    layout = _layout_of_first(data, element, offset)
+    if element.num_rows * layout.itemsize <= len(data) - offset:
+        rows = np.frombuffer(data, layout, element.num_rows, offset)
+        if all((rows[f"length of {p.name}"] == layout[p.name].shape).all() for p in _lists(element)):
+            return _columns(rows, element), offset + rows.nbytes
+    return _walk_rows(data, element, offset)
+
+
+def _lists(element: Element) -> list[Property]:
+    return [p for p in element.properties if p.length_dtype is not None]
+
+
+def _layout_of_first(data: bytes, element: Element, offset: int) -> np.dtype[Any]:
+    fields: list[tuple[str, Any, tuple[int, ...]]] = []
     for p in element.properties:
-        size = 1
-        if p.count_dtype:
-            fields.append((f"{p.name} count", p.count_dtype, ()))
-            size = max(0, int(_number(data, at, p.count_dtype, element, 0)))
-            at += p.count_dtype.itemsize
-        if size * p.dtype.itemsize > len(data) - at:
-            raise _truncated(at, element, 0)
-        fields.append((p.name, p.dtype, (size,) if p.count_dtype else ()))
-        at += size * p.dtype.itemsize
-    dtype = np.dtype(fields)
-    if element.num_rows * dtype.itemsize <= len(data) - offset:
-        rows = np.frombuffer(data, dtype, element.num_rows, offset)
-        lists = [p.name for p in element.properties if p.count_dtype]
-        if all((rows[f"{name} count"] == dtype[name].shape[0]).all() for name in lists):
-            table = {name: rows[name].reshape(-1) for name in dtype.names or ()}
-            return table, offset + rows.nbytes
-    return _walk(data, element, offset)
+        length = 1
+        if p.length_dtype is not None:
+            length = _list_length(data, 0, element, p, offset)
+            fields.append((f"length of {p.name}", p.length_dtype, ()))
+            offset += p.length_dtype.itemsize
+        fields.append((p.name, p.dtype, (length,)))
+        offset += p.dtype.itemsize * length
+    return np.dtype(fields)
 
 
-def _walk(data: bytes, element: Element, offset: int) -> tuple[dict[str, np.ndarray], int]:
-    table: dict[str, list[np.ndarray]] = {p.name: [] for p in element.properties}
-    counts: dict[str, list[int]] = {p.name: [] for p in element.properties}
+def _columns(rows: NDArray[Any], element: Element) -> Table:
+    return {
+        p.name: Column(rows[p.name].reshape(-1), np.full(len(rows), rows.dtype[p.name].shape[0]))
+        for p in element.properties
+    }
+
+
+def _walk_rows(data: bytes, element: Element, offset: int) -> tuple[Table, int]:
+    starts: dict[str, list[int]] = {p.name: [] for p in element.properties}
+    lengths: dict[str, list[int]] = {p.name: [] for p in element.properties}
     for row in range(element.num_rows):
         for p in element.properties:
-            size = 1
-            if p.count_dtype:
-                size = int(_number(data, offset, p.count_dtype, element, row))
-                offset += p.count_dtype.itemsize
-            if size < 0 or size * p.dtype.itemsize > len(data) - offset:
-                raise _truncated(offset, element, row)
-            table[p.name].append(np.frombuffer(data, p.dtype, size, offset))
-            counts[p.name].append(size)
-            offset += size * p.dtype.itemsize
-    joined = {name: np.concatenate(parts) for name, parts in table.items()}
-    return joined | {f"{name} count": np.array(sizes) for name, sizes in counts.items()}, offset
+            length = 1
+            if p.length_dtype is not None:
+                length = _list_length(data, row, element, p, offset)
+                offset += p.length_dtype.itemsize
+            starts[p.name].append(offset)
+            lengths[p.name].append(length)
+            offset += p.dtype.itemsize * length
+    if offset > len(data):
+        raise _too_few(element, element.num_rows - 1)
+    return {
+        p.name: _gather(data, p.dtype, starts[p.name], lengths[p.name]) for p in element.properties
+    }, offset
 
 
-def _number(data: bytes, at: int, dtype: np.dtype[np.generic], element: Element, row: int) -> np.generic:
-    if at + dtype.itemsize > len(data):
-        raise _truncated(at, element, row)
-    number: np.generic = np.frombuffer(data, dtype, 1, at)[0]
-    return number
+def _gather(data: bytes, dtype: np.dtype[Any], starts: list[int], lengths: list[int]) -> Column:
+    sizes = np.array(lengths) * dtype.itemsize
+    byte = np.arange(sizes.sum()) + np.repeat(np.array(starts) - (np.cumsum(sizes) - sizes), sizes)
+    return Column(np.frombuffer(data, np.uint8)[byte].view(dtype), np.array(lengths))
 
 
-def _truncated(at: int, element: Element, row: int) -> FileFormatError:
-    return FileFormatError(f"byte {at}: row {row + 1} of element {element.name!r} does not fit into the file")
+def _list_length(data: bytes, row: int, element: Element, p: Property, offset: int) -> int:
+    assert p.length_dtype is not None
+    end = offset + p.length_dtype.itemsize
+    length = float(np.frombuffer(data[offset:end], p.length_dtype)[0]) if end <= len(data) else -1.0
+    if not 0 <= length * p.dtype.itemsize <= len(data) - end or length % 1:
+        raise FileFormatError(f"{element.name} {row + 1}: its list {p.name!r} does not fit into the file")
+    return int(length)
+
+
+def _too_few(element: Element, num_rows: int) -> FileFormatError:
+    return FileFormatError(
+        f"the header promises {element.num_rows} rows of {element.name!r} and the file holds {num_rows}; "
+        "it is truncated, or no such file"
+    )
 
 
 def write_ply(file: BinaryIO, contents: Contents) -> None:
     """Write little-endian binary: positions in their own precision, colors as bytes."""
     kind = "double" if contents.points.dtype == np.float64 else "float"
-    columns: list[tuple[str, str, np.ndarray]] = [
-        (name, kind, contents.points[:, i]) for i, name in enumerate("xyz")
-    ]
+    columns: list[tuple[str, str, NDArray[Any]]] = []
+    columns += [(name, kind, contents.points[:, i]) for i, name in enumerate("xyz")]
     if contents.normals is not None:
         columns += [(name, "float", contents.normals[:, i]) for i, name in enumerate(("nx", "ny", "nz"))]
     if contents.colors is not None:
@@ -257,16 +261,14 @@ def write_ply(file: BinaryIO, contents: Contents) -> None:
         columns += [(name, "uchar", rgb[:, i]) for i, name in enumerate(("red", "green", "blue"))]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(contents.points)}"]
     header += [f"property {kind} {name}" for name, kind, _ in columns]
-    vertices = np.empty(
-        len(contents.points), np.dtype([(name, "<" + _TYPES[kind]) for name, kind, _ in columns])
-    )
+    vertices = np.empty(len(contents.points), [(name, f"<{_TYPES[kind]}") for name, kind, _ in columns])
     for name, _, values in columns:
         vertices[name] = values
+    faces = np.empty(
+        0 if contents.faces is None else len(contents.faces), [("size", "u1"), ("corners", "<i4", 3)]
+    )
     if contents.faces is not None:
         header += [f"element face {len(contents.faces)}", "property list uchar int vertex_indices"]
+        faces["size"], faces["corners"] = 3, contents.faces
     file.write("\n".join([*header, "end_header", ""]).encode())
-    file.write(vertices.tobytes())
-    if contents.faces is not None:
-        faces = np.empty(len(contents.faces), np.dtype([("count", "u1"), ("corners", "<i4", (3,))]))
-        faces["count"], faces["corners"] = 3, contents.faces
-        file.write(faces.tobytes())
+    file.write(vertices.tobytes() + faces.tobytes())

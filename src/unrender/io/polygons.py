@@ -3,16 +3,78 @@
 import numpy as np
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Indices
+from unrender.io.contents import Floats, Indices
+
+MAX_FOLDED_CORNERS = 5_000
+"""Cutting ears takes time that grows with the square of the corners."""
 
 
-def triangulate(corners: Indices, sizes: Indices) -> Indices:
-    """Cut polygons of so many corners each (`sizes`) into fans around their first corners."""
+def triangulate(corners: Indices, sizes: Indices, points: Floats) -> Indices:
+    """Cut polygons of so many corners each (`sizes`) into triangles that turn the same way.
+
+    Convex polygons become fans around their first corner; where a fan would fold over, ears are cut off.
+    """
     if len(sizes) and sizes.min() < 3:
         raise FileFormatError(f"face {int(sizes.argmin()) + 1} has {sizes.min()} corners; a face needs 3")
-    starts = np.cumsum(sizes) - sizes
-    triangles = sizes - 2
-    first = np.repeat(starts, triangles)
-    step = np.arange(triangles.sum()) - np.repeat(np.cumsum(triangles) - triangles, triangles)
-    fan = np.stack([first, first + step + 1, first + step + 2], axis=1)
-    return np.asarray(corners[fan], np.int64)
+    first_corner, first_triangle = np.cumsum(sizes) - sizes, np.cumsum(sizes - 2) - (sizes - 2)
+    polygon = np.repeat(np.arange(len(sizes)), sizes - 2)
+    step = np.arange(len(polygon)) - first_triangle[polygon]
+    fan = np.stack([0 * step, step + 1, step + 2], axis=1)
+    triangles: Indices = corners[first_corner[polygon][:, None] + fan]
+    if len(sizes) and sizes.max() > 3:
+        for i in _folded(triangles, polygon, points):
+            face = corners[first_corner[i] :][: sizes[i]]
+            triangles[first_triangle[i] :][: sizes[i] - 2] = face[_cut_ears(points[face], i)]
+    return triangles
+
+
+def _folded(triangles: Indices, polygon: Indices, points: Floats) -> Indices:
+    """List the polygons with a triangle that turns against the whole."""
+    a, b, c = (points[triangles[:, k]].astype(np.float64) for k in range(3))
+    normals = np.cross(b - a, c - a)
+    whole = np.stack([np.bincount(polygon, normals[:, k]) for k in range(3)], axis=1)
+    against = (normals * whole[polygon]).sum(axis=1) < 0
+    return np.unique(polygon[against])
+
+
+def _cut_ears(points: Floats, polygon: int) -> Indices:
+    """Triangulate one polygon: cut off corners whose triangle holds no other corner (Meisters 1975)."""
+    if len(points) > MAX_FOLDED_CORNERS:
+        raise FileFormatError(
+            f"face {polygon + 1} is not convex and has {len(points)} corners: triangulate it first"
+        )
+    flat = _in_plane(points.astype(np.float64))
+    ring, triangles = np.arange(len(points)), []
+    while len(ring) > 3:
+        ear = _find_ear(flat[ring])
+        triangles.append(ring[[ear - 1, ear, (ear + 1) % len(ring)]])
+        ring = np.delete(ring, ear)
+    return np.array([*triangles, ring])
+
+
+def _in_plane(points: Floats) -> Floats:
+    """Project onto the polygon's own plane, where it turns counter-clockwise."""
+    edges = points - points[0]
+    normal = np.cross(edges[:-1], edges[1:]).sum(axis=0)
+    first = np.cross(normal, np.eye(3)[np.abs(normal).argmin()])
+    flat: Floats = edges @ np.stack([first, np.cross(normal, first)], axis=1)
+    return flat
+
+
+def _find_ear(ring: Floats) -> int:
+    """Return an ear of a plane polygon; of one that crosses itself and has none, the flattest corner."""
+    before, after = np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0)
+    bends = _turn(before, ring, after)
+    for i in np.flatnonzero(bends > 0):
+        a, b, c = before[i], ring[i], after[i]
+        others = ring[(ring != a).any(axis=1) & (ring != b).any(axis=1) & (ring != c).any(axis=1)]
+        if not ((_turn(a, b, others) >= 0) & (_turn(b, c, others) >= 0) & (_turn(c, a, others) >= 0)).any():
+            return int(i)
+    return int(np.abs(bends).argmin())
+
+
+def _turn(a: Floats, b: Floats, c: Floats) -> Floats:
+    """Return twice the area of the triangle a b c, positive counter-clockwise."""
+    u, v = b - a, c - a
+    area: Floats = u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+    return area
