@@ -8,9 +8,11 @@ import torch
 from unrender._checked import describe_value
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
+from unrender.geometry.sample import sample_points_from_mesh
 from unrender.io.contents import Contents, Floats, floats_from_tensor, rgb_from_tensor
 from unrender.io.files import FilePath
 from unrender.io.formats import CLOUD_READERS, CLOUD_WRITERS, MESH_READERS, read_contents, write_contents
+from unrender.io.meshes import mesh_from_contents
 
 _log = logging.getLogger("unrender")
 
@@ -45,8 +47,14 @@ def _drop_missing(contents: Contents, path: FilePath) -> Contents:
         raise FileFormatError(f"{path}: none of its {len(kept)} points is finite")
     if dropped:
         _log.warning("%s: dropped %d of %d points that are not finite", path, dropped, len(kept))
-        contents = Contents(*(None if array is None else array[kept] for array in contents))  # type: ignore[arg-type]
-    return contents
+    return _rows(contents, kept)
+
+
+def _rows(contents: Contents, chosen: Floats | slice) -> Contents:
+    normals, colors = (
+        None if array is None else array[chosen] for array in (contents.normals, contents.colors)
+    )
+    return Contents(contents.points[chosen], None, normals, colors)
 
 
 def _unit(normals: Floats, dtype: np.dtype[np.floating]) -> Floats:
@@ -57,24 +65,17 @@ def _unit(normals: Floats, dtype: np.dtype[np.floating]) -> Floats:
 
 
 def _sample_surface(contents: Contents, path: FilePath) -> Contents:
-    assert contents.faces is not None
-    corners = contents.points.astype(np.float64)[contents.faces]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    areas = np.linalg.norm(normals, axis=1)
-    if not np.isfinite(areas).all() or areas.sum() <= 0:
-        raise FileFormatError(
-            f"{path}: a mesh without a surface to sample: its triangles have no finite area"
-        )
-    _log.warning("%s: a mesh; took %d points from its surface, spread evenly", path, NUM_SAMPLES)
-    generator = np.random.default_rng(0)
-    chosen = np.searchsorted(np.cumsum(areas), generator.random(NUM_SAMPLES) * areas.sum(), side="right")
-    chosen = np.minimum(chosen, len(areas) - 1)
-    weights = generator.dirichlet((1.0, 1.0, 1.0), NUM_SAMPLES)[:, :, None]
-    points = (corners[chosen] * weights).sum(axis=1).astype(contents.points.dtype)
-    colors = contents.colors
-    if colors is not None:
-        colors = (colors[contents.faces[chosen]] * weights).sum(axis=1).astype(np.float32)
-    return Contents(points, None, normals[chosen], colors)
+    mesh = mesh_from_contents(contents, path)
+    try:
+        samples = sample_points_from_mesh(mesh, NUM_SAMPLES, generator=torch.Generator().manual_seed(0))
+    except InputError as error:
+        raise FileFormatError(f"{path}: a mesh whose surface cannot be sampled: it has no area") from error
+    _log.warning("%s: a mesh; its surface was sampled at %d points", path, NUM_SAMPLES)
+    colors = None
+    if mesh.vertex_colors is not None:
+        corners = mesh.vertex_colors[mesh.faces[samples.face_ids]]
+        colors = (corners * samples.barycentric[..., None].to(corners)).sum(-2).numpy()
+    return Contents(samples.points.numpy(), None, samples.normals.numpy(), colors)
 
 
 def save_cloud(cloud: PointCloud, path: FilePath) -> None:
@@ -85,4 +86,6 @@ def save_cloud(cloud: PointCloud, path: FilePath) -> None:
         )
     normals = None if cloud.normals is None else floats_from_tensor(cloud.normals)
     contents = Contents(floats_from_tensor(cloud.points), None, normals, rgb_from_tensor(cloud.colors))
+    if cloud.lengths is not None:
+        contents = _rows(contents, slice(int(cloud.lengths)))
     write_contents(path, CLOUD_WRITERS, contents)

@@ -17,7 +17,11 @@ def load_mesh(path: FilePath) -> Mesh:
     Positions are float64 where the file holds doubles, or digits that float32 would lose; else float32.
     Raises `FileFormatError` for a damaged file, `InputError` for a path or suffix that cannot be used.
     """
-    contents = read_contents(path, MESH_READERS)
+    return mesh_from_contents(read_contents(path, MESH_READERS), path)
+
+
+def mesh_from_contents(contents: Contents, path: FilePath) -> Mesh:
+    """Make a mesh of what a file held; refuse points without faces, and vertices that are not finite."""
     if contents.faces is None:
         raise FileFormatError(f"{path}: {len(contents.points)} points and no faces: read it with load_cloud")
     wrong = ~np.isfinite(contents.points).all(axis=1)
