@@ -1,0 +1,277 @@
+"""Cameras: where they stand, and which point of the world falls on which point of the image.
+
+Camera frame: +x right, +y down, +z forward. Image: x to the right and y down in pixels, the first pixel covers
+0 to 1 and has its centre at 0.5, row 0 at the top.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender._struct import TensorStruct
+from unrender.errors import InputError
+
+Projection = Literal["perspective", "orthographic"]
+Numbers = Tensor | Sequence[float] | float
+
+
+class Camera(TensorStruct):
+    """One camera or a batch of them, all of one image size, without lens distortion.
+
+    A point (X, Y, Z) in the camera frame falls on x = focal_x · X / Z + center_x, and likewise y; the orthographic
+    projection leaves out the division, and its focal is in pixels per world unit.
+    """
+
+    focal: Float[Tensor, "*batch 2"]
+    center: Float[Tensor, "*batch 2"]
+    camera_from_world: Float[Tensor, "*batch 4 4"]
+    """Rigid: rotation and translation."""
+    height: int
+    width: int
+    projection: Projection = "perspective"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"Camera: an image has at least one pixel, got {self.height} × {self.width}")
+        if self.projection not in ("perspective", "orthographic"):
+            raise InputError(
+                f"Camera: `projection` should be 'perspective' or 'orthographic', got {self.projection!r}"
+            )
+
+    @classmethod
+    def look_at(
+        cls,
+        eye: Float[Tensor, "*batch 3"] | Sequence[float],
+        target: Float[Tensor, "*batch 3"] | Sequence[float] = (0.0, 0.0, 0.0),
+        up: Float[Tensor, "*batch 3"] | Sequence[float] = (0.0, 1.0, 0.0),
+        *,
+        fov_degrees: float = 60.0,
+        view_height: float | None = None,
+        height: int,
+        width: int,
+    ) -> Self:
+        """Stand at `eye` and look towards `target`, with `up` upwards in the image.
+
+        The field of view is measured from top to bottom. With `view_height`, the projection is orthographic and
+        that many world units fit between top and bottom.
+        Differentiable in: eye, target, up.
+        """
+        like = next((t for t in (eye, target, up) if isinstance(t, Tensor)), torch.zeros(()))
+        eye, target, up = torch.broadcast_tensors(*(_as_tensor(t, like) for t in (eye, target, up)))
+        pose = _look_at(eye, target, up)
+        half_angle = torch.deg2rad(torch.tensor(fov_degrees / 2, dtype=torch.float64))
+        pixels = height / 2 / float(torch.tan(half_angle)) if view_height is None else height / view_height
+        return cls(
+            torch.full_like(eye[..., :2], pixels),
+            _as_tensor((width / 2, height / 2), eye).expand_as(eye[..., :2]),
+            pose,
+            height,
+            width,
+            "perspective" if view_height is None else "orthographic",
+        )
+
+    @classmethod
+    def from_opengl(
+        cls,
+        world_from_camera: Float[Tensor, "*batch 4 4"],
+        focal: Numbers,
+        center: Numbers | None = None,
+        *,
+        height: int,
+        width: int,
+    ) -> Self:
+        """Take a pose of OpenGL, Blender or a NeRF scene: +x right, +y up, +z backward, from camera to world."""
+        flip = world_from_camera.new_tensor([1.0, -1.0, -1.0, 1.0])
+        pose = invert_rigid(world_from_camera * flip)
+        return cls(*_intrinsics(pose, focal, center, height, width), pose, height, width)
+
+    @classmethod
+    def from_opencv(
+        cls,
+        rotation: Float[Tensor, "*batch 3 3"],
+        translation: Float[Tensor, "*batch 3"],
+        camera_matrix: Float[Tensor, "*batch 3 3"],
+        *,
+        height: int,
+        width: int,
+    ) -> Self:
+        """Take the pose and camera matrix of OpenCV, for which the first pixel's centre is at 0, not at 0.5."""
+        pose = rigid(rotation, translation)
+        focal = camera_matrix.diagonal(dim1=-2, dim2=-1)[..., :2]
+        return cls(
+            *_intrinsics(pose, focal, camera_matrix[..., :2, 2] + 0.5, height, width), pose, height, width
+        )
+
+    @classmethod
+    def from_colmap(
+        cls,
+        quaternion: Float[Tensor, "*batch 4"],
+        translation: Float[Tensor, "*batch 3"],
+        focal: Numbers,
+        center: Numbers | None = None,
+        *,
+        height: int,
+        width: int,
+    ) -> Self:
+        """Take a pose of COLMAP: quaternion (w, x, y, z) and translation, from world to camera."""
+        pose = rigid(_rotation_from_quaternion(quaternion), translation)
+        return cls(*_intrinsics(pose, focal, center, height, width), pose, height, width)
+
+    @classmethod
+    def from_pytorch3d(
+        cls,
+        R: Float[Tensor, "*batch 3 3"],
+        T: Float[Tensor, "*batch 3"],
+        focal_ndc: Numbers,
+        principal_ndc: Numbers = (0.0, 0.0),
+        *,
+        height: int,
+        width: int,
+    ) -> Self:
+        """Take a camera of PyTorch3D: row vectors X R + T, +x left, +y up; the image's shorter side is 2 units.
+
+        `focal_ndc` is 1 / tan(fov / 2) for its field-of-view cameras.
+        """
+        flip = R.new_tensor([-1.0, -1.0, 1.0])
+        pose = rigid((R * flip).mT, T * flip)
+        scale = min(height, width) / 2
+        focal = _pair(focal_ndc, pose) * scale
+        center = _pair((width / 2, height / 2), pose) - _pair(principal_ndc, pose) * scale
+        return cls(focal, center, pose, height, width)
+
+    def to_opengl(self) -> Float[Tensor, "*batch 4 4"]:
+        """Return world from camera, with the camera's +y up and +z backward."""
+        return self.world_from_camera * self.focal.new_tensor([1.0, -1.0, -1.0, 1.0])
+
+    def to_opencv(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return rotation, translation and camera matrix of OpenCV: the first pixel's centre is at 0."""
+        (fx, fy), (cx, cy) = self.focal.unbind(-1), (self.center - 0.5).unbind(-1)
+        zero, one = torch.zeros_like(fx), torch.ones_like(fx)
+        matrix = torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one], -1).unflatten(-1, (3, 3))
+        return self.camera_from_world[..., :3, :3], self.camera_from_world[..., :3, 3], matrix
+
+    def to_pytorch3d(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return R, T, focal and principal point in PyTorch3D's conventions (see `from_pytorch3d`)."""
+        flip, scale = self.focal.new_tensor([-1.0, -1.0, 1.0]), min(self.height, self.width) / 2
+        middle = self.focal.new_tensor([self.width / 2, self.height / 2])
+        return (
+            self.camera_from_world[..., :3, :3].mT * flip,
+            self.camera_from_world[..., :3, 3] * flip,
+            self.focal / scale,
+            (middle - self.center) / scale,
+        )
+
+    @property
+    def world_from_camera(self) -> Float[Tensor, "*batch 4 4"]:
+        """The inverse of `camera_from_world`."""
+        return invert_rigid(self.camera_from_world)
+
+    @property
+    def position(self) -> Float[Tensor, "*batch 3"]:
+        """Where the camera stands in the world."""
+        return self.world_from_camera[..., :3, 3]
+
+    def project(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
+        """Map points of the world to the image: x and y in pixels, and depth.
+
+        Differentiable in: points and the camera.
+        """
+        x, y, w, depth = self.project_homogeneous(points).unbind(-1)
+        return torch.stack([x / w, y / w, depth], -1)
+
+    @checked
+    def project_homogeneous(self, points: Float[Tensor, "*points_batch points 3"]) -> Tensor:
+        """Map points of the world to (x·w, y·w, w, depth), which is smooth through the plane of the camera too.
+
+        w is the depth in perspective and 1 in orthographic projection. Batches of points and cameras broadcast.
+        Differentiable in: points and the camera.
+        """
+        points_camera = transform(self.camera_from_world, points)
+        depth = points_camera[..., 2:]
+        w = depth if self.projection == "perspective" else torch.ones_like(depth)
+        xy = points_camera[..., :2] * self.focal[..., None, :] + w * self.center[..., None, :]
+        return torch.cat([xy, w, depth], -1)
+
+    @checked
+    def unproject(self, pixels: Float[Tensor, "*points_batch points 3"]) -> Tensor:
+        """Map image points (x, y, depth) back to the world; the inverse of `project`.
+
+        Differentiable in: pixels and the camera.
+        """
+        depth = pixels[..., 2:]
+        w = depth if self.projection == "perspective" else torch.ones_like(depth)
+        xy = (pixels[..., :2] - self.center[..., None, :]) * w / self.focal[..., None, :]
+        return transform(self.world_from_camera, torch.cat([xy, depth], -1))
+
+    def crop(self, left: Numbers, top: Numbers, *, height: int, width: int) -> Self:
+        """Keep a window of the image, in pixels; it may reach beyond the image."""
+        corner = torch.stack(
+            torch.broadcast_tensors(_as_tensor(left, self.focal), _as_tensor(top, self.focal)), -1
+        )
+        return self.replace(center=self.center - corner, height=height, width=width)
+
+    def resize(self, height: int, width: int) -> Self:
+        """See the same view on another number of pixels."""
+        scale = self.focal.new_tensor([width / self.width, height / self.height])
+        return self.replace(focal=self.focal * scale, center=self.center * scale, height=height, width=width)
+
+
+def transform(a_from_b: Tensor, points: Tensor) -> Tensor:
+    """Move points, in rows, by 4 × 4 rigid matrices; batches broadcast."""
+    return points @ a_from_b[..., :3, :3].mT + a_from_b[..., None, :3, 3]
+
+
+def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
+    """Build 4 × 4 matrices from rotations and translations."""
+    top = torch.cat([rotation, translation[..., None]], -1)
+    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+    return torch.cat([top, bottom], -2)
+
+
+def invert_rigid(matrix: Tensor) -> Tensor:
+    """Invert rotation and translation: Rᵀ, −Rᵀ t."""
+    inverse = matrix[..., :3, :3].mT
+    return rigid(inverse, -(inverse @ matrix[..., :3, 3:])[..., 0])
+
+
+def _look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    forward = target - eye
+    if bool((forward.detach().norm(dim=-1) == 0).any()):
+        raise InputError("Camera.look_at: `eye` and `target` are the same point")
+    forward = torch.nn.functional.normalize(forward, dim=-1)
+    up = torch.nn.functional.normalize(up, dim=-1)
+    parallel = torch.linalg.cross(forward, up).norm(dim=-1, keepdim=True) < 1e-6
+    up = torch.where(parallel, up.roll(1, -1), up)  # looking straight up or down: any direction will do
+    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
+    rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], -2)
+    return rigid(rotation, -(rotation @ eye[..., None])[..., 0])
+
+
+def _rotation_from_quaternion(quaternion: Tensor) -> Tensor:
+    w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
+
+
+def _intrinsics(
+    pose: Tensor, focal: Numbers, center: Numbers | None, height: int, width: int
+) -> tuple[Tensor, Tensor]:
+    return _pair(focal, pose), _pair((width / 2, height / 2) if center is None else center, pose)
+
+
+def _pair(value: Numbers, pose: Tensor) -> Tensor:
+    tensor = _as_tensor(value, pose)
+    return (tensor[..., None] if tensor.dim() == 0 else tensor).expand(*pose.shape[:-2], 2)
+
+
+def _as_tensor(value: Numbers, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)

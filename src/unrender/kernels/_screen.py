@@ -1,0 +1,230 @@
+"""Faces on the screen: cut at the near plane, projected, and sorted into tiles of the image.
+
+Points are homogeneous pixel coordinates (x·w, y·w, w, depth). What lies in front of the near plane is a polygon of
+3 or 4 corners. Bins are built in two passes, count and fill, so they hold every face that can touch their tile;
+within a bin, faces ascend.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.generic]
+
+TILE = 8
+CHUNKS = 16  # of faces, binned side by side; their number never depends on the number of threads
+
+
+class Screen(NamedTuple):
+    """Faces as one camera sees them."""
+
+    triangles: Array
+    """Homogeneous vertices [faces, 3, 4]."""
+    corners: Array
+    """Polygon in front of the near plane, in pixels [faces, 4, 2]."""
+    counts: Array
+    """Number of its corners: 0, 3 or 4."""
+    areas: Array
+    """Its area in pixels²; positive where the face shows its back."""
+
+
+class Bins(NamedTuple):
+    """Which faces can touch which tile."""
+
+    bounds: Array
+    """First and last column, first and last row of pixels within reach of a face."""
+    starts: Array
+    """Where each tile's bin begins, and where the last one ends."""
+    faces: Array
+    """Bin after bin."""
+
+
+def project(points: Array, faces: Array, near: np.floating[Any]) -> Screen:
+    """Cut faces at the near plane and project them."""
+    count, dtype = len(faces), points.dtype
+    screen = Screen(
+        np.empty((count, 3, 4), dtype),
+        np.empty((count, 4, 2), dtype),
+        np.empty(count, np.int8),
+        np.empty(count, dtype),
+    )
+    _project(points, faces, near, *screen)
+    return screen
+
+
+def bin_faces(screen: Screen, height: int, width: int, reach: np.floating[Any], cull: bool) -> Bins:
+    """Sort faces into every tile within `reach` pixels of them; `cull` leaves out those that show their back."""
+    polygons = screen.corners, screen.counts, screen.areas
+    bounds = np.empty((len(screen.counts), 4), np.int32)
+    _bound(*polygons, height, width, reach, cull, bounds)
+    columns = tile_count(width)
+    entries = np.zeros((CHUNKS, tile_count(height) * columns), np.int64)
+    _count(*polygons, bounds, reach, columns, entries)
+    starts = np.empty(entries.shape[1] + 1, np.int64)
+    faces = np.empty(_offset(entries, starts), np.int32)
+    _fill(*polygons, bounds, reach, columns, entries, faces)
+    return Bins(bounds, starts, faces)
+
+
+def tile_count(pixels: int) -> int:
+    """Return how many tiles cover a row of pixels."""
+    return (pixels + TILE - 1) // TILE
+
+
+@numba.njit(cache=True, error_model="numpy")
+def cut(triangle, near, corners):
+    """Write the part of a triangle in front of the near plane to `corners`, in pixels; return its corner count.
+
+    Cuts start at the vertex in front, so that two faces which share an edge share the cut to the bit.
+    """
+    count = 0
+    for i in range(3):
+        j = (i + 1) % 3
+        i_front, j_front = triangle[i, 3] >= near, triangle[j, 3] >= near
+        if i_front:
+            corners[count, 0] = triangle[i, 0] / triangle[i, 2]
+            corners[count, 1] = triangle[i, 1] / triangle[i, 2]
+            count += 1
+        if i_front != j_front:
+            a, b = (i, j) if i_front else (j, i)
+            t = (near - triangle[a, 3]) / (triangle[b, 3] - triangle[a, 3])
+            w = triangle[a, 2] + t * (triangle[b, 2] - triangle[a, 2])
+            corners[count, 0] = (triangle[a, 0] + t * (triangle[b, 0] - triangle[a, 0])) / w
+            corners[count, 1] = (triangle[a, 1] + t * (triangle[b, 1] - triangle[a, 1])) / w
+            count += 1
+    return count
+
+
+@numba.njit(cache=True, error_model="numpy")
+def cut_backward(triangle, near, gradient_corners, gradient):
+    """Add to a triangle's `gradient` [3, 4] what flows back through `cut`."""
+    count = 0
+    for i in range(3):
+        j = (i + 1) % 3
+        i_front, j_front = triangle[i, 3] >= near, triangle[j, 3] >= near
+        if i_front:
+            gu, gv, w = gradient_corners[count, 0], gradient_corners[count, 1], triangle[i, 2]
+            gradient[i, 0] += gu / w
+            gradient[i, 1] += gv / w
+            gradient[i, 2] -= (gu * triangle[i, 0] + gv * triangle[i, 1]) / (w * w)
+            count += 1
+        if i_front != j_front:
+            a, b = (i, j) if i_front else (j, i)
+            span = triangle[b, 3] - triangle[a, 3]
+            t = (near - triangle[a, 3]) / span
+            x = triangle[a, 0] + t * (triangle[b, 0] - triangle[a, 0])
+            y = triangle[a, 1] + t * (triangle[b, 1] - triangle[a, 1])
+            w = triangle[a, 2] + t * (triangle[b, 2] - triangle[a, 2])
+            gx, gy = gradient_corners[count, 0] / w, gradient_corners[count, 1] / w
+            gw = -(gx * x + gy * y) / w
+            gt = gx * (triangle[b, 0] - triangle[a, 0]) + gy * (triangle[b, 1] - triangle[a, 1])
+            gt += gw * (triangle[b, 2] - triangle[a, 2])
+            gradient[a, 0] += (1 - t) * gx
+            gradient[a, 1] += (1 - t) * gy
+            gradient[a, 2] += (1 - t) * gw
+            gradient[a, 3] -= gt * (1 - t) / span
+            gradient[b, 0] += t * gx
+            gradient[b, 1] += t * gy
+            gradient[b, 2] += t * gw
+            gradient[b, 3] -= gt * t / span
+            count += 1
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _area(corners, count):
+    area = corners.dtype.type(0)
+    for k in range(1, count - 1):
+        ax, ay = corners[k, 0] - corners[0, 0], corners[k, 1] - corners[0, 1]
+        bx, by = corners[k + 1, 0] - corners[0, 0], corners[k + 1, 1] - corners[0, 1]
+        area += ax * by - bx * ay
+    return area / 2
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _project(points, faces, near, triangles, corners, counts, areas):
+    for face in numba.prange(len(faces)):
+        for i in range(3):
+            for axis in range(4):
+                triangles[face, i, axis] = points[faces[face, i], axis]
+        counts[face] = cut(triangles[face], near, corners[face])
+        areas[face] = _area(corners[face], counts[face])
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _bound(corners, counts, areas, height, width, reach, cull, bounds):
+    for face in numba.prange(len(counts)):
+        low_x = low_y = corners.dtype.type(np.inf)
+        high_x = high_y = corners.dtype.type(-np.inf)
+        if not (cull and areas[face] >= 0):
+            for k in range(counts[face]):
+                x, y = corners[face, k, 0], corners[face, k, 1]
+                low_x, high_x = min(low_x, x), max(high_x, x)
+                low_y, high_y = min(low_y, y), max(high_y, y)
+        bounds[face, 0] = np.ceil(min(max(low_x - reach - 0.5, 0), width))
+        bounds[face, 1] = np.floor(max(min(high_x + reach - 0.5, width - 1), -1))
+        bounds[face, 2] = np.ceil(min(max(low_y - reach - 0.5, 0), height))
+        bounds[face, 3] = np.floor(max(min(high_y + reach - 0.5, height - 1), -1))
+        if bounds[face, 1] < bounds[face, 0]:
+            bounds[face, 3] = bounds[face, 2] - 1
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _touches(corners, count, area, reach, row, column):
+    """Say whether a polygon may come within `reach` of a pixel of a tile: no edge has all of the tile outside."""
+    half = corners.dtype.type((TILE - 1) / 2)
+    x, y = column * TILE + half + corners.dtype.type(0.5), row * TILE + half + corners.dtype.type(0.5)
+    if area == 0:
+        return True
+    for k in range(count):
+        j = k + 1 if k + 1 < count else 0
+        ax, ay = corners[k, 0], corners[k, 1]
+        ex, ey = corners[j, 0] - ax, corners[j, 1] - ay
+        inside = ex * (y - ay) - ey * (x - ax)
+        inside = inside if area > 0 else -inside
+        rounding = corners.dtype.type(1e-2) + corners.dtype.type(1e-5) * (
+            abs(ax) + abs(ay) + abs(ex) + abs(ey)
+        )
+        if inside + half * (abs(ex) + abs(ey)) < -(reach + rounding) * np.sqrt(ex * ex + ey * ey):
+            return False
+    return True
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _count(corners, counts, areas, bounds, reach, columns, entries):
+    for chunk in numba.prange(CHUNKS):
+        for face in range(chunk * len(counts) // CHUNKS, (chunk + 1) * len(counts) // CHUNKS):
+            if bounds[face, 2] > bounds[face, 3]:
+                continue
+            for row in range(bounds[face, 2] // TILE, bounds[face, 3] // TILE + 1):
+                for column in range(bounds[face, 0] // TILE, bounds[face, 1] // TILE + 1):
+                    if _touches(corners[face], counts[face], areas[face], reach, row, column):
+                        entries[chunk, row * columns + column] += 1
+
+
+@numba.njit(cache=True)
+def _offset(entries, starts):
+    """Turn counts into the places where each chunk starts to fill each bin; return the sum."""
+    total = 0
+    for tile in range(entries.shape[1]):
+        starts[tile] = total
+        for chunk in range(CHUNKS):
+            count = entries[chunk, tile]
+            entries[chunk, tile] = total
+            total += count
+    starts[-1] = total
+    return total
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _fill(corners, counts, areas, bounds, reach, columns, entries, bins):
+    for chunk in numba.prange(CHUNKS):
+        for face in range(chunk * len(counts) // CHUNKS, (chunk + 1) * len(counts) // CHUNKS):
+            if bounds[face, 2] > bounds[face, 3]:
+                continue
+            for row in range(bounds[face, 2] // TILE, bounds[face, 3] // TILE + 1):
+                for column in range(bounds[face, 0] // TILE, bounds[face, 1] // TILE + 1):
+                    if _touches(corners[face], counts[face], areas[face], reach, row, column):
+                        bins[entries[chunk, row * columns + column]] = face
+                        entries[chunk, row * columns + column] += 1

@@ -1,0 +1,91 @@
+"""Faces under each pixel, by the definition."""
+
+import torch
+from torch import Tensor
+
+MIN_AREA = 1e-6
+"""Pixels²: faces smaller than this on the screen are seen edge on, and have no barycentrics."""
+
+
+def forward(
+    points: Tensor, faces: Tensor, height: int, width: int, layers: int, blur: float, near: float, cull: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Test every face at every pixel; keep the nearest.
+
+    Relative to the pixel at (x, y) a vertex is h = (X − x W, Y − y W). With the edge functions e_i = h_j × h_k,
+    signed so that they are positive inside, barycentrics are b_i = max(e_i, 0) / Σ max(e_j, 0), and depth Σ b_i Z_i.
+    The squared distance is the one to the polygon's outline, negative inside.
+    """
+    if points.dim() > 2:
+        images = [
+            forward(one, faces, height, width, layers, blur, near, cull) for one in points.flatten(0, -3)
+        ]
+        fields = [torch.stack(field).unflatten(0, points.shape[:-2]) for field in zip(*images, strict=True)]
+        return fields[0], fields[1], fields[2], fields[3]
+    pixels = pixel_centers(points, height, width)
+    corners, next_corners, areas = polygons(points[faces], near)
+    relative = points[faces][..., :2] - pixels[:, None, None] * points[faces][..., 2:3]
+    sides = torch.stack(
+        [cross(relative[..., j, :], relative[..., k, :]) for j, k in ((1, 2), (2, 0), (0, 1))], -1
+    )
+    masses = (sides * areas.sign()[:, None]).clamp(min=0)
+    totals = masses.sum(-1, keepdim=True)
+    barycentric = masses / totals.masked_fill(totals == 0, 1)
+    depth = (barycentric * points[faces][..., 3]).sum(-1)
+    squared, inside = outline(pixels, corners, next_corners, areas)
+    visible = (inside | ((squared <= blur**2) & (blur > 0) & (depth >= near))) & (areas.abs() >= MIN_AREA)
+    visible &= ~((areas >= 0) & cull)
+    order = depth.detach().masked_fill(~visible, torch.inf).sort(-1, stable=True).indices[:, :layers]
+    missing = layers - order.shape[1]
+    order = torch.nn.functional.pad(order, (0, missing))
+    found = visible.gather(1, order) & (torch.arange(layers, device=points.device) < layers - missing)
+    face_ids = torch.where(found, order, -1).to(torch.int32)
+    picked = [t.gather(1, order) * found for t in (depth, torch.where(inside, -squared, squared))]
+    weights = barycentric.gather(1, order[..., None].expand(-1, -1, 3)) * found[..., None]
+    image = (height, width, layers)
+    return face_ids.view(image), weights.view(*image, 3), picked[0].view(image), picked[1].view(image)
+
+
+def pixel_centers(points: Tensor, height: int, width: int) -> Tensor:
+    """List the centres (x, y) of all pixels, row after row."""
+    rows, columns = (torch.arange(n, dtype=points.dtype, device=points.device) + 0.5 for n in (height, width))
+    return torch.cartesian_prod(rows, columns).flip(-1)
+
+
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product in the plane."""
+    return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
+
+
+def polygons(triangles: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut triangles [faces, 3, 4] at the near plane.
+
+    Returns edges from 6 first to 6 second corners, in pixels (an edge that is not there is a repeated point, and
+    all are NaN where nothing is in front), and the areas of the polygons, positive where a face shows its back.
+    """
+    following = triangles.roll(-1, 1)
+    front, following_front = triangles[..., 3] >= near, following[..., 3] >= near
+    rise = torch.where(front == following_front, 1, following[..., 3] - triangles[..., 3])
+    t = ((near - triangles[..., 3]) / rise)[..., None]
+    crossing = torch.where(
+        (front != following_front)[..., None], triangles + t * (following - triangles), torch.nan
+    )
+    vertex = torch.where(front[..., None], triangles, torch.nan)
+    around = torch.stack([vertex, crossing], 2).flatten(1, 2)
+    corners = around[..., :2] / around[..., 2:3]
+    for _ in range(5):  # a missing corner repeats the one before it
+        corners = torch.where(corners.isnan(), corners.roll(1, 1), corners)
+    next_corners = corners.roll(-1, 1)
+    origin = corners[:, :1]
+    areas = cross(corners - origin, next_corners - origin).sum(1) / 2
+    return corners, next_corners, areas.nan_to_num()
+
+
+def outline(pixels: Tensor, corners: Tensor, ends: Tensor, areas: Tensor) -> tuple[Tensor, Tensor]:
+    """Return squared distances [pixels, faces] to the outlines of polygons, and whether a pixel is inside."""
+    to_pixel, edge = pixels[:, None, None] - corners, ends - corners
+    length = edge.square().sum(-1)
+    t = ((to_pixel * edge).sum(-1) / length.masked_fill(length == 0, 1)).clamp(0, 1)
+    squared = (to_pixel - t[..., None] * edge).square().sum(-1).amin(-1)
+    sides = cross(-to_pixel, ends - pixels[:, None, None]) * areas.sign()[:, None]
+    return squared, (sides >= 0).all(-1) & (areas != 0)

@@ -1,0 +1,1 @@
+"""Geometry and a camera make pictures."""
