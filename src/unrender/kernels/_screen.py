@@ -228,3 +228,12 @@ def _fill(corners, counts, areas, bounds, reach, columns, entries, bins):
                     if _touches(corners[face], counts[face], areas[face], reach, row, column):
                         bins[entries[chunk, row * columns + column]] = face
                         entries[chunk, row * columns + column] += 1
+
+
+@numba.njit(cache=True)
+def scatter_to_vertices(by_face, faces, gradient):
+    """Add up the faces' gradients one face after another: the order, and so every bit, is fixed."""
+    for face in range(len(faces)):
+        for i in range(3):
+            for axis in range(by_face.shape[2]):
+                gradient[faces[face, i], axis] += by_face[face, i, axis]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._screen import TILE, bin_faces, cut_backward, project
+from unrender.kernels._screen import TILE, bin_faces, cut_backward, project, scatter_to_vertices
 from unrender.kernels.rasterize.reference import MIN_AREA
 
 
@@ -77,15 +77,6 @@ def order_by_face(face_ids, num_faces):
             slots[places[face]] = slot
             places[face] += 1
     return starts, slots
-
-
-@numba.njit(cache=True)
-def scatter_to_vertices(by_face, faces, gradient):
-    """Add up the faces' gradients one face after another: the order, and so every bit, is fixed."""
-    for face in range(len(faces)):
-        for i in range(3):
-            for axis in range(by_face.shape[2]):
-                gradient[faces[face, i], axis] += by_face[face, i, axis]
 
 
 @numba.njit(cache=True, inline="always", error_model="numpy")

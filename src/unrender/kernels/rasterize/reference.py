@@ -35,7 +35,7 @@ def forward(
     squared, inside = outline(pixels, corners, next_corners, areas)
     visible = (inside | ((squared <= blur**2) & (blur > 0) & (depth >= near))) & (areas.abs() >= MIN_AREA)
     visible &= ~((areas >= 0) & cull)
-    order = depth.detach().masked_fill(~visible, torch.inf).sort(-1, stable=True).indices[:, :layers]
+    order = depth.detach().masked_fill(~visible, torch.inf).sort(dim=-1, stable=True).indices[:, :layers]
     missing = layers - order.shape[1]
     order = torch.nn.functional.pad(order, (0, missing))
     found = visible.gather(1, order) & (torch.arange(layers, device=points.device) < layers - missing)
@@ -60,8 +60,8 @@ def cross(a: Tensor, b: Tensor) -> Tensor:
 def polygons(triangles: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor]:
     """Cut triangles [faces, 3, 4] at the near plane.
 
-    Returns edges from 6 first to 6 second corners, in pixels (an edge that is not there is a repeated point, and
-    all are NaN where nothing is in front), and the areas of the polygons, positive where a face shows its back.
+    Returns edges from 6 first to 6 second corners, in pixels (an edge that is not there is a repeated point),
+    and the areas of the polygons, positive where a face shows its back, 0 where nothing is in front.
     """
     following = triangles.roll(-1, 1)
     front, following_front = triangles[..., 3] >= near, following[..., 3] >= near
@@ -75,10 +75,11 @@ def polygons(triangles: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor]:
     corners = around[..., :2] / around[..., 2:3]
     for _ in range(5):  # a missing corner repeats the one before it
         corners = torch.where(corners.isnan(), corners.roll(1, 1), corners)
+    corners = corners.nan_to_num()
     next_corners = corners.roll(-1, 1)
     origin = corners[:, :1]
     areas = cross(corners - origin, next_corners - origin).sum(1) / 2
-    return corners, next_corners, areas.nan_to_num()
+    return corners, next_corners, areas
 
 
 def outline(pixels: Tensor, corners: Tensor, ends: Tensor, areas: Tensor) -> tuple[Tensor, Tensor]:

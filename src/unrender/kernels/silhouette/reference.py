@@ -1,0 +1,27 @@
+"""Soft coverage, by the definition."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from unrender.kernels.rasterize.reference import outline, pixel_centers, polygons
+
+EDGE = math.log(1 / 1e-4 - 1)
+"""d²/σ at which a face's coverage has fallen to 1/10,000: there, `blur` pixels away, it ends."""
+
+
+def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
+    """Multiply, over all faces within `blur` pixels, 1 − sigmoid(−d²/σ) = sigmoid(d²/σ); σ = blur² / EDGE.
+
+    d² is the squared distance to the outline of the face in pixels², negative inside.
+    """
+    if points.dim() > 2:
+        images = [forward(one, faces, height, width, blur, near) for one in points.flatten(0, -3)]
+        return torch.stack(images).unflatten(0, points.shape[:-2])
+    triangles = points[faces]
+    triangles = triangles[(triangles[..., 3] >= near).any(1)]
+    corners, next_corners, areas = polygons(triangles, near)
+    squared, inside = outline(pixel_centers(points, height, width), corners, next_corners, areas)
+    open_share = (torch.where(inside, -squared, squared) * (EDGE / blur**2)).sigmoid()
+    return torch.where(inside | (squared <= blur**2), open_share, 1).prod(-1).view(height, width)
