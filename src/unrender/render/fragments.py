@@ -4,9 +4,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from unrender._checked import checked
+from unrender._checked import checked, describe_value
+from unrender._struct import TensorStruct
+from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
+from unrender.kernels.interpolate import mix_corners
 from unrender.kernels.rasterize import Fragments, rasterize_faces
 
 
@@ -19,11 +22,11 @@ def rasterize(
     cull: bool = False,
     near: float | None = None,
 ) -> Fragments:
-    """Find, for each pixel, the `layers` nearest faces that cover it or pass within `blur` pixels of its centre.
+    """Find the `layers` nearest faces that cover a pixel or pass within `blur` pixels of its centre.
 
-    Faces are cut at depth `near`; by default that is a ten-thousandth of the farthest vertex's depth in perspective,
-    and 0 in orthographic projection. `cull` leaves out faces that show their back. Batches of meshes and cameras
-    broadcast.
+    Faces are cut at depth `near`; by default that is a ten-thousandth of the farthest vertex's depth in
+    perspective, and 0 in orthographic projection. `cull` leaves out faces that show their back. Batches of
+    meshes and cameras broadcast.
 
     Differentiable in: vertices and camera, through barycentrics, depths and squared distances (not twice).
     """
@@ -40,22 +43,55 @@ def near_plane(points: Tensor, camera: Camera) -> float:
     return max(1e-4 * float(points.detach()[..., 3].max()), torch.finfo(points.dtype).tiny)
 
 
+class Hits(TensorStruct):
+    """The filled slots of fragments, one row each: what shading works on."""
+
+    barycentric: Float[Tensor, "slots 3"]
+    """Of all slots."""
+    places: Int[Tensor, "filled"]
+    """Which slots are filled."""
+    face_ids: Int[Tensor, "filled"]
+    images: Int[Tensor, "filled"]
+    """Which image of the batch each belongs to."""
+    shape: tuple[int, ...]
+    """Of the fragments: batch, height, width, layers."""
+
+    def mix(self, faces: Tensor, values: Tensor) -> Tensor:
+        """Interpolate values `[*batch vertices channels]`; those without batch axes serve every image."""
+        batch = values.shape[:-2]
+        if batch and batch != self.shape[:-3]:
+            raise InputError(
+                f"interpolate: batch axes of values and fragments should agree, got values {describe_value(values)} "
+                f"and fragments {list(self.shape)}"
+            )
+        images = self.images if batch else torch.zeros_like(self.images)
+        values = values.reshape(-1, *values.shape[-2:])
+        return mix_corners(self.barycentric, values, faces, self.face_ids, self.places, images)
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """Put rows back into an image with layers, zero in empty slots."""
+        image = rows.new_zeros(len(self.barycentric), rows.shape[-1])
+        return image.index_copy(0, self.places, rows).view(*self.shape, rows.shape[-1])
+
+
+def hits(fragments: Fragments) -> Hits:
+    """List the filled slots of fragments."""
+    shape = tuple(fragments.face_ids.shape)
+    flat = fragments.face_ids.flatten()
+    places = (flat >= 0).nonzero()[:, 0]
+    slots_per_image = shape[-3] * shape[-2] * shape[-1]
+    images = places.div(slots_per_image, rounding_mode="floor")
+    return Hits(fragments.barycentric.reshape(-1, 3), places, flat[places], images, shape)
+
+
 @checked
 def interpolate(
     fragments: Fragments, faces: Int[Tensor, "faces 3"], values: Float[Tensor, "*batch vertices channels"]
 ) -> Float[Tensor, "*batch height width layers channels"]:
     """Interpolate values given at the vertices: Σ b_i v_i at each fragment, zero in empty slots.
 
-    Values without batch axes serve every image.
+    Values without batch axes serve every image of a batch.
     Differentiable in: barycentrics, values.
     """
-    filled = fragments.face_ids >= 0
-    corner_ids = faces[fragments.face_ids[filled].long()]
-    if values.dim() > 2:
-        images = filled.flatten(0, -4).nonzero()[:, 0]
-        corner_ids = corner_ids + images[:, None] * values.shape[-2]
-        values = values.flatten(0, -2)
-    corners = values.index_select(0, corner_ids.flatten()).view(*corner_ids.shape, -1)
-    found = (fragments.barycentric[filled][..., None] * corners).sum(-2)
-    image = found.new_zeros(*filled.shape, values.shape[-1])
-    return image.masked_scatter(filled[..., None], found)
+    rows = hits(fragments)
+    return rows.spread(rows.mix(faces, values))

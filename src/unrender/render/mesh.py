@@ -1,55 +1,102 @@
 """Pictures of meshes, each a short composition of verbs."""
 
+from collections.abc import Sequence
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from unrender.geometry.camera import Camera
-from unrender.geometry.mesh import Mesh, vertex_normals
-from unrender.render.fragments import interpolate, rasterize
+from unrender.geometry.mesh import Mesh, concatenate, vertex_normals
+from unrender.kernels.silhouette import cover_pixels
+from unrender.render.blend import WHITE, blend_hard, blend_softmax
+from unrender.render.fragments import interpolate, near_plane, rasterize
+from unrender.render.lights import Light, Material
+from unrender.render.shade import GREY, MATTE, STUDIO, phong
+from unrender.render.texture import Texture
 
 
 def render_mesh(
     mesh: Mesh,
     camera: Camera,
     *,
-    color: tuple[float, float, float] = (0.72, 0.74, 0.78),
-    background: tuple[float, float, float] | None = (1.0, 1.0, 1.0),
-    ambient: float = 0.25,
+    lights: Sequence[Light] = STUDIO,
+    material: Material = MATTE,
+    texture: Texture | None = None,
+    color: tuple[float, float, float] = GREY,
+    background: tuple[float, float, float] | None = WHITE,
+    blur: float = 0.0,
+    layers: int = 8,
     supersampling: int = 1,
 ) -> Float[Tensor, "*batch height width channels"]:
-    """Show a mesh, lit from the camera, with its vertex colors or in one color; both sides of faces are lit alike.
+    """Show a mesh, by default matt and lit from the camera.
 
-    Lambert's law: color · (ambient + (1 − ambient) · |n · v|). Without background the image is RGBA, color
-    premultiplied by alpha. `supersampling` averages that many pixels squared into one.
+    It has the texture's colors, else those of its vertices, else `color`; faces look alike from both sides.
+    Without background the image is RGBA, color multiplied by alpha. With `blur`, edges are that many pixels wide
+    and `layers` faces deep, and the picture is smooth in the geometry; without, they are hard.
+    `supersampling` averages that many pixels squared into one.
+    Differentiable in: the mesh, camera, lights, material, texture; the outline only with `blur`.
     """
     fine = camera.resize(camera.height * supersampling, camera.width * supersampling)
-    fragments = rasterize(mesh, fine)
-    covered = (fragments.face_ids[..., 0, None] >= 0).to(mesh.vertices.dtype)
-    colors = mesh.vertices.new_tensor(color).expand(mesh.vertices.shape[-2], 3)
-    colors = colors if mesh.vertex_colors is None else mesh.vertex_colors[:, :3]
-    normals = normalize(interpolate(fragments, mesh.faces, vertex_normals(mesh))[..., 0, :], dim=-1)
-    views = normalize(
-        interpolate(fragments, mesh.faces, directions_to(fine, mesh.vertices))[..., 0, :], dim=-1
+    fragments = rasterize(mesh, fine, layers=layers if blur else 1, blur=blur * supersampling)
+    colors = phong(mesh, fragments, fine, lights, material, texture=texture, color=color, two_sided=True)
+    behind = background or (0.0,) * colors.shape[-1]
+    if blur:
+        image = blend_softmax(colors, fragments, blur=blur * supersampling, background=behind)
+    else:
+        image = blend_hard(colors, fragments, behind)
+    return downsample(image if background is None else image[..., :-1], supersampling)
+
+
+def render_silhouette(
+    mesh: Mesh, camera: Camera, *, blur: float = 2.0, near: float | None = None
+) -> Float[Tensor, "*batch height width"]:
+    """Compute how far a mesh covers each pixel, in [0, 1], with soft edges `blur` pixels wide to either side.
+
+    See `cover_pixels` for the formula.
+    Differentiable in: vertices and camera (not twice).
+    """
+    points = camera.project_homogeneous(mesh.vertices)
+    near = near_plane(points, camera) if near is None else near
+    return cover_pixels(points, mesh.faces, height=camera.height, width=camera.width, near=near, blur=blur)
+
+
+def render_depth(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height width"]:
+    """Compute the depth of the surface behind each pixel's centre, in world units; 0 where there is none.
+
+    Differentiable in: vertices and camera (not twice).
+    """
+    return rasterize(mesh, camera).depth[..., 0]
+
+
+def render_normals(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height width 3"]:
+    """Compute smooth unit normals of the surface behind each pixel's centre, in the world; 0 where there is none.
+
+    Differentiable in: vertices and camera (not twice).
+    """
+    return normalize(
+        interpolate(rasterize(mesh, camera), mesh.faces, vertex_normals(mesh))[..., 0, :], dim=-1
     )
-    facing = (normals * views).sum(-1, keepdim=True).abs()
-    lit = interpolate(fragments, mesh.faces, colors)[..., 0, :] * (ambient + (1 - ambient) * facing)
-    image = downsample(torch.cat([lit, covered], -1), supersampling)
-    if background is None:
-        return image
-    return image[..., :3] + (1 - image[..., 3:]) * image.new_tensor(background)
 
 
-def directions_to(camera: Camera, points: Tensor) -> Tensor:
-    """Point from each point to the camera; not of unit length."""
-    if camera.projection == "perspective":
-        return camera.position[..., None, :] - points
-    return -camera.camera_from_world[..., None, 2, :3].expand(*camera.focal.shape[:-1], points.shape[-2], 3)
+def face_object_ids(meshes: Sequence[Mesh]) -> Int[Tensor, "faces"]:
+    """Tell, for each face of `concatenate(meshes)`, which mesh it came from."""
+    counts = torch.tensor([len(mesh.faces) for mesh in meshes])
+    return torch.arange(len(meshes)).repeat_interleave(counts)
+
+
+def render_object_ids(meshes: Sequence[Mesh], camera: Camera) -> Int[Tensor, "*batch height width"]:
+    """Tell, for each pixel, which of several meshes it shows; −1 where there is none."""
+    fragments = rasterize(concatenate([mesh.replace(vertex_colors=None) for mesh in meshes]), camera)
+    face_ids = fragments.face_ids[..., 0].long()
+    return torch.where(face_ids >= 0, face_object_ids(meshes)[face_ids], -1)
 
 
 def downsample(image: Tensor, factor: int) -> Tensor:
     """Average squares of pixels."""
+    if factor == 1:
+        return image
     channels_first = image.reshape(-1, *image.shape[-3:]).movedim(-1, 1)
-    smaller = avg_pool2d(channels_first, factor) if factor > 1 else channels_first
-    return smaller.movedim(1, -1).reshape(*image.shape[:-3], *smaller.shape[-2:], image.shape[-1])
+    smaller = avg_pool2d(channels_first, factor).movedim(1, -1)
+    return smaller.reshape(*image.shape[:-3], *smaller.shape[-3:])

@@ -1,0 +1,50 @@
+"""Values between the vertices of a mesh."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from unrender._checked import checked
+from unrender.kernels._dispatch import implementation
+from unrender.kernels.interpolate import reference
+
+
+@checked
+def mix_corners(
+    barycentric: Float[Tensor, "slots 3"],
+    values: Float[Tensor, "images vertices channels"],
+    faces: Int[Tensor, "faces 3"],
+    face_ids: Int[Tensor, "filled"],
+    places: Int[Tensor, "filled"],
+    images: Int[Tensor, "filled"],
+) -> Float[Tensor, "filled channels"]:
+    """Mix the values at a face's corners: Σ b_i v_i for each filled slot.
+
+    `places` names the filled slots, `face_ids` and `images` the face and the image of each.
+    Differentiable in: barycentric, values (not twice).
+    """
+    arguments = (barycentric, values, faces, face_ids, places, images)
+    if implementation("interpolate", values.device) is None:
+        return reference.forward(*arguments)
+    mixed: Tensor = _Interpolate.apply(*arguments)
+    return mixed
+
+
+class _Interpolate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Tensor) -> Tensor:
+        fast = implementation("interpolate", arguments[0].device)
+        assert fast is not None
+        ctx.save_for_backward(*arguments)
+        mixed: Tensor = fast.forward(*arguments)
+        return mixed
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        fast = implementation("interpolate", cotangent.device)
+        assert fast is not None
+        return (*fast.backward(*ctx.saved_tensors, cotangent), None, None, None, None)

@@ -1,0 +1,104 @@
+"""Lights and materials, and how a surface looks in them.
+
+Shading works on rows: any number of surface points with what is known about each.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unrender._struct import TensorStruct
+
+
+class SurfacePoints(TensorStruct):
+    """Points of a surface in the world, unit normals, unit directions to the camera, and colors."""
+
+    positions: Float[Tensor, "points 3"]
+    normals: Float[Tensor, "points 3"]
+    views: Float[Tensor, "points 3"]
+    colors: Float[Tensor, "points channels"]
+
+
+class AmbientLight(TensorStruct):
+    """Light from everywhere."""
+
+    color: Float[Tensor, "#channels"] | float = 1.0
+
+
+class DirectionalLight(TensorStruct):
+    """Light from very far away, such as the sun."""
+
+    towards: Float[Tensor, "3"]
+    """From the scene to the light."""
+    color: Float[Tensor, "#channels"] | float = 1.0
+
+    def direction(self, points: SurfacePoints) -> Tensor:
+        """Point from the surface to the light, at unit length."""
+        return normalize(self.towards, dim=-1).expand_as(points.positions)
+
+
+class PointLight(TensorStruct):
+    """Light from one place, of the same strength at any distance."""
+
+    position: Float[Tensor, "3"]
+    color: Float[Tensor, "#channels"] | float = 1.0
+
+    def direction(self, points: SurfacePoints) -> Tensor:
+        """Point from the surface to the light, at unit length."""
+        return normalize(self.position - points.positions, dim=-1)
+
+
+class Headlight(TensorStruct):
+    """Light from where the camera is."""
+
+    color: Float[Tensor, "#channels"] | float = 1.0
+
+    def direction(self, points: SurfacePoints) -> Tensor:
+        """Point from the surface to the light, at unit length."""
+        return points.views
+
+
+Light = AmbientLight | DirectionalLight | PointLight | Headlight
+
+
+class Material(TensorStruct):
+    """How much light a surface returns: all ways (diffuse), or mirrored (specular, not tinted)."""
+
+    ambient: Float[Tensor, "#channels"] | float = 1.0
+    diffuse: Float[Tensor, "#channels"] | float = 1.0
+    specular: Float[Tensor, "#channels"] | float = 0.0
+    shininess: Float[Tensor, ""] | float = 64.0
+    """Exponent of the highlight: the higher, the smaller it is."""
+
+
+def illuminate(
+    points: SurfacePoints, lights: Sequence[Light], material: Material
+) -> Float[Tensor, "points channels"]:
+    """Add up what every light makes of a surface (Phong 1975).
+
+    Ambient: k_a c L. Others: k_d c L max(n · l, 0) + k_s L max(r · v, 0)^shininess, with l towards the light, v
+    towards the camera, r = 2 (n · l) n − l; the highlight is missing where n · l ≤ 0.
+    Differentiable in: all.
+    """
+    total = torch.zeros_like(points.colors)
+    for light in lights:
+        if isinstance(light, AmbientLight):
+            total = total + points.colors * _times(material.ambient, light.color)
+            continue
+        direction = light.direction(points)
+        cosine = (points.normals * direction).sum(-1, keepdim=True)
+        total = total + points.colors * _times(material.diffuse, light.color) * cosine.clamp(min=0)
+        if isinstance(material.specular, Tensor) or material.specular != 0:
+            mirrored = 2 * cosine * points.normals - direction
+            aligned = (mirrored * points.views).sum(-1, keepdim=True)
+            bright = (aligned > 0) & (cosine > 0)
+            highlight = torch.where(bright, aligned, 1) ** material.shininess * bright
+            total = total + _times(material.specular, light.color) * highlight
+    return total
+
+
+def _times(a: Tensor | float, b: Tensor | float) -> Tensor | float:
+    return a * b
