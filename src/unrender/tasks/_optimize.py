@@ -1,0 +1,79 @@
+"""Second derivatives of mesh losses, and the steps they make: gradient descent in the right metric.
+
+A loss of the form Σ w |A v|² over vertices v has the second derivative 2 AᵀWA. The losses of a mesh are of this form
+for a moment: points hold on to the surface by barycentrics, hinges and edges are linear in their vertices. Dividing
+the gradient by that matrix (Gauss-Newton) makes long waves converge as fast as short ones.
+"""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sparse
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.topology import topology
+
+Array = npt.NDArray[np.float64]
+Matrix = sparse.csr_array
+
+
+def attachments(mesh: Mesh, face_ids: Int[Tensor, " points"], barycentrics: Float[Tensor, "points 3"]) -> Matrix:
+    """Return the matrix [points vertices] that reads points off a surface by their barycentrics."""
+    rows = 3 * np.arange(len(face_ids) + 1)
+    columns = mesh.faces[face_ids].numpy().reshape(-1)
+    return sparse.csr_array(
+        (barycentrics.double().numpy().reshape(-1), columns, rows), (len(face_ids), len(mesh.vertices))
+    )
+
+
+def bending(mesh: Mesh) -> Matrix:
+    """Return the matrix [hinges vertices] whose product with the vertices is as long as each hinge's angle.
+
+    Source: Bergou et al. 2006, A Quadratic Bending Model for Inextensible Surfaces, eq. 4; divided by the edge's length.
+    """
+    hinges = topology(mesh.faces).hinges.numpy()
+    start, end, left, right = mesh.vertices.detach().double().numpy()[hinges.T]
+    edge = end - start
+    length = np.linalg.norm(edge, axis=1)
+
+    def cotangent(a: Array, b: Array) -> Array:
+        return (a * b).sum(1) / np.maximum(np.linalg.norm(np.cross(a, b), axis=1), 1e-3 * length**2)
+
+    at_start = cotangent(edge, left - start), cotangent(edge, right - start)
+    at_end = cotangent(-edge, left - end), cotangent(-edge, right - end)
+    weights = np.stack([sum(at_end), sum(at_start), -at_start[0] - at_end[0], -at_start[1] - at_end[1]], 1)
+    weights /= np.maximum(length, 1e-12)[:, None]
+    rows = 4 * np.arange(len(hinges) + 1)
+    return sparse.csr_array((weights.reshape(-1), hinges.reshape(-1), rows), (len(hinges), len(mesh.vertices)))
+
+
+def edge_vectors(mesh: Mesh) -> Matrix:
+    """Return the matrix [edges vertices] whose product with the vertices are the edges."""
+    edges = topology(mesh.faces).edges.numpy()
+    rows = 2 * np.arange(len(edges) + 1)
+    signs = np.tile([1.0, -1.0], len(edges))
+    return sparse.csr_array((signs, edges.reshape(-1), rows), (len(edges), len(mesh.vertices)))
+
+
+def newton_step(hessian: Matrix, gradient: Array, iterations: int = 60, tolerance: float = 1e-3) -> Array:
+    """Solve hessian · step = −gradient by conjugate gradients, preconditioned by the diagonal; no step at 0/0."""
+    diagonal = hessian.diagonal()
+    inverse = (1 / np.maximum(diagonal, 1e-12 * diagonal.max()))[:, None]
+    step = np.zeros_like(gradient)
+    residual = -gradient
+    direction = inverse * residual
+    energy = (residual * direction).sum(0)
+    goal = tolerance**2 * energy
+    for _ in range(iterations):
+        if (energy <= goal).all():
+            break
+        image = hessian @ direction
+        rate = energy / np.maximum((direction * image).sum(0), 1e-300)
+        step += rate * direction
+        residual = residual - rate * image
+        scaled = inverse * residual
+        energy, before = (residual * scaled).sum(0), energy
+        direction = scaled + energy / np.maximum(before, 1e-300) * direction
+    return step

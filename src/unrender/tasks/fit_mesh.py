@@ -1,0 +1,203 @@
+"""Mesh from points: deform a closed mesh until it matches a cloud."""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh, surface_area
+from unrender.geometry.points import PointCloud
+from unrender.geometry.remesh import remesh_isotropic
+from unrender.geometry.sample import sample_points_from_mesh
+from unrender.geometry.topology import topology
+from unrender.kernels.closest_on_mesh import closest_on_mesh
+from unrender.kernels.nearest import PointIndex, index_points, nearest
+from unrender.losses.regularize import mesh_normal_consistency
+from unrender.tasks._optimize import attachments, bending, newton_step
+from unrender.tasks._prepare_cloud import PreparedCloud, prepare_cloud
+from unrender.tasks._start_shapes import start_mesh
+
+SMOOTHNESS = tuple(float(s) for s in np.geomspace(1e-6, 1e-11, 11))
+"""What is tried, stiff to flexible, where the config leaves it open."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FitMesh:
+    """Deform a closed mesh until it matches a point cloud.
+
+    Descends on the squared distance between points and surface (linear beyond three standard deviations) plus
+    `smoothness` times the normal consistency: coarse to fine, stiff to flexible, until points that were kept back
+    for the purpose become less likely.
+    """
+
+    start: Literal["auto", "shell", "hull", "sphere"] = "auto"
+    """Where to begin: a shell around the points (any genus), or their convex hull or a sphere (no holes)."""
+    edge_length: float | None = None
+    """Length of the result's edges in world units. By default the mean distance between neighbouring points."""
+    max_vertices: int = 50_000
+    """Lengthen the default edges where the mesh would have more vertices than this."""
+    smoothness: float | None = None
+    """Weight of normal consistency: 1e-11 for exact points to 1e-6 for very noisy ones. By default found by trial."""
+    steps: int = 100
+    """Stop after so many steps, wherever the fit stands."""
+    holdout: float = 0.0
+    """Share of the points that the fit never sees, so that its error can be measured on them."""
+    max_points: int = 200_000
+    """Fit a random subset of so many points where there are more. Errors are measured on all."""
+    seed: int = 0
+    """Seed of every random choice: the same seed gives the same mesh."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FitMeshStep:
+    """Where the fit stands after a step; step 0 is the start shape."""
+
+    index: int
+    stage: str
+    """start, coarse, fine, or final: with all points, those kept back included."""
+    mesh: Mesh
+    """In the frame of the prepared cloud."""
+    losses: dict[str, float]
+    """total, chamfer (in squared diagonals), normal_consistency (Σ 1 − cos over all hinges), and, before the final
+    stage, unseen: the mean distance (in diagonals) of the points kept back."""
+    smoothness: float
+    cloud: PreparedCloud
+
+    @property
+    def result(self) -> Mesh:
+        """The mesh of this step in world units."""
+        return self.cloud.to_world(self.mesh)
+
+
+def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMeshStep]:
+    """Deform a closed mesh until it matches a cloud; every step has a usable mesh, the last one the result.
+
+    The mesh is watertight, in world units and float64, and the same for any number of threads. Raises InputError
+    before the first step for a cloud without a surface: too few points, all in one place, on a line, in a plane.
+    """
+    prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
+    start = start_mesh(prepared, config.start)
+    steps = _fit(prepared, start, _plan(prepared, start, config), config)
+    return itertools.islice(steps, config.steps + 1)
+
+
+class _Stage(NamedTuple):
+    name: str
+    edge_length: float
+    num_samples: int
+    """How many places of the surface are drawn to the points too: needed where it starts far away from them."""
+
+
+def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
+    """Halve the edges from stage to stage; a start far away has a longer way, and half of it in both directions."""
+    area = float(surface_area(start))
+    least = math.sqrt(area / (0.87 * config.max_vertices))
+    length = max(cloud.spacing, least) if config.edge_length is None else config.edge_length / cloud.diagonal
+    if length < least / 4:
+        raise InputError(
+            f"fit_mesh: edges of {config.edge_length} would make about {area / length**2 / 0.87:.0f} vertices; "
+            f"allow more `max_vertices`, or an `edge_length` of {least * cloud.diagonal:.3g} or more"
+        )
+    if config.start in ("auto", "shell"):
+        return [_Stage("coarse", 2 * length, 0), _Stage("fine", length, 0)]
+    samples = min(10_000, len(cloud.points))
+    return [
+        _Stage("coarse", 8 * length, samples),
+        _Stage("coarse", 4 * length, samples),
+        _Stage("coarse", 2 * length, 0),
+        _Stage("fine", length, 0),
+    ]
+
+
+def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) -> Iterator[FitMeshStep]:
+    generator = torch.Generator().manual_seed(config.seed)
+    unseen = cloud.points[cloud.kept_back]
+    seen, everything = index_points(cloud.points[~cloud.kept_back]), index_points(cloud.points)
+    index = itertools.count()
+    smoothness = SMOOTHNESS[0]
+    yield FitMeshStep(next(index), "start", mesh, {}, smoothness, cloud)
+    for stage in plan:
+        mesh = remesh_isotropic(mesh, stage.edge_length)
+        trials: list[tuple[float, float, Mesh]] = []
+        for smoothness in _candidates(smoothness, config):
+            for _ in range(3):  # then the next smoothness changes more than one more step would
+                mesh, losses = _descend(mesh, seen, stage.num_samples, cloud.spacing, smoothness, generator)
+                losses["unseen"] = _mean_distance(unseen, mesh)
+                yield FitMeshStep(next(index), stage.name, mesh, losses, smoothness, cloud)
+            # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
+            trials.append((losses["unseen"] * float(surface_area(mesh)), smoothness, mesh))
+            if len(trials) > 2 and trials[-1][0] > trials[-2][0] > trials[-3][0]:
+                break
+        _, smoothness, mesh = min(trials, key=lambda trial: trial[0])
+    for _ in range(6):
+        mesh, losses = _descend(mesh, everything, 0, cloud.spacing, smoothness, generator)
+        yield FitMeshStep(next(index), "final", mesh, losses, smoothness, cloud)
+
+
+def _candidates(before: float, config: FitMesh) -> list[float]:
+    """List the smoothness to try: the one asked for, or from somewhat above the one found before, downwards."""
+    return [s for s in SMOOTHNESS if s < 20 * before] if config.smoothness is None else [config.smoothness] * 3
+
+
+def _descend(
+    mesh: Mesh, points: PointIndex, num_samples: int, spacing: float, smoothness: float, generator: torch.Generator
+) -> tuple[Mesh, dict[str, float]]:
+    """Take one Gauss-Newton step on chamfer + smoothness · normal consistency."""
+    pairs = [_points_to_surface(mesh, points, spacing)]
+    if num_samples:
+        pairs.append(_surface_to_points(mesh, points, spacing, num_samples, generator))
+    vertices = mesh.vertices.clone().requires_grad_()
+    bend = mesh_normal_consistency(mesh.replace(vertices=vertices)) * len(topology(mesh.faces).hinges)
+    (bend_gradient,) = torch.autograd.grad(bend, vertices)
+    hinges = bending(mesh)
+    gradient, hessian, chamfer = smoothness * bend_gradient.numpy(), smoothness * (hinges.T @ hinges), 0.0
+    for pair in pairs:
+        hold = attachments(mesh, pair.face_ids, pair.barycentrics)
+        weights = pair.weights.numpy()[:, None]
+        offset = hold @ mesh.vertices.numpy() - pair.points.numpy()
+        chamfer += float((weights * offset**2).sum())
+        gradient = gradient + 2 * (hold.T @ (weights * offset))
+        hessian = hessian + 2 * (hold.T @ (weights * hold))
+    step = newton_step(hessian.tocsr(), gradient)
+    losses = {"total": chamfer + smoothness * bend.item(), "chamfer": chamfer, "normal_consistency": bend.item()}
+    return mesh.replace(vertices=mesh.vertices + torch.from_numpy(step)), losses
+
+
+class _Pairs(NamedTuple):
+    """Places on the surface, each with the point that it belongs to; their weights sum to 1."""
+
+    face_ids: Tensor
+    barycentrics: Tensor
+    points: Tensor
+    weights: Tensor
+
+
+def _points_to_surface(mesh: Mesh, points: PointIndex, spacing: float) -> _Pairs:
+    squared, face_ids, barycentrics = closest_on_mesh(points, mesh.vertices, mesh.faces)
+    return _Pairs(face_ids, barycentrics, points.points, _huber_weights(squared, spacing))
+
+
+def _surface_to_points(
+    mesh: Mesh, points: PointIndex, spacing: float, num_samples: int, generator: torch.Generator
+) -> _Pairs:
+    samples = sample_points_from_mesh(mesh, num_samples, generator=generator)
+    squared, ids = nearest(samples.points, points)
+    weights = _huber_weights(squared[:, 0], spacing)
+    return _Pairs(samples.face_ids, samples.barycentric, points.points[ids[:, 0]], weights)
+
+
+def _huber_weights(squared: Tensor, spacing: float) -> Tensor:
+    """Weigh distances down to a constant pull beyond three standard deviations, or half the spacing if that is more."""
+    scale = max(spacing / 2, 3 * 1.4826 * float(squared.median().sqrt()))
+    weights = scale / squared.sqrt().clamp_min(scale)
+    return weights / weights.numpy().sum()
+
+
+def _mean_distance(points: Tensor, mesh: Mesh) -> float:
+    return float(closest_on_mesh(points, mesh.vertices, mesh.faces).squared_distances.sqrt().numpy().mean())
