@@ -38,6 +38,7 @@ class _Interpolate(torch.autograd.Function):
     def forward(ctx: Any, *arguments: Tensor) -> Tensor:
         fast = implementation("interpolate", arguments[0].device)
         assert fast is not None
+        ctx.fast = fast
         ctx.save_for_backward(*arguments)
         mixed: Tensor = fast.forward(*arguments)
         return mixed
@@ -45,6 +46,4 @@ class _Interpolate(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        fast = implementation("interpolate", cotangent.device)
-        assert fast is not None
-        return (*fast.backward(*ctx.saved_tensors, cotangent), None, None, None, None)
+        return (*ctx.fast.backward(*ctx.saved_tensors, cotangent), None, None, None, None)

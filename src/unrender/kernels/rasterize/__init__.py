@@ -70,6 +70,7 @@ class _Rasterize(torch.autograd.Function):
     def forward(ctx: Any, points: Tensor, faces: Tensor, *settings: Any) -> tuple[Tensor, ...]:
         fast = implementation("rasterize", points.device)
         assert fast is not None
+        ctx.fast = fast
         face_ids, barycentric, depth, squared = fast.forward(points, faces, *settings)
         ctx.save_for_backward(points, faces, face_ids, barycentric)
         ctx.near = settings[4]
@@ -79,7 +80,5 @@ class _Rasterize(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, _: Tensor, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        fast = implementation("rasterize", cotangents[0].device)
-        assert fast is not None
-        gradient = fast.backward(*ctx.saved_tensors, cotangents, ctx.near)
+        gradient = ctx.fast.backward(*ctx.saved_tensors, cotangents, ctx.near)
         return (gradient, *[None] * 7)

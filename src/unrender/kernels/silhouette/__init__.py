@@ -48,6 +48,7 @@ class _Silhouette(torch.autograd.Function):
     def forward(ctx: Any, points: Tensor, faces: Tensor, *settings: Any) -> Tensor:
         fast = implementation("silhouette", points.device)
         assert fast is not None
+        ctx.fast = fast
         open_share: Tensor = fast.forward(points, faces, *settings)
         ctx.save_for_backward(points, faces, open_share)
         ctx.settings = settings[2:]
@@ -56,7 +57,5 @@ class _Silhouette(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        fast = implementation("silhouette", cotangent.device)
-        assert fast is not None
-        gradient = fast.backward(*ctx.saved_tensors, cotangent, *ctx.settings)
+        gradient = ctx.fast.backward(*ctx.saved_tensors, cotangent, *ctx.settings)
         return (gradient, *[None] * 5)
