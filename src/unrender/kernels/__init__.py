@@ -1,0 +1,1 @@
+"""Inner loops: tensors in, tensors out, one folder for each operation."""

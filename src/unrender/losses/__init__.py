@@ -1,0 +1,1 @@
+"""How far things are from what they should be, differentiable."""
