@@ -1,6 +1,7 @@
 """`TensorStruct`: frozen dataclasses of tensors that move, map and index as one value."""
 
 import dataclasses
+import math
 import typing
 from collections.abc import Callable
 from typing import Any, Self, dataclass_transform
@@ -29,7 +30,8 @@ class TensorStruct:
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields changed."""
-        return dataclasses.replace(typing.cast(Any, self), **changes)
+        changed: Self = dataclasses.replace(typing.cast(Any, self), **changes)
+        return changed
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
         """Return a copy with `function` applied to every tensor."""
@@ -46,13 +48,23 @@ class TensorStruct:
         return self.map(Tensor.detach)
 
     def __getitem__(self, index: Any) -> Self:
-        hints = _hints(type(self))
-        batched = {
-            name: value[index]
-            for name, value in self._fields().items()
-            if isinstance(value, Tensor) and any(h.dim_str.startswith("*batch") for h in tensor_hints(hints[name]))
-        }
-        return self.replace(**batched)
+        own_axes = _axes_after_batch(type(self))
+        batched = {k: v for k, v in self._fields().items() if k in own_axes and isinstance(v, Tensor)}
+        shape = next((value.shape[: value.dim() - own_axes[name]] for name, value in batched.items()), ())
+        if not shape:
+            raise TypeError(f"{type(self).__name__}: there are no batch axes to index")
+        places = torch.arange(math.prod(shape)).reshape(shape)[index]
+        return self.replace(**{k: v.flatten(0, len(shape) - 1)[places] for k, v in batched.items()})
+
+
+def _axes_after_batch(cls: type) -> dict[str, int]:
+    """Count the axes that follow `*batch` in the fields that have it."""
+    return {
+        name: len(member.dim_str.split()) - 1
+        for name, hint in _hints(cls).items()
+        for member in tensor_hints(hint)
+        if member.dim_str.startswith("*batch")
+    }
 
 
 def _hints(cls: type) -> dict[str, Any]:
