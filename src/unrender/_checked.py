@@ -10,6 +10,7 @@ and a wrong tensor is answered with a `ShapeError` that names function, argument
 
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
@@ -42,26 +43,26 @@ def check_shapes(where: str, values: Mapping[str, Any], hints: Mapping[str, Any]
     """Raise `ShapeError` unless every tensor among `values` fits its hint; axis names bind across all of them."""
     with jaxtyped("context"):
         for name, value in values.items():
-            shapes = tensor_hints(hints.get(name))
-            if not shapes or (value is None and type(None) in typing.get_args(hints[name])):
-                continue
-            if not isinstance(value, Tensor) and len(shapes) < len(typing.get_args(hints[name])):
-                continue  # the annotation also admits something that is no tensor
-            if not any(isinstance(value, shape) for shape in shapes):
+            hint = hints.get(name)
+            if tensor_hints(hint) and not any(_admits(member, value) for member in _members(hint)):
                 raise ShapeError(
-                    f"{where}: `{name}` should be {describe_hints(shapes)}, got {describe_value(value)}"
+                    f"{where}: `{name}` should be {describe_hint(hint)}, got {describe_value(value)}"
                 )
 
 
 def tensor_hints(hint: Any) -> list[Any]:
     """List the tensor annotations in a hint: itself, or the members of a union."""
-    members = typing.get_args(hint) or (hint,)
-    return [member for member in members if isinstance(member, type) and issubclass(member, AbstractArray)]
+    return [member for member in _members(hint) if _is_tensor_hint(member)]
 
 
-def describe_hints(hints: list[Any]) -> str:
-    """Write tensor annotations as they stand in the source."""
-    return " or ".join(f"{hint.dtype.__name__}[Tensor, '{hint.dim_str}']" for hint in hints)
+def describe_hint(hint: Any) -> str:
+    """Write an annotation as it stands in the source."""
+    return " or ".join(
+        f"{member.dtype.__name__}[Tensor, '{member.dim_str}']"
+        if _is_tensor_hint(member)
+        else getattr(member, "__name__", str(member)).replace("NoneType", "None")
+        for member in _members(hint)
+    )
 
 
 def describe_value(value: object) -> str:
@@ -69,3 +70,20 @@ def describe_value(value: object) -> str:
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     return type(value).__name__
+
+
+def _members(hint: Any) -> tuple[Any, ...]:
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
+
+
+def _is_tensor_hint(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, AbstractArray)
+
+
+def _admits(member: Any, value: object) -> bool:
+    """Say whether a value fits one member of a union; members that are no plain classes admit everything."""
+    kind = typing.get_origin(member) or member
+    if kind is float:
+        return isinstance(value, int | float)
+    return not isinstance(kind, type) or isinstance(value, kind)
