@@ -62,13 +62,13 @@ class Camera(TensorStruct):
         Differentiable in: eye, target, up.
         """
         like = next((t for t in (eye, target, up) if isinstance(t, Tensor)), torch.zeros(()))
-        eye, target, up = torch.broadcast_tensors(*(_as_tensor(t, like) for t in (eye, target, up)))
-        pose = _look_at(eye, target, up)
+        position, *others = torch.broadcast_tensors(*(_as_tensor(t, like) for t in (eye, target, up)))
+        pose = _look_at(position, *others)
         half_angle = torch.deg2rad(torch.tensor(fov_degrees / 2, dtype=torch.float64))
         pixels = height / 2 / float(torch.tan(half_angle)) if view_height is None else height / view_height
         return cls(
-            torch.full_like(eye[..., :2], pixels),
-            _as_tensor((width / 2, height / 2), eye).expand_as(eye[..., :2]),
+            torch.full_like(position[..., :2], pixels),
+            _as_tensor((width / 2, height / 2), position).expand_as(position[..., :2]),
             pose,
             height,
             width,

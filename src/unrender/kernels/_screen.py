@@ -5,7 +5,7 @@ Points are homogeneous pixel coordinates (x·w, y·w, w, depth). What lies in fr
 within a bin, faces ascend.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -41,7 +41,7 @@ class Bins(NamedTuple):
     """Bin after bin."""
 
 
-def project(points: Array, faces: Array, near: np.floating[Any]) -> Screen:
+def project(points: Array, faces: Array, near: float) -> Screen:
     """Cut faces at the near plane and project them."""
     count, dtype = len(faces), points.dtype
     screen = Screen(
@@ -50,21 +50,22 @@ def project(points: Array, faces: Array, near: np.floating[Any]) -> Screen:
         np.empty(count, np.int8),
         np.empty(count, dtype),
     )
-    _project(points, faces, near, *screen)
+    _project(points, faces, dtype.type(near), *screen)
     return screen
 
 
-def bin_faces(screen: Screen, height: int, width: int, reach: np.floating[Any], cull: bool) -> Bins:
+def bin_faces(screen: Screen, height: int, width: int, reach: float, cull: bool) -> Bins:
     """Sort faces into every tile within `reach` pixels of them; `cull` leaves out those that show their back."""
     polygons = screen.corners, screen.counts, screen.areas
+    within = screen.corners.dtype.type(reach)
     bounds = np.empty((len(screen.counts), 4), np.int32)
-    _bound(*polygons, height, width, reach, cull, bounds)
+    _bound(*polygons, height, width, within, cull, bounds)
     columns = tile_count(width)
     entries = np.zeros((CHUNKS, tile_count(height) * columns), np.int64)
-    _count(*polygons, bounds, reach, columns, entries)
+    _count(*polygons, bounds, within, columns, entries)
     starts = np.empty(entries.shape[1] + 1, np.int64)
     faces = np.empty(_offset(entries, starts), np.int32)
-    _fill(*polygons, bounds, reach, columns, entries, faces)
+    _fill(*polygons, bounds, within, columns, entries, faces)
     return Bins(bounds, starts, faces)
 
 

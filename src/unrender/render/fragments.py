@@ -48,10 +48,10 @@ class Hits(TensorStruct):
 
     barycentric: Float[Tensor, "slots 3"]
     """Of all slots."""
-    places: Int[Tensor, "filled"]
+    places: Int[Tensor, " filled"]
     """Which slots are filled."""
-    face_ids: Int[Tensor, "filled"]
-    images: Int[Tensor, "filled"]
+    face_ids: Int[Tensor, " filled"]
+    images: Int[Tensor, " filled"]
     """Which image of the batch each belongs to."""
     shape: tuple[int, ...]
     """Of the fragments: batch, height, width, layers."""

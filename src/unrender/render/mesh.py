@@ -80,7 +80,7 @@ def render_normals(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height w
     )
 
 
-def face_object_ids(meshes: Sequence[Mesh]) -> Int[Tensor, "faces"]:
+def face_object_ids(meshes: Sequence[Mesh]) -> Int[Tensor, " faces"]:
     """Tell, for each face of `concatenate(meshes)`, which mesh it came from."""
     counts = torch.tensor([len(mesh.faces) for mesh in meshes])
     return torch.arange(len(meshes)).repeat_interleave(counts)

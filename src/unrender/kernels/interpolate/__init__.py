@@ -17,9 +17,9 @@ def mix_corners(
     barycentric: Float[Tensor, "slots 3"],
     values: Float[Tensor, "images vertices channels"],
     faces: Int[Tensor, "faces 3"],
-    face_ids: Int[Tensor, "filled"],
-    places: Int[Tensor, "filled"],
-    images: Int[Tensor, "filled"],
+    face_ids: Int[Tensor, " filled"],
+    places: Int[Tensor, " filled"],
+    images: Int[Tensor, " filled"],
 ) -> Float[Tensor, "filled channels"]:
     """Mix the values at a face's corners: Σ b_i v_i for each filled slot.
 

@@ -31,11 +31,12 @@ def forward(
     )
     with cpu_threads():
         for one, *outputs in zip(flat.numpy(), *(t.numpy() for t in found), strict=True):
-            near, blur = one.dtype.type(near), one.dtype.type(blur)
+            scalar = one.dtype.type
             screen = project(one, faces.numpy(), near)
             bins = bin_faces(screen, height, width, blur, cull)
-            _search(*screen, *bins, near, blur, *outputs)
-    return tuple(t.reshape(*batch, *t.shape[1:]) for t in found)  # type: ignore[return-value]
+            _search(*screen, *bins, scalar(near), scalar(blur), *outputs)
+    face_ids, barycentric, depth, squared = (t.reshape(*batch, *t.shape[1:]) for t in found)
+    return face_ids, barycentric, depth, squared
 
 
 def backward(
@@ -54,10 +55,10 @@ def backward(
     ]
     with cpu_threads():
         for one, one_gradient, ids, *pixels in zip(*flat, strict=True):
-            near = one.dtype.type(near)
+            scalar = one.dtype.type
             starts, slots = order_by_face(ids.reshape(-1), len(faces))
             by_face = np.zeros((len(faces), 3, 4), one.dtype)
-            _gather(*project(one, faces.numpy(), near), starts, slots, *pixels, near, by_face)
+            _gather(*project(one, faces.numpy(), near), starts, slots, *pixels, scalar(near), by_face)
             scatter_to_vertices(by_face, faces.numpy(), one_gradient)
     return gradient
 
@@ -165,9 +166,10 @@ def _search(
                 for column in range(max(left, bounds[face, 0]), min(left + TILE, bounds[face, 1] + 1)):
                     x, y = corners.dtype.type(column) + half, corners.dtype.type(row) + half
                     inside = _is_inside(corners[face], count, area, x, y)
-                    if not inside:
-                        if blur == 0 or _nearest_edge(corners[face], count, x, y)[0] > blur * blur:
-                            continue
+                    if not inside and (
+                        blur == 0 or _nearest_edge(corners[face], count, x, y)[0] > blur * blur
+                    ):
+                        continue
                     z = _depth(triangles[face], area, x, y)
                     if inside or z >= near:
                         _insert(depths[row - top, column - left], ids[row - top, column - left], z, face)
@@ -229,7 +231,7 @@ def _gather(
     near,
     by_face,
 ):
-    height, width, layers = c_depth.shape
+    width, layers = c_depth.shape[1:]
     half = corners.dtype.type(0.5)
     for face in numba.prange(len(starts) - 1):
         triangle, polygon, count, area = triangles[face], corners[face], counts[face], areas[face]
@@ -245,7 +247,7 @@ def _gather(
             _barycentric_backward(triangle, area, x, y, slopes, by_face[face])
             slope = 2 * c_squared[row, column, k]
             if slope != 0:
-                squared, t, edge = _nearest_edge(polygon, count, x, y)
+                _, t, edge = _nearest_edge(polygon, count, x, y)
                 after = edge + 1 if edge + 1 < count else 0
                 if _is_inside(polygon, count, area, x, y):
                     slope = -slope

@@ -23,8 +23,8 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
     open_share = flat.new_empty(len(flat), height, width)
     with cpu_threads():
         for one, image in zip(flat.numpy(), open_share.numpy(), strict=True):
-            screen = project(one, faces.numpy(), one.dtype.type(near))
-            bins = bin_faces(screen, height, width, one.dtype.type(blur), False)
+            screen = project(one, faces.numpy(), near)
+            bins = bin_faces(screen, height, width, blur, False)
             _cover(*screen[1:], *bins, one.dtype.type(blur), image)
     return open_share.view(*points.shape[:-2], height, width)
 
@@ -38,18 +38,17 @@ def backward(
     flat = [t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy() for t in tensors]
     with cpu_threads():
         for one, one_gradient, image, slope in zip(*flat, strict=True):
-            near, blur = one.dtype.type(near), one.dtype.type(blur)
-            screen = project(one, faces.numpy(), near)
-            bins = bin_faces(screen, *image.shape, blur, False)
+            screen, scalar = project(one, faces.numpy(), near), one.dtype.type
+            bins = bin_faces(screen, image.shape[0], image.shape[1], blur, False)
             partial = np.empty((len(bins.faces), 4, 2), one.dtype)
-            _cover_backward(*screen[1:], *bins, blur, image, slope, partial)
+            _cover_backward(*screen[1:], *bins, scalar(blur), image, slope, partial)
             by_face = np.zeros((len(faces), 3, 4), one.dtype)
-            _add_up(*screen[:3], bins.faces, partial, near, by_face)
+            _add_up(*screen[:3], bins.faces, partial, scalar(near), by_face)
             scatter_to_vertices(by_face, faces.numpy(), one_gradient)
     return gradient
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _float_from_bits(typing_context, bits):
     """Read 32 bits as a float."""
 

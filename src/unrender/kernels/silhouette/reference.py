@@ -18,10 +18,11 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
     """
     if points.dim() > 2:
         images = [forward(one, faces, height, width, blur, near) for one in points.flatten(0, -3)]
-        return torch.stack(images).unflatten(0, points.shape[:-2])
+        return torch.stack(images).view(*points.shape[:-2], height, width)
     triangles = points[faces]
     triangles = triangles[(triangles[..., 3] >= near).any(1)]
     corners, next_corners, areas = polygons(triangles, near)
     squared, inside = outline(pixel_centers(points, height, width), corners, next_corners, areas)
     open_share = (torch.where(inside, -squared, squared) * (EDGE / blur**2)).sigmoid()
-    return torch.where(inside | (squared <= blur**2), open_share, 1).prod(-1).view(height, width)
+    product: Tensor = torch.where(inside | (squared <= blur**2), open_share, 1).prod(-1)
+    return product.view(height, width)
