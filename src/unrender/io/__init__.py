@@ -1,6 +1,7 @@
 """Files to values and back: one kind of file per module."""
 
 from unrender.io.clouds import load_cloud, save_cloud
+from unrender.io.depth import load_depth, points_from_depth
 from unrender.io.files import FileAccessError, MissingFileError, write_whole
 from unrender.io.meshes import load_mesh, save_mesh
 
@@ -8,7 +9,9 @@ __all__ = [
     "FileAccessError",
     "MissingFileError",
     "load_cloud",
+    "load_depth",
     "load_mesh",
+    "points_from_depth",
     "save_cloud",
     "save_mesh",
     "write_whole",

@@ -6,9 +6,10 @@ Pickled objects are never loaded.
 import io
 import math
 import zipfile
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unrender.errors import FileFormatError
 from unrender.io.contents import Contents, Floats, unit_colors
@@ -20,7 +21,7 @@ _MAX_COLUMNS = 12
 
 def read_npy(data: bytes) -> Contents:
     """Read an array whose rows are x y z, then normals or colors."""
-    table = array_from_npy(data)
+    table = _floats(array_from_npy(data))
     if table.ndim != 2 or table.shape[1] > _MAX_COLUMNS:
         raise FileFormatError(
             f"expected an array of N rows of 3 to {_MAX_COLUMNS} columns, got {list(table.shape)}"
@@ -33,7 +34,7 @@ def read_npz(data: bytes) -> Contents:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         arrays = {
-            key: array_from_npy(archive.read(f"{key}.npy"))
+            key: _floats(array_from_npy(archive.read(f"{key}.npy")))
             for key in ("points", "normals", "colors")
             if f"{key}.npy" in names
         }
@@ -50,8 +51,8 @@ def read_npz(data: bytes) -> Contents:
     )
 
 
-def array_from_npy(data: bytes) -> Floats:
-    """Return the real numbers of a .npy file; float16 and integers become float32 or float64."""
+def array_from_npy(data: bytes) -> NDArray[Any]:
+    """Return the real numbers of a .npy file, unpacked without believing its header."""
     stream = io.BytesIO(data)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, by_columns, dtype = headers[np.lib.format.read_magic(stream)](stream)
@@ -63,8 +64,12 @@ def array_from_npy(data: bytes) -> Floats:
             f"the header promises {shape} values, and {len(data) - stream.tell()} bytes are left"
         )
     flat = np.frombuffer(data, dtype, size, stream.tell())
-    array = flat.reshape(shape, order="F" if by_columns else "C")
-    wide = dtype.itemsize > 4 or (dtype.kind in "iu" and dtype.itemsize > 2)
+    return flat.reshape(shape, order="F" if by_columns else "C")
+
+
+def _floats(array: NDArray[Any]) -> Floats:
+    """Return float32 where it holds all values, else float64."""
+    wide = array.dtype.itemsize > 4 or (array.dtype.kind in "iu" and array.dtype.itemsize > 2)
     return array.astype(np.float64 if wide else np.float32)
 
 

@@ -1,6 +1,6 @@
 """Which suffix is read and written by whom."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
@@ -60,9 +60,9 @@ def write_contents(path: FilePath, writers: dict[str, Writer], contents: Content
         writer(file, contents)
 
 
-def known_suffix(path: FilePath, table: dict[str, Reader] | dict[str, Writer]) -> str:
-    """Return a path's suffix in small letters; refuse one that the table does not have."""
+def known_suffix(path: FilePath, known: Collection[str]) -> str:
+    """Return a path's suffix in small letters; refuse one that is not known."""
     suffix = Path(path).suffix.lower()
-    if suffix not in table:
-        raise InputError(f"{path}: the suffix {suffix!r} is not one of {', '.join(sorted(table))}")
+    if suffix not in known:
+        raise InputError(f"{path}: the suffix {suffix!r} is not one of {', '.join(sorted(known))}")
     return suffix

@@ -1,0 +1,198 @@
+"""Depth images and the points they measure, in the camera frame: +x right, +y down, +z forward."""
+
+import io
+import logging
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize, pad
+
+from unrender._checked import checked
+from unrender._struct import TensorStruct
+from unrender.errors import FileFormatError, InputError
+from unrender.geometry.points import PointCloud
+from unrender.io.arrays import array_from_npy
+from unrender.io.contents import Floats
+from unrender.io.files import FilePath, read_bytes, reading
+from unrender.io.formats import known_suffix
+
+MILLIMETRES = 1e-3
+IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
+_MAX_RATIO = 1100
+"""Deflate, the best packer among them, makes at most 1032 bytes of one."""
+SAMPLES = 5
+"""Pixels looked at along each axis of a window, at most."""
+STEEPEST = 3.0
+"""Depth per sideways step of the steepest surface believed: 72 degrees from facing the camera."""
+NOISE = 0.005
+"""Difference of neighbouring depths that noise may make, as a fraction of the depth."""
+
+
+class DepthPoints(TensorStruct):
+    """A depth image as points, in the camera frame."""
+
+    points: Float[Tensor, "*batch height width 3"]
+    normals: Float[Tensor, "*batch height width 3"]
+    """Unit length, towards the camera; zero where there is no surface."""
+    valid: Bool[Tensor, "*batch height width"]
+    """Where the pixel measures a surface: not missing, and not alone at a depth jump."""
+
+
+def load_depth(
+    path: FilePath,
+    focal: float | tuple[float, float],
+    center: tuple[float, float] | None = None,
+    *,
+    scale: float | None = None,
+    mask: FilePath | None = None,
+) -> PointCloud:
+    """Load a depth image (png, tiff, npy) as points with normals, in the camera frame.
+
+    focal: in pixels, or (x, y). center: the principal point, where the first pixel's centre is at (0.5, 0.5),
+    half a pixel more than OpenCV's; without it, the middle of the image. scale: metres per unit of the file;
+    without it, whole numbers are millimetres, other numbers metres. mask: an image, black where no point is
+    wanted. Depths of 0, nan and inf are no measurements; pixels in the air between two surfaces are dropped.
+    """
+    depth = _read_depth(path, scale)
+    if mask is not None:
+        depth = depth * _read_mask(mask, depth.shape)
+    focal_xy = (focal, focal) if isinstance(focal, int | float) else focal
+    center_xy = (depth.shape[1] / 2, depth.shape[0] / 2) if center is None else center
+    top_left, depth = _crop(depth)
+    pixels = points_from_depth(
+        torch.from_numpy(depth),
+        torch.tensor(focal_xy, dtype=torch.float32),
+        torch.tensor(center_xy, dtype=torch.float32) - torch.tensor(top_left),
+    )
+    if not pixels.valid.any():
+        raise FileFormatError(f"{path}: no pixel measures a surface")
+    dropped = int((depth > 0).sum()) - int(pixels.valid.sum())
+    if dropped:
+        logging.getLogger("unrender").info("%s: dropped %d pixels at depth jumps", path, dropped)
+    return PointCloud(pixels.points[pixels.valid], pixels.normals[pixels.valid])
+
+
+def _crop(depth: Floats) -> tuple[tuple[int, int], Floats]:
+    """Cut out the part with measurements; return where its top left corner was, x first."""
+    rows, columns = (np.flatnonzero((depth > 0).any(axis=axis)) for axis in (1, 0))
+    if len(rows) == 0:
+        return (0, 0), depth
+    cut = np.ascontiguousarray(depth[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    return (int(columns[0]), int(rows[0])), cut
+
+
+@checked
+def points_from_depth(
+    depth: Float[Tensor, "*batch height width"],
+    focal: Float[Tensor, "*#batch 2"],
+    center: Float[Tensor, "*#batch 2"],
+    radius: int | None = None,
+) -> DepthPoints:
+    """Unproject depth images, X = z ((u − cₓ)/fₓ, (v − c_y)/f_y, 1), with pixel centres at +0.5.
+
+    On a plane 1/z is linear in u and v, so that the normal follows from a least-squares fit of 1/z over the
+    pixels within `radius` (without it, a 230th of the focal length, 1 to 6) that lie on the same surface.
+    A pixel with fewer of them than the corner of a square has is not valid. Depths that are not finite or not
+    positive are missing.
+    Differentiable in: depth, focal, center.
+    """
+    if not (bool((focal > 0).all()) and bool(focal.isfinite().all() & center.isfinite().all())):
+        raise InputError(f"points_from_depth: `focal` should be positive and finite, got {focal.tolist()}")
+    measured = depth.isfinite() & (depth > 0)
+    z = torch.where(measured, depth, torch.ones_like(depth))
+    rows, columns = (torch.arange(n, dtype=depth.dtype, device=depth.device) + 0.5 for n in depth.shape[-2:])
+    u = columns - center[..., 0, None, None]
+    v = rows[:, None] - center[..., 1, None, None]
+    focal_x, focal_y = focal[..., 0, None, None], focal[..., 1, None, None]
+    points = torch.stack([z * u / focal_x, z * v / focal_y, z], dim=-1)
+    if radius is None:
+        radius = min(max(round(float(focal.min()) / 230), 1), 6)
+    level, slope_u, slope_v, valid = _fit_inverse_depth(z, measured, focal.amin(-1)[..., None, None], radius)
+    away = torch.stack([slope_u * focal_x, slope_v * focal_y, level - slope_u * u - slope_v * v], dim=-1)
+    normals = normalize(-away, dim=-1)
+    return DepthPoints(points * measured[..., None], normals * valid[..., None], valid)
+
+
+def _fit_inverse_depth(
+    z: Tensor, measured: Tensor, focal: Tensor, radius: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Fit z / z' = level + a Δu + b Δv to the depths z' around each pixel; return level, a, b, and where."""
+    height, width = z.shape[-2:]
+    padded, there = pad(z, [radius] * 4, value=1.0), pad(measured.to(z), [radius] * 4)
+    offsets = sorted({round(float(x)) for x in np.linspace(-radius, radius, SAMPLES)})
+    corner = (len(offsets) // 2 + 1) ** 2
+    n = s_u = s_v = s_uu = s_uv = s_vv = s_q = s_uq = s_vq = torch.zeros_like(z)
+    for dv in offsets:
+        r_n = r_u = r_uu = r_q = r_uq = torch.zeros_like(z)
+        for du in offsets:
+            window = (..., slice(radius + dv, radius + dv + height), slice(radius + du, radius + du + width))
+            other = padded[window]
+            reach = STEEPEST * max(abs(du), abs(dv)) / focal + NOISE
+            weight = there[window] * ((other - z).abs() <= reach * z)
+            ratio = torch.addcmul(-weight, weight, z / other)
+            r_n, r_q = r_n + weight, r_q + ratio
+            r_u, r_uu, r_uq = (
+                r_u.add(weight, alpha=du),
+                r_uu.add(weight, alpha=du * du),
+                r_uq.add(ratio, alpha=du),
+            )
+        n, s_u, s_uu, s_q, s_uq = n + r_n, s_u + r_u, s_uu + r_uu, s_q + r_q, s_uq + r_uq
+        s_v, s_vv = s_v.add(r_n, alpha=dv), s_vv.add(r_n, alpha=dv * dv)
+        s_uv, s_vq = s_uv.add(r_u, alpha=dv), s_vq.add(r_q, alpha=dv)
+    count = n.clamp(min=1)
+    uu, uv, vv = s_uu - s_u * s_u / count, s_uv - s_u * s_v / count, s_vv - s_v * s_v / count
+    uq, vq = s_uq - s_u * s_q / count, s_vq - s_v * s_q / count
+    determinant = uu * vv - uv * uv
+    valid = measured & (n >= corner) & (determinant > 0.5)
+    scale = torch.where(valid, determinant, torch.ones_like(determinant))
+    a, b = (vv * uq - uv * vq) / scale, (uu * vq - uv * uq) / scale
+    return 1 + (s_q - a * s_u - b * s_v) / count, a, b, valid
+
+
+def _read_depth(path: FilePath, scale: float | None) -> Floats:
+    """Read a depth image in metres."""
+    suffix = known_suffix(path, (*IMAGE_SUFFIXES, ".npy"))
+    data = read_bytes(path)
+    with reading(path):
+        values = array_from_npy(data) if suffix == ".npy" else _read_image(data)
+        if values.ndim != 2 or values.size == 0:
+            raise FileFormatError(f"a depth image has one channel, this one has shape {list(values.shape)}")
+        if values.dtype.itemsize == 1 and scale is None:
+            raise FileFormatError("8 bits are too few for depth in millimetres: say the scale")
+    if scale is None:
+        scale = MILLIMETRES if values.dtype.kind in "iu" else 1.0
+    if not (np.isfinite(scale) and scale > 0):
+        raise InputError(f"load_depth: `scale` should be positive, got {scale}")
+    depth: Floats = np.nan_to_num(values.astype(np.float64) * scale, posinf=0.0, neginf=0.0).astype(
+        np.float32
+    )
+    return depth
+
+
+def _read_mask(path: FilePath, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    known_suffix(path, (*IMAGE_SUFFIXES, ".jpg", ".jpeg"))
+    data = read_bytes(path)
+    with reading(path):
+        values = _read_image(data)
+        if values.shape[:2] != shape:
+            raise FileFormatError(
+                f"a mask of {list(values.shape[:2])} pixels for a depth image of {list(shape)}"
+            )
+    brightest: NDArray[Any] = values.reshape(*shape, -1)[..., :3].max(axis=-1)
+    return brightest > 0
+
+
+def _read_image(data: bytes) -> NDArray[Any]:
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "JPEG"]) as image:
+            if image.width * image.height > _MAX_RATIO * len(data):
+                raise FileFormatError(f"{image.size} pixels cannot unpack from {len(data)} bytes")
+            return np.array(image.convert("RGB") if image.mode == "P" else image)
+    except Image.DecompressionBombError as error:
+        raise FileFormatError(f"too large: {error}") from error
