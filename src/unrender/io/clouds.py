@@ -59,9 +59,12 @@ def _rows(contents: Contents, chosen: Floats | slice) -> Contents:
 
 def _unit(normals: Floats, dtype: np.dtype[np.floating]) -> Floats:
     """Scale to unit length; a normal that is unknown (zero, or not finite) becomes zero."""
-    normals = np.nan_to_num(normals.astype(np.float64), posinf=0.0, neginf=0.0)
-    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    return (normals / np.where(lengths > 0, lengths, 1.0)).astype(dtype)
+    known = np.isfinite(normals).all(axis=1, keepdims=True) & (normals != 0).any(axis=1, keepdims=True)
+    normals = np.where(known, normals, 1.0).astype(np.float64)
+    normals /= np.abs(normals).max(axis=1, keepdims=True)
+    normals /= np.linalg.norm(normals, axis=1, keepdims=True)
+    unit: Floats = (normals * known).astype(dtype)
+    return unit
 
 
 def _sample_surface(contents: Contents, path: FilePath) -> Contents:
@@ -79,7 +82,7 @@ def _sample_surface(contents: Contents, path: FilePath) -> Contents:
 
 
 def save_cloud(cloud: PointCloud, path: FilePath) -> None:
-    """Save a cloud with its normals and colors; float64 positions keep their digits."""
+    """Save a cloud with its normals and colors, without its weights; float64 positions keep their digits."""
     if cloud.points.ndim != 2:
         raise InputError(
             f"save_cloud: one cloud fits into a file, got {describe_value(cloud.points)}; index the cloud"
@@ -88,4 +91,6 @@ def save_cloud(cloud: PointCloud, path: FilePath) -> None:
     contents = Contents(floats_from_tensor(cloud.points), None, normals, rgb_from_tensor(cloud.colors))
     if cloud.lengths is not None:
         contents = _rows(contents, slice(int(cloud.lengths)))
+    if len(contents.points) == 0:
+        raise InputError(f"save_cloud: the cloud for {path} was not written: it has no points")
     write_contents(path, CLOUD_WRITERS, contents)

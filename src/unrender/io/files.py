@@ -5,6 +5,7 @@ import errno
 import os
 import secrets
 import struct
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -30,11 +31,11 @@ def read_bytes(path: FilePath) -> bytes:
     file = Path(path)
     try:
         if not file.exists():
-            raise MissingFileError(f"{file}: there is no such file; check the path, relative to {Path.cwd()}")
+            raise MissingFileError(f"{file}: there is no such file; check the path")
         if not file.is_file():
             raise FileAccessError(f"{file}: a {_kind(file)}, where a file is expected")
         data = file.read_bytes()
-    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+    except OSError as error:
         if isinstance(error, FileAccessError):
             raise
         raise FileAccessError(f"{file}: cannot be read: {_reason(error)}") from error
@@ -108,6 +109,7 @@ _PARSER_ERRORS = (
     TypeError,
     ValueError,  # also UnicodeDecodeError, JSONDecodeError, pydantic's ValidationError
     struct.error,
+    tokenize.TokenError,  # numpy on array headers
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -42,8 +42,9 @@ def save_mesh(mesh: Mesh, path: FilePath) -> None:
         raise InputError(
             f"save_mesh: one pose fits into a file, got {describe_value(mesh.vertices)}; index the mesh"
         )
-    if not mesh.vertices.isfinite().all():
-        raise InputError(f"save_mesh: `vertices` of {path} are not all finite; nothing was written")
+    if len(mesh.faces) == 0 or not mesh.vertices.isfinite().all():
+        reason = "not all vertices are finite" if len(mesh.faces) else "it has no faces"
+        raise InputError(f"save_mesh: the mesh for {path} was not written: {reason}")
     faces = mesh.faces.cpu().numpy().astype(np.int64)
     contents = Contents(floats_from_tensor(mesh.vertices), faces, None, rgb_from_tensor(mesh.vertex_colors))
     write_contents(path, MESH_WRITERS, contents)

@@ -148,15 +148,28 @@ def _ascii_table(element: Element, numbers: list[int], lines: list[str]) -> Tabl
         flat, widths = parse_ragged(lines, numbers)
     double = np.dtype(np.float64)
     properties = [Property(p.name, double, p.length_dtype and double) for p in element.properties]
-    table, _ = _read_rows(flat.tobytes(), element._replace(properties=properties), 0)
+    try:
+        table, _ = _read_rows(flat.tobytes(), element._replace(properties=properties), 0)
+    except FileFormatError as error:
+        raise _blame_line(element, numbers, lines) or error from None
     used = np.sum([table[p.name].lengths for p in properties], axis=0) + len(_lists(element))
-    wrong = np.flatnonzero(used != widths)
-    if len(wrong):
-        at = wrong[0]
-        raise FileFormatError(
-            f"line {numbers[at]}: {widths[at]} numbers, where the header asks for {used[at]}"
+    if (used != widths).any():
+        raise _blame_line(element, numbers, lines) or FileFormatError(
+            f"the rows of {element.name!r} are mixed up"
         )
     return table
+
+
+def _blame_line(element: Element, numbers: list[int], lines: list[str]) -> FileFormatError | None:
+    """Find the first row with more or fewer numbers than the header and its own list lengths ask for."""
+    for number, line in zip(numbers, lines, strict=True):
+        words, asked = line.split(), 0
+        for p in element.properties:
+            is_list = p.length_dtype is not None
+            asked += 1 + (int(float(words[asked])) if asked < len(words) else 0) if is_list else 1
+        if asked != len(words):
+            return FileFormatError(f"line {number}: {len(words)} numbers, where the header asks for {asked}")
+    return None
 
 
 def _typed(column: Column, p: Property) -> Column:

@@ -12,7 +12,7 @@ MAX_FOLDED_CORNERS = 5_000
 def triangulate(corners: Indices, sizes: Indices, points: Floats) -> Indices:
     """Cut polygons of so many corners each (`sizes`) into triangles that turn the same way.
 
-    Convex polygons become fans around their first corner; where a fan would fold over, ears are cut off.
+    A polygon becomes a fan around its first corner; where that would fold over, ears are cut off instead.
     """
     if len(sizes) and sizes.min() < 3:
         raise FileFormatError(f"face {int(sizes.argmin()) + 1} has {sizes.min()} corners; a face needs 3")
@@ -22,7 +22,11 @@ def triangulate(corners: Indices, sizes: Indices, points: Floats) -> Indices:
     fan = np.stack([0 * step, step + 1, step + 2], axis=1)
     triangles: Indices = corners[first_corner[polygon][:, None] + fan]
     if len(sizes) and sizes.max() > 3:
-        for i in _folded(triangles, polygon, points):
+        folded = _folded(triangles, polygon, points)
+        quads, larger = folded[sizes[folded] == 4], folded[sizes[folded] > 4]
+        for half, other_diagonal in enumerate(([1, 2, 3], [1, 3, 0])):
+            triangles[first_triangle[quads] + half] = corners[first_corner[quads][:, None] + other_diagonal]
+        for i in larger:
             face = corners[first_corner[i] :][: sizes[i]]
             triangles[first_triangle[i] :][: sizes[i] - 2] = face[_cut_ears(points[face], i)]
     return triangles

@@ -1,5 +1,6 @@
 """STL, binary and ASCII: three corners for each triangle, joined where they are the same."""
 
+import logging
 from typing import BinaryIO
 
 import numpy as np
@@ -9,6 +10,7 @@ from unrender.io.contents import Contents, narrowest
 from unrender.io.lines import parse_rows, split_lines
 from unrender.io.weld import weld
 
+_log = logging.getLogger("unrender")
 _HEADER = 84
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
@@ -52,6 +54,8 @@ def _read_text(data: bytes) -> np.ndarray:
 def write_stl(file: BinaryIO, contents: Contents) -> None:
     """Write binary triangles; the format has neither colors nor doubles."""
     assert contents.faces is not None
+    if contents.points.dtype == np.float64 and narrowest(contents.points).dtype == np.float64:
+        _log.warning("STL holds float32 only, which moves vertices so far from the origin; PLY holds float64")
     triangles = np.zeros(len(contents.faces), _TRIANGLE)
     triangles["corners"] = contents.points[contents.faces]
     a, b, c = np.moveaxis(contents.points[contents.faces].astype(np.float64), 1, 0)
