@@ -32,29 +32,27 @@ def test_edges_of_two_triangles():
     assert found.edges.tolist() == [[0, 1], [0, 2], [1, 2], [1, 3], [2, 3]]
     assert found.face_edges.tolist() == [[0, 2, 1], [2, 3, 4]]
     assert found.edge_faces.tolist() == [1, 1, 2, 1, 1]
-    assert found.hinges.tolist() == [[1, 2, 0, 3]]
+    assert found.forward.tolist() == [[True, True, False], [False, True, False]]
+    assert found.hinge_sides.tolist() == [[1, 3]]
+    assert found.hinge_signs.tolist() == [1]
 
 
 def test_edge_of_three_faces_makes_three_hinges():
-    assert topology(FAN).hinges.tolist() == [[0, 1, 2, 3], [0, 1, 3, 4], [0, 1, 2, 4]]
+    assert topology(FAN).hinge_sides.tolist() == [[0, 3], [3, 6], [0, 6]]
+    assert topology(FAN).hinge_signs.tolist() == [1, 1, -1]
 
 
 def test_edges_agree_with_counting_by_hand():
     faces = torch.randint(0, 30, (50, 3), generator=torch.Generator().manual_seed(0))
     found = topology(faces)
     by_hand = {}
-    for face in faces.tolist():
-        for k in range(3):
-            edge = tuple(sorted((face[k], face[(k + 1) % 3])))
-            by_hand.setdefault(edge, []).append(face[(k + 2) % 3])
+    for side in range(150):
+        edge = tuple(sorted((faces.flatten()[side].item(), faces.roll(-1, 1).flatten()[side].item())))
+        by_hand.setdefault(edge, []).append(side)
     assert [tuple(edge) for edge in found.edges.tolist()] == sorted(by_hand)
-    hinges = sorted(
-        (*edge, *sorted((a, b)))
-        for edge, tips in by_hand.items()
-        for i, a in enumerate(tips)
-        for b in tips[i + 1 :]
-    )
-    assert sorted((a, b, *sorted(tips)) for a, b, *tips in found.hinges.tolist()) == hinges
+    assert found.edge_faces.tolist() == [len(by_hand[edge]) for edge in sorted(by_hand)]
+    hinges = sorted((a, b) for sides in by_hand.values() for i, a in enumerate(sides) for b in sides[i + 1 :])
+    assert sorted((a, b) for a, b in found.hinge_sides.tolist()) == hinges
 
 
 def test_topology_is_remembered_until_the_faces_change():

@@ -49,10 +49,10 @@ def norm(columns: Tensor) -> Tensor:
 
 
 def unit(columns: Tensor) -> Tensor:
-    """Columns divided by their length; zero, with zero gradient, where the length is."""
+    """Columns divided by their length; zero, with zero gradient, where that is below 1e-15 (float64: 1e-150)."""
     squared = dot(columns, columns)
-    inverse = torch.where(squared > torch.finfo(squared.dtype).tiny, squared, torch.inf).rsqrt()
-    return columns * inverse.unsqueeze(-2)
+    shortest = 1e8 * torch.finfo(squared.dtype).tiny  # from here on the gradients do not overflow
+    return columns / torch.where(squared > shortest, squared, torch.inf).sqrt().unsqueeze(-2)
 
 
 def ordered_sum(values: Tensor) -> Tensor:

@@ -29,12 +29,12 @@ class Topology(TensorStruct):
     face_edges: Int[Tensor, "faces 3"]
     edge_faces: Int[Tensor, " edges"]
     """How many faces meet at each edge."""
-    opposite: Int[Tensor, "faces 3"]
-    """The corner across from each edge of a face."""
+    forward: Bool[Tensor, "faces 3"]
+    """Whether a face passes its edge from the lower vertex to the upper one."""
 
     @cached_property
     def hinge_sides(self) -> Tensor:
-        """The two places in flattened `face_edges` where each hinge's edge stands: [hinges 2]."""
+        """The two places in flattened `face_edges` (face · 3 + k) where each hinge's edge stands: [hinges 2]."""
         edge, side = self.face_edges.flatten().sort(stable=True)
         pairs = [torch.empty(2, 0, dtype=side.dtype, device=side.device)]
         for step in range(1, int(self.edge_faces.max()) if len(edge) else 0):
@@ -43,10 +43,10 @@ class Topology(TensorStruct):
         return torch.cat(pairs, -1).mT
 
     @cached_property
-    def hinges(self) -> Tensor:
-        """The two vertices of each hinge's edge, then the vertex opposite on either side: [hinges 4]."""
-        edge = self.edges[self.face_edges.flatten()[self.hinge_sides[:, 0]]]
-        return torch.cat([edge.mT, self.opposite.flatten()[self.hinge_sides.mT]]).mT
+    def hinge_signs(self) -> Tensor:
+        """1 where the two faces of a hinge turn alike, else −1: [hinges]."""
+        one, two = self.forward.flatten()[self.hinge_sides].unbind(1)
+        return torch.where(one == two, -1, 1)
 
 
 _remembered: MutableMapping[Tensor, tuple[int, Topology]] = WeakIdKeyDictionary()
@@ -69,7 +69,7 @@ def _find_edges(faces: Tensor) -> Topology:
         torch.minimum(start, end) * size + torch.maximum(start, end), return_inverse=True, return_counts=True
     )
     edges = torch.stack([key // size, key % size]).mT
-    return Topology(edges, face_edges, count, start.roll(-2, 1))
+    return Topology(edges, face_edges, count, start < end)
 
 
 @checked
@@ -103,8 +103,7 @@ def keep_largest_component(mesh: Mesh) -> Mesh:
 def is_watertight(mesh: Mesh) -> bool:
     """Tell whether every edge joins exactly two faces, which pass it in opposite directions."""
     edges = topology(mesh.faces)
-    forward = (mesh.faces < mesh.faces.roll(-1, 1)).double()
-    turns = torch.bincount(edges.face_edges.flatten(), forward.flatten())
+    turns = torch.bincount(edges.face_edges.flatten(), edges.forward.flatten().double())
     return len(mesh.faces) > 0 and bool((edges.edge_faces == 2).all() and (turns == 1).all())
 
 
@@ -114,9 +113,9 @@ def is_manifold(mesh: Mesh) -> bool:
     if len(edges.edges) and int(edges.edge_faces.max()) > 2:
         return False
     corner = torch.arange(mesh.faces.numel(), device=mesh.faces.device).view(-1, 3)
-    forward, following = mesh.faces < mesh.faces.roll(-1, 1), corner.roll(-1, 1)
-    lower = torch.where(forward, corner, following).flatten()[edges.hinge_sides]
-    upper = torch.where(forward, following, corner).flatten()[edges.hinge_sides]
+    following = corner.roll(-1, 1)
+    lower = torch.where(edges.forward, corner, following).flatten()[edges.hinge_sides]
+    upper = torch.where(edges.forward, following, corner).flatten()[edges.hinge_sides]
     fans = _label(torch.cat([lower, upper]), mesh.faces.numel())
     return len(torch.unique(fans)) == len(torch.unique(mesh.faces))
 
