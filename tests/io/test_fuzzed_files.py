@@ -117,6 +117,7 @@ def valid(tmp_path_factory):
     }
     return files | {
         "ascii ply": (load_mesh, "ply", ASCII_PLY),
+        "mesh as cloud": (load_cloud, "ply", ASCII_PLY),
         "ascii stl": (load_mesh, "stl", ASCII_STL),
         "off": (
             load_mesh,
@@ -135,7 +136,7 @@ def valid(tmp_path_factory):
 
 KINDS = [
     *(f"saved {suffix}" for suffix in ("ply", "obj", "stl", "glb", "xyz", "pcd", "npz")),
-    *("ascii ply", "ascii stl", "off", "csv", "ascii pcd", "compressed pcd", "npy"),
+    *("ascii ply", "mesh as cloud", "ascii stl", "off", "csv", "ascii pcd", "compressed pcd", "npy"),
     *("depth png", "depth tiff", "depth npy"),
 ]
 

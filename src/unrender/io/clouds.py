@@ -23,6 +23,7 @@ NUM_SAMPLES = 20_000
 def load_cloud(path: FilePath) -> PointCloud:
     """Load points, with normals and colors where the file has them; the surface of a mesh is sampled.
 
+    Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, asc), and mesh files: obj, stl, off, glb.
     Points that are not finite are dropped, with a word in the log. Positions are float64 where the file holds
     doubles, or digits that float32 would lose; else float32.
     Raises `FileFormatError` for a damaged file, `InputError` for a path or suffix that cannot be used.
@@ -82,7 +83,7 @@ def _sample_surface(contents: Contents, path: FilePath) -> Contents:
 
 
 def save_cloud(cloud: PointCloud, path: FilePath) -> None:
-    """Save a cloud with its normals and colors, without its weights; float64 positions keep their digits."""
+    """Save a cloud to ply, xyz, pcd or npz; float64 positions keep their digits, weights are left out."""
     if cloud.points.ndim != 2:
         raise InputError(
             f"save_cloud: one cloud fits into a file, got {describe_value(cloud.points)}; index the cloud"

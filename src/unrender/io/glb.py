@@ -16,9 +16,9 @@ _IDENTITY = np.eye(4)
 
 def read_glb(data: bytes) -> Contents:
     """Read all meshes of the scene, each where its node puts it; vertices split along seams are joined."""
+    _check_header(data)
     import trimesh
 
-    _check_header(data)
     scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False, skip_materials=True)
     parts = [_place(scene.geometry[name], scene.graph[node][0]) for node, name in _nodes(scene)]
     parts = [part for part in parts if len(part.points)]

@@ -12,8 +12,9 @@ from unrender.io.formats import MESH_READERS, MESH_WRITERS, read_contents, write
 
 
 def load_mesh(path: FilePath) -> Mesh:
-    """Load a mesh; polygons are cut into triangles, several objects in one file become one mesh.
+    """Load a mesh from ply, obj, stl, off or glb.
 
+    Polygons are cut into triangles; several objects in one file become one mesh.
     Positions are float64 where the file holds doubles, or digits that float32 would lose; else float32.
     Raises `FileFormatError` for a damaged file, `InputError` for a path or suffix that cannot be used.
     """
@@ -37,7 +38,7 @@ def mesh_from_contents(contents: Contents, path: FilePath) -> Mesh:
 
 
 def save_mesh(mesh: Mesh, path: FilePath) -> None:
-    """Save a mesh with its colors; float64 positions keep their digits where the format can hold them."""
+    """Save a mesh to ply, obj, stl or glb; colors and float64 are kept where the format can hold them."""
     if mesh.vertices.ndim != 2:
         raise InputError(
             f"save_mesh: one pose fits into a file, got {describe_value(mesh.vertices)}; index the mesh"
