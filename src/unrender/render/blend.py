@@ -41,14 +41,14 @@ def blend_softmax(
 
     C = Σ_k w_k C_k + w_b C_b (eq. 3), w_k ∝ D_k exp(z_k / γ), w_b ∝ exp(ε / γ) (eq. 4), with D_k = sigmoid(−d²/σ)
     (eq. 2), σ = blur² / 9.21 (`blur` as given to `rasterize`), z_k from 1 at the near to 0 at the far end of
-    `depth_range` (by default that of the fragments), ε = 1e-10. Alpha is 1 − Π (1 − D_k) (eq. 5).
+    `depth_range` (by default that of each image), ε = 1e-10. Alpha is 1 − Π (1 − D_k) (eq. 5).
     Differentiable in: colors, depths, squared distances.
     """
     if not blur > 0 or not gamma > 0:
         raise InputError(f"blend_softmax: `blur` and `gamma` should be positive, got {blur} and {gamma}")
     filled = fragments.face_ids >= 0
     coverage = torch.sigmoid(fragments.squared_distance * (-EDGE / blur**2)) * filled
-    near, far = depth_range or _depth_range(fragments.depth.detach()[filled])
+    near, far = depth_range or _depth_ranges(fragments)
     closeness = (far - fragments.depth) / (far - near) * filled
     epsilon = 1e-10
     nearest = closeness.amax(-1, keepdim=True).clamp(min=epsilon)
@@ -70,8 +70,11 @@ def blend_silhouette(fragments: Fragments, *, blur: float) -> Float[Tensor, "*ba
     return 1 - (1 - torch.sigmoid(fragments.squared_distance * (-EDGE / blur**2)) * filled).prod(-1)
 
 
-def _depth_range(depth: Tensor) -> tuple[float, float]:
-    if len(depth) == 0:
-        return 0.0, 1.0
-    near, far = float(depth.min()), float(depth.max())
-    return near, max(far, near + 1e-6 * abs(near) + torch.finfo(depth.dtype).tiny)
+def _depth_ranges(fragments: Fragments) -> tuple[Tensor, Tensor]:
+    """Find the smallest and the largest depth in each image."""
+    filled, depth = fragments.face_ids >= 0, fragments.depth.detach()
+    axes = (-3, -2, -1)
+    near = depth.masked_fill(~filled, torch.inf).amin(axes, keepdim=True)
+    far = depth.masked_fill(~filled, -torch.inf).amax(axes, keepdim=True)
+    tiny = torch.finfo(depth.dtype).tiny
+    return near.nan_to_num(posinf=0), torch.maximum(far, near * (1 + 1e-6) + tiny).nan_to_num(posinf=1)

@@ -128,7 +128,11 @@ def _masses(triangle, area, x, y):
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _depth(triangle, area, x, y):
+    """Return the depth of a face at a pixel; NaN where rounding has left no area to speak of."""
     a, b, c = _masses(triangle, area, x, y)
+    w = min(abs(triangle[0, 2]), abs(triangle[1, 2]), abs(triangle[2, 2]))
+    if a + b + c <= triangle.dtype.type(MIN_AREA) * w * w:
+        return triangle.dtype.type(np.nan)
     return (a * triangle[0, 3] + b * triangle[1, 3] + c * triangle[2, 3]) / (a + b + c)
 
 
@@ -171,7 +175,7 @@ def _search(
                     ):
                         continue
                     z = _depth(triangles[face], area, x, y)
-                    if inside or z >= near:
+                    if z >= near or (inside and not np.isnan(z)):
                         _insert(depths[row - top, column - left], ids[row - top, column - left], z, face)
         for row in range(top, min(top + TILE, height)):
             for column in range(left, min(left + TILE, width)):

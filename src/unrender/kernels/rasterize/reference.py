@@ -34,6 +34,7 @@ def forward(
     depth = (barycentric * points[faces][..., 3]).sum(-1)
     squared, inside = outline(pixels, corners, next_corners, areas)
     visible = (inside | ((squared <= blur**2) & (blur > 0) & (depth >= near))) & (areas.abs() >= MIN_AREA)
+    visible &= totals[..., 0] > MIN_AREA * points[faces][..., 2].abs().amin(-1).square()
     visible &= ~((areas >= 0) & cull)
     order = depth.detach().masked_fill(~visible, torch.inf).sort(dim=-1, stable=True).indices[:, :layers]
     missing = layers - order.shape[1]
