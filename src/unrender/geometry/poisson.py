@@ -6,6 +6,8 @@ Sources: Kazhdan et al. 2006, section 3; Peng et al. 2021 (Shape As Points), eq.
 """
 
 import dataclasses
+import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +17,7 @@ from torch import Tensor
 
 from unrender._checked import checked
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.shapes import ico_sphere
 
 Array = npt.NDArray[np.float64]
 MARGIN = 0.15  # of the box's diagonal, on each side: the field is periodic, its images have to stay apart
@@ -36,7 +39,7 @@ def orient_normals(
     The first signs are the given ones if `trust_signs`, else away from the center.
     """
     p, n, a = (tensor.detach().double().cpu().numpy() for tensor in (points, normals, areas))
-    grid = _Grid.around(p, resolution)
+    grid = Grid.around(p, resolution)
     outward = ((p - p.mean(0)) * n).sum(1)
     signs = np.ones(len(p)) if trust_signs else np.where(outward < 0, -1.0, 1.0)
     for _ in range(iterations):
@@ -59,28 +62,37 @@ def poisson_surface(
     *,
     resolution: int = 128,
     blur: float = 1.5,
+    reach: float = math.inf,
 ) -> Mesh:
     """Return the closed surface on which the indicator has the mean of its values at the points.
 
     `resolution` counts the grid's cells along a side, `blur` is the standard deviation of the smoothing in cells.
+    What lies farther than `reach` outside the points' convex hull (as seen from 162 directions) is cut off: there an
+    open cloud, seen from one side, says nothing.
     """
-    from skimage.measure import marching_cubes
-
     p, n, a = (tensor.detach().double().cpu().numpy() for tensor in (points, normals, areas))
-    grid = _Grid.around(p, resolution, blur)
+    grid = Grid.around(p, resolution, blur)
     indicator = grid.solve(p, n * a[:, None])
-    level = float(np.average(grid.values_at(indicator, p), weights=a))
-    vertices, faces, _, _ = marching_cubes(indicator, level, gradient_direction="ascent")
-    return Mesh(
-        vertices=torch.as_tensor(
-            grid.origin + (vertices + 0.5) * grid.cell, dtype=points.dtype, device=points.device
-        ),
-        faces=torch.as_tensor(faces.astype(np.int64), device=points.device),
-    )
+    inside = indicator - float(np.average(grid.values_at(indicator, p), weights=a))
+    if math.isfinite(reach):
+        inside = np.minimum(inside, (reach - grid.outside_hull(p)) / (2 * blur * grid.cell))
+    return grid.surface(inside).to(points.dtype).to(points.device)
+
+
+@checked
+def shell_surface(points: Float[Tensor, "points 3"], radius: float, *, resolution: int = 128) -> Mesh:
+    """Return the surface of the balls around the points: a thin closed shell where they sample an open sheet."""
+    from scipy.spatial import KDTree
+
+    p = points.detach().double().cpu().numpy()
+    grid = Grid.around(p, resolution)
+    distance = KDTree(p).query(grid.centers(), distance_upper_bound=radius + 4 * grid.cell)[0]
+    inside = radius - np.minimum(distance, radius + 4 * grid.cell).reshape((resolution,) * 3)
+    return grid.surface(inside).to(points.dtype).to(points.device)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Grid:
+class Grid:
     """A periodic cube of cells; values live at cell centers and are trilinear in between."""
 
     origin: Array
@@ -89,10 +101,10 @@ class _Grid:
     blur: float
 
     @staticmethod
-    def around(points: Array, resolution: int, blur: float = 1.5) -> "_Grid":
+    def around(points: Array, resolution: int, blur: float = 1.5) -> "Grid":
         low, high = points.min(0), points.max(0)
         side = float((high - low).max() + 2 * MARGIN * np.linalg.norm(high - low))
-        return _Grid((low + high) / 2 - side / 2, side / resolution, resolution, blur)
+        return Grid((low + high) / 2 - side / 2, side / resolution, resolution, blur)
 
     def solve(self, points: Array, vectors: Array) -> Array:
         """Return the indicator whose gradient is −`vectors` spread over the grid (area-weighted normals)."""
@@ -126,7 +138,32 @@ class _Grid:
             -1,
         ) / (2 * self.cell)
 
-    def _corners(self, points: Array):
+    def centers(self) -> Array:
+        """Return the cells' centers [cells 3]."""
+        places = (np.arange(self.resolution) + 0.5) * self.cell
+        return np.stack(np.meshgrid(*(self.origin[:, None] + places), indexing="ij"), -1).reshape(-1, 3)
+
+    def outside_hull(self, points: Array) -> Array:
+        """Return how far each cell is outside the convex hull of points, in the worst of 162 directions."""
+        places = self.origin[:, None] + (np.arange(self.resolution) + 0.5) * self.cell
+        farthest = np.full((self.resolution,) * 3, -np.inf)
+        for direction in ico_sphere(2).vertices.double().numpy():
+            x, y, z = direction[:, None] * places
+            beyond = x[:, None, None] + y[:, None] + (z - (points @ direction).max())
+            np.maximum(farthest, beyond, out=farthest)
+        return farthest
+
+    def surface(self, inside: Array) -> Mesh:
+        """Return the zero level of a field that is positive inside."""
+        from skimage.measure import marching_cubes
+
+        vertices, faces, _, _ = marching_cubes(inside, 0.0, gradient_direction="ascent")
+        return Mesh(
+            torch.from_numpy(self.origin + (vertices.astype(np.float64) + 0.5) * self.cell),
+            torch.from_numpy(faces.astype(np.int64)),
+        )
+
+    def _corners(self, points: Array) -> Iterator[tuple[npt.NDArray[np.int64], Array]]:
         """Yield, for each of the eight cell centers around each point, its flat id and trilinear weight."""
         position = (points - self.origin) / self.cell - 0.5
         base = np.floor(position).astype(np.int64)

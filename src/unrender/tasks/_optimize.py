@@ -19,7 +19,9 @@ Array = npt.NDArray[np.float64]
 Matrix = sparse.csr_array
 
 
-def attachments(mesh: Mesh, face_ids: Int[Tensor, " points"], barycentrics: Float[Tensor, "points 3"]) -> Matrix:
+def attachments(
+    mesh: Mesh, face_ids: Int[Tensor, " points"], barycentrics: Float[Tensor, "points 3"]
+) -> Matrix:
     """Return the matrix [points vertices] that reads points off a surface by their barycentrics."""
     rows = 3 * np.arange(len(face_ids) + 1)
     columns = mesh.faces[face_ids].numpy().reshape(-1)
@@ -33,7 +35,15 @@ def bending(mesh: Mesh) -> Matrix:
 
     Source: Bergou et al. 2006, A Quadratic Bending Model for Inextensible Surfaces, eq. 4; divided by the edge's length.
     """
-    hinges = topology(mesh.faces).hinges.numpy()
+    (face, other), (side, other_side) = np.divmod(topology(mesh.faces).hinge_sides.numpy().T, 3)
+    corner = mesh.faces.numpy()
+    places = (
+        corner[face, side],
+        corner[face, side - 2],
+        corner[face, side - 1],
+        corner[other, other_side - 1],
+    )
+    hinges = np.stack(places, 1)
     start, end, left, right = mesh.vertices.detach().double().numpy()[hinges.T]
     edge = end - start
     length = np.linalg.norm(edge, axis=1)
@@ -46,7 +56,9 @@ def bending(mesh: Mesh) -> Matrix:
     weights = np.stack([sum(at_end), sum(at_start), -at_start[0] - at_end[0], -at_start[1] - at_end[1]], 1)
     weights /= np.maximum(length, 1e-12)[:, None]
     rows = 4 * np.arange(len(hinges) + 1)
-    return sparse.csr_array((weights.reshape(-1), hinges.reshape(-1), rows), (len(hinges), len(mesh.vertices)))
+    return sparse.csr_array(
+        (weights.reshape(-1), hinges.reshape(-1), rows), (len(hinges), len(mesh.vertices))
+    )
 
 
 def edge_vectors(mesh: Mesh) -> Matrix:

@@ -9,23 +9,34 @@ from torch import Tensor
 
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
-from unrender.geometry.poisson import orient_normals, poisson_surface
+from unrender.geometry.poisson import MARGIN, orient_normals, poisson_surface, shell_surface
+from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
 from unrender.geometry.topology import connected_components, keep_faces
 from unrender.kernels.closest_on_mesh import closest_on_mesh
+from unrender.kernels.nearest import nearest
 from unrender.tasks._prepare_cloud import PreparedCloud
 
 LEAST_SHARE = 0.01
+"""Connected parts of a surface that are nearest to fewer of the points are dropped."""
+LEAST_SEEN = 0.4
+"""Share of a solid's surface near points, for it to be believed."""
 log = logging.getLogger("unrender")
 
 
 def start_mesh(cloud: PreparedCloud, kind: str) -> Mesh:
-    """Build the start shape: auto, shell, hull or sphere."""
+    """Build the start shape; auto takes the solid, but a thin shell where most of the solid would be guessed."""
     if kind == "sphere":
         return _sphere(cloud.points)
     if kind == "hull":
         return _hull(cloud.points)
-    return _shell(cloud)
+    if kind == "shell":
+        return _shell(cloud)
+    solid = _solid(cloud)
+    if kind == "auto" and _seen_share(solid, cloud) < LEAST_SEEN:
+        log.info("the points enclose no solid: starting from a thin shell around them")
+        return _shell(cloud)
+    return solid
 
 
 def _sphere(points: Float[Tensor, "points 3"]) -> Mesh:
@@ -49,19 +60,36 @@ def _hull(points: Float[Tensor, "points 3"]) -> Mesh:
     return Mesh(torch.from_numpy(vertices), torch.from_numpy(faces.astype(np.int64)))
 
 
-def _shell(cloud: PreparedCloud) -> Mesh:
-    """Return a closed surface of any genus near the points: the level set of a smooth indicator of the solid.
+def _solid(cloud: PreparedCloud) -> Mesh:
+    """Return the surface of a solid, of any genus, that has the points on its skin.
 
-    Given normals say which way is out, else estimated ones are made to agree with one another. Connected parts
-    of the surface near less than 1 % of the points are dropped.
+    Given normals say which way is out, else estimated ones are made to agree with one another. Where nothing was
+    seen the surface closes as it likes, within the convex hull.
     """
-    points, local = cloud.points, cloud.local
-    extent = float((points.amax(0) - points.amin(0)).max()) + 0.3
-    resolution = int(np.clip(extent / cloud.spacing, 48, 192))
-    normals = local.normals if cloud.normals is None else cloud.normals
-    oriented = orient_normals(points, normals, local.areas, trust_signs=cloud.normals is not None)
-    mesh = poisson_surface(points, oriented, local.areas, resolution=resolution)
-    return _keep_supported(mesh, points)
+    normals = cloud.local.normals if cloud.normals is None else cloud.normals
+    oriented = orient_normals(cloud.points, normals, cloud.local.areas, trust_signs=cloud.normals is not None)
+    mesh = poisson_surface(
+        cloud.points, oriented, cloud.local.areas, resolution=_resolution(cloud), reach=2 * cloud.spacing
+    )
+    return _keep_supported(mesh, cloud.points)
+
+
+def _shell(cloud: PreparedCloud) -> Mesh:
+    """Return a thin closed shell around the points, of any genus."""
+    mesh = shell_surface(cloud.points, 1.3 * cloud.spacing, resolution=_resolution(cloud))
+    return _keep_supported(mesh, cloud.points)
+
+
+def _resolution(cloud: PreparedCloud) -> int:
+    extent = float((cloud.points.amax(0) - cloud.points.amin(0)).max()) + 2 * MARGIN
+    return int(np.clip(extent / cloud.spacing, 64, 192))
+
+
+def _seen_share(mesh: Mesh, cloud: PreparedCloud) -> float:
+    """Return the share of a surface within one and a half spacings of a point."""
+    samples = sample_points_from_mesh(mesh, 10_000, generator=torch.Generator().manual_seed(0)).points
+    distances = nearest(samples, cloud.points).distances
+    return float((distances < (1.5 * cloud.spacing) ** 2).double().mean())
 
 
 def _keep_supported(mesh: Mesh, points: Float[Tensor, "points 3"]) -> Mesh:

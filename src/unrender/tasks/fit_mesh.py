@@ -19,7 +19,7 @@ from unrender.geometry.topology import topology
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import PointIndex, index_points, nearest
 from unrender.losses.regularize import mesh_normal_consistency
-from unrender.tasks._optimize import attachments, bending, newton_step
+from unrender.tasks._optimize import Array, Matrix, attachments, bending, newton_step
 from unrender.tasks._prepare_cloud import PreparedCloud, prepare_cloud
 from unrender.tasks._start_shapes import start_mesh
 
@@ -36,10 +36,11 @@ class FitMesh:
     for the purpose become less likely.
     """
 
-    start: Literal["auto", "shell", "hull", "sphere"] = "auto"
+    start: Literal["auto", "solid", "shell", "hull", "sphere"] = "auto"
     """Where to begin: a shell around the points (any genus), or their convex hull or a sphere (no holes)."""
     edge_length: float | None = None
-    """Length of the result's edges in world units. By default the mean distance between neighbouring points."""
+    """Length of the result's edges in world units. By default the mean distance between
+    neighbouring points, at most 1 % of the diagonal of the cloud's box."""
     max_vertices: int = 50_000
     """Lengthen the default edges where the mesh would have more vertices than this."""
     smoothness: float | None = None
@@ -98,13 +99,17 @@ def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
     """Halve the edges from stage to stage; a start far away has a longer way, and half of it in both directions."""
     area = float(surface_area(start))
     least = math.sqrt(area / (0.87 * config.max_vertices))
-    length = max(cloud.spacing, least) if config.edge_length is None else config.edge_length / cloud.diagonal
+    length = (
+        max(min(cloud.spacing, 0.01), least)
+        if config.edge_length is None
+        else config.edge_length / cloud.diagonal
+    )
     if length < least / 4:
         raise InputError(
             f"fit_mesh: edges of {config.edge_length} would make about {area / length**2 / 0.87:.0f} vertices; "
             f"allow more `max_vertices`, or an `edge_length` of {least * cloud.diagonal:.3g} or more"
         )
-    if config.start in ("auto", "shell"):
+    if config.start in ("auto", "solid", "shell"):
         return [_Stage("coarse", 2 * length, 0), _Stage("fine", length, 0)]
     samples = min(10_000, len(cloud.points))
     return [
@@ -142,45 +147,71 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
 
 def _candidates(before: float, config: FitMesh) -> list[float]:
     """List the smoothness to try: the one asked for, or from somewhat above the one found before, downwards."""
-    return [s for s in SMOOTHNESS if s < 20 * before] if config.smoothness is None else [config.smoothness] * 3
+    return (
+        [s for s in SMOOTHNESS if s < 20 * before] if config.smoothness is None else [config.smoothness] * 3
+    )
 
 
 def _descend(
-    mesh: Mesh, points: PointIndex, num_samples: int, spacing: float, smoothness: float, generator: torch.Generator
+    mesh: Mesh,
+    points: PointIndex,
+    num_samples: int,
+    spacing: float,
+    smoothness: float,
+    generator: torch.Generator,
 ) -> tuple[Mesh, dict[str, float]]:
-    """Take one Gauss-Newton step on chamfer + smoothness · normal consistency."""
+    """Take one Gauss-Newton step on chamfer + smoothness · normal consistency, halved until both together fall.
+
+    Held to the places where they are now, the pairs are nowhere closer than the points are to the surface:
+    a step that lowers their distance lowers the chamfer distance.
+    """
     pairs = [_points_to_surface(mesh, points, spacing)]
     if num_samples:
         pairs.append(_surface_to_points(mesh, points, spacing, num_samples, generator))
     vertices = mesh.vertices.clone().requires_grad_()
-    bend = mesh_normal_consistency(mesh.replace(vertices=vertices)) * len(topology(mesh.faces).hinges)
+    bend = _bend(mesh.replace(vertices=vertices))
     (bend_gradient,) = torch.autograd.grad(bend, vertices)
+    chamfer = _chamfer(mesh, pairs)
     hinges = bending(mesh)
-    gradient, hessian, chamfer = smoothness * bend_gradient.numpy(), smoothness * (hinges.T @ hinges), 0.0
+    gradient, hessian = smoothness * bend_gradient.numpy(), smoothness * (hinges.T @ hinges)
     for pair in pairs:
-        hold = attachments(mesh, pair.face_ids, pair.barycentrics)
-        weights = pair.weights.numpy()[:, None]
-        offset = hold @ mesh.vertices.numpy() - pair.points.numpy()
-        chamfer += float((weights * offset**2).sum())
-        gradient = gradient + 2 * (hold.T @ (weights * offset))
-        hessian = hessian + 2 * (hold.T @ (weights * hold))
-    step = newton_step(hessian.tocsr(), gradient)
-    losses = {"total": chamfer + smoothness * bend.item(), "chamfer": chamfer, "normal_consistency": bend.item()}
-    return mesh.replace(vertices=mesh.vertices + torch.from_numpy(step)), losses
+        gradient = gradient + 2 * (pair.hold.T @ (pair.weights * pair.offsets(mesh)))
+        hessian = hessian + 2 * (pair.hold.T @ (pair.weights * pair.hold))
+    total = chamfer + smoothness * bend.item()
+    losses = {"total": total, "chamfer": chamfer, "normal_consistency": bend.item()}
+    step = torch.from_numpy(newton_step(hessian.tocsr(), gradient))
+    for _ in range(5):
+        moved = mesh.replace(vertices=mesh.vertices + step)
+        if _chamfer(moved, pairs) + smoothness * _bend(moved).item() <= total:
+            return moved, losses
+        step = step / 2
+    return mesh, losses
+
+
+def _bend(mesh: Mesh) -> Tensor:
+    """Sum 1 − cos over all hinges: unlike their mean, the same for any size of the faces."""
+    return mesh_normal_consistency(mesh) * len(topology(mesh.faces).hinge_sides)
 
 
 class _Pairs(NamedTuple):
-    """Places on the surface, each with the point that it belongs to; their weights sum to 1."""
+    """Places on the surface (rows of `hold`), each with the point that it belongs to; the weights sum to 1."""
 
-    face_ids: Tensor
-    barycentrics: Tensor
-    points: Tensor
-    weights: Tensor
+    hold: Matrix
+    points: Array
+    weights: Array
+
+    def offsets(self, mesh: Mesh) -> Array:
+        return self.hold @ mesh.vertices.numpy() - self.points
+
+
+def _chamfer(mesh: Mesh, pairs: list[_Pairs]) -> float:
+    return sum(float((pair.weights * pair.offsets(mesh) ** 2).sum()) for pair in pairs)
 
 
 def _points_to_surface(mesh: Mesh, points: PointIndex, spacing: float) -> _Pairs:
     squared, face_ids, barycentrics = closest_on_mesh(points, mesh.vertices, mesh.faces)
-    return _Pairs(face_ids, barycentrics, points.points, _huber_weights(squared, spacing))
+    hold = attachments(mesh, face_ids, barycentrics)
+    return _Pairs(hold, points.points.numpy(), _huber_weights(squared, spacing))
 
 
 def _surface_to_points(
@@ -188,15 +219,16 @@ def _surface_to_points(
 ) -> _Pairs:
     samples = sample_points_from_mesh(mesh, num_samples, generator=generator)
     squared, ids = nearest(samples.points, points)
-    weights = _huber_weights(squared[:, 0], spacing)
-    return _Pairs(samples.face_ids, samples.barycentric, points.points[ids[:, 0]], weights)
+    hold = attachments(mesh, samples.face_ids, samples.barycentric)
+    return _Pairs(hold, points.points[ids[:, 0]].numpy(), _huber_weights(squared[:, 0], spacing))
 
 
-def _huber_weights(squared: Tensor, spacing: float) -> Tensor:
-    """Weigh distances down to a constant pull beyond three standard deviations, or half the spacing if that is more."""
-    scale = max(spacing / 2, 3 * 1.4826 * float(squared.median().sqrt()))
-    weights = scale / squared.sqrt().clamp_min(scale)
-    return weights / weights.numpy().sum()
+def _huber_weights(squared: Tensor, spacing: float) -> Array:
+    """Weigh distances so that beyond three standard deviations, at least half the spacing, the pull stays constant."""
+    distances = squared.sqrt().numpy()
+    scale = max(spacing / 2, 3 * 1.4826 * float(np.median(distances)))
+    weights = scale / np.maximum(distances, scale)
+    return (weights / weights.sum())[:, None]
 
 
 def _mean_distance(points: Tensor, mesh: Mesh) -> float:
