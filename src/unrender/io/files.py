@@ -57,10 +57,13 @@ def write_whole(path: FilePath) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         part.replace(target)
         _sync_folder(target.parent)
+    except FileAccessError:  # of another file
+        raise
     except OSError as error:
         raise FileAccessError(f"{path}: cannot be written: {_reason(error)}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def _check_writable(target: Path) -> None:
