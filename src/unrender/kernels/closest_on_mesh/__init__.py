@@ -1,5 +1,6 @@
 """Nearest points on a triangle surface."""
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -7,11 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from unrender._checked import checked, describe_value
+from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.kernels._dispatch import implementation
 from unrender.kernels.closest_on_mesh import reference
-from unrender.kernels.nearest import PointIndex
+from unrender.kernels.nearest import PointIndex, check_agreement, check_finite
 
 
 class ClosestOnMesh(NamedTuple):
@@ -27,8 +28,9 @@ def index_faces(
     vertices: Float[Tensor, "*batch vertices 3"], faces: Int[Tensor, "faces 3"]
 ) -> Int[Tensor, "*batch faces"] | None:
     """Sort faces into a search tree; it stays valid, if less tight, while the vertices move."""
+    _check_faces("index_faces", faces, vertices)
     fast = implementation("closest_on_mesh", vertices.device)
-    if fast is None or len(faces) == 0:
+    if fast is None:
         return None
     order: Tensor = fast.build(vertices, faces)
     return order
@@ -49,43 +51,50 @@ def closest_on_mesh(
 
     Differentiable in: queries, vertices, through the squared distances (not twice).
     """
-    points = queries.points if isinstance(queries, PointIndex) else torch.as_tensor(queries)
-    if points.shape[:-2] != vertices.shape[:-2] or points.shape[-1] != 3:
-        raise InputError(
-            f"closest_on_mesh: batches should agree, got queries {describe_value(points)} "
-            f"and vertices {describe_value(vertices)}"
-        )
-    if len(faces) == 0:
-        raise InputError("closest_on_mesh: `faces` is empty: a mesh without faces has no surface")
-    for name, tensor in (("queries", points), ("vertices", vertices)):
-        if not bool(torch.isfinite(tensor.detach()).all()):
-            raise InputError(f"closest_on_mesh: `{name}` holds NaN or infinite coordinates")
-    if implementation("closest_on_mesh", vertices.device) is None:
+    points, query_order = (
+        (queries.points, queries.order) if isinstance(queries, PointIndex) else (queries, None)
+    )
+    check_agreement("closest_on_mesh", queries=points, vertices=vertices)
+    check_finite("closest_on_mesh", queries=points, vertices=vertices)
+    _check_faces("closest_on_mesh", faces, vertices)
+    fast = implementation("closest_on_mesh", vertices.device)
+    if fast is None:
         return ClosestOnMesh(*reference.forward(points, vertices, faces))
     if face_order is None:
-        face_order = index_faces(vertices, faces)
-    if isinstance(queries, PointIndex) and queries.order is not None:
-        query_order = queries.order
-    else:
+        face_order = fast.build(vertices, faces)
+    if query_order is None:
         query_order = torch.arange(points.shape[-2]).expand(points.shape[:-1])
-    return ClosestOnMesh(*_ClosestOnMesh.apply(points, vertices, faces, query_order, face_order))
+    return ClosestOnMesh(*_ClosestOnMesh.apply(fast, points, vertices, faces, query_order, face_order))
+
+
+def _check_faces(where: str, faces: Tensor, vertices: Tensor) -> None:
+    if len(faces) == 0:
+        raise InputError(f"{where}: `faces` is empty: a mesh without faces has no surface")
+    low, high = (int(x) for x in torch.aminmax(faces))
+    if low < 0 or high >= vertices.shape[-2]:
+        raise InputError(
+            f"{where}: `faces` index vertices {low} to {high}, but there are {vertices.shape[-2]} vertices"
+        )
 
 
 class _ClosestOnMesh(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, queries: Tensor, vertices: Tensor, faces: Tensor, query_order: Tensor, face_order: Tensor
+        ctx: Any,
+        fast: ModuleType,
+        queries: Tensor,
+        vertices: Tensor,
+        faces: Tensor,
+        query_order: Tensor,
+        face_order: Tensor,
     ) -> tuple[Tensor, ...]:
-        fast = implementation("closest_on_mesh", vertices.device)
-        assert fast is not None
         distances, ids, barycentrics = fast.forward(queries, query_order, vertices, faces, face_order)
         ctx.save_for_backward(queries, vertices, faces, ids, barycentrics)
+        ctx.fast = fast
         ctx.mark_non_differentiable(ids, barycentrics)
         return distances, ids, barycentrics
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        fast = implementation("closest_on_mesh", cotangent.device)
-        assert fast is not None
-        return (*fast.backward(*ctx.saved_tensors, cotangent), None, None, None)
+        return (None, *ctx.fast.backward(*ctx.saved_tensors, cotangent), None, None, None)

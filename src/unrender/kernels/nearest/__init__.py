@@ -1,5 +1,6 @@
 """Nearest points between clouds."""
 
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -33,12 +34,14 @@ class Nearest(NamedTuple):
 @checked
 def index_points(points: Float[Tensor, "*batch points dim"]) -> PointIndex:
     """Build a search tree over `points`; where a device has no use for one, keep the points alone."""
-    if points.shape[-2] == 0:
-        raise InputError(f"index_points: `points` is empty: {describe_value(points)}")
-    if not bool(torch.isfinite(points.detach()).all()):
-        raise InputError("index_points: `points` holds NaN or infinite coordinates; drop those points first")
+    check_agreement("index_points", points=points)
+    check_points("index_points", points=points)
     fast = implementation("nearest", points.device)
-    return PointIndex(points) if fast is None else PointIndex(points, *fast.build(points))
+    return PointIndex(points) if fast is None else _build(fast, points)
+
+
+def _build(fast: ModuleType, points: Tensor) -> PointIndex:
+    return PointIndex(points, *fast.build(points))
 
 
 @checked
@@ -56,47 +59,71 @@ def nearest(
 
     Differentiable in: queries, points, through the distances (not twice). At coincident points the gradient is 0.
     """
-    query_index = queries if isinstance(queries, PointIndex) else None
-    query_points = query_index.points if query_index else torch.as_tensor(queries)
-    index = points if isinstance(points, PointIndex) else index_points(points)
-    if query_points.shape[:-2] != index.points.shape[:-2] or query_points.shape[-1] != index.points.shape[-1]:
-        raise InputError(
-            f"nearest: batch and dimension should agree, got queries {describe_value(query_points)} "
-            f"and points {describe_value(index.points)}"
-        )
-    if not 1 <= k <= index.points.shape[-2]:
-        raise InputError(f"nearest: `k` should be 1 to {index.points.shape[-2]}, the number of points, got {k}")
+    wanted, query_order = (
+        (queries.points, queries.order) if isinstance(queries, PointIndex) else (queries, None)
+    )
+    found = points.points if isinstance(points, PointIndex) else points
+    check_agreement("nearest", queries=wanted, points=found)
+    if found.shape[-2] > 0 and not 1 <= k <= found.shape[-2]:
+        raise InputError(f"nearest: `k` should be 1 to {found.shape[-2]}, the number of points, got {k}")
     if norm not in (1, 2):
         raise InputError(f"nearest: `norm` should be 1 or 2, got {norm}")
-    if query_index is None and not bool(torch.isfinite(query_points.detach()).all()):
-        raise InputError("nearest: `queries` holds NaN or infinite coordinates; drop those points first")
-    if index.ordered is None:
-        return Nearest(*reference.forward(query_points, index.points, k, norm))
-    if query_index is not None and query_index.order is not None:
-        query_order = query_index.order
-    else:
-        query_order = torch.arange(query_points.shape[-2]).expand(query_points.shape[:-1])
+    if wanted is queries:
+        check_finite("nearest", queries=wanted)
+    if not isinstance(points, PointIndex):
+        check_points("nearest", points=found)
+    fast = implementation("nearest", found.device)
+    if fast is None:
+        return Nearest(*reference.forward(wanted, found, k, norm))
+    index = points if isinstance(points, PointIndex) and points.ordered is not None else _build(fast, found)
+    if query_order is None:
+        query_order = torch.arange(wanted.shape[-2]).expand(wanted.shape[:-1])
     return Nearest(
-        *_Nearest.apply(query_points, index.points, query_order, index.ordered, index.order, index.boxes, k, norm)
+        *_Nearest.apply(fast, wanted, found, query_order, index.ordered, index.order, index.boxes, k, norm)
+    )
+
+
+def check_points(where: str, **points: Tensor) -> None:
+    """Raise `InputError` for a cloud without points, or with points that are nowhere."""
+    for name, tensor in points.items():
+        if tensor.shape[-2] == 0:
+            raise InputError(f"{where}: `{name}` is empty: {describe_value(tensor)}")
+    check_finite(where, **points)
+
+
+def check_finite(where: str, **points: Tensor) -> None:
+    """Raise `InputError` for points that are nowhere."""
+    for name, tensor in points.items():
+        if not bool(torch.isfinite(tensor.detach()).all()):
+            raise InputError(f"{where}: `{name}` holds NaN or infinite coordinates; drop those points first")
+
+
+def check_agreement(where: str, **points: Tensor) -> None:
+    """Raise `InputError` unless clouds share batch, dimension, device and one of the precisions that work."""
+    kinds = {(t.shape[:-2], t.shape[-1], t.device, t.dtype) for t in points.values()}
+    if len(kinds) == 1 and next(iter(points.values())).dtype in (torch.float32, torch.float64):
+        return
+    got = " and ".join(
+        f"`{name}` {describe_value(tensor)} on {tensor.device}" for name, tensor in points.items()
+    )
+    raise InputError(
+        f"{where}: batch, dimension, device and precision (float32 or float64) should agree, got {got}"
     )
 
 
 class _Nearest(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, queries: Tensor, points: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-        fast = implementation("nearest", queries.device)
-        assert fast is not None
+    def forward(
+        ctx: Any, fast: ModuleType, queries: Tensor, points: Tensor, *arguments: Any
+    ) -> tuple[Tensor, Tensor]:
         distances, ids = fast.forward(queries, *arguments)
         ctx.save_for_backward(queries, points, ids)
-        ctx.norm = arguments[-1]
+        ctx.fast, ctx.norm = fast, arguments[-1]
         ctx.mark_non_differentiable(ids)
         return distances, ids
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        queries, points, ids = ctx.saved_tensors
-        fast = implementation("nearest", queries.device)
-        assert fast is not None
-        gradients = fast.backward(queries, points, ids, cotangent, ctx.norm)
-        return (*gradients, None, None, None, None, None, None)
+        gradients = ctx.fast.backward(*ctx.saved_tensors, cotangent, ctx.norm)
+        return (None, *gradients, *[None] * 6)

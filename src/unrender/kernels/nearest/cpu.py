@@ -1,20 +1,25 @@
 """Nearest points through a tree of boxes, searched nearest box first; queries are spread over the threads."""
 
+import math
+
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
+from unrender.kernels._batch import one_by_one
 from unrender.kernels._box_tree import MAX_STACK, fit_boxes, leaf_range, sort_points, tree_depth
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 256
 
 
-def build(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def build(points: Tensor) -> tuple[Tensor, ...]:
     """Return the points in tree order, their places in the original order, and the boxes of the tree."""
-    count, dim = points.shape[-2:]
-    ordered = points.detach().reshape(-1, count, dim).contiguous().clone()
+    batch, (count, dim) = points.shape[:-2], points.shape[-2:]
+    ordered = (
+        points.detach().reshape(math.prod(batch), count, dim).clone(memory_format=torch.contiguous_format)
+    )
     order = torch.arange(count).repeat(len(ordered), 1)
     depth = tree_depth(count)
     boxes = ordered.new_empty(len(ordered), (2 << depth) - 1, 2, dim)
@@ -22,32 +27,27 @@ def build(points: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         for b in range(len(ordered)):
             sort_points(ordered[b].numpy(), order[b].numpy(), depth)
             fit_boxes(ordered[b].numpy(), ordered[b].numpy(), depth, boxes[b].numpy())
-    batch = points.shape[:-2]
-    return ordered.reshape(points.shape), order.reshape(*batch, count), boxes.reshape(*batch, -1, 2, dim)
+    return tuple(t.reshape(*batch, *t.shape[1:]) for t in (ordered, order, boxes))
 
 
 def forward(
     queries: Tensor, query_order: Tensor, ordered: Tensor, order: Tensor, boxes: Tensor, k: int, norm: int
 ) -> tuple[Tensor, Tensor]:
-    batch, (count, dim) = queries.shape[:-2], queries.shape[-2:]
+    batch, count = queries.shape[:-2], queries.shape[-2]
     distances = queries.new_empty(*batch, count, k)
     ids = torch.empty(*batch, count, k, dtype=torch.int64)
-    flat = [t.reshape(-1, *t.shape[len(batch) :]).numpy() for t in (query_order, ordered, order, boxes, distances, ids)]
     with cpu_threads():
-        for query, *others in zip(queries.detach().reshape(-1, count, dim).contiguous().numpy(), *flat, strict=True):
-            _search(query, *others, norm)
+        for arrays in one_by_one(len(batch), queries, query_order, ordered, order, boxes, distances, ids):
+            _search(*arrays, norm)
     return distances, ids
 
 
 def backward(
     queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int
 ) -> tuple[Tensor, Tensor]:
-    query_gradient, point_gradient = torch.empty_like(queries), torch.zeros_like(points)
-    flat = [
-        t.contiguous().reshape(-1, *t.shape[-2:]).numpy()
-        for t in (queries, points, ids, cotangent, query_gradient, point_gradient)
-    ]
-    for arrays in zip(*flat, strict=True):
+    query_gradient, point_gradient = (torch.zeros(t.shape, dtype=t.dtype) for t in (queries, points))
+    batch = queries.dim() - 2
+    for arrays in one_by_one(batch, queries, points, ids, cotangent, query_gradient, point_gradient):
         _scatter(*arrays, norm)
     return query_gradient, point_gradient
 
