@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unrender.kernels._batch import one_by_one
 from unrender.kernels._box_tree import MAX_STACK, fit_boxes, leaf_range, sort_points, tree_depth
 from unrender.kernels._dispatch import cpu_threads
 
@@ -13,29 +14,26 @@ BLOCK = 256
 
 def build(vertices: Tensor, faces: Tensor) -> Tensor:
     """Return the faces' order [*batch faces] in a tree over their centers."""
+    batch = vertices.shape[:-2]
     centers = vertices.detach().mT[..., faces].mean(-1).mT.contiguous()
-    flat = centers.reshape(-1, len(faces), 3)
-    order = torch.arange(len(faces)).repeat(len(flat), 1)
+    order = torch.arange(len(faces)).repeat(*batch, 1)
     with cpu_threads():
-        for b in range(len(flat)):
-            sort_points(flat[b].numpy(), order[b].numpy(), tree_depth(len(faces)))
-    return order.reshape(*vertices.shape[:-2], len(faces))
+        for arrays in one_by_one(len(batch), centers, order):
+            sort_points(*arrays, tree_depth(len(faces)))
+    return order
 
 
 def forward(
     queries: Tensor, query_order: Tensor, vertices: Tensor, faces: Tensor, order: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch = queries.shape[:-1]
-    distances, barycentrics = queries.new_empty(batch), torch.empty_like(queries)
+    distances, barycentrics = queries.new_empty(batch), queries.new_empty(queries.shape)
     ids = torch.empty(batch, dtype=torch.int64)
     depth = tree_depth(len(faces))
     boxes = vertices.new_empty((2 << depth) - 1, 2, 3).numpy()
-    flat = [
-        t.reshape(-1, *t.shape[len(batch) - 1 :]).numpy()
-        for t in (queries.contiguous(), query_order, vertices, order, distances, ids, barycentrics)
-    ]
+    tensors = queries, query_order, vertices, order, distances, ids, barycentrics
     with cpu_threads():
-        for query, rows, corners, order_, *found in zip(*flat, strict=True):
+        for query, rows, corners, order_, *found in one_by_one(len(batch) - 1, *tensors):
             ordered = corners[faces.numpy()[order_]]
             fit_boxes(ordered.min(1), ordered.max(1), depth, boxes)
             _search(query, rows, ordered, order_, boxes, depth, *found)
@@ -45,14 +43,10 @@ def forward(
 def backward(
     queries: Tensor, vertices: Tensor, faces: Tensor, ids: Tensor, barycentrics: Tensor, cotangent: Tensor
 ) -> tuple[Tensor, Tensor]:
-    query_gradient, vertex_gradient = torch.empty_like(queries), torch.zeros_like(vertices)
-    batch = queries.dim() - 2
-    flat = [
-        t.contiguous().reshape(-1, *t.shape[batch:]).numpy()
-        for t in (queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient)
-    ]
-    for arrays in zip(*flat, strict=True):
-        _scatter(faces.numpy(), *arrays)
+    query_gradient, vertex_gradient = (torch.zeros(t.shape, dtype=t.dtype) for t in (queries, vertices))
+    tensors = queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient
+    for arrays in one_by_one(queries.dim() - 2, *tensors):
+        _scatter(faces.contiguous().numpy(), *arrays)
     return query_gradient, vertex_gradient
 
 
@@ -65,36 +59,64 @@ def _box_distance(boxes, node, x, y, z):
     return dx * dx + dy * dy + dz * dz
 
 
+@numba.njit(cache=True, inline="always")
+def _minus(a, b):
+    return a[0] - b[0], a[1] - b[1], a[2] - b[2]
+
+
+@numba.njit(cache=True, inline="always")
+def _dot(a, b):
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
+
+
+@numba.njit(cache=True, inline="always")
+def _cross(a, b):
+    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
+
+
+@numba.njit(cache=True, inline="always")
+def _closest_on_segment(point, side, zero, one):
+    """Return squared distance of `point` to the segment from 0 to `side`, and the share of it to go."""
+    length = _dot(side, side)
+    t = min(max(_dot(point, side) / length, zero), one) if length > zero else zero
+    offset = point[0] - t * side[0], point[1] - t * side[1], point[2] - t * side[2]
+    return _dot(offset, offset), t
+
+
 @numba.njit(cache=True)
 def _closest_on_triangle(corners, x, y, z):
-    """Return squared distance and barycentrics (v, w) of b and c: Ericson, Real-Time Collision Detection, 5.1.5."""
+    """Return squared distance, and the barycentrics (v, w) of the corners b and c.
+
+    The foot of the perpendicular comes from cross products, which keep their digits on slivers; ab² ac² − (ab · ac)²
+    does not. Source: Ericson, Real-Time Collision Detection, 3.4 and 5.1.5.
+    """
     zero, one = corners.dtype.type(0), corners.dtype.type(1)
-    abx, aby, abz = corners[1, 0] - corners[0, 0], corners[1, 1] - corners[0, 1], corners[1, 2] - corners[0, 2]
-    acx, acy, acz = corners[2, 0] - corners[0, 0], corners[2, 1] - corners[0, 1], corners[2, 2] - corners[0, 2]
-    apx, apy, apz = x - corners[0, 0], y - corners[0, 1], z - corners[0, 2]
-    ab, ac, bc = abx * abx + aby * aby + abz * abz, acx * acx + acy * acy + acz * acz, abx * acx + aby * acy + abz * acz
-    pb, pc = apx * abx + apy * aby + apz * abz, apx * acx + apy * acy + apz * acz
-    area = ab * ac - bc * bc
-    v, w = zero, zero
-    inside = False
+    a, b, c = (
+        (corners[0, 0], corners[0, 1], corners[0, 2]),
+        (corners[1, 0], corners[1, 1], corners[1, 2]),
+        (corners[2, 0], corners[2, 1], corners[2, 2]),
+    )
+    ab, ac, ap = _minus(b, a), _minus(c, a), _minus((x, y, z), a)
+    normal = _cross(ab, ac)
+    area = _dot(normal, normal)
     if area > zero:
-        v, w = (ac * pb - bc * pc) / area, (ab * pc - bc * pb) / area
-        inside = v >= zero and w >= zero and v + w <= one
-    if not inside:  # the nearest of the three sides
-        v = min(max(pb / ab, zero), one) if ab > zero else zero
-        w = zero
-        best = (apx - v * abx) ** 2 + (apy - v * aby) ** 2 + (apz - v * abz) ** 2
-        t = min(max(pc / ac, zero), one) if ac > zero else zero
-        distance = (apx - t * acx) ** 2 + (apy - t * acy) ** 2 + (apz - t * acz) ** 2
-        if distance < best:
-            v, w, best = zero, t, distance
-        side = ab + ac - bc - bc
-        t = min(max((pc - pb + ab - bc) / side, zero), one) if side > zero else zero
-        dx, dy, dz = apx - abx - t * (acx - abx), apy - aby - t * (acy - aby), apz - abz - t * (acz - abz)
-        if dx * dx + dy * dy + dz * dz < best:
-            v, w = one - t, t
-    dx, dy, dz = apx - v * abx - w * acx, apy - v * aby - w * acy, apz - v * abz - w * acz
-    return dx * dx + dy * dy + dz * dz, v, w
+        v, w = _dot(_cross(ap, ac), normal) / area, _dot(_cross(ab, ap), normal) / area
+        if v >= zero and w >= zero and v + w <= one:
+            offset = (
+                ap[0] - v * ab[0] - w * ac[0],
+                ap[1] - v * ab[1] - w * ac[1],
+                ap[2] - v * ab[2] - w * ac[2],
+            )
+            return _dot(offset, offset), v, w
+    best, v = _closest_on_segment(ap, ab, zero, one)
+    w = zero
+    distance, t = _closest_on_segment(ap, ac, zero, one)
+    if distance < best:
+        best, v, w = distance, zero, t
+    distance, t = _closest_on_segment(_minus(ap, ab), _minus(ac, ab), zero, one)
+    if distance < best:
+        best, v, w = distance, one - t, t
+    return best, v, w
 
 
 @numba.njit(cache=True, parallel=True)
