@@ -90,6 +90,8 @@ def test_batches_of_meshes_and_cameras_broadcast(ball, camera):
     assert both.shape == (2, 20, 24, 3)
     for index in range(2):
         torch.testing.assert_close(both[index], render_mesh(ball, cameras[index], blur=1.0, layers=3))
+    grid = render_mesh(ball.replace(vertices=ball.vertices.expand(3, 1, -1, -1)), cameras, blur=1.0, layers=3)
+    torch.testing.assert_close(grid[2], both)
     poses = ball.replace(vertices=torch.stack([ball.vertices, ball.vertices * 0.5]))
     small = render_mesh(poses, camera)[1]
     torch.testing.assert_close(small, render_mesh(ball.replace(vertices=ball.vertices * 0.5), camera))

@@ -222,8 +222,12 @@ class Camera(TensorStruct):
 
 
 def transform(a_from_b: Tensor, points: Tensor) -> Tensor:
-    """Move points, in rows, by 4 × 4 rigid matrices; batches broadcast."""
-    return points @ a_from_b[..., :3, :3].mT + a_from_b[..., None, :3, 3]
+    """Move points, in rows, by 4 × 4 rigid matrices; batches broadcast.
+
+    Spelled out: a matrix product wakes all threads for three numbers, and its last bits depend on their number.
+    """
+    x, y, z, origin = a_from_b[..., None, :3, :].unbind(-1)
+    return points[..., :1] * x + points[..., 1:2] * y + points[..., 2:] * z + origin
 
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:

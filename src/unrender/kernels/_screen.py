@@ -41,32 +41,24 @@ class Bins(NamedTuple):
     """Bin after bin."""
 
 
-def project(points: Array, faces: Array, near: float) -> Screen:
-    """Cut faces at the near plane and project them."""
-    count, dtype = len(faces), points.dtype
-    screen = Screen(
-        np.empty((count, 3, 4), dtype),
-        np.empty((count, 4, 2), dtype),
+def project(
+    points: Array, faces: Array, height: int, width: int, near: float, reach: float, cull: bool
+) -> tuple[Screen, Bins]:
+    """Cut and project faces, and sort each into every tile within `reach` pixels; `cull` drops what shows its back."""
+    count, scalar = len(faces), points.dtype.type
+    polygons = (
+        np.empty((count, 4, 2), points.dtype),
         np.empty(count, np.int8),
-        np.empty(count, dtype),
+        np.empty(count, points.dtype),
     )
-    _project(points, faces, dtype.type(near), *screen)
-    return screen
-
-
-def bin_faces(screen: Screen, height: int, width: int, reach: float, cull: bool) -> Bins:
-    """Sort faces into every tile within `reach` pixels of them; `cull` leaves out those that show their back."""
-    polygons = screen.corners, screen.counts, screen.areas
-    within = screen.corners.dtype.type(reach)
-    bounds = np.empty((len(screen.counts), 4), np.int32)
-    _bound(*polygons, height, width, within, cull, bounds)
-    columns = tile_count(width)
+    screen = Screen(np.empty((count, 3, 4), points.dtype), *polygons)
+    bounds, columns = np.empty((count, 4), np.int32), tile_count(width)
     entries = np.zeros((CHUNKS, tile_count(height) * columns), np.int64)
-    _count(*polygons, bounds, within, columns, entries)
+    _count(points, faces, height, width, scalar(near), scalar(reach), cull, screen, bounds, entries)
     starts = np.empty(entries.shape[1] + 1, np.int64)
-    faces = np.empty(_offset(entries, starts), np.int32)
-    _fill(*polygons, bounds, within, columns, entries, faces)
-    return Bins(bounds, starts, faces)
+    bins = np.empty(_offset(entries, starts), np.int32)
+    _fill(*polygons, bounds, scalar(reach), columns, entries, bins)
+    return screen, Bins(bounds, starts, bins)
 
 
 def tile_count(pixels: int) -> int:
@@ -143,32 +135,31 @@ def _area(corners, count):
     return area / 2
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-def _project(points, faces, near, triangles, corners, counts, areas):
-    for face in numba.prange(len(faces)):
-        for i in range(3):
-            for axis in range(4):
-                triangles[face, i, axis] = points[faces[face, i], axis]
-        counts[face] = cut(triangles[face], near, corners[face])
-        areas[face] = _area(corners[face], counts[face])
+@numba.njit(cache=True, error_model="numpy")
+def project_face(points, face, near, triangle, corners):
+    """Fill a face's homogeneous vertices and its polygon on the screen; return its corner count and area."""
+    for i in range(3):
+        for axis in range(4):
+            triangle[i, axis] = points[face[i], axis]
+    count = cut(triangle, near, corners)
+    return count, _area(corners, count)
 
 
-@numba.njit(cache=True, parallel=True, error_model="numpy")
-def _bound(corners, counts, areas, height, width, reach, cull, bounds):
-    for face in numba.prange(len(counts)):
-        low_x = low_y = corners.dtype.type(np.inf)
-        high_x = high_y = corners.dtype.type(-np.inf)
-        if not (cull and areas[face] >= 0):
-            for k in range(counts[face]):
-                x, y = corners[face, k, 0], corners[face, k, 1]
-                low_x, high_x = min(low_x, x), max(high_x, x)
-                low_y, high_y = min(low_y, y), max(high_y, y)
-        bounds[face, 0] = np.ceil(min(max(low_x - reach - 0.5, 0), width))
-        bounds[face, 1] = np.floor(max(min(high_x + reach - 0.5, width - 1), -1))
-        bounds[face, 2] = np.ceil(min(max(low_y - reach - 0.5, 0), height))
-        bounds[face, 3] = np.floor(max(min(high_y + reach - 0.5, height - 1), -1))
-        if bounds[face, 1] < bounds[face, 0]:
-            bounds[face, 3] = bounds[face, 2] - 1
+@numba.njit(cache=True, error_model="numpy")
+def _bound(corners, count, height, width, reach, bounds):
+    """Fill first and last column, first and last row of pixels within reach; the last row is -1 if there are none."""
+    low_x = low_y = corners.dtype.type(np.inf)
+    high_x = high_y = corners.dtype.type(-np.inf)
+    for k in range(count):
+        x, y = corners[k, 0], corners[k, 1]
+        low_x, high_x = min(low_x, x), max(high_x, x)
+        low_y, high_y = min(low_y, y), max(high_y, y)
+    bounds[0] = np.ceil(min(max(low_x - reach - 0.5, 0), width))
+    bounds[1] = np.floor(max(min(high_x + reach - 0.5, width - 1), -1))
+    bounds[2] = np.ceil(min(max(low_y - reach - 0.5, 0), height))
+    bounds[3] = np.floor(max(min(high_y + reach - 0.5, height - 1), -1))
+    if bounds[1] < bounds[0] or bounds[3] < bounds[2]:
+        bounds[3] = -1
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -193,14 +184,20 @@ def _touches(corners, count, area, reach, row, column):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _count(corners, counts, areas, bounds, reach, columns, entries):
+def _count(points, faces, height, width, near, reach, cull, screen, bounds, entries):
+    triangles, corners, counts, areas = screen
+    columns = (width + TILE - 1) // TILE
     for chunk in numba.prange(CHUNKS):
-        for face in range(chunk * len(counts) // CHUNKS, (chunk + 1) * len(counts) // CHUNKS):
-            if bounds[face, 2] > bounds[face, 3]:
+        for face in range(chunk * len(faces) // CHUNKS, (chunk + 1) * len(faces) // CHUNKS):
+            count, area = project_face(points, faces[face], near, triangles[face], corners[face])
+            count = 0 if cull and area >= 0 else count
+            counts[face], areas[face] = count, area
+            _bound(corners[face], count, height, width, reach, bounds[face])
+            if bounds[face, 3] < 0:
                 continue
             for row in range(bounds[face, 2] // TILE, bounds[face, 3] // TILE + 1):
                 for column in range(bounds[face, 0] // TILE, bounds[face, 1] // TILE + 1):
-                    if _touches(corners[face], counts[face], areas[face], reach, row, column):
+                    if _touches(corners[face], count, area, reach, row, column):
                         entries[chunk, row * columns + column] += 1
 
 
@@ -222,7 +219,7 @@ def _offset(entries, starts):
 def _fill(corners, counts, areas, bounds, reach, columns, entries, bins):
     for chunk in numba.prange(CHUNKS):
         for face in range(chunk * len(counts) // CHUNKS, (chunk + 1) * len(counts) // CHUNKS):
-            if bounds[face, 2] > bounds[face, 3]:
+            if bounds[face, 3] < 0:
                 continue
             for row in range(bounds[face, 2] // TILE, bounds[face, 3] // TILE + 1):
                 for column in range(bounds[face, 0] // TILE, bounds[face, 1] // TILE + 1):

@@ -1,5 +1,7 @@
 """What a camera sees of a mesh, and what lies there."""
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -58,15 +60,27 @@ class Hits(TensorStruct):
 
     def mix(self, faces: Tensor, values: Tensor) -> Tensor:
         """Interpolate values `[*batch vertices channels]`; those without batch axes serve every image."""
-        batch = values.shape[:-2]
-        if batch and batch != self.shape[:-3]:
+        batch, own = self.shape[:-3], values.shape[:-2]
+        if len(own) > len(batch) or any(
+            n not in (1, m) for n, m in zip(own[::-1], batch[::-1], strict=False)
+        ):
             raise InputError(
                 f"interpolate: batch axes of values and fragments should agree, got values {describe_value(values)} "
                 f"and fragments {list(self.shape)}"
             )
-        images = self.images if batch else torch.zeros_like(self.images)
+        images = self.images if math.prod(own) > 1 else torch.zeros_like(self.images)
+        if math.prod(own) > 1:
+            values = values.expand(*batch, *values.shape[-2:])
         values = values.reshape(-1, *values.shape[-2:])
         return mix_corners(self.barycentric, values, faces, self.face_ids, self.places, images)
+
+    def of_each_image(self, camera: Camera) -> Camera:
+        """Repeat the camera of each row's image; one camera serves all."""
+        if camera.focal.dim() == 1:
+            return camera
+        batch, axes = self.shape[:-3], camera.focal.dim() - 1
+        cameras = camera.map(lambda t: t.expand(*batch, *t.shape[axes:]).flatten(0, len(batch) - 1))
+        return cameras[self.images]
 
     def spread(self, rows: Tensor) -> Tensor:
         """Put rows back into an image with layers, zero in empty slots."""

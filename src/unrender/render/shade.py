@@ -37,8 +37,7 @@ def phong(
     Differentiable in: the mesh, the camera through the fragments, lights, material, texture.
     """
     rows = hits(fragments)
-    normals = normalize(rows.mix(mesh.faces, vertex_normals(mesh)), dim=-1)
-    points = _surface(mesh, rows, camera, normals, _colors(mesh, rows, texture, color))
+    points = _surface(mesh, rows, camera, texture, color, vertex_normals(mesh))
     return rows.spread(illuminate(_facing(points) if two_sided else points, lights, material))
 
 
@@ -55,10 +54,10 @@ def flat(
 ) -> Float[Tensor, "*batch height width layers channels"]:
     """Light every fragment with the normal of its face; otherwise as `phong`."""
     rows = hits(fragments)
-    per_face = face_normals(mesh)
-    images = rows.images if per_face.dim() > 2 else torch.zeros_like(rows.images)
-    normals = per_face.reshape(-1, len(mesh.faces), 3)[images, rows.face_ids]
-    points = _surface(mesh, rows, camera, normals, _colors(mesh, rows, texture, color))
+    normals = face_normals(mesh)
+    images = rows.images if normals.dim() > 2 else torch.zeros_like(rows.images)
+    points = _surface(mesh, rows, camera, texture, color)
+    points = points.replace(normals=normals.reshape(-1, len(mesh.faces), 3)[images, rows.face_ids])
     return rows.spread(illuminate(_facing(points) if two_sided else points, lights, material))
 
 
@@ -91,22 +90,29 @@ def directions_to(camera: Camera, points: Tensor) -> Tensor:
     return backward.expand(torch.broadcast_shapes(backward.shape, points.shape))
 
 
-def _surface(mesh: Mesh, rows: Hits, camera: Camera, normals: Tensor, colors: Tensor) -> SurfacePoints:
-    views = normalize(rows.mix(mesh.faces, directions_to(camera, mesh.vertices)), dim=-1)
-    return SurfacePoints(rows.mix(mesh.faces, mesh.vertices), normals, views, colors)
+def _surface(
+    mesh: Mesh,
+    rows: Hits,
+    camera: Camera,
+    texture: Texture | None,
+    color: tuple[float, ...],
+    normals: Tensor | None = None,
+) -> SurfacePoints:
+    """Interpolate all there is to know about the surface, at once."""
+    normals = torch.zeros_like(mesh.vertices) if normals is None else normals
+    colors = _vertex_colors(mesh, color).expand(*mesh.vertices.shape[:-1], -1)
+    at_vertices = [mesh.vertices, normals, *([colors] if texture is None else [])]
+    positions, normals, *mixed = rows.mix(mesh.faces, torch.cat(at_vertices, -1)).split_with_sizes(
+        [values.shape[-1] for values in at_vertices], -1
+    )
+    views = directions_to(rows.of_each_image(camera), positions[:, None])[:, 0]
+    found = texture.on(rows) if texture is not None else mixed[0]
+    return SurfacePoints(positions, normalize(normals, dim=-1), normalize(views, dim=-1), found)
 
 
 def _facing(points: SurfacePoints) -> SurfacePoints:
     towards = (points.normals * points.views).sum(-1, keepdim=True)
     return points.replace(normals=torch.where(towards < 0, -points.normals, points.normals))
-
-
-def _colors(mesh: Mesh, rows: Hits, texture: Texture | None, color: tuple[float, ...]) -> Tensor:
-    if texture is not None:
-        return texture.on(rows)
-    if mesh.vertex_colors is not None:
-        return rows.mix(mesh.faces, mesh.vertex_colors[:, :3])
-    return mesh.vertices.new_tensor(color).expand(len(rows.places), len(color))
 
 
 def _vertex_colors(mesh: Mesh, color: tuple[float, ...]) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._screen import TILE, bin_faces, cut_backward, project, scatter_to_vertices
+from unrender.kernels._screen import TILE, cut_backward, project, project_face, scatter_to_vertices
 from unrender.kernels.rasterize.reference import MIN_AREA
 
 
@@ -32,8 +32,7 @@ def forward(
     with cpu_threads():
         for one, *outputs in zip(flat.numpy(), *(t.numpy() for t in found), strict=True):
             scalar = one.dtype.type
-            screen = project(one, faces.numpy(), near)
-            bins = bin_faces(screen, height, width, blur, cull)
+            screen, bins = project(one, faces.numpy(), height, width, near, blur, cull)
             _search(*screen, *bins, scalar(near), scalar(blur), *outputs)
     face_ids, barycentric, depth, squared = (t.reshape(*batch, *t.shape[1:]) for t in found)
     return face_ids, barycentric, depth, squared
@@ -55,10 +54,9 @@ def backward(
     ]
     with cpu_threads():
         for one, one_gradient, ids, *pixels in zip(*flat, strict=True):
-            scalar = one.dtype.type
             starts, slots = order_by_face(ids.reshape(-1), len(faces))
             by_face = np.zeros((len(faces), 3, 4), one.dtype)
-            _gather(*project(one, faces.numpy(), near), starts, slots, *pixels, scalar(near), by_face)
+            _gather(one, faces.numpy(), one.dtype.type(near), starts, slots, *pixels, by_face)
             scatter_to_vertices(by_face, faces.numpy(), one_gradient)
     return gradient
 
@@ -221,30 +219,21 @@ def _barycentric_backward(triangle, area, x, y, slopes, gradient):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _gather(
-    triangles,
-    corners,
-    counts,
-    areas,
-    starts,
-    slots,
-    barycentric,
-    c_barycentric,
-    c_depth,
-    c_squared,
-    near,
-    by_face,
-):
+def _gather(points, faces, near, starts, slots, barycentric, c_barycentric, c_depth, c_squared, by_face):
+    """Gather the gradients of each face from the slots where it was seen."""
     width, layers = c_depth.shape[1:]
-    half = corners.dtype.type(0.5)
-    for face in numba.prange(len(starts) - 1):
-        triangle, polygon, count, area = triangles[face], corners[face], counts[face], areas[face]
-        gradient_corners = np.zeros((4, 2), corners.dtype)
-        slopes = np.empty(3, corners.dtype)
+    half = points.dtype.type(0.5)
+    for face in numba.prange(len(faces)):
+        if starts[face] == starts[face + 1]:
+            continue
+        triangle, polygon = np.empty((3, 4), points.dtype), np.empty((4, 2), points.dtype)
+        count, area = project_face(points, faces[face], near, triangle, polygon)
+        gradient_corners = np.zeros((4, 2), points.dtype)
+        slopes = np.empty(3, points.dtype)
         for place in range(starts[face], starts[face + 1]):
             slot = slots[place]
             row, column, k = slot // (width * layers), slot // layers % width, slot % layers
-            x, y = corners.dtype.type(column) + half, corners.dtype.type(row) + half
+            x, y = points.dtype.type(column) + half, points.dtype.type(row) + half
             for i in range(3):
                 slopes[i] = c_barycentric[row, column, k, i] + c_depth[row, column, k] * triangle[i, 3]
                 by_face[face, i, 3] += c_depth[row, column, k] * barycentric[row, column, k, i]
@@ -261,5 +250,4 @@ def _gather(
                 gradient_corners[edge, 1] += slope * (1 - t) * dy
                 gradient_corners[after, 0] += slope * t * dx
                 gradient_corners[after, 1] += slope * t * dy
-        if count > 0:
-            cut_backward(triangle, near, gradient_corners, by_face[face])
+        cut_backward(triangle, near, gradient_corners, by_face[face])

@@ -14,7 +14,7 @@ from numba.extending import intrinsic, overload
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._screen import TILE, bin_faces, cut_backward, project, scatter_to_vertices
+from unrender.kernels._screen import TILE, cut_backward, project, scatter_to_vertices
 from unrender.kernels.silhouette.reference import EDGE
 
 
@@ -23,8 +23,7 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
     open_share = flat.new_empty(len(flat), height, width)
     with cpu_threads():
         for one, image in zip(flat.numpy(), open_share.numpy(), strict=True):
-            screen = project(one, faces.numpy(), near)
-            bins = bin_faces(screen, height, width, blur, False)
+            screen, bins = project(one, faces.numpy(), height, width, near, blur, False)
             _cover(*screen[1:], *bins, one.dtype.type(blur), image)
     return open_share.view(*points.shape[:-2], height, width)
 
@@ -38,8 +37,8 @@ def backward(
     flat = [t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy() for t in tensors]
     with cpu_threads():
         for one, one_gradient, image, slope in zip(*flat, strict=True):
-            screen, scalar = project(one, faces.numpy(), near), one.dtype.type
-            bins = bin_faces(screen, image.shape[0], image.shape[1], blur, False)
+            screen, bins = project(one, faces.numpy(), image.shape[0], image.shape[1], near, blur, False)
+            scalar = one.dtype.type
             partial = np.empty((len(bins.faces), 4, 2), one.dtype)
             _cover_backward(*screen[1:], *bins, scalar(blur), image, slope, partial)
             by_face = np.zeros((len(faces), 3, 4), one.dtype)

@@ -1,0 +1,138 @@
+"""Time the rasterizer, the silhouette and soft Phong shading, and a twin that tests every face at every pixel.
+
+    python benchmarks/bench_rasterize.py --meshes ../shared/data/meshes
+
+Without meshes, spheres with as many faces stand in. "mm" is one float32 matrix product 2048³ of the same run.
+"""
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from unrender.geometry.camera import Camera
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.shapes import ico_sphere
+from unrender.io import load_mesh
+from unrender.kernels.rasterize import reference
+from unrender.render.blend import blend_softmax
+from unrender.render.fragments import rasterize
+from unrender.render.lights import AmbientLight, Material, PointLight
+from unrender.render.mesh import render_silhouette
+from unrender.render.shade import phong
+
+BLUR = 3.88  # pixels: PyTorch3D's 9.2e-4 NDC² at 256²
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--meshes", type=Path, help="folder with cow/cow.obj and armadillo.obj")
+    parser.add_argument("--repeats", type=int, default=9)
+    arguments = parser.parse_args()
+    print(f"{cpu_model()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit()}")
+    cow = find_mesh(arguments.meshes, "cow/cow.obj", subdivisions=4)
+    armadillo = find_mesh(arguments.meshes, "armadillo.obj", subdivisions=6)
+    matrix = torch.randn(2048, 2048)
+    rows: list[tuple[str, Callable[[], object], float | None]] = [
+        ("rasterize cow 256², 1 layer", lambda: rasterize(cow, view(cow, 256)), 0.07),
+        (
+            "rasterize cow 256², 50 layers, soft",
+            lambda: rasterize(cow, view(cow, 256), layers=50, blur=BLUR),
+            None,
+        ),
+        ("rasterize armadillo 256², 1 layer", lambda: rasterize(armadillo, view(armadillo, 256)), 0.25),
+        ("rasterize armadillo 1024², 1 layer", lambda: rasterize(armadillo, view(armadillo, 1024)), 0.5),
+        ("silhouette cow 256², forward", lambda: render_silhouette(cow, view(cow, 256), blur=BLUR), 0.12),
+        ("silhouette cow 256², forward + backward", lambda: silhouette(cow, 256), 0.3),
+        ("silhouette armadillo 1024², forward + backward", lambda: silhouette(armadillo, 1024), None),
+        ("soft Phong cow 256², 8 layers, forward + backward", lambda: soft_phong(cow), 0.7),
+    ]
+    print(f"{'':52}{'ms':>9}{'mm':>8}{'reach':>7}")
+    for name, work, reach in rows:
+        milliseconds, products = timed(work, matrix, arguments.repeats)
+        print(f"{name:52}{milliseconds:9.1f}{products:8.3f}{reach or '':>7}")
+    compare_with_twin(cow, matrix)
+    report_memory(armadillo)
+
+
+def find_mesh(folder: Path | None, name: str, *, subdivisions: int) -> Mesh:
+    if folder is not None:
+        return load_mesh(folder / name)
+    return ico_sphere(subdivisions)
+
+
+def view(mesh: Mesh, size: int) -> Camera:
+    low, high = mesh.vertices.detach().amin(0), mesh.vertices.detach().amax(0)
+    middle, diagonal = (low + high) / 2, (high - low).norm()
+    eye = middle + diagonal * torch.tensor([0.5, 0.5, -1.0])
+    return Camera.look_at(eye, middle, fov_degrees=60, height=size, width=size)
+
+
+def silhouette(mesh: Mesh, size: int) -> None:
+    vertices = mesh.vertices.clone().requires_grad_()
+    render_silhouette(mesh.replace(vertices=vertices), view(mesh, size), blur=BLUR).sum().backward()
+
+
+def soft_phong(mesh: Mesh) -> None:
+    mesh = mesh.replace(vertices=mesh.vertices.clone().requires_grad_())
+    camera, lights = view(mesh, 256), [AmbientLight(0.5), PointLight(torch.tensor([2.0, 2.0, -2.0]))]
+    fragments = rasterize(mesh, camera, layers=8, blur=BLUR)
+    colors = phong(mesh, fragments, camera, lights, Material(diffuse=0.3, specular=0.2))
+    blend_softmax(colors, fragments, blur=BLUR).sum().backward()
+
+
+def timed(work: Callable[[], object], matrix: torch.Tensor, repeats: int) -> tuple[float, float]:
+    """Return the median time in ms, and in products timed in turn with it."""
+    work()
+    times, products = [], []
+    for _ in range(repeats):
+        products.append(seconds(lambda: matrix @ matrix))
+        times.append(seconds(work))
+    return 1000 * statistics.median(times), statistics.median(times) / statistics.median(products)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare_with_twin(mesh: Mesh, matrix: torch.Tensor) -> None:
+    """Time the definition, every face at every pixel, on a smaller image."""
+    camera, size = view(mesh, 32), (32, 32)
+    points = camera.project_homogeneous(mesh.vertices)
+    fast, _ = timed(lambda: rasterize(mesh, camera), matrix, 5)
+    slow, _ = timed(lambda: reference.forward(points, mesh.faces, *size, 1, 0.0, 1e-3, False), matrix, 1)
+    print(f"every face at every pixel, cow 32²: {slow:.0f} ms, {slow / fast:.0f} times slower")
+
+
+def report_memory(mesh: Mesh) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    silhouette(mesh, 1024)
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(
+        f"peak memory so far {after / 1024:.0f} MiB; the silhouette above raised it by {(after - before) / 1024:.0f}"
+    )
+
+
+def cpu_model() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def commit() -> str:
+    described = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    return described.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    main()
