@@ -16,6 +16,7 @@ import torch
 
 from unrender.errors import KernelError
 
+_import_lock = threading.Lock()
 _cpu_lock = threading.RLock()
 
 
@@ -26,8 +27,9 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
         raise KernelError(f"UNRENDER_KERNELS should be 'fast' or 'reference', got {choice!r}")
     if choice == "reference" or device.type != "cpu":
         return None
-    _announce_compilation()
-    return importlib.import_module(f"unrender.kernels.{kernel}.cpu")
+    with _import_lock:  # numba deadlocks when two threads import it at once
+        _announce_compilation()
+        return importlib.import_module(f"unrender.kernels.{kernel}.cpu")
 
 
 @contextlib.contextmanager
