@@ -1,0 +1,91 @@
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+
+from unrender import KernelError, chamfer_distance, closest_on_mesh, cube, index_points, nearest
+from unrender.kernels._dispatch import implementation
+
+
+def run_python(code, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | environment,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: nearest(torch.rand(2, 3), torch.rand(2, 3)),
+        lambda: index_points(torch.rand(2, 3)),
+        lambda: closest_on_mesh(torch.rand(2, 3), cube().vertices, cube().faces),
+        lambda: chamfer_distance(torch.rand(2, 3), torch.rand(2, 3)),
+    ],
+)
+def test_an_unknown_choice_is_named(call, monkeypatch):
+    monkeypatch.setenv("UNRENDER_KERNELS", "bogus")
+    with pytest.raises(KernelError) as caught:
+        call()
+    assert str(caught.value) == "UNRENDER_KERNELS should be 'fast' or 'reference', got 'bogus'"
+
+
+def test_the_reference_serves_where_it_is_asked_for_or_nothing_else_does(monkeypatch):
+    assert implementation("nearest", torch.device("cpu")).__name__ == "unrender.kernels.nearest.cpu"
+    assert implementation("nearest", torch.device("meta")) is None
+    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
+    assert implementation("nearest", torch.device("cpu")) is None
+
+
+def test_python_threads_can_run_kernels_at_the_same_time():
+    done = run_python("""
+        import threading
+        import torch
+        import unrender
+
+        torch.manual_seed(0)
+        queries, points, sphere = torch.randn(3000, 3), torch.randn(4000, 3), unrender.ico_sphere(3)
+        results = [[] for _ in range(4)]
+
+        def work(mine):
+            for _ in range(15):
+                mine.append(unrender.nearest(queries, points).distances)
+                mine.append(unrender.closest_on_mesh(queries, sphere.vertices, sphere.faces).squared_distances)
+
+        threads = [threading.Thread(target=work, args=(mine,)) for mine in results]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        alone = []
+        work(alone)
+        for mine in results:
+            assert len(mine) == len(alone)
+            assert all(torch.equal(a, b) for a, b in zip(mine, alone))
+        print("same")
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "same\n", "")
+
+
+def test_compilation_is_announced_once(tmp_path):
+    done = run_python(
+        """
+        import logging
+        import torch
+        import unrender
+
+        logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s")
+        unrender.index_points(torch.rand(4, 3))
+        unrender.index_points(torch.rand(4, 4))
+        """,
+        NUMBA_CACHE_DIR=str(tmp_path),
+    )
+    assert done.stderr == "unrender: compiling CPU kernels: once on each machine, then cached\n"
+    assert done.returncode == 0

@@ -1,0 +1,218 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from check_kernel import check_kernel
+from unrender import InputError, ShapeError, index_points, nearest
+from unrender.kernels.nearest import reference
+
+
+def cloud(*shape, seed=0, dtype=torch.float32):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("k", [1, 4])
+@pytest.mark.parametrize(
+    ("queries", "points"),
+    [
+        ((7, 3), (30, 3)),
+        ((2, 3, 5, 2), (2, 3, 9, 2)),
+        ((1, 3), (4, 3)),
+        ((6, 1), (20, 1)),
+        ((3, 16), (12, 16)),
+    ],
+)
+def test_kernel_agrees_with_the_reference(queries, points, k, norm):
+    check_kernel(lambda a, b: nearest(a, b, k, norm=norm), [cloud(*queries), cloud(*points, seed=1)])
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_kernel_agrees_on_many_points(norm):
+    queries, points = cloud(3000, 3), cloud(2000, 3, seed=1)
+    expected = reference.forward(queries, points, 3, norm)
+    found = nearest(queries, points, 3, norm=norm)
+    torch.testing.assert_close(found.distances, expected[0])
+    assert torch.equal(found.ids, expected[1])
+
+
+@given(
+    st.integers(0, 300),
+    st.integers(1, 300),
+    st.integers(1, 16),
+    st.integers(1, 9),
+    st.sampled_from([1, 2]),
+    st.sampled_from([torch.float32, torch.float64]),
+    st.integers(0, 99),
+)
+def test_any_size_and_dimension(num_queries, num_points, dim, k, norm, dtype, seed):
+    # whole numbers: many ties, many coincident points, and exact sums
+    queries, points = (
+        cloud(n, dim, seed=seed + i, dtype=dtype).mul(2).round()
+        for i, n in enumerate((num_queries, num_points))
+    )
+    k = min(k, num_points)
+    found = nearest(queries, points, k, norm=norm)
+    all_distances = (queries[:, None] - points).abs().pow(norm).sum(-1)
+    expected = all_distances.sort(dim=-1, stable=True)  # ties by the smaller id
+    assert torch.equal(found.distances, expected.values[:, :k])
+    assert torch.equal(found.ids, expected.indices[:, :k])
+
+
+def test_ties_and_coincident_points():
+    points = torch.zeros(40, 3)
+    check_kernel(lambda a, b: nearest(a, b, 3), [torch.zeros(5, 3), points], ties=True)
+    queries = torch.zeros(5, 3, requires_grad=True)
+    found = nearest(queries, points, 3)
+    assert found.ids.tolist() == [[0, 1, 2]] * 5
+    found.distances.sum().backward()
+    assert torch.equal(queries.grad, torch.zeros(5, 3))
+
+
+def test_points_on_a_line_are_searched_too():
+    points = torch.arange(1000.0)[:, None] * torch.tensor([1.0, 0, 0])
+    assert torch.equal(nearest(points + 0.25, points).ids[:, 0], torch.arange(1000))
+
+
+@pytest.mark.parametrize("size", [1e-15, 1e15, 1e25])
+def test_any_unit(size):
+    queries, points = cloud(200, 3), cloud(300, 3, seed=1)
+    if size < 1e20:
+        assert torch.equal(nearest(queries * size, points * size).ids, nearest(queries, points).ids)
+    else:  # squares overflow
+        assert nearest(queries * size, points * size).distances.isinf().any()
+
+
+@pytest.mark.parametrize("indexed", [(True, False), (False, True), (True, True)])
+def test_an_index_on_either_side_changes_nothing(indexed):
+    queries, points = cloud(2, 50, 3), cloud(2, 70, 3, seed=1)
+    plain = nearest(queries, points, 2)
+    tensors = queries.requires_grad_(), points.requires_grad_()
+    sides = [index_points(t) if yes else t for t, yes in zip(tensors, indexed, strict=True)]
+    found = nearest(*sides, 2)
+    assert torch.equal(found.distances, plain.distances)
+    assert torch.equal(found.ids, plain.ids)
+    found.distances.sum().backward()
+    assert queries.grad.abs().sum() > 0
+    assert points.grad.abs().sum() > 0
+
+
+def test_an_index_serves_with_and_without_its_tree(monkeypatch):
+    points, queries = cloud(30, 3), cloud(4, 3, seed=1)
+    with_tree = index_points(points)
+    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
+    without_tree = index_points(points)
+    assert without_tree.boxes is None
+    assert torch.equal(nearest(queries, with_tree).ids, nearest(queries, points).ids)
+    monkeypatch.undo()
+    assert torch.equal(nearest(queries, without_tree).ids, nearest(queries, with_tree).ids)
+
+
+def test_an_index_keeps_working_when_moved_and_indexed():
+    points, queries = cloud(2, 40, 3, dtype=torch.float64), cloud(2, 5, 3, seed=1)
+    index = index_points(points).to(torch.float32)
+    assert torch.equal(nearest(queries, index).ids, nearest(queries, points.float()).ids)
+    assert torch.equal(nearest(queries[1], index[1]).ids, nearest(queries[1], points[1].float()).ids)
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 5, 3)])
+def test_no_queries_no_neighbours(shape):
+    points = torch.rand(*shape[:-2], 6, 3, requires_grad=True)
+    queries = torch.rand(shape, requires_grad=True)
+    found = nearest(queries, points, 2)
+    assert found.distances.shape == (*shape[:-1], 2)
+    assert found.ids.dtype == torch.int64
+    found.distances.sum().backward()
+    assert torch.equal(points.grad, torch.zeros_like(points))
+    assert queries.grad.shape == shape
+
+
+WITH_NAN = torch.tensor([[0.0, torch.nan, 0.0]])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: nearest(torch.rand(4, 3), torch.rand(2, 3), 3),
+            InputError,
+            "nearest: `k` should be 1 to 2, the number of points, got 3",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3), torch.rand(2, 3), 0),
+            InputError,
+            "nearest: `k` should be 1 to 2, the number of points, got 0",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3), torch.rand(0, 3)),
+            InputError,
+            "nearest: `points` is empty: float32[0, 3]",
+        ),
+        (
+            lambda: index_points(torch.rand(2, 0, 3)),
+            InputError,
+            "index_points: `points` is empty: float32[2, 0, 3]",
+        ),
+        (
+            lambda: nearest(WITH_NAN, torch.rand(2, 3)),
+            InputError,
+            "nearest: `queries` holds NaN or infinite coordinates; drop those points first",
+        ),
+        (
+            lambda: nearest(torch.rand(2, 3), WITH_NAN / 0),
+            InputError,
+            "nearest: `points` holds NaN or infinite coordinates; drop those points first",
+        ),
+        (
+            lambda: index_points(WITH_NAN),
+            InputError,
+            "index_points: `points` holds NaN or infinite coordinates; drop those points first",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3), torch.rand(2, 3), norm=3),
+            InputError,
+            "nearest: `norm` should be 1 or 2, got 3",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3), index_points(torch.rand(2, 2))),
+            InputError,
+            "nearest: batch, dimension, device and precision (float32 or float64) should agree, "
+            "got `queries` float32[4, 3] on cpu and `points` float32[2, 2] on cpu",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3), torch.rand(4, 3).double()),
+            InputError,
+            "nearest: batch, dimension, device and precision (float32 or float64) should agree, "
+            "got `queries` float32[4, 3] on cpu and `points` float64[4, 3] on cpu",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3).half(), torch.rand(4, 3).half()),
+            InputError,
+            "nearest: batch, dimension, device and precision (float32 or float64) should agree, "
+            "got `queries` float16[4, 3] on cpu and `points` float16[4, 3] on cpu",
+        ),
+        (
+            lambda: nearest(torch.rand(4, 3), torch.rand(4, 2)),
+            ShapeError,
+            "nearest: `points` should be Float[Tensor, '*batch points dim'] or PointIndex, got float32[4, 2]",
+        ),
+        (
+            lambda: nearest([[0.0]], torch.rand(4, 2)),
+            ShapeError,
+            "nearest: `queries` should be Float[Tensor, '*batch queries dim'] or PointIndex, got list",
+        ),
+    ],
+)
+def test_wrong_input_is_named(call, error, message):
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+
+
+def test_gradients_stop_after_the_first_derivative():
+    queries = cloud(3, 3).requires_grad_()
+    loss = nearest(queries, cloud(5, 3, seed=1)).distances.square().sum()
+    (gradient,) = torch.autograd.grad(loss, queries, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
