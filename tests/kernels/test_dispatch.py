@@ -74,6 +74,26 @@ def test_python_threads_can_run_kernels_at_the_same_time():
     assert (done.returncode, done.stdout, done.stderr) == (0, "same\n", "")
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this system")
+def test_a_forked_process_can_run_kernels():
+    done = run_python("""
+        import os
+        import warnings
+        import torch
+        import unrender
+
+        torch.set_num_threads(2)
+        queries, points = torch.rand(3000, 3), torch.rand(3000, 3)
+        before = unrender.nearest(queries, points).ids
+        warnings.simplefilter("ignore")  # Python's: fork is unsafe beside threads
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if torch.equal(unrender.nearest(queries, points).ids, before) else 1)
+        print(os.waitpid(child, 0)[1])
+    """)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "0\n", "")
+
+
 def test_compilation_is_announced_once(tmp_path):
     done = run_python(
         """

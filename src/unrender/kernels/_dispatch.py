@@ -28,7 +28,7 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
     if choice == "reference" or device.type != "cpu":
         return None
     with _import_lock:  # numba deadlocks when two threads import it at once
-        _announce_compilation()
+        _prepare_numba()
         return importlib.import_module(f"unrender.kernels.{kernel}.cpu")
 
 
@@ -36,7 +36,7 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
 def cpu_threads() -> Iterator[None]:
     """Let one Python thread at a time run parallel CPU kernels, on as many cores as torch may use.
 
-    numba's default threading layer aborts the process when two Python threads enter it at once.
+    The threading layer that outlives a fork aborts the process when two Python threads enter it at once.
     """
     import numba
 
@@ -46,9 +46,16 @@ def cpu_threads() -> Iterator[None]:
 
 
 @functools.cache
-def _announce_compilation() -> None:
-    """Say, when a kernel has to be compiled on this machine, that this is what takes the time."""
+def _prepare_numba() -> None:
+    """Choose the threading layer, and say, when a kernel has to be compiled, that this is what takes the time.
+
+    OpenMP, numba's first choice, kills a forked process (a torch DataLoader's worker) at its first kernel.
+    """
+    import numba
     from numba.core import event
+
+    if "NUMBA_THREADING_LAYER" not in os.environ:
+        numba.config.THREADING_LAYER = "workqueue"
 
     announced = threading.Event()
 
