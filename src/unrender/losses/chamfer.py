@@ -6,12 +6,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unrender._checked import checked, describe_value
+from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.kernels.closest_on_mesh import closest_on_mesh
-from unrender.kernels.nearest import Nearest, PointIndex, index_points, nearest
+from unrender.kernels.nearest import Nearest, PointIndex, check_agreement, check_points, index_points, nearest
 
 
 class Chamfer(NamedTuple):
@@ -41,15 +41,28 @@ def chamfer_distance(
     size in one batch carry `lengths`; points that count more or less carry `weights` (the mean is weighted).
     Against outliers: `huber` makes the squared distance linear beyond that distance (2·huber·d − huber²), `trim`
     leaves out that share of the farthest pairs. With `point_reduction="none"` each term has a value for each point,
-    those of x before those of y, and batches are not reduced; "max" gives the squared Hausdorff distance. A fixed cloud can come as a `PointIndex`.
+    those of x before those of y, and batches are not reduced; "max" gives the squared Hausdorff distance. A fixed
+    cloud can come as a `PointIndex`.
 
     Differentiable in: points, normals and weights of both sides. Source: Fan et al. 2017, eq. 1.
     """
     if not 0 <= trim < 1:
         raise InputError(f"chamfer_distance: `trim` is a share, 0 ≤ trim < 1, got {trim}")
-    if huber is not None and (norm != 2 or huber <= 0):
+    if norm not in (1, 2):
+        raise InputError(f"chamfer_distance: `norm` should be 1 or 2, got {norm}")
+    if huber is not None and (norm != 2 or not huber > 0):
         raise InputError(f"chamfer_distance: `huber` is a distance > 0, for norm 2; got {huber}, norm {norm}")
-    a, b = _Side.of(x), _Side.of(y)
+    if point_reduction not in ("mean", "sum", "max", "none") or batch_reduction not in (
+        "mean",
+        "sum",
+        "none",
+    ):
+        raise InputError(
+            "chamfer_distance: `point_reduction` should be 'mean', 'sum', 'max' or 'none', `batch_reduction` 'mean', "
+            f"'sum' or 'none'; got {point_reduction!r} and {batch_reduction!r}"
+        )
+    a, b = _Side.of(x=x), _Side.of(y=y)
+    check_agreement("chamfer_distance", x=a.points, y=b.points)
     distances, cosines = [], []
     for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):
         found = _nearest(source, target, norm)
@@ -61,9 +74,13 @@ def chamfer_distance(
             weights = weights * _is_among_smallest(distance.detach(), weights > 0, 1 - trim)
         distances.append(_reduce_points(distance, weights, point_reduction))
         if source.normals is not None and target.normals is not None:
-            other = target.normals.gather(-2, found.ids.expand(*found.ids.shape[:-1], source.normals.shape[-1]))
+            other = target.normals.gather(
+                -2, found.ids.expand(*found.ids.shape[:-1], source.normals.shape[-1])
+            )
             cosine = torch.cosine_similarity(source.normals, other, dim=-1, eps=1e-6)
-            cosines.append(_reduce_points(1 - (cosine.abs() if abs_cosine else cosine), weights, point_reduction))
+            cosines.append(
+                _reduce_points(1 - (cosine.abs() if abs_cosine else cosine), weights, point_reduction)
+            )
     if point_reduction == "none":
         return Chamfer(torch.cat(distances, -1), torch.cat(cosines, -1) if cosines else None)
     both = [torch.stack(terms) for terms in (distances, cosines) if terms]
@@ -84,22 +101,31 @@ def point_to_mesh_distance(
 
 
 class _Side(NamedTuple):
-    """One of the two clouds, whatever it came as; `index` is there unless the clouds of a batch differ in size."""
+    """One of the two clouds, whatever it came as; `tree` is there unless the clouds of a batch differ in size."""
 
     points: Tensor
-    index: PointIndex | None
+    tree: PointIndex | None
     normals: Tensor | None = None
     weights: Tensor | None = None
     lengths: Tensor | None = None
 
     @classmethod
-    def of(cls, cloud: Tensor | PointCloud | PointIndex) -> "_Side":
+    def of(cls, **named: Tensor | PointCloud | PointIndex) -> "_Side":
+        ((name, cloud),) = named.items()
         if isinstance(cloud, PointIndex):
             return cls(cloud.points, cloud)
+        points = cloud if isinstance(cloud, Tensor) else cloud.points
+        check_points("chamfer_distance", **{name: points})
         if isinstance(cloud, Tensor):
-            return cls(cloud, index_points(cloud))
-        index = index_points(cloud.points) if cloud.lengths is None else None
-        return cls(cloud.points, index, cloud.normals, cloud.weights, cloud.lengths)
+            return cls(points, index_points(points))
+        if cloud.lengths is None:
+            return cls(points, index_points(points), cloud.normals, cloud.weights)
+        low, high = (int(x) for x in torch.aminmax(cloud.lengths))
+        if low < 1 or high > points.shape[-2]:
+            raise InputError(
+                f"chamfer_distance: the lengths of `{name}` should be 1 to {points.shape[-2]}, got {low} to {high}"
+            )
+        return cls(points, None, cloud.normals, cloud.weights, cloud.lengths)
 
     def all_weights(self) -> Tensor:
         """Weigh every point, the padding with 0."""
@@ -118,19 +144,16 @@ class _Side(NamedTuple):
 
 
 def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:
-    if source.index is not None and target.index is not None:
-        return nearest(source.index, target.index, norm=norm)
-    if source.points.shape[:-2] != target.points.shape[:-2]:
-        raise InputError(
-            f"chamfer_distance: batches should agree, got {describe_value(source.points)} "
-            f"and {describe_value(target.points)}"
-        )
+    if source.tree is not None and target.tree is not None:
+        return nearest(source.tree, target.tree, norm=norm)
     rows = source.points.shape[-2]
     found = [nearest(a, b, norm=norm) for a, b in zip(source.one_by_one(), target.one_by_one(), strict=True)]
     shape = (*source.points.shape[:-1], 1)
     return Nearest(
         *(
-            torch.stack([torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts]).reshape(shape)
+            torch.stack(
+                [torch.nn.functional.pad(part, (0, 0, 0, rows - len(part))) for part in parts]
+            ).reshape(shape)
             for parts in zip(*found, strict=True)
         )
     )
@@ -157,4 +180,6 @@ def _reduce_batch(values: Tensor, weights: Tensor | None, reduction: str) -> Ten
         return weighted
     if reduction == "sum":
         return weighted.sum()
-    return weighted.mean() if weights is None else weighted.sum() / weights.sum()
+    if weights is None:
+        return weighted.mean()
+    return weighted.sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny)
