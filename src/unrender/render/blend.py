@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from unrender._checked import checked
 from unrender.errors import InputError
@@ -10,6 +11,8 @@ from unrender.kernels.rasterize import Fragments
 from unrender.kernels.silhouette.reference import EDGE
 
 WHITE = (1.0, 1.0, 1.0)
+EPSILON = 1e-10
+"""How near the background is, from 0 to 1."""
 
 
 @checked
@@ -46,17 +49,32 @@ def blend_softmax(
     """
     if not blur > 0 or not gamma > 0:
         raise InputError(f"blend_softmax: `blur` and `gamma` should be positive, got {blur} and {gamma}")
-    filled = fragments.face_ids >= 0
-    coverage = torch.sigmoid(fragments.squared_distance * (-EDGE / blur**2)) * filled
-    near, far = depth_range or _depth_ranges(fragments)
-    closeness = (far - fragments.depth) / (far - near) * filled
-    epsilon = 1e-10
-    nearest = closeness.amax(-1, keepdim=True).clamp(min=epsilon)
-    weights = coverage * ((closeness - nearest) / gamma).exp()
-    rest = ((epsilon - nearest) / gamma).exp().clamp(min=epsilon)
-    mixed = (weights[..., None] * colors).sum(-2) + rest * colors.new_tensor(background)
-    alpha = 1 - (1 - coverage).prod(-1, keepdim=True)
-    return torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), alpha], -1)
+    seen = (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]  # the other pixels show the background
+    face_ids, depth, squared, color = (
+        field.flatten(0, field.dim() - axes - 1)[seen]
+        for field, axes in (
+            (fragments.face_ids, 1),
+            (fragments.depth, 1),
+            (fragments.squared_distance, 1),
+            (colors, 2),
+        )
+    )
+    filled = face_ids >= 0
+    near, far = (
+        d.expand(fragments.depth[..., :1].shape).reshape(-1, 1)[seen] for d in _depths(fragments, depth_range)
+    )
+    closeness = (far - depth) / (far - near) * filled
+    nearest = (
+        closeness.detach().amax(-1, keepdim=True).clamp(min=EPSILON)
+    )  # cancels: it only prevents overflow
+    sharpness = EDGE / blur**2
+    weights = torch.sigmoid(squared * -sharpness) * filled * ((closeness - nearest) / gamma).exp()
+    rest = ((EPSILON - nearest) / gamma).exp().clamp(min=EPSILON)
+    mixed = torch.linalg.vecdot(weights[..., None], color, dim=-2) + rest * color.new_tensor(background)
+    open_share = (logsigmoid(squared * sharpness) * filled).sum(-1, keepdim=True)
+    pixels = torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), -torch.expm1(open_share)], -1)
+    image = colors.new_tensor([*background, 0.0]).repeat(fragments.face_ids[..., 0].numel(), 1)
+    return image.index_copy(0, seen, pixels).view(*colors.shape[:-2], -1)
 
 
 @checked
@@ -70,9 +88,11 @@ def blend_silhouette(fragments: Fragments, *, blur: float) -> Float[Tensor, "*ba
     return 1 - (1 - torch.sigmoid(fragments.squared_distance * (-EDGE / blur**2)) * filled).prod(-1)
 
 
-def _depth_ranges(fragments: Fragments) -> tuple[Tensor, Tensor]:
-    """Find the smallest and the largest depth in each image."""
+def _depths(fragments: Fragments, depth_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """Return the near and the far end: as given, or the smallest and the largest depth in each image."""
     filled, depth = fragments.face_ids >= 0, fragments.depth.detach()
+    if depth_range is not None:
+        return depth.new_tensor(depth_range[0]), depth.new_tensor(depth_range[1])
     axes = (-3, -2, -1)
     near = depth.masked_fill(~filled, torch.inf).amin(axes, keepdim=True)
     far = depth.masked_fill(~filled, -torch.inf).amax(axes, keepdim=True)
