@@ -164,8 +164,11 @@ def _search(
             area, count = areas[face], counts[face]
             if abs(area) < MIN_AREA:
                 continue
+            foremost = min(triangles[face, 0, 3], triangles[face, 1, 3], triangles[face, 2, 3])
             for row in range(max(top, bounds[face, 2]), min(top + TILE, bounds[face, 3] + 1)):
                 for column in range(max(left, bounds[face, 0]), min(left + TILE, bounds[face, 1] + 1)):
+                    if foremost > depths[row - top, column - left, layers - 1]:
+                        continue
                     x, y = corners.dtype.type(column) + half, corners.dtype.type(row) + half
                     inside = _is_inside(corners[face], count, area, x, y)
                     if not inside and (
