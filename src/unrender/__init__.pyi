@@ -7,6 +7,7 @@ from .errors import KernelError as KernelError
 from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
 from .geometry.camera import Camera as Camera
+from .geometry.elephant import demo_object as demo_object
 from .geometry.mesh import Mesh as Mesh
 from .geometry.mesh import concatenate as concatenate
 from .geometry.mesh import enclosed_volume as enclosed_volume
@@ -15,6 +16,15 @@ from .geometry.mesh import face_normals as face_normals
 from .geometry.mesh import surface_area as surface_area
 from .geometry.mesh import vertex_normals as vertex_normals
 from .geometry.points import PointCloud as PointCloud
+from .geometry.remesh import remesh_isotropic as remesh_isotropic
+from .geometry.rotations import quaternion_from_rotation as quaternion_from_rotation
+from .geometry.rotations import random_rotations as random_rotations
+from .geometry.rotations import rotation_angle as rotation_angle
+from .geometry.rotations import rotation_from_6d as rotation_from_6d
+from .geometry.rotations import rotation_from_quaternion as rotation_from_quaternion
+from .geometry.rotations import sixd_from_rotation as sixd_from_rotation
+from .geometry.rotations import so3_exp_map as so3_exp_map
+from .geometry.rotations import so3_log_map as so3_log_map
 from .geometry.sample import SurfaceSamples as SurfaceSamples
 from .geometry.sample import sample_points_from_mesh as sample_points_from_mesh
 from .geometry.shapes import cube as cube
@@ -28,6 +38,9 @@ from .geometry.topology import is_watertight as is_watertight
 from .geometry.topology import keep_largest_component as keep_largest_component
 from .io.clouds import load_cloud as load_cloud
 from .io.clouds import save_cloud as save_cloud
+from .io.depth import DepthPoints as DepthPoints
+from .io.depth import load_depth as load_depth
+from .io.depth import points_from_depth as points_from_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
 from .io.meshes import load_mesh as load_mesh
@@ -41,3 +54,10 @@ from .kernels.nearest import nearest as nearest
 from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
+from .losses.regularize import mesh_edge_loss as mesh_edge_loss
+from .losses.regularize import mesh_laplacian_smoothing as mesh_laplacian_smoothing
+from .losses.regularize import mesh_normal_consistency as mesh_normal_consistency
+from .tasks.fit_mesh import FitMesh as FitMesh
+from .tasks.fit_mesh import FitMeshStep as FitMeshStep
+from .tasks.fit_mesh import fit_mesh as fit_mesh
+from .tasks.measure_mesh import measure_mesh as measure_mesh

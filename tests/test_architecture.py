@@ -1,0 +1,153 @@
+import ast
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import unrender
+
+SOURCE = Path(unrender.__file__).parent
+MODULES = sorted(SOURCE.rglob("*.py"))
+KERNELS = sorted(path.parent for path in SOURCE.glob("kernels/*/__init__.py"))
+HEAVY = ("numba", "triton", "scipy", "skimage", "trimesh", "PIL", "tyro", "rich", "matplotlib", "viser")
+
+# fmt: off
+PUBLIC_NAMES = [
+    "Camera", "Chamfer", "ClosestOnMesh", "DepthPoints", "FileAccessError", "FileFormatError", "FitMesh",
+    "FitMeshStep", "InputError", "KernelError", "Mesh", "MissingFileError", "Nearest", "PointCloud",
+    "PointIndex", "ShapeError", "SurfaceSamples", "UnrenderError", "__version__", "chamfer_distance",
+    "closest_on_mesh", "concatenate", "connected_components", "cube", "demo_object", "enclosed_volume",
+    "face_areas", "face_normals", "fit_mesh", "genus", "ico_sphere", "index_points", "is_manifold",
+    "is_watertight", "keep_largest_component", "load_cloud", "load_depth", "load_mesh", "measure_mesh",
+    "mesh_edge_loss", "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest",
+    "point_to_mesh_distance", "points_from_depth", "quaternion_from_rotation", "random_rotations",
+    "remesh_isotropic", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion",
+    "sample_points_from_mesh", "save_cloud", "save_mesh", "sixd_from_rotation", "so3_exp_map",
+    "so3_log_map", "subdivide", "surface_area", "torus", "vertex_normals",
+]
+# fmt: on
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def short(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
+
+
+def test_layers():
+    lint = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]
+    done = subprocess.run(lint, capture_output=True, text=True, cwd=SOURCE.parents[1], check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_public_names():
+    assert sorted(dir(unrender)) == sorted(unrender.__all__) == sorted(PUBLIC_NAMES)
+    for name in PUBLIC_NAMES:
+        assert getattr(unrender, name) is not None
+    with pytest.raises(AttributeError, match="nothing_of_that_name"):
+        _ = unrender.nothing_of_that_name
+
+
+def test_import_is_light():
+    code = (
+        f"import sys, torch; before = set(sys.modules); import unrender; unrender.{'; unrender.'.join(LIGHT)}"
+    )
+    code += f"; print(sorted({set(HEAVY)!r} & (set(sys.modules) - before)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+LIGHT = ("Mesh", "chamfer_distance", "index_points", "closest_on_mesh", "Camera", "ShapeError")
+
+
+def test_no_file_is_called_after_nothing():
+    assert not [
+        short(path)
+        for path in MODULES
+        if path.stem.strip("_") in {"utils", "core", "common", "base", "helpers"}
+    ]
+
+
+def test_no_file_is_long():
+    lengths = {short(path): len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    assert not {name: length for name, length in lengths.items() if length > 500}
+
+
+def test_interfaces_are_not_hidden_in_kwargs():
+    allowed = {  # one value each, under its own name
+        "_checked.py: wrapper",
+        "_struct.py: replace",
+        "kernels/nearest/__init__.py: check_agreement",
+        "kernels/nearest/__init__.py: check_finite",
+        "kernels/nearest/__init__.py: check_points",
+        "losses/chamfer.py: of",
+    }
+    found = {
+        f"{short(path)}: {function.name}"
+        for path in MODULES
+        if not short(path).startswith("compat")
+        for function in functions(path)
+        if function.args.kwarg
+    }
+    assert found <= allowed
+
+
+def test_devices_are_told_apart_in_one_place():
+    names = {"is_cuda", "is_cpu"}
+    found = [
+        f"{short(path)}:{node.lineno}"
+        for path in MODULES
+        if short(path) != "kernels/_dispatch.py"
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr in names
+    ]
+    assert not found
+
+
+def test_only_kernels_know_the_compilers():
+    found = [
+        short(path)
+        for path in MODULES
+        if not short(path).startswith(("kernels", "cli/doctor"))
+        for node in ast.walk(tree(path))
+        if (
+            isinstance(node, ast.Import)
+            and any(a.name.split(".")[0] in {"numba", "triton"} for a in node.names)
+        )
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"numba", "triton"})
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLIC_NAMES if not name.startswith("_")])
+def test_what_is_public_is_documented(name):
+    assert inspect.getdoc(getattr(unrender, name))
+
+
+@pytest.mark.parametrize("folder", KERNELS, ids=lambda folder: folder.name)
+def test_every_kernel_has_the_same_rooms(folder):
+    assert {path.name for path in folder.glob("*.py")} == {"__init__.py", "reference.py", "cpu.py"}
+    reference, cpu = (
+        importlib.import_module(f"unrender.kernels.{folder.name}.{room}") for room in ("reference", "cpu")
+    )
+    assert inspect.getdoc(reference.forward)
+    assert callable(cpu.forward)
+    assert callable(cpu.backward)
+    for function in (reference.forward, cpu.forward, cpu.backward):
+        parameters = inspect.signature(function).parameters.values()
+        assert all(parameter.default is parameter.empty for parameter in parameters)
+    assert len((folder / "reference.py").read_text("utf-8").splitlines()) <= 100
+    public = importlib.import_module(f"unrender.kernels.{folder.name}")
+    documented = [
+        inspect.getdoc(member) or "" for _, member in inspect.getmembers(public, inspect.isfunction)
+    ]
+    assert any("Differentiable in:" in text for text in documented)
