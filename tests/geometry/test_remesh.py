@@ -4,11 +4,14 @@ import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
+from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from unrender.errors import InputError
+from unrender.geometry.elephant import demo_object
 from unrender.geometry.mesh import Mesh, enclosed_volume, face_areas, face_normals, surface_area
 from unrender.geometry.remesh import remesh_isotropic
+from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import cube, ico_sphere, torus
 from unrender.geometry.topology import connected_components, genus, is_manifold, is_watertight, topology
 
@@ -65,6 +68,17 @@ def test_sphere_gets_even_triangles_and_stays_round(edge_length):
     assert quality.mean() > 0.95
     assert quality.min() > 0.5
     assert ((result.vertices[result.faces].mean(1) * face_normals(result)).sum(-1) > 0.9).all()
+
+
+def test_demo_object_keeps_its_place():
+    mesh, edge_length = demo_object(64), 0.04
+    result = remesh_isotropic(mesh, edge_length)
+    assert genus(result) == 1
+    dense = sample_points_from_mesh(mesh, 100_000, generator=torch.Generator().manual_seed(0)).points
+    distance = torch.from_numpy(cKDTree(dense).query(result.vertices)[0])
+    assert distance.mean() < 0.2 * edge_length
+    assert distance.max() < edge_length
+    assert edge_lengths(result).mean() == pytest.approx(edge_length, rel=0.2)
 
 
 def edge_squares(mesh):

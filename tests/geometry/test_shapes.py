@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from unrender.errors import InputError
+from unrender.geometry.elephant import demo_object
 from unrender.geometry.mesh import enclosed_volume, face_normals
 from unrender.geometry.shapes import cube, ico_sphere, torus
-from unrender.geometry.topology import genus, topology
+from unrender.geometry.topology import connected_components, genus, topology
 
 
 @pytest.mark.parametrize("level", [0, 1, 3])
@@ -41,5 +42,32 @@ def test_wrong_numbers_are_named():
         torus(segments=2)
 
 
+def test_coarse_demo_object_is_refused():
+    with pytest.raises(InputError, match="demo_object: `resolution` should be 48 or more"):
+        demo_object(47)
+
+
 def test_sphere_volume_converges():
     assert enclosed_volume(ico_sphere(4)) == pytest.approx(4 / 3 * math.pi, rel=5e-3)
+
+
+@pytest.mark.parametrize("resolution", [48, 96])
+def test_demo_object_is_what_it_promises(resolution):
+    mesh = demo_object(resolution)
+    assert genus(mesh) == 1
+    assert not connected_components(mesh.faces, len(mesh.vertices)).any()
+    assert enclosed_volume(mesh) > 0.5
+    assert mesh.vertices.norm(dim=-1).max() == pytest.approx(1)
+    assert (mesh.vertices.dtype, mesh.vertex_colors.dtype) == (torch.float32, torch.float32)
+    assert mesh.vertex_colors.min() >= 0
+    assert mesh.vertex_colors.max() <= 1
+    assert mesh.vertex_colors.std(0).min() > 0.1
+    again = demo_object(resolution)
+    assert torch.equal(again.vertices, mesh.vertices)
+    assert torch.equal(again.vertex_colors, mesh.vertex_colors)
+
+
+def test_demo_object_is_no_mirror_image_of_itself():
+    points = demo_object(48).vertices
+    for mirrored in (points * torch.tensor([1, 1, -1]), points * torch.tensor([-1, 1, 1])):
+        assert torch.cdist(mirrored, points).min(1).values.max() > 0.1
