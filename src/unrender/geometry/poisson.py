@@ -154,12 +154,13 @@ class Grid:
         return farthest
 
     def surface(self, inside: Array) -> Mesh:
-        """Return the zero level of a field that is positive inside."""
+        """Return the zero level of a field that is positive inside; the cells around the grid are outside."""
         from skimage.measure import marching_cubes
 
-        vertices, faces, _, _ = marching_cubes(inside, 0.0, gradient_direction="ascent")
+        padded = np.pad(inside, 1, constant_values=-float(np.abs(inside).max()))
+        vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="ascent")
         return Mesh(
-            torch.from_numpy(self.origin + (vertices.astype(np.float64) + 0.5) * self.cell),
+            torch.from_numpy(self.origin + (vertices.astype(np.float64) - 0.5) * self.cell),
             torch.from_numpy(faces.astype(np.int64)),
         )
 

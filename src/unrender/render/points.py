@@ -1,5 +1,6 @@
 """Pictures of point clouds."""
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -7,6 +8,8 @@ from torch import Tensor
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.render.mesh import downsample
+
+CHUNK = 65_536
 
 
 def render_points(
@@ -25,30 +28,18 @@ def render_points(
     fine = camera.resize(camera.height * supersampling, camera.width * supersampling)
     xy, depth = fine.project(cloud.points.detach()).split((2, 1), -1)
     reach = int(radius * supersampling + 1)
-    steps = torch.arange(-reach, reach + 1)
-    nearest = torch.full((fine.height * fine.width,), torch.inf, dtype=xy.dtype)
-    winner = torch.full_like(nearest, -1, dtype=torch.int64)
-    for dy, dx in torch.cartesian_prod(steps, steps).tolist():
-        column, row = (xy.floor() + xy.new_tensor([dx, dy])).unbind(-1)
-        near = (torch.stack([column, row], -1) + 0.5 - xy).norm(dim=-1) <= radius * supersampling
-        seen = (
-            near
-            & (depth[:, 0] > 0)
-            & (column >= 0)
-            & (column < fine.width)
-            & (row >= 0)
-            & (row < fine.height)
-        )
-        point = seen.nonzero()[:, 0]
-        pixel = (row[point] * fine.width + column[point]).long()
-        _keep_nearest(nearest, winner, pixel, depth[point, 0], point)
+    steps = torch.arange(-reach, reach + 1, dtype=xy.dtype)
+    winner = np.full(fine.height * fine.width, -1)
+    farthest_first = depth[:, 0].argsort(descending=True, stable=True)
+    for chunk in farthest_first[depth[farthest_first, 0] > 0].split(CHUNK):
+        pixels = xy[chunk, None].floor() + torch.cartesian_prod(steps, steps)
+        column, row = pixels.unbind(-1)
+        covered = (pixels + 0.5 - xy[chunk, None]).norm(dim=-1) <= radius * supersampling
+        covered &= (column >= 0) & (column < fine.width) & (row >= 0) & (row < fine.height)
+        flat = (row * fine.width + column)[covered].long()
+        # of several writes to one place numpy keeps the last, here the nearest point
+        winner[flat.numpy()] = chunk[:, None].expand(covered.shape)[covered].numpy()
     colors = cloud.colors[:, :3] if cloud.colors is not None else xy.new_tensor(color).expand(len(xy), 3)
-    image = torch.where(winner[:, None] >= 0, colors[winner], xy.new_tensor(background))
+    seen = torch.from_numpy(winner)
+    image = torch.where(seen[:, None] >= 0, colors.to(xy.dtype)[seen], xy.new_tensor(background))
     return downsample(image.view(fine.height, fine.width, 3), supersampling)
-
-
-def _keep_nearest(nearest: Tensor, winner: Tensor, pixel: Tensor, depth: Tensor, point: Tensor) -> None:
-    before = nearest.clone()
-    nearest.scatter_reduce_(0, pixel, depth, "amin")
-    wins = (depth == nearest[pixel]) & (depth < before[pixel])
-    winner[pixel[wins].flip(0)] = point[wins].flip(0)

@@ -60,6 +60,7 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
     used = shuffled[num_held_out:][:max_points].sort().values
     if len(used) < len(points) - num_held_out:
         log.warning("fitting a random %d of %d points (max_points)", len(used), len(points) - num_held_out)
+    used = used[_first_of_equals(points[used])]
     points = (points[used] - center) / diagonal
     _check(points)
     outlier = is_outlier(points)
@@ -82,6 +83,14 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
         diagonal=diagonal,
         spacing=math.sqrt(float(local.areas.numpy().mean())),
     )
+
+
+def _first_of_equals(points: Tensor) -> Tensor:
+    """List the places of different points; many scanners write some points twice."""
+    _, places = np.unique(points.numpy(), axis=0, return_index=True)
+    if len(places) < len(points):
+        log.info("%d of %d points are repetitions: counting each once", len(points) - len(places), len(points))
+    return torch.from_numpy(np.sort(places))
 
 
 def _unit_normals(cloud: PointCloud, ids: Tensor) -> Tensor | None:

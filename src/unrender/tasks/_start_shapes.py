@@ -69,14 +69,14 @@ def _solid(cloud: PreparedCloud) -> Mesh:
     normals = cloud.local.normals if cloud.normals is None else cloud.normals
     oriented = orient_normals(cloud.points, normals, cloud.local.areas, trust_signs=cloud.normals is not None)
     mesh = poisson_surface(
-        cloud.points, oriented, cloud.local.areas, resolution=_resolution(cloud), reach=2 * cloud.spacing
+        cloud.points, oriented, cloud.local.areas, resolution=_resolution(cloud), reach=min(2 * cloud.spacing, MARGIN)
     )
     return _keep_supported(mesh, cloud.points)
 
 
 def _shell(cloud: PreparedCloud) -> Mesh:
     """Return a thin closed shell around the points, of any genus."""
-    mesh = shell_surface(cloud.points, 1.3 * cloud.spacing, resolution=_resolution(cloud))
+    mesh = shell_surface(cloud.points, min(1.3 * cloud.spacing, MARGIN), resolution=_resolution(cloud))
     return _keep_supported(mesh, cloud.points)
 
 

@@ -37,14 +37,15 @@ class FitMesh:
     """
 
     start: Literal["auto", "solid", "shell", "hull", "sphere"] = "auto"
-    """Where to begin: a shell around the points (any genus), or their convex hull or a sphere (no holes)."""
+    """Where to begin: the solid that has the points on its skin (any genus), a thin shell around them (any genus), their
+    convex hull or a sphere (no holes). auto: the solid, or the shell where most of the solid would be guessed."""
     edge_length: float | None = None
-    """Length of the result's edges in world units. By default the mean distance between
-    neighbouring points, at most 1 % of the diagonal of the cloud's box."""
+    """Length of the result's edges in world units. By default the mean distance between neighbouring points, at most
+    1 % of the diagonal of the cloud's box."""
     max_vertices: int = 50_000
     """Lengthen the default edges where the mesh would have more vertices than this."""
     smoothness: float | None = None
-    """Weight of normal consistency: 1e-11 for exact points to 1e-6 for very noisy ones. By default found by trial."""
+    """Weight of normal consistency, 1e-11 for exact points to 1e-6 for very noisy ones. By default found by trial."""
     steps: int = 100
     """Stop after so many steps, wherever the fit stands."""
     holdout: float = 0.0
@@ -60,6 +61,8 @@ class FitMeshStep:
     """Where the fit stands after a step; step 0 is the start shape."""
 
     index: int
+    last_index: int
+    """No step comes after this one; the fit may well end before."""
     stage: str
     """start, coarse, fine, or final: with all points, those kept back included."""
     mesh: Mesh
@@ -125,8 +128,9 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
     unseen = cloud.points[cloud.kept_back]
     seen, everything = index_points(cloud.points[~cloud.kept_back]), index_points(cloud.points)
     index = itertools.count()
+    last = min(config.steps, 3 * len(_candidates(math.inf, config)) * len(plan) + 6)
     smoothness = SMOOTHNESS[0]
-    yield FitMeshStep(next(index), "start", mesh, {}, smoothness, cloud)
+    yield FitMeshStep(next(index), last, "start", mesh, {}, smoothness, cloud)
     for stage in plan:
         mesh = remesh_isotropic(mesh, stage.edge_length)
         trials: list[tuple[float, float, Mesh]] = []
@@ -134,7 +138,7 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
             for _ in range(3):  # then the next smoothness changes more than one more step would
                 mesh, losses = _descend(mesh, seen, stage.num_samples, cloud.spacing, smoothness, generator)
                 losses["unseen"] = _mean_distance(unseen, mesh)
-                yield FitMeshStep(next(index), stage.name, mesh, losses, smoothness, cloud)
+                yield FitMeshStep(next(index), last, stage.name, mesh, losses, smoothness, cloud)
             # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
             trials.append((losses["unseen"] * float(surface_area(mesh)), smoothness, mesh))
             if len(trials) > 2 and trials[-1][0] > trials[-2][0] > trials[-3][0]:
@@ -142,7 +146,7 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
         _, smoothness, mesh = min(trials, key=lambda trial: trial[0])
     for _ in range(6):
         mesh, losses = _descend(mesh, everything, 0, cloud.spacing, smoothness, generator)
-        yield FitMeshStep(next(index), "final", mesh, losses, smoothness, cloud)
+        yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud)
 
 
 def _candidates(before: float, config: FitMesh) -> list[float]:

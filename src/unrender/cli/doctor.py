@@ -1,0 +1,54 @@
+"""unrender doctor: what this machine has, and what will be used."""
+
+import importlib.metadata
+import os
+import platform
+import time
+
+
+def command() -> None:
+    """Tell what this machine has, what unrender will use of it, and whether the fast kernels work."""
+    import torch
+
+    from unrender._version import __version__
+    from unrender.kernels._dispatch import implementation
+
+    print(f"unrender  {__version__}")
+    print(f"python    {platform.python_version()} on {platform.platform()}")
+    print(f"processor {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
+    for package in ("torch", "numpy", "numba", "scipy", "trimesh", "scikit-image"):
+        print(f"{package:9s} {_version(package)}")
+    matrix = torch.rand(2048, 2048)
+    matrix @ matrix
+    begin = time.perf_counter()
+    matrix @ matrix
+    print(f"speed     a float32 matrix product 2048³ takes {1000 * (time.perf_counter() - begin):.0f} ms")
+    if torch.cuda.is_available():
+        print(f"gpu       {torch.cuda.get_device_name()}: kernels run as plain torch there")
+    else:
+        print("gpu       none that torch can use; none is needed")
+    fast = implementation("nearest", torch.device("cpu")) is not None
+    print(f"kernels   {'compiled for this processor' if fast else 'plain torch: UNRENDER_KERNELS=reference is set'}")
+    begin = time.perf_counter()
+    from unrender.kernels.nearest import nearest
+
+    points = torch.rand(20_000, 3)
+    nearest(points, points)
+    begin = time.perf_counter()
+    nearest(points, points)
+    print(f"check     nearest points, 20,000 against 20,000: {1000 * (time.perf_counter() - begin):.0f} ms")
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

@@ -1,0 +1,204 @@
+"""unrender fit-mesh: mesh from a point cloud."""
+
+import dataclasses
+import logging
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+from torch import Tensor
+
+from unrender._version import __version__
+from unrender.cli import pictures
+from unrender.cli.report import Picture, Section, write_report
+from unrender.cli.run_folder import open_run_folder, write_json
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.points import PointCloud
+from unrender.io import load_cloud, load_depth, load_mesh, save_mesh
+from unrender.kernels.nearest import nearest
+from unrender.tasks.fit_mesh import FitMesh, FitMeshStep, fit_mesh
+from unrender.tasks.measure_mesh import distances_to_mesh, measure_mesh
+
+log = logging.getLogger("unrender")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff")
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthImage:
+    """How to read a cloud that is a depth image (png, tif; or npy with --intrinsics)."""
+
+    intrinsics: tuple[float, float, float, float] | None = None
+    """Focal lengths and principal point in pixels: fx fy cx cy."""
+    depth_scale: float | None = None
+    """Metres per unit of the image. By default whole numbers are millimetres, others metres."""
+    mask: Path | None = None
+    """An image, black where no point is wanted."""
+
+
+def command(
+    cloud: Annotated[Path, tyro.conf.Positional],
+    /,
+    config: FitMesh = FitMesh(),
+    depth: DepthImage = DepthImage(),
+    output: Path | None = None,
+    mesh_format: Literal["ply", "obj", "stl", "glb"] = "ply",
+    reference: Path | None = None,
+) -> None:
+    """Turn a point cloud (ply, pcd, xyz, npy, npz; a depth image; a mesh, by sampling it) into a watertight mesh.
+
+    Example: unrender fit-mesh scan.ply --holdout 0.1
+
+    Args:
+        cloud: The file with the points.
+        config: How to fit.
+        depth: How to read a depth image.
+        output: Folder for the results. By default runs/fit-mesh/NAME-TIME.
+        mesh_format: Format of the resulting mesh.
+        reference: A mesh of the true surface, to measure the result against.
+    """
+    points = _load(cloud, depth)
+    truth = None if reference is None else load_mesh(reference)
+    begin = time.perf_counter()
+    fit = fit_mesh(points, config)
+    folder = open_run_folder("fit-mesh", cloud.stem, output)
+    write_json(folder / "config.json", {"unrender": __version__, "task": "fit-mesh", "cloud": cloud, "reference": reference, "config": config})
+    steps = _run(fit)
+    seconds = time.perf_counter() - begin
+    save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
+    metrics = _measure(steps, points, truth) | {"seconds": seconds}
+    write_json(folder / "metrics.json", metrics)
+    _report(folder / "report.html", cloud, points, steps, metrics)
+    _print_summary(metrics)
+    print(folder / f"mesh.{mesh_format}")
+    print(folder / "report.html")
+
+
+def _load(path: Path, depth: DepthImage) -> PointCloud:
+    if path.suffix.lower() not in DEPTH_SUFFIXES and depth.intrinsics is None:
+        return load_cloud(path)
+    if depth.intrinsics is None:
+        raise InputError(f"{path}: a depth image needs the camera's --intrinsics fx fy cx cy, in pixels")
+    fx, fy, cx, cy = depth.intrinsics
+    return load_depth(path, (fx, fy), (cx, cy), scale=depth.depth_scale, mask=depth.mask)
+
+
+def _run(fit: Iterator[FitMeshStep]) -> list[FitMeshStep]:
+    """Take all steps under a progress bar; Ctrl-C ends the fit early, and what there is is kept."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    steps: list[FitMeshStep] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+        bar = progress.add_task("starting", total=None)
+        try:
+            for step in fit:
+                steps.append(step)
+                error = step.losses.get("chamfer", float("nan")) ** 0.5 * step.cloud.diagonal
+                words = f"{step.stage:6s} step {step.index:3d}  rms distance {error:.4g}"
+                progress.update(bar, description=words, completed=step.index, total=step.last_index)
+        except KeyboardInterrupt:
+            if not steps:
+                raise
+            log.warning("stopped at step %d: keeping what is there", steps[-1].index)
+    return steps
+
+
+def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) -> dict[str, float | int | bool | None]:
+    last = steps[-1]
+    is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool)
+    is_held_out[last.cloud.held_out] = True
+    held_out = cloud.points[is_held_out] if len(last.cloud.held_out) else None
+    metrics = measure_mesh(last.result, cloud.points[~is_held_out], held_out=held_out, reference=truth)
+    return metrics | {
+        "num_outliers": int(last.cloud.is_outlier.sum()),
+        "smoothness": last.smoothness,
+        "steps": last.index,
+    }
+
+
+def _report(
+    path: Path,
+    source: Path,
+    cloud: PointCloud,
+    steps: list[FitMeshStep],
+    metrics: dict[str, float | int | bool | None],
+) -> None:
+    first, last = steps[0], steps[-1]
+    unit = cloud.replace(points=(cloud.points.double() - last.cloud.center) / last.cloud.diagonal)
+    error = distances_to_mesh(unit.points, last.mesh)
+    scale = max(float(error.quantile(0.95) if len(error) < 1e6 else error.median() * 3), 1e-9)
+    gap = nearest(last.mesh.vertices, unit.points).distances[:, 0].sqrt()
+    shapes = {
+        f"the cloud, {len(cloud.points):,} points": lambda camera: pictures.show_cloud(unit, camera),
+        "the start": lambda camera: pictures.show_mesh(first.mesh, camera),
+        f"the result, {len(last.mesh.faces):,} faces": lambda camera: pictures.show_mesh(last.mesh, camera),
+        "seen (dark) and filled in (bright)": lambda camera: pictures.show_mesh(
+            pictures.paint(last.mesh, gap, 0.03, "cividis"), camera
+        ),
+        f"points by distance to the mesh, 0 to {scale * last.cloud.diagonal:.3g}": lambda camera: pictures.show_cloud(
+            _paint_points(unit, error, scale), camera
+        ),
+    }
+    around = [pictures.view_from(degrees, last.mesh.vertices) for degrees in range(30, 390, 30)]
+    command_line = f"unrender fit-mesh {shlex.quote(str(source))}"
+    python = (
+        "import unrender\n\n"
+        f"cloud = unrender.load_cloud({str(source)!r})\n"
+        "for step in unrender.fit_mesh(cloud):\n    print(step.index, step.losses)\n"
+        'unrender.save_mesh(step.result, "mesh.ply")'
+    )
+    series = {
+        "chamfer (squared diagonals)": [step.losses["chamfer"] for step in steps[1:]],
+        "normal consistency": [step.losses["normal_consistency"] for step in steps[1:]],
+    }
+    unseen = [step.losses["unseen"] for step in steps[1:] if "unseen" in step.losses]
+    if unseen:
+        series["distance of points kept back (diagonals)"] = unseen
+    stages = {step.stage: step.index for step in reversed(steps[1:])}
+    sections = [
+        Section(
+            "What came out",
+            _verdict(metrics),
+            [Picture(caption, [pictures.png(draw(camera)) for camera in around]) for caption, draw in shapes.items()],
+        ),
+        Section("Figures", "Distances are in the units of the cloud.", figures=metrics),
+        Section("How it went", svg=pictures.curves(series, stages)) if steps[1:] else Section("How it went"),
+        Section("Do it again", code=[command_line, python]),
+    ]
+    write_report(path, f"Mesh from {source.name}", sections)
+
+
+def _paint_points(cloud: PointCloud, values: Tensor, highest: float) -> PointCloud:
+    from matplotlib import colormaps
+
+    return cloud.replace(colors=torch.from_numpy(colormaps["viridis"]((values / highest).clamp(0, 1).numpy())[:, :3]))
+
+
+def _verdict(metrics: dict[str, float | int | bool | None]) -> str:
+    mean, diagonal = metrics["cloud_to_mesh_mean"], metrics["diagonal"]
+    assert mean is not None and diagonal is not None
+    closed = "watertight" if metrics["watertight"] else "not watertight"
+    text = f"A {closed} mesh; the points are {100 * mean / diagonal:.3f} % of the cloud's diagonal away from it on average."
+    seen = metrics["seen_share"]
+    if seen is not None and seen < 0.95:
+        text += f" {100 * (1 - seen):.0f} % of its surface is farther than 1 % of the diagonal from any point: filled in."
+    return text
+
+
+def _print_summary(metrics: dict[str, float | int | bool | None]) -> None:
+    names = ("cloud_to_mesh_mean", "holdout_to_mesh_mean", "mesh_to_reference_mean", "reference_to_mesh_mean")
+    diagonal = metrics["diagonal"]
+    assert diagonal
+    for name in names:
+        value = metrics.get(name)
+        if value is not None:
+            print(f"{name:24s} {value:.4g} ({100 * value / diagonal:.3f} % of the diagonal)")
+    print(f"{'watertight, genus':24s} {'yes' if metrics['watertight'] else 'no'}, {metrics['genus']}")
+    print(f"{'faces, steps, seconds':24s} {metrics['num_faces']}, {metrics['steps']}, {metrics['seconds']:.1f}")

@@ -1,0 +1,61 @@
+"""The command line: one subcommand for each job, each in a module of its own, loaded when it is called."""
+
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+
+from unrender._version import __version__
+from unrender.errors import KernelError, UnrenderError
+
+COMMANDS = {
+    "demo": ("unrender.cli.demo", "all jobs on generated data, then one HTML report", ""),
+    "fit-mesh": ("unrender.cli.fit_mesh", "mesh from a point cloud", "scan.ply"),
+    "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 when done, 1 when the job failed, 2 for bad arguments or input."""
+    name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
+    if name in ("", "-h", "--help"):
+        print(_overview())
+        return 0
+    if name == "--version":
+        print(f"unrender {__version__}")
+        return 0
+    if name not in COMMANDS:
+        print(f"unrender: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    _log_to_terminal()
+    import tyro
+
+    command = importlib.import_module(COMMANDS[name][0]).command
+    try:
+        tyro.cli(command, prog=f"unrender {name}", args=rest[:-1], config=(tyro.conf.OmitArgPrefixes,))
+    except KernelError as error:
+        print(f"unrender {name}: {error}", file=sys.stderr)
+        return 1
+    except (UnrenderError, OSError) as error:
+        print(f"unrender {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"unrender {name}: stopped", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _overview() -> str:
+    lines = [f"unrender {__version__}: from points and pictures to 3D", "", "usage: unrender COMMAND ...", ""]
+    for name, (_, what, example) in COMMANDS.items():
+        lines.append(f"  {f'unrender {name} {example}'.strip():34s}{what}")
+    return "\n".join([*lines, "", "unrender COMMAND --help tells all about one; results go to runs/ or --output."])
+
+
+def _log_to_terminal() -> None:
+    logger = logging.getLogger("unrender")
+    if not logger.handlers:
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+    logger.setLevel(logging.INFO)

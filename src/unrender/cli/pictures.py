@@ -1,0 +1,77 @@
+"""Pictures for reports: shapes seen from around, errors as colors, curves."""
+
+import io
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender.geometry.camera import Camera
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.points import PointCloud
+from unrender.render.mesh import render_mesh
+from unrender.render.points import render_points
+
+SIZE = 360
+Image = npt.NDArray[np.uint8]
+
+
+def view_from(degrees: float, points: Float[Tensor, "points 3"], size: int = SIZE) -> Camera:
+    """Look at all points from a direction around the y axis, somewhat from above."""
+    low, high = points.amin(0), points.amax(0)
+    turn = np.deg2rad(degrees)
+    direction = torch.tensor([np.sin(turn), 0.35, np.cos(turn)], dtype=points.dtype)
+    center, radius = (low + high) / 2, float((high - low).norm()) / 2
+    eye = center + direction / direction.norm() * radius * 3.9
+    return Camera.look_at(eye, center, fov_degrees=30.0, height=size, width=size)
+
+
+def show_mesh(mesh: Mesh, camera: Camera) -> Image:
+    """Shade a mesh, smooth at the edges."""
+    return _bytes(render_mesh(mesh, camera, supersampling=2))
+
+
+def show_cloud(cloud: PointCloud, camera: Camera) -> Image:
+    """Draw points as small discs."""
+    return _bytes(render_points(cloud, camera))
+
+
+def paint(mesh: Mesh, values: Float[Tensor, " vertices"], highest: float, colormap: str = "viridis") -> Mesh:
+    """Color vertices by values from 0 to `highest`."""
+    from matplotlib import colormaps
+
+    colors = colormaps[colormap]((values / highest).clamp(0, 1).numpy())[:, :3]
+    return mesh.replace(vertex_colors=torch.from_numpy(colors).to(mesh.vertices.dtype))
+
+
+def png(image: Image) -> bytes:
+    """Encode an image."""
+    from PIL import Image as Pillow
+
+    file = io.BytesIO()
+    Pillow.fromarray(image).save(file, "png", optimize=True)
+    return file.getvalue()
+
+
+def curves(series: dict[str, list[float]], marks: dict[str, int]) -> str:
+    """Plot curves over the steps, on a logarithmic scale, with vertical marks; return an SVG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 2.6), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(series)), series.items(), strict=True):
+        axes.semilogy(range(1, len(values) + 1), values, color="#2a5d9c", linewidth=1.5)
+        for label, step in marks.items():
+            axes.axvline(step, color="#bbbbbb", linewidth=0.8)
+            axes.text(step, 1.0, f" {label}", transform=axes.get_xaxis_transform(), va="top", fontsize=7, color="#777777")
+        axes.set_title(name, fontsize=9)
+        axes.set_xlabel("step", fontsize=8)
+        axes.tick_params(labelsize=7)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()[file.getvalue().index("<svg") :]
+
+
+def _bytes(image: Tensor) -> Image:
+    return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -1,0 +1,67 @@
+"""How well a mesh fits a cloud, in numbers."""
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender.geometry.mesh import Mesh, surface_area
+from unrender.geometry.sample import sample_points_from_mesh
+from unrender.geometry.topology import genus, is_manifold, is_watertight
+from unrender.kernels.closest_on_mesh import closest_on_mesh
+from unrender.kernels.nearest import index_points, nearest
+
+NUM_SAMPLES = 100_000
+
+
+@checked
+def measure_mesh(
+    mesh: Mesh,
+    points: Float[Tensor, "points 3"],
+    *,
+    held_out: Float[Tensor, "held_out 3"] | None = None,
+    reference: Mesh | None = None,
+) -> dict[str, float | int | bool | None]:
+    """Measure a mesh against the points it was fitted to, points it never saw, and the true surface, where given.
+
+    Distances are in world units. cloud_to_mesh: from points to the surface. f_score_1pct: harmonic mean of the shares
+    of points and of surface that are within 1 % of the diagonal of the points' box of each other (Knapitsch et al.
+    2017). seen_share: the share of the surface within that distance of a point; the rest was filled in.
+    """
+    mesh, points = mesh.to(torch.float64), points.double()
+    diagonal = float((points.amax(0) - points.amin(0)).norm())
+    surface = _sample(mesh)
+    to_mesh = distances_to_mesh(points, mesh)
+    to_cloud = nearest(surface, index_points(points)).distances[:, 0].sqrt()
+    recall, precision = (float((d <= 0.01 * diagonal).double().mean()) for d in (to_mesh, to_cloud))
+    closed = is_watertight(mesh)
+    metrics: dict[str, float | int | bool | None] = {
+        "cloud_to_mesh_mean": float(to_mesh.mean()),
+        "cloud_to_mesh_p95": float(np.quantile(to_mesh.numpy(), 0.95)),
+        "diagonal": diagonal,
+        "f_score_1pct": 2 * recall * precision / max(recall + precision, 1e-12),
+        "seen_share": precision,
+        "surface_area": float(surface_area(mesh)),
+        "watertight": closed,
+        "genus": genus(mesh) if closed and is_manifold(mesh) else None,
+        "num_vertices": mesh.vertices.shape[-2],
+        "num_faces": len(mesh.faces),
+        "num_points": len(points),
+    }
+    if held_out is not None:
+        metrics["holdout_to_mesh_mean"] = float(distances_to_mesh(held_out.double(), mesh).mean())
+    if reference is not None:
+        reference = reference.to(torch.float64)
+        metrics["mesh_to_reference_mean"] = float(distances_to_mesh(surface, reference).mean())
+        metrics["reference_to_mesh_mean"] = float(distances_to_mesh(_sample(reference), mesh).mean())
+    return metrics
+
+
+def distances_to_mesh(points: Float[Tensor, "points 3"], mesh: Mesh) -> Float[Tensor, " points"]:
+    """Measure the distance of each point to the surface, in world units."""
+    return closest_on_mesh(index_points(points), mesh.vertices, mesh.faces).squared_distances.sqrt()
+
+
+def _sample(mesh: Mesh) -> Tensor:
+    return sample_points_from_mesh(mesh, NUM_SAMPLES, generator=torch.Generator().manual_seed(0)).points
