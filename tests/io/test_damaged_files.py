@@ -197,8 +197,8 @@ PCD = {
     "not pcd": (b"hello", "no line DATA"),
     "no points": (pcd(replace=("POINTS 3\n", ""), body=b"ascii\n"), "no line POINTS"),
     "zero points": (pcd(replace=("POINTS 3", "POINTS 0"), body=b"ascii\n"), "0 points"),
-    "odd sizes": (pcd(replace=("SIZE 4 4 4", "SIZE 4 4"), body=b"ascii\n" + THREE), "damaged"),
-    "odd type": (pcd(replace=("F F F", "F F S"), body=b"ascii\n" + THREE), "damaged|TYPE"),
+    "odd sizes": (pcd(replace=("SIZE 4 4 4", "SIZE 4 4"), body=b"ascii\n" + THREE), "equally many"),
+    "odd type": (pcd(replace=("F F F", "F F S"), body=b"ascii\n" + THREE), "TYPE should be F, I or U"),
     "odd count": (pcd(replace=("1 1 1", "1 1 999999999"), body=b"binary\n"), "COUNT 1 1 999999999"),
     "no z": (pcd(replace=("x y z", "x y w"), body=b"ascii\n" + THREE), "no fields x y z among x, y, w"),
     "lines missing": (
