@@ -1,4 +1,4 @@
-"""Soft coverage, tile by tile: all pixels of a tile's row at once, and no list of faces is kept.
+"""Soft coverage, tile by tile: all pixels of a tile at once, and no list of faces is kept.
 
 The way back visits the same tiles, and leaves one gradient for each face and tile; they are added up in their
 order, so every bit is the same for any number of threads.
@@ -83,31 +83,33 @@ def _overload_exp(x):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _measure(corners, count, area, left, top, first, last, squared, side):
-    """Fill squared distance to the outline, and whether the nearest edge line is seen from inside (side ≥ 0)."""
-    dtype = corners.dtype.type
-    half, zero, one = dtype(0.5), dtype(0), dtype(1)
+def _place(left, top, xs, ys):
+    """Fill the coordinates of a tile's pixel centres, row after row."""
+    for pixel in range(TILE * TILE):
+        xs[pixel] = left + pixel % TILE + 0.5
+        ys[pixel] = top + pixel // TILE + 0.5
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _measure(corners, count, area, xs, ys, first, last, squared, side):
+    """Fill squared distance to the outline, and the smallest edge function: not negative inside."""
+    zero, one = corners.dtype.type(0), corners.dtype.type(1)
     sign = one if area > 0 else -one
-    for row in range(first, last):
-        for lane in range(TILE):
-            squared[row, lane] = np.inf
-            side[row, lane] = np.inf if area != 0 else -one
+    for pixel in range(np.uint64(first), np.uint64(last)):
+        squared[pixel] = np.inf
+        side[pixel] = np.inf if area != 0 else -one
     for k in range(count):
         j = k + 1 if k + 1 < count else 0
         ax, ay, bx, by = corners[k, 0], corners[k, 1], corners[j, 0], corners[j, 1]
         ex, ey = bx - ax, by - ay
         length = ex * ex + ey * ey
         inverse = one / length if length > 0 else zero
-        for row in range(first, last):
-            dy = dtype(top + row) + half - ay
-            fy = dtype(top + row) + half - by
-            for lane in range(TILE):
-                dx = dtype(left + lane) + half - ax
-                fx = dtype(left + lane) + half - bx
-                t = min(max((dx * ex + dy * ey) * inverse, zero), one)
-                qx, qy = dx - t * ex, dy - t * ey
-                squared[row, lane] = min(squared[row, lane], qx * qx + qy * qy)
-                side[row, lane] = min(side[row, lane], sign * (dx * fy - fx * dy))
+        for pixel in range(np.uint64(first), np.uint64(last)):
+            dx, dy, fx, fy = xs[pixel] - ax, ys[pixel] - ay, xs[pixel] - bx, ys[pixel] - by
+            t = min(max((dx * ex + dy * ey) * inverse, zero), one)
+            qx, qy = dx - t * ex, dy - t * ey
+            squared[pixel] = min(squared[pixel], qx * qx + qy * qy)
+            side[pixel] = min(side[pixel], sign * (dx * fy - fx * dy))
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -115,30 +117,35 @@ def _cover(corners, counts, areas, bounds, starts, bins, blur, image):
     height, width = image.shape
     dtype = image.dtype.type
     columns = (width + TILE - 1) // TILE
-    sharpness, limit, one = dtype(EDGE) / (blur * blur), blur * blur, dtype(1)
-    most, least = dtype(40), dtype(np.finfo(image.dtype).eps / 8)  # below that, coverage is 1 to the last bit
+    sharpness, limit, zero, one, most = (
+        dtype(EDGE) / (blur * blur),
+        blur * blur,
+        dtype(0),
+        dtype(1),
+        dtype(40),
+    )
+    least = dtype(np.finfo(image.dtype).eps / 8)  # below that, coverage is 1 to the last bit
     for tile in numba.prange(len(starts) - 1):
         top, left = tile // columns * TILE, tile % columns * TILE
-        squared, side = np.empty((TILE, TILE), image.dtype), np.empty((TILE, TILE), image.dtype)
-        share = np.ones((TILE, TILE), image.dtype)
+        xs, ys, squared, side = np.empty((4, TILE * TILE), image.dtype)
+        share = np.ones(TILE * TILE, image.dtype)
+        _place(left, top, xs, ys)
         for entry in range(starts[tile], starts[tile + 1]):
             if (entry - starts[tile]) % 16 == 15 and share.max() == 0:
                 break
             face = bins[entry]
-            first, last = max(0, bounds[face, 2] - top), min(TILE, bounds[face, 3] + 1 - top)
-            _measure(corners[face], counts[face], areas[face], left, top, first, last, squared, side)
-            for row in range(first, last):
-                for lane in range(TILE):
-                    inside = side[row, lane] >= 0
-                    d = squared[row, lane]
-                    x = min((d if inside else -d) * sharpness, most)
-                    factor = one / (one + _exp(max(x, -most)))
-                    factor = factor if inside or d <= limit else one
-                    product = share[row, lane] * factor
-                    share[row, lane] = product if product > least else dtype(0)
+            first = TILE * max(0, bounds[face, 2] - top)
+            last = TILE * min(TILE, bounds[face, 3] + 1 - top)
+            _measure(corners[face], counts[face], areas[face], xs, ys, first, last, squared, side)
+            for pixel in range(np.uint64(first), np.uint64(last)):
+                inside, d = side[pixel] >= 0, squared[pixel]
+                x = max(min((d if inside else -d) * sharpness, most), -most)
+                factor = one / (one + _exp(x)) if inside or d <= limit else one
+                product = share[pixel] * factor
+                share[pixel] = product if product > least else zero
         for row in range(top, min(top + TILE, height)):
             for column in range(left, min(left + TILE, width)):
-                image[row, column] = share[row - top, column - left]
+                image[row, column] = share[(row - top) * TILE + column - left]
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -146,61 +153,80 @@ def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, s
     height, width = image.shape
     dtype = image.dtype.type
     columns = (width + TILE - 1) // TILE
-    sharpness, limit = dtype(EDGE) / (blur * blur), blur * blur
-    half, zero, one, most = dtype(0.5), dtype(0), dtype(1), dtype(40)
+    sharpness, limit, zero, one, most = (
+        dtype(EDGE) / (blur * blur),
+        blur * blur,
+        dtype(0),
+        dtype(1),
+        dtype(40),
+    )
     for tile in numba.prange(len(starts) - 1):
         top, left = tile // columns * TILE, tile % columns * TILE
-        squared, side = np.empty((TILE, TILE), image.dtype), np.empty((TILE, TILE), image.dtype)
-        scale = np.zeros((TILE, TILE), image.dtype)  # of the whole tile
-        weight = np.empty((TILE, TILE), image.dtype)  # of one face in it
-        lanes = np.empty((4, TILE), image.dtype)
+        xs, ys, squared, side, weight, share = np.empty((6, TILE * TILE), image.dtype)
+        scale = np.zeros(TILE * TILE, image.dtype)
+        _place(left, top, xs, ys)
+        first_live, last_live = TILE, 0
         for row in range(top, min(top + TILE, height)):
             for column in range(left, min(left + TILE, width)):
-                scale[row - top, column - left] = 2 * sharpness * image[row, column] * slope[row, column]
-        if not scale.any():
-            partial[starts[tile] : starts[tile + 1]] = 0
-            continue
+                if image[row, column] * slope[row, column] != 0:
+                    pixel = (row - top) * TILE + column - left
+                    scale[pixel] = 2 * sharpness * image[row, column] * slope[row, column]
+                    first_live, last_live = min(first_live, row - top), row - top + 1
         for entry in range(starts[tile], starts[tile + 1]):
             face = bins[entry]
-            count, polygon = counts[face], corners[face]
-            first, last = max(0, bounds[face, 2] - top), min(TILE, bounds[face, 3] + 1 - top)
-            _measure(polygon, count, areas[face], left, top, first, last, squared, side)
-            for row in range(first, last):
-                for lane in range(TILE):
-                    inside = side[row, lane] >= 0
-                    d = squared[row, lane]
-                    x = max(min((d if inside else -d) * sharpness, most), -most)
-                    closed = one - one / (one + _exp(x))
-                    signed = -closed if inside else closed
-                    weight[row, lane] = scale[row, lane] * (signed if inside or d <= limit else zero)
+            first = TILE * max(first_live, bounds[face, 2] - top)
+            last = TILE * min(last_live, bounds[face, 3] + 1 - top)
             partial[entry] = 0
-            for k in range(count):
-                j = k + 1 if k + 1 < count else 0
-                ax, ay = polygon[k, 0], polygon[k, 1]
-                ex, ey = polygon[j, 0] - ax, polygon[j, 1] - ay
-                length = ex * ex + ey * ey
-                inverse = one / length if length > 0 else zero
-                lanes[:] = 0
-                for row in range(first, last):
-                    dy = dtype(top + row) + half - ay
-                    for lane in range(TILE):
-                        dx = dtype(left + lane) + half - ax
-                        t = min(max((dx * ex + dy * ey) * inverse, zero), one)
-                        qx, qy = dx - t * ex, dy - t * ey
-                        nearest = qx * qx + qy * qy == squared[row, lane]
-                        w = weight[row, lane] if nearest else zero
-                        weight[row, lane] = zero if nearest else weight[row, lane]
-                        lanes[0, lane] += w * qx
-                        lanes[1, lane] += w * qy
-                        lanes[2, lane] += w * t * qx
-                        lanes[3, lane] += w * t * qy
-                for axis in range(2):
-                    whole = at_end = zero
-                    for lane in range(TILE):
-                        whole += lanes[axis, lane]
-                        at_end += lanes[2 + axis, lane]
-                    partial[entry, k, axis] -= whole - at_end
-                    partial[entry, j, axis] -= at_end
+            if first >= last:
+                continue
+            _measure(corners[face], counts[face], areas[face], xs, ys, first, last, squared, side)
+            for pixel in range(np.uint64(first), np.uint64(last)):
+                inside, d = side[pixel] >= 0, squared[pixel]
+                x = max(min((d if inside else -d) * sharpness, most), -most)
+                closed = one - one / (one + _exp(x))
+                signed = -closed if inside else closed
+                weight[pixel] = scale[pixel] * signed if inside or d <= limit else zero
+            _pull(corners[face], counts[face], xs, ys, first, last, squared, weight, share, partial[entry])
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _pull(corners, count, xs, ys, first, last, squared, weight, share, gradient):
+    """Hand the weight of each pixel to the ends of the edge nearest to it; weights are used up."""
+    zero, one = corners.dtype.type(0), corners.dtype.type(1)
+    for k in range(count):
+        j = k + 1 if k + 1 < count else 0
+        ax, ay = corners[k, 0], corners[k, 1]
+        ex, ey = corners[j, 0] - ax, corners[j, 1] - ay
+        length = ex * ex + ey * ey
+        inverse = one / length if length > 0 else zero
+        for pixel in range(np.uint64(first), np.uint64(last)):
+            dx, dy = xs[pixel] - ax, ys[pixel] - ay
+            t = min(max((dx * ex + dy * ey) * inverse, zero), one)
+            qx, qy = dx - t * ex, dy - t * ey
+            nearest = qx * qx + qy * qy == squared[pixel]
+            share[pixel] = weight[pixel] if nearest else zero
+            weight[pixel] = zero if nearest else weight[pixel]
+        whole_x, whole_y, end_x, end_y = _moments(xs, ys, first, last, share, ax, ay, ex, ey, inverse)
+        gradient[k, 0] -= whole_x - end_x
+        gradient[k, 1] -= whole_y - end_y
+        gradient[j, 0] -= end_x
+        gradient[j, 1] -= end_y
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})  # sums may go by vectors
+def _moments(xs, ys, first, last, share, ax, ay, ex, ey, inverse):
+    """Add up, over the pixels, their share times the way from the edge's nearest point; and that times its place."""
+    zero, one = ax * 0, ax * 0 + 1
+    whole_x, whole_y, end_x, end_y = zero, zero, zero, zero
+    for pixel in range(np.uint64(first), np.uint64(last)):
+        dx, dy = xs[pixel] - ax, ys[pixel] - ay
+        t = min(max((dx * ex + dy * ey) * inverse, zero), one)
+        x, y = share[pixel] * (dx - t * ex), share[pixel] * (dy - t * ey)
+        whole_x += x
+        whole_y += y
+        end_x += t * x
+        end_y += t * y
+    return whole_x, whole_y, end_x, end_y
 
 
 @numba.njit(cache=True, error_model="numpy")
