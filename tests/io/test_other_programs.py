@@ -50,6 +50,12 @@ def test_trimesh_reads_what_is_written(tmp_path, suffix):
     assert np.abs(mesh.triangles - corners(sphere)).max() < 1e-6
 
 
+def test_stl_whose_name_has_the_word_vertex_in_it(tmp_path):
+    written = trimesh.creation.box().export(file_type="stl_ascii").replace("solid", "solid vertex_0", 1)
+    (tmp_path / "box.stl").write_text(written)
+    assert load_mesh(tmp_path / "box.stl").vertices.shape == (8, 3)
+
+
 def test_joined_glb_of_a_seam_is_closed(tmp_path):
     flat = trimesh.creation.box()
     flat.unmerge_vertices()
