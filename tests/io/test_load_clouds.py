@@ -135,6 +135,25 @@ end_header
     assert mesh.faces.tolist() == [[0, 1, 2], [0, 1, 2], [0, 2, 4], [0, 4, 3], [0, 1, 2], [0, 2, 3]]
 
 
+BINARY_HEADERS = {
+    "ply": "ply\nformat binary_little_endian 1.0\nelement vertex 2\n{0}end_header\n",
+    "pcd": "VERSION .7\nFIELDS x y z\nSIZE {1} {1} {1}\nTYPE I I I\nCOUNT 1 1 1\nWIDTH 2\nHEIGHT 1\nPOINTS 2\n"
+    "DATA binary\n",
+}
+
+
+@pytest.mark.parametrize("suffix", BINARY_HEADERS)
+@pytest.mark.parametrize(("kind", "dtype"), [("int16", torch.float32), ("int32", torch.float64)])
+def test_whole_numbers_become_floats_that_hold_them(tmp_path, suffix, kind, dtype):
+    values = np.array([[1, 2, 3], [4, 5, 32_767]], kind)
+    properties = "".join(f"property {kind} {name}\n" for name in "xyz")
+    header = BINARY_HEADERS[suffix].format(properties, values.itemsize)
+    (tmp_path / f"cloud.{suffix}").write_bytes(header.encode() + values.tobytes())
+    cloud = load_cloud(tmp_path / f"cloud.{suffix}")
+    assert cloud.points.tolist() == values.tolist()
+    assert cloud.points.dtype == dtype
+
+
 def test_points_that_are_not_finite_are_dropped_with_a_word(tmp_path, caplog):
     (tmp_path / "cloud.xyz").write_text("1 2 3 0 0 1\nnan 0 0 0 0 1\n4 5 6 0 0 1\n0 -inf 0 0 0 1\n")
     cloud = load_cloud(tmp_path / "cloud.xyz")

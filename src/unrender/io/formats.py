@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from unrender.errors import InputError
 from unrender.io.arrays import read_npy, read_npz, write_npz
 from unrender.io.contents import Contents
@@ -50,7 +52,9 @@ def read_contents(path: FilePath, readers: dict[str, Reader]) -> Contents:
     reader = readers[known_suffix(path, readers)]
     data = read_bytes(path)
     with reading(path):
-        return reader(data)
+        contents = reader(data)
+    floats = np.result_type(contents.points, np.float32)  # some files hold whole numbers
+    return contents._replace(points=contents.points.astype(floats, copy=False))
 
 
 def write_contents(path: FilePath, writers: dict[str, Writer], contents: Contents) -> None:
