@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
 import tyro
 from torch import Tensor
@@ -26,6 +27,8 @@ from unrender.tasks.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.measure_mesh import distances_to_mesh, measure_mesh
 
 log = logging.getLogger("unrender")
+SEEN_WITHIN = 2.0
+"""Surface this close to a point, in mean distances between points, counts as seen."""
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff")
 
 
@@ -49,6 +52,7 @@ def command(
     output: Path | None = None,
     mesh_format: Literal["ply", "obj", "stl", "glb"] = "ply",
     reference: Path | None = None,
+    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "y",
 ) -> None:
     """Turn a point cloud (ply, pcd, xyz, npy, npz; a depth image; a mesh, by sampling it) into a watertight mesh.
 
@@ -61,6 +65,7 @@ def command(
         output: Folder for the results. By default runs/fit-mesh/NAME-TIME.
         mesh_format: Format of the resulting mesh.
         reference: A mesh of the true surface, to measure the result against.
+        up: The axis that points up in the pictures of the report.
     """
     points = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
@@ -73,7 +78,7 @@ def command(
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
     metrics = _measure(steps, points, truth) | {"seconds": seconds}
     write_json(folder / "metrics.json", metrics)
-    _report(folder / "report.html", cloud, points, steps, metrics)
+    _report(folder / "report.html", cloud, points, steps, metrics, up)
     _print_summary(metrics)
     print(folder / f"mesh.{mesh_format}")
     print(folder / "report.html")
@@ -115,7 +120,13 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
     is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool)
     is_held_out[last.cloud.held_out] = True
     held_out = cloud.points[is_held_out] if len(last.cloud.held_out) else None
-    metrics = measure_mesh(last.result, cloud.points[~is_held_out], held_out=held_out, reference=truth)
+    metrics = measure_mesh(
+        last.result,
+        cloud.points[~is_held_out],
+        seen_within=SEEN_WITHIN * last.cloud.spacing * last.cloud.diagonal,
+        held_out=held_out,
+        reference=truth,
+    )
     return metrics | {
         "num_outliers": int(last.cloud.is_outlier.sum()),
         "smoothness": last.smoothness,
@@ -129,25 +140,26 @@ def _report(
     cloud: PointCloud,
     steps: list[FitMeshStep],
     metrics: dict[str, float | int | bool | None],
+    up: str,
 ) -> None:
     first, last = steps[0], steps[-1]
     unit = cloud.replace(points=(cloud.points.double() - last.cloud.center) / last.cloud.diagonal)
     error = distances_to_mesh(unit.points, last.mesh)
-    scale = max(float(error.quantile(0.95) if len(error) < 1e6 else error.median() * 3), 1e-9)
+    scale = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
     gap = nearest(last.mesh.vertices, unit.points).distances[:, 0].sqrt()
     shapes = {
         f"the cloud, {len(cloud.points):,} points": lambda camera: pictures.show_cloud(unit, camera),
         "the start": lambda camera: pictures.show_mesh(first.mesh, camera),
         f"the result, {len(last.mesh.faces):,} faces": lambda camera: pictures.show_mesh(last.mesh, camera),
         "seen (dark) and filled in (bright)": lambda camera: pictures.show_mesh(
-            pictures.paint(last.mesh, gap, 0.03, "cividis"), camera
+            pictures.paint(last.mesh, gap, 2 * SEEN_WITHIN * last.cloud.spacing, "cividis"), camera
         ),
         f"points by distance to the mesh, 0 to {scale * last.cloud.diagonal:.3g}": lambda camera: pictures.show_cloud(
             _paint_points(unit, error, scale), camera
         ),
     }
-    around = [pictures.view_from(degrees, last.mesh.vertices) for degrees in range(30, 390, 30)]
-    command_line = f"unrender fit-mesh {shlex.quote(str(source))}"
+    around = [pictures.view_from(degrees, unit.points, up) for degrees in range(30, 390, 30)]
+    command_line = shlex.join(["unrender", "fit-mesh", str(source), *(["--up", up] if up != "y" else [])])
     python = (
         "import unrender\n\n"
         f"cloud = unrender.load_cloud({str(source)!r})\n"
@@ -160,7 +172,7 @@ def _report(
     }
     unseen = [step.losses["unseen"] for step in steps[1:] if "unseen" in step.losses]
     if unseen:
-        series["distance of points kept back (diagonals)"] = unseen
+        series["points kept back (diagonals)"] = unseen
     stages = {step.stage: step.index for step in reversed(steps[1:])}
     sections = [
         Section(
@@ -188,7 +200,7 @@ def _verdict(metrics: dict[str, float | int | bool | None]) -> str:
     text = f"A {closed} mesh; the points are {100 * mean / diagonal:.3f} % of the cloud's diagonal away from it on average."
     seen = metrics["seen_share"]
     if seen is not None and seen < 0.95:
-        text += f" {100 * (1 - seen):.0f} % of its surface is farther than 1 % of the diagonal from any point: filled in."
+        text += f" {100 * (1 - seen):.0f} % of its surface is far from all points: it was filled in."
     return text
 
 

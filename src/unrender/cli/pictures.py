@@ -1,6 +1,7 @@
 """Pictures for reports: shapes seen from around, errors as colors, curves."""
 
 import io
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,18 @@ SIZE = 360
 Image = npt.NDArray[np.uint8]
 
 
-def view_from(degrees: float, points: Float[Tensor, "points 3"], size: int = SIZE) -> Camera:
-    """Look at all points from a direction around the y axis, somewhat from above."""
+def view_from(degrees: float, points: Float[Tensor, "points 3"], up: str = "y", size: int = SIZE) -> Camera:
+    """Look at all points from a direction around the axis `up` (such as "y" or "-z"), somewhat from above."""
+    axis = "xyz".index(up[-1])
+    sign = -1.0 if up.startswith("-") else 1.0
+    upward, forward, aside = (torch.zeros(3, dtype=points.dtype) for _ in range(3))
+    upward[axis], forward[(axis + 1) % 3], aside[(axis + 2) % 3] = sign, 1.0, sign
+    turn = math.radians(degrees)
+    direction = 0.35 * upward + math.cos(turn) * forward + math.sin(turn) * aside
     low, high = points.amin(0), points.amax(0)
-    turn = np.deg2rad(degrees)
-    direction = torch.tensor([np.sin(turn), 0.35, np.cos(turn)], dtype=points.dtype)
     center, radius = (low + high) / 2, float((high - low).norm()) / 2
     eye = center + direction / direction.norm() * radius * 3.9
-    return Camera.look_at(eye, center, fov_degrees=30.0, height=size, width=size)
+    return Camera.look_at(eye, center, upward, fov_degrees=30.0, height=size, width=size)
 
 
 def show_mesh(mesh: Mesh, camera: Camera) -> Image:
@@ -62,7 +67,7 @@ def curves(series: dict[str, list[float]], marks: dict[str, int]) -> str:
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     for axes, (name, values) in zip(figure.subplots(1, len(series)), series.items(), strict=True):
         axes.semilogy(range(1, len(values) + 1), values, color="#2a5d9c", linewidth=1.5)
-        for label, step in marks.items():
+        for label, step in ((label, step) for label, step in marks.items() if step <= len(values)):
             axes.axvline(step, color="#bbbbbb", linewidth=0.8)
             axes.text(step, 1.0, f" {label}", transform=axes.get_xaxis_transform(), va="top", fontsize=7, color="#777777")
         axes.set_title(name, fontsize=9)

@@ -76,7 +76,7 @@ def _solid(cloud: PreparedCloud) -> Mesh:
 
 def _shell(cloud: PreparedCloud) -> Mesh:
     """Return a thin closed shell around the points, of any genus."""
-    mesh = shell_surface(cloud.points, min(1.3 * cloud.spacing, MARGIN), resolution=_resolution(cloud))
+    mesh = shell_surface(cloud.points, min(1.6 * cloud.spacing, MARGIN), resolution=_resolution(cloud))
     return _keep_supported(mesh, cloud.points)
 
 

@@ -128,13 +128,13 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
     unseen = cloud.points[cloud.kept_back]
     seen, everything = index_points(cloud.points[~cloud.kept_back]), index_points(cloud.points)
     index = itertools.count()
-    last = min(config.steps, 3 * len(_candidates(math.inf, config)) * len(plan) + 6)
+    last = min(config.steps, 3 * len(_candidates(math.inf, cloud, config)) * len(plan) + 6)
     smoothness = SMOOTHNESS[0]
     yield FitMeshStep(next(index), last, "start", mesh, {}, smoothness, cloud)
     for stage in plan:
         mesh = remesh_isotropic(mesh, stage.edge_length)
         trials: list[tuple[float, float, Mesh]] = []
-        for smoothness in _candidates(smoothness, config):
+        for smoothness in _candidates(smoothness, cloud, config):
             for _ in range(3):  # then the next smoothness changes more than one more step would
                 mesh, losses = _descend(mesh, seen, stage.num_samples, cloud.spacing, smoothness, generator)
                 losses["unseen"] = _mean_distance(unseen, mesh)
@@ -149,11 +149,17 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
         yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud)
 
 
-def _candidates(before: float, config: FitMesh) -> list[float]:
-    """List the smoothness to try: the one asked for, or from somewhat above the one found before, downwards."""
-    return (
-        [s for s in SMOOTHNESS if s < 20 * before] if config.smoothness is None else [config.smoothness] * 3
-    )
+def _candidates(before: float, cloud: PreparedCloud, config: FitMesh) -> list[float]:
+    """List the smoothness to try: the one asked for, or downwards from somewhat above the one found before.
+
+    Bending and attraction are in balance for waves of length 2π (smoothness · area)^¼: shorter waves than one and a
+    half spacings are not tried, for no point could tell whether they are there.
+    """
+    if config.smoothness is not None:
+        return [config.smoothness] * 3
+    area = float(cloud.local.areas.sum())
+    least = (1.5 * cloud.spacing / (2 * math.pi)) ** 4 / area
+    return [s for s in SMOOTHNESS if least <= s < 20 * before] or [SMOOTHNESS[0]]
 
 
 def _descend(

@@ -20,6 +20,7 @@ def measure_mesh(
     mesh: Mesh,
     points: Float[Tensor, "points 3"],
     *,
+    seen_within: float | None = None,
     held_out: Float[Tensor, "held_out 3"] | None = None,
     reference: Mesh | None = None,
 ) -> dict[str, float | int | bool | None]:
@@ -27,7 +28,8 @@ def measure_mesh(
 
     Distances are in world units. cloud_to_mesh: from points to the surface. f_score_1pct: harmonic mean of the shares
     of points and of surface that are within 1 % of the diagonal of the points' box of each other (Knapitsch et al.
-    2017). seen_share: the share of the surface within that distance of a point; the rest was filled in.
+    2017). seen_share: the share of the surface closer to a point than `seen_within`, else than that distance; the
+    rest was filled in.
     """
     mesh, points = mesh.to(torch.float64), points.double()
     diagonal = float((points.amax(0) - points.amin(0)).norm())
@@ -41,7 +43,7 @@ def measure_mesh(
         "cloud_to_mesh_p95": float(np.quantile(to_mesh.numpy(), 0.95)),
         "diagonal": diagonal,
         "f_score_1pct": 2 * recall * precision / max(recall + precision, 1e-12),
-        "seen_share": precision,
+        "seen_share": float((to_cloud <= (seen_within or 0.01 * diagonal)).double().mean()),
         "surface_area": float(surface_area(mesh)),
         "watertight": closed,
         "genus": genus(mesh) if closed and is_manifold(mesh) else None,
