@@ -13,7 +13,15 @@ from unrender.geometry.mesh import Mesh, enclosed_volume, face_areas, face_norma
 from unrender.geometry.remesh import remesh_isotropic
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import cube, ico_sphere, torus
-from unrender.geometry.topology import connected_components, genus, is_manifold, is_watertight, topology
+from unrender.geometry.topology import (
+    connected_components,
+    euler_characteristic,
+    genus,
+    is_manifold,
+    is_watertight,
+    keep_faces,
+    topology,
+)
 
 
 def random_solid(seed, smoothness, size=12):
@@ -40,7 +48,7 @@ def num_parts(mesh):
     noise=st.sampled_from([0.0, 0.3, 1.0]),
     squash=st.sampled_from([0.0, 1.0]),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15)
 def test_closed_manifolds_stay_closed_manifolds(seed, smoothness, edge_length, noise, squash):
     mesh = random_solid(seed, smoothness)
     assume(is_watertight(mesh) and is_manifold(mesh))
@@ -52,6 +60,18 @@ def test_closed_manifolds_stay_closed_manifolds(seed, smoothness, edge_length, n
     assert genus(result) == genus(mesh)
     assert num_parts(result) == num_parts(mesh)
     assert result.vertices.isfinite().all()
+
+
+@given(seed=st.integers(0, 10_000), edge_length=st.floats(1, 6), height=st.floats(3, 10))
+def test_open_manifolds_keep_their_boundaries(seed, edge_length, height):
+    mesh = random_solid(seed, 1.5)
+    mesh = keep_faces(mesh, mesh.vertices[mesh.faces].mean(1)[:, 2] < height)
+    assume(is_manifold(mesh))
+    result = remesh_isotropic(mesh, edge_length, iterations=2)
+    assert is_manifold(result)
+    assert not is_watertight(result)
+    assert euler_characteristic(result) == euler_characteristic(mesh)
+    assert num_parts(result) == num_parts(mesh)
 
 
 @pytest.mark.parametrize("edge_length", [0.05, 0.1, 0.2])

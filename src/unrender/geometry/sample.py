@@ -6,8 +6,8 @@ from torch import Tensor
 
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.geometry.columns import as_columns, as_rows, cross, take, unit
-from unrender.geometry.mesh import Mesh, face_areas
+from unrender.geometry.columns import as_columns, as_rows, cross, norm, take, unit
+from unrender.geometry.mesh import Mesh, area_vectors
 
 
 class SurfaceSamples(TensorStruct):
@@ -29,13 +29,13 @@ def sample_points_from_mesh(
     In a face (a, b, c) it is (1 − √u) a + √u (1 − v) b + √u v c for uniform u, v (Osada et al. 2002, eq. 1).
     Differentiable in: the vertices, with faces and barycentric coordinates held fixed.
     """
-    face_ids = _draw_faces(face_areas(mesh.detach()), count, generator)
+    columns = as_columns(mesh.vertices)
+    face_ids = _draw_faces(norm(area_vectors(columns.detach(), mesh.faces)) / 2, count, generator)
     u, v = torch.rand(
         2, *face_ids.shape, generator=generator, dtype=mesh.vertices.dtype, device=mesh.vertices.device
     )
     weights = torch.stack([1 - u.sqrt(), u.sqrt() * (1 - v), u.sqrt() * v], -2)
-    columns, faces = as_columns(mesh.vertices), mesh.faces[face_ids]
-    a, b, c = (take(columns, faces[..., k]) for k in range(3))
+    a, b, c = (take(columns, corner) for corner in mesh.faces[face_ids].unbind(-1))
     points = weights[..., 0:1, :] * a + weights[..., 1:2, :] * b + weights[..., 2:3, :] * c
     normals = unit(cross(b - a, c - a))
     return SurfaceSamples(as_rows(points), as_rows(normals), face_ids, as_rows(weights))
