@@ -205,6 +205,11 @@ PCD = {
         pcd(b"ascii\n" + THREE[:12]),
         "promises 3 rows of 3 numbers, and the file holds 2 of 3",
     ),
+    "no lines": (pcd(b"ascii\n"), "promises 3 rows of 3 numbers, and the file holds 0"),
+    "a line too long": (
+        pcd(b"ascii\n" + THREE[:-1] + b" 7\n"),
+        "line 12: 4 columns|requires 3 columns but 4",
+    ),
     "a word": (pcd(b"ascii\n0 0 0\n1 a 0\n"), "line 11: 'a' is not a number"),
     "binary cut off": (
         pcd(b"binary\n" + THREE_FLOATS[:24]),

@@ -154,7 +154,7 @@ def test_damage_is_answered(valid, kind, tmp_path_factory):
     load, suffix, data = valid[kind]
     path = tmp_path_factory.mktemp("damaged") / f"file.{suffix}"
 
-    @settings(max_examples=40, deadline=2000, database=None, derandomize=True)
+    @settings(max_examples=25, deadline=2000, database=None, derandomize=True)
     @given(
         st.integers(0, len(data)),
         st.lists(st.tuples(st.integers(0, len(data) - 1), st.integers(0, 255)), max_size=4),

@@ -6,12 +6,13 @@ import os
 import secrets
 import struct
 import tokenize
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+import numpy as np
 
 from unrender.errors import FileFormatError, InputError
 
@@ -111,6 +112,7 @@ _PARSER_ERRORS = (
     SyntaxError,  # array headers are Python literals
     TypeError,
     ValueError,  # also UnicodeDecodeError, JSONDecodeError, pydantic's ValidationError
+    Warning,  # only where the caller's filter makes errors of them
     struct.error,
     tokenize.TokenError,  # numpy on array headers
     zipfile.BadZipFile,
@@ -124,11 +126,10 @@ def reading(path: FilePath) -> Iterator[None]:
 
     The one place where foreign errors are translated. Parsers, ours and other people's, see bytes, not paths.
     Ours raise a `FileFormatError` with line or byte; theirs stumble over a damaged file in any of the ways
-    listed above. Their warnings about it are dropped.
+    listed above. Their warnings stay: to drop them would drop those of other threads too.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with np.errstate(all="ignore"):
             yield
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error.__cause__

@@ -95,7 +95,7 @@ def _read_text(data: bytes, header: "MetaData", start: int) -> NDArray[Any]:
     text = plain_text(data[start:])
     tidy = re.sub(rb" ?\n ?", b"\n", re.sub(rb"[ \t]+", b" ", text)).strip()
     try:
-        table = np.atleast_1d(_read(tidy, header))
+        table = np.atleast_1d(_read(tidy, header)) if tidy else np.empty(0)
     except ValueError:
         parse_table(text, len(split_lines(data[:start])))  # names the line
         raise
