@@ -38,6 +38,7 @@ def main() -> None:
     print(f"{cpu_model()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit()}")
     cow = find_mesh(arguments.meshes, "cow/cow.obj", subdivisions=4)
     armadillo = find_mesh(arguments.meshes, "armadillo.obj", subdivisions=6)
+    report_memory(armadillo)
     matrix = torch.randn(2048, 2048)
     rows: list[tuple[str, Callable[[], object], float | None]] = [
         ("rasterize cow 256², 1 layer", lambda: rasterize(cow, view(cow, 256)), 0.07),
@@ -58,7 +59,6 @@ def main() -> None:
         milliseconds, products = timed(work, matrix, arguments.repeats)
         print(f"{name:52}{milliseconds:9.1f}{products:8.3f}{reach or '':>7}")
     compare_with_twin(cow, matrix)
-    report_memory(armadillo)
 
 
 def find_mesh(folder: Path | None, name: str, *, subdivisions: int) -> Mesh:
@@ -113,11 +113,13 @@ def compare_with_twin(mesh: Mesh, matrix: torch.Tensor) -> None:
 
 
 def report_memory(mesh: Mesh) -> None:
+    """Print how far one silhouette raises the peak of a process that has done nothing larger."""
+    silhouette(ico_sphere(1), 64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     silhouette(mesh, 1024)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"peak memory so far {after / 1024:.0f} MiB; the silhouette above raised it by {(after - before) / 1024:.0f}"
+        f"silhouette armadillo 1024², forward + backward: {(after - before) / 1024:.0f} MiB more at the peak"
     )
 
 

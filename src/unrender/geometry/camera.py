@@ -14,6 +14,7 @@ from torch import Tensor
 from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
+from unrender.geometry.rotations import rotation_from_quaternion
 
 Projection = Literal["perspective", "orthographic"]
 Numbers = Tensor | Sequence[float] | float
@@ -119,7 +120,7 @@ class Camera(TensorStruct):
         width: int,
     ) -> Self:
         """Take a pose of COLMAP: quaternion (w, x, y, z) and translation, from world to camera."""
-        pose = rigid(_rotation_from_quaternion(quaternion), translation)
+        pose = rigid(rotation_from_quaternion(quaternion), translation)
         return cls(*_intrinsics(pose, focal, center, height, width), pose, height, width)
 
     @classmethod
@@ -254,16 +255,6 @@ def _look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], -2)
     return rigid(rotation, -(rotation @ eye[..., None])[..., 0])
-
-
-def _rotation_from_quaternion(quaternion: Tensor) -> Tensor:
-    w, x, y, z = torch.nn.functional.normalize(quaternion, dim=-1).unbind(-1)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def _intrinsics(
