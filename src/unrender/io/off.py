@@ -1,4 +1,7 @@
-"""OFF, the Object File Format of Geomview, as text."""
+"""OFF, the Object File Format of Geomview, as text.
+
+Read here: trimesh drops normals, vertex colors and faces of two corners, and cuts a face short with its line.
+"""
 
 import re
 

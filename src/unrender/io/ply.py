@@ -1,4 +1,7 @@
-"""Stanford PLY, ASCII and binary, with doubles and polygons of mixed sizes, which trimesh leaves out.
+"""Stanford PLY, ASCII and binary, with doubles and polygons of mixed sizes.
+
+Read and written here: trimesh refuses binary polygons of mixed sizes, takes truncated text for a smaller file,
+and writes positions as float32 only; plyfile's license, the GPL, does not go with ours.
 
 Every count of the header is held against what is there before anything is allocated.
 """
