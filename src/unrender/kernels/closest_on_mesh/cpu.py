@@ -59,22 +59,22 @@ def _box_distance(boxes, node, x, y, z):
     return dx * dx + dy * dy + dz * dz
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _minus(a, b):
     return a[0] - b[0], a[1] - b[1], a[2] - b[2]
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _dot(a, b):
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _cross(a, b):
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
-@numba.njit(cache=True, inline="always")
+@numba.njit(cache=True)
 def _closest_on_segment(point, side, zero, one):
     """Return squared distance of `point` to the segment from 0 to `side`, and the share of it to go."""
     length = _dot(side, side)
