@@ -6,15 +6,12 @@ Without meshes, spheres with as many faces stand in. "mm" is one float32 matrix 
 """
 
 import argparse
-import platform
 import resource
-import statistics
-import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from timing import machine, timed
 
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
@@ -35,11 +32,10 @@ def main() -> None:
     parser.add_argument("--meshes", type=Path, help="folder with cow/cow.obj and armadillo.obj")
     parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
-    print(f"{cpu_model()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit()}")
+    print(machine())
     cow = find_mesh(arguments.meshes, "cow/cow.obj", subdivisions=4)
     armadillo = find_mesh(arguments.meshes, "armadillo.obj", subdivisions=6)
     report_memory(armadillo)
-    matrix = torch.randn(2048, 2048)
     rows: list[tuple[str, Callable[[], object], float | None]] = [
         ("rasterize cow 256², 1 layer", lambda: rasterize(cow, view(cow, 256)), 0.07),
         (
@@ -56,9 +52,9 @@ def main() -> None:
     ]
     print(f"{'':52}{'ms':>9}{'mm':>8}{'reach':>7}")
     for name, work, reach in rows:
-        milliseconds, products = timed(work, matrix, arguments.repeats)
+        milliseconds, products = timed(work, arguments.repeats)
         print(f"{name:52}{milliseconds:9.1f}{products:8.3f}{reach or '':>7}")
-    compare_with_twin(cow, matrix)
+    compare_with_twin(cow)
 
 
 def find_mesh(folder: Path | None, name: str, *, subdivisions: int) -> Mesh:
@@ -87,28 +83,12 @@ def soft_phong(mesh: Mesh) -> None:
     blend_softmax(colors, fragments, blur=BLUR).sum().backward()
 
 
-def timed(work: Callable[[], object], matrix: torch.Tensor, repeats: int) -> tuple[float, float]:
-    """Return the median time in ms, and in products timed in turn with it."""
-    work()
-    times, products = [], []
-    for _ in range(repeats):
-        products.append(seconds(lambda: matrix @ matrix))
-        times.append(seconds(work))
-    return 1000 * statistics.median(times), statistics.median(times) / statistics.median(products)
-
-
-def seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def compare_with_twin(mesh: Mesh, matrix: torch.Tensor) -> None:
+def compare_with_twin(mesh: Mesh) -> None:
     """Time the definition, every face at every pixel, on a smaller image."""
     camera, size = view(mesh, 32), (32, 32)
     points = camera.project_homogeneous(mesh.vertices)
-    fast, _ = timed(lambda: rasterize(mesh, camera), matrix, 5)
-    slow, _ = timed(lambda: reference.forward(points, mesh.faces, *size, 1, 0.0, 1e-3, False), matrix, 1)
+    fast, _ = timed(lambda: rasterize(mesh, camera), 5)
+    slow, _ = timed(lambda: reference.forward(points, mesh.faces, *size, 1, 0.0, 1e-3, False), 1)
     print(f"every face at every pixel, cow 32²: {slow:.0f} ms, {slow / fast:.0f} times slower")
 
 
@@ -121,19 +101,6 @@ def report_memory(mesh: Mesh) -> None:
     print(
         f"silhouette armadillo 1024², forward + backward: {(after - before) / 1024:.0f} MiB more at the peak"
     )
-
-
-def cpu_model() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def commit() -> str:
-    described = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    return described.stdout.strip() or "unknown"
 
 
 if __name__ == "__main__":

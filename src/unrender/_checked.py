@@ -27,41 +27,40 @@ R = TypeVar("R")
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Check tensor arguments against the function's shape annotations before each call."""
     signature = inspect.signature(function)
-    hints: dict[str, Any] = {}
+    hints: dict[str, tuple[Any, ...]] = {}
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
         if not hints:
-            hints.update(typing.get_type_hints(function, include_extras=True))
+            hints.update(shape_hints(typing.get_type_hints(function, include_extras=True)))
         check_shapes(function.__name__, signature.bind(*args, **kwargs).arguments, hints)
         return function(*args, **kwargs)
 
     return wrapper
 
 
-def check_shapes(where: str, values: Mapping[str, Any], hints: Mapping[str, Any]) -> None:
+def shape_hints(hints: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Keep the annotations that speak of tensors, each as the members of its union."""
+    return {name: _members(hint) for name, hint in hints.items() if any(map(is_tensor_hint, _members(hint)))}
+
+
+def check_shapes(where: str, values: Mapping[str, Any], hints: Mapping[str, tuple[Any, ...]]) -> None:
     """Raise `ShapeError` unless every tensor among `values` fits its hint; axis names bind across all of them."""
     with jaxtyped("context"):
-        for name, value in values.items():
-            hint = hints.get(name)
-            if tensor_hints(hint) and not any(_admits(member, value) for member in _members(hint)):
+        for name, members in hints.items():
+            if name in values and not any(_admits(member, values[name]) for member in members):
                 raise ShapeError(
-                    f"{where}: `{name}` should be {describe_hint(hint)}, got {describe_value(value)}"
+                    f"{where}: `{name}` should be {_describe(members)}, got {describe_value(values[name])}"
                 )
 
 
-def tensor_hints(hint: Any) -> list[Any]:
-    """List the tensor annotations in a hint: itself, or the members of a union."""
-    return [member for member in _members(hint) if _is_tensor_hint(member)]
-
-
-def describe_hint(hint: Any) -> str:
+def _describe(members: tuple[Any, ...]) -> str:
     """Write an annotation as it stands in the source."""
     return " or ".join(
         f"{member.dtype.__name__}[Tensor, '{member.dim_str}']"
-        if _is_tensor_hint(member)
+        if is_tensor_hint(member)
         else getattr(member, "__name__", str(member)).replace("NoneType", "None")
-        for member in _members(hint)
+        for member in members
     )
 
 
@@ -77,7 +76,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return typing.get_args(hint) if is_union else (hint,)
 
 
-def _is_tensor_hint(hint: Any) -> bool:
+def is_tensor_hint(hint: Any) -> bool:
+    """Tell whether an annotation is a jaxtyping one."""
     return isinstance(hint, type) and issubclass(hint, AbstractArray)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Self, dataclass_transform
 import torch
 from torch import Tensor
 
-from unrender._checked import check_shapes, tensor_hints
+from unrender._checked import check_shapes, is_tensor_hint, shape_hints
 
 
 @dataclass_transform(frozen_default=True)
@@ -44,8 +44,8 @@ class TensorStruct:
         return self.map(lambda tensor: tensor.to(target))
 
     def detach(self) -> Self:
-        """Return a copy cut off from the autograd graph."""
-        return self.map(Tensor.detach)
+        """Return a copy cut off from the autograd graph; what carries no gradient stays the same tensor."""
+        return self.map(lambda tensor: tensor.detach() if tensor.is_floating_point() else tensor)
 
     def __getitem__(self, index: Any) -> Self:
         own_axes = _axes_after_batch(type(self))
@@ -61,13 +61,13 @@ def _axes_after_batch(cls: type) -> dict[str, int]:
     """Count the axes that follow `*batch` in the fields that have it."""
     return {
         name: len(member.dim_str.split()) - 1
-        for name, hint in _hints(cls).items()
-        for member in tensor_hints(hint)
-        if member.dim_str.startswith("*batch")
+        for name, members in _hints(cls).items()
+        for member in members
+        if is_tensor_hint(member) and member.dim_str.startswith("*batch")
     }
 
 
-def _hints(cls: type) -> dict[str, Any]:
+def _hints(cls: type) -> dict[str, tuple[Any, ...]]:
     if "_shape_hints" not in cls.__dict__:
-        cls._shape_hints = typing.get_type_hints(cls, include_extras=True)  # type: ignore[attr-defined]
-    return typing.cast(dict[str, Any], cls.__dict__["_shape_hints"])
+        cls._shape_hints = shape_hints(typing.get_type_hints(cls, include_extras=True))  # type: ignore[attr-defined]
+    return typing.cast(dict[str, tuple[Any, ...]], cls.__dict__["_shape_hints"])

@@ -6,12 +6,13 @@ import torch
 
 from unrender.cli import fit_mesh
 from unrender.cli.run_folder import open_run_folder
+from unrender.geometry.elephant import demo_object
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
-from unrender.geometry.shapes import demo_object
 from unrender.io import save_cloud, save_mesh
 
+NUM_POINTS = 20_000
 NOISE = 0.002
 """Standard deviation of the scanner's error, in diagonals of the object's box."""
 
@@ -33,7 +34,7 @@ def command(output: Path | None = None) -> None:
 
 def _scan(mesh: Mesh) -> PointCloud:
     generator = torch.Generator().manual_seed(0)
-    samples = sample_points_from_mesh(mesh, 20_000, generator=generator)
+    samples = sample_points_from_mesh(mesh, NUM_POINTS, generator=generator)
     diagonal = float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     noise = torch.randn(samples.points.shape, generator=generator) * NOISE * diagonal
     return PointCloud(samples.points + noise.to(samples.points.dtype))

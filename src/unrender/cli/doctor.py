@@ -28,7 +28,9 @@ def command() -> None:
     else:
         print("gpu       none that torch can use; none is needed")
     fast = implementation("nearest", torch.device("cpu")) is not None
-    print(f"kernels   {'compiled for this processor' if fast else 'plain torch: UNRENDER_KERNELS=reference is set'}")
+    print(
+        f"kernels   {'compiled for this processor' if fast else 'plain torch: UNRENDER_KERNELS=reference is set'}"
+    )
     begin = time.perf_counter()
     from unrender.kernels.nearest import nearest
 

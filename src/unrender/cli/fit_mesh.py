@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 import tyro
-from torch import Tensor
 
 from unrender._version import __version__
 from unrender.cli import pictures
@@ -26,6 +25,7 @@ from unrender.kernels.nearest import nearest
 from unrender.tasks.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.measure_mesh import distances_to_mesh, measure_mesh
 
+Metrics = dict[str, Any]
 log = logging.getLogger("unrender")
 SEEN_WITHIN = 2.0
 """Surface this close to a point, in mean distances between points, counts as seen."""
@@ -72,7 +72,16 @@ def command(
     begin = time.perf_counter()
     fit = fit_mesh(points, config)
     folder = open_run_folder("fit-mesh", cloud.stem, output)
-    write_json(folder / "config.json", {"unrender": __version__, "task": "fit-mesh", "cloud": cloud, "reference": reference, "config": config})
+    write_json(
+        folder / "config.json",
+        {
+            "unrender": __version__,
+            "task": "fit-mesh",
+            "cloud": cloud,
+            "reference": reference,
+            "config": config,
+        },
+    )
     steps = _run(fit)
     seconds = time.perf_counter() - begin
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
@@ -115,7 +124,7 @@ def _run(fit: Iterator[FitMeshStep]) -> list[FitMeshStep]:
     return steps
 
 
-def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) -> dict[str, float | int | bool | None]:
+def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) -> Metrics:
     last = steps[-1]
     is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool)
     is_held_out[last.cloud.held_out] = True
@@ -135,82 +144,83 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
 
 
 def _report(
-    path: Path,
-    source: Path,
-    cloud: PointCloud,
-    steps: list[FitMeshStep],
-    metrics: dict[str, float | int | bool | None],
-    up: str,
+    path: Path, source: Path, cloud: PointCloud, steps: list[FitMeshStep], metrics: Metrics, up: str
 ) -> None:
-    first, last = steps[0], steps[-1]
+    write_report(
+        path,
+        f"Mesh from {source.name}",
+        [
+            Section("What came out", _verdict(metrics), _turntables(cloud, steps, up)),
+            Section("Figures", "Distances are in the units of the cloud.", figures=metrics),
+            Section("How it went", svg=_curves(steps[1:]) if len(steps) > 1 else ""),
+            Section("Do it again", code=_how(source, up)),
+        ],
+    )
+
+
+def _turntables(cloud: PointCloud, steps: list[FitMeshStep], up: str) -> list[Picture]:
+    """Turn the cloud, the start, the result, what was seen, and the errors, all in the frame of the fit."""
+    start, last = steps[0].mesh, steps[-1]
     unit = cloud.replace(points=(cloud.points.double() - last.cloud.center) / last.cloud.diagonal)
     error = distances_to_mesh(unit.points, last.mesh)
-    scale = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
+    highest = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
     gap = nearest(last.mesh.vertices, unit.points).distances[:, 0].sqrt()
-    shapes = {
-        f"the cloud, {len(cloud.points):,} points": lambda camera: pictures.show_cloud(unit, camera),
-        "the start": lambda camera: pictures.show_mesh(first.mesh, camera),
-        f"the result, {len(last.mesh.faces):,} faces": lambda camera: pictures.show_mesh(last.mesh, camera),
-        "seen (dark) and filled in (bright)": lambda camera: pictures.show_mesh(
-            pictures.paint(last.mesh, gap, 2 * SEEN_WITHIN * last.cloud.spacing, "cividis"), camera
-        ),
-        f"points by distance to the mesh, 0 to {scale * last.cloud.diagonal:.3g}": lambda camera: pictures.show_cloud(
-            _paint_points(unit, error, scale), camera
+    seen = pictures.colored(gap, 2 * SEEN_WITHIN * last.cloud.spacing, "cividis")
+    shapes: dict[str, Mesh | PointCloud] = {
+        f"the cloud, {len(cloud.points):,} points": unit,
+        "the start": start,
+        f"the result, {len(last.mesh.faces):,} faces": last.mesh,
+        "seen (dark) and filled in (bright)": last.mesh.replace(vertex_colors=seen),
+        f"points by distance to the mesh, 0 to {highest * last.cloud.diagonal:.3g}": unit.replace(
+            colors=pictures.colored(error, highest)
         ),
     }
-    around = [pictures.view_from(degrees, unit.points, up) for degrees in range(30, 390, 30)]
-    command_line = shlex.join(["unrender", "fit-mesh", str(source), *(["--up", up] if up != "y" else [])])
-    python = (
-        "import unrender\n\n"
-        f"cloud = unrender.load_cloud({str(source)!r})\n"
-        "for step in unrender.fit_mesh(cloud):\n    print(step.index, step.losses)\n"
-        'unrender.save_mesh(step.result, "mesh.ply")'
-    )
-    series = {
-        "chamfer (squared diagonals)": [step.losses["chamfer"] for step in steps[1:]],
-        "normal consistency": [step.losses["normal_consistency"] for step in steps[1:]],
-    }
-    unseen = [step.losses["unseen"] for step in steps[1:] if "unseen" in step.losses]
-    if unseen:
-        series["points kept back (diagonals)"] = unseen
-    stages = {step.stage: step.index for step in reversed(steps[1:])}
-    sections = [
-        Section(
-            "What came out",
-            _verdict(metrics),
-            [Picture(caption, [pictures.png(draw(camera)) for camera in around]) for caption, draw in shapes.items()],
-        ),
-        Section("Figures", "Distances are in the units of the cloud.", figures=metrics),
-        Section("How it went", svg=pictures.curves(series, stages)) if steps[1:] else Section("How it went"),
-        Section("Do it again", code=[command_line, python]),
+    around = [pictures.view_from(degrees, unit.points, up) for degrees in range(30, 390, 45)]
+    return [
+        Picture(caption, [pictures.png(pictures.show(shape, camera)) for camera in around])
+        for caption, shape in shapes.items()
     ]
-    write_report(path, f"Mesh from {source.name}", sections)
 
 
-def _paint_points(cloud: PointCloud, values: Tensor, highest: float) -> PointCloud:
-    from matplotlib import colormaps
+def _curves(steps: list[FitMeshStep]) -> str:
+    series = {
+        "chamfer (squared diagonals)": [step.losses["chamfer"] for step in steps],
+        "normal consistency": [step.losses["normal_consistency"] for step in steps],
+        "points kept back (diagonals)": [step.losses["unseen"] for step in steps if "unseen" in step.losses],
+    }
+    return pictures.curves(series, {step.stage: step.index for step in reversed(steps)})
 
-    return cloud.replace(colors=torch.from_numpy(colormaps["viridis"]((values / highest).clamp(0, 1).numpy())[:, :3]))
+
+def _how(source: Path, up: str) -> list[str]:
+    command_line = ["unrender", "fit-mesh", str(source), *(["--up", up] if up != "y" else [])]
+    python = [
+        "import unrender",
+        "",
+        f"cloud = unrender.load_cloud({str(source)!r})",
+        "for step in unrender.fit_mesh(cloud):",
+        "    print(step.index, step.losses)",
+        'unrender.save_mesh(step.result, "mesh.ply")',
+    ]
+    return [shlex.join(command_line), "\n".join(python)]
 
 
-def _verdict(metrics: dict[str, float | int | bool | None]) -> str:
-    mean, diagonal = metrics["cloud_to_mesh_mean"], metrics["diagonal"]
-    assert mean is not None and diagonal is not None
+def _verdict(metrics: Metrics) -> str:
     closed = "watertight" if metrics["watertight"] else "not watertight"
-    text = f"A {closed} mesh; the points are {100 * mean / diagonal:.3f} % of the cloud's diagonal away from it on average."
-    seen = metrics["seen_share"]
-    if seen is not None and seen < 0.95:
-        text += f" {100 * (1 - seen):.0f} % of its surface is far from all points: it was filled in."
+    share = metrics["cloud_to_mesh_mean"] / metrics["diagonal"]
+    text = f"A {closed} mesh; on average the points are {100 * share:.3f} % of the cloud's diagonal away from it."
+    if metrics["seen_share"] < 0.95:
+        text += f" {100 * (1 - metrics['seen_share']):.0f} % of its surface is far from all points: it was filled in."
     return text
 
 
-def _print_summary(metrics: dict[str, float | int | bool | None]) -> None:
+def _print_summary(metrics: Metrics) -> None:
     names = ("cloud_to_mesh_mean", "holdout_to_mesh_mean", "mesh_to_reference_mean", "reference_to_mesh_mean")
     diagonal = metrics["diagonal"]
-    assert diagonal
     for name in names:
         value = metrics.get(name)
         if value is not None:
             print(f"{name:24s} {value:.4g} ({100 * value / diagonal:.3f} % of the diagonal)")
     print(f"{'watertight, genus':24s} {'yes' if metrics['watertight'] else 'no'}, {metrics['genus']}")
-    print(f"{'faces, steps, seconds':24s} {metrics['num_faces']}, {metrics['steps']}, {metrics['seconds']:.1f}")
+    print(
+        f"{'faces, steps, seconds':24s} {metrics['num_faces']}, {metrics['steps']}, {metrics['seconds']:.1f}"
+    )

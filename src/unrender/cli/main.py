@@ -49,7 +49,9 @@ def _overview() -> str:
     lines = [f"unrender {__version__}: from points and pictures to 3D", "", "usage: unrender COMMAND ...", ""]
     for name, (_, what, example) in COMMANDS.items():
         lines.append(f"  {f'unrender {name} {example}'.strip():34s}{what}")
-    return "\n".join([*lines, "", "unrender COMMAND --help tells all about one; results go to runs/ or --output."])
+    return "\n".join(
+        [*lines, "", "unrender COMMAND --help tells all about one; results go to runs/ or --output."]
+    )
 
 
 def _log_to_terminal() -> None:

@@ -15,7 +15,7 @@ from unrender.geometry.points import PointCloud
 from unrender.render.mesh import render_mesh
 from unrender.render.points import render_points
 
-SIZE = 360
+SIZE = 320
 Image = npt.NDArray[np.uint8]
 
 
@@ -33,22 +33,20 @@ def view_from(degrees: float, points: Float[Tensor, "points 3"], up: str = "y", 
     return Camera.look_at(eye, center, upward, fov_degrees=30.0, height=size, width=size)
 
 
-def show_mesh(mesh: Mesh, camera: Camera) -> Image:
-    """Shade a mesh, smooth at the edges."""
-    return _bytes(render_mesh(mesh, camera, supersampling=2))
+def show(shape: Mesh | PointCloud, camera: Camera) -> Image:
+    """Shade a mesh, or draw points as small discs."""
+    if isinstance(shape, Mesh):
+        return _bytes(render_mesh(shape, camera, supersampling=2))
+    return _bytes(render_points(shape, camera))
 
 
-def show_cloud(cloud: PointCloud, camera: Camera) -> Image:
-    """Draw points as small discs."""
-    return _bytes(render_points(cloud, camera))
-
-
-def paint(mesh: Mesh, values: Float[Tensor, " vertices"], highest: float, colormap: str = "viridis") -> Mesh:
-    """Color vertices by values from 0 to `highest`."""
+def colored(
+    values: Float[Tensor, " points"], highest: float, colormap: str = "viridis"
+) -> Float[Tensor, "points 3"]:
+    """Turn values from 0 to `highest` into colors."""
     from matplotlib import colormaps
 
-    colors = colormaps[colormap]((values / highest).clamp(0, 1).numpy())[:, :3]
-    return mesh.replace(vertex_colors=torch.from_numpy(colors).to(mesh.vertices.dtype))
+    return torch.from_numpy(colormaps[colormap]((values / highest).clamp(0, 1).numpy())[:, :3])
 
 
 def png(image: Image) -> bytes:
@@ -69,7 +67,15 @@ def curves(series: dict[str, list[float]], marks: dict[str, int]) -> str:
         axes.semilogy(range(1, len(values) + 1), values, color="#2a5d9c", linewidth=1.5)
         for label, step in ((label, step) for label, step in marks.items() if step <= len(values)):
             axes.axvline(step, color="#bbbbbb", linewidth=0.8)
-            axes.text(step, 1.0, f" {label}", transform=axes.get_xaxis_transform(), va="top", fontsize=7, color="#777777")
+            axes.text(
+                step,
+                1.0,
+                f" {label}",
+                transform=axes.get_xaxis_transform(),
+                va="top",
+                fontsize=7,
+                color="#777777",
+            )
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("step", fontsize=8)
         axes.tick_params(labelsize=7)

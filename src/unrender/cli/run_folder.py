@@ -22,7 +22,9 @@ def open_run_folder(task: str, name: str, output: Path | None) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be made: {error.strerror}") from error
-    write_json(folder / "config.json", {"unrender": __version__, "task": task})  # fails if nothing can be written
+    write_json(
+        folder / "config.json", {"unrender": __version__, "task": task}
+    )  # fails if nothing can be written
     return folder
 
 

@@ -16,7 +16,7 @@ class Neighborhoods(TensorStruct):
     """Unit, of either sign."""
     areas: Float[Tensor, " points"]
     """The share of the surface that each point stands for: π r² / k for the distance r of the k-th neighbour."""
-    spread: Float[Tensor, "points"]
+    spread: Float[Tensor, " points"]
     """Root mean square distance of the neighbours from their plane: noise, and what curvature adds to it."""
 
 
@@ -52,5 +52,7 @@ def is_outlier(
     reach = distances[:, max(1, k // 3)].sqrt()
     usual = reach.median()
     neighbors = ids[:, 1:]
-    heights = ((points[:, None] - points[neighbors]) * local.normals[neighbors]).sum(-1).abs().median(1).values
+    heights = (
+        ((points[:, None] - points[neighbors]) * local.normals[neighbors]).sum(-1).abs().median(1).values
+    )
     return (reach > factor * usual) | (heights > torch.maximum(factor * local.spread.median(), usual))

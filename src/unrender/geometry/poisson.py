@@ -27,7 +27,7 @@ MARGIN = 0.15  # of the box's diagonal, on each side: the field is periodic, its
 def orient_normals(
     points: Float[Tensor, "points 3"],
     normals: Float[Tensor, "points 3"],
-    areas: Float[Tensor, "points"],
+    areas: Float[Tensor, " points"],
     *,
     trust_signs: bool = False,
     resolution: int = 64,
@@ -58,7 +58,7 @@ def orient_normals(
 def poisson_surface(
     points: Float[Tensor, "points 3"],
     normals: Float[Tensor, "points 3"],
-    areas: Float[Tensor, "points"],
+    areas: Float[Tensor, " points"],
     *,
     resolution: int = 128,
     blur: float = 1.5,
@@ -102,6 +102,7 @@ class Grid:
 
     @staticmethod
     def around(points: Array, resolution: int, blur: float = 1.5) -> "Grid":
+        """Lay a grid around points, with a margin."""
         low, high = points.min(0), points.max(0)
         side = float((high - low).max() + 2 * MARGIN * np.linalg.norm(high - low))
         return Grid((low + high) / 2 - side / 2, side / resolution, resolution, blur)
@@ -111,24 +112,28 @@ class Grid:
         import scipy.fft
 
         shape = (self.resolution,) * 3
-        waves = 2 * np.pi * np.fft.fftfreq(self.resolution, self.cell)
-        waves = np.meshgrid(waves, waves, waves[: self.resolution // 2 + 1], indexing="ij", sparse=True)
-        square = sum(wave**2 for wave in waves)
+        along = 2 * np.pi * np.fft.fftfreq(self.resolution, self.cell)
+        waves = np.meshgrid(along, along, along[: self.resolution // 2 + 1], indexing="ij", sparse=True)
+        square = waves[0] ** 2 + waves[1] ** 2 + waves[2] ** 2
         corners = list(self._corners(points))
         divergence = np.zeros(square.shape, complex)
         for axis in range(3):
-            field = sum(
-                np.bincount(ids, weights * vectors[:, axis], self.resolution**3) for ids, weights in corners
-            ).reshape(shape)
-            divergence += 1j * waves[axis] * scipy.fft.rfftn(field / self.cell**3)
+            field = np.zeros(self.resolution**3)
+            for ids, weights in corners:
+                field += np.bincount(ids, weights * vectors[:, axis], self.resolution**3)
+            divergence += 1j * waves[axis] * scipy.fft.rfftn(field.reshape(shape) / self.cell**3)
         square[0, 0, 0] = 1
         spectrum = divergence / square * np.exp(-0.5 * square * (self.blur * self.cell) ** 2)
         spectrum[0, 0, 0] = 0
-        return scipy.fft.irfftn(spectrum, s=shape)
+        indicator: Array = scipy.fft.irfftn(spectrum, s=shape)
+        return indicator
 
     def values_at(self, field: Array, points: Array) -> Array:
         """Return the trilinear values of a field at points."""
-        return sum(weights * field.reshape(-1)[ids] for ids, weights in self._corners(points))
+        values = np.zeros(len(points))
+        for ids, weights in self._corners(points):
+            values += weights * field.reshape(-1)[ids]
+        return values
 
     def gradient_at(self, field: Array, points: Array) -> Array:
         """Return central differences of a field, one cell to either side."""
@@ -171,4 +176,5 @@ class Grid:
         fraction = position - base
         for corner in np.ndindex(2, 2, 2):
             weights = np.where(corner, fraction, 1 - fraction).prod(1)
-            yield np.ravel_multi_index(((base + corner) % self.resolution).T, (self.resolution,) * 3), weights
+            x, y, z = ((base + corner) % self.resolution).T
+            yield (x * self.resolution + y) * self.resolution + z, weights

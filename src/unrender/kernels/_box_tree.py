@@ -10,6 +10,7 @@ import numpy as np
 
 LEAF_SIZE = 8
 MAX_STACK = 64
+TOP_LEVELS = 5
 
 
 def tree_depth(num_items: int) -> int:
@@ -76,12 +77,18 @@ def _split(points, order, low, high):
 
 @numba.njit(cache=True, parallel=True)
 def sort_points(points, order, depth):
-    """Permute `points` and `order` in place into tree order."""
+    """Permute `points` and `order` in place into tree order: the top node by node, the subtrees below side by side."""
     num_items = len(points)
-    for level in range(depth):
+    top = min(depth, TOP_LEVELS)
+    for level in range(top):
         for node in numba.prange(1 << level):
             low, high = leaf_range(node, level, num_items)
             _split(points, order, low, high)
+    for subtree in numba.prange(1 << top):
+        for level in range(top, depth):
+            for node in range(subtree << (level - top), (subtree + 1) << (level - top)):
+                low, high = leaf_range(node, level, num_items)
+                _split(points, order, low, high)
 
 
 @numba.njit(cache=True, parallel=True)

@@ -18,6 +18,10 @@ from unrender.errors import KernelError
 
 _import_lock = threading.Lock()
 _cpu_lock = threading.RLock()
+_forked = threading.Event()
+"""Set in a process forked after OpenMP has run: its threads are gone, and to ask for them ends the process.
+The reference serves there. Processes started by "spawn" have no such limit."""
+ITEMS_PER_THREAD = 512
 
 
 def implementation(kernel: str, device: torch.device) -> ModuleType | None:
@@ -25,7 +29,7 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
     choice = os.environ.get("UNRENDER_KERNELS", "fast")
     if choice not in ("fast", "reference"):
         raise KernelError(f"UNRENDER_KERNELS should be 'fast' or 'reference', got {choice!r}")
-    if choice == "reference" or device.type != "cpu":
+    if choice == "reference" or device.type != "cpu" or _forked.is_set():
         return None
     with _import_lock:  # numba deadlocks when two threads import it at once
         _prepare_numba()
@@ -33,30 +37,34 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
 
 
 @contextlib.contextmanager
-def cpu_threads() -> Iterator[None]:
+def cpu_threads(num_items: int) -> Iterator[None]:
     """Let one Python thread at a time run parallel CPU kernels, on as many cores as torch may use.
 
-    The threading layer that outlives a fork aborts the process when two Python threads enter it at once.
+    Few items run on one core: to wake a second one costs more than it helps. Some of numba's threading layers abort
+    the process when two Python threads enter them at once.
     """
     import numba
 
     with _cpu_lock:
-        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+        useful = 1 + num_items // ITEMS_PER_THREAD
+        numba.set_num_threads(min(useful, torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
         yield
 
 
 @functools.cache
 def _prepare_numba() -> None:
-    """Choose the threading layer, and say, when a kernel has to be compiled, that this is what takes the time.
-
-    OpenMP, numba's first choice, kills a forked process (a torch DataLoader's worker) at its first kernel.
-    """
+    """Say, when a kernel has to be compiled, that this is what takes the time; and watch for forks."""
     import numba
     from numba.core import event
 
-    if "NUMBA_THREADING_LAYER" not in os.environ:
-        numba.config.THREADING_LAYER = "workqueue"
+    def after_fork() -> None:
+        with contextlib.suppress(ValueError):  # raised where no parallel kernel has run yet: then all is well
+            if numba.threading_layer() == "omp":
+                _forked.set()
+                torch.set_num_threads(1)  # as torch's own workers do: its threads are gone too
 
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=after_fork)
     announced = threading.Event()
 
     class Announcer(event.Listener):  # type: ignore[misc]

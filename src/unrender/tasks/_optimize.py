@@ -8,7 +8,6 @@ the gradient by that matrix (Gauss-Newton) makes long waves converge as fast as 
 import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sparse
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -33,7 +32,7 @@ def attachments(
 def bending(mesh: Mesh) -> Matrix:
     """Return the matrix [hinges vertices] whose product with the vertices is as long as each hinge's angle.
 
-    Source: Bergou et al. 2006, A Quadratic Bending Model for Inextensible Surfaces, eq. 4; divided by the edge's length.
+    Source: Bergou et al. 2006, A Quadratic Bending Model for Inextensible Surfaces, eq. 4; over the edge's length.
     """
     (face, other), (side, other_side) = np.divmod(topology(mesh.faces).hinge_sides.numpy().T, 3)
     corner = mesh.faces.numpy()
@@ -49,7 +48,8 @@ def bending(mesh: Mesh) -> Matrix:
     length = np.linalg.norm(edge, axis=1)
 
     def cotangent(a: Array, b: Array) -> Array:
-        return (a * b).sum(1) / np.maximum(np.linalg.norm(np.cross(a, b), axis=1), 1e-3 * length**2)
+        sine = np.linalg.norm(np.cross(a, b), axis=1)
+        return np.asarray((a * b).sum(1) / np.maximum(sine, 1e-3 * length**2))
 
     at_start = cotangent(edge, left - start), cotangent(edge, right - start)
     at_end = cotangent(-edge, left - end), cotangent(-edge, right - end)

@@ -89,7 +89,9 @@ def _first_of_equals(points: Tensor) -> Tensor:
     """List the places of different points; many scanners write some points twice."""
     _, places = np.unique(points.numpy(), axis=0, return_index=True)
     if len(places) < len(points):
-        log.info("%d of %d points are repetitions: counting each once", len(points) - len(places), len(points))
+        log.info(
+            "%d of %d points are repetitions: counting each once", len(points) - len(places), len(points)
+        )
     return torch.from_numpy(np.sort(places))
 
 
@@ -98,7 +100,7 @@ def _unit_normals(cloud: PointCloud, ids: Tensor) -> Tensor | None:
     if cloud.normals is None:
         return None
     normals = cloud.normals.detach().double().cpu()[ids]
-    lengths = normals.norm(dim=1, keepdim=True)
+    lengths: Tensor = torch.linalg.vector_norm(normals, dim=1, keepdim=True)
     if not bool((lengths > 0).all()):
         log.warning("%d normals are zero or NaN: estimating all of them", int((~(lengths > 0)).sum()))
         return None
@@ -116,8 +118,7 @@ def _check(points: Tensor) -> None:
     reach = float(offsets.abs().max())
     if reach == 0:
         raise InputError(f"fit_mesh: all {len(points)} points are equal, {points[0].tolist()}")
-    offsets = (offsets / reach).numpy()
-    extent = np.sqrt(np.linalg.eigvalsh(np.cov(offsets.T)).clip(0))
+    extent = np.sqrt(np.linalg.eigvalsh(np.cov((offsets / reach).numpy().T)).clip(0))
     for flat, where in ((extent[1], "on a line"), (extent[0], "in a plane")):
         if flat < FLAT * extent[2]:
             raise InputError(

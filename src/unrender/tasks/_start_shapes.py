@@ -69,7 +69,11 @@ def _solid(cloud: PreparedCloud) -> Mesh:
     normals = cloud.local.normals if cloud.normals is None else cloud.normals
     oriented = orient_normals(cloud.points, normals, cloud.local.areas, trust_signs=cloud.normals is not None)
     mesh = poisson_surface(
-        cloud.points, oriented, cloud.local.areas, resolution=_resolution(cloud), reach=min(2 * cloud.spacing, MARGIN)
+        cloud.points,
+        oriented,
+        cloud.local.areas,
+        resolution=_resolution(cloud),
+        reach=min(2 * cloud.spacing, MARGIN),
     )
     return _keep_supported(mesh, cloud.points)
 

@@ -37,8 +37,8 @@ class FitMesh:
     """
 
     start: Literal["auto", "solid", "shell", "hull", "sphere"] = "auto"
-    """Where to begin: the solid that has the points on its skin (any genus), a thin shell around them (any genus), their
-    convex hull or a sphere (no holes). auto: the solid, or the shell where most of the solid would be guessed."""
+    """Where to begin: the solid that has the points on its skin (any genus), a thin shell around them (any genus),
+    their convex hull or a sphere (no holes). auto: the solid, or the shell where most of the solid would be guessed."""
     edge_length: float | None = None
     """Length of the result's edges in world units. By default the mean distance between neighbouring points, at most
     1 % of the diagonal of the cloud's box."""
@@ -85,6 +85,10 @@ def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMesh
     The mesh is watertight, in world units and float64, and the same for any number of threads. Raises InputError
     before the first step for a cloud without a surface: too few points, all in one place, on a line, in a plane.
     """
+    for name in ("edge_length", "smoothness"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"fit_mesh: `{name}` should be above 0, got {value}")
     prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
     start = start_mesh(prepared, config.start)
     steps = _fit(prepared, start, _plan(prepared, start, config), config)
@@ -134,13 +138,13 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
     for stage in plan:
         mesh = remesh_isotropic(mesh, stage.edge_length)
         trials: list[tuple[float, float, Mesh]] = []
-        for smoothness in _candidates(smoothness, cloud, config):
+        for candidate in _candidates(smoothness, cloud, config):
             for _ in range(3):  # then the next smoothness changes more than one more step would
-                mesh, losses = _descend(mesh, seen, stage.num_samples, cloud.spacing, smoothness, generator)
+                mesh, losses = _descend(mesh, seen, stage.num_samples, cloud.spacing, candidate, generator)
                 losses["unseen"] = _mean_distance(unseen, mesh)
-                yield FitMeshStep(next(index), last, stage.name, mesh, losses, smoothness, cloud)
+                yield FitMeshStep(next(index), last, stage.name, mesh, losses, candidate, cloud)
             # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
-            trials.append((losses["unseen"] * float(surface_area(mesh)), smoothness, mesh))
+            trials.append((losses["unseen"] * float(surface_area(mesh)), candidate, mesh))
             if len(trials) > 2 and trials[-1][0] > trials[-2][0] > trials[-3][0]:
                 break
         _, smoothness, mesh = min(trials, key=lambda trial: trial[0])
@@ -211,7 +215,7 @@ class _Pairs(NamedTuple):
     weights: Array
 
     def offsets(self, mesh: Mesh) -> Array:
-        return self.hold @ mesh.vertices.numpy() - self.points
+        return np.asarray(self.hold @ mesh.vertices.numpy() - self.points)
 
 
 def _chamfer(mesh: Mesh, pairs: list[_Pairs]) -> float:
@@ -238,7 +242,7 @@ def _huber_weights(squared: Tensor, spacing: float) -> Array:
     distances = squared.sqrt().numpy()
     scale = max(spacing / 2, 3 * 1.4826 * float(np.median(distances)))
     weights = scale / np.maximum(distances, scale)
-    return (weights / weights.sum())[:, None]
+    return np.asarray(weights / weights.sum())[:, None]
 
 
 def _mean_distance(points: Tensor, mesh: Mesh) -> float:

@@ -17,7 +17,7 @@ def build(vertices: Tensor, faces: Tensor) -> Tensor:
     batch = vertices.shape[:-2]
     centers = vertices.detach().mT[..., faces].mean(-1).mT.contiguous()
     order = torch.arange(len(faces)).repeat(*batch, 1)
-    with cpu_threads():
+    with cpu_threads(len(faces)):
         for arrays in one_by_one(len(batch), centers, order):
             sort_points(*arrays, tree_depth(len(faces)))
     return order
@@ -32,7 +32,7 @@ def forward(
     depth = tree_depth(len(faces))
     boxes = vertices.new_empty((2 << depth) - 1, 2, 3).numpy()
     tensors = queries, query_order, vertices, order, distances, ids, barycentrics
-    with cpu_threads():
+    with cpu_threads(queries.shape[-2]):
         for query, rows, corners, order_, *found in one_by_one(len(batch) - 1, *tensors):
             ordered = corners[faces.numpy()[order_]]
             fit_boxes(ordered.min(1), ordered.max(1), depth, boxes)

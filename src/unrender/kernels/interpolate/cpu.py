@@ -14,7 +14,7 @@ def forward(
 ) -> Tensor:
     mixed = values.new_empty(len(places), values.shape[-1])
     tensors = (barycentric, values, faces, face_ids, places, images, mixed)
-    with cpu_threads():
+    with cpu_threads(len(places)):
         _mix(*(t.detach().contiguous().numpy() for t in tensors))
     return mixed
 
@@ -31,7 +31,7 @@ def backward(
     gradients = torch.zeros_like(barycentric), torch.zeros_like(values, memory_format=torch.contiguous_format)
     tensors = (barycentric, values, faces, face_ids, places, images, cotangent, *gradients)
     arrays = [t.detach().contiguous().numpy() for t in tensors]
-    with cpu_threads():
+    with cpu_threads(len(places)):
         _mix_backward(*arrays[:-1])
         _scatter(arrays[0], *arrays[2:7], arrays[-1])
     return gradients

@@ -23,7 +23,7 @@ def build(points: Tensor) -> tuple[Tensor, ...]:
     order = torch.arange(count).repeat(len(ordered), 1)
     depth = tree_depth(count)
     boxes = ordered.new_empty(len(ordered), (2 << depth) - 1, 2, dim)
-    with cpu_threads():
+    with cpu_threads(count):
         for b in range(len(ordered)):
             sort_points(ordered[b].numpy(), order[b].numpy(), depth)
             fit_boxes(ordered[b].numpy(), ordered[b].numpy(), depth, boxes[b].numpy())
@@ -36,7 +36,7 @@ def forward(
     batch, count = queries.shape[:-2], queries.shape[-2]
     distances = queries.new_empty(*batch, count, k)
     ids = torch.empty(*batch, count, k, dtype=torch.int64)
-    with cpu_threads():
+    with cpu_threads(count):
         for arrays in one_by_one(len(batch), queries, query_order, ordered, order, boxes, distances, ids):
             _search(*arrays, norm)
     return distances, ids

@@ -29,7 +29,7 @@ def forward(
         flat.new_empty(slots),
         flat.new_empty(slots),
     )
-    with cpu_threads():
+    with cpu_threads(height * width):
         for one, *outputs in zip(flat.numpy(), *(t.numpy() for t in found), strict=True):
             scalar = one.dtype.type
             screen, bins = project(one, faces.numpy(), height, width, near, blur, cull)
@@ -52,7 +52,7 @@ def backward(
         t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy()
         for t in (points, gradient, face_ids, barycentric, *cotangents)
     ]
-    with cpu_threads():
+    with cpu_threads(face_ids.numel()):
         for one, one_gradient, ids, *pixels in zip(*flat, strict=True):
             starts, slots = order_by_face(ids.reshape(-1), len(faces))
             by_face = np.zeros((len(faces), 3, 4), one.dtype)

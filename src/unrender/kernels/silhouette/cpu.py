@@ -21,7 +21,7 @@ from unrender.kernels.silhouette.reference import EDGE
 def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
     flat = points.detach().reshape(-1, *points.shape[-2:]).contiguous()
     open_share = flat.new_empty(len(flat), height, width)
-    with cpu_threads():
+    with cpu_threads(height * width):
         for one, image in zip(flat.numpy(), open_share.numpy(), strict=True):
             screen, bins = project(one, faces.numpy(), height, width, near, blur, False)
             _cover(*screen[1:], *bins, one.dtype.type(blur), image)
@@ -35,7 +35,7 @@ def backward(
     batch_axes = points.dim() - 2
     tensors = (points, gradient, open_share, cotangent)
     flat = [t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy() for t in tensors]
-    with cpu_threads():
+    with cpu_threads(open_share.numel()):
         for one, one_gradient, image, slope in zip(*flat, strict=True):
             screen, bins = project(one, faces.numpy(), image.shape[0], image.shape[1], near, blur, False)
             scalar = one.dtype.type

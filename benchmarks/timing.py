@@ -1,0 +1,46 @@
+"""What the benchmarks share: a clock beside a matrix product of the same run, and the line that says where it ran.
+
+"mm" is one float32 matrix product 2048³: on a shared machine its time drifts with everything else, ratios do not.
+"""
+
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+_matrix = torch.rand(2048, 2048)
+
+
+def timed(work: Callable[[], object], repeats: int = 9) -> tuple[float, float]:
+    """Return the median time in ms, and in matrix products timed in turn with it."""
+    work()
+    times, products = [], []
+    for _ in range(repeats):
+        products.append(seconds(lambda: _matrix @ _matrix))
+        times.append(seconds(work))
+    return 1000 * statistics.median(times), statistics.median(times) / statistics.median(products)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def machine() -> str:
+    """Say which processor, how many threads, which torch, and which commit."""
+    described = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
+    commit = described.stdout.strip() or "unknown"
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit}"
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
