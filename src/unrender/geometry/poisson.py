@@ -30,25 +30,27 @@ def orient_normals(
     areas: Float[Tensor, " points"],
     *,
     trust_signs: bool = False,
-    resolution: int = 64,
+    resolution: int = 128,
     iterations: int = 30,
 ) -> Float[Tensor, "points 3"]:
     """Flip normals until all of them point out of the solid.
 
     Solve for the indicator, let each normal point down its gradient, repeat (Hou et al. 2022, iterative Poisson).
-    The first signs are the given ones if `trust_signs`, else away from the center.
+    The first signs are the given ones if `trust_signs`, else away from the center. A grid of half the `resolution`
+    comes first: it sees open clouds as a whole; the fine one then sees thin tubes, whose sides cancel in the coarse.
     """
     p, n, a = (tensor.detach().double().cpu().numpy() for tensor in (points, normals, areas))
-    grid = Grid.around(p, resolution)
     outward = ((p - p.mean(0)) * n).sum(1)
     signs = np.ones(len(p)) if trust_signs else np.where(outward < 0, -1.0, 1.0)
-    for _ in range(iterations):
-        gradient = grid.gradient_at(grid.solve(p, n * (signs * a)[:, None]), p)
-        flipped = np.where((gradient * n).sum(1) > 0, -1.0, 1.0)
-        changed = np.mean(flipped != signs)
-        signs = flipped
-        if changed < 1e-3:
-            break
+    for cells in (resolution // 2, resolution):
+        grid = Grid.around(p, cells)
+        for _ in range(iterations):
+            gradient = grid.gradient_at(grid.solve(p, n * (signs * a)[:, None]), p)
+            flipped = np.where((gradient * n).sum(1) > 0, -1.0, 1.0)
+            changed = np.mean(flipped != signs)
+            signs = flipped
+            if changed < 1e-3:
+                break
     if (signs * outward * a).sum() < 0:  # consistent, but inside out: the enclosed volume is negative
         signs = -signs
     return normals * torch.as_tensor(signs, dtype=normals.dtype, device=normals.device)[:, None]

@@ -67,7 +67,14 @@ def _solid(cloud: PreparedCloud) -> Mesh:
     seen the surface closes as it likes, within the convex hull.
     """
     normals = cloud.local.normals if cloud.normals is None else cloud.normals
-    oriented = orient_normals(cloud.points, normals, cloud.local.areas, trust_signs=cloud.normals is not None)
+    resolution = _resolution(cloud)
+    oriented = orient_normals(
+        cloud.points,
+        normals,
+        cloud.local.areas,
+        trust_signs=cloud.normals is not None,
+        resolution=min(resolution, 128),
+    )
     mesh = poisson_surface(
         cloud.points,
         oriented,
