@@ -158,7 +158,12 @@ def test_clouds_without_a_surface_are_refused_at_once(message: str) -> None:
         (FitMesh(holdout=1.0), "`holdout` is a share"),
         (FitMesh(edge_length=1e-6), "allow more `max_vertices`"),
         (FitMesh(edge_length=-1.0), "`edge_length`"),
+        (FitMesh(edge_length=1e9), "too long for a cloud"),
         (FitMesh(smoothness=-1.0), "`smoothness`"),
+        (FitMesh(max_points=0), "`max_points`"),
+        (FitMesh(max_vertices=1), "too long for a cloud"),
+        (FitMesh(steps=-1), "`steps`"),
+        (FitMesh(seed=-1), "`seed`"),
     ],
 )
 def test_impossible_settings_are_refused_at_once(config: FitMesh, message: str) -> None:

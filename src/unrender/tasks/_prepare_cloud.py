@@ -49,8 +49,6 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
     """Check a cloud, hold points out, thin out, drop outliers, keep points back."""
     if cloud.points.dim() != 2:
         raise InputError(f"fit_mesh: one cloud at a time, got a batch of shape {list(cloud.points.shape)}")
-    if not 0 <= holdout < 1:
-        raise InputError(f"fit_mesh: `holdout` is a share of the points, 0 ≤ holdout < 1, got {holdout}")
     points = cloud.points.detach().double().cpu()
     _check(points)
     low, high = points.amin(0), points.amax(0)

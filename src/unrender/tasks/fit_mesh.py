@@ -25,6 +25,8 @@ from unrender.tasks._start_shapes import start_mesh
 
 SMOOTHNESS = tuple(float(s) for s in np.geomspace(1e-6, 1e-11, 11))
 """What is tried, stiff to flexible, where the config leaves it open."""
+LONGEST_EDGE = 0.2
+"""In diagonals: longer edges make no solid."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,14 +87,25 @@ def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMesh
     The mesh is watertight, in world units and float64, and the same for any number of threads. Raises InputError
     before the first step for a cloud without a surface: too few points, all in one place, on a line, in a plane.
     """
-    for name in ("edge_length", "smoothness"):
-        value = getattr(config, name)
-        if value is not None and not 0 < value < math.inf:
-            raise InputError(f"fit_mesh: `{name}` should be above 0, got {value}")
+    _check(config)
     prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
     start = start_mesh(prepared, config.start)
     steps = _fit(prepared, start, _plan(prepared, start, config), config)
     return itertools.islice(steps, config.steps + 1)
+
+
+def _check(config: FitMesh) -> None:
+    for name in ("edge_length", "smoothness", "max_vertices", "max_points"):
+        value = getattr(config, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"fit_mesh: `{name}` should be above 0, got {value}")
+    for name in ("steps", "seed"):
+        if getattr(config, name) < 0:
+            raise InputError(f"fit_mesh: `{name}` should be 0 or more, got {getattr(config, name)}")
+    if not 0 <= config.holdout < 1:
+        raise InputError(
+            f"fit_mesh: `holdout` is a share of the points, 0 ≤ holdout < 1, got {config.holdout}"
+        )
 
 
 class _Stage(NamedTuple):
@@ -111,6 +124,12 @@ def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
         if config.edge_length is None
         else config.edge_length / cloud.diagonal
     )
+    if length > LONGEST_EDGE:
+        raise InputError(
+            f"fit_mesh: edges of {length * cloud.diagonal:.3g} are too long for a cloud of size {cloud.diagonal:.3g}; "
+            f"the longest possible `edge_length` is {LONGEST_EDGE * cloud.diagonal:.3g} "
+            f"(the shortest that {config.max_vertices} `max_vertices` allow is {least * cloud.diagonal:.3g})"
+        )
     if length < least / 4:
         raise InputError(
             f"fit_mesh: edges of {config.edge_length} would make about {area / length**2 / 0.87:.0f} vertices; "
