@@ -16,17 +16,20 @@ HEAVY = ("numba", "triton", "scipy", "skimage", "trimesh", "PIL", "tyro", "rich"
 
 # fmt: off
 PUBLIC_NAMES = [
-    "Camera", "Chamfer", "ClosestOnMesh", "DepthPoints", "FileAccessError", "FileFormatError", "FitMesh",
-    "FitMeshStep", "InputError", "KernelError", "Mesh", "MissingFileError", "Nearest", "PointCloud",
-    "PointIndex", "ShapeError", "SurfaceSamples", "UnrenderError", "__version__", "chamfer_distance",
-    "closest_on_mesh", "concatenate", "connected_components", "cube", "demo_object", "enclosed_volume",
-    "face_areas", "face_normals", "fit_mesh", "genus", "ico_sphere", "index_points", "is_manifold",
-    "is_watertight", "keep_largest_component", "load_cloud", "load_depth", "load_mesh", "measure_mesh",
-    "mesh_edge_loss", "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest",
-    "point_to_mesh_distance", "points_from_depth", "quaternion_from_rotation", "random_rotations",
-    "remesh_isotropic", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion",
-    "sample_points_from_mesh", "save_cloud", "save_mesh", "sixd_from_rotation", "so3_exp_map",
-    "so3_log_map", "subdivide", "surface_area", "torus", "vertex_normals",
+    "AmbientLight", "Camera", "Chamfer", "ClosestOnMesh", "DepthPoints", "DirectionalLight",
+    "FileAccessError", "FileFormatError", "FitMesh", "FitMeshStep", "Fragments", "Headlight",
+    "InputError", "KernelError", "Material", "Mesh", "MissingFileError", "Nearest", "PointCloud",
+    "PointIndex", "PointLight", "ShapeError", "SurfaceSamples", "Texture", "UnrenderError", "__version__",
+    "blend_hard", "blend_softmax", "chamfer_distance", "closest_on_mesh", "concatenate",
+    "connected_components", "cube", "demo_object", "enclosed_volume", "face_areas", "face_normals",
+    "fit_mesh", "genus", "ico_sphere", "index_points", "is_manifold", "is_watertight",
+    "keep_largest_component", "load_cloud", "load_depth", "load_mesh", "measure_mesh", "mesh_edge_loss",
+    "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest", "phong", "point_to_mesh_distance",
+    "points_from_depth", "quaternion_from_rotation", "random_rotations", "rasterize", "remesh_isotropic",
+    "render_depth", "render_mesh", "render_normals", "render_points", "render_silhouette",
+    "rotation_angle", "rotation_from_6d", "rotation_from_quaternion", "sample_points_from_mesh",
+    "save_cloud", "save_mesh", "sixd_from_rotation", "so3_exp_map", "so3_log_map", "subdivide",
+    "surface_area", "torus", "vertex_normals",
 ]
 # fmt: on
 
@@ -66,7 +69,7 @@ def test_import_is_light():
     assert done.stdout == "[]\n"
 
 
-LIGHT = ("Mesh", "chamfer_distance", "index_points", "closest_on_mesh", "Camera", "ShapeError")
+LIGHT = ("Mesh", "chamfer_distance", "index_points", "closest_on_mesh", "Camera", "ShapeError", "render_mesh")
 
 
 def test_no_file_is_called_after_nothing():
