@@ -19,6 +19,12 @@ FAST = ["--edge-length", "0.3", "--steps", "6"]
 
 
 @pytest.fixture
+def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spare the pictures of the report, which take longer than the fit."""
+    monkeypatch.setattr(cli_fit_mesh, "NUM_VIEWS", 1)
+
+
+@pytest.fixture
 def scan(tmp_path: Path) -> Path:
     points = sample_points_from_mesh(torus(), 1500, generator=torch.Generator().manual_seed(0)).points
     save_cloud(PointCloud(points), tmp_path / "scan.ply")
@@ -54,8 +60,12 @@ def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.Captur
     html = (folder / "report.html").read_text()
     assert not re.search(r"(src|href)=[\"']?https?:", html)
     assert html.count("<figure>") == 5
+    assert html.count("data:image/png") == 5 * (
+        cli_fit_mesh.NUM_VIEWS + 1
+    )  # the first is also shown without scripts
 
 
+@pytest.mark.usefixtures("one_view")
 @pytest.mark.parametrize("suffix", ["obj", "stl", "glb"])
 def test_the_mesh_comes_in_the_format_asked_for(scan: Path, suffix: str) -> None:
     folder = scan.parent / "run"
@@ -64,6 +74,7 @@ def test_the_mesh_comes_in_the_format_asked_for(scan: Path, suffix: str) -> None
     assert len(load_mesh(folder / f"mesh.{suffix}").faces) > 100
 
 
+@pytest.mark.usefixtures("one_view")
 def test_a_depth_image_is_a_cloud(tmp_path: Path) -> None:
     y, x = np.mgrid[-1:1:60j, -1:1:60j]
     depth = np.where(x**2 + y**2 < 0.6, 2 - np.sqrt(np.clip(1 - x**2 - y**2, 0, None)), 0)
@@ -73,6 +84,7 @@ def test_a_depth_image_is_a_cloud(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["watertight"] is True
 
 
+@pytest.mark.usefixtures("one_view")
 def test_ctrl_c_keeps_what_is_there(scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     fit = cli_fit_mesh.fit_mesh
 
@@ -136,6 +148,7 @@ def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert "matrix product" in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("one_view")
 def test_demo_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unrender.cli.demo.NUM_POINTS", 2000)
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 0

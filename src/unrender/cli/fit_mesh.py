@@ -29,6 +29,8 @@ Metrics = dict[str, Any]
 log = logging.getLogger("unrender")
 SEEN_WITHIN = 2.0
 """Surface this close to a point, in mean distances between points, counts as seen."""
+NUM_VIEWS = 8
+"""Pictures once around."""
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff")
 
 
@@ -175,7 +177,7 @@ def _turntables(cloud: PointCloud, steps: list[FitMeshStep], up: str) -> list[Pi
             colors=pictures.colored(error, highest)
         ),
     }
-    around = [pictures.view_from(degrees, unit.points, up) for degrees in range(30, 390, 45)]
+    around = [pictures.view_from(30 + 360 * i / NUM_VIEWS, unit.points, up) for i in range(NUM_VIEWS)]
     return [
         Picture(caption, [pictures.png(pictures.show(shape, camera)) for camera in around])
         for caption, shape in shapes.items()
