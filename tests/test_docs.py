@@ -19,8 +19,9 @@ PAGES = [
 @pytest.fixture
 def folder_with_input(tmp_path, monkeypatch):
     """A folder with the files that the pages speak of."""
-    torus = unrender.torus()
-    samples = unrender.sample_points_from_mesh(torus, 600, generator=torch.Generator().manual_seed(0))
+    ball = unrender.ico_sphere(3)  # made a rod: a small surface for its length is fitted with few faces
+    rod = ball.replace(vertices=ball.vertices * torch.tensor([1.0, 0.15, 0.15]))
+    samples = unrender.sample_points_from_mesh(rod, 600, generator=torch.Generator().manual_seed(0))
     unrender.save_cloud(unrender.PointCloud(samples.points), tmp_path / "scan.ply")
     across, down = np.meshgrid(np.arange(160) - 80, np.arange(120) - 60)
     Image.fromarray((1000 + across + down // 2).astype(np.uint16)).save(tmp_path / "depth.png")
