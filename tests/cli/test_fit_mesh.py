@@ -60,6 +60,7 @@ def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.Captur
     html = (folder / "report.html").read_text()
     assert not re.search(r"(src|href)=[\"']?https?:", html)
     assert html.count("<figure>") == 5
+    assert "unrender.FitMesh(edge_length=0.3, steps=6, holdout=0.1)" in html
     assert html.count("data:image/png") == 5 * (
         cli_fit_mesh.NUM_VIEWS + 1
     )  # the first is also shown without scripts

@@ -164,11 +164,35 @@ def test_clouds_without_a_surface_are_refused_at_once(message: str) -> None:
         (FitMesh(max_vertices=1), "too long for a cloud"),
         (FitMesh(steps=-1), "`steps`"),
         (FitMesh(seed=-1), "`seed`"),
+        (FitMesh(start="bunny"), "`start` should be one of auto, solid"),  # type: ignore[arg-type]
     ],
 )
 def test_impossible_settings_are_refused_at_once(config: FitMesh, message: str) -> None:
     with pytest.raises(InputError, match=message):
         fit_mesh(PointCloud(scan(ico_sphere(2), 200)), config)
+
+
+def test_clusters_far_apart_are_refused_with_words() -> None:
+    points = scan(ico_sphere(3), 600)
+    with pytest.raises(InputError, match="clusters far apart"):
+        fit_mesh(PointCloud(torch.cat([points, points + 1e4])))
+
+
+def test_one_wild_point_changes_nothing() -> None:
+    points = scan(ico_sphere(3), 800)
+    wild = torch.tensor([[300.0, 0.0, 0.0]], dtype=torch.float64)
+    last = run(torch.cat([points, wild]), FitMesh(edge_length=0.3, steps=9))
+    assert last.cloud.diagonal == pytest.approx(float((points.amax(0) - points.amin(0)).norm()))
+    assert int(last.cloud.is_outlier.sum()) == 1
+
+
+def test_a_sparse_part_of_a_surface_is_no_outlier() -> None:
+    points = scan(ico_sphere(4), 12_000)
+    points = points[(points[:, 0] > 0) | (torch.arange(len(points)) % 12 == 0)]
+    flagged = run(points, FitMesh(edge_length=0.4, steps=0)).cloud.is_outlier
+    sparse = points[:, 0] < -0.3
+    assert int(sparse.sum()) > 200
+    assert float(flagged[sparse].double().mean()) < 0.1
 
 
 def test_a_batch_is_refused() -> None:

@@ -80,16 +80,23 @@ def command(
             "unrender": __version__,
             "task": "fit-mesh",
             "cloud": cloud,
-            "reference": reference,
             "config": config,
+            "depth": depth,
+            "mesh_format": mesh_format,
+            "reference": reference,
+            "up": up,
         },
     )
     steps = _run(fit)
+    if steps[-1].stage != "final":
+        log.warning("ended after %d steps, before the fit did: this is not its best", steps[-1].index)
     seconds = time.perf_counter() - begin
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
     metrics = _measure(steps, points, truth) | {"seconds": seconds}
     write_json(folder / "metrics.json", metrics)
-    _report(folder / "report.html", cloud, points, steps, metrics, up)
+    _report(
+        folder / "report.html", cloud, points, steps, metrics, up, _how(cloud, config, depth, reference, up)
+    )
     _print_summary(metrics)
     print(folder / f"mesh.{mesh_format}")
     print(folder / "report.html")
@@ -146,7 +153,13 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
 
 
 def _report(
-    path: Path, source: Path, cloud: PointCloud, steps: list[FitMeshStep], metrics: Metrics, up: str
+    path: Path,
+    source: Path,
+    cloud: PointCloud,
+    steps: list[FitMeshStep],
+    metrics: Metrics,
+    up: str,
+    how: list[str],
 ) -> None:
     write_report(
         path,
@@ -155,7 +168,7 @@ def _report(
             Section("What came out", _verdict(metrics), _turntables(cloud, steps, up)),
             Section("Figures", "Distances are in the units of the cloud.", figures=metrics),
             Section("How it went", svg=_curves(steps[1:]) if len(steps) > 1 else ""),
-            Section("Do it again", code=_how(source, up)),
+            Section("Do it again", code=how),
         ],
     )
 
@@ -193,17 +206,39 @@ def _curves(steps: list[FitMeshStep]) -> str:
     return pictures.curves(series, {step.stage: step.index for step in reversed(steps)})
 
 
-def _how(source: Path, up: str) -> list[str]:
-    command_line = ["unrender", "fit-mesh", str(source), *(["--up", up] if up != "y" else [])]
+def _how(source: Path, config: FitMesh, depth: DepthImage, reference: Path | None, up: str) -> list[str]:
+    """Write the command and the lines of Python that do the same once more."""
+    line = ["unrender", "fit-mesh", str(source)]
+    changes = _changes(config)
+    for name, value in (changes | _changes(depth)).items():
+        values = value if isinstance(value, tuple) else (value,)
+        line += ["--" + name.replace("_", "-"), *map(str, values)]
+    line += [] if reference is None else ["--reference", str(reference)]
+    line += [] if up == "y" else ["--up", up]
+    load = f"unrender.load_cloud({str(source)!r})"
+    if depth.intrinsics is not None:
+        fx, fy, cx, cy = depth.intrinsics
+        mask = None if depth.mask is None else str(depth.mask)
+        load = f"unrender.load_depth({str(source)!r}, {fx, fy}, {cx, cy}, scale={depth.depth_scale}, mask={mask!r})"
+    settings = ", ".join(f"{name}={value!r}" for name, value in changes.items())
     python = [
         "import unrender",
         "",
-        f"cloud = unrender.load_cloud({str(source)!r})",
-        "for step in unrender.fit_mesh(cloud):",
+        f"cloud = {load}",
+        f"for step in unrender.fit_mesh(cloud, unrender.FitMesh({settings})):",
         "    print(step.index, step.losses)",
         'unrender.save_mesh(step.result, "mesh.ply")',
     ]
-    return [shlex.join(command_line), "\n".join(python)]
+    return [shlex.join(line), "\n".join(python)]
+
+
+def _changes(config: FitMesh | DepthImage) -> dict[str, Any]:
+    """List the fields that differ from their defaults."""
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
 
 
 def _verdict(metrics: Metrics) -> str:

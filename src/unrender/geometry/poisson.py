@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._checked import checked
+from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.shapes import ico_sphere
 
@@ -51,7 +52,9 @@ def orient_normals(
             signs = flipped
             if changed < 1e-3:
                 break
-    if (signs * outward * a).sum() < 0:  # consistent, but inside out: the enclosed volume is negative
+    if (
+        signs * outward * a
+    ).sum() < 0:  # consistent, but inside out: a closed surface would enclose less than nothing
         signs = -signs
     return normals * torch.as_tensor(signs, dtype=normals.dtype, device=normals.device)[:, None]
 
@@ -164,6 +167,11 @@ class Grid:
         """Return the zero level of a field that is positive inside; the cells around the grid are outside."""
         from skimage.measure import marching_cubes
 
+        if not inside.max() > 0:
+            raise InputError(
+                "the points leave no solid larger than a cell of the grid around them: are they clusters far apart? "
+                "fit each on its own"
+            )
         padded = np.pad(inside, 1, constant_values=-float(np.abs(inside).max()))
         vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="ascent")
         return Mesh(

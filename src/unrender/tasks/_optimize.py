@@ -61,14 +61,6 @@ def bending(mesh: Mesh) -> Matrix:
     )
 
 
-def edge_vectors(mesh: Mesh) -> Matrix:
-    """Return the matrix [edges vertices] whose product with the vertices are the edges."""
-    edges = topology(mesh.faces).edges.numpy()
-    rows = 2 * np.arange(len(edges) + 1)
-    signs = np.tile([1.0, -1.0], len(edges))
-    return sparse.csr_array((signs, edges.reshape(-1), rows), (len(edges), len(mesh.vertices)))
-
-
 def newton_step(hessian: Matrix, gradient: Array, iterations: int = 60, tolerance: float = 1e-3) -> Array:
     """Solve hessian · step = −gradient by conjugate gradients, preconditioned by the diagonal; no step at 0/0."""
     diagonal = hessian.diagonal()

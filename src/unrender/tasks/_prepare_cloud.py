@@ -22,7 +22,7 @@ log = logging.getLogger("unrender")
 
 
 class PreparedCloud(TensorStruct):
-    """Points without outliers, centered and scaled so that the box of the whole cloud has a diagonal of 1."""
+    """Points without outliers, centered and scaled so that their box has a diagonal of 1."""
 
     points: Float[Tensor, "points 3"]
     normals: Float[Tensor, "points 3"] | None
@@ -36,7 +36,7 @@ class PreparedCloud(TensorStruct):
     """Ids of the points of the given cloud that the fit must not see."""
     center: Float[Tensor, "3"]
     diagonal: float
-    """Of the given cloud's box, in world units."""
+    """Of the points' box, in world units."""
     spacing: float
     """Mean distance between neighbouring points on the surface, √(area / number)."""
 
@@ -66,6 +66,7 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
         log.info("%d of %d points are outliers: they do not pull", int(outlier.sum()), len(points))
     points = points[~outlier]
     _check(points)
+    points, center, diagonal = _unit_box(points, center, diagonal)
     local = neighborhoods(points)
     num_kept_back = min(max(len(points) // 10, 30), len(points) // 3)
     rank = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed + 1))
@@ -81,6 +82,14 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
         diagonal=diagonal,
         spacing=math.sqrt(float(local.areas.numpy().mean())),
     )
+
+
+def _unit_box(points: Tensor, center: Tensor, diagonal: float) -> tuple[Tensor, Tensor, float]:
+    """Center and scale once more, without the outliers: one wild point would shrink all others."""
+    low, high = points.amin(0), points.amax(0)
+    size = float(np.linalg.norm(high - low))
+    middle = (low + high) / 2
+    return (points - middle) / size, center + diagonal * middle, diagonal * size
 
 
 def _first_of_equals(points: Tensor) -> Tensor:

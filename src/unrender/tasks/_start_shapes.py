@@ -79,7 +79,7 @@ def _solid(cloud: PreparedCloud) -> Mesh:
         cloud.points,
         oriented,
         cloud.local.areas,
-        resolution=_resolution(cloud),
+        resolution=resolution,
         reach=min(2 * cloud.spacing, MARGIN),
     )
     return _keep_supported(mesh, cloud.points)
@@ -105,8 +105,8 @@ def _seen_share(mesh: Mesh, cloud: PreparedCloud) -> float:
 
 def _keep_supported(mesh: Mesh, points: Float[Tensor, "points 3"]) -> Mesh:
     part = connected_components(mesh.faces, len(mesh.vertices))[mesh.faces[:, 0]]
-    nearest = part[closest_on_mesh(points, mesh.vertices, mesh.faces).face_ids]
-    kept = torch.bincount(nearest, minlength=int(part.max()) + 1) >= LEAST_SHARE * len(points)
+    nearest_part = part[closest_on_mesh(points, mesh.vertices, mesh.faces).face_ids]
+    kept = torch.bincount(nearest_part, minlength=int(part.max()) + 1) >= LEAST_SHARE * len(points)
     if not bool(kept.any()):
         raise InputError("fit_mesh: found no closed surface near the points; try start='hull'")
     return mesh if bool(kept.all()) else keep_faces(mesh, kept[part])

@@ -4,13 +4,14 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.errors import InputError
+from unrender._checked import describe_value
+from unrender.errors import InputError, ShapeError
 from unrender.geometry.mesh import Mesh, surface_area
 from unrender.geometry.points import PointCloud
 from unrender.geometry.remesh import remesh_isotropic
@@ -23,8 +24,11 @@ from unrender.tasks._optimize import Array, Matrix, attachments, bending, newton
 from unrender.tasks._prepare_cloud import PreparedCloud, prepare_cloud
 from unrender.tasks._start_shapes import start_mesh
 
+Start = Literal["auto", "solid", "shell", "hull", "sphere"]
 SMOOTHNESS = tuple(float(s) for s in np.geomspace(1e-6, 1e-11, 11))
 """What is tried, stiff to flexible, where the config leaves it open."""
+VERTEX_AREA = 3**0.5 / 2
+"""Of a mesh of equilateral triangles with edges of length 1."""
 LONGEST_EDGE = 0.2
 """In diagonals: longer edges make no solid."""
 
@@ -34,11 +38,11 @@ class FitMesh:
     """Deform a closed mesh until it matches a point cloud.
 
     Descends on the squared distance between points and surface (linear beyond three standard deviations) plus
-    `smoothness` times the normal consistency: coarse to fine, stiff to flexible, until points that were kept back
-    for the purpose become less likely.
+    `smoothness` times the sum of 1 − cos over all hinges: coarse to fine, stiff to flexible, until points that were
+    kept back for the purpose become less likely.
     """
 
-    start: Literal["auto", "solid", "shell", "hull", "sphere"] = "auto"
+    start: Start = "auto"
     """Where to begin: the solid that has the points on its skin (any genus), a thin shell around them (any genus),
     their convex hull or a sphere (no holes). auto: the solid, or the shell where most of the solid would be guessed."""
     edge_length: float | None = None
@@ -48,7 +52,7 @@ class FitMesh:
     """Lengthen the default edges where the mesh would have more vertices than this."""
     smoothness: float | None = None
     """Weight of normal consistency, 1e-11 for exact points to 1e-6 for very noisy ones. By default found by trial."""
-    steps: int = 100
+    steps: int = 150
     """Stop after so many steps, wherever the fit stands."""
     holdout: float = 0.0
     """Share of the points that the fit never sees, so that its error can be measured on them."""
@@ -88,6 +92,8 @@ def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMesh
     before the first step for a cloud without a surface: too few points, all in one place, on a line, in a plane.
     """
     _check(config)
+    if not isinstance(cloud, PointCloud):
+        raise ShapeError(f"fit_mesh: `cloud` should be a PointCloud, got {describe_value(cloud)}")
     prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
     start = start_mesh(prepared, config.start)
     steps = _fit(prepared, start, _plan(prepared, start, config), config)
@@ -102,6 +108,10 @@ def _check(config: FitMesh) -> None:
     for name in ("steps", "seed"):
         if getattr(config, name) < 0:
             raise InputError(f"fit_mesh: `{name}` should be 0 or more, got {getattr(config, name)}")
+    if config.start not in get_args(Start):
+        raise InputError(
+            f"fit_mesh: `start` should be one of {', '.join(get_args(Start))}, got {config.start!r}"
+        )
     if not 0 <= config.holdout < 1:
         raise InputError(
             f"fit_mesh: `holdout` is a share of the points, 0 ≤ holdout < 1, got {config.holdout}"
@@ -118,7 +128,7 @@ class _Stage(NamedTuple):
 def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
     """Halve the edges from stage to stage; a start far away has a longer way, and half of it in both directions."""
     area = float(surface_area(start))
-    least = math.sqrt(area / (0.87 * config.max_vertices))
+    least = math.sqrt(area / (VERTEX_AREA * config.max_vertices))
     length = (
         max(min(cloud.spacing, 0.01), least)
         if config.edge_length is None
@@ -132,7 +142,7 @@ def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
         )
     if length < least / 4:
         raise InputError(
-            f"fit_mesh: edges of {config.edge_length} would make about {area / length**2 / 0.87:.0f} vertices; "
+            f"fit_mesh: edges of {config.edge_length} would make about {area / length**2 / VERTEX_AREA:.0f} vertices; "
             f"allow more `max_vertices`, or an `edge_length` of {least * cloud.diagonal:.3g} or more"
         )
     if config.start in ("auto", "solid", "shell"):
@@ -164,9 +174,14 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
                 yield FitMeshStep(next(index), last, stage.name, mesh, losses, candidate, cloud)
             # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
             trials.append((losses["unseen"] * float(surface_area(mesh)), candidate, mesh))
-            if len(trials) > 2 and trials[-1][0] > trials[-2][0] > trials[-3][0]:
+            if (
+                config.smoothness is None
+                and len(trials) > 2
+                and trials[-1][0] > trials[-2][0] > trials[-3][0]
+            ):
                 break
-        _, smoothness, mesh = min(trials, key=lambda trial: trial[0])
+        best = min(trials, key=lambda trial: trial[0]) if config.smoothness is None else trials[-1]
+        _, smoothness, mesh = best
     for _ in range(6):
         mesh, losses = _descend(mesh, everything, 0, cloud.spacing, smoothness, generator)
         yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud)
