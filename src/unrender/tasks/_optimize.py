@@ -16,6 +16,8 @@ from unrender.geometry.topology import topology
 
 Array = npt.NDArray[np.float64]
 Matrix = sparse.csr_array
+TINY = 1e-300
+"""Keeps 0 / 0, of edges without length, at 0."""
 
 
 def attachments(
@@ -49,7 +51,7 @@ def bending(mesh: Mesh) -> Matrix:
 
     def cotangent(a: Array, b: Array) -> Array:
         sine = np.linalg.norm(np.cross(a, b), axis=1)
-        return np.asarray((a * b).sum(1) / np.maximum(sine, 1e-3 * length**2))
+        return np.asarray((a * b).sum(1) / np.maximum(sine, np.maximum(1e-3 * length**2, TINY)))
 
     at_start = cotangent(edge, left - start), cotangent(edge, right - start)
     at_end = cotangent(-edge, left - end), cotangent(-edge, right - end)
@@ -74,10 +76,10 @@ def newton_step(hessian: Matrix, gradient: Array, iterations: int = 60, toleranc
         if (energy <= goal).all():
             break
         image = hessian @ direction
-        rate = energy / np.maximum((direction * image).sum(0), 1e-300)
+        rate = energy / np.maximum((direction * image).sum(0), TINY)
         step += rate * direction
         residual = residual - rate * image
         scaled = inverse * residual
         energy, before = (residual * scaled).sum(0), energy
-        direction = scaled + energy / np.maximum(before, 1e-300) * direction
+        direction = scaled + energy / np.maximum(before, TINY) * direction
     return step
