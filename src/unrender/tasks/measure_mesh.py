@@ -37,13 +37,14 @@ def measure_mesh(
     to_mesh = distances_to_mesh(points, mesh)
     to_cloud = nearest(surface, index_points(points)).distances[:, 0].sqrt()
     recall, precision = (float((d <= 0.01 * diagonal).double().mean()) for d in (to_mesh, to_cloud))
+    seen_radius = 0.01 * diagonal if seen_within is None else seen_within
     closed = is_watertight(mesh)
     metrics: dict[str, float | int | bool | None] = {
         "cloud_to_mesh_mean": float(to_mesh.mean()),
         "cloud_to_mesh_p95": float(np.quantile(to_mesh.numpy(), 0.95)),
         "diagonal": diagonal,
         "f_score_1pct": 2 * recall * precision / max(recall + precision, 1e-12),
-        "seen_share": float((to_cloud <= (seen_within or 0.01 * diagonal)).double().mean()),
+        "seen_share": float((to_cloud <= seen_radius).double().mean()),
         "surface_area": float(surface_area(mesh)),
         "watertight": closed,
         "genus": genus(mesh) if closed and is_manifold(mesh) else None,
