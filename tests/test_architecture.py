@@ -18,18 +18,19 @@ HEAVY = ("numba", "triton", "scipy", "skimage", "trimesh", "PIL", "tyro", "rich"
 PUBLIC_NAMES = [
     "AmbientLight", "Camera", "Chamfer", "ClosestOnMesh", "DepthPoints", "DirectionalLight",
     "FileAccessError", "FileFormatError", "FitMesh", "FitMeshStep", "Fragments", "Headlight",
-    "InputError", "KernelError", "Material", "Mesh", "MissingFileError", "Nearest", "PointCloud",
+    "InputError", "KernelError", "Material", "Mesh", "MissingFileError", "Nearest", "Photo", "PointCloud",
     "PointIndex", "PointLight", "ShapeError", "SurfaceSamples", "Texture", "UnrenderError", "__version__",
     "blend_hard", "blend_softmax", "chamfer_distance", "closest_on_mesh", "concatenate",
     "connected_components", "cube", "demo_object", "enclosed_volume", "face_areas", "face_normals",
     "fit_mesh", "genus", "ico_sphere", "index_points", "is_manifold", "is_watertight",
-    "keep_largest_component", "load_cloud", "load_depth", "load_mesh", "measure_mesh", "mesh_edge_loss",
-    "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest", "phong", "point_to_mesh_distance",
-    "points_from_depth", "quaternion_from_rotation", "random_rotations", "rasterize", "remesh_isotropic",
-    "render_depth", "render_mesh", "render_normals", "render_points", "render_silhouette",
-    "rotation_angle", "rotation_from_6d", "rotation_from_quaternion", "sample_points_from_mesh",
-    "save_cloud", "save_mesh", "sixd_from_rotation", "so3_exp_map", "so3_log_map", "subdivide",
-    "surface_area", "torus", "vertex_normals",
+    "keep_largest_component", "load_cloud", "load_depth", "load_image", "load_mesh", "load_photo",
+    "measure_mesh", "mesh_edge_loss", "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest",
+    "phong", "point_to_mesh_distance", "points_from_depth", "quaternion_from_rotation",
+    "random_rotations", "rasterize", "remesh_isotropic", "render_depth", "render_mesh", "render_normals",
+    "render_points", "render_silhouette", "rotation_angle", "rotation_from_6d",
+    "rotation_from_quaternion", "sample_points_from_mesh", "save_cloud", "save_image", "save_mesh",
+    "sixd_from_rotation", "so3_exp_map", "so3_log_map", "subdivide", "surface_area", "torus",
+    "vertex_normals",
 ]
 # fmt: on
 

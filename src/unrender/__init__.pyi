@@ -43,8 +43,12 @@ from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
+from .io.images import load_image as load_image
+from .io.images import save_image as save_image
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
+from .io.photos import Photo as Photo
+from .io.photos import load_photo as load_photo
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
 from .kernels.nearest import Nearest as Nearest

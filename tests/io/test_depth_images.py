@@ -173,7 +173,7 @@ def test_refuses_a_mask_of_another_size(tmp_path, metres):
     np.save(tmp_path / "depth.npy", metres)
     Image.fromarray(np.ones((3, 3), np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(
-        FileFormatError, match=r"mask.png: a mask of \[3, 3\] pixels for a depth image of \[40, 50\]"
+        FileFormatError, match=r"mask.png: a mask of \[3, 3\] pixels for a picture of \[40, 50\]"
     ):
         load_depth(tmp_path / "depth.npy", 60.0, mask=tmp_path / "mask.png")
 

@@ -1,13 +1,11 @@
 """Depth images and the points they measure, in the camera frame: +x right, +y down, +z forward."""
 
-import io
 import logging
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize, pad
 
@@ -19,11 +17,13 @@ from unrender.io.arrays import array_from_npy
 from unrender.io.contents import Floats
 from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
+from unrender.io.images import load_mask, open_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 MILLIMETRES = 1e-3
-IMAGE_SUFFIXES = (".png", ".tif", ".tiff")
-_MAX_RATIO = 1100
-"""Deflate, the best packer among them, makes at most 1032 bytes of one."""
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 SAMPLES = 5
 """Pixels looked at along each axis of a window, at most."""
 STEEPEST = 3.0
@@ -57,9 +57,9 @@ def load_depth(
     without it, whole numbers are millimetres, other numbers metres. mask: an image, black where no point is
     wanted. Depths of 0, nan and inf are no measurements; pixels in the air between two surfaces are dropped.
     """
-    depth = _read_depth(path, scale)
+    depth = read_depth(path, scale)
     if mask is not None:
-        depth = depth * _read_mask(mask, depth.shape)
+        depth = depth * (load_mask(mask, depth.shape) > 0)
     focal_xy = (focal, focal) if isinstance(focal, int | float) else focal
     center_xy = (depth.shape[1] / 2, depth.shape[0] / 2) if center is None else center
     top_left, depth = _crop(depth)
@@ -153,12 +153,12 @@ def _fit_inverse_depth(
     return 1 + (s_q - a * s_u - b * s_v) / count, a, b, valid
 
 
-def _read_depth(path: FilePath, scale: float | None) -> Floats:
-    """Read a depth image in metres."""
-    suffix = known_suffix(path, (*IMAGE_SUFFIXES, ".npy"))
+def read_depth(path: FilePath, scale: float | None) -> Floats:
+    """Read a depth image in metres, or in the units of `scale`; 0 where nothing is measured."""
+    suffix = known_suffix(path, DEPTH_SUFFIXES)
     data = read_bytes(path)
     with reading(path):
-        values = array_from_npy(data) if suffix == ".npy" else _read_image(data)
+        values = array_from_npy(data) if suffix == ".npy" else _pixels(open_picture(data))
         if values.ndim != 2 or values.size == 0:
             raise FileFormatError(f"a depth image has one channel, this one has shape {list(values.shape)}")
         if values.dtype.itemsize == 1 and scale is None:
@@ -166,33 +166,12 @@ def _read_depth(path: FilePath, scale: float | None) -> Floats:
     if scale is None:
         scale = MILLIMETRES if values.dtype.kind in "iu" else 1.0
     if not (np.isfinite(scale) and scale > 0):
-        raise InputError(f"load_depth: `scale` should be positive, got {scale}")
+        raise InputError(f"{path}: its `scale` should be positive, got {scale}")
     depth: Floats = np.nan_to_num(values.astype(np.float64) * scale, posinf=0.0, neginf=0.0).astype(
         np.float32
     )
     return depth
 
 
-def _read_mask(path: FilePath, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    known_suffix(path, (*IMAGE_SUFFIXES, ".jpg", ".jpeg"))
-    data = read_bytes(path)
-    with reading(path):
-        values = _read_image(data)
-        if values.shape[:2] != shape:
-            raise FileFormatError(
-                f"a mask of {list(values.shape[:2])} pixels for a depth image of {list(shape)}"
-            )
-    brightest: NDArray[Any] = values.reshape(*shape, -1)[..., :3].max(axis=-1)
-    return brightest > 0
-
-
-def _read_image(data: bytes) -> NDArray[Any]:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG", "TIFF", "JPEG"]) as image:
-            if image.width * image.height > _MAX_RATIO * len(data):
-                raise FileFormatError(f"{image.size} pixels cannot unpack from {len(data)} bytes")
-            return np.array(image.convert("RGB") if image.mode == "P" else image)
-    except Image.DecompressionBombError as error:
-        raise FileFormatError(f"too large: {error}") from error
+def _pixels(image: "Image") -> Floats:
+    return np.asarray(image.convert("RGB") if image.mode == "P" else image)
