@@ -34,8 +34,14 @@ class TensorStruct:
         return changed
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return a copy with `function` applied to every tensor."""
-        return self.replace(**{k: function(v) for k, v in self._fields().items() if isinstance(v, Tensor)})
+        """Return a copy with `function` applied to every tensor, also within values that are fields."""
+        changes: dict[str, Any] = {}
+        for name, value in self._fields().items():
+            if isinstance(value, Tensor):
+                changes[name] = function(value)
+            elif isinstance(value, TensorStruct):
+                changes[name] = value.map(function)
+        return self.replace(**changes)
 
     def to(self, target: torch.device | torch.dtype | str) -> Self:
         """Move to a device, or change the precision of the floating-point fields."""
