@@ -14,17 +14,23 @@ DEGREE, QUADRATIC = 4, 6
 """Highest degree of a background's polynomial; terms up to degree 2."""
 EXPONENTS = tuple(np.array([(i, d - i) for d in range(DEGREE + 1) for i in range(d + 1)]).T)
 """Of y and x in each term, the lowest degree first."""
+CLOSEST = 0.6
+"""Part of the border by which a guess is judged."""
 GROWTH = (6, 6, 6, 15, 15, 15, 15, 15)
 """Terms of the polynomials fitted one after the other."""
 MEDIAN_LENGTH = 1.54
 """Of three standard normal numbers."""
-CLEAR = 6.0
+CLEAR = 4.5
 """Standard deviations of the noise that a background stays within."""
+STRIKING = 2.0
+"""Times as far from the background an object reaches somewhere, and no lone pixel of noise."""
 QUIET = 1 / 255
 """The least noise assumed: one step of 8 bits."""
 LOUDEST = 0.025
 """The most noise of a plain background."""
-PLAIN = 0.55
+WINDOW, STRUCTURE = 6, 0.6
+"""Means of so many pixels squared differ by less than this part of the noise, before a plain background."""
+PLAIN = 0.5
 """The least part of the border that is plain background."""
 ECHO = 0.1
 """Part of an edge's contrast that JPEG leaves beside it,"""
@@ -32,7 +38,7 @@ REACH = 17
 """within a window of so many pixels."""
 EDGE = 5
 """Window in pixels in which an edge meets the full color of the object."""
-SMALLEST_PART, SMALLEST_HOLE = 0.05, 0.0005
+SMALLEST_PART, SMALLEST_HOLE = 0.05, 0.001
 """Sizes that count, of the size of the largest part."""
 TOGETHER = 0.8
 """The least share of what stands out that hangs together in such parts."""
@@ -51,6 +57,8 @@ def cover_before_backdrop(image: Floats) -> Floats:
     from scipy import ndimage
 
     difference = _difference(image)
+    if difference.max() < STRIKING:
+        raise InputError(f"nothing stands out from the background; {ADVICE}")
     nearby = ndimage.maximum_filter(difference, REACH)
     solid = _parts(difference > np.maximum(1.0, ECHO * nearby))
     del nearby
@@ -58,6 +66,7 @@ def cover_before_backdrop(image: Floats) -> Floats:
     strongest = ndimage.maximum_filter(difference, EDGE)
     cover: Floats = solid.astype(np.float32)
     cover[edge] = difference[edge] / strongest[edge]
+    cover *= ndimage.maximum_filter(_parts(cover > 0.5), 3)  # beside an edge, echoes stand apart from it
     return cover
 
 
@@ -96,24 +105,37 @@ def _grow_background(image: Floats, terms: Floats) -> tuple[Floats, float]:
     border[1:-1, 1:-1] = False
     background, coefficients = border, _guess(image[border].astype(np.float64), terms[border])
     for num_terms in GROWTH:
-        residual = np.linalg.norm(image - terms[..., : len(coefficients)] @ coefficients, axis=-1)
-        noise = max(float(np.median(residual[background])) / MEDIAN_LENGTH, QUIET)
-        near = residual < CLEAR * noise
-        if noise > LOUDEST or near[border].mean() < PLAIN:
-            raise InputError(f"the background is not plain; {ADVICE}")
+        residuals = image - terms[..., : len(coefficients)] @ coefficients
+        lengths = np.linalg.norm(residuals, axis=-1)
+        noise = max(float(np.median(lengths[background])) / MEDIAN_LENGTH, QUIET)
+        near = lengths < CLEAR * noise
         background = ndimage.binary_propagation(near & border, mask=near)
         coefficients = np.linalg.lstsq(terms[background][:, :num_terms], image[background], rcond=None)[0]
+    if noise > LOUDEST or near[border].mean() < PLAIN or _has_structure(residuals, background):
+        raise InputError(f"the background is not plain; {ADVICE}")
     return coefficients, noise
 
 
+def _has_structure(residuals: Floats, background: Mask) -> bool:
+    """Tell whether neighbours deviate from the background together, which noise does not."""
+    from scipy import ndimage
+
+    share = ndimage.uniform_filter(background.astype(np.float32), WINDOW)
+    sums = ndimage.uniform_filter(residuals * background[..., None], (WINDOW, WINDOW, 1))
+    means = sums[share > 0.5] / share[share > 0.5][:, None]
+    return _typical(means) > max(2 * QUIET, STRUCTURE * _typical(residuals[background]))
+
+
+def _typical(values: Floats) -> float:
+    return float(np.sqrt(np.square(values).sum() / max(values.size, 1)))
+
+
 def _guess(colors: Floats, terms: Floats) -> Floats:
-    """Return the polynomials of degree 2 through six random pixels that leave the least median residual."""
+    """Return the polynomials of degree 2 through six random pixels that `CLOSEST` of the others are nearest to."""
     chosen = np.random.default_rng(0).integers(len(colors), size=(TRIALS, QUADRATIC))
     guesses = np.linalg.pinv(terms[chosen][..., :QUADRATIC]) @ colors[chosen]
-    residuals = [
-        np.median(np.linalg.norm(colors - terms[:, :QUADRATIC] @ guess, axis=-1)) for guess in guesses
-    ]
-    best: Floats = guesses[np.argmin(residuals)]
+    distances = [np.linalg.norm(colors - terms[:, :QUADRATIC] @ guess, axis=-1) for guess in guesses]
+    best: Floats = guesses[np.argmin(np.quantile(distances, CLOSEST, axis=1))]
     return best
 
 
@@ -121,9 +143,7 @@ def _parts(different: Mask) -> Mask:
     """Keep the parts that are not small beside the largest, and their holes likewise."""
     from scipy import ndimage
 
-    labels, count = ndimage.label(different)
-    if count == 0:
-        raise InputError(f"nothing stands out from the background; {ADVICE}")
+    labels = ndimage.label(different)[0]
     sizes = np.bincount(labels.ravel())
     sizes[0] = 0
     parts = (sizes >= SMALLEST_PART * sizes.max())[labels]

@@ -85,6 +85,8 @@ def load_photo(
     unless `depth_scale` gives world units per unit of the file. 0, nan and inf are unknown.
     """
     known_suffix(path, IMAGE_SUFFIXES)
+    if depth_scale is not None and depth is None:
+        raise InputError(f"load_photo: {path}: `depth_scale` without `depth`; give both or neither")
     data = read_bytes(path)
     with reading(path):
         picture = open_picture(data)
