@@ -28,9 +28,9 @@ QUIET = 1 / 255
 """The least noise assumed: one step of 8 bits."""
 LOUDEST = 0.025
 """The most noise of a plain background."""
-WINDOW, STRUCTURE = 6, 0.6
+WINDOW, STRUCTURE = 6, 0.55
 """Means of so many pixels squared differ by less than this part of the noise, before a plain background."""
-PLAIN = 0.5
+PLAIN = 0.55
 """The least part of the border that is plain background."""
 ECHO = 0.1
 """Part of an edge's contrast that JPEG leaves beside it,"""
