@@ -45,6 +45,7 @@ from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
+from .io.textures import load_textured_mesh as load_textured_mesh
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
 from .kernels.nearest import Nearest as Nearest

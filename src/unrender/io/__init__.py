@@ -4,6 +4,7 @@ from unrender.io.clouds import load_cloud, save_cloud
 from unrender.io.depth import load_depth, points_from_depth
 from unrender.io.files import FileAccessError, MissingFileError, write_whole
 from unrender.io.meshes import load_mesh, save_mesh
+from unrender.io.textures import load_textured_mesh
 
 __all__ = [
     "FileAccessError",
@@ -11,6 +12,7 @@ __all__ = [
     "load_cloud",
     "load_depth",
     "load_mesh",
+    "load_textured_mesh",
     "points_from_depth",
     "save_cloud",
     "save_mesh",
