@@ -24,6 +24,7 @@ PUBLIC_NAMES = [
     "connected_components", "cube", "demo_object", "enclosed_volume", "face_areas", "face_normals",
     "fit_mesh", "genus", "ico_sphere", "index_points", "is_manifold", "is_watertight",
     "keep_largest_component", "load_cloud", "load_depth", "load_image", "load_mesh", "load_photo",
+    "load_textured_mesh",
     "measure_mesh", "mesh_edge_loss", "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest",
     "phong", "point_to_mesh_distance", "points_from_depth", "quaternion_from_rotation",
     "random_rotations", "rasterize", "remesh_isotropic", "render_depth", "render_mesh", "render_normals",

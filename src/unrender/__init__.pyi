@@ -49,6 +49,7 @@ from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
 from .io.photos import Photo as Photo
 from .io.photos import load_photo as load_photo
+from .io.textures import load_textured_mesh as load_textured_mesh
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
 from .kernels.nearest import Nearest as Nearest

@@ -131,6 +131,8 @@ def reading(path: FilePath) -> Iterator[None]:
     try:
         with np.errstate(all="ignore"):
             yield
+    except FileAccessError:  # of another file, which it names
+        raise
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error.__cause__
     except MemoryError as error:

@@ -16,29 +16,31 @@ _IDENTITY = np.eye(4)
 
 def read_glb(data: bytes) -> Contents:
     """Read all meshes of the scene, each where its node puts it; vertices split along seams are joined."""
-    _check_header(data)
-    import trimesh
-
-    scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False, skip_materials=True)
-    parts = [_place(scene.geometry[name], scene.graph[node][0]) for node, name in _nodes(scene)]
+    check_header(read_header(data), len(data))
+    parts = [place(geometry, world_from_geometry) for geometry, world_from_geometry in geometries(data)]
     parts = [part for part in parts if len(part.points)]
     if not parts:
         raise FileFormatError("neither triangles nor points in its scene")
     return weld(_join(parts))
 
 
-def _check_header(data: bytes) -> None:
-    """Refuse what trimesh would answer with zeros, or with an array of a size that only the header claims."""
+def read_header(data: bytes) -> dict[str, Any]:
+    """Return the JSON of a GLB file."""
     if data[:4] != b"glTF":
         raise FileFormatError("not a GLB file: it does not begin with 'glTF'")
     header: dict[str, Any] = json.loads(data[20 : 20 + int.from_bytes(data[12:16], "little")])
+    return header
+
+
+def check_header(header: dict[str, Any], size: int) -> None:
+    """Refuse what trimesh would answer with zeros, or with an array of a size that only the header claims."""
     for accessor in header.get("accessors", []):
         if "bufferView" not in accessor or "sparse" in accessor:
             raise FileFormatError(
                 "compressed or sparse arrays are not supported: export it without compression"
             )
-        if not 0 <= int(accessor["count"]) <= len(data):
-            raise FileFormatError(f"an array of {accessor['count']} items in a file of {len(data)} bytes")
+        if not 0 <= int(accessor["count"]) <= size:
+            raise FileFormatError(f"an array of {accessor['count']} items in a file of {size} bytes")
     for mesh in header.get("meshes", []):
         for primitive in mesh["primitives"]:
             if primitive.get("mode") == _FAN:
@@ -49,11 +51,16 @@ def _check_header(data: bytes) -> None:
                 )
 
 
-def _nodes(scene: Any) -> list[tuple[str, str]]:
-    return [(node, scene.graph[node][1]) for node in scene.graph.nodes_geometry]
+def geometries(data: bytes, *, materials: bool = False) -> list[tuple[Any, Floats]]:
+    """List what the scene shows, and where."""
+    import trimesh
+
+    scene = trimesh.load_scene(io.BytesIO(data), file_type="glb", process=False, skip_materials=not materials)
+    shown = [scene.graph[node] for node in scene.graph.nodes_geometry]
+    return [(scene.geometry[name], world_from_geometry) for world_from_geometry, name in shown]
 
 
-def _place(geometry: Any, world_from_geometry: Floats) -> Contents:
+def place(geometry: Any, world_from_geometry: Floats) -> Contents:
     """Move a trimesh geometry into the world; a mirror image keeps its outside outside."""
     points = np.asarray(geometry.vertices, dtype=np.float64)
     if not np.array_equal(world_from_geometry, _IDENTITY):

@@ -80,7 +80,9 @@ def open_picture(data: bytes) -> "Image":
     from PIL import Image, ImageOps
 
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "TIFF", "WEBP", "BMP"])
+        image: Image.Image = Image.open(
+            io.BytesIO(data), formats=["PNG", "JPEG", "TIFF", "WEBP", "BMP", "TGA"]
+        )
     except Image.DecompressionBombError as error:
         raise FileFormatError(f"too large: {error}") from error
     if image.width * image.height > MAX_PIXELS:

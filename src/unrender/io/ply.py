@@ -58,27 +58,35 @@ Table = dict[str, Column]
 
 def read_ply(data: bytes) -> Contents:
     """Read vertices with normals and colors, and faces."""
-    order, elements, start = _parse_header(data)
-    tables = _read_ascii(data, elements, start) if order == "=" else _read_binary(data, elements, start)
-    vertices = tables.get("vertex", {})
-    points = _stack(vertices, "x", "y", "z")
-    if points is None:
-        raise FileFormatError("no vertices: the header promises no 'vertex' with x, y and z")
-    points = narrowest(points) if order == "=" else points
-    colors = _stack(vertices, "red", "green", "blue")
-    normals = _stack(vertices, "nx", "ny", "nz")
-    faces = _faces(tables.get("face", {}), points)
+    tables, points = read_tables(data)
+    vertices = tables["vertex"]
+    colors = stack(vertices, "red", "green", "blue")
+    normals = stack(vertices, "nx", "ny", "nz")
+    corners = face_corners(tables.get("face", {}), points)
+    faces = None if corners is None else triangulate(*corners, points)
     return Contents(points, faces, normals, None if colors is None else unit_colors(colors))
 
 
-def _stack(table: Table, *names: str) -> Floats | None:
+def read_tables(data: bytes) -> tuple[dict[str, Table], Floats]:
+    """Read everything; return it beside the positions of the vertices."""
+    order, elements, start = _parse_header(data)
+    tables = _read_ascii(data, elements, start) if order == "=" else _read_binary(data, elements, start)
+    points = stack(tables.get("vertex", {}), "x", "y", "z")
+    if points is None:
+        raise FileFormatError("no vertices: the header promises no 'vertex' with x, y and z")
+    return tables, narrowest(points) if order == "=" else points
+
+
+def stack(table: Table, *names: str) -> Floats | None:
+    """Put columns side by side; None where one is not there."""
     if not all(name in table for name in names):
         return None
     columns = np.stack([table[name].values for name in names], axis=1)
     return np.asarray(columns, columns.dtype.newbyteorder("="))
 
 
-def _faces(table: Table, points: Floats) -> Indices | None:
+def face_corners(table: Table, points: Floats) -> tuple[Indices, Indices] | None:
+    """Return the vertices of all polygons, and how many each has."""
     name = next((name for name in _CORNERS if name in table), None)
     if name is None:
         return None
@@ -89,7 +97,7 @@ def _faces(table: Table, points: Floats) -> Indices | None:
         raise FileFormatError(
             f"face {face} names vertex {corners[wrong[0]]}; the file has 0 to {len(points) - 1}"
         )
-    return triangulate(corners, sizes, points)
+    return corners, sizes
 
 
 def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from unrender.kernels._pixels import at_pixels
+
 MIN_AREA = 1e-6
 """Pixels²: faces smaller than this on the screen are seen edge on, and have no barycentrics."""
 
@@ -22,35 +24,34 @@ def forward(
         ]
         fields = [torch.stack(field).unflatten(0, points.shape[:-2]) for field in zip(*images, strict=True)]
         return fields[0], fields[1], fields[2], fields[3]
-    pixels = pixel_centers(points, height, width)
-    corners, next_corners, areas = polygons(points[faces], near)
-    relative = points[faces][..., :2] - pixels[:, None, None] * points[faces][..., 2:3]
-    sides = torch.stack(
-        [cross(relative[..., j, :], relative[..., k, :]) for j, k in ((1, 2), (2, 0), (0, 1))], -1
-    )
-    masses = (sides * areas.sign()[:, None]).clamp(min=0)
-    totals = masses.sum(-1, keepdim=True)
-    barycentric = masses / totals.masked_fill(totals == 0, 1)
-    depth = (barycentric * points[faces][..., 3]).sum(-1)
-    squared, inside = outline(pixels, corners, next_corners, areas)
-    visible = (inside | ((squared <= blur**2) & (blur > 0) & (depth >= near))) & (areas.abs() >= MIN_AREA)
-    visible &= totals[..., 0] > MIN_AREA * points[faces][..., 2].abs().amin(-1).square()
-    visible &= ~((areas >= 0) & cull)
-    order = depth.detach().masked_fill(~visible, torch.inf).sort(dim=-1, stable=True).indices[:, :layers]
-    missing = layers - order.shape[1]
-    order = torch.nn.functional.pad(order, (0, missing))
-    found = visible.gather(1, order) & (torch.arange(layers, device=points.device) < layers - missing)
-    face_ids = torch.where(found, order, -1).to(torch.int32)
-    picked = [t.gather(1, order) * found for t in (depth, torch.where(inside, -squared, squared))]
-    weights = barycentric.gather(1, order[..., None].expand(-1, -1, 3)) * found[..., None]
+    triangles = points[faces]
+    corners, next_corners, areas = polygons(triangles, near)
+
+    def nearest(pixels: Tensor) -> tuple[Tensor, ...]:
+        relative = triangles[..., :2] - pixels[:, None, None] * triangles[..., 2:3]
+        sides = torch.stack(
+            [cross(relative[..., j, :], relative[..., k, :]) for j, k in ((1, 2), (2, 0), (0, 1))], -1
+        )
+        masses = (sides * areas.sign()[:, None]).clamp(min=0)
+        totals = masses.sum(-1, keepdim=True)
+        barycentric = masses / totals.masked_fill(totals == 0, 1)
+        depth = (barycentric * triangles[..., 3]).sum(-1)
+        squared, inside = outline(pixels, corners, next_corners, areas)
+        visible = (inside | ((squared <= blur**2) & (blur > 0) & (depth >= near))) & (areas.abs() >= MIN_AREA)
+        visible &= totals[..., 0] > MIN_AREA * triangles[..., 2].abs().amin(-1).square()
+        visible &= ~((areas >= 0) & cull)
+        order = depth.detach().masked_fill(~visible, torch.inf).sort(dim=-1, stable=True).indices[:, :layers]
+        missing = layers - order.shape[1]
+        order = torch.nn.functional.pad(order, (0, missing))
+        found = visible.gather(1, order) & (torch.arange(layers, device=points.device) < layers - missing)
+        weights = barycentric.gather(1, order[..., None].expand(-1, -1, 3)) * found[..., None]
+        picked = [t.gather(1, order) * found for t in (depth, torch.where(inside, -squared, squared))]
+        return torch.where(found, order, -1).to(torch.int32), weights, *picked
+
+    parts = at_pixels(nearest, points, height, width, len(faces))
+    face_ids, weights, depth, squared = (torch.cat(field) for field in zip(*parts, strict=True))
     image = (height, width, layers)
-    return face_ids.view(image), weights.view(*image, 3), picked[0].view(image), picked[1].view(image)
-
-
-def pixel_centers(points: Tensor, height: int, width: int) -> Tensor:
-    """List the centres (x, y) of all pixels, row after row."""
-    rows, columns = (torch.arange(n, dtype=points.dtype, device=points.device) + 0.5 for n in (height, width))
-    return torch.cartesian_prod(rows, columns).flip(-1)
+    return face_ids.view(image), weights.view(*image, 3), depth.view(image), squared.view(image)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
@@ -89,5 +90,6 @@ def outline(pixels: Tensor, corners: Tensor, ends: Tensor, areas: Tensor) -> tup
     length = edge.square().sum(-1)
     t = ((to_pixel * edge).sum(-1) / length.masked_fill(length == 0, 1)).clamp(0, 1)
     squared = (to_pixel - t[..., None] * edge).square().sum(-1).amin(-1)
-    sides = cross(-to_pixel, ends - pixels[:, None, None]) * areas.sign()[:, None]
+    with torch.no_grad():  # what has no slope is not kept for the backward pass either
+        sides = cross(-to_pixel, ends - pixels[:, None, None]) * areas.sign()[:, None]
     return squared, (sides >= 0).all(-1) & (areas != 0)

@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from unrender.kernels.rasterize.reference import outline, pixel_centers, polygons
+from unrender.kernels._pixels import at_pixels
+from unrender.kernels.rasterize.reference import outline, polygons
 
 EDGE = math.log(1 / 1e-4 - 1)
 """d²/σ at which a face's coverage has fallen to 1/10,000: there, `blur` pixels away, it ends."""
@@ -22,7 +23,11 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
     triangles = points[faces]
     triangles = triangles[(triangles[..., 3] >= near).any(1)]
     corners, next_corners, areas = polygons(triangles, near)
-    squared, inside = outline(pixel_centers(points, height, width), corners, next_corners, areas)
-    open_share = (torch.where(inside, -squared, squared) * (EDGE / blur**2)).sigmoid()
-    product: Tensor = torch.where(inside | (squared <= blur**2), open_share, 1).prod(-1)
-    return product.view(height, width)
+
+    def product(pixels: Tensor) -> Tensor:
+        squared, inside = outline(pixels, corners, next_corners, areas)
+        open_share = (torch.where(inside, -squared, squared) * (EDGE / blur**2)).sigmoid()
+        return torch.where(inside | (squared <= blur**2), open_share, 1).prod(-1)
+
+    parts = at_pixels(product, points, height, width, len(triangles))
+    return torch.cat(parts).view(height, width)

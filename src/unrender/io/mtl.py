@@ -1,0 +1,116 @@
+"""MTL, the material libraries of Wavefront OBJ: the color and the picture of each material, and nothing else."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from unrender.errors import FileFormatError
+from unrender.io.files import read_bytes, reading
+from unrender.io.lines import is_number, split_lines
+from unrender.io.painting import Paint
+
+WHITE = (1.0, 1.0, 1.0)
+_OPTIONS = {
+    "blendu": 1, "blendv": 1, "bm": 1, "boost": 1, "cc": 1, "clamp": 1, "colorspace": 1,
+    "imfchan": 1, "mm": 2, "o": 3, "s": 3, "t": 3, "texres": 1, "type": 1,
+}  # fmt: skip
+"""Words behind each option of a map; of three numbers, the last two may be left out."""
+_UNSUPPORTED = ("mm", "t", "type")
+"""Options that change what is seen, and are not followed here. The rest of them filters, or is no matter of color."""
+
+
+class MtlMaterial(NamedTuple):
+    """What a library says of a material."""
+
+    library: Path
+    color: tuple[float, float, float] = WHITE
+    map: str = ""
+    """What stands behind `map_Kd`."""
+    line: int = 0
+    """Where that is."""
+
+    def paint(self, mesh: Path) -> Paint:
+        """Return the picture without the color, as most programs show it; without a picture, the color."""
+        if not self.map:
+            return Paint(self.color)
+        with reading(self.library):
+            name, options = _split_map(self.map, self.line)
+        clamped = options.get("clamp") == ["on"]
+        return Paint(
+            picture=find_file(self.library.parent, name),
+            named_in=f"{mesh}: {self.library}, line {self.line}",
+            outside=("clamp", "clamp") if clamped else ("repeat", "repeat"),
+            scale=_pair(options.get("s", []), 1.0),
+            offset=_pair(options.get("o", []), 0.0),
+        )
+
+
+def read_mtl(path: Path) -> dict[str, MtlMaterial]:
+    """Read the materials of a library by their names."""
+    data = read_bytes(path)
+    materials: dict[str, MtlMaterial] = {}
+    name = ""
+    with reading(path):
+        for number, line in enumerate(split_lines(data), 1):
+            keyword, rest = _keyword(line)
+            if keyword == "newmtl":
+                name = rest
+                materials[name] = MtlMaterial(path)
+            elif keyword in ("kd", "map_kd") and not materials:
+                raise FileFormatError(f"line {number}: {keyword} of no material: no newmtl stands before it")
+            elif keyword == "kd":
+                materials[name] = materials[name]._replace(color=_color(rest, number))
+            elif keyword == "map_kd":
+                materials[name] = materials[name]._replace(map=rest, line=number)
+    return materials
+
+
+def _keyword(line: str) -> tuple[str, str]:
+    """Split a line into its keyword in small letters, and the rest without its comment."""
+    line = line.partition(" #")[0].strip()
+    keyword, rest = _first(line) if line else ("", "")
+    return keyword.lower(), rest
+
+
+def _color(text: str, line: int) -> tuple[float, float, float]:
+    """Read three numbers, or one for all; light that is brighter than white is white."""
+    words = text.split()
+    words = words * 3 if len(words) == 1 else words
+    if len(words) < 3 or not all(is_number(word) for word in words[:3]):
+        raise FileFormatError(f"line {line}: Kd needs 3 numbers from 0 to 1, got {text[:40]!r}")
+    red, green, blue = (min(max(float(word), 0.0), 1.0) for word in words[:3])
+    return red, green, blue
+
+
+def _split_map(text: str, line: int) -> tuple[str, dict[str, list[str]]]:
+    """Split `-s 2 2 -clamp on a picture.png` into the name and the options."""
+    options: dict[str, list[str]] = {}
+    while text.startswith("-") and (option := _first(text)[0][1:].lower()) in _OPTIONS:
+        if option in _UNSUPPORTED:
+            raise FileFormatError(f"line {line}: map_Kd's option -{option} is not supported: take it out")
+        text, taken = _first(text)[1], options.setdefault(option, [])
+        while text and len(taken) < _OPTIONS[option] and (not taken or is_number(_first(text)[0])):
+            word, text = _first(text)
+            taken.append(word)
+    if not text:
+        raise FileFormatError(f"line {line}: map_Kd names no file")
+    for option in ("s", "o"):
+        if not all(is_number(word) for word in options.get(option, [])):
+            raise FileFormatError(f"line {line}: map_Kd's option -{option} needs numbers")
+    return text, options
+
+
+def _first(text: str) -> tuple[str, str]:
+    word, *rest = text.split(None, 1)
+    return word, rest[0] if rest else ""
+
+
+def _pair(words: list[str], default: float) -> tuple[float, float]:
+    first, second = (*(float(word) for word in words[:2]), default, default)[:2]
+    return first, second
+
+
+def find_file(folder: Path, text: str) -> Path:
+    """Find what a file in a folder calls by its name, with slashes of either kind, or by the path it once had."""
+    name = text.encode("latin-1").decode("utf-8", "replace").strip('"').replace("\\", "/")
+    try_first, elsewhere = folder / name, folder / Path(name).name
+    return elsewhere if elsewhere.is_file() and not try_first.is_file() else try_first
