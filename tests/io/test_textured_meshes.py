@@ -246,7 +246,7 @@ def test_gray_pictures(tmp_path, deep):
 
 def bomb():
     stream = io.BytesIO()
-    Image.new("1", (12000, 12000)).save(stream, "PNG")
+    Image.new("1", (13500, 13500)).save(stream, "PNG")
     return stream.getvalue()
 
 
@@ -261,7 +261,7 @@ WRONG = {
     "an empty library": ({"m.mtl": ""}, r"m.mtl: the file is empty"),
     "a damaged picture": ({"a.png": png()[:60]}, r"mesh.obj: .*a.png: damaged"),
     "no picture at all": ({"a.png": b"hello"}, r"mesh.obj: .*a.png: damaged"),
-    "a huge picture": ({"a.png": bomb()}, r"a.png: 12000 × 12000 pixels are more than 134 million"),
+    "a huge picture": ({"a.png": bomb()}, r"a.png: too large"),
     "a picture repeated too often": (
         {"mesh.obj": "mtllib m.mtl\n" + SQUARE.replace("vt 1", "vt 1e6") + "usemtl m\n" + FACE},
         r"mesh.obj: .* texels, more than .*m.mtl, line 2: a face repeats its picture",
