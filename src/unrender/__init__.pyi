@@ -78,6 +78,10 @@ from .render.mesh import render_silhouette as render_silhouette
 from .render.points import render_points as render_points
 from .render.shade import phong as phong
 from .render.texture import Texture as Texture
+from .tasks.find_pose import FindPose as FindPose
+from .tasks.find_pose import FindPoseStep as FindPoseStep
+from .tasks.find_pose import PoseEstimate as PoseEstimate
+from .tasks.find_pose import find_pose as find_pose
 from .tasks.fit_mesh import FitMesh as FitMesh
 from .tasks.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.fit_mesh import fit_mesh as fit_mesh

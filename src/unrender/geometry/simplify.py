@@ -1,0 +1,28 @@
+"""Fewer faces for a mesh that is looked at from afar."""
+
+import torch
+from torch import Tensor
+
+from unrender.geometry.mesh import Mesh
+
+
+def cluster_vertices(mesh: Mesh, cells: int) -> Mesh:
+    """Merge the vertices in each cell of a grid of `cells` along the longest side of the mesh into their mean.
+
+    Faces that become edges or points vanish (Rossignac and Borrel 1993). The topology may change.
+    """
+    low, high = mesh.vertices.aminmax(dim=0)
+    corner = ((mesh.vertices - low) * (cells / (high - low).max())).long().clamp(max=cells - 1)
+    _, cluster = (corner @ corner.new_tensor([cells * cells, cells, 1])).unique(return_inverse=True)
+    faces = cluster[mesh.faces]
+    a, b, c = faces.unbind(1)
+    return Mesh(
+        _mean(mesh.vertices, cluster),
+        faces[(a != b) & (b != c) & (c != a)],
+        None if mesh.vertex_colors is None else _mean(mesh.vertex_colors, cluster),
+    )
+
+
+def _mean(rows: Tensor, cluster: Tensor) -> Tensor:
+    count = torch.bincount(cluster).to(rows)
+    return rows.new_zeros(len(count), rows.shape[1]).index_add_(0, cluster, rows) / count[:, None]

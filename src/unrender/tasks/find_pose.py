@@ -1,0 +1,247 @@
+"""Pose from a picture: find where an object stands before the camera, or where the camera stood."""
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import describe_value
+from unrender._struct import TensorStruct
+from unrender.errors import InputError, ShapeError
+from unrender.geometry.mesh import Mesh
+from unrender.io.photos import Photo
+from unrender.render.texture import Texture
+from unrender.tasks._pose_descent import Fit, descend, keep_best, select
+from unrender.tasks._pose_model import Model, Placement, for_size, make_model
+from unrender.tasks._pose_photo import Window, cut_window, evaluate, expect_color_error, object_side
+from unrender.tasks._pose_search import expected_distance, search, search_near
+
+Verdict = Literal["converged", "ambiguous", "failed"]
+EQUAL_COST = 1.5
+"""Poses that cost less than this many times the best explain the photo as well."""
+FREE_TURN = 10.0
+"""Degrees of uncertainty from which on a rotation is not known."""
+LEAST_AGREEMENT = 0.7
+MOST_OFF = 5.0
+"""Times by which depth may differ from what size tells, before its units are in doubt."""
+APART = math.radians(5)
+"""Poses nearer to each other are one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FindPose:
+    """Find where an object stands before the camera, without a first guess.
+
+    The object is compared from all around with the photo's silhouette; the best poses descend together, on few pixels
+    first and then on more, until silhouette, color (in whatever light) and depth agree.
+    """
+
+    use_color: bool = True
+    """Compare colors, and the shading of the surface, inside the silhouette too."""
+    num_views: int = 800
+    """Directions from which the object is looked at; their distance is about 200° / √num_views."""
+    num_starts: int = 48
+    """Poses that are followed from there."""
+    resolution: int = 256
+    """Side of the window around the object, in pixels, in the last stage. Photos are never enlarged for it."""
+    max_candidates: int = 8
+    """Report at most so many poses that explain the photo equally well."""
+
+
+class PoseEstimate(TensorStruct):
+    """Where an object stands, how sure that is, and what else it could be.
+
+    Poses are 4 × 4 and rigid: from the mesh's frame and units to the camera's (+x right, +y down, +z forward).
+    """
+
+    candidates: Float[Tensor, "poses 4 4"]
+    """What explains the photo about as well as anything, best first."""
+    scores: Float[Tensor, " poses"]
+    """Least cost divided by the cost of each: 1 for the best."""
+    agreements: Float[Tensor, " poses"]
+    """Intersection over union of rendered and photographed silhouette; for clouds, the share of inliers."""
+    covariance: Float[Tensor, "6 6"]
+    """Of the best, by rotation vector (radians, about the middle of the object) and shift, in the camera's axes."""
+    verdict: Verdict
+
+    @property
+    def camera_from_object(self) -> Float[Tensor, "4 4"]:
+        """The best pose."""
+        return self.candidates[0]
+
+    @property
+    def agreement(self) -> float:
+        """Of the best pose."""
+        return float(self.agreements[0])
+
+    @property
+    def rotation_std_degrees(self) -> float:
+        """Standard deviation about the axis where it is largest; 180 at most, where nothing fixes it."""
+        return min(180.0, math.degrees(_largest_deviation(self.covariance[:3, :3])))
+
+    @property
+    def translation_std(self) -> float:
+        """Standard deviation in the direction where it is largest, in world units."""
+        return _largest_deviation(self.covariance[3:, 3:])
+
+
+@dataclasses.dataclass(frozen=True)
+class FindPoseStep:
+    """Where the search stands after a step."""
+
+    index: int
+    last_index: int
+    """No step comes after this one; the search may well end before."""
+    stage: str
+    """search, or the number of pixels that are compared."""
+    cost: float
+    """Of the best pose: the mean squared residual, each in units of what may be expected."""
+    fit: Fit
+    placement: Placement
+    num_measurements: float
+    """Independent ones among the pixels."""
+
+    @property
+    def result(self) -> PoseEstimate:
+        """The estimate at this step, in world units."""
+        return _estimate(self.fit, self.placement, self.num_measurements)
+
+
+def find_pose(
+    mesh: Mesh,
+    photo: Photo,
+    config: FindPose = FindPose(),
+    *,
+    texture: Texture | None = None,
+    guess: Float[Tensor, "4 4"] | None = None,
+) -> Iterator[FindPoseStep]:
+    """Find where an object stands before the camera; every step has an estimate, the last one the result.
+
+    A `guess` replaces the search: poses near it are followed instead. Raises InputError before the first step for a
+    mesh that cannot be drawn, and for depths in other units than the mesh.
+    """
+    _check(config, guess)
+    if not isinstance(photo, Photo):
+        raise ShapeError(f"find_pose: `photo` should be a Photo, got {describe_value(photo)}")
+    model, placement = make_model(mesh, texture, config.use_color)
+    start = None if guess is None else placement.from_world(guess)[None]
+    photo = photo.to(torch.float32)
+    return _find(model, placement, photo, start, config)
+
+
+def _check(config: FindPose, guess: Tensor | None) -> None:
+    for name, least in (("num_views", 20), ("num_starts", 1), ("resolution", 32), ("max_candidates", 1)):
+        if getattr(config, name) < least:
+            raise InputError(f"find_pose: `{name}` should be at least {least}, got {getattr(config, name)}")
+
+    if guess is not None and not _is_rigid(guess):
+        raise InputError(
+            "find_pose: `guess` should be rigid, a rotation and a translation in a 4 × 4 matrix, from the mesh to the "
+            f"camera; got {guess.tolist()}"
+        )
+
+
+def _is_rigid(pose: Tensor) -> bool:
+    if pose.shape != (4, 4) or not bool(pose.isfinite().all()):
+        return False
+    rotation, bottom = pose[:3, :3].double(), pose.new_tensor([0.0, 0.0, 0.0, 1.0])
+    orthonormal = torch.allclose(rotation @ rotation.mT, torch.eye(3).double(), atol=1e-3)
+    return orthonormal and float(rotation.det()) > 0 and torch.equal(pose[3], bottom)
+
+
+class _Stage(NamedTuple):
+    size: int
+    blur: float
+    steps: int
+    use_color: bool
+    keep: int
+    worst: float
+    """Times the least cost that a pose may cost to go on."""
+
+
+def _plan(photo: Photo, config: FindPose) -> list[_Stage]:
+    """Double the pixels from stage to stage, until the photo has no more; drop what has fallen behind."""
+    most = max(64, min(config.resolution, 2 * object_side(photo)))
+    sizes = itertools.takewhile(lambda size: size < most, (64 * 2**n for n in itertools.count()))
+    stages = [_Stage(size, 1.2, 6, config.use_color, 12, 20.0) for size in sizes]
+    return [
+        _Stage(32, 1.5, 6, False, 16, math.inf),
+        *(stage._replace(blur=1.0, worst=6.0) if stage.size > 64 else stage for stage in stages),
+        _Stage(most, 0.8, 12, config.use_color, config.max_candidates, EQUAL_COST),
+    ]
+
+
+def _find(
+    model: Model, placement: Placement, photo: Photo, guess: Tensor | None, config: FindPose
+) -> Iterator[FindPoseStep]:
+    plan = _plan(photo, config)
+    last = sum(stage.steps + 1 for stage in plan)
+    index = itertools.count()
+    window = cut_window(photo, 64, placement.radius)
+    _check_depth(for_size(model, 64), window)
+    if guess is None:
+        poses = search(for_size(model, 64), window, config.num_views, config.num_starts)
+    else:
+        poses = search_near(guess, config.num_starts)
+    for stage in plan:
+        window = cut_window(photo, stage.size, placement.radius)
+        drawn = for_size(model, stage.size)
+        if stage.use_color:
+            window = expect_color_error(drawn, window, poses)
+        step = functools.partial(evaluate, drawn, window, blur=stage.blur, shade=stage.use_color)
+        measurements = float(window.coverage.sum().sqrt())
+        for fit in descend(step, poses, stage.steps):
+            best = keep_best(fit, APART, stage.keep)
+            yield FindPoseStep(
+                next(index), last, f"{stage.size} pixels", float(best.cost[0]), best, placement, measurements
+            )
+        worst = stage.worst * float(fit.cost.min()) + 0.05
+        poses = keep_best(fit, APART, stage.keep, worst).poses
+
+
+def _check_depth(model: Model, window: Window) -> None:
+    if window.depth is None or not bool(window.depth.any()):
+        return
+    ratio = float(window.depth[window.depth > 0].median()) / expected_distance(model, window)
+    if not 1 / MOST_OFF < ratio < MOST_OFF:
+        times = f"{ratio:,.0f} times" if ratio > 1 else f"1/{1 / ratio:,.0f} of"
+        raise InputError(
+            f"find_pose: the photo's depth is {times} what the size of the object in the photo tells; "
+            "depth and mesh should be in the same units"
+        )
+
+
+def _estimate(fit: Fit, placement: Placement, num_measurements: float) -> PoseEstimate:
+    equal = fit.cost <= EQUAL_COST * fit.cost[0] + 0.05
+    fit = select(fit, equal.nonzero()[:, 0])
+    covariance = _covariance(fit, num_measurements).to(placement.center)
+    scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(covariance)
+    covariance = covariance * scale[:, None] * scale
+    poses = placement.to_world(fit.poses)
+    scores = fit.cost[0] / fit.cost
+    turn = math.degrees(_largest_deviation(covariance[:3, :3]))
+    if not bool(torch.isfinite(fit.cost[0])) or float(fit.agreement[0]) < LEAST_AGREEMENT:
+        verdict: Verdict = "failed"
+    else:
+        verdict = "ambiguous" if len(fit.poses) > 1 or turn > FREE_TURN else "converged"
+    return PoseEstimate(poses, scores, fit.agreement, covariance, verdict)
+
+
+def _covariance(fit: Fit, num_measurements: float) -> Tensor:
+    """Invert the Hessian, scaled by the residuals that are left: they tell how far measurements are off."""
+    hessian = fit.hessian[0].double()
+    values, vectors = torch.linalg.eigh(hessian)
+    inverse: Tensor = (
+        vectors @ torch.diag(1 / values.clamp(min=1e-9 * float(values[-1]) + 1e-30)) @ vectors.mT
+    )
+    return inverse * (fit.cost[0].double() / num_measurements)
+
+
+def _largest_deviation(covariance: Tensor) -> float:
+    return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(covariance)[-1])))
