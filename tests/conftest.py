@@ -1,3 +1,7 @@
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is loaded
+
 from collections.abc import Callable
 from pathlib import Path
 

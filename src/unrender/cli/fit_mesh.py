@@ -3,9 +3,7 @@
 import dataclasses
 import logging
 import shlex
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,8 +13,9 @@ import tyro
 
 from unrender._version import __version__
 from unrender.cli import pictures
+from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import open_run_folder, write_json
+from unrender.cli.run_folder import changes, open_run_folder, write_json
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -87,7 +86,7 @@ def command(
             "up": up,
         },
     )
-    steps = _run(fit)
+    steps = take_all(fit, _words)
     if steps[-1].stage != "final":
         log.warning("ended after %d steps, before the fit did: this is not its best", steps[-1].index)
     seconds = time.perf_counter() - begin
@@ -111,26 +110,9 @@ def _load(path: Path, depth: DepthImage) -> PointCloud:
     return load_depth(path, (fx, fy), (cx, cy), scale=depth.depth_scale, mask=depth.mask)
 
 
-def _run(fit: Iterator[FitMeshStep]) -> list[FitMeshStep]:
-    """Take all steps under a progress bar; Ctrl-C ends the fit early, and what there is is kept."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    steps: list[FitMeshStep] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
-        bar = progress.add_task("starting", total=None)
-        try:
-            for step in fit:
-                steps.append(step)
-                error = step.losses.get("chamfer", float("nan")) ** 0.5 * step.cloud.diagonal
-                words = f"{step.stage:6s} step {step.index:3d}  rms distance {error:.4g}"
-                progress.update(bar, description=words, completed=step.index, total=step.last_index)
-        except KeyboardInterrupt:
-            if not steps:
-                raise
-            log.warning("stopped at step %d: keeping what is there", steps[-1].index)
-    return steps
+def _words(step: FitMeshStep) -> str:
+    error = step.losses.get("chamfer", float("nan")) ** 0.5 * step.cloud.diagonal
+    return f"{step.stage:6s} step {step.index:3d}  rms distance {error:.4g}"
 
 
 def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) -> Metrics:
@@ -209,8 +191,8 @@ def _curves(steps: list[FitMeshStep]) -> str:
 def _how(source: Path, config: FitMesh, depth: DepthImage, reference: Path | None, up: str) -> list[str]:
     """Write the command and the lines of Python that do the same once more."""
     line = ["unrender", "fit-mesh", str(source)]
-    changes = _changes(config)
-    for name, value in (changes | _changes(depth)).items():
+    settings = changes(config)
+    for name, value in (settings | changes(depth)).items():
         values = value if isinstance(value, tuple) else (value,)
         line += ["--" + name.replace("_", "-"), *map(str, values)]
     line += [] if reference is None else ["--reference", str(reference)]
@@ -220,25 +202,16 @@ def _how(source: Path, config: FitMesh, depth: DepthImage, reference: Path | Non
         fx, fy, cx, cy = depth.intrinsics
         mask = None if depth.mask is None else str(depth.mask)
         load = f"unrender.load_depth({str(source)!r}, {fx, fy}, {cx, cy}, scale={depth.depth_scale}, mask={mask!r})"
-    settings = ", ".join(f"{name}={value!r}" for name, value in changes.items())
+    spelled = ", ".join(f"{name}={value!r}" for name, value in settings.items())
     python = [
         "import unrender",
         "",
         f"cloud = {load}",
-        f"for step in unrender.fit_mesh(cloud, unrender.FitMesh({settings})):",
+        f"for step in unrender.fit_mesh(cloud, unrender.FitMesh({spelled})):",
         "    print(step.index, step.losses)",
         'unrender.save_mesh(step.result, "mesh.ply")',
     ]
     return [shlex.join(line), "\n".join(python)]
-
-
-def _changes(config: FitMesh | DepthImage) -> dict[str, Any]:
-    """List the fields that differ from their defaults."""
-    return {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != field.default
-    }
 
 
 def _verdict(metrics: Metrics) -> str:

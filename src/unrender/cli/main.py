@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,8 +12,17 @@ from unrender.errors import KernelError, UnrenderError
 COMMANDS = {
     "demo": ("unrender.cli.demo", "all jobs on generated data, then one HTML report", ""),
     "fit-mesh": ("unrender.cli.fit_mesh", "mesh from a point cloud", "scan.ply"),
+    "find-pose": (
+        "unrender.cli.find_pose",
+        "where an object stands in a photo or a cloud",
+        "cup.obj photo.jpg",
+    ),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }
+
+SPIN_COUNT = "10000"
+"""Turns that OpenMP's threads wait for each other before they let other programs run. With their default, milliseconds,
+all work is several times slower as soon as another program keeps one core busy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unrender: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     _log_to_terminal()
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded, below
     import tyro
 
     command = importlib.import_module(COMMANDS[name][0]).command
     try:
-        tyro.cli(command, prog=f"unrender {name}", args=rest[:-1], config=(tyro.conf.OmitArgPrefixes,))
+        status = tyro.cli(
+            command, prog=f"unrender {name}", args=rest[:-1], config=(tyro.conf.OmitArgPrefixes,)
+        )
     except KernelError as error:
         print(f"unrender {name}: {error}", file=sys.stderr)
         return 1
@@ -42,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"unrender {name}: stopped", file=sys.stderr)
         return 1
-    return 0
+    return status or 0
 
 
 def _overview() -> str:
     lines = [f"unrender {__version__}: from points and pictures to 3D", "", "usage: unrender COMMAND ...", ""]
     for name, (_, what, example) in COMMANDS.items():
-        lines.append(f"  {f'unrender {name} {example}'.strip():34s}{what}")
+        lines.append(f"  {f'unrender {name} {example}'.strip():42s}{what}")
     return "\n".join(
         [*lines, "", "unrender COMMAND --help tells all about one; results go to runs/ or --output."]
     )

@@ -36,8 +36,8 @@ def view_from(degrees: float, points: Float[Tensor, "points 3"], up: str = "y", 
 def show(shape: Mesh | PointCloud, camera: Camera) -> Image:
     """Shade a mesh, or draw points as small discs."""
     if isinstance(shape, Mesh):
-        return _bytes(render_mesh(shape, camera, supersampling=2))
-    return _bytes(render_points(shape, camera))
+        return to_bytes(render_mesh(shape, camera, supersampling=2))
+    return to_bytes(render_points(shape, camera))
 
 
 def colored(
@@ -63,7 +63,9 @@ def curves(series: dict[str, list[float]], marks: dict[str, int]) -> str:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(series)), series.items(), strict=True):
+    for axes, (name, values) in zip(
+        figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True
+    ):
         axes.semilogy(range(1, len(values) + 1), values, color="#2a5d9c", linewidth=1.5)
         for label, step in ((label, step) for label, step in marks.items() if step <= len(values)):
             axes.axvline(step, color="#bbbbbb", linewidth=0.8)
@@ -84,5 +86,6 @@ def curves(series: dict[str, list[float]], marks: dict[str, int]) -> str:
     return file.getvalue()[file.getvalue().index("<svg") :]
 
 
-def _bytes(image: Tensor) -> Image:
+def to_bytes(image: Tensor) -> Image:
+    """Turn values in [0, 1] into bytes."""
     return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()

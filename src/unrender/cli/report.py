@@ -16,6 +16,8 @@ class Picture:
     caption: str
     frames: Sequence[bytes]
     """PNG files."""
+    plays: bool = False
+    """Whether the frames are a film, rather than views once around."""
 
     @property
     def sources(self) -> list[str]:

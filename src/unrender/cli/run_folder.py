@@ -28,6 +28,15 @@ def open_run_folder(task: str, name: str, output: Path | None) -> Path:
     return folder
 
 
+def changes(config: Any) -> dict[str, Any]:
+    """List the fields of a config that differ from their defaults."""
+    return {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if getattr(config, field.name) != field.default
+    }
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; what is infinite or not a number becomes null."""
     with write_whole(path) as file:

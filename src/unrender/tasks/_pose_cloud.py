@@ -43,20 +43,30 @@ APART, MOST = 0.3, 32
 """Candidates are turned by so many radians from each other; a cube has 24 poses that look the same."""
 
 
-def align_cloud(mesh: Mesh, points: Tensor, generator: torch.Generator) -> Iterator[tuple[str, Fit]]:
+STAGES = (("search", 8, 2.5), ("coarse", 10, 2.5), ("fine", 3, 1.5))
+"""Steps of each, and how many times the least cost a pose may cost to go on."""
+CLOUD_STEPS = sum(steps + 1 for _, steps, _ in STAGES)
+"""At most, the first included."""
+
+
+def align_cloud(
+    mesh: Mesh, points: Tensor, generator: torch.Generator, starts: Tensor | None = None
+) -> Iterator[tuple[str, Fit]]:
     """Find the poses of a mesh that explain a cloud best; yield the stage and where it stands after every step.
 
-    The last fit has the best pose first, then those that are about as good, as objects with symmetries have.
+    The last fit has the best pose first, then those that are about as good, as objects with symmetries have. `starts`
+    are poses that replace the search.
     """
     middle = points.median(0).values
     points = _some_in_order(points - middle, generator)
     gridded = gridded_surface(mesh, generator)
-    poses, scale = search_cloud(gridded, points, NUM_STARTS, generator), COARSEST
-    for stage, surface, steps, tolerance in (
-        ("search", gridded, 8, 2.5),
-        ("coarse", gridded, 10, 2.5),
-        ("fine", exact_surface(mesh), 3, 1.5),
-    ):
+    if starts is None:
+        poses = search_cloud(gridded, points, NUM_STARTS, generator)
+    else:
+        poses = rigid(starts[:, :3, :3], starts[:, :3, 3] - middle)
+    scale = COARSEST
+    surfaces = (gridded, gridded, exact_surface(mesh))
+    for (stage, steps, tolerance), surface in zip(STAGES, surfaces, strict=True):
         some = _thin(points, NUM_PAIRS // len(poses))
         for fit in descend(functools.partial(evaluate_cloud, surface, some, scale=scale), poses, steps):
             yield stage, _placed(fit, middle)

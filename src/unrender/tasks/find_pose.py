@@ -15,8 +15,10 @@ from unrender._checked import describe_value
 from unrender._struct import TensorStruct
 from unrender.errors import InputError, ShapeError
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.points import PointCloud
 from unrender.io.photos import Photo
 from unrender.render.texture import Texture
+from unrender.tasks._pose_cloud import CLOUD_STEPS, MAX_POINTS, align_cloud
 from unrender.tasks._pose_descent import Fit, descend, keep_best, select
 from unrender.tasks._pose_model import Model, Placement, for_size, make_model
 from unrender.tasks._pose_photo import Window, cut_window, evaluate, expect_color_error, object_side
@@ -27,7 +29,17 @@ EQUAL_COST = 1.5
 """Poses that cost less than this many times the best explain the photo as well."""
 FREE_TURN = 10.0
 """Degrees of uncertainty from which on a rotation is not known."""
-LEAST_AGREEMENT = 0.7
+LEAST_IOU = 0.7
+LEAST_INLIERS = 0.5
+MOST_SCATTER = 0.065
+"""Root of the cost of a cloud, in radii, from which on it shows something else."""
+BIAS = 10.0
+"""Times the mean squared distance of points, in radii, that clouds of one side are off: noise moves points off a curved
+surface, but their nearest points on it not back by as much. From half views of an armadillo with 1 % and 3 % noise."""
+SMALL_COST = 0.05
+"""Differences in the cost of photos that mean nothing."""
+SEARCH_SIZE = 64
+LEAST_POINTS = 20
 MOST_OFF = 5.0
 """Times by which depth may differ from what size tells, before its units are in doubt."""
 APART = math.radians(5)
@@ -39,7 +51,8 @@ class FindPose:
     """Find where an object stands before the camera, without a first guess.
 
     The object is compared from all around with the photo's silhouette; the best poses descend together, on few pixels
-    first and then on more, until silhouette, color (in whatever light) and depth agree.
+    first and then on more, until silhouette, color (in whatever light) and depth agree. In clouds, all shifts of a
+    thousand rotations are tried, and the best descend on the distance between points and surface.
     """
 
     use_color: bool = True
@@ -51,7 +64,9 @@ class FindPose:
     resolution: int = 256
     """Side of the window around the object, in pixels, in the last stage. Photos are never enlarged for it."""
     max_candidates: int = 8
-    """Report at most so many poses that explain the photo equally well."""
+    """Report at most so many poses that explain the photo or cloud equally well."""
+    seed: int = 0
+    """Of the points drawn from clouds that have more than 20,000."""
 
 
 class PoseEstimate(TensorStruct):
@@ -99,40 +114,50 @@ class FindPoseStep:
     last_index: int
     """No step comes after this one; the search may well end before."""
     stage: str
-    """search, or the number of pixels that are compared."""
-    cost: float
-    """Of the best pose: the mean squared residual, each in units of what may be expected."""
+    """How many pixels a side are compared; for clouds: search, coarse, fine."""
     fit: Fit
     placement: Placement
     num_measurements: float
-    """Independent ones among the pixels."""
+    """Independent ones among pixels or points."""
+    least_agreement: float
+    most_cost: float
+    """Beyond these two, a pose does not explain what is seen."""
+    bias: float = 0.0
+    """Of the shift, in radii, that no number of measurements makes smaller."""
 
     @property
+    def cost(self) -> float:
+        """Of the best pose: the mean squared residual, in units of what is expected; of clouds, in squared radii."""
+        return float(self.fit.cost[0])
+
+    @functools.cached_property
     def result(self) -> PoseEstimate:
         """The estimate at this step, in world units."""
-        return _estimate(self.fit, self.placement, self.num_measurements)
+        return _estimate(self)
 
 
 def find_pose(
     mesh: Mesh,
-    photo: Photo,
+    seen: Photo | PointCloud,
     config: FindPose = FindPose(),
     *,
     texture: Texture | None = None,
     guess: Float[Tensor, "4 4"] | None = None,
 ) -> Iterator[FindPoseStep]:
-    """Find where an object stands before the camera; every step has an estimate, the last one the result.
+    """Find where an object stands in a photo or a cloud; every step has an estimate, the last one the result.
 
-    A `guess` replaces the search: poses near it are followed instead. Raises InputError before the first step for a
-    mesh that cannot be drawn, and for depths in other units than the mesh.
+    A cloud may show a part of the object, with noise and some clutter, in the units of the mesh; poses are in its
+    frame. A `guess` replaces the search: poses near it are followed instead. Raises InputError before the first
+    step for a mesh that cannot be drawn, and for clouds and depths in other units than the mesh.
     """
     _check(config, guess)
-    if not isinstance(photo, Photo):
-        raise ShapeError(f"find_pose: `photo` should be a Photo, got {describe_value(photo)}")
+    if not isinstance(seen, Photo | PointCloud):
+        raise ShapeError(f"find_pose: expected a Photo or a PointCloud, got {describe_value(seen)}")
     model, placement = make_model(mesh, texture, config.use_color)
-    start = None if guess is None else placement.from_world(guess)[None]
-    photo = photo.to(torch.float32)
-    return _find(model, placement, photo, start, config)
+    starts = None if guess is None else search_near(placement.from_world(guess)[None], config.num_starts)
+    if isinstance(seen, Photo):
+        return _find_in_photo(model, placement, seen.to(torch.float32), starts, config)
+    return _find_in_cloud(model, placement, _scaled_points(seen, placement), starts, config)
 
 
 def _check(config: FindPose, guess: Tensor | None) -> None:
@@ -177,32 +202,56 @@ def _plan(photo: Photo, config: FindPose) -> list[_Stage]:
     ]
 
 
-def _find(
-    model: Model, placement: Placement, photo: Photo, guess: Tensor | None, config: FindPose
+def _find_in_photo(
+    model: Model, placement: Placement, photo: Photo, starts: Tensor | None, config: FindPose
 ) -> Iterator[FindPoseStep]:
     plan = _plan(photo, config)
-    last = sum(stage.steps + 1 for stage in plan)
+    last = sum(stage.steps + 1 for stage in plan) - 1
     index = itertools.count()
-    window = cut_window(photo, 64, placement.radius)
-    _check_depth(for_size(model, 64), window)
-    if guess is None:
-        poses = search(for_size(model, 64), window, config.num_views, config.num_starts)
-    else:
-        poses = search_near(guess, config.num_starts)
+    window, drawn = cut_window(photo, SEARCH_SIZE, placement.radius), for_size(model, SEARCH_SIZE)
+    _check_depth(drawn, window)
+    poses = search(drawn, window, config.num_views, config.num_starts) if starts is None else starts
     for stage in plan:
-        window = cut_window(photo, stage.size, placement.radius)
-        drawn = for_size(model, stage.size)
+        window, drawn = cut_window(photo, stage.size, placement.radius), for_size(model, stage.size)
         if stage.use_color:
             window = expect_color_error(drawn, window, poses)
-        step = functools.partial(evaluate, drawn, window, blur=stage.blur, shade=stage.use_color)
-        measurements = float(window.coverage.sum().sqrt())
-        for fit in descend(step, poses, stage.steps):
+        compare = functools.partial(evaluate, drawn, window, blur=stage.blur, shade=stage.use_color)
+        measurements = math.sqrt(float(window.coverage.sum()))  # as many as pixels along the outline, about
+        for fit in descend(compare, poses, stage.steps):
             best = keep_best(fit, APART, stage.keep)
             yield FindPoseStep(
-                next(index), last, f"{stage.size} pixels", float(best.cost[0]), best, placement, measurements
+                next(index), last, f"{stage.size} pixels", best, placement, measurements, LEAST_IOU, math.inf
             )
-        worst = stage.worst * float(fit.cost.min()) + 0.05
-        poses = keep_best(fit, APART, stage.keep, worst).poses
+        poses = keep_best(fit, APART, stage.keep, stage.worst * float(fit.cost.min()) + SMALL_COST).poses
+
+
+def _find_in_cloud(
+    model: Model, placement: Placement, points: Tensor, starts: Tensor | None, config: FindPose
+) -> Iterator[FindPoseStep]:
+    generator = torch.Generator().manual_seed(config.seed)
+    steps = align_cloud(model.mesh, points, generator, starts)
+    for index, (stage, fit) in enumerate(steps):
+        best = keep_best(fit, APART, config.max_candidates)
+        num, bias = min(len(points), MAX_POINTS), BIAS * float(best.cost[0])
+        yield FindPoseStep(
+            index, CLOUD_STEPS, stage, best, placement, num, LEAST_INLIERS, MOST_SCATTER**2, bias
+        )
+
+
+def _scaled_points(cloud: PointCloud, placement: Placement) -> Tensor:
+    points = cloud.points[cloud.points.isfinite().all(-1)].double()
+    if len(points) < LEAST_POINTS:
+        raise InputError(
+            f"find_pose: a cloud of {len(points)} finite points is too few for a pose, {LEAST_POINTS} the least"
+        )
+    low, high = torch.quantile(points[:: 1 + len(points) // 100_000], points.new_tensor([0.05, 0.95]), dim=0)
+    ratio = float((high - low).norm()) / (2 * placement.radius)
+    if not 1 / 50 < ratio < 5:
+        raise InputError(
+            f"find_pose: the cloud is {ratio:.2g} times as large as the mesh; both should be in the same units, and "
+            "the cloud should show little beside the object"
+        )
+    return (points / placement.radius).float()
 
 
 def _check_depth(model: Model, window: Window) -> None:
@@ -217,20 +266,19 @@ def _check_depth(model: Model, window: Window) -> None:
         )
 
 
-def _estimate(fit: Fit, placement: Placement, num_measurements: float) -> PoseEstimate:
-    equal = fit.cost <= EQUAL_COST * fit.cost[0] + 0.05
-    fit = select(fit, equal.nonzero()[:, 0])
-    covariance = _covariance(fit, num_measurements).to(placement.center)
-    scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(covariance)
+def _estimate(step: FindPoseStep) -> PoseEstimate:
+    fit, placement = step.fit, step.placement
+    fit = select(fit, (fit.cost <= EQUAL_COST * fit.cost[0]).nonzero()[:, 0])
+    scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(placement.center)
+    covariance = _covariance(fit, step.num_measurements).to(placement.center)
+    covariance[3:, 3:] += step.bias**2 * torch.eye(3).to(covariance)
     covariance = covariance * scale[:, None] * scale
-    poses = placement.to_world(fit.poses)
-    scores = fit.cost[0] / fit.cost
     turn = math.degrees(_largest_deviation(covariance[:3, :3]))
-    if not bool(torch.isfinite(fit.cost[0])) or float(fit.agreement[0]) < LEAST_AGREEMENT:
-        verdict: Verdict = "failed"
-    else:
-        verdict = "ambiguous" if len(fit.poses) > 1 or turn > FREE_TURN else "converged"
-    return PoseEstimate(poses, scores, fit.agreement, covariance, verdict)
+    verdict: Verdict = "ambiguous" if len(fit.poses) > 1 or turn > FREE_TURN else "converged"
+    if not (float(fit.agreement[0]) >= step.least_agreement and float(fit.cost[0]) <= step.most_cost):
+        verdict = "failed"
+    scores = fit.cost[0] / fit.cost.clamp(min=1e-30)
+    return PoseEstimate(placement.to_world(fit.poses), scores, fit.agreement, covariance, verdict)
 
 
 def _covariance(fit: Fit, num_measurements: float) -> Tensor:
