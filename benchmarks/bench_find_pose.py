@@ -1,9 +1,9 @@
-"""Find poses in pictures without a guess: rendered views of meshes, real photos, and a descent through soft silhouettes.
+"""Find poses in pictures without a guess: rendered views of meshes, real photos; and the teapot by gradient descent.
 
 python benchmarks/bench_find_pose.py [--data FOLDER] [--views NUMBER] [--pictures FOLDER]
 
-Without a folder of data, the demo object alone is found. A pose is right within 5 degrees and 2 % of the diameter of the
-bounding sphere. By the silhouette alone, a verdict of `ambiguous` that lists the right pose counts as right too.
+Without a folder of data, the demo object alone is found. A pose is right within 5 degrees and 2 % of the diameter of
+the bounding sphere. By the silhouette alone, a verdict of `ambiguous` that lists the right pose counts as right too.
 Pictures of what was not found go to the folder named: outlines of the mask (blue) and of the pose (orange).
 """
 

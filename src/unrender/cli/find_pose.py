@@ -355,5 +355,5 @@ def _print_summary(estimate: PoseEstimate, seconds: float) -> None:
     print(_verdict(estimate))
     print("camera_from_object:")
     for row in estimate.camera_from_object.tolist():
-        print("  " + "".join(f"{x:12.6g}" for x in row))
+        print("  " + "".join(f"{x:14.6g}" for x in row))
     print(f"{seconds:.1f} seconds")
