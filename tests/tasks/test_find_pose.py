@@ -210,3 +210,39 @@ def test_refuses_depth_in_other_units():
     wrong = photo.replace(depth=photo.depth * 1000)
     with pytest.raises(InputError, match=r"depth is \d+ times .*units"):
         next(iter(unrender.find_pose(elephant(), wrong, QUICK)))
+
+
+def test_a_cloud_far_away_with_points_that_are_not_finite():
+    truth = pose(3)
+    samples = unrender.sample_points_from_mesh(elephant(), 3000, generator=torch.Generator().manual_seed(1))
+    far = torch.tensor([1e6, -2e6, 3e5], dtype=torch.float64)
+    points = transform(truth, samples.points).double() + far
+    points[::50] = torch.nan
+    estimate = solve(elephant(), unrender.PointCloud(points))
+    there = truth.double()
+    there[:3, 3] += far
+    angle, shift = errors(estimate.camera_from_object, there)
+    assert angle < 0.5
+    assert shift < 0.005
+    assert estimate.verdict == "converged"
+    again = solve(elephant(), unrender.PointCloud(points), guess=estimate.camera_from_object)
+    assert errors(again.camera_from_object, there)[0] < 0.5
+
+
+def test_another_object_in_a_cloud_fails():
+    points = unrender.sample_points_from_mesh(unrender.torus(), 3000).points * 0.6
+    assert solve(elephant(), unrender.PointCloud(points)).verdict == "failed"
+
+
+@pytest.mark.parametrize(
+    ("points", "message"),
+    [
+        (torch.full((100, 3), torch.nan), "cloud of 0 finite points is too few"),
+        (torch.rand(10, 3), "cloud of 10 finite points is too few"),
+        (torch.rand(100, 3) * 1000, "times as large as the mesh; both should be in the same units"),
+        (torch.zeros(100, 3), "times as large as the mesh"),
+    ],
+)
+def test_refuses_clouds(points, message):
+    with pytest.raises(InputError, match=message):
+        unrender.find_pose(elephant(), unrender.PointCloud(points))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.geometry.camera import Camera
+from unrender.geometry.camera import Camera, rigid
 from unrender.geometry.mesh import Mesh, surface_area
 from unrender.geometry.simplify import cluster_vertices
 from unrender.render.fragments import Hits
@@ -31,24 +31,24 @@ class Model(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """Where a mesh was before it became a model."""
+    """Where a mesh was before it became a model, and what it is looked for in."""
 
     center: Tensor
     radius: float
+    origin: Tensor
+    """Of the frame in which the model is looked for: far away from it, single precision does not suffice."""
 
     def to_world(self, poses: Tensor) -> Tensor:
         """Turn poses of the model into poses of the mesh, in its units."""
         poses = poses.to(self.center)
-        moved = poses.clone()
-        moved[..., :3, 3] = self.radius * poses[..., :3, 3] - poses[..., :3, :3] @ self.center
-        return moved
+        shift = self.radius * poses[..., :3, 3] - poses[..., :3, :3] @ self.center + self.origin
+        return rigid(poses[..., :3, :3], shift)
 
     def from_world(self, poses: Tensor) -> Tensor:
         """Turn poses of the mesh into poses of the model."""
-        moved = poses.to(self.center)
-        moved = moved.clone()
-        moved[..., :3, 3] = (moved[..., :3, 3] + moved[..., :3, :3] @ self.center) / self.radius
-        return moved.float()
+        poses = poses.to(self.center)
+        shift = poses[..., :3, 3] - self.origin + poses[..., :3, :3] @ self.center
+        return rigid(poses[..., :3, :3], shift / self.radius).float()
 
 
 def make_model(mesh: Mesh, texture: Texture | None, use_color: bool) -> tuple[Model, Placement]:
@@ -67,7 +67,8 @@ def make_model(mesh: Mesh, texture: Texture | None, use_color: bool) -> tuple[Mo
         )
     used = mesh.vertices[mesh.faces.unique()].double()
     low, high = used.aminmax(dim=0)
-    placement = Placement((low + high) / 2, float((used - (low + high) / 2).norm(dim=1).max()))
+    center = (low + high) / 2
+    placement = Placement(center, float((used - center).norm(dim=1).max()), torch.zeros_like(center))
     if not placement.radius > 0:
         raise InputError("find_pose: all vertices of `mesh` are in one place")
     scaled = mesh.replace(

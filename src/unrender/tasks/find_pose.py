@@ -36,8 +36,6 @@ MOST_SCATTER = 0.065
 BIAS = 10.0
 """Times the mean squared distance of points, in radii, that clouds of one side are off: noise moves points off a curved
 surface, but their nearest points on it not back by as much. From half views of an armadillo with 1 % and 3 % noise."""
-SMALL_COST = 0.05
-"""Differences in the cost of photos that mean nothing."""
 SEARCH_SIZE = 64
 LEAST_POINTS = 20
 MOST_OFF = 5.0
@@ -154,17 +152,19 @@ def find_pose(
     if not isinstance(seen, Photo | PointCloud):
         raise ShapeError(f"find_pose: expected a Photo or a PointCloud, got {describe_value(seen)}")
     model, placement = make_model(mesh, texture, config.use_color)
+    points = torch.zeros(0, 3)
+    if isinstance(seen, PointCloud):
+        points, placement = _place_points(seen, placement)
     starts = None if guess is None else search_near(placement.from_world(guess)[None], config.num_starts)
     if isinstance(seen, Photo):
         return _find_in_photo(model, placement, seen.to(torch.float32), starts, config)
-    return _find_in_cloud(model, placement, _scaled_points(seen, placement), starts, config)
+    return _find_in_cloud(model, placement, points, starts, config)
 
 
 def _check(config: FindPose, guess: Tensor | None) -> None:
     for name, least in (("num_views", 20), ("num_starts", 1), ("resolution", 32), ("max_candidates", 1)):
         if getattr(config, name) < least:
             raise InputError(f"find_pose: `{name}` should be at least {least}, got {getattr(config, name)}")
-
     if guess is not None and not _is_rigid(guess):
         raise InputError(
             "find_pose: `guess` should be rigid, a rotation and a translation in a 4 × 4 matrix, from the mesh to the "
@@ -193,12 +193,13 @@ class _Stage(NamedTuple):
 def _plan(photo: Photo, config: FindPose) -> list[_Stage]:
     """Double the pixels from stage to stage, until the photo has no more; drop what has fallen behind."""
     most = max(64, min(config.resolution, 2 * object_side(photo)))
-    sizes = itertools.takewhile(lambda size: size < most, (64 * 2**n for n in itertools.count()))
-    stages = [_Stage(size, 1.2, 6, config.use_color, 12, 20.0) for size in sizes]
+    doubled = itertools.takewhile(lambda size: size < most, (128 * 2**n for n in itertools.count()))
+    color, keep = config.use_color, max(12, config.max_candidates)
     return [
-        _Stage(32, 1.5, 6, False, 16, math.inf),
-        *(stage._replace(blur=1.0, worst=6.0) if stage.size > 64 else stage for stage in stages),
-        _Stage(most, 0.8, 12, config.use_color, config.max_candidates, EQUAL_COST),
+        _Stage(32, 1.5, 6, use_color=False, keep=max(16, keep), worst=math.inf),
+        *([_Stage(64, 1.2, 6, color, keep, worst=20.0)] if most > 64 else []),
+        *(_Stage(size, 1.0, 6, color, keep, worst=6.0) for size in doubled),
+        _Stage(most, 0.8, 12, color, config.max_candidates, EQUAL_COST),
     ]
 
 
@@ -222,7 +223,7 @@ def _find_in_photo(
             yield FindPoseStep(
                 next(index), last, f"{stage.size} pixels", best, placement, measurements, LEAST_IOU, math.inf
             )
-        poses = keep_best(fit, APART, stage.keep, stage.worst * float(fit.cost.min()) + SMALL_COST).poses
+        poses = keep_best(fit, APART, stage.keep, stage.worst * float(fit.cost.min())).poses
 
 
 def _find_in_cloud(
@@ -238,20 +239,22 @@ def _find_in_cloud(
         )
 
 
-def _scaled_points(cloud: PointCloud, placement: Placement) -> Tensor:
+def _place_points(cloud: PointCloud, placement: Placement) -> tuple[Tensor, Placement]:
+    """Scale points to radii, about their middle, so that far-away places lose no digits."""
     points = cloud.points[cloud.points.isfinite().all(-1)].double()
     if len(points) < LEAST_POINTS:
         raise InputError(
             f"find_pose: a cloud of {len(points)} finite points is too few for a pose, {LEAST_POINTS} the least"
         )
-    low, high = torch.quantile(points[:: 1 + len(points) // 100_000], points.new_tensor([0.05, 0.95]), dim=0)
+    some = points[:: 1 + len(points) // 100_000]
+    low, middle, high = torch.quantile(some, some.new_tensor([0.05, 0.5, 0.95]), dim=0)
     ratio = float((high - low).norm()) / (2 * placement.radius)
     if not 1 / 50 < ratio < 5:
         raise InputError(
             f"find_pose: the cloud is {ratio:.2g} times as large as the mesh; both should be in the same units, and "
             "the cloud should show little beside the object"
         )
-    return (points / placement.radius).float()
+    return ((points - middle) / placement.radius).float(), placement._replace(origin=middle)
 
 
 def _check_depth(model: Model, window: Window) -> None:
