@@ -60,41 +60,46 @@ def object_side(photo: Photo) -> int:
 
 def cut_window(photo: Photo, size: int, radius: float) -> Window:
     """Cut out the object and average its pixels down, or mix them up, to a size."""
-    rows, columns = ((photo.mask > 0.5).any(axis).nonzero()[:, 0] for axis in (1, 0))
-    low, high = torch.stack([columns[0], rows[0]]), torch.stack([columns[-1], rows[-1]]) + 1
-    side = MARGIN * float((high - low).max())
-    corner = (low + high) / 2 - side / 2
+    corner, side = _square_around(photo.mask)
     samples = max(1, math.ceil(side / size))
     places = (torch.arange(size * samples) + 0.5) * (side / (size * samples))
     grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1) + corner
+    layers, offset = _layers(photo, corner, side, radius)
+    part = torch.tensor([layers.shape[2], layers.shape[1]])
+    sampled = grid_sample(layers[None], ((grid - offset) / part * 2 - 1)[None], align_corners=False)
+    coverage, measured, depth, *color = avg_pool2d(sampled, samples)[0]
     extent = torch.tensor([photo.camera.width, photo.camera.height])
-    left, top = corner.floor().int().clamp(min=0).tolist()
-    right, bottom = (corner + side).ceil().int().tolist()
-    inside = (slice(top, bottom), slice(left, right))
-    mask = photo.mask[inside]
-    depth = torch.zeros_like(mask) if photo.depth is None else photo.depth[inside] / radius
-    measured = mask * (depth > 0)
-    layers = torch.stack([mask, torch.ones_like(mask), measured, measured * depth])
-    layers = torch.cat([layers, mask * photo.image[inside].movedim(-1, 0)])
-    part = torch.tensor([mask.shape[1], mask.shape[0]])
-    place = (grid - torch.tensor([left, top])) / part * 2 - 1
-    sampled = avg_pool2d(grid_sample(layers[None].float(), place[None], align_corners=False), samples)[0]
-    coverage, _, measured, depth = sampled[:4]
-    known = ((grid >= 0) & (grid <= extent)).all(-1).float()
-    camera, scale = photo.camera, size / side
+    inside = ((grid >= 0) & (grid <= extent)).all(-1).float()
+    focal, center = photo.camera.focal * (size / side), (photo.camera.center - corner) * (size / side)
     return Window(
-        Camera(
-            camera.focal.float() * scale,
-            (camera.center.float() - corner) * scale,
-            torch.eye(4),
-            size,
-            size,
-        ),
+        Camera(focal, center, torch.eye(4), size, size),
         coverage,
-        (avg_pool2d(known[None], samples)[0] > 0.99).float(),
-        (sampled[4:] / coverage.clamp(min=1e-3)).movedim(0, -1),
+        (avg_pool2d(inside[None], samples)[0] > 0.99).float(),
+        torch.stack(color, -1) / coverage.clamp(min=1e-3)[..., None],
         None if photo.depth is None else torch.where(measured > 0.5, depth / measured.clamp(min=0.5), 0),
     )
+
+
+def _square_around(mask: Tensor) -> tuple[Tensor, float]:
+    """Return the upper left corner (x, y) and the side of a window."""
+    rows, columns = ((mask > 0.5).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    low, high = torch.stack([columns[0], rows[0]]), torch.stack([columns[-1], rows[-1]]) + 1
+    side = MARGIN * float((high - low).max())
+    return (low + high) / 2 - side / 2, side
+
+
+def _layers(photo: Photo, corner: Tensor, side: float, radius: float) -> tuple[Tensor, Tensor]:
+    """Stack mask, measured depths and colors, all times the mask; return them and their corner."""
+    left, top = corner.floor().int().clamp(min=0).tolist()
+    right, bottom = (corner + side).ceil().int().tolist()
+    part = (slice(top, bottom), slice(left, right))
+    mask = photo.mask[part]
+    depth = torch.zeros_like(mask) if photo.depth is None else photo.depth[part] / radius
+    measured = mask * (depth > 0)
+    layers = torch.cat(
+        [torch.stack([mask, measured, measured * depth]), mask * photo.image[part].movedim(-1, 0)]
+    )
+    return layers, torch.tensor([left, top])
 
 
 def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade: bool) -> Fit:
@@ -122,18 +127,18 @@ def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade:
     image, weight = torch.cat(images, 1), torch.cat(weights, 1)
     soften = _gaussian(window.size, blur)
     residual = soften @ ((image - torch.cat(targets)) * weight) @ soften
-    trust = _trust(residual, inside, window.coverage)
+    share, trust = _share(residual, inside, window.coverage), _trust(residual)
     gradient, hessian = normal_equations(
         image,
         torch.cat(slopes, 3).movedim(3, 1),
         depth,
-        (soften @ (trust * residual) @ soften) * weight,
-        trust * weight.square() * _sharpness(residual, blur),
+        (soften @ (share * trust.square() * residual) @ soften) * weight,
+        share * trust.square() * weight.square() * _sharpness(residual, blur),
         _rays(window.camera),
         poses[:, :3, 3],
         with_depth=window.depth is not None,
     )
-    cost = (trust * residual.square()).sum((1, 2, 3))
+    cost = (share * trust * residual.square()).sum((1, 2, 3))
     cost = torch.where(poses[:, 2, 3] > NEAREST, cost, torch.inf)
     return Fit(poses, cost, gradient, hessian, _overlap(covered, window))
 
@@ -156,15 +161,21 @@ def _draw(model: Model, window: Window, poses: Tensor) -> tuple[Tensor, Tensor, 
     return depth, -max_pool2d(-both, 3, 1, 1), hits(fragments)  # edges show background too
 
 
-def _trust(residual: Tensor, inside: Tensor, coverage: Tensor) -> Tensor:
-    """Weigh residuals so that coverage, color and depth each count by their mean over the object.
+def _share(residual: Tensor, inside: Tensor, coverage: Tensor) -> Tensor:
+    """Weigh pixels so that coverage, color and depth each count by their mean over the object."""
+    share = torch.ones_like(residual[..., :1, :1])
+    share[:, :1] /= coverage.sum()
+    share[:, 1:] /= inside.sum((1, 2)).clamp(min=1)[:, None, None, None]
+    return share
 
-    What is far off in color or depth is occluded, or shines: its weight falls as Geman and McClure's.
+
+def _trust(residual: Tensor) -> Tensor:
+    """Let color and depth that are far off count little, for something is in front, or shines (Geman and McClure).
+
+    The cost t r² with t = 1 / (1 + (r / TRUSTED)²) has the derivative 2 t² r.
     """
     trust = torch.ones_like(residual)
-    trust[:, :1] /= coverage.sum()
     trust[:, 1:] = 1 / (1 + (residual[:, 1:] / TRUSTED).square())
-    trust[:, 1:] /= inside.sum((1, 2)).clamp(min=1)[:, None, None, None]
     return trust
 
 
