@@ -246,3 +246,11 @@ def test_another_object_in_a_cloud_fails():
 def test_refuses_clouds(points, message):
     with pytest.raises(InputError, match=message):
         unrender.find_pose(elephant(), unrender.PointCloud(points))
+
+
+def test_a_ball_in_a_cloud_has_no_direction():
+    ball = unrender.ico_sphere(3)
+    points = unrender.sample_points_from_mesh(ball, 2000, generator=torch.Generator().manual_seed(2)).points
+    estimate = solve(ball, unrender.PointCloud(points))
+    assert estimate.verdict == "ambiguous"
+    assert float(estimate.camera_from_object[:3, 3].norm()) < 1e-3

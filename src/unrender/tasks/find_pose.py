@@ -18,7 +18,7 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io.photos import Photo
 from unrender.render.texture import Texture
-from unrender.tasks._pose_cloud import CLOUD_STEPS, MAX_POINTS, align_cloud
+from unrender.tasks._pose_cloud import CLOUD_STEPS, LIKENESS, MAX_POINTS, align_cloud
 from unrender.tasks._pose_descent import Fit, descend, keep_best, select
 from unrender.tasks._pose_model import Model, Placement, for_size, make_model
 from unrender.tasks._pose_photo import Window, cut_window, evaluate, expect_color_error, object_side
@@ -120,6 +120,8 @@ class FindPoseStep:
     least_agreement: float
     most_cost: float
     """Beyond these two, a pose does not explain what is seen."""
+    no_cost: float = 0.0
+    """Differences below tell no poses apart."""
     bias: float = 0.0
     """Of the shift, in radii, that no number of measurements makes smaller."""
 
@@ -235,7 +237,7 @@ def _find_in_cloud(
         best = keep_best(fit, APART, config.max_candidates)
         num, bias = min(len(points), MAX_POINTS), BIAS * float(best.cost[0])
         yield FindPoseStep(
-            index, CLOUD_STEPS, stage, best, placement, num, LEAST_INLIERS, MOST_SCATTER**2, bias
+            index, CLOUD_STEPS, stage, best, placement, num, LEAST_INLIERS, MOST_SCATTER**2, LIKENESS**2, bias
         )
 
 
@@ -271,7 +273,7 @@ def _check_depth(model: Model, window: Window) -> None:
 
 def _estimate(step: FindPoseStep) -> PoseEstimate:
     fit, placement = step.fit, step.placement
-    fit = select(fit, (fit.cost <= EQUAL_COST * fit.cost[0]).nonzero()[:, 0])
+    fit = select(fit, (fit.cost <= EQUAL_COST * fit.cost[0] + step.no_cost).nonzero()[:, 0])
     scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(placement.center)
     covariance = _covariance(fit, step.num_measurements).to(placement.center)
     covariance[3:, 3:] += step.bias**2 * torch.eye(3).to(covariance)
