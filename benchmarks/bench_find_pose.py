@@ -158,7 +158,7 @@ def teapot_by_descent(data: Path) -> None:
         loss.backward()
         optimizer.step()
     took = time.perf_counter() - start
-    print(f"teapot, 200 steps of gradient descent at 256²: {took:.1f} s, squared error {float(loss):.0f}")
+    print(f"teapot, 200 steps of gradient descent at 256²: {took:.1f} s, squared error {loss.item():.0f}")
 
 
 def soup_can(folder: Path) -> None:

@@ -203,6 +203,7 @@ def backdrop(kind):
     return {
         "white": np.ones(3),
         "black": np.zeros(3),
+        "blue": np.array([0.2, 0.35, 0.6]),
         "gradient": np.stack([0.35 + 0.3 * x, 0.55 + 0.2 * y - 0.1 * x * x, 0.8 - 0.3 * x * y], -1),
         "vignette": np.array([0.8, 0.8, 0.85]) / (1 + 1.2 * ((x - 0.5) ** 2 + (y - 0.37) ** 2))[..., None],
     }[kind]
@@ -218,6 +219,7 @@ def backdrop(kind):
         ("gradient", 0.01, 0),
         ("gradient", 0.01, 80),
         ("vignette", 0.01, 85),
+        ("blue", 0.01, 85),
     ],
 )
 def test_the_object_before_a_plain_background_is_found(tmp_path, kind, noise, quality, cut):

@@ -192,8 +192,15 @@ def test_another_object_fails():
         ({"mesh": Mesh(torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]]))}, "not finite"),
         ({"mesh": Mesh(torch.ones(3, 3), torch.tensor([[0, 1, 2]]))}, "in one place"),
         ({"mesh": Mesh(torch.eye(3), torch.tensor([[0, 1, 1]]))}, "no area"),
-        ({"config": FindPose(num_views=3)}, "`num_views` should be at least 20, got 3"),
-        ({"config": FindPose(resolution=0)}, "`resolution` should be at least 32"),
+        ({"config": FindPose(num_views=3)}, "`num_views` should be a whole number from 20 to 20000, got 3"),
+        ({"config": FindPose(resolution=0)}, "`resolution` should be a whole number from 32 to 2048"),
+        ({"config": FindPose(num_views=10**6)}, "`num_views` should be a whole number"),
+        (
+            {"config": FindPose(num_starts=4.5)},
+            "`num_starts` should be a whole number from 1 to 2000, got 4.5",
+        ),
+        ({"guess": torch.eye(4).numpy()}, "`guess` should be rigid"),
+        ({"guess": torch.eye(4).expand(2, 4, 4)}, r"`guess` should be rigid.*got float32\[2, 4, 4\]"),
         ({"guess": torch.eye(4) * 2}, "`guess` should be rigid"),
         ({"guess": torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))}, "`guess` should be rigid"),
     ],
@@ -240,7 +247,7 @@ def test_another_object_in_a_cloud_fails():
         (torch.full((100, 3), torch.nan), "cloud of 0 finite points is too few"),
         (torch.rand(10, 3), "cloud of 10 finite points is too few"),
         (torch.rand(100, 3) * 1000, "times as large as the mesh; both should be in the same units"),
-        (torch.zeros(100, 3), "times as large as the mesh"),
+        (torch.zeros(100, 3), "all points of the cloud are in one place"),
     ],
 )
 def test_refuses_clouds(points, message):
@@ -254,3 +261,37 @@ def test_a_ball_in_a_cloud_has_no_direction():
     estimate = solve(ball, unrender.PointCloud(points))
     assert estimate.verdict == "ambiguous"
     assert float(estimate.camera_from_object[:3, 3].norm()) < 1e-3
+
+
+def test_a_guess_behind_the_camera_fails():
+    photo = take_photo(elephant(), camera_at(pose(0)))
+    behind = pose(0)
+    behind[2, 3] = -4
+    estimate = solve(elephant(), photo, guess=behind)
+    assert estimate.verdict == "failed"
+    assert estimate.rotation_std_degrees == 180
+
+
+def test_refuses_an_object_of_a_few_pixels():
+    mask = torch.zeros(SIZE, SIZE)
+    mask[0, 0] = mask[-1, -1] = 1
+    with pytest.raises(InputError, match="the object is 2 pixels wide in the photo, too few"):
+        unrender.find_pose(elephant(), Photo(torch.rand(SIZE, SIZE, 3), mask, camera_at(torch.eye(4))))
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_vertex_colors_of_any_number_of_channels(channels):
+    truth = pose(1)
+    photo = take_photo(elephant(), camera_at(truth))
+    mesh = elephant()
+    colors = torch.cat([mesh.vertex_colors[:, :3], torch.ones(len(mesh.vertices), 1)], 1)[:, :channels]
+    assert errors(solve(mesh.replace(vertex_colors=colors), photo).camera_from_object, truth)[0] < 2
+
+
+def test_half_an_outline_is_not_enough_to_be_sure():
+    truth = pose(2)
+    photo = take_photo(elephant(), camera_at(truth))
+    mask = photo.mask.clone()
+    rows = (mask > 0).any(1).nonzero()[:, 0]
+    mask[int(rows[0]) + 7 * len(rows) // 10 :] = 0  # something hides the legs
+    assert solve(elephant(), photo.replace(mask=mask)).verdict != "converged"

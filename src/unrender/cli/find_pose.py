@@ -27,7 +27,7 @@ from unrender.io.files import MissingFileError, read_bytes, reading, write_whole
 from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.photos import Photo
 from unrender.render.texture import Texture
-from unrender.tasks.find_pose import FindPose, FindPoseStep, PoseEstimate, find_pose
+from unrender.tasks.find_pose import FREE_TURN, FindPose, FindPoseStep, PoseEstimate, find_pose
 
 log = logging.getLogger("unrender")
 NUM_FRAMES = 24
@@ -143,12 +143,13 @@ def _load_guess(path: Path) -> Tensor:
             values = array_from_npy(data)
         elif path.suffix.lower() == ".json":
             content = json.loads(data)
-            values = np.array(content["camera_from_object"] if isinstance(content, dict) else content, float)
+            rows = content.get("camera_from_object") if isinstance(content, dict) else content
+            values = np.array(rows, object)
         else:
-            values = np.array([line.split() for line in data.decode().splitlines() if line.strip()], float)
+            values = np.array([line.split() for line in data.decode().splitlines() if line.strip()], object)
         if values.shape != (4, 4):
-            raise FileFormatError(f"a pose has 4 × 4 numbers, this one has the shape {list(values.shape)}")
-    return torch.from_numpy(values.astype(np.float64))
+            raise FileFormatError("a guess is `camera_from_object`, 4 × 4 numbers; there are none here")
+        return torch.from_numpy(values.astype(np.float64))
 
 
 def _words(step: FindPoseStep) -> str:
@@ -314,9 +315,14 @@ def _verdict(estimate: PoseEstimate) -> str:
             f"Ambiguous: {len(estimate.candidates)} poses explain this about as well as each other; the object may be "
             f"symmetric, or seen too poorly. The best is known to {spread}."
         )
-    if estimate.verdict == "ambiguous":
+    if estimate.verdict == "ambiguous" and estimate.rotation_std_degrees > FREE_TURN:
         return f"Ambiguous: the object can turn without looking different. The pose is known to {spread}."
-    return f"Converged: {100 * estimate.agreement:.1f} % agreement; the pose is known to {spread}."
+    if estimate.verdict == "ambiguous":
+        return (
+            f"Ambiguous: the best pose explains the outline to {100 * estimate.agreement:.0f} % only; it may be "
+            "another, or something is in front of the object, or the mesh differs from it."
+        )
+    return f"Converged: {100 * estimate.agreement:.1f} % agreement; if mesh, mask and lens are right, to {spread}."
 
 
 def _how(mesh: Path, seen: Path, config: FindPose, photo: PhotoFile, guess: Path | None) -> list[str]:
@@ -337,11 +343,15 @@ def _how(mesh: Path, seen: Path, config: FindPose, photo: PhotoFile, guess: Path
         else f"unrender.load_cloud({str(seen)!r})"
     )
     settings = ", ".join(f"{name}={value!r}" for name, value in changes(config).items())
-    near = "" if guess is None else ", guess=guess"
+    near = "" if guess is None else f", guess=torch.tensor({_load_guess(guess).tolist()})"
+    read_mesh = f"mesh, texture = unrender.load_textured_mesh({str(mesh)!r})"
+    if not config.use_color:
+        read_mesh = f"mesh, texture = unrender.load_mesh({str(mesh)!r}), None"
     python = [
+        *(["import torch", ""] if guess is not None else []),
         "import unrender",
         "",
-        f"mesh, texture = unrender.load_textured_mesh({str(mesh)!r})",
+        read_mesh,
         f"seen = {load}",
         f"config = unrender.FindPose({settings})",
         f"for step in unrender.find_pose(mesh, seen, config, texture=texture{near}):",

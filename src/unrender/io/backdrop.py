@@ -20,6 +20,8 @@ GROWTH = (6, 6, 6, 15, 15, 15, 15, 15)
 """Terms of the polynomials fitted one after the other."""
 MEDIAN_LENGTH = 1.54
 """Of three standard normal numbers."""
+TAIL_LENGTH = 3.37
+"""Of three standard normal numbers, exceeded by one in a hundred."""
 CLEAR = 4.5
 """Standard deviations of the noise that a background stays within."""
 STRIKING = 2.0
@@ -113,6 +115,9 @@ def _grow_background(image: Floats, terms: Floats) -> tuple[Floats, float]:
         coefficients = np.linalg.lstsq(terms[background][:, :num_terms], image[background], rcond=None)[0]
     if noise > LOUDEST or near[border].mean() < PLAIN or _has_structure(residuals, background):
         raise InputError(f"the background is not plain; {ADVICE}")
+    surely = ndimage.binary_closing(background, iterations=2) | background
+    tail = float(np.quantile(lengths[surely], 0.99)) / TAIL_LENGTH
+    noise = min(max(noise, tail), LOUDEST)  # what was compressed has more large values than normal noise
     return coefficients, noise
 
 

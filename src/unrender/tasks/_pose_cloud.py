@@ -41,7 +41,7 @@ COARSEST, FINEST = 0.15, 1e-4
 """Scales, in radii: of the search, and of clouds that count as exact."""
 LIKENESS = 3e-3
 """Radii: no mesh is like its object to more than that, so smaller distances tell no poses apart."""
-APART, MOST = 0.3, 32
+CANDIDATES_APART, MOST = 0.3, 32
 """Candidates are turned by so many radians from each other; a cube has 24 poses that look the same."""
 
 
@@ -73,7 +73,7 @@ def align_cloud(
         for fit in descend(functools.partial(evaluate_cloud, surface, some, scale=scale), poses, steps):
             yield stage, _placed(fit, middle)
         worst = tolerance * float(fit.cost.min()) + max(scale / 10, LIKENESS) ** 2
-        best = keep_best(fit, APART, MOST, worst)
+        best = keep_best(fit, CANDIDATES_APART, MOST, worst)
         poses, scale = best.poses, min(scale, scale_of(surface, some, best.poses[0]))
     yield stage, _placed(best, middle)
 

@@ -46,8 +46,8 @@ def keep_best(fit: Fit, apart: float, most: int, worst: float = math.inf) -> Fit
 
     Those that cost more than `worst` are dropped, but never the best.
     """
-    order = fit.cost.argsort()
-    order = order[fit.cost[order] <= max(worst, float(fit.cost[order[0]]))]
+    order = fit.cost.nan_to_num(nan=math.inf, posinf=math.inf).argsort()
+    order = order[(fit.cost[order] <= worst) | (torch.arange(len(order)) == 0)]
     return select(fit, order[keep_apart(fit.poses[order], apart, most)])
 
 

@@ -65,18 +65,18 @@ def make_model(mesh: Mesh, texture: Texture | None, use_color: bool) -> tuple[Mo
             f"find_pose: `texture` has {len(texture.faces)} faces and the mesh {len(mesh.faces)}: "
             "they should come from one file"
         )
-    used = mesh.vertices[mesh.faces.unique()].double()
+    colors = mesh.vertex_colors if use_color else None
+    if colors is not None and colors.shape[1] < 3:
+        colors = colors[:, :1].expand(-1, 3)
+    kept, faces = mesh.faces.unique(return_inverse=True)
+    used = mesh.vertices[kept].double()
     low, high = used.aminmax(dim=0)
     center = (low + high) / 2
     placement = Placement(center, float((used - center).norm(dim=1).max()), torch.zeros_like(center))
     if not placement.radius > 0:
         raise InputError("find_pose: all vertices of `mesh` are in one place")
-    scaled = mesh.replace(
-        vertices=((mesh.vertices.double() - placement.center) / placement.radius).float(),
-        vertex_colors=None
-        if mesh.vertex_colors is None or not use_color
-        else mesh.vertex_colors[:, :3].float(),
-    )
+    vertices = ((used - placement.center) / placement.radius).float()
+    scaled = Mesh(vertices, faces, None if colors is None else colors[kept, :3].float())
     if not float(surface_area(scaled)) > 1e-6:
         raise InputError("find_pose: the faces of `mesh` have no area")
     picture = (

@@ -55,7 +55,8 @@ class Window(NamedTuple):
 
 def object_side(photo: Photo) -> int:
     """Return the side of the smallest square that holds the object, in pixels."""
-    return max(int((photo.mask > 0.5).any(axis).sum()) for axis in (0, 1))
+    seen = photo.mask > 0.5
+    return max(int(seen.any(axis).sum()) for axis in (0, 1))
 
 
 def cut_window(photo: Photo, size: int, radius: float) -> Window:

@@ -29,7 +29,7 @@ GROWTHS = (1.0, 1.2, 1.5, 2.0)
 """How many times wider than its visible part an object that is cut by the frame may be."""
 CLOSEST = 1.2
 """Radii from which views are drawn, at least."""
-APART = math.radians(14)
+STARTS_APART = math.radians(14)
 """Starts are at least that far from each other."""
 
 
@@ -63,7 +63,7 @@ def search(model: Model, window: Window, num_views: int, num_starts: int) -> Ten
     ray = torch.cat([(pixel - window.camera.center) / window.camera.focal, torch.ones(len(best), 1)], 1)
     depth = distance * focal / view_focal / scale
     poses = rigid(_towards(ray) @ spin @ views[view], ray * depth[:, None])
-    return poses[keep_apart(poses, APART, num_starts)]
+    return poses[keep_apart(poses, STARTS_APART, num_starts)]
 
 
 def _photo(window: Window) -> Tensor:

@@ -29,19 +29,41 @@ EQUAL_COST = 1.5
 """Poses that cost less than this many times the best explain the photo as well."""
 FREE_TURN = 10.0
 """Degrees of uncertainty from which on a rotation is not known."""
-LEAST_IOU = 0.7
-LEAST_INLIERS = 0.5
-MOST_SCATTER = 0.065
-"""Root of the cost of a cloud, in radii, from which on it shows something else."""
-BIAS = 10.0
-"""Times the mean squared distance of points, in radii, that clouds of one side are off: noise moves points off a curved
-surface, but their nearest points on it not back by as much. From half views of an armadillo with 1 % and 3 % noise."""
+LIMITS = {
+    "num_views": (20, 20_000),
+    "num_starts": (1, 2_000),
+    "resolution": (32, 2048),
+    "max_candidates": (1, 100),
+    "seed": (0, 2**63 - 1),
+}
 SEARCH_SIZE = 64
+LEAST_PIXELS = 8
 LEAST_POINTS = 20
 MOST_OFF = 5.0
 """Times by which depth may differ from what size tells, before its units are in doubt."""
-APART = math.radians(5)
+SAME_POSE = math.radians(5)
 """Poses nearer to each other are one."""
+
+
+class Standard(NamedTuple):
+    """What poses are judged by."""
+
+    least_agreement: float
+    """Below, what is seen is something else."""
+    sure_agreement: float
+    """Below, another pose may explain it better."""
+    most_cost: float
+    """Beyond, what is seen is something else."""
+    no_cost: float
+    """Differences below tell no poses apart."""
+    bias: float
+    """Times the cost that the shift is off, in radii, however much is measured."""
+
+
+PHOTO = Standard(0.7, 0.93, math.inf, 0.0, 0.0)
+CLOUD = Standard(0.5, 0.0, 0.065**2, LIKENESS**2, 10.0)
+"""Bias: noise moves points off a curved surface, but their nearest points on it not back by as much. Half views of an
+armadillo are off by 0.004 radii with noise of 0.02, and by 0.036 with 0.06."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +79,7 @@ class FindPose:
     """Compare colors, and the shading of the surface, inside the silhouette too."""
     num_views: int = 800
     """Directions from which the object is looked at; their distance is about 200° / √num_views."""
-    num_starts: int = 48
+    num_starts: int = 128
     """Poses that are followed from there."""
     resolution: int = 256
     """Side of the window around the object, in pixels, in the last stage. Photos are never enlarged for it."""
@@ -117,13 +139,7 @@ class FindPoseStep:
     placement: Placement
     num_measurements: float
     """Independent ones among pixels or points."""
-    least_agreement: float
-    most_cost: float
-    """Beyond these two, a pose does not explain what is seen."""
-    no_cost: float = 0.0
-    """Differences below tell no poses apart."""
-    bias: float = 0.0
-    """Of the shift, in radii, that no number of measurements makes smaller."""
+    standard: Standard
 
     @property
     def cost(self) -> float:
@@ -155,6 +171,11 @@ def find_pose(
         raise ShapeError(f"find_pose: expected a Photo or a PointCloud, got {describe_value(seen)}")
     model, placement = make_model(mesh, texture, config.use_color)
     points = torch.zeros(0, 3)
+    if isinstance(seen, Photo) and object_side(seen) < LEAST_PIXELS:
+        raise InputError(
+            f"find_pose: the object is {object_side(seen)} pixels wide in the photo, too few for a pose; "
+            f"{LEAST_PIXELS} are the least"
+        )
     if isinstance(seen, PointCloud):
         points, placement = _place_points(seen, placement)
     starts = None if guess is None else search_near(placement.from_world(guess)[None], config.num_starts)
@@ -164,18 +185,21 @@ def find_pose(
 
 
 def _check(config: FindPose, guess: Tensor | None) -> None:
-    for name, least in (("num_views", 20), ("num_starts", 1), ("resolution", 32), ("max_candidates", 1)):
-        if getattr(config, name) < least:
-            raise InputError(f"find_pose: `{name}` should be at least {least}, got {getattr(config, name)}")
+    for name, (least, most) in LIMITS.items():
+        value = getattr(config, name)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise InputError(
+                f"find_pose: `{name}` should be a whole number from {least} to {most}, got {value!r}"
+            )
     if guess is not None and not _is_rigid(guess):
         raise InputError(
             "find_pose: `guess` should be rigid, a rotation and a translation in a 4 × 4 matrix, from the mesh to the "
-            f"camera; got {guess.tolist()}"
+            f"camera; got {describe_value(guess)}"
         )
 
 
-def _is_rigid(pose: Tensor) -> bool:
-    if pose.shape != (4, 4) or not bool(pose.isfinite().all()):
+def _is_rigid(pose: object) -> bool:
+    if not isinstance(pose, Tensor) or pose.shape != (4, 4) or not bool(pose.isfinite().all()):
         return False
     rotation, bottom = pose[:3, :3].double(), pose.new_tensor([0.0, 0.0, 0.0, 1.0])
     orthonormal = torch.allclose(rotation @ rotation.mT, torch.eye(3).double(), atol=1e-3)
@@ -198,7 +222,7 @@ def _plan(photo: Photo, config: FindPose) -> list[_Stage]:
     doubled = itertools.takewhile(lambda size: size < most, (128 * 2**n for n in itertools.count()))
     color, keep = config.use_color, max(12, config.max_candidates)
     return [
-        _Stage(32, 1.5, 6, use_color=False, keep=max(16, keep), worst=math.inf),
+        _Stage(32, 1.5, 6, use_color=False, keep=2 * keep, worst=math.inf),
         *([_Stage(64, 1.2, 6, color, keep, worst=20.0)] if most > 64 else []),
         *(_Stage(size, 1.0, 6, color, keep, worst=6.0) for size in doubled),
         _Stage(most, 0.8, 12, color, config.max_candidates, EQUAL_COST),
@@ -221,11 +245,11 @@ def _find_in_photo(
         compare = functools.partial(evaluate, drawn, window, blur=stage.blur, shade=stage.use_color)
         measurements = math.sqrt(float(window.coverage.sum()))  # as many as pixels along the outline, about
         for fit in descend(compare, poses, stage.steps):
-            best = keep_best(fit, APART, stage.keep)
+            best = keep_best(fit, SAME_POSE, stage.keep)
             yield FindPoseStep(
-                next(index), last, f"{stage.size} pixels", best, placement, measurements, LEAST_IOU, math.inf
+                next(index), last, f"{stage.size} pixels", best, placement, measurements, PHOTO
             )
-        poses = keep_best(fit, APART, stage.keep, stage.worst * float(fit.cost.min())).poses
+        poses = keep_best(fit, SAME_POSE, stage.keep, stage.worst * float(fit.cost.min())).poses
 
 
 def _find_in_cloud(
@@ -234,11 +258,8 @@ def _find_in_cloud(
     generator = torch.Generator().manual_seed(config.seed)
     steps = align_cloud(model.mesh, points, generator, starts)
     for index, (stage, fit) in enumerate(steps):
-        best = keep_best(fit, APART, config.max_candidates)
-        num, bias = min(len(points), MAX_POINTS), BIAS * float(best.cost[0])
-        yield FindPoseStep(
-            index, CLOUD_STEPS, stage, best, placement, num, LEAST_INLIERS, MOST_SCATTER**2, LIKENESS**2, bias
-        )
+        best = keep_best(fit, SAME_POSE, config.max_candidates)
+        yield FindPoseStep(index, CLOUD_STEPS, stage, best, placement, min(len(points), MAX_POINTS), CLOUD)
 
 
 def _place_points(cloud: PointCloud, placement: Placement) -> tuple[Tensor, Placement]:
@@ -250,6 +271,8 @@ def _place_points(cloud: PointCloud, placement: Placement) -> tuple[Tensor, Plac
         )
     some = points[:: 1 + len(points) // 100_000]
     low, middle, high = torch.quantile(some, some.new_tensor([0.05, 0.5, 0.95]), dim=0)
+    if bool((low == high).all()):
+        raise InputError("find_pose: nearly all points of the cloud are in one place")
     ratio = float((high - low).norm()) / (2 * placement.radius)
     if not 1 / 50 < ratio < 5:
         raise InputError(
@@ -272,24 +295,32 @@ def _check_depth(model: Model, window: Window) -> None:
 
 
 def _estimate(step: FindPoseStep) -> PoseEstimate:
-    fit, placement = step.fit, step.placement
-    fit = select(fit, (fit.cost <= EQUAL_COST * fit.cost[0] + step.no_cost).nonzero()[:, 0])
+    placement, standard = step.placement, step.standard
+    equal = step.fit.cost <= EQUAL_COST * step.fit.cost[0] + standard.no_cost
+    fit = select(step.fit, equal.nonzero()[:, 0])
     scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(placement.center)
     covariance = _covariance(fit, step.num_measurements).to(placement.center)
-    covariance[3:, 3:] += step.bias**2 * torch.eye(3).to(covariance)
+    covariance[3:, 3:] += (standard.bias * step.cost) ** 2 * torch.eye(3).to(covariance)
     covariance = covariance * scale[:, None] * scale
-    turn = math.degrees(_largest_deviation(covariance[:3, :3]))
-    verdict: Verdict = "ambiguous" if len(fit.poses) > 1 or turn > FREE_TURN else "converged"
-    if not (float(fit.agreement[0]) >= step.least_agreement and float(fit.cost[0]) <= step.most_cost):
-        verdict = "failed"
-    scores = fit.cost[0] / fit.cost.clamp(min=1e-30)
+    scores = (fit.cost[0] / fit.cost).nan_to_num(nan=1.0)
+    verdict = _judge(fit, standard, math.degrees(_largest_deviation(covariance[:3, :3])))
     return PoseEstimate(placement.to_world(fit.poses), scores, fit.agreement, covariance, verdict)
+
+
+def _judge(fit: Fit, standard: Standard, turn: float) -> Verdict:
+    agreement, cost = float(fit.agreement[0]), float(fit.cost[0])
+    if agreement < standard.least_agreement or not cost <= standard.most_cost or math.isinf(cost):
+        return "failed"
+    if len(fit.poses) > 1 or turn > FREE_TURN or agreement < standard.sure_agreement:
+        return "ambiguous"
+    return "converged"
 
 
 def _covariance(fit: Fit, num_measurements: float) -> Tensor:
     """Invert the Hessian, scaled by the residuals that are left: they tell how far measurements are off."""
-    hessian = fit.hessian[0].double()
-    values, vectors = torch.linalg.eigh(hessian)
+    if not bool(fit.cost[0].isfinite()):
+        return torch.full((6, 6), torch.inf)
+    values, vectors = torch.linalg.eigh(fit.hessian[0].double())
     inverse: Tensor = (
         vectors @ torch.diag(1 / values.clamp(min=1e-9 * float(values[-1]) + 1e-30)) @ vectors.mT
     )
@@ -297,4 +328,6 @@ def _covariance(fit: Fit, num_measurements: float) -> Tensor:
 
 
 def _largest_deviation(covariance: Tensor) -> float:
+    if not bool(covariance.isfinite().all()):
+        return math.inf
     return math.sqrt(max(0.0, float(torch.linalg.eigvalsh(covariance)[-1])))
