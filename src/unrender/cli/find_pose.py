@@ -19,7 +19,7 @@ from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import changes, open_run_folder, write_json
 from unrender.errors import FileFormatError, InputError
-from unrender.geometry.camera import transform
+from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io import load_cloud, load_mesh, load_photo, load_textured_mesh, save_mesh
@@ -251,7 +251,7 @@ def _cloud_pictures(mesh: Mesh, cloud: PointCloud, steps: list[FindPoseStep]) ->
         points=local(cloud.points[cloud.points.isfinite().all(-1)]), colors=None, normals=None
     )
     shapes = [mesh.replace(vertices=local(found.vertices))]
-    around = [pictures.view_from(30 + 360 * i / NUM_VIEWS, shapes[0].vertices) for i in range(NUM_VIEWS)]
+    around = _from_the_seen_side(shapes[0].vertices, points.points)
     way = [step.result.camera_from_object for step in steps[:: 1 + len(steps) // NUM_FRAMES]]
     moves = [
         mesh.replace(vertices=local(_placed(mesh, pose).vertices))
@@ -273,6 +273,14 @@ def _cloud_pictures(mesh: Mesh, cloud: PointCloud, steps: list[FindPoseStep]) ->
             ],
         )
     ]
+
+
+def _from_the_seen_side(vertices: Tensor, points: Tensor) -> list[Camera]:
+    """Go once around the object, beginning where most points are in front of it."""
+    around = [pictures.view_from(30 + 360 * i / NUM_VIEWS, vertices) for i in range(NUM_VIEWS)]
+    side = points.mean(0) - vertices.mean(0)
+    first = max(range(NUM_VIEWS), key=lambda i: float(around[i].position @ side))
+    return around[first:] + around[:first]
 
 
 def _report(
@@ -322,7 +330,8 @@ def _verdict(estimate: PoseEstimate) -> str:
             f"Ambiguous: the best pose explains the outline to {100 * estimate.agreement:.0f} % only; it may be "
             "another, or something is in front of the object, or the mesh differs from it."
         )
-    return f"Converged: {100 * estimate.agreement:.1f} % agreement; if mesh, mask and lens are right, to {spread}."
+    agreement = f"{100 * estimate.agreement:.1f} % agreement"
+    return f"Converged: {agreement}. If what was given is right, the pose is known to {spread}."
 
 
 def _how(mesh: Path, seen: Path, config: FindPose, photo: PhotoFile, guess: Path | None) -> list[str]:
