@@ -295,3 +295,9 @@ def test_half_an_outline_is_not_enough_to_be_sure():
     rows = (mask > 0).any(1).nonzero()[:, 0]
     mask[int(rows[0]) + 7 * len(rows) // 10 :] = 0  # something hides the legs
     assert solve(elephant(), photo.replace(mask=mask)).verdict != "converged"
+
+
+def test_refuses_an_object_without_outline():
+    everywhere = Photo(torch.rand(SIZE, SIZE, 3), torch.ones(SIZE, SIZE), camera_at(torch.eye(4)))
+    with pytest.raises(InputError, match="the object fills the photo, and its outline is not in it"):
+        unrender.find_pose(elephant(), everywhere)

@@ -38,6 +38,8 @@ LIMITS = {
 }
 SEARCH_SIZE = 64
 LEAST_PIXELS = 8
+FULLEST = 0.98
+"""Share of the photo that the object covers, at most."""
 LEAST_POINTS = 20
 MOST_OFF = 5.0
 """Times by which depth may differ from what size tells, before its units are in doubt."""
@@ -171,11 +173,8 @@ def find_pose(
         raise ShapeError(f"find_pose: expected a Photo or a PointCloud, got {describe_value(seen)}")
     model, placement = make_model(mesh, texture, config.use_color)
     points = torch.zeros(0, 3)
-    if isinstance(seen, Photo) and object_side(seen) < LEAST_PIXELS:
-        raise InputError(
-            f"find_pose: the object is {object_side(seen)} pixels wide in the photo, too few for a pose; "
-            f"{LEAST_PIXELS} are the least"
-        )
+    if isinstance(seen, Photo):
+        _check_photo(seen)
     if isinstance(seen, PointCloud):
         points, placement = _place_points(seen, placement)
     starts = None if guess is None else search_near(placement.from_world(guess)[None], config.num_starts)
@@ -195,6 +194,18 @@ def _check(config: FindPose, guess: Tensor | None) -> None:
         raise InputError(
             "find_pose: `guess` should be rigid, a rotation and a translation in a 4 × 4 matrix, from the mesh to the "
             f"camera; got {describe_value(guess)}"
+        )
+
+
+def _check_photo(photo: Photo) -> None:
+    if object_side(photo) < LEAST_PIXELS:
+        raise InputError(
+            f"find_pose: the object is {object_side(photo)} pixels wide in the photo, too few for a pose; "
+            f"{LEAST_PIXELS} are the least"
+        )
+    if float((photo.mask > 0.5).float().mean()) > FULLEST:
+        raise InputError(
+            "find_pose: the object fills the photo, and its outline is not in it; check the mask, or step back"
         )
 
 
