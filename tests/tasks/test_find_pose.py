@@ -301,3 +301,26 @@ def test_refuses_an_object_without_outline():
     everywhere = Photo(torch.rand(SIZE, SIZE, 3), torch.ones(SIZE, SIZE), camera_at(torch.eye(4)))
     with pytest.raises(InputError, match="the object fills the photo, and its outline is not in it"):
         unrender.find_pose(elephant(), everywhere)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_texture_tells_the_sides_of_a_cube_apart(dtype):
+    """Each side has a color of its own, on a strip of six."""
+    cube = unrender.cube().to(dtype)
+    colors = torch.tensor([[1, 0, 0], [0, 0.8, 0], [0, 0, 1], [1, 1, 0], [0, 1, 1], [1, 0, 1.0]])
+    normals = unrender.face_normals(cube)
+    side = 2 * normals.abs().argmax(1) + (normals.sum(1) > 0)
+    uvs = torch.stack([(torch.arange(6) + 0.5) / 6, torch.full((6,), 0.5)], 1)
+    image = colors.repeat_interleave(4, 0)[None].expand(4, -1, -1)
+    texture = unrender.Texture(image.to(dtype), uvs.to(dtype), side[:, None].expand(-1, 3).contiguous())
+    truth = Camera.look_at([2.5, 1.6, 3.2], height=1, width=1).camera_from_world  # three sides
+    camera = camera_at(truth)
+    light = (unrender.AmbientLight(0.9),)
+    mesh, paint = cube.to(torch.float32), texture.to(torch.float32)
+    photo = unrender.render_mesh(mesh, camera, texture=paint, lights=light, supersampling=2).clamp(0, 1)
+    mask = (unrender.render_depth(mesh, camera) > 0).float()
+    seen = Photo(photo, mask, camera.replace(camera_from_world=torch.eye(4)))
+    estimate = solve(cube, seen, texture=texture)
+    assert estimate.verdict == "converged"
+    assert errors(estimate.camera_from_object, truth)[0] < 2
+    assert solve(cube, seen, dataclasses.replace(QUICK, use_color=False)).verdict == "ambiguous"

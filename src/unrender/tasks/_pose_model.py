@@ -79,10 +79,9 @@ def make_model(mesh: Mesh, texture: Texture | None, use_color: bool) -> tuple[Mo
     scaled = Mesh(vertices, faces, None if colors is None else colors[kept, :3].float())
     if not float(surface_area(scaled)) > 1e-6:
         raise InputError("find_pose: the faces of `mesh` have no area")
-    picture = (
-        None if texture is None or not use_color else texture.replace(image=texture.image[..., :3].float())
-    )
-    return Model(scaled, picture), placement
+    if texture is not None and use_color:
+        return Model(scaled, texture.replace(image=texture.image[..., :3]).to(torch.float32)), placement
+    return Model(scaled, None), placement
 
 
 def for_size(model: Model, size: int) -> Model:
