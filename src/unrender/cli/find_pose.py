@@ -201,8 +201,6 @@ def _photo_pictures(
     best = pictures.png(pose_pictures.overlay(view, mesh, texture, estimate.camera_from_object))
     with write_whole(folder / "overlay.png") as file:
         file.write(best)
-    way = [step.result.camera_from_object for step in steps[:: 1 + len(steps) // NUM_FRAMES]]
-    way.append(estimate.camera_from_object)
     result = Section(
         "What came out",
         _verdict(estimate),
@@ -219,7 +217,7 @@ def _photo_pictures(
             ),
             Picture(
                 "the way there: play it",
-                [pictures.png(pose_pictures.contours(near, mesh, pose)) for pose in way],
+                [pictures.png(pose_pictures.contours(near, mesh, pose)) for pose in _way(steps)],
                 plays=True,
             ),
         ],
@@ -250,14 +248,10 @@ def _cloud_pictures(mesh: Mesh, cloud: PointCloud, steps: list[FindPoseStep]) ->
     points = cloud.replace(
         points=local(cloud.points[cloud.points.isfinite().all(-1)]), colors=None, normals=None
     )
-    shapes = [mesh.replace(vertices=local(found.vertices))]
-    around = _from_the_seen_side(shapes[0].vertices, points.points)
-    way = [step.result.camera_from_object for step in steps[:: 1 + len(steps) // NUM_FRAMES]]
-    moves = [
-        mesh.replace(vertices=local(_placed(mesh, pose).vertices))
-        for pose in [*way, estimate.camera_from_object]
-    ]
-    turntable = [pictures.png(pose_pictures.mesh_in_cloud(shapes[0], points, camera)) for camera in around]
+    found = found.replace(vertices=local(found.vertices))
+    around = _from_the_seen_side(found.vertices, points.points)
+    moves = [mesh.replace(vertices=local(_placed(mesh, pose).vertices)) for pose in _way(steps)]
+    turntable = [pictures.png(pose_pictures.mesh_in_cloud(found, points, camera)) for camera in around]
     film = [pictures.png(pose_pictures.mesh_in_cloud(shape, points, around[0])) for shape in moves]
     return [
         Section(
@@ -273,6 +267,11 @@ def _cloud_pictures(mesh: Mesh, cloud: PointCloud, steps: list[FindPoseStep]) ->
             ],
         )
     ]
+
+
+def _way(steps: list[FindPoseStep]) -> list[Tensor]:
+    """Choose poses on the way, and the last one."""
+    return [step.result.camera_from_object for step in [*steps[:: 1 + len(steps) // NUM_FRAMES], steps[-1]]]
 
 
 def _from_the_seen_side(vertices: Tensor, points: Tensor) -> list[Camera]:
@@ -352,7 +351,9 @@ def _how(mesh: Path, seen: Path, config: FindPose, photo: PhotoFile, guess: Path
         else f"unrender.load_cloud({str(seen)!r})"
     )
     settings = ", ".join(f"{name}={value!r}" for name, value in changes(config).items())
-    near = "" if guess is None else f", guess=torch.tensor({_load_guess(guess).tolist()})"
+    near = (
+        "" if guess is None else f", guess=torch.tensor({_load_guess(guess).tolist()}, dtype=torch.float64)"
+    )
     read_mesh = f"mesh, texture = unrender.load_textured_mesh({str(mesh)!r})"
     if not config.use_color:
         read_mesh = f"mesh, texture = unrender.load_mesh({str(mesh)!r}), None"

@@ -15,6 +15,7 @@ from unrender.io.photos import Photo
 from unrender.render.mesh import render_depth, render_mesh
 from unrender.render.points import render_points
 from unrender.render.texture import Texture
+from unrender.tasks._pose_photo import square_around
 
 FOUND = (1.0, 0.45, 0.05)
 GIVEN = (0.1, 0.75, 0.95)
@@ -42,11 +43,10 @@ def whole(photo: Photo, most: int) -> Scenery:
 
 def close_up(photo: Photo, size: int) -> Scenery:
     """Take a square around the object, as far as the photo goes."""
-    rows, columns = ((photo.mask > 0.5).any(axis).nonzero()[:, 0] for axis in (1, 0))
-    side = ROOM * max(len(rows), len(columns), int(rows[-1] - rows[0]), int(columns[-1] - columns[0])) / 2
-    middle_y, middle_x = (float(places[0] + places[-1] + 1) / 2 for places in (rows, columns))
-    top, bottom = max(0, round(middle_y - side)), min(photo.camera.height, round(middle_y + side))
-    left, right = max(0, round(middle_x - side)), min(photo.camera.width, round(middle_x + side))
+    corner, side = square_around(photo.mask, ROOM)
+    left, top = (max(0, round(float(place))) for place in corner)
+    right = min(photo.camera.width, round(float(corner[0]) + side))
+    bottom = min(photo.camera.height, round(float(corner[1]) + side))
     part = (slice(top, bottom), slice(left, right))
     camera = photo.camera.crop(left, top, height=bottom - top, width=right - left)
     return _scaled(Photo(photo.image[part], photo.mask[part], camera), size, enlarge=True)

@@ -61,7 +61,7 @@ def object_side(photo: Photo) -> int:
 
 def cut_window(photo: Photo, size: int, radius: float) -> Window:
     """Cut out the object and average its pixels down, or mix them up, to a size."""
-    corner, side = _square_around(photo.mask)
+    corner, side = square_around(photo.mask, MARGIN)
     samples = max(1, math.ceil(side / size))
     places = (torch.arange(size * samples) + 0.5) * (side / (size * samples))
     grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1) + corner
@@ -81,11 +81,11 @@ def cut_window(photo: Photo, size: int, radius: float) -> Window:
     )
 
 
-def _square_around(mask: Tensor) -> tuple[Tensor, float]:
-    """Return the upper left corner (x, y) and the side of a window."""
+def square_around(mask: Tensor, margin: float) -> tuple[Tensor, float]:
+    """Return the upper left corner (x, y) and the side of a square `margin` times as wide as what a mask shows."""
     rows, columns = ((mask > 0.5).any(axis).nonzero()[:, 0] for axis in (1, 0))
     low, high = torch.stack([columns[0], rows[0]]), torch.stack([columns[-1], rows[-1]]) + 1
-    side = MARGIN * float((high - low).max())
+    side = margin * float((high - low).max())
     return (low + high) / 2 - side / 2, side
 
 

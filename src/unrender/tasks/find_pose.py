@@ -80,11 +80,11 @@ class FindPose:
     use_color: bool = True
     """Compare colors, and the shading of the surface, inside the silhouette too."""
     num_views: int = 800
-    """Directions from which the object is looked at; their distance is about 200° / √num_views."""
+    """Directions from which a photo's object is looked at; their distance is about 200° / √num_views."""
     num_starts: int = 128
-    """Poses that are followed from there."""
+    """Poses that are followed from there, or from a guess."""
     resolution: int = 256
-    """Side of the window around the object, in pixels, in the last stage. Photos are never enlarged for it."""
+    """Side of the window around the object, in pixels, in the last stage; less for an object of fewer pixels."""
     max_candidates: int = 8
     """Report at most so many poses that explain the photo or cloud equally well."""
     seed: int = 0
@@ -172,15 +172,16 @@ def find_pose(
     if not isinstance(seen, Photo | PointCloud):
         raise ShapeError(f"find_pose: expected a Photo or a PointCloud, got {describe_value(seen)}")
     model, placement = make_model(mesh, texture, config.use_color)
-    points = torch.zeros(0, 3)
     if isinstance(seen, Photo):
         _check_photo(seen)
-    if isinstance(seen, PointCloud):
-        points, placement = _place_points(seen, placement)
-    starts = None if guess is None else search_near(placement.from_world(guess)[None], config.num_starts)
-    if isinstance(seen, Photo):
+        starts = _starts_near(guess, placement, config)
         return _find_in_photo(model, placement, seen.to(torch.float32), starts, config)
-    return _find_in_cloud(model, placement, points, starts, config)
+    points, placement = _place_points(seen, placement)
+    return _find_in_cloud(model, placement, points, _starts_near(guess, placement, config), config)
+
+
+def _starts_near(guess: Tensor | None, placement: Placement, config: FindPose) -> Tensor | None:
+    return None if guess is None else search_near(placement.from_world(guess)[None], config.num_starts)
 
 
 def _check(config: FindPose, guess: Tensor | None) -> None:
