@@ -48,12 +48,16 @@ from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
+from .io.frames import Frame as Frame
+from .io.frames import View as View
 from .io.images import load_image as load_image
 from .io.images import save_image as save_image
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
 from .io.photos import Photo as Photo
 from .io.photos import load_photo as load_photo
+from .io.scenes import Scene as Scene
+from .io.scenes import load_scene as load_scene
 from .io.textures import load_textured_mesh as load_textured_mesh
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh

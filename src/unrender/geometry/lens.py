@@ -125,7 +125,8 @@ class Lens(TensorStruct):
         flat = flat64.to(distorted)
         flat = flat - _solve_2x2(jacobian, self._bent(flat) - distorted)
         ray = torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
-        return ray / ray.norm(dim=-1, keepdim=True)
+        directions: Tensor = ray / ray.norm(dim=-1, keepdim=True)
+        return directions
 
     def _factor(self, square: Tensor) -> Tensor:
         """Evaluate the factor f by which a radius or angle of that square is stretched."""
@@ -145,7 +146,8 @@ class Lens(TensorStruct):
     def _factor_slope(self, square: Tensor, above: Tensor, below: Tensor) -> Tensor:
         """Differentiate the factor by r²."""
         up, down = (_polynomial_slope(k, square) for k in (self.radial, self.denominator))
-        return (up * below - above * down) / (below * below)
+        slope: Tensor = (up * below - above * down) / (below * below)
+        return slope
 
     def _bent(self, flat: Tensor) -> Tensor:
         (x, y), (p1, p2) = flat.unbind(-1), self.tangential.unbind(-1)

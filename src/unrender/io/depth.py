@@ -1,7 +1,9 @@
 """Depth images and the points they measure, in the camera frame: +x right, +y down, +z forward."""
 
+import dataclasses
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -40,6 +42,34 @@ class DepthPoints(TensorStruct):
     """Unit length, towards the camera; zero where there is no surface."""
     valid: Bool[Tensor, "*batch height width"]
     """Where the pixel measures a surface: not missing, and not alone at a depth jump."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DepthFile:
+    """A depth picture that belongs to a frame of a scene."""
+
+    path: Path
+    scale: float
+    """World units per unit of the file; of an inverted one, the range."""
+    kind: Literal["z", "distance"] = "z"
+    """Along the camera's axis, or along each pixel's ray."""
+    inverted: bool = False
+    """Whether values v > 0 of 8 bits stand for scale · (1 − v / 255), as in NeRF-synthetic."""
+
+    def read(self) -> Floats:
+        """Return depth or distance in world units; 0 where nothing is measured."""
+        if not self.inverted:
+            depth = read_depth(self.path, self.scale)
+            depth[depth < 0] = 0
+            return depth
+        data = read_bytes(self.path)
+        with reading(self.path):
+            values = _pixels(open_picture(data, upright=False))
+            if values.dtype != np.uint8:
+                raise FileFormatError(f"an inverted depth picture has 8 bits, this one has {values.dtype}")
+            first = values if values.ndim == 2 else values[..., 0]
+            share: Floats = np.where(first > 0, 1 - first / 255, 0).astype(np.float32)
+        return share * np.float32(self.scale)
 
 
 def load_depth(

@@ -29,20 +29,27 @@ class MissingFileError(FileAccessError, FileNotFoundError):
 
 def read_bytes(path: FilePath) -> bytes:
     """Return a file's bytes; refuse what is missing, empty, or no regular file."""
-    file = Path(path)
+    with open_file(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def open_file(path: FilePath) -> Iterator[BinaryIO]:
+    """Open a file to read; refuse what is missing, empty, or no regular file."""
+    place = Path(path)
     try:
-        if not file.exists():
-            raise MissingFileError(f"{file}: there is no such file; check the path")
-        if not file.is_file():
-            raise FileAccessError(f"{file}: a {_kind(file)}, where a file is expected")
-        data = file.read_bytes()
+        if not place.exists():
+            raise MissingFileError(f"{place}: there is no such file; check the path")
+        if not place.is_file():
+            raise FileAccessError(f"{place}: a {_kind(place)}, where a file is expected")
+        if not place.stat().st_size:
+            raise FileFormatError(f"{place}: the file is empty")
+        with place.open("rb") as file:
+            yield file
     except OSError as error:
         if isinstance(error, FileAccessError):
             raise
-        raise FileAccessError(f"{file}: cannot be read: {_reason(error)}") from error
-    if not data:
-        raise FileFormatError(f"{file}: the file is empty")
-    return data
+        raise FileAccessError(f"{place}: cannot be read: {_reason(error)}") from error
 
 
 @contextlib.contextmanager

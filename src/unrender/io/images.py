@@ -1,7 +1,7 @@
 """Pictures: files of pixels, as tensors with values in [0, 1]."""
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from unrender._checked import checked, describe_value
 from unrender.errors import FileFormatError, InputError
 from unrender.io.contents import Floats, floats_from_tensor
-from unrender.io.files import FilePath, read_bytes, reading, write_whole
+from unrender.io.files import FilePath, open_file, read_bytes, reading, write_whole
 from unrender.io.formats import known_suffix
 
 if TYPE_CHECKING:
@@ -75,22 +75,36 @@ def load_mask(path: FilePath, shape: tuple[int, ...]) -> Floats:
     return brightest / max(float(brightest.max()), 1 / 65535)
 
 
-def open_picture(data: bytes) -> "Image":
-    """Unpack a file's first picture, turned upright."""
-    from PIL import Image, ImageOps
+def open_picture(data: bytes, *, upright: bool = True) -> "Image":
+    """Unpack a file's first picture, turned upright unless told otherwise."""
+    from PIL import ImageOps
+
+    image = _look_into(io.BytesIO(data))
+    image.load()
+    if upright:
+        ImageOps.exif_transpose(image, in_place=True)
+    return image
+
+
+def picture_size(path: FilePath) -> tuple[int, int]:
+    """Return height and width of a picture as it is stored, reading only the beginning of its file."""
+    known_suffix(path, IMAGE_SUFFIXES)
+    with open_file(path) as file, reading(path):
+        image = _look_into(file)
+        return image.height, image.width
+
+
+def _look_into(file: BinaryIO) -> "Image":
+    from PIL import Image
 
     try:
-        image: Image.Image = Image.open(
-            io.BytesIO(data), formats=["PNG", "JPEG", "TIFF", "WEBP", "BMP", "TGA"]
-        )
+        image: Image.Image = Image.open(file, formats=["PNG", "JPEG", "TIFF", "WEBP", "BMP", "TGA"])
     except Image.DecompressionBombError as error:
         raise FileFormatError(f"too large: {error}") from error
     if image.width * image.height > MAX_PIXELS:
         raise FileFormatError(
             f"{image.width} × {image.height} pixels are more than {MAX_PIXELS // 10**6} million; scale it down"
         )
-    image.load()
-    ImageOps.exif_transpose(image, in_place=True)
     return image
 
 

@@ -1,0 +1,243 @@
+"""Models of COLMAP: cameras, images and points3D, as .bin or .txt.
+
+Counts in the files are never trusted: what is read is what is there, and a file that ends early is refused.
+Formats: https://colmap.github.io/format.html
+"""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from unrender.errors import FileFormatError
+from unrender.io.contents import Floats, Indices
+from unrender.io.files import MissingFileError, read_bytes, reading
+
+MODELS = (
+    ("SIMPLE_PINHOLE", 3),
+    ("PINHOLE", 4),
+    ("SIMPLE_RADIAL", 4),
+    ("RADIAL", 5),
+    ("OPENCV", 8),
+    ("OPENCV_FISHEYE", 8),
+    ("FULL_OPENCV", 12),
+    ("FOV", 5),
+    ("SIMPLE_RADIAL_FISHEYE", 4),
+    ("RADIAL_FISHEYE", 5),
+    ("THIN_PRISM_FISHEYE", 12),
+    ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
+)
+"""Names and numbers of parameters, in the order of the numbers that stand for them in binary files."""
+OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
+TRACK_ELEMENT = 8
+"""Bytes."""
+
+
+class ColmapCamera(NamedTuple):
+    """Intrinsics that images share."""
+
+    model: str
+    width: int
+    height: int
+    parameters: tuple[float, ...]
+
+
+class ColmapImage(NamedTuple):
+    """A registered picture."""
+
+    name: str
+    quaternion: tuple[float, ...]
+    """w, x, y, z, from world to camera."""
+    translation: tuple[float, ...]
+    camera: int
+    point_ids: Indices
+    """Of the points seen in it."""
+
+
+class ColmapPoints(NamedTuple):
+    """Triangulated points."""
+
+    ids: Indices
+    positions: Floats
+    colors: Floats
+    """0 to 255."""
+    errors: Floats
+    """Mean reprojection error in pixels."""
+    num_views: Indices
+
+
+class ColmapModel(NamedTuple):
+    """One reconstruction."""
+
+    cameras: dict[int, ColmapCamera]
+    images: list[ColmapImage]
+    points: ColmapPoints
+
+
+def read_model(folder: Path) -> ColmapModel:
+    """Read the three files, binary if they are there; points may be missing."""
+    suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
+    readers = BINARY if suffix == ".bin" else TEXT
+    cameras, images, points = (_read(folder / f"{name}{suffix}", reader) for name, reader in readers.items())
+    return ColmapModel(dict(cameras), images, _points(points))
+
+
+def count_images(folder: Path) -> int:
+    """Count the registered pictures of a model, as its file says."""
+    path = folder / "images.bin"
+    if path.is_file():
+        data = read_bytes(path)
+        with reading(path):
+            return int(_Cursor(data).take("<Q")[0])
+    return len(_read(folder / "images.txt", _text_images))
+
+
+def _read(path: Path, reader) -> list:  # type: ignore[no-untyped-def, type-arg]
+    if not path.is_file() and path.stem == "points3D":
+        return []
+    data = read_bytes(path)
+    with reading(path):
+        return list(reader(data))
+
+
+class _Cursor:
+    """A place in a file's bytes that refuses to run off its end."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def take(self, layout: str) -> tuple:  # type: ignore[type-arg]
+        start = self._advance(struct.calcsize(layout))
+        return struct.unpack_from(layout, self.data, start)
+
+    def take_rows(self, dtype: np.dtype, count: int) -> np.ndarray:
+        start = self._advance(count * dtype.itemsize)
+        return np.frombuffer(self.data, dtype, count, start)
+
+    def take_name(self) -> str:
+        end = self.data.find(b"\0", self.place)
+        if end < 0:
+            raise FileFormatError(f"byte {self.place}: a name without end; the file was cut short")
+        start, self.place = self.place, end + 1
+        return self.data[start:end].decode()
+
+    def skip(self, num_bytes: int) -> None:
+        self._advance(num_bytes)
+
+    def _advance(self, num_bytes: int) -> int:
+        start = self.place
+        if num_bytes > len(self.data) - start:
+            raise FileFormatError(
+                f"byte {start}: {num_bytes:,} bytes should follow, {len(self.data) - start:,} do; "
+                "the file was cut short, or its counts are wrong"
+            )
+        self.place += num_bytes
+        return start
+
+
+def _binary_cameras(data: bytes) -> Iterator[tuple[int, ColmapCamera]]:
+    cursor = _Cursor(data)
+    for _ in range(cursor.take("<Q")[0]):
+        start = cursor.place
+        camera, model, width, height = cursor.take("<iiQQ")
+        if not 0 <= model < len(MODELS):
+            raise FileFormatError(f"byte {start}: camera model number {model} is unknown")
+        name, count = MODELS[model]
+        yield camera, ColmapCamera(name, width, height, cursor.take(f"<{count}d"))
+
+
+def _binary_images(data: bytes) -> Iterator[ColmapImage]:
+    cursor = _Cursor(data)
+    for _ in range(cursor.take("<Q")[0]):
+        _, *pose, camera = cursor.take("<i7di")
+        name = cursor.take_name()
+        seen = cursor.take_rows(OBSERVATION, cursor.take("<Q")[0])["point"]
+        yield ColmapImage(name, tuple(pose[:4]), tuple(pose[4:]), camera, seen[seen >= 0])
+
+
+def _binary_points(data: bytes) -> Iterator[tuple[float, ...]]:
+    cursor = _Cursor(data)
+    for _ in range(cursor.take("<Q")[0]):
+        *values, num_views = cursor.take("<Q3d3BdQ")
+        cursor.skip(num_views * TRACK_ELEMENT)
+        yield (*values, num_views)
+
+
+def _text_lines(data: bytes) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(data.decode().splitlines(), start=1):
+        if not line.lstrip().startswith("#"):
+            yield number, line.split()
+
+
+def _text_cameras(data: bytes) -> Iterator[tuple[int, ColmapCamera]]:
+    for number, words in _text_lines(data):
+        if words:
+            _need(number, words, 5)
+            camera, model, width, height, *parameters = words
+            yield (
+                int(camera),
+                ColmapCamera(model, int(width), int(height), tuple(map(float, parameters))),
+            )
+
+
+def _text_images(data: bytes) -> Iterator[ColmapImage]:
+    """Read two lines for each image; the second, of its points, may be empty."""
+    lines = _text_lines(data)
+    for number, words in lines:
+        if not words:
+            continue
+        _need(number, words, 10)
+        numbers = tuple(map(float, words[1:8]))
+        _, seen = next(lines, (0, []))
+        points = np.array(seen[2::3], np.int64)
+        name = " ".join(words[9:])
+        yield ColmapImage(name, numbers[:4], numbers[4:], int(words[8]), points[points >= 0])
+
+
+def _text_points(data: bytes) -> Iterator[tuple[float, ...]]:
+    for number, words in _text_lines(data):
+        if words:
+            _need(number, words, 8)
+            yield (int(words[0]), *map(float, words[1:8]), (len(words) - 8) // 2)
+
+
+def _need(number: int, words: list[str], count: int) -> None:
+    if len(words) < count:
+        raise FileFormatError(
+            f"line {number}: expected at least {count} words, got {len(words)}; the file was cut short"
+        )
+
+
+def _points(rows: list[tuple[float, ...]]) -> ColmapPoints:
+    ids = np.array([row[0] for row in rows], np.int64)
+    table = np.array([row[1:] for row in rows], np.float64).reshape(-1, 8)
+    return ColmapPoints(ids, table[:, :3], table[:, 3:6], table[:, 6], table[:, 7].astype(np.int64))
+
+
+BINARY = {"cameras": _binary_cameras, "images": _binary_images, "points3D": _binary_points}
+TEXT = {"cameras": _text_cameras, "images": _text_images, "points3D": _text_points}
+
+
+def find_models(place: Path) -> list[Path]:
+    """List the folders of models in a scene's folder."""
+    roots = [place / "sparse", place / "colmap" / "sparse", place]
+    candidates = [folder for root in roots if root.is_dir() for folder in (root, *sorted(root.iterdir()))]
+    found = [folder for folder in candidates if _is_model(folder)]
+    return list(dict.fromkeys(found))
+
+
+def _is_model(folder: Path) -> bool:
+    return any(
+        all((folder / f"{name}{suffix}").is_file() for name in ("cameras", "images"))
+        for suffix in (".bin", ".txt")
+    )
+
+
+def best_model(place: Path) -> tuple[Path, int]:
+    """Choose the model with most pictures; return how many models there are, too."""
+    models = find_models(place)
+    if not models:
+        raise MissingFileError(f"{place}: no model of COLMAP (cameras and images, .bin or .txt) is here")
+    return max(models, key=count_images) if len(models) > 1 else models[0], len(models)

@@ -1,0 +1,193 @@
+"""Frames: pictures of one scene, each with its camera, read when they are needed."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unrender._struct import TensorStruct
+from unrender.errors import FileFormatError
+from unrender.geometry.camera import Camera
+from unrender.geometry.points import PointCloud
+from unrender.geometry.rays import rays_of
+from unrender.io.contents import Floats
+from unrender.io.depth import DepthFile
+from unrender.io.files import read_bytes, reading
+from unrender.io.images import IMAGE_SUFFIXES, colors_from_picture, load_mask, open_picture
+
+Split = Literal["train", "val", "test"]
+NEARLY_RIGID = 1e-3
+"""How far RᵀR may be from the identity, in a pose that was rounded."""
+SAME_SHAPE = 0.01
+"""How far the ratio of sides of a picture may be from its camera's, relatively, in a picture that was scaled."""
+
+
+class View(TensorStruct):
+    """What a frame shows."""
+
+    image: Float[Tensor, "height width 3"]
+    """RGB in [0, 1], not multiplied by alpha."""
+    alpha: Float[Tensor, "height width"] | None = None
+    """Share of each pixel that is covered, in [0, 1]."""
+    mask: Bool[Tensor, "height width"] | None = None
+    """Which pixels to use; all, if there is none."""
+    depth: Float[Tensor, "height width"] | None = None
+    """z in world units; 0 where it is unknown."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """One picture of a scene: where its files are, and where its camera stood."""
+
+    name: str
+    """The picture's path within the scene."""
+    camera: Camera
+    image_path: Path
+    split: Split = "train"
+    mask_path: Path | None = None
+    """A picture that is black where pixels are not to be used."""
+    depth_file: DepthFile | None = None
+    near: float | None = None
+    """Depth before which nothing is, in world units; None where the scene does not say."""
+    far: float | None = None
+    """Depth behind which nothing is."""
+
+    def load(self) -> View:
+        """Read the frame's files. Pictures stay as they are stored, whatever EXIF says about turning them."""
+        values = torch.from_numpy(self.load_colors())
+        mask = self.load_mask()
+        return View(
+            values[..., :3],
+            values[..., 3] if values.shape[-1] == 4 else None,
+            None if mask is None else torch.from_numpy(mask),
+            self._load_depth(),
+        )
+
+    def load_colors(self) -> Floats:
+        """Read RGB or RGBA in [0, 1]."""
+        data = read_bytes(self.image_path)
+        with reading(self.image_path):
+            colors = colors_from_picture(open_picture(data, upright=False))
+            self._check_size("a picture", colors.shape)
+        return colors
+
+    def load_mask(self) -> Floats | None:
+        """Read which pixels are to be used."""
+        if self.mask_path is None:
+            return None
+        return load_mask(self.mask_path, (self.camera.height, self.camera.width)) > 0.5
+
+    def _load_depth(self) -> Tensor | None:
+        if self.depth_file is None:
+            return None
+        values = self.depth_file.read()
+        with reading(self.depth_file.path):
+            self._check_size("a depth picture", values.shape)
+        depth = torch.from_numpy(values)
+        if self.depth_file.kind == "distance":
+            forward = self.camera.camera_from_world[2, :3]
+            depth = depth * (rays_of(self.camera).directions @ forward).nan_to_num()
+        return depth
+
+    def _check_size(self, what: str, shape: tuple[int, ...]) -> None:
+        size = (self.camera.height, self.camera.width)
+        if shape[:2] != size:
+            raise FileFormatError(f"{what} of {list(shape[:2])} pixels, where its camera has {list(size)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundScene:
+    """What the reader of one format found."""
+
+    name: str
+    folder: Path
+    frames: Sequence[Frame]
+    has_splits: bool = False
+    bounds: Tensor | None = None
+    missing: Sequence[str] = ()
+    without_pose: Sequence[str] = ()
+    points: PointCloud | None = None
+    notes: Sequence[str] = ()
+
+
+def find_picture(folder: Path, listed: str) -> Path | None:
+    """Find a listed picture, whose suffix may be left out."""
+    path = folder / listed
+    if path.is_file():
+        return path
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return None
+    candidates = (path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES)
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
+    """Check a pose of 3 × 4 or 4 × 4 numbers; return it as 4 × 4, rigid, and whether it had to be made so.
+
+    Rounding is put right. What is scaled, mirrored or not finite is refused: only its author knows what was meant.
+    """
+    try:
+        matrix = np.array(pose, np.float64)
+    except (ValueError, TypeError) as error:
+        raise FileFormatError(
+            f"frame {name}: its pose should be 4 × 4 numbers, got {str(pose)[:60]}"
+        ) from error
+    if matrix.shape not in ((3, 4), (4, 4)):
+        raise FileFormatError(f"frame {name}: its pose should be 4 × 4 numbers, got {list(matrix.shape)}")
+    if not np.isfinite(matrix).all():
+        raise FileFormatError(f"frame {name}: its pose is not finite; leave the frame out")
+    if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > NEARLY_RIGID:
+        raise FileFormatError(
+            f"frame {name}: the last row of its pose should be 0 0 0 1, got {matrix[3].tolist()}"
+        )
+    deviation = np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max()
+    if deviation > NEARLY_RIGID:
+        lengths = np.linalg.norm(matrix[:3, :3], axis=0)
+        same = np.ptp(lengths) <= NEARLY_RIGID * lengths.max()
+        what = (
+            f"is scaled by {lengths.mean():.4g}; divide its first three columns by that"
+            if same
+            else f"is no rotation: its columns have lengths {', '.join(f'{x:.4g}' for x in lengths)}"
+        )
+        raise FileFormatError(f"frame {name}: its pose {what}")
+    if np.linalg.det(matrix[:3, :3]) < 0:
+        raise FileFormatError(f"frame {name}: its pose is left-handed (a mirror); negate one axis")
+    rigid = np.eye(4)
+    left, _, right = np.linalg.svd(matrix[:3, :3])
+    rigid[:3, :3], rigid[:3, 3] = left @ right, matrix[:3, 3]
+    return torch.from_numpy(rigid), bool(deviation > 1e-5)
+
+
+def fit_to_picture(camera: Camera, size: tuple[int, int], name: str) -> tuple[Camera, str | None]:
+    """Scale a camera to the size of its picture; refuse a picture of another shape."""
+    if (camera.height, camera.width) == size:
+        return camera, None
+    ratio = (size[0] * camera.width) / (size[1] * camera.height)
+    if abs(ratio - 1) > SAME_SHAPE:
+        raise FileFormatError(
+            f"frame {name}: the picture is {size[1]} wide and {size[0]} high, its camera {camera.width} and "
+            f"{camera.height}; the picture was cropped or turned after its camera was found"
+        )
+    note = (
+        f"cameras of {camera.width} × {camera.height} pixels were scaled to pictures of {size[1]} × {size[0]}"
+    )
+    return camera.resize(*size), note
+
+
+def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
+    """Take a finite number from a file's table."""
+    value = values.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        missing = key not in values
+        raise FileFormatError(
+            f"{where}: {key!r} is missing"
+            if missing
+            else f"{where}: {key!r} should be a number, got {value!r}"
+        )
+    return float(value)
