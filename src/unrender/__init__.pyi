@@ -56,6 +56,8 @@ from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
 from .io.photos import Photo as Photo
 from .io.photos import load_photo as load_photo
+from .io.pixels import PixelBatch as PixelBatch
+from .io.pixels import PixelSource as PixelSource
 from .io.scenes import Scene as Scene
 from .io.scenes import load_scene as load_scene
 from .io.textures import load_textured_mesh as load_textured_mesh

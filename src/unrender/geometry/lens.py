@@ -6,7 +6,7 @@ A point (X, Y, Z) in the camera frame is seen at x = X / Z, y = Y / Z, at r = �
 
 import functools
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ LensModel = Literal["brown", "fisheye"]
 NUM_RADIAL, NUM_DENOMINATOR = 4, 3
 FARTHEST = {"brown": 1e3, "fisheye": float(np.pi)}
 """The largest r (89.94 degrees from the axis) and θ that are looked at."""
-RADIAL_STEPS, PLANE_STEPS = 60, 12
+RADIAL_STEPS, PLANE_STEPS, QUICK_STEPS = 60, 12, 5
+SETTLED = 1e-12
+"""Relative size of the last step of a search; as Newton's method doubles the digits, what remains is rounding."""
 
 
 class Lens(TensorStruct):
@@ -71,6 +73,11 @@ class Lens(TensorStruct):
         """Take up to four coefficients k; without any, θ_d = θ."""
         return cls(_filled(radial, NUM_RADIAL), torch.zeros(2), torch.zeros(NUM_DENOMINATOR), "fisheye")
 
+    def __getitem__(self, index: Any) -> Self:
+        lens = super().__getitem__(index)
+        lens.__dict__["reach"] = self.reach[index]  # found once for all
+        return lens
+
     @functools.cached_property
     def reach(self) -> Float[Tensor, "*batch"]:
         """The r (brown) or θ in radians (fisheye) up to which directions and places in the picture are one to one.
@@ -112,15 +119,16 @@ class Lens(TensorStruct):
         wide = self.detach().to(torch.float64)
         with torch.no_grad():
             target = distorted.detach().double()
-            solved = wide._solve_radius(target.norm(dim=-1))
+            reach = self.reach.double()
         if self.model == "fisheye":
-            start = solved.to(distorted)
+            with torch.no_grad():
+                start = wide._solve_radius(target.norm(dim=-1), reach).to(distorted)
             slope = self.detach()._slope(start)
             angle = start - (self._stretched(start) - radius) / slope  # carries the gradients
             away = distorted / torch.where(radius > 0, radius, 1)[..., None]
             return torch.cat([away * angle.sin()[..., None], angle.cos()[..., None]], -1)
         with torch.no_grad():
-            flat64 = wide._solve_plane(target, solved)
+            flat64 = wide._solve_plane(target, reach)
             jacobian = wide._jacobian(flat64).to(distorted)
         flat = flat64.to(distorted)
         flat = flat - _solve_2x2(jacobian, self._bent(flat) - distorted)
@@ -168,40 +176,60 @@ class Lens(TensorStruct):
         yy = factor + slope * y * y + 2 * p2 * x + 6 * p1 * y
         return torch.stack([torch.stack([xx, xy], -1), torch.stack([xy, yy], -1)], -2)
 
-    def _solve_radius(self, target: Tensor) -> Tensor:
+    def _solve_radius(self, target: Tensor, reach: Tensor) -> Tensor:
         """Find the radius or angle within `reach` that is stretched to `target`; nan if there is none."""
-        reach = self.reach.expand(target.shape)
-        low, high = torch.zeros_like(target), reach.clone()
-        radius = torch.minimum(target, reach)
+        beyond = target > self._stretched(reach)
+        wanted = torch.where(beyond, 0, target)
+        low, high = torch.zeros_like(wanted), reach.expand(wanted.shape)
+        radius = torch.minimum(wanted, reach)
         for _ in range(RADIAL_STEPS):
-            excess = self._stretched(radius) - target
+            excess = self._stretched(radius) - wanted
             low, high = torch.where(excess <= 0, radius, low), torch.where(excess >= 0, radius, high)
             newton = radius - excess / self._slope(radius)
-            inside = (newton >= low) & (newton <= high)
-            step = torch.where(inside, newton, (low + high) / 2)
-            settled = bool(((step - radius).abs() <= 1e-15 * (1 + radius)).all())
+            step = torch.where((newton >= low) & (newton <= high), newton, (low + high) / 2)
+            settled = bool(((step - radius).abs() <= SETTLED * (1 + radius)).all())
             radius = step
             if settled:
                 break
         found = (self._stretched(radius) - target).abs() <= 1e-9 * (1 + target)
         return torch.where(found, radius, torch.nan)
 
-    def _solve_plane(self, target: Tensor, radius: Tensor) -> Tensor:
-        """Find x and y that are bent to `target`, from the solution without tangential coefficients."""
+    def _solve_plane(self, target: Tensor, reach: Tensor) -> Tensor:
+        """Find the x and y within `reach` that are bent to `target`; nan if there are none.
+
+        Nearly all are found from the target itself; the rest begins where the radial part alone leads.
+        """
+        flat, found = self._newton(target, target, reach, QUICK_STEPS)
+        if not bool(found.all()):
+            rest = ~found
+            shape = rest.shape
+            lens = self.replace(
+                radial=self.radial.expand(*shape, 4)[rest],
+                tangential=self.tangential.expand(*shape, 2)[rest],
+                denominator=self.denominator.expand(*shape, 3)[rest],
+            )
+            flat[rest] = lens._solve_slowly(target[rest], reach.expand(shape)[rest])
+        return flat
+
+    def _solve_slowly(self, target: Tensor, reach: Tensor) -> Tensor:
         length = target.norm(dim=-1)
-        scale = radius / torch.where(length > 0, length, 1)
-        start = torch.where(scale.isnan(), self.reach / torch.where(length > 0, length, 1), scale)
-        flat = target * torch.where(length > 0, start, 1)[..., None]
-        if not bool(self.tangential.any()):
-            return torch.where(radius.isnan()[..., None], torch.nan, flat)
-        for _ in range(PLANE_STEPS):
+        radius = self._solve_radius(length, reach)
+        start = torch.where(radius.isnan(), reach, radius) / torch.where(length > 0, length, 1)
+        flat, found = self._newton(target, target * start[..., None], reach, PLANE_STEPS)
+        return torch.where(found[..., None], flat, torch.nan)
+
+    def _newton(self, target: Tensor, start: Tensor, reach: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+        """Descend from `start`; return where that led, and whether it is a solution within `reach`."""
+        flat = start
+        for _ in range(steps):
             step = _solve_2x2(self._jacobian(flat), self._bent(flat) - target)
             flat = flat - step
-            if bool((step.abs() <= 1e-15 * (1 + flat.abs())).all()):
+            settled = (step.abs() <= SETTLED * (1 + flat.abs())).all(-1)
+            if bool(settled.all()):
                 break
         error = (self._bent(flat) - target).norm(dim=-1)
-        found = (error <= 1e-9 * (1 + length)) & (flat.norm(dim=-1) <= self.reach)
-        return torch.where(found[..., None], flat, torch.nan)
+        found = (error <= 1e-9 * (1 + target.norm(dim=-1))) & (flat.norm(dim=-1) <= reach)
+        return flat, found
 
 
 def _filled(values: Sequence[float], length: int) -> Tensor:
@@ -212,17 +240,25 @@ def _filled(values: Sequence[float], length: int) -> Tensor:
 
 def _polynomial(coefficients: Tensor, square: Tensor) -> Tensor:
     """Evaluate 1 + c₁ s + c₂ s² + …."""
-    value = torch.zeros_like(square)
-    for c in reversed(coefficients.unbind(-1)):
+    value = torch.zeros((), dtype=square.dtype, device=square.device)
+    for c in reversed(_used(coefficients)):
         value = (value + c) * square
     return value + 1
 
 
 def _polynomial_slope(coefficients: Tensor, square: Tensor) -> Tensor:
-    value = torch.zeros_like(square)
-    for power, c in reversed([*enumerate(coefficients.unbind(-1), start=1)]):
+    value = torch.zeros((), dtype=square.dtype, device=square.device)
+    for power, c in reversed([*enumerate(_used(coefficients), start=1)]):
         value = value * square + power * c
     return value
+
+
+def _used(coefficients: Tensor) -> list[Tensor]:
+    """Leave out the last coefficients if they are zero and need no gradient."""
+    columns = list(coefficients.unbind(-1))
+    while columns and not coefficients.requires_grad and not bool(columns[-1].any()):
+        columns.pop()
+    return columns
 
 
 def _solve_2x2(matrix: Tensor, right: Tensor) -> Tensor:

@@ -94,6 +94,16 @@ def picture_size(path: FilePath) -> tuple[int, int]:
         return image.height, image.width
 
 
+def has_deep_colors(path: FilePath) -> bool:
+    """Say whether a picture has more than 8 bits for a color that `load_image` would keep."""
+    with open_file(path) as file, reading(path):
+        return _is_deep(_look_into(file))
+
+
+def _is_deep(image: "Image") -> bool:
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
+
+
 def _look_into(file: BinaryIO) -> "Image":
     from PIL import Image
 
@@ -110,7 +120,7 @@ def _look_into(file: BinaryIO) -> "Image":
 
 def colors_from_picture(image: "Image") -> Floats:
     """Return RGB or RGBA in [0, 1]."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+    if _is_deep(image):
         return np.repeat(_unit_grey(np.asarray(image))[..., None], 3, axis=-1)
     values = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.float32)
     values /= 255

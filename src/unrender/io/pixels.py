@@ -1,0 +1,334 @@
+"""Random pixels of many pictures, with their rays: what radiance fields are trained on."""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unrender._struct import TensorStruct
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera
+from unrender.geometry.lens import Lens
+from unrender.geometry.rays import Rays, pixel_centers, rays_through
+from unrender.io.contents import Floats
+from unrender.io.frames import Frame
+from unrender.io.images import has_deep_colors
+
+MEBIBYTE = 2**20
+MIN_TILES = 8
+"""Where not all pictures fit, at least as many parts of them are held at a time."""
+DRAWS_PER_TILE = 4
+"""Draws after which one of the tiles that are held is exchanged."""
+MAPS_SHARE = 0.25
+"""Of the memory, for directions that pictures share."""
+SHRINKS = (1, 2, 4, 8, 16)
+
+
+class PixelBatch(TensorStruct):
+    """Pixels in patches: all of a patch one after the other, by rows."""
+
+    rays: Rays
+    colors: Float[Tensor, "*batch 3"]
+    """RGB in [0, 1], not multiplied by alpha."""
+    alpha: Float[Tensor, "*batch"] | None
+    """Share of the pixel that is covered; None if no picture has transparency."""
+    frame: Int[Tensor, "*batch"]
+    """Which of the source's frames each pixel is of."""
+    valid: Bool[Tensor, "*batch"]
+    """Whether to use the pixel: the mask says so, and the lens sees something there."""
+
+
+class _Tile(NamedTuple):
+    """Rows of one frame."""
+
+    frame: int
+    top: int
+    rows: int
+
+
+class PixelSource:
+    """Random pixels of frames, from memory as 8 or 16 bits.
+
+    If all pictures together take more than `memory_mib`, a random part of them is held: whole pictures, or bands of
+    rows of large ones. One of these is exchanged every four draws, by a picture that is read beside the work; in the
+    long run all take their turn. The same seed gives the same pixels.
+
+    With `shrink`, pictures are 2, 4, 8 or 16 times smaller: means over squares of pixels, colors weighted by alpha.
+    Rows and columns that fill no square are left out.
+    """
+
+    def __init__(
+        self, frames: Sequence[Frame], *, memory_mib: float = 1500, shrink: int = 1, seed: int = 0
+    ) -> None:
+        if not frames:
+            raise InputError("PixelSource: there are no frames")
+        if shrink not in SHRINKS:
+            raise InputError(f"PixelSource: `shrink` should be one of {SHRINKS}, got {shrink}")
+        self.frames, self.shrink = tuple(frames), shrink
+        self.cameras = [_shrunk_camera(frame, shrink) for frame in frames]
+        self._generator = torch.Generator().manual_seed(seed)
+        self._deep = shrink > 1 or any(has_deep_colors(frame.image_path) for frame in frames)
+        self._has_mask = any(frame.mask_path is not None for frame in frames)
+        self._directions = _Directions(self.cameras, int(MAPS_SHARE * memory_mib * MEBIBYTE))
+        self._plan(int(memory_mib * MEBIBYTE))
+        self._fill()
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether only a part of the pictures is held at a time."""
+        return self._streams
+
+    def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
+        """Draw squares of neighbouring pixels from all frames, larger pictures more often.
+
+        Pixels less than `patch_size` from a picture's border are in fewer squares than others.
+        """
+        self._exchange_one()
+        tile, x, y = self._choose(num_patches, patch_size)
+        steps = torch.arange(patch_size)
+        offset_y, offset_x = (t.flatten() for t in torch.meshgrid(steps, steps, indexing="ij"))
+        width = self._widths[tile]
+        corner = self._slots[tile] + y * width + x
+        places = (corner[:, None] + offset_y * width[:, None] + offset_x).flatten()
+        frame = self._frame_of_tile[tile]
+        pixel_x, pixel_y = x[:, None] + offset_x, (y + self._tops[tile])[:, None] + offset_y
+        rays = self._directions.rays(frame, pixel_x, pixel_y)
+        values = self._unpacked(places)
+        valid = ~rays.directions[:, 0].isnan()
+        if self._has_mask:
+            valid &= self._mask[places]
+        return PixelBatch(
+            rays,
+            values[:, :3],
+            values[:, 3] if self._has_alpha else None,
+            frame.repeat_interleave(patch_size**2),
+            valid,
+        )
+
+    def _choose(self, num_patches: int, patch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose tiles, each with a probability like its number of pixels, and a place in each."""
+        smallest = min(min(tile.rows, self.cameras[tile.frame].width) for tile in self._tiles)
+        if num_patches < 1 or not 1 <= patch_size <= smallest:
+            raise InputError(
+                f"PixelSource.draw: patches of {patch_size} × {patch_size} do not fit into pictures, or parts of "
+                f"them, of {smallest} pixels; at least one is to be drawn, got {num_patches}"
+            )
+        random = torch.rand(3, num_patches, generator=self._generator, dtype=torch.float64)
+        shares = (self._rows * self._widths).cumsum(0)
+        tile = torch.searchsorted(shares, (random[0] * shares[-1]).long(), right=True)
+        x = (random[1] * (self._widths[tile] - patch_size + 1)).long()
+        y = (random[2] * (self._rows[tile] - patch_size + 1)).long()
+        return tile, x, y
+
+    def _unpacked(self, places: Tensor) -> Tensor:
+        """Look up RGBA in [0, 1]."""
+        packed = self._store[places]
+        if not self._deep:
+            return packed.view(torch.uint8).reshape(-1, 4).float() / 255
+        words = packed.view(torch.int16).reshape(-1, 4).to(torch.int32) & 0xFFFF
+        return words.float() / 65535
+
+    def _plan(self, memory: int) -> None:
+        """Decide what is held: one place for each frame, or fewer and of one size."""
+        pixel = (8 if self._deep else 4) + self._has_mask
+        sizes = [camera.height * camera.width for camera in self.cameras]
+        self._streams = sum(sizes) * pixel > memory
+        if not self._streams:
+            self._capacities = sizes
+            return
+        capacity = min(max(sizes), memory // pixel // MIN_TILES)
+        if capacity < max(camera.width for camera in self.cameras):
+            raise InputError(
+                f"PixelSource: {memory / MEBIBYTE:g} MiB do not hold {MIN_TILES} rows of the largest picture; "
+                "raise `memory_mib`"
+            )
+        self._capacities = [capacity] * (memory // pixel // capacity)
+
+    def _fill(self) -> None:
+        """Read the first tiles, two files at a time."""
+        self._order: list[int] = []
+        self._next_slot = self._num_draws = 0
+        self._pool = ThreadPoolExecutor(2)
+        self._coming: Future[tuple[_Tile, Floats, Floats | None]] | None = None
+        self._has_alpha = False
+        slots = torch.tensor([0, *self._capacities]).cumsum(0)
+        self._slots = slots[:-1]
+        self._store = torch.zeros(int(slots[-1]), dtype=torch.int64 if self._deep else torch.int32)
+        self._mask = torch.ones(int(slots[-1]) if self._has_mask else 0, dtype=torch.bool)
+        self._tiles = [self._choose_tile(slot) for slot in range(len(self._capacities))]
+        for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
+            self._put(slot, *content)
+        self._describe_tiles()
+        if self._streams:
+            logging.getLogger("unrender").info(
+                "%d pictures do not fit into memory: %d parts of them are held at a time, in turns",
+                len(self.frames),
+                len(self._tiles),
+            )
+
+    def _choose_tile(self, slot: int) -> _Tile:
+        if not self._streams:
+            return _Tile(slot, 0, self.cameras[slot].height)
+        if not self._order:
+            self._order = torch.randperm(len(self.frames), generator=self._generator).tolist()
+        frame = self._order.pop()
+        height = self.cameras[frame].height
+        rows = min(height, self._capacities[slot] // self.cameras[frame].width)
+        top = int(torch.randint(height - rows + 1, (), generator=self._generator))
+        return _Tile(frame, top, rows)
+
+    def _read(self, tile: _Tile) -> tuple[_Tile, Floats, Floats | None]:
+        frame = self.frames[tile.frame]
+        values = _shrunk_colors(frame.load_colors(), self.shrink)[tile.top : tile.top + tile.rows]
+        mask = frame.load_mask()
+        if mask is not None:
+            blocks = np.all(_blocks(mask[..., None], self.shrink), axis=(1, 3, 4))
+            mask = np.asarray(blocks)[tile.top : tile.top + tile.rows]
+        scale, kind = (65535, np.uint16) if self._deep else (255, np.uint8)
+        packed = np.full((*values.shape[:2], 4), scale, kind)
+        packed[..., : values.shape[2]] = np.rint(values * scale)
+        self._has_alpha |= values.shape[2] == 4
+        return tile, packed, mask
+
+    def _put(self, slot: int, tile: _Tile, packed: Floats, mask: Floats | None) -> None:
+        start, count = int(self._slots[slot]), packed.shape[0] * packed.shape[1]
+        words = packed.reshape(-1).view(np.int64 if self._deep else np.int32)
+        self._store[start : start + count] = torch.from_numpy(words)
+        if self._has_mask:
+            self._mask[start : start + count] = (
+                True if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).flatten()
+            )
+        self._tiles[slot] = tile
+
+    def _describe_tiles(self) -> None:
+        self._frame_of_tile, self._tops, self._rows = torch.tensor(self._tiles).unbind(-1)
+        self._widths = torch.tensor([self.cameras[tile.frame].width for tile in self._tiles])
+
+    def _exchange_one(self) -> None:
+        """Every few draws, put the tile that was read meanwhile into the place of the oldest one."""
+        self._num_draws += 1
+        if not self._streams or self._num_draws % DRAWS_PER_TILE:
+            return
+        if self._coming is not None:
+            self._put(self._next_slot, *self._coming.result())
+            self._next_slot = (self._next_slot + 1) % len(self._tiles)
+            self._describe_tiles()
+        self._coming = self._pool.submit(self._read, self._choose_tile(self._next_slot))
+
+
+class _Directions:
+    """Rays through pixels of many frames: looked up where frames share intrinsics and there is room, else solved."""
+
+    def __init__(self, cameras: Sequence[Camera], memory: int) -> None:
+        self.world_from_camera = torch.stack([camera.world_from_camera for camera in cameras])
+        self.widths = torch.tensor([camera.width for camera in cameras])
+        groups: dict[bytes, int] = {}
+        self.group = torch.tensor([groups.setdefault(_intrinsics(c), len(groups)) for c in cameras])
+        firsts = [int((self.group == g).nonzero()[0]) for g in range(len(groups))]
+        sizes = [cameras[i].height * cameras[i].width for i in firsts]
+        self.maps: Tensor | None = None
+        self.batches: list[tuple[Tensor, Camera]] = []
+        if sum(sizes) * 12 <= memory and len(groups) < len(cameras):
+            at_origin = [cameras[i].replace(camera_from_world=torch.eye(4)) for i in firsts]
+            maps = [rays_through(c, pixel_centers(c)).directions.flatten(0, 1) for c in at_origin]
+            self.maps, self.starts = torch.cat(maps), torch.tensor([0, *sizes]).cumsum(0)[:-1]
+        else:
+            self.batches = _stacked(cameras)
+
+    def rays(self, frame: Tensor, x: Tensor, y: Tensor) -> Rays:
+        """Return rays for `frame`, one for each patch, and pixels x and y of each patch, flat."""
+        if self.maps is None:
+            return self._solved(frame, x, y)
+        places = self.starts[self.group[frame]][:, None] + y * self.widths[frame][:, None] + x
+        local = self.maps.index_select(0, places.flatten()).reshape(*x.shape, 3)
+        right, down, forward, origin = self.world_from_camera[frame, None, :3].unbind(-1)
+        directions = local[..., :1] * right + local[..., 1:2] * down + local[..., 2:] * forward
+        return Rays(origin.expand_as(directions).reshape(-1, 3), directions.reshape(-1, 3))
+
+    def _solved(self, frame: Tensor, x: Tensor, y: Tensor) -> Rays:
+        pixels = torch.stack([x, y], -1) + 0.5
+        origins, directions = pixels.new_empty(*x.shape, 3), pixels.new_empty(*x.shape, 3)
+        for members, cameras in self.batches:
+            place = torch.full((len(self.widths),), -1).scatter(0, members, torch.arange(len(members)))[frame]
+            here = place >= 0
+            if bool(here.any()):
+                rays = rays_through(cameras[place[here]][:, None], pixels[here])
+                origins[here], directions[here] = rays.origins, rays.directions
+        return Rays(origins.flatten(0, 1), directions.flatten(0, 1))
+
+
+def _stacked(cameras: Sequence[Camera]) -> list[tuple[Tensor, Camera]]:
+    """Put cameras with one kind of lens into one batch; return which they are, too. Their sizes are lost."""
+    kinds = [(c.projection, None if c.lens is None else c.lens.model) for c in cameras]
+    batches = []
+    for kind in dict.fromkeys(kinds):
+        members = [i for i, other in enumerate(kinds) if other == kind]
+        lenses = [lens for i in members if (lens := cameras[i].lens) is not None]
+        stack = torch.stack
+        lens = None
+        if lenses:
+            lens = Lens(
+                stack([lens.radial for lens in lenses]),
+                stack([lens.tangential for lens in lenses]),
+                stack([lens.denominator for lens in lenses]),
+                lenses[0].model,
+            )
+        camera = Camera(
+            stack([cameras[i].focal for i in members]),
+            stack([cameras[i].center for i in members]),
+            stack([cameras[i].camera_from_world for i in members]),
+            1,
+            1,
+            kind[0],
+            lens,
+        )
+        batches.append((torch.tensor(members), camera))
+    return batches
+
+
+def _intrinsics(camera: Camera) -> bytes:
+    """Tell cameras apart by all but their pose."""
+    lens = camera.lens
+    parts = [
+        camera.focal,
+        camera.center,
+        *([] if lens is None else [lens.radial, lens.tangential, lens.denominator]),
+    ]
+    model = "" if lens is None else lens.model
+    return torch.cat(parts).numpy().tobytes() + f"{model} {camera.height} {camera.width}".encode()
+
+
+def _shrunk_camera(frame: Frame, shrink: int) -> Camera:
+    camera = frame.camera
+    height, width = camera.height // shrink, camera.width // shrink
+    if min(height, width) < 1:
+        raise InputError(
+            f"PixelSource: frame {frame.name} has {camera.height} × {camera.width} pixels, too few to `shrink` "
+            f"by {shrink}"
+        )
+    return camera.crop(0, 0, height=height * shrink, width=width * shrink).resize(height, width)
+
+
+def _shrunk_colors(values: Floats, shrink: int) -> Floats:
+    """Average squares of pixels; colors count as much as their alpha."""
+    if shrink == 1:
+        return values
+    blocks = _blocks(values, shrink)
+    if values.shape[2] == 3:
+        return np.asarray(blocks.mean(axis=(1, 3)))
+    alpha = blocks[..., 3:]
+    total = alpha.sum(axis=(1, 3))
+    colors = (blocks[..., :3] * alpha).sum(axis=(1, 3)) / np.where(total > 0, total, 1)
+    return np.concatenate([colors, total / shrink**2], axis=-1)
+
+
+def _blocks(values: Floats, shrink: int) -> Floats:
+    """Split into squares: rows, rows in a square, columns, columns in a square, channels."""
+    height, width = (n // shrink for n in values.shape[:2])
+    cut = values[: height * shrink, : width * shrink]
+    return cut.reshape(height, shrink, width, shrink, values.shape[2])
