@@ -31,7 +31,8 @@ PUBLIC_NAMES = [
     "rasterize", "rays_of", "rays_through", "remesh_isotropic", "render_depth", "render_mesh", "render_normals",
     "render_points",
     "render_silhouette", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion",
-    "sample_points_from_mesh", "save_cloud", "save_image", "save_mesh", "sixd_from_rotation",
+    "sample_points_from_mesh", "save_cloud", "save_demo_scene", "save_image", "save_mesh",
+    "save_transforms", "sixd_from_rotation",
     "so3_exp_map", "so3_log_map", "subdivide", "surface_area", "torus", "vertex_normals",
 ]
 # fmt: on

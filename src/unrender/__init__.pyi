@@ -43,6 +43,7 @@ from .geometry.topology import is_watertight as is_watertight
 from .geometry.topology import keep_largest_component as keep_largest_component
 from .io.clouds import load_cloud as load_cloud
 from .io.clouds import save_cloud as save_cloud
+from .io.demo_scene import save_demo_scene as save_demo_scene
 from .io.depth import DepthPoints as DepthPoints
 from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
@@ -58,6 +59,7 @@ from .io.photos import Photo as Photo
 from .io.photos import load_photo as load_photo
 from .io.pixels import PixelBatch as PixelBatch
 from .io.pixels import PixelSource as PixelSource
+from .io.save_transforms import save_transforms as save_transforms
 from .io.scenes import Scene as Scene
 from .io.scenes import load_scene as load_scene
 from .io.textures import load_textured_mesh as load_textured_mesh
