@@ -1,0 +1,116 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import scene_files
+from unrender import Camera, load_scene
+from unrender.cli.main import main
+from unrender.tasks.inspect_scene import find_suspicious, fov_degrees, inspect_picture
+
+
+def suspicious(folder, views):
+    scene_files.write_nerfstudio(folder, views)
+    return " ".join(find_suspicious(load_scene(folder)))
+
+
+def ring(count=14, **changes):
+    return scene_files.cameras(count, **changes)
+
+
+def test_the_command_tells_what_there_is(tmp_path, capsys):
+    scene_files.write_blender(tmp_path / "cup", ring(12))
+    (tmp_path / "cup/train/r_3.png").unlink()
+    (tmp_path / "cup/test/r_2.png").write_bytes((tmp_path / "cup/test/r_2.png").read_bytes()[:300])
+    assert main(["inspect", str(tmp_path / "cup"), "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "cup, 23 frames" in said
+    assert "11 train, 0 val, 12 test" in said
+    assert "1 listed and absent: ./train/r_3" in said
+    assert "r_2.png: damaged" in said
+    metrics = json.loads((tmp_path / "out/metrics.json").read_text())
+    assert (metrics["num_frames"], metrics["num_missing"], metrics["num_broken"]) == (23, 1, 1)
+    assert metrics["fov_y_degrees_min"] == pytest.approx(50, abs=0.01)
+    assert 0 < metrics["mean_alpha"] < 1
+    report = (tmp_path / "out/report.html").read_text()
+    assert "<svg" in report
+    assert report.count("data:image/png") >= 20
+    assert json.loads((tmp_path / "out/config.json").read_text())["task"] == "inspect"
+
+
+def test_wrong_input_ends_with_one_sentence(tmp_path, capsys):
+    (tmp_path / "transforms.json").write_text('{"frames": [')
+    assert main(["inspect", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
+    assert "transforms.json: line 1, column 13: broken JSON" in capsys.readouterr().err
+
+
+def test_nothing_is_wrong_with_a_ring(tmp_path):
+    assert suspicious(tmp_path, ring()) == ""
+
+
+def test_one_picture_and_few(tmp_path):
+    assert "one picture only" in suspicious(tmp_path, ring(1))
+    assert "5 pictures are few" in suspicious(tmp_path, ring(5))
+
+
+def test_all_in_one_point(tmp_path):
+    views = [
+        Camera.look_at([5.0, 1, 2], target.tolist(), height=12, width=16) for target in torch.rand(12, 3)
+    ]
+    assert "all cameras stand in one point" in suspicious(tmp_path, views)
+
+
+def test_all_from_one_side(tmp_path):
+    eyes = torch.tensor([0.0, 0, 4]) + 2 * torch.rand(12, 3)
+    views = [Camera.look_at(eye, height=12, width=16) for eye in eyes]
+    assert "all views are from one side" in suspicious(tmp_path, views)
+    moved = [Camera.look_at(eye, eye - eye.new_tensor([0, 0, 1]), height=12, width=16) for eye in eyes]
+    assert "all cameras look the same way" in suspicious(tmp_path, moved)
+
+
+def turned(camera):
+    flip = torch.diag(torch.tensor([1.0, -1.0, -1.0, 1.0]))
+    return camera.replace(camera_from_world=flip @ camera.camera_from_world)
+
+
+def test_mixed_conventions(tmp_path):
+    views = ring()
+    views[3:6] = [turned(camera) for camera in views[3:6]]
+    said = suspicious(tmp_path, views)
+    assert (
+        "3 frames (images/003.png, images/004.png, images/005.png) look away from where the others look"
+        in said
+    )
+    assert "3 frames (images/003.png, images/004.png, images/005.png) stand on their heads" in said
+
+
+def test_all_of_another_convention(tmp_path):
+    assert "all cameras look away from a common middle" in suspicious(tmp_path, [turned(c) for c in ring()])
+
+
+def test_astray_twins_and_odd_lenses(tmp_path):
+    views = ring()
+    views[2] = Camera.look_at([90.0, 0, 0], height=12, width=16)
+    views[5] = views[4]
+    views[7] = views[7].replace(center=torch.tensor([2.0, 6.0]))
+    views[8] = views[8].replace(focal=torch.tensor([1000.0, 1000.0]))
+    said = suspicious(tmp_path, views)
+    assert "1 frame (images/002.png) stand far away" in said
+    assert "1 pictures have the pose of another" in said
+    assert "1 frame (images/007.png) have their principal point far" in said
+    assert "1 frame (images/008.png) have a field of view of 0.9 degrees" in said
+
+
+def test_field_of_view():
+    camera = Camera.look_at([0.0, 0, 1], fov_degrees=50, height=10, width=20)
+    assert fov_degrees(camera)[1] == pytest.approx(50, abs=1e-4)
+
+
+def test_pictures_of_nothing(tmp_path):
+    scene_files.write_nerfstudio(tmp_path, ring(2), 4)
+    scene_files.write_picture(tmp_path / "images/000.png", np.zeros((12, 16, 4), np.uint8))
+    scene_files.write_picture(tmp_path / "images/001.png", np.full((12, 16, 3), 7, np.uint8))
+    first, second = (inspect_picture(frame) for frame in load_scene(tmp_path).frames)
+    assert "frame images/000.png: its alpha is 0 everywhere" in first.problem
+    assert "frame images/001.png: it is of one color only" in second.problem
