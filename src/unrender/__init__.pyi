@@ -99,3 +99,7 @@ from .tasks.fit_mesh import FitMesh as FitMesh
 from .tasks.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.fit_mesh import fit_mesh as fit_mesh
 from .tasks.measure_mesh import measure_mesh as measure_mesh
+from .tasks.register_photos import RegisterPhotos as RegisterPhotos
+from .tasks.register_photos import RegisterPhotosStep as RegisterPhotosStep
+from .tasks.register_photos import Registration as Registration
+from .tasks.register_photos import register_photos as register_photos

@@ -17,6 +17,7 @@ COMMANDS = {
         "where an object stands in a photo or a cloud",
         "cup.obj photo.jpg",
     ),
+    "import": ("unrender.cli.import_photos", "photos or a video to a scene", "holiday/"),
     "inspect": ("unrender.cli.inspect_scene", "what a scene holds, and what looks wrong", "chair/"),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }

@@ -46,10 +46,9 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
         notes[f"{num_models} models: {folder.relative_to(place)} has most pictures, {len(model.images)}"] = (
             None
         )
+    pictures = _picture_folder(place, model)
     with reading(folder):
-        cameras = {key: _intrinsics(key, camera) for key, camera in model.cameras.items()}
-        pictures = _picture_folder(place, model)
-        found = [_frame(image, cameras, model.points, pictures, notes) for image in model.images]
+        found = frames_of_model(model, pictures, notes)
     frames = [frame for frame in found if isinstance(frame, Frame)]
     registered = {image.name for image in model.images}
     return FoundScene(
@@ -58,8 +57,28 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
         frames,
         missing=[frame for frame in found if isinstance(frame, str)],
         without_pose=[name for name in _pictures_below(pictures) if name not in registered],
-        points=_cloud(model.points),
+        points=cloud_of_model(model),
         notes=list(notes),
+    )
+
+
+def frames_of_model(model: ColmapModel, pictures: Path, notes: dict[str, None]) -> list[Frame | str]:
+    """Make a frame of each registered picture; of one that is absent, its name."""
+    cameras = {key: _intrinsics(key, camera) for key, camera in model.cameras.items()}
+    order = np.argsort(model.points.ids)
+    points = model.points._replace(ids=model.points.ids[order], positions=model.points.positions[order])
+    return [_frame(image, cameras, points, pictures, notes) for image in model.images]
+
+
+def cloud_of_model(model: ColmapModel) -> PointCloud | None:
+    """Take the points that are finite, with their colors."""
+    points = model.points
+    finite = np.isfinite(points.positions).all(axis=1)
+    if not finite.any():
+        return None
+    return PointCloud(
+        torch.from_numpy(points.positions[finite]).float(),
+        colors=torch.from_numpy(points.colors[finite] / 255).float(),
     )
 
 
@@ -171,23 +190,12 @@ def _frame(
 def _near_and_far(
     pose: Floats, image: ColmapImage, points: ColmapPoints
 ) -> tuple[float | None, float | None]:
-    """Bound the depths of the points seen in a frame, with a margin."""
-    order = np.argsort(points.ids)
-    places = np.searchsorted(points.ids[order], image.point_ids)
-    places = order[places[places < len(order)]]
+    """Bound the depths of the points seen in a frame, with a margin; points are in the order of their ids."""
+    places = np.searchsorted(points.ids, image.point_ids)
+    places = places[places < len(points.ids)]
     depths = points.positions[places] @ pose[2, :3] + pose[2, 3]
     depths = depths[depths > 0]
     if len(depths) < MIN_POINTS:
         return None, None
     near, far = np.quantile(depths, NEAR_AND_FAR)
     return float(near * (1 - MARGIN)), float(far * (1 + MARGIN))
-
-
-def _cloud(points: ColmapPoints) -> PointCloud | None:
-    finite = np.isfinite(points.positions).all(axis=1)
-    if not finite.any():
-        return None
-    return PointCloud(
-        torch.from_numpy(points.positions[finite]).float(),
-        colors=torch.from_numpy(points.colors[finite] / 255).float(),
-    )

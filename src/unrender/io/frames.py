@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,8 @@ from unrender.io.images import IMAGE_SUFFIXES, colors_from_picture, load_mask, o
 Split = Literal["train", "val", "test"]
 NEARLY_RIGID = 1e-3
 """How far RᵀR may be from the identity, in a pose that was rounded."""
+TEST_EVERY = 8
+"""Where a scene does not say which frames are for tests, every 8th by name is, as for LLFF."""
 SAME_SHAPE = 0.01
 """How far the ratio of sides of a picture may be from its camera's, relatively, in a picture that was scaled."""
 
@@ -114,6 +116,16 @@ class FoundScene:
     without_pose: Sequence[str] = ()
     points: PointCloud | None = None
     notes: Sequence[str] = ()
+
+
+def hold_out(frames: Iterable[Frame], step: int = TEST_EVERY) -> tuple[Frame, ...]:
+    """Sort frames by name, and make every `step`-th a test, from the first on; a single one is for training."""
+    in_order = sorted(frames, key=lambda frame: frame.name)
+    is_test = [i % step == 0 and len(in_order) > 1 for i in range(len(in_order))]
+    return tuple(
+        dataclasses.replace(frame, split="test" if chosen else "train")
+        for frame, chosen in zip(in_order, is_test, strict=True)
+    )
 
 
 def find_picture(folder: Path, listed: str) -> Path | None:

@@ -13,10 +13,11 @@ from unrender.io.files import FilePath, write_whole
 from unrender.io.frames import Frame, Split
 
 
-def save_transforms(frames: Sequence[Frame], path: FilePath) -> None:
+def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | None = None) -> None:
     """Write frames as a transforms.json; pictures are referred to, relative to its folder, and not copied.
 
-    What all cameras share stands once, at the top. `near` and `far` have no place in this format.
+    What all cameras share stands once, at the top. `near` and `far` have no place in this format. `points` is a ply
+    file beside it.
     """
     folder = Path(path).parent
     tables = [_table(frame, folder) for frame in frames]
@@ -25,7 +26,7 @@ def save_transforms(frames: Sequence[Frame], path: FilePath) -> None:
         for key, value in (tables[0] if tables else {}).items()
         if key != "file_path" and all(table.get(key) == value for table in tables)
     }
-    content: dict[str, Any] = dict(shared)
+    content: dict[str, Any] = dict(shared) if points is None else shared | {"ply_file_path": points}
     for split in get_args(Split):
         names = [
             table["file_path"] for table, frame in zip(tables, frames, strict=True) if frame.split == split

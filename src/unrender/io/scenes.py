@@ -13,7 +13,7 @@ from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
 from unrender.io import blender, colmap, llff, nerfstudio
 from unrender.io.files import FilePath, MissingFileError
-from unrender.io.frames import FoundScene, Frame, Split
+from unrender.io.frames import FoundScene, Frame, Split, hold_out
 from unrender.io.scene_bounds import bounds_of_cameras, bounds_of_points
 
 
@@ -31,8 +31,6 @@ SceneFormat = Literal["auto", "blender", "nerfstudio", "colmap", "llff"]
 READERS: dict[str, Reader] = {"blender": blender, "nerfstudio": nerfstudio, "colmap": colmap, "llff": llff}
 """By format, in the order in which they are looked for."""
 BoundsFrom = Literal["points", "file", "cameras"]
-TEST_EVERY = 8
-"""Where a scene does not say which frames are for tests, every 8th by name is, as for LLFF."""
 MIN_POINTS = 10
 
 
@@ -100,21 +98,17 @@ def _reader(place: Path, format: SceneFormat) -> Callable[[Path, float | None], 
 
 def _finish(found: FoundScene) -> Scene:
     """Sort and split the frames, and bound the scene."""
-    frames = sorted(found.frames, key=lambda frame: frame.name)
-    if not frames:
+    if not found.frames:
         raise FileFormatError(
             f"{found.folder}: none of the {len(found.missing)} pictures that the scene lists is there"
         )
-    if not found.has_splits and len(frames) > 1:
-        frames = [
-            dataclasses.replace(frame, split="test" if i % TEST_EVERY == 0 else "train")
-            for i, frame in enumerate(frames)
-        ]
+    by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
+    frames = by_name if found.has_splits else hold_out(by_name)
     bounds, source = _bounds(found)
     return Scene(
         found.name,
         found.folder,
-        tuple(frames),
+        frames,
         bounds,
         source,
         tuple(found.missing),

@@ -1,0 +1,103 @@
+"""unrender import: photos or a video to a scene."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from unrender._version import __version__
+from unrender.cli.progress import take_all
+from unrender.cli.run_folder import open_run_folder, write_json
+from unrender.errors import InputError
+from unrender.io.clouds import save_cloud
+from unrender.io.colmap import cloud_of_model
+from unrender.io.frames import hold_out
+from unrender.io.llff import pictures_in
+from unrender.io.save_transforms import save_transforms
+from unrender.io.video import VIDEO_SUFFIXES, save_sharpest_frames
+from unrender.tasks.register_photos import RegisterPhotos, RegisterPhotosStep, register_photos
+
+
+def command(
+    photos: Annotated[Path, tyro.conf.Positional],
+    /,
+    config: RegisterPhotos = RegisterPhotos(),
+    video_frames: int = 100,
+    copy: bool = False,
+    output: Path | None = None,
+) -> int:
+    """Find where photos (a folder) or the pictures of a video were taken, and write a scene: transforms.json.
+
+    Needs pycolmap: pip install 'unrender[photos]'. Example: unrender import holiday/ --output scene
+
+    Args:
+        photos: A folder of photos, or a video.
+        config: How to find the cameras.
+        video_frames: Pictures to take from a video, the sharpest of as many stretches.
+        copy: Copy the photos into the scene's folder, rather than refer to where they are.
+        output: The scene's folder. By default runs/import/NAME-TIME.
+    """
+    is_video = photos.suffix.lower() in VIDEO_SUFFIXES
+    if not is_video and not photos.is_dir():
+        raise InputError(
+            f"{photos}: a folder of photos is expected, or a video ({', '.join(VIDEO_SUFFIXES)})"
+        )
+    given = [] if is_video else pictures_in(photos)
+    if not is_video and len(given) < 2:
+        raise InputError(f"{photos}: {len(given)} photos are in this folder; two or more are needed")
+    folder = open_run_folder("import", photos.stem if is_video else photos.resolve().name, output)
+    write_json(
+        folder / "config.json",
+        {"unrender": __version__, "task": "import", "photos": photos, "config": config, "copy": copy},
+    )
+    if is_video or copy:
+        (folder / "images").mkdir(exist_ok=True)
+    if is_video:
+        given = save_sharpest_frames(photos, folder / "images", video_frames)
+        config = dataclasses.replace(config, in_order=True)
+        print(f"took {len(given)} pictures from the video")
+    elif copy:
+        given = [Path(shutil.copy(photo, folder / "images")) for photo in given]
+    last = take_all(register_photos(given, folder, config), _words)[-1]
+    if last.stage != "final":
+        print(f"stopped; nothing was found yet. The photos, if copied, are in {folder}")
+        return 1
+    result = last.result
+    if result is None:
+        write_json(folder / "metrics.json", {"num_photos": len(given), "num_registered": 0})
+        print(
+            "no photo could be placed: they show too little in common; take more, each with two thirds of the last"
+        )
+        return 1
+    cloud = cloud_of_model(result.model)
+    if cloud is not None:
+        save_cloud(cloud, folder / "points.ply")
+    save_transforms(
+        hold_out(result.frames),
+        folder / "transforms.json",
+        points="points.ply" if cloud is not None else None,
+    )
+    write_json(
+        folder / "metrics.json",
+        {
+            "num_photos": result.num_photos,
+            "num_registered": len(result.frames),
+            "registered_share": result.share,
+            "reprojection_error": result.reprojection_error,
+            "num_points": result.num_points,
+        },
+    )
+    print(
+        f"placed {len(result.frames)} of {result.num_photos} photos, with {result.num_points:,} points; "
+        f"mean reprojection error {result.reprojection_error:.2f} pixels"
+    )
+    if result.advice:
+        print(f"note: {result.advice}")
+    print(folder / "transforms.json")
+    return 0
+
+
+def _words(step: RegisterPhotosStep) -> str:
+    return f"{step.stage:8s} {step.index} of {step.last_index}"

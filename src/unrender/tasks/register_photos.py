@@ -1,0 +1,213 @@
+"""Where photos were taken: poses, lenses and points by COLMAP's structure from motion, on the CPU."""
+
+import contextlib
+import dataclasses
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any, Literal
+
+from unrender.errors import InputError
+from unrender.io.colmap import frames_of_model
+from unrender.io.colmap_model import ColmapModel, read_model
+from unrender.io.frames import Frame
+
+WAIT = 0.5
+"""Seconds between looks at how far the work is."""
+NEIGHBOURS = 10
+"""With how many photos that follow one of a video is compared: COLMAP's default."""
+LOW_SHARE = 0.6
+LARGE_ERROR = 1.5
+"""Pixels."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisterPhotos:
+    """How to find where photos were taken."""
+
+    one_camera: bool = True
+    """Whether all photos are of one camera at one zoom; their intrinsics are then shared."""
+    lens: Literal["SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "OPENCV_FISHEYE"] = "SIMPLE_RADIAL"
+    """COLMAP's camera model."""
+    max_size: int = 1600
+    """Longer sides are scaled down to so many pixels while features are looked for."""
+    max_features: int = 4096
+    """Of each photo."""
+    in_order: bool = False
+    """Whether photos follow one another, as those of a video: neighbours are compared, rather than all pairs."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.max_size < 100 or self.max_features < 100:
+            raise InputError("RegisterPhotos: `max_size` and `max_features` should be at least 100")
+
+
+@dataclasses.dataclass(frozen=True)
+class Registration:
+    """Photos whose cameras were found."""
+
+    frames: tuple[Frame, ...]
+    num_photos: int
+    reprojection_error: float
+    """Mean distance, in pixels, between where points are seen and where they should be."""
+    num_points: int
+    model: ColmapModel
+
+    @property
+    def share(self) -> float:
+        """The share of photos whose camera was found."""
+        return len(self.frames) / self.num_photos
+
+    @property
+    def advice(self) -> str | None:
+        """What to do if too little was found."""
+        if self.share < LOW_SHARE:
+            return (
+                f"only {len(self.frames)} of {self.num_photos} photos could be placed: take more, with two thirds of "
+                "each picture also in the next one, moving sideways rather than turning on the spot, of something "
+                "with texture, sharp and in even light"
+            )
+        if self.reprojection_error > LARGE_ERROR:
+            return (
+                f"the mean reprojection error of {self.reprojection_error:.2f} pixels is large: if the photos are of "
+                "several cameras or zooms, say --no-one-camera; for a wide lens, --lens OPENCV"
+            )
+        return None
+
+
+@dataclasses.dataclass(frozen=True)
+class RegisterPhotosStep:
+    """How far it is."""
+
+    stage: Literal["features", "pairs", "poses", "final"]
+    index: int
+    """Photos, pairs or poses done."""
+    last_index: int
+    result: Registration | None = None
+    """In the last step, unless no photo could be placed."""
+
+
+def register_photos(
+    photos: Sequence[Path], folder: Path, config: RegisterPhotos = RegisterPhotos()
+) -> Iterator[RegisterPhotosStep]:
+    """Find the cameras of photos of one thing or place; the world's scale and orientation are arbitrary.
+
+    SIFT features, matched between photos, then incremental mapping (Schönberger and Frahm 2016). `folder`, which is
+    there, takes the database and the model, `sparse/0`. Needs pycolmap: `pip install 'unrender[photos]'`.
+    """
+    pycolmap = _pycolmap()
+    if len(photos) < 2 or len({photo.parent for photo in photos}) != 1:
+        raise InputError(f"register_photos: needs two photos or more, of one folder; got {len(photos)}")
+    pictures, names = photos[0].parent, sorted(photo.name for photo in photos)
+    database, sparse = folder / "features.db", folder / "sparse"
+    database.unlink(missing_ok=True)
+    sparse.mkdir(exist_ok=True)
+    pycolmap.set_random_seed(config.seed)
+
+    def count(table: str) -> Callable[[], int]:
+        return lambda: _count_rows(database, table)
+
+    num, pairs = len(names), len(names) * (len(names) - 1) // 2
+    stop = pycolmap.CancellationToken()
+    extract = _extraction(pycolmap, database, pictures, names, config, stop)
+    yield from _watched(extract, count("descriptors"), "features", num, stop)
+    match = pycolmap.match_sequential if config.in_order else pycolmap.match_exhaustive
+    yield from _watched(
+        lambda: match(database, device=pycolmap.Device.cpu, cancellation_token=stop),
+        count("two_view_geometries"),
+        "pairs",
+        min(pairs, num * NEIGHBOURS) if config.in_order else pairs,
+        stop,
+    )
+    placed: list[int] = []
+    options = pycolmap.IncrementalPipelineOptions(random_seed=config.seed, min_model_size=2)
+    yield from _watched(
+        lambda: pycolmap.incremental_mapping(
+            database,
+            pictures,
+            sparse,
+            options,
+            next_image_callback=lambda: placed.append(1),
+            cancellation_token=stop,
+        ),
+        lambda: len(placed),
+        "poses",
+        num,
+        stop,
+    )
+    result = _best(pycolmap, sparse, pictures, num)
+    database.unlink()
+    yield RegisterPhotosStep("final", num, num, result)
+
+
+def _pycolmap() -> Any:
+    try:
+        import pycolmap
+    except ImportError as error:
+        raise InputError(
+            "register_photos: needs pycolmap, which is not installed; run: pip install 'unrender[photos]'"
+        ) from error
+    pycolmap.logging.minloglevel = pycolmap.logging.ERROR.value
+    return pycolmap
+
+
+def _extraction(
+    pycolmap: Any, database: Path, pictures: Path, names: list[str], config: RegisterPhotos, stop: Any
+) -> Callable[[], object]:
+    options = pycolmap.FeatureExtractionOptions(max_image_size=config.max_size)
+    options.sift.max_num_features = config.max_features
+    mode = pycolmap.CameraMode.SINGLE if config.one_camera else pycolmap.CameraMode.PER_IMAGE
+    return lambda: pycolmap.extract_features(
+        database,
+        pictures,
+        names,
+        mode,
+        pycolmap.ImageReaderOptions(camera_model=config.lens),
+        options,
+        pycolmap.Device.cpu,
+        stop,
+    )
+
+
+def _watched(
+    work: Callable[[], object], count: Callable[[], int], stage: Any, last: int, stop: Any
+) -> Iterator[RegisterPhotosStep]:
+    """Do the work in a thread, and tell meanwhile how far it is; stop it if nobody waits for it any more."""
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work)
+        try:
+            while not future.done():
+                yield RegisterPhotosStep(stage, min(count(), last), last)
+                wait([future], WAIT)
+        finally:
+            if not future.done():
+                stop.cancel()
+    future.result()
+
+
+def _count_rows(database: Path, table: str) -> int:
+    """Count what COLMAP has written; 0 while it writes."""
+    with contextlib.suppress(sqlite3.OperationalError):
+        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.1)
+        with contextlib.closing(connection):
+            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
+    return 0
+
+
+def _best(pycolmap: Any, sparse: Path, pictures: Path, num_photos: int) -> Registration | None:
+    """Read the model with most photos."""
+    models = [path for path in sorted(sparse.iterdir()) if (path / "images.bin").is_file()]
+    if not models:
+        return None
+    reconstructions = {path: pycolmap.Reconstruction(path) for path in models}
+    best = max(models, key=lambda path: int(reconstructions[path].num_reg_images()))
+    model = read_model(best)
+    found = frames_of_model(model, pictures, {})
+    return Registration(
+        tuple(sorted((frame for frame in found if isinstance(frame, Frame)), key=lambda frame: frame.name)),
+        num_photos,
+        float(reconstructions[best].compute_mean_reprojection_error()),
+        len(model.points.ids),
+        model,
+    )
