@@ -20,6 +20,10 @@ def recognises(place: Path) -> bool:
 
 def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
     """Read the three files, as far as they are there; poses are from camera to world, of OpenGL."""
+    if not recognises(place):
+        raise MissingFileError(
+            f"{place}: no transforms_train.json, transforms_val.json or transforms_test.json"
+        )
     frames: list[Frame] = []
     missing: list[str] = []
     notes: list[str] = []
@@ -37,10 +41,6 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
                     continue
                 frames.append(found)
                 depth_pictures += _depth_picture(found.image_path) is not None
-    if not frames and not missing:
-        raise MissingFileError(
-            f"{place}: no transforms_train.json, transforms_val.json or transforms_test.json"
-        )
     if depth_pictures and inverted_depth_range is None:
         notes.append(
             f"{depth_pictures} depth pictures are left out: they do not say their range; "
