@@ -1,0 +1,406 @@
+"""March rays through sparse voxels: first where there is something, then its color in the order of memory.
+
+Rays are walked in parallel and leave a record of every sample that counts. The records are then sorted by brick: so
+colors, 27 numbers at each of 8 corners, are read from cache, and gradients are added up without two threads ever
+writing to the same corner: planes of bricks share corners with their neighbours only, even planes go first.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unrender.kernels._dispatch import cpu_threads
+from unrender.kernels.march_voxels.rays import GridRays, Strides
+from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
+from unrender.kernels.march_voxels.table import VoxelTable
+
+RAYS = 256
+"""That one thread takes at a time."""
+PARTS = 16
+"""Into which the rays are cut for sorting."""
+RELAXED = {"contract", "reassoc", "nsz", "arcp", "afn"}
+_room_per_ray = 16
+
+
+class Records(NamedTuple):
+    """What rays met: samples in chunks of `RAYS` rays, with room left at the end of each."""
+
+    first: Tensor
+    used: Tensor
+    order: Tensor
+    ray: Tensor
+    plane_starts: Tensor
+    distance: Tensor
+    voxel: Tensor
+    optical_depth: Tensor
+    colors: Tensor
+
+
+def forward(
+    rays: GridRays, log_density: Tensor, harmonics: Tensor, table: VoxelTable, strides: Strides
+) -> tuple[Tensor, Tensor, Tensor, Records]:
+    corners = table.corners.numpy()
+    raw = np.empty(corners.shape, log_density.numpy(force=True).dtype)
+    with cpu_threads(len(rays.near) * 8):
+        _gather(corners, _array(log_density), raw)
+        records = _walk_all(rays, table, raw, strides)
+        records = records._replace(colors=log_density.new_empty(len(records.voxel), 3))
+        first, used, order, ray, _, distance, voxel, optical_depth, colors = (t.numpy() for t in records)
+        _color(
+            _array(rays.origins), _array(rays.directions), _array(rays.basis), order, ray, distance, voxel, corners,
+            table.voxel_places.numpy(), _array(harmonics), colors, strides.contracted, table.shape[0],
+        )  # fmt: skip
+        sums = log_density.new_empty(len(rays.near), 5)
+        _add_up(first, used, distance, optical_depth, colors, sums.numpy())
+    return sums[:, :3], sums[:, 3], sums[:, 4], records
+
+
+def backward(
+    rays: GridRays,
+    table: VoxelTable,
+    strides: Strides,
+    records: Records,
+    voxel_weight: Tensor | None,
+    cotangents: Tensor,
+) -> tuple[Tensor, Tensor]:
+    gradient = rays.near.new_zeros(table.num_corners)
+    of_harmonics = rays.near.new_zeros(table.num_corners, 3 * rays.basis.shape[1])
+    by_sample = rays.near.new_empty(len(records.voxel), 5)
+    weight = rays.near.new_zeros(table.num_voxels) if voxel_weight is None else voxel_weight
+    first, used, order, ray, planes, distance, voxel, optical_depth, colors = (t.numpy() for t in records)
+    with cpu_threads(len(rays.near) * 8):
+        _backward_of_rays(first, used, distance, optical_depth, colors, _array(cotangents), by_sample.numpy())
+        for parity in (0, 1):
+            _scatter(
+                _array(rays.origins), _array(rays.directions), _array(rays.basis), order, ray, planes, distance, voxel,
+                table.corners.numpy(), table.voxel_places.numpy(), by_sample.numpy(), parity, strides.contracted,
+                table.shape[0], gradient.numpy(), of_harmonics.numpy(), weight.numpy(),
+            )  # fmt: skip
+    return gradient, of_harmonics
+
+
+def _array(tensor: Tensor) -> NDArray[np.floating]:
+    return tensor.detach().contiguous().numpy()
+
+
+def _walk_all(rays: GridRays, table: VoxelTable, raw: NDArray[np.floating], strides: Strides) -> Records:
+    """Walk with as much room as the last rays needed, and once more if it was not enough; then sort by brick."""
+    global _room_per_ray
+    num_rays = len(rays.near)
+    arrays = [_array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
+    limits = [raw.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
+    num_chunks = (num_rays + RAYS - 1) // RAYS
+    first, used = np.empty(num_rays, np.int64), np.empty(num_rays, np.int32)
+    needed = np.zeros(num_chunks, np.int64)
+    bricks, voxels = table.bricks.numpy(), table.voxels.numpy()
+    while True:
+        room = RAYS * _room_per_ray
+        distance, optical_depth = np.empty((2, num_chunks * room), raw.dtype)
+        voxel, brick = np.empty((2, num_chunks * room), np.int32)
+        _walk(
+            *arrays, bricks, voxels, raw, *limits, strides.contracted, room, first, used, needed,
+            distance, voxel, optical_depth, brick,
+        )  # fmt: skip
+        enough = -(-int(needed.max(initial=0)) // RAYS)
+        _room_per_ray = max(enough + enough // 4, 4)
+        if enough * RAYS <= room:
+            break
+    counts = np.zeros((PARTS, len(voxels)), np.int64)
+    _count(first, used, brick, counts)
+    starts = np.zeros(len(voxels) + 1, np.int64)
+    _running_sum(counts, starts)
+    order, ray = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int32)
+    _sort(first, used, brick, counts, order, ray)
+    per_plane = (bricks >= 0).sum((1, 2))
+    planes = starts[np.concatenate([[0], np.cumsum(per_plane)])]
+    colors = np.empty((0, 3), raw.dtype)  # not known yet
+    found = (first, used, order, ray, planes, distance, voxel, optical_depth, colors)
+    return Records._make(map(torch.from_numpy, found))
+
+
+@numba.njit(cache=True, parallel=True)
+def _gather(corners, values, gathered):
+    for c in numba.prange((corners.shape[0] + 4095) // 4096):
+        for i in range(c * 4096, min(corners.shape[0], c * 4096 + 4096)):
+            for q in range(8):
+                gathered[i, q] = values[corners[i, q]]
+
+
+@numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
+def _locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
+    """Return where a ray is at distance t, in voxels."""
+    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+    if contracted:
+        largest = max(abs(x), abs(y), abs(z))
+        scale = size * 0 + 1
+        if largest > scale:
+            scale = (2 - 1 / largest) / largest
+        size = size / 4
+        x, y, z = (x * scale + 2) * size, (y * scale + 2) * size, (z * scale + 2) * size
+    return x, y, z
+
+
+@numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
+def _stride(ox, oy, oz, dx, dy, dz, t, step):
+    """Return how far to go in contracted space, so that the step there is as long as within the inner cube."""
+    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
+    r = max(abs(x), abs(y), abs(z))
+    if r <= 1:
+        return step
+    if r == abs(x):
+        along = dx if x > 0 else -dx
+    elif r == abs(y):
+        along = dy if y > 0 else -dy
+    else:
+        along = dz if z > 0 else -dz
+    scale, turn = (2 - 1 / r) / r, along * (2 / r - 2) / (r * r)
+    vx, vy, vz = dx * scale + x * turn, dy * scale + y * turn, dz * scale + z * turn
+    length = np.sqrt(dx * dx + dy * dy + dz * dz)
+    speed = np.sqrt(vx * vx + vy * vy + vz * vz)
+    return min(step * length / speed, r / (4 * length))
+
+
+@numba.njit(inline="always", error_model="numpy")
+def _way_out(p, v, brick, steps):
+    """Return how far it is, along one axis, to the end of the bricks that are known to be empty."""
+    if v > 0:
+        return ((brick + steps) * 4 - p) / v
+    if v < 0:
+        return ((brick - steps + 1) * 4 - p) / v
+    return p * 0 + np.inf
+
+
+@numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
+def _walk(
+    origins, directions, near, far, jitter, bricks, voxels, raw, step, skip, stop, contracted,
+    room, first, used, needed, distance, voxel, optical_depth, brick,
+):  # fmt: skip
+    num_rays = origins.shape[0]
+    real = origins.dtype.type
+    zero, one = real(0), real(1)
+    deepest = origins.dtype.type(MAX_OPTICAL_DEPTH)
+    last_x, last_y, last_z = (
+        np.int32(4 * bricks.shape[0] - 1), np.int32(4 * bricks.shape[1] - 1), np.int32(4 * bricks.shape[2] - 1)
+    )  # fmt: skip
+    size = origins.dtype.type(4 * bricks.shape[0])
+    least = -np.log(one - skip)
+    for c in numba.prange((num_rays + RAYS - 1) // RAYS):
+        s, end = c * room, (c + 1) * room
+        for r in range(c * RAYS, min(num_rays, (c + 1) * RAYS)):
+            ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
+            dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
+            first[r] = s
+            left, t, until, offset = one, near[r], far[r], jitter[r]
+            while t < until and left > stop:
+                length = _stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
+                here = t + offset * length
+                x, y, z = _locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
+                i = min(max(np.int32(x), np.int32(0)), last_x)
+                j = min(max(np.int32(y), np.int32(0)), last_y)
+                k = min(max(np.int32(z), np.int32(0)), last_z)
+                b = bricks[i >> 2, j >> 2, k >> 2]
+                if b < 0:
+                    steps = one
+                    if not contracted:
+                        out = min(
+                            _way_out(x, dx, i >> 2, -b),
+                            _way_out(y, dy, j >> 2, -b),
+                            _way_out(z, dz, k >> 2, -b),
+                        )
+                        steps = real(np.floor(max(out, zero) / step)) + one  # rounding may put it outside
+                    t += steps * length
+                    continue
+                t += length
+                v = voxels[b, ((i & 3) << 4) | ((j & 3) << 2) | (k & 3)]
+                if v < 0:
+                    continue
+                fx, fy, fz = x - real(i), y - real(j), z - real(k)
+                gz = one - fz
+                low, high = raw[v, 0] * gz + raw[v, 1] * fz, raw[v, 2] * gz + raw[v, 3] * fz
+                front = low + fy * (high - low)
+                low, high = raw[v, 4] * gz + raw[v, 5] * fz, raw[v, 6] * gz + raw[v, 7] * fz
+                value = front + fx * (low + fy * (high - low) - front)
+                depth = min(length * np.exp(value), deepest)
+                if depth < least:  # spares an exponential
+                    continue
+                through = np.exp(-depth)
+                if left * (one - through) < skip:
+                    continue
+                left *= through
+                if s < end:
+                    distance[s], voxel[s], optical_depth[s], brick[s] = here, v, depth, b
+                s += 1
+            used[r] = s - first[r]
+        needed[c] = s - c * room
+
+
+@numba.njit(cache=True, parallel=True)
+def _count(first, used, brick, counts):
+    num_rays, parts = first.shape[0], counts.shape[0]
+    share = (num_rays + parts - 1) // parts
+    for part in numba.prange(parts):
+        for r in range(part * share, min(num_rays, (part + 1) * share)):
+            for s in range(first[r], first[r] + used[r]):
+                counts[part, brick[s]] += 1
+
+
+@numba.njit(cache=True)
+def _running_sum(counts, starts):
+    """Turn counts by part and brick into places, brick by brick."""
+    total = 0
+    for brick in range(counts.shape[1]):
+        starts[brick] = total
+        for part in range(counts.shape[0]):
+            number = counts[part, brick]
+            counts[part, brick] = total
+            total += number
+    starts[-1] = total
+
+
+@numba.njit(cache=True, parallel=True)
+def _sort(first, used, brick, places, order, ray):
+    num_rays, parts = first.shape[0], places.shape[0]
+    share = (num_rays + parts - 1) // parts
+    for part in numba.prange(parts):
+        for r in range(part * share, min(num_rays, (part + 1) * share)):
+            for s in range(first[r], first[r] + used[r]):
+                place = places[part, brick[s]]
+                places[part, brick[s]] = place + 1
+                order[place], ray[place] = s, r
+
+
+@numba.njit(inline="always", fastmath=RELAXED)
+def _corner_weights(fx, fy, fz, weights):
+    gx, gy, gz = 1 - fx, 1 - fy, 1 - fz
+    a, b, c, d = gx * gy, gx * fy, fx * gy, fx * fy
+    weights[0], weights[1], weights[2], weights[3] = a * gz, a * fz, b * gz, b * fz
+    weights[4], weights[5], weights[6], weights[7] = c * gz, c * fz, d * gz, d * fz
+
+
+@numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
+def _color(
+    origins,
+    directions,
+    basis,
+    order,
+    ray,
+    distance,
+    voxel,
+    corners,
+    places,
+    harmonics,
+    colors,
+    contracted,
+    size,
+):
+    total, width, bands = order.shape[0], harmonics.shape[1], basis.shape[1]
+    half = origins.dtype.type(0.5)
+    zero = origins.dtype.type(0)
+    real_size = origins.dtype.type(size)
+    for c in numba.prange((total + 4095) // 4096):
+        mixed, weights = np.empty(width, origins.dtype), np.empty(8, origins.dtype)
+        for p in range(c * 4096, min(total, (c + 1) * 4096)):
+            s, r = order[p], ray[p]
+            v = voxel[s]
+            x, y, z = _locate(
+                origins[r, 0], origins[r, 1], origins[r, 2], directions[r, 0], directions[r, 1], directions[r, 2],
+                distance[s], contracted, real_size,
+            )  # fmt: skip
+            _corner_weights(x - places[v, 0], y - places[v, 1], z - places[v, 2], weights)
+            for f in range(width):
+                mixed[f] = zero
+            for q in range(8):
+                corner, weight = corners[v, q], weights[q]
+                for f in range(width):
+                    mixed[f] += weight * harmonics[corner, f]
+            for channel in range(3):
+                value = half
+                for f in range(bands):
+                    value += mixed[channel * bands + f] * basis[r, f]
+                colors[s, channel] = max(value, zero)
+
+
+@numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
+def _add_up(first, used, distance, optical_depth, colors, sums):
+    zero, one = sums.dtype.type(0), sums.dtype.type(1)
+    for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
+        for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
+            left, red, green, blue, far = one, zero, zero, zero, zero
+            for s in range(first[r], first[r] + used[r]):
+                through = np.exp(-optical_depth[s])
+                weight = left * (one - through)
+                red += weight * colors[s, 0]
+                green += weight * colors[s, 1]
+                blue += weight * colors[s, 2]
+                far += weight * distance[s]
+                left *= through
+            sums[r, 0], sums[r, 1], sums[r, 2], sums[r, 3], sums[r, 4] = red, green, blue, one - left, far
+
+
+@numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
+def _backward_of_rays(first, used, distance, optical_depth, colors, cotangents, by_sample):
+    """Write, for every sample, the gradients of its color and of its log density, and its weight."""
+    zero, one = colors.dtype.type(0), colors.dtype.type(1)
+    deepest = colors.dtype.type(MAX_OPTICAL_DEPTH)
+    for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
+        for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
+            red, green, blue, opaque, far = (
+                cotangents[r, 0], cotangents[r, 1], cotangents[r, 2], cotangents[r, 3], cotangents[r, 4],
+            )  # fmt: skip
+            start, end = first[r], first[r] + used[r]
+            behind, left = zero, one
+            for s in range(start, end):
+                through = np.exp(-optical_depth[s])
+                value = (
+                    red * colors[s, 0]
+                    + green * colors[s, 1]
+                    + blue * colors[s, 2]
+                    + opaque
+                    + far * distance[s]
+                )
+                behind += left * (one - through) * value
+                by_sample[s, 3], by_sample[s, 4] = value, left * (one - through)
+                left *= through
+            left = one
+            for s in range(start, end):
+                left *= np.exp(-optical_depth[s])
+                value, weight, depth = by_sample[s, 3], by_sample[s, 4], optical_depth[s]
+                behind -= weight * value
+                by_sample[s, 3] = depth * (left * value - behind) if depth < deepest else zero
+                by_sample[s, 0] = weight * red if colors[s, 0] > 0 else zero
+                by_sample[s, 1] = weight * green if colors[s, 1] > 0 else zero
+                by_sample[s, 2] = weight * blue if colors[s, 2] > 0 else zero
+
+
+@numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
+def _scatter(
+    origins, directions, basis, order, ray, planes, distance, voxel, corners, places, by_sample, parity, contracted,
+    size, gradient, of_harmonics, voxel_weight,
+):  # fmt: skip
+    width, bands = of_harmonics.shape[1], basis.shape[1]
+    num_planes = planes.shape[0] - 1
+    real_size = origins.dtype.type(size)
+    for pair in numba.prange((num_planes - parity + 1) // 2):
+        plane = 2 * pair + parity
+        row, weights = np.empty(width, origins.dtype), np.empty(8, origins.dtype)
+        for p in range(planes[plane], planes[plane + 1]):
+            s, r = order[p], ray[p]
+            v = voxel[s]
+            x, y, z = _locate(
+                origins[r, 0], origins[r, 1], origins[r, 2], directions[r, 0], directions[r, 1], directions[r, 2],
+                distance[s], contracted, real_size,
+            )  # fmt: skip
+            _corner_weights(x - places[v, 0], y - places[v, 1], z - places[v, 2], weights)
+            for channel in range(3):
+                for f in range(bands):
+                    row[channel * bands + f] = basis[r, f] * by_sample[s, channel]
+            voxel_weight[v] = max(voxel_weight[v], by_sample[s, 4])
+            for q in range(8):
+                corner, weight = corners[v, q], weights[q]
+                gradient[corner] += weight * by_sample[s, 3]
+                for f in range(width):
+                    of_harmonics[corner, f] += weight * row[f]

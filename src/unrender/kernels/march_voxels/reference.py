@@ -1,0 +1,69 @@
+"""Emission and absorption along rays through a sparse grid of voxels, by the definition."""
+
+import torch
+from torch import Tensor
+
+from unrender.kernels.march_voxels.rays import GridRays, Strides
+from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
+
+MAX_OPTICAL_DEPTH = 30.0
+"""Of one sample: it lets through 1e-13 of the light; more is not told apart."""
+
+
+def forward(
+    rays: GridRays, log_density: Tensor, harmonics: Tensor, table: VoxelTable, strides: Strides
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return Σ wᵢ cᵢ, Σ wᵢ and Σ wᵢ tᵢ, with wᵢ = αᵢ Π_{j<i} (1 − αⱼ) and αᵢ = 1 − exp(−exp(log densityᵢ) lengthᵢ).
+
+    One sample lies in each step along the ray, at the share `jitter` of it. Log density and the coefficients of the
+    color, cᵢ = max(0, ½ + Σₖ coefficientₖ basisₖ(direction)), are interpolated between the corners of the voxel.
+    """
+    t, left = rays.near.clone(), torch.ones_like(rays.near)
+    color, distance = torch.zeros_like(rays.origins), torch.zeros_like(rays.near)
+    while bool((going := (t < rays.far) & (left > strides.stop)).any()):
+        length = stride(rays, t, strides.step) if strides.contracted else torch.full_like(t, strides.step)
+        here = t + rays.jitter * length
+        points = rays.origins + here[:, None] * rays.directions
+        places = contract(points, table.shape[0]) if strides.contracted else points
+        voxel, weights = look_up(places.detach(), table)
+        corners = table.corners[voxel].long()
+        depth = ((log_density[corners] * weights).sum(-1).exp() * length).clamp(max=MAX_OPTICAL_DEPTH)
+        alpha = torch.where(going & (voxel >= 0), 1 - torch.exp(-depth), 0)
+        weight = torch.where(left * alpha < strides.skip, 0, left * alpha)
+        mixed = (harmonics[corners] * weights[..., None]).sum(1).unflatten(-1, (3, -1))
+        color = color + weight[:, None] * (0.5 + (mixed * rays.basis[:, None]).sum(-1)).clamp(min=0)
+        distance = distance + weight * here
+        left, t = left - weight, t + length
+    return color, 1 - left, distance
+
+
+def look_up(places: Tensor, table: VoxelTable) -> tuple[Tensor, Tensor]:
+    """Return the voxel at each place, −1 where there is none, and the trilinear weights of its corners."""
+    last = torch.tensor(table.shape, device=places.device) - 1
+    i = torch.minimum(places.long().clamp(min=0), last)
+    brick = table.bricks[tuple((i // BRICK).unbind(-1))].long()
+    within = (i % BRICK) @ torch.tensor([BRICK**2, BRICK, 1], device=places.device)
+    voxel = torch.where(brick >= 0, table.voxels[brick, within], -1).long()
+    share = torch.where(voxel[:, None] >= 0, places - i, 0)[:, None]
+    return voxel, torch.where(torch.from_numpy(CORNERS).to(i) == 1, share, 1 - share).prod(-1)
+
+
+def contract(points: Tensor, size: int) -> Tensor:
+    """Map space into a cube of side 4, and that to voxels: x within [−1, 1]³, else (2 − 1 / r) x / r, r = max |x|."""
+    r = points.abs().amax(-1, keepdim=True).clamp(min=1)
+    return (points * (2 - 1 / r) / r + 2) * (size / 4)
+
+
+def stride(rays: GridRays, t: Tensor, step: float) -> Tensor:
+    """Return how far to go, so that the step in contracted space is as long as within the inner cube.
+
+    But no further than a quarter of the way to its middle, where space is contracted less.
+    """
+    directions = rays.directions
+    points = rays.origins + t[:, None] * directions
+    r, axis = points.abs().max(-1, keepdim=True)
+    along = directions.gather(-1, axis) * points.gather(-1, axis).sign()
+    velocity = directions * (2 - 1 / r) / r + points * along * (2 / r - 2) / r**2
+    length = directions.norm(dim=-1)
+    outside = torch.minimum(step * length / velocity.norm(dim=-1), r[:, 0] / (4 * length))
+    return torch.where(r[:, 0] > 1, outside, step)
