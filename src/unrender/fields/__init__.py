@@ -1,0 +1,1 @@
+"""Learnable functions of space: (points, directions) → (density, color)."""

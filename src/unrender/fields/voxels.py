@@ -1,0 +1,190 @@
+"""A sparse grid of voxels: density and a color that depends on direction, between corners that can be learned."""
+
+import math
+from typing import Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from unrender._checked import checked
+from unrender.fields.harmonics import spherical_harmonics
+from unrender.geometry.rays import Rays, clip_to_box
+from unrender.kernels.march_voxels import VoxelMarch, march_voxels
+from unrender.kernels.march_voxels.rays import GridRays, Strides
+from unrender.kernels.march_voxels.reference import contract, look_up
+from unrender.kernels.march_voxels.table import CORNERS, VoxelTable
+
+FARTHEST = 1000.0
+"""Where space ends that is contracted, in half sides of the inner cube."""
+BLACK_TO_WHITE = 0.28209479177387814
+"""The constant harmonic."""
+
+
+class SparseVoxels(nn.Module):
+    """Density and color in the voxels of a box, or of all space.
+
+    Voxels are cubes in rows along the axes of the world. Between their corners, the log of the density (per world
+    unit) and the coefficients of the color are interpolated; the color is max(0, ½ + Σ coefficient · harmonic). Where
+    there is no voxel, there is nothing.
+
+    contracted: the grid is a cube that holds all space. Its inner half, by side, is the cube of side 2 `unit` about
+    `middle`; what is outside is bent by the contraction of Mip-NeRF 360 (Barron et al. 2022, eq. 10, with the largest
+    coordinate for the norm). Otherwise the grid begins at `middle`, and `unit` is the side of a voxel.
+    """
+
+    middle: Float[Tensor, "3"]
+
+    def __init__(
+        self,
+        table: VoxelTable,
+        log_density: Tensor,
+        harmonics: Tensor,
+        middle: Tensor,
+        unit: float,
+        background: Float[Tensor, "3"] | None = None,
+        *,
+        contracted: bool = False,
+    ) -> None:
+        super().__init__()
+        self.table, self.unit, self.contracted = table, unit, contracted
+        self.log_density, self.harmonics = nn.Parameter(log_density), nn.Parameter(harmonics)
+        self.background = nn.Parameter(torch.full((3,), 0.5) if background is None else background.clone())
+        self.register_buffer("middle", middle)
+
+    @property
+    def degree(self) -> int:
+        """Of the spherical harmonics."""
+        return int((self.harmonics.shape[1] // 3) ** 0.5) - 1
+
+    @property
+    def voxel_size(self) -> float:
+        """The side of a voxel, in world units; in contracted space, of those in the inner cube."""
+        return self.unit * (4 / self.table.shape[0] if self.contracted else 1)
+
+    @classmethod
+    def from_mask(
+        cls,
+        mask: Bool[Tensor, "x y z"],
+        middle: Tensor,
+        unit: float,
+        *,
+        contracted: bool = False,
+        degree: int = 2,
+        opacity: float = 0.05,
+    ) -> Self:
+        """Begin with grey fog, of so much opacity in each voxel."""
+        table = VoxelTable.from_mask(mask)
+        size = unit * (4 / table.shape[0] if contracted else 1)
+        fog = math.log(-math.log1p(-opacity) / size)
+        harmonics = torch.zeros(table.num_corners, 3 * (degree + 1) ** 2)
+        return cls(
+            table, torch.full((table.num_corners,), fog), harmonics, middle, unit, contracted=contracted
+        )
+
+    def opacities(self) -> Float[Tensor, " corners"]:
+        """Return how much of the light a way of one voxel's length takes, in [0, 1], at the density of each corner.
+
+        Differentiable in: the parameters.
+        """
+        return -torch.expm1(-(self.log_density.exp() * self.voxel_size))
+
+    def march(
+        self,
+        rays: Rays,
+        *,
+        near: Float[Tensor, " rays"] | None = None,
+        jitter: Float[Tensor, " rays"] | None = None,
+        steps_per_voxel: float = 1.0,
+        skip: float = 0.0,
+        stop: float = 0.0,
+        voxel_weight: Tensor | None = None,
+    ) -> VoxelMarch:
+        """Add up what rays see, as `march_voxels` does; samples lie in the middle of steps, or where `jitter` says."""
+        begin, end = self._stretch(rays)
+        grid_rays = GridRays(
+            (rays.origins - self.middle) / self.unit,
+            rays.directions / self.unit,
+            begin if near is None else torch.maximum(begin, near),
+            end,
+            torch.full_like(begin, 0.5) if jitter is None else jitter,
+            spherical_harmonics(rays.directions, self.degree),
+        )
+        strides = Strides(self.voxel_size / steps_per_voxel, skip, stop, self.contracted)
+        return march_voxels(
+            grid_rays, self.log_density, self.harmonics, self.table, strides, voxel_weight=voxel_weight
+        )
+
+    def _stretch(self, rays: Rays) -> tuple[Tensor, Tensor]:
+        if self.contracted:
+            zero = torch.zeros_like(rays.origins[..., 0])
+            return zero, zero + FARTHEST * self.unit
+        size = self.middle.new_tensor(self.table.shape) * self.unit
+        return clip_to_box(rays, self.middle, self.middle + size)
+
+    @checked
+    def forward(
+        self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
+    ) -> tuple[Tensor, Tensor]:
+        """Return density and color at points seen in directions of unit length; both are 0 where there is no voxel.
+
+        Differentiable in: the parameters.
+        """
+        places = ((points - self.middle) / self.unit).flatten(0, -2)
+        if self.contracted:
+            places = contract(places, self.table.shape[0])
+        voxel, weights = look_up(places, self.table)
+        within = (places >= 0) & (places <= places.new_tensor(self.table.shape))
+        exists = within.all(-1) & (voxel >= 0)
+        corners = self.table.corners[voxel].long()
+        density = (self.log_density[corners] * weights).sum(-1).exp()
+        mixed = (self.harmonics[corners] * weights[..., None]).sum(1).unflatten(-1, (3, -1))
+        basis = spherical_harmonics(directions.flatten(0, -2), self.degree)
+        color = (0.5 + (mixed * basis[:, None]).sum(-1)).clamp(min=0)
+        return (density * exists).reshape(points.shape[:-1]), (color * exists[:, None]).reshape(points.shape)
+
+    @torch.no_grad()
+    def keep(self, chosen: Bool[Tensor, " voxels"]) -> tuple[Self, Tensor]:
+        """Return a grid with some of the voxels, and the numbers that its corners had."""
+        mask = torch.zeros(self.table.shape, dtype=torch.bool)
+        mask[self.table.voxel_places[chosen].long().unbind(-1)] = True
+        table = VoxelTable.from_mask(mask)
+        old = self.table.corner_numbers()[table.corner_places.long().unbind(-1)].long()
+        return self._like(table, self.log_density[old], self.harmonics[old], self.unit), old
+
+    @torch.no_grad()
+    def split(self) -> Self:
+        """Return the same field in voxels of half the side: eight for each."""
+        mask = torch.zeros([2 * side for side in self.table.shape], dtype=torch.bool)
+        fine = 2 * self.table.voxel_places.long()[:, None] + torch.from_numpy(CORNERS)
+        mask[fine.flatten(0, 1).unbind(-1)] = True
+        table = VoxelTable.from_mask(mask)
+        parent, weights = self._parents(table)
+        corners = self.table.corners[parent].long()
+        log_density = (self.log_density[corners] * weights).sum(-1)
+        harmonics = torch.zeros(table.num_corners, self.harmonics.shape[1])
+        for q in range(8):
+            harmonics.addcmul_(self.harmonics[corners[:, q]], weights[:, q, None])
+        return self._like(table, log_density, harmonics, self.unit if self.contracted else self.unit / 2)
+
+    def _parents(self, table: VoxelTable) -> tuple[Tensor, Tensor]:
+        """Return, for every corner of the finer grid, one voxel it lies in, and the weights of that voxel's corners."""
+        owner = torch.empty(table.num_corners, dtype=torch.long)
+        for q in range(8):
+            owner[table.corners[:, q].long()] = torch.arange(table.num_voxels)
+        coarse = table.voxel_places[owner].long() // 2
+        brick = self.table.bricks[(coarse // 4).unbind(-1)].long()
+        voxel = self.table.voxels[brick, (coarse % 4) @ torch.tensor([16, 4, 1])].long()
+        share = (table.corner_places / 2 - coarse)[:, None]
+        return voxel, torch.where(torch.from_numpy(CORNERS) == 1, share, 1 - share).prod(-1)
+
+    def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor, unit: float) -> Self:
+        return type(self)(
+            table,
+            log_density,
+            harmonics,
+            self.middle,
+            unit,
+            self.background.detach(),
+            contracted=self.contracted,
+        )

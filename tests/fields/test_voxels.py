@@ -1,0 +1,88 @@
+"""A sparse grid that can be learned."""
+
+import math
+
+import pytest
+import torch
+
+from unrender.errors import InputError
+from unrender.fields.harmonics import spherical_harmonics
+from unrender.fields.voxels import SparseVoxels
+from unrender.geometry.rays import Rays
+
+
+def some_field(contracted: bool = False, degree: int = 2) -> SparseVoxels:
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(8, 8, 8, generator=generator) < 0.5
+    field = SparseVoxels.from_mask(
+        mask, torch.tensor([1.0, 2.0, 3.0]), 0.5, contracted=contracted, degree=degree
+    )
+    with torch.no_grad():
+        field.log_density += torch.randn(field.log_density.shape, generator=generator)
+        field.harmonics += 0.3 * torch.randn(field.harmonics.shape, generator=generator)
+    return field
+
+
+def some_points(field: SparseVoxels, count: int = 500) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    side = 4.0 if field.contracted else 8 * field.unit
+    points = field.middle + side * torch.rand(count, 3, generator=generator)
+    return points, torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+
+
+@pytest.mark.parametrize("contracted", [False, True])
+def test_splitting_voxels_leaves_the_field_as_it_is(contracted):
+    field = some_field(contracted)
+    arguments = some_points(field)
+    for before, after in zip(field(*arguments), field.split()(*arguments), strict=True):
+        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+
+
+def test_voxels_that_are_kept_stay_as_they_are():
+    field = some_field()
+    chosen = torch.arange(field.table.num_voxels) % 3 > 0
+    kept, old = field.keep(chosen)
+    assert kept.table.num_voxels == int(chosen.sum())
+    torch.testing.assert_close(kept.log_density, field.log_density[old])
+    points, directions = some_points(field)
+    (before, _), (after, _) = field(points, directions), kept(points, directions)
+    assert bool(((after == 0) | (after == before)).all())
+    assert 0 < int((after > 0).sum()) < int((before > 0).sum())
+
+
+def test_a_march_adds_up_what_the_field_says():
+    field = some_field()
+    origin, direction = field.middle - 1, torch.nn.functional.normalize(torch.tensor([1.0, 0.9, 1.1]), dim=0)
+    rays = Rays(origin[None], direction[None])
+    seen = field.march(rays, steps_per_voxel=16)
+    t = torch.linspace(0, 10, 40_001)
+    points = origin + t[:, None] * direction
+    density, color = field(points, direction.expand_as(points))
+    alpha = 1 - torch.exp(-density * 10 / 40_000)
+    left = torch.cat([torch.ones(1), (1 - alpha).cumprod(0)[:-1]])
+    weight = left * alpha
+    torch.testing.assert_close(seen.opacity[0], weight.sum(), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(seen.color[0], (weight[:, None] * color).sum(0), rtol=0.01, atol=0.01)
+    torch.testing.assert_close(seen.distance[0], (weight * t).sum(), rtol=0.01, atol=0.02)
+
+
+def test_fog_has_the_opacity_asked_for():
+    field = SparseVoxels.from_mask(torch.ones(4, 4, 4, dtype=torch.bool), torch.zeros(3), 0.25, opacity=0.1)
+    torch.testing.assert_close(field.opacities(), torch.full((125,), 0.1))
+    ray = Rays(torch.tensor([[-1.0, 0.5, 0.5]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    torch.testing.assert_close(field.march(ray).opacity, torch.tensor([1 - 0.9**4]))
+
+
+def test_spherical_harmonics_are_orthonormal():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(
+        torch.randn(400_000, 3, generator=generator, dtype=torch.float64), dim=-1
+    )
+    values = spherical_harmonics(directions, 3)
+    products = values.mT @ values / len(values) * 4 * math.pi
+    torch.testing.assert_close(products, torch.eye(16, dtype=torch.float64), atol=0.02, rtol=0)
+
+
+def test_harmonics_have_degrees_up_to_3():
+    with pytest.raises(InputError, match="0 to 3, got 4"):
+        spherical_harmonics(torch.tensor([0.0, 0.0, 1.0]), 4)
