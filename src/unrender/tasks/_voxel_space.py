@@ -1,0 +1,154 @@
+"""Where in the world voxels can be: in the visual hull of masks, in a box, or everywhere."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera
+from unrender.io.frames import Frame
+from unrender.io.scenes import Scene
+from unrender.kernels.march_voxels.table import BRICK
+
+ROUGH = 64
+"""Voxels along the longest side of the hull from which the box is taken."""
+COARSE = 100
+"""Pixels along the shorter side of the pictures that carve."""
+INNER_SHARE = 0.5
+"""Of the way from the middle of the scene to its cameras: so far space is not contracted."""
+NEAREST = 0.05
+"""Of the same way: nothing can be so close to a camera."""
+
+
+class VoxelSpace(NamedTuple):
+    """A grid of voxels in the world, as `SparseVoxels` takes it."""
+
+    mask: Bool[Tensor, "x y z"]
+    middle: Float[Tensor, "3"]
+    unit: float
+    contracted: bool
+    near: float
+    """Distance from the cameras at which things can begin."""
+
+
+class Outline(NamedTuple):
+    """Where an object is seen in one picture, at most."""
+
+    camera: Camera
+    covered: Bool[Tensor, "height width"]
+    """In a coarser picture."""
+    pixels: int
+    """That one pixel of it is wide."""
+
+
+Space = Literal["auto", "hull", "box", "everything"]
+
+
+def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int) -> VoxelSpace:
+    """Lay so many voxels along the longest side; with `auto`, in the hull where pictures have transparency."""
+    if kind in ("auto", "hull"):
+        outlines = _outlines(frames)
+        if outlines:
+            return space_of_hull(outlines, scene.bounds, num_voxels)
+        if kind == "hull":
+            raise InputError(
+                "fit_volume: `space` is hull, but no picture has transparent pixels to carve with"
+            )
+    if kind == "box":
+        return _in_box(scene.bounds[0], scene.bounds[1], num_voxels, ())
+    return space_of_everything(scene, frames, num_voxels)
+
+
+def _outlines(frames: Sequence[Frame]) -> list[Outline]:
+    """Load where pictures are not transparent, in squares of pixels."""
+    with ThreadPoolExecutor(2) as pool:
+        return [outline for outline in pool.map(_outline, frames) if outline is not None]
+
+
+def _outline(frame: Frame) -> Outline | None:
+    colors = frame.load_colors()
+    if colors.shape[2] < 4 or colors[..., 3].min() > 0:
+        return None
+    pixels = max(1, min(colors.shape[:2]) // COARSE)
+    covered = torch.from_numpy(colors[..., 3] > 0)[None].float()
+    return Outline(frame.camera, max_pool2d(covered, pixels, ceil_mode=True)[0] > 0, pixels)
+
+
+def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) -> VoxelSpace:
+    """Keep what no outline excludes, in the smallest box of voxels around it."""
+    rough = _carve(outlines, bounds[0], float((bounds[1] - bounds[0]).max()) / ROUGH, (ROUGH, ROUGH, ROUGH))
+    if not bool(rough.any()):
+        raise InputError(
+            "fit_volume: no place in the scene's bounds lies within all its masks; poses, masks or bounds are wrong: "
+            "`unrender inspect` shows them"
+        )
+    voxel = float((bounds[1] - bounds[0]).max()) / ROUGH
+    places = rough.nonzero()
+    low = bounds[0] + (places.amin(0) - 1) * voxel
+    high = bounds[0] + (places.amax(0) + 2) * voxel
+    return _in_box(low, high, num_voxels, outlines)
+
+
+def space_of_everything(scene: Scene, frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
+    """Fill all space; the inner cube lies where the cameras look, half of the way to them."""
+    positions = torch.stack([frame.camera.position for frame in frames])
+    forward = torch.stack([frame.camera.camera_from_world[2, :3] for frame in frames])
+    middle = _nearest_point(positions, forward)
+    reach = float((positions - middle).norm(dim=-1).median())
+    if not reach > 0:
+        raise InputError("fit_volume: all cameras stand in one place: nothing tells how far things are")
+    sides = -(-num_voxels // BRICK) * BRICK
+    mask = torch.ones(sides, sides, sides, dtype=torch.bool)
+    return VoxelSpace(mask, middle, INNER_SHARE * reach, True, NEAREST * reach)
+
+
+def _nearest_point(positions: Tensor, forward: Tensor) -> Tensor:
+    """Return the point that is nearest to all optical axes, or before the cameras if these are parallel."""
+    across = torch.eye(3) - forward[:, :, None] * forward[:, None]
+    matrix, right = across.mean(0), (across @ positions[..., None]).mean(0)[:, 0]
+    if float(torch.linalg.eigvalsh(matrix)[0]) < 1e-3:
+        spread = float((positions - positions.mean(0)).norm(dim=-1).max())
+        return positions.mean(0) + 2 * spread * forward.mean(0)
+    return torch.linalg.solve(matrix, right)
+
+
+def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outline]) -> VoxelSpace:
+    voxel = float((high - low).max()) / num_voxels
+    x, y, z = (max(1, round(side / BRICK + 0.499)) * BRICK for side in ((high - low) / voxel).tolist())
+    return VoxelSpace(_carve(outlines, low, voxel, (x, y, z)), low, voxel, False, 0.0)
+
+
+def _carve(
+    outlines: Sequence[Outline], low: Tensor, voxel: float, shape: tuple[int, int, int]
+) -> Bool[Tensor, "x y z"]:
+    """Mark the voxels that are covered, wholly or in part, in all pictures in which they are seen."""
+    axes = [low[i] + (torch.arange(n) + 0.5) * voxel for i, n in enumerate(shape)]
+    centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
+    left = torch.arange(len(centers))
+    for outline in outlines:
+        points = outline.camera.project(centers[left])
+        nearest = float(points[:, 2].min()) - voxel
+        if nearest <= 0:
+            continue  # a camera among the voxels: its pixels tell little
+        radius = 0.87 * voxel * float(outline.camera.focal.max()) / nearest / outline.pixels
+        grown = _grow(outline.covered, int(radius) + 1)
+        x, y = (points[:, i].div(outline.pixels).long() for i in (0, 1))
+        height, width = grown.shape
+        seen = (points[:, :2] >= 0).all(-1) & (x < width) & (y < height)
+        hit = torch.ones(len(left), dtype=torch.bool)
+        hit[seen] = grown[y[seen], x[seen]]
+        left = left[hit]
+    mask = torch.zeros(len(centers), dtype=torch.bool)
+    mask[left] = True
+    return mask.reshape(shape)
+
+
+def _grow(covered: Tensor, radius: int) -> Tensor:
+    rows = max_pool2d(covered[None].float(), (1, 2 * radius + 1), 1, (0, radius))
+    grown: Tensor = max_pool2d(rows, (2 * radius + 1, 1), 1, (radius, 0))[0]
+    return grown > 0
