@@ -99,3 +99,16 @@ def test_index_beyond_the_batch_is_an_error():
         poses(2)[2]
     with pytest.raises(IndexError):
         poses(2)[0, 0]
+
+
+class Nested(TensorStruct):
+    weights: Float[Tensor, "*batch 2"]
+    own: Poses
+    shared: Poses
+
+
+def test_indexing_reaches_values_within_that_have_the_same_axes():
+    nested = Nested(torch.rand(4, 2), poses(4), poses())
+    assert nested.batch_shape == (4,)
+    torch.testing.assert_close(nested[1:3].own.points, nested.own.points[1:3])
+    assert nested[2].shared is nested.shared

@@ -8,6 +8,7 @@ from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
 from .geometry.camera import Camera as Camera
 from .geometry.elephant import demo_object as demo_object
+from .geometry.lens import Lens as Lens
 from .geometry.mesh import Mesh as Mesh
 from .geometry.mesh import concatenate as concatenate
 from .geometry.mesh import enclosed_volume as enclosed_volume
@@ -16,6 +17,10 @@ from .geometry.mesh import face_normals as face_normals
 from .geometry.mesh import surface_area as surface_area
 from .geometry.mesh import vertex_normals as vertex_normals
 from .geometry.points import PointCloud as PointCloud
+from .geometry.rays import Rays as Rays
+from .geometry.rays import clip_to_box as clip_to_box
+from .geometry.rays import rays_of as rays_of
+from .geometry.rays import rays_through as rays_through
 from .geometry.remesh import remesh_isotropic as remesh_isotropic
 from .geometry.rotations import quaternion_from_rotation as quaternion_from_rotation
 from .geometry.rotations import random_rotations as random_rotations

@@ -16,7 +16,8 @@ from unrender._checked import check_shapes, is_tensor_hint, shape_hints
 class TensorStruct:
     """Base of the library's values: a subclass is a frozen dataclass whose tensor fields are checked on creation.
 
-    Fields annotated ``"*batch …"`` share their leading axes; indexing the value indexes those and keeps the rest.
+    Fields annotated ``"*batch …"`` share their leading axes; indexing the value indexes those, and values within it
+    that have the same axes, and keeps the rest.
     """
 
     def __init_subclass__(cls) -> None:
@@ -53,14 +54,29 @@ class TensorStruct:
         """Return a copy cut off from the autograd graph; what carries no gradient stays the same tensor."""
         return self.map(lambda tensor: tensor.detach() if tensor.is_floating_point() else tensor)
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The leading axes that the fields annotated ``"*batch …"`` share."""
+        own_axes, fields = _axes_after_batch(type(self)), self._fields()
+        shapes = [
+            value.shape[: value.dim() - own_axes[name]]
+            for name, value in fields.items()
+            if name in own_axes and isinstance(value, Tensor)
+        ]
+        return tuple(shapes[0]) if shapes else ()
+
     def __getitem__(self, index: Any) -> Self:
-        own_axes = _axes_after_batch(type(self))
-        batched = {k: v for k, v in self._fields().items() if k in own_axes and isinstance(v, Tensor)}
-        shape = next((value.shape[: value.dim() - own_axes[name]] for name, value in batched.items()), ())
+        shape, own_axes = self.batch_shape, _axes_after_batch(type(self))
+        changes: dict[str, Tensor | TensorStruct] = {}
         if not shape:
             raise TypeError(f"{type(self).__name__}: there are no batch axes to index")
         places = torch.arange(math.prod(shape)).reshape(shape)[index]
-        return self.replace(**{k: v.flatten(0, len(shape) - 1)[places] for k, v in batched.items()})
+        for name, value in self._fields().items():
+            if name in own_axes and isinstance(value, Tensor):
+                changes[name] = value.flatten(0, len(shape) - 1)[places]
+            elif isinstance(value, TensorStruct) and value.batch_shape == shape:
+                changes[name] = value[index]
+        return self.replace(**changes)
 
 
 def _axes_after_batch(cls: type) -> dict[str, int]:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from unrender._checked import checked
 from unrender._struct import TensorStruct
-from unrender.errors import InputError
+from unrender.errors import InputError, ShapeError
+from unrender.geometry.lens import Lens
 from unrender.geometry.rotations import rotation_from_quaternion
 
 Projection = Literal["perspective", "orthographic"]
@@ -21,10 +22,10 @@ Numbers = Tensor | Sequence[float] | float
 
 
 class Camera(TensorStruct):
-    """One camera or a batch of them, all of one image size, without lens distortion.
+    """One camera or a batch of them, all of one image size.
 
     A point (X, Y, Z) in the camera frame falls on x = focal_x · X / Z + center_x, and likewise y; the orthographic
-    projection leaves out the division, and its focal is in pixels per world unit.
+    projection leaves out the division, and its focal is in pixels per world unit. A `lens` bends X / Z and Y / Z.
     """
 
     focal: Float[Tensor, "*batch 2"]
@@ -34,6 +35,8 @@ class Camera(TensorStruct):
     height: int
     width: int
     projection: Projection = "perspective"
+    lens: Lens | None = None
+    """Lens distortion, one for each camera or one for all; none for a pinhole."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,6 +45,13 @@ class Camera(TensorStruct):
         if self.projection not in ("perspective", "orthographic"):
             raise InputError(
                 f"Camera: `projection` should be 'perspective' or 'orthographic', got {self.projection!r}"
+            )
+        if self.lens is not None and self.projection != "perspective":
+            raise InputError("Camera: only a perspective camera can have a lens")
+        if self.lens is not None and self.lens.batch_shape not in ((), self.batch_shape):
+            raise ShapeError(
+                f"Camera: `lens` should be one, or one for each of {list(self.batch_shape)} cameras, "
+                f"got {list(self.lens.batch_shape)}"
             )
 
     @classmethod
@@ -150,14 +160,21 @@ class Camera(TensorStruct):
         return self.world_from_camera * self.focal.new_tensor([1.0, -1.0, -1.0, 1.0])
 
     def to_opencv(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rotation, translation and camera matrix of OpenCV: the first pixel's centre is at 0."""
+        """Return rotation, translation and camera matrix of OpenCV: the first pixel's centre is at 0.
+
+        Its distortion coefficients stand in `lens`.
+        """
         (fx, fy), (cx, cy) = self.focal.unbind(-1), (self.center - 0.5).unbind(-1)
         zero, one = torch.zeros_like(fx), torch.ones_like(fx)
         matrix = torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one], -1).unflatten(-1, (3, 3))
         return self.camera_from_world[..., :3, :3], self.camera_from_world[..., :3, 3], matrix
 
     def to_pytorch3d(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return R, T, focal and principal point in PyTorch3D's conventions (see `from_pytorch3d`)."""
+        """Return R, T, focal and principal point in PyTorch3D's conventions (see `from_pytorch3d`).
+
+        They know no lens: a camera with one is refused.
+        """
+        self._refuse_lens("to_pytorch3d")
         flip, scale = self.focal.new_tensor([-1.0, -1.0, 1.0]), min(self.height, self.width) / 2
         middle = self.focal.new_tensor([self.width / 2, self.height / 2])
         return (
@@ -178,20 +195,27 @@ class Camera(TensorStruct):
         return self.world_from_camera[..., :3, 3]
 
     def project(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
-        """Map points of the world to the image: x and y in pixels, and depth.
+        """Map points of the world to the image: x and y in pixels, and depth; nan beyond the reach of the lens.
 
         Differentiable in: points and the camera.
         """
-        x, y, w, depth = self.project_homogeneous(points).unbind(-1)
-        return torch.stack([x / w, y / w, depth], -1)
+        if self.lens is None:
+            x, y, w, depth = self.project_homogeneous(points).unbind(-1)
+            return torch.stack([x / w, y / w, depth], -1)
+        points_camera = transform(self.camera_from_world, points)
+        xy = self._lens_of_rows(self.lens).distort(points_camera)
+        xy = xy * self.focal[..., None, :] + self.center[..., None, :]
+        return torch.cat([xy, points_camera[..., 2:]], -1)
 
     @checked
     def project_homogeneous(self, points: Float[Tensor, "*points_batch points 3"]) -> Tensor:
         """Map points of the world to (x·w, y·w, w, depth), which is smooth through the plane of the camera too.
 
         w is the depth in perspective and 1 in orthographic projection. Batches of points and cameras broadcast.
+        Straight lines stay straight: a camera with a lens is refused.
         Differentiable in: points and the camera.
         """
+        self._refuse_lens("project_homogeneous")
         points_camera = transform(self.camera_from_world, points)
         depth = points_camera[..., 2:]
         w = depth if self.projection == "perspective" else torch.ones_like(depth)
@@ -202,12 +226,43 @@ class Camera(TensorStruct):
     def unproject(self, pixels: Float[Tensor, "*points_batch points 3"]) -> Tensor:
         """Map image points (x, y, depth) back to the world; the inverse of `project`.
 
+        nan where the lens maps no direction to a place.
         Differentiable in: pixels and the camera.
         """
         depth = pixels[..., 2:]
+        flat = (pixels[..., :2] - self.center[..., None, :]) / self.focal[..., None, :]
+        if self.lens is not None:
+            directions = self._lens_of_rows(self.lens).undistort(flat)
+            return transform(self.world_from_camera, directions * (depth / directions[..., 2:]))
         w = depth if self.projection == "perspective" else torch.ones_like(depth)
-        xy = (pixels[..., :2] - self.center[..., None, :]) * w / self.focal[..., None, :]
-        return transform(self.world_from_camera, torch.cat([xy, depth], -1))
+        return transform(self.world_from_camera, torch.cat([flat * w, depth], -1))
+
+    def rays(self, pixels: Float[Tensor, "*pixels 2"]) -> tuple[Tensor, Tensor]:
+        """Return origins and unit directions of the rays through image points; see `rays_through`."""
+        flat = (pixels - self.center) / self.focal
+        world_from_camera = self.world_from_camera
+        x, y, z, origin = world_from_camera[..., :3, :].unbind(-1)
+        if self.projection == "orthographic":
+            origins = flat[..., :1] * x + flat[..., 1:] * y + origin
+            return origins, z.expand(origins.shape)
+        if self.lens is not None:
+            rays_camera = self.lens.undistort(flat)
+        else:
+            rays_camera = torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
+            rays_camera = rays_camera / rays_camera.norm(dim=-1, keepdim=True)
+        directions = rays_camera[..., :1] * x + rays_camera[..., 1:2] * y + rays_camera[..., 2:] * z
+        return origin.expand(directions.shape), directions
+
+    def _lens_of_rows(self, lens: Lens) -> Lens:
+        """Give the lens an axis for the points."""
+        return lens[..., None] if lens.batch_shape else lens
+
+    def _refuse_lens(self, function: str) -> None:
+        if self.lens is not None:
+            raise InputError(
+                f"Camera.{function}: meshes and points are drawn without lens distortion; leave it out with "
+                "`camera.replace(lens=None)`, or look along `rays_of(camera)`"
+            )
 
     def crop(self, left: Numbers, top: Numbers, *, height: int, width: int) -> Self:
         """Keep a window of the image, in pixels; it may reach beyond the image."""

@@ -52,6 +52,10 @@ class Photo(TensorStruct):
             )
         if not torch.equal(self.camera.camera_from_world, torch.eye(4).to(self.camera.camera_from_world)):
             raise InputError("Photo: `camera` should have the identity for a pose: the world is its frame")
+        if self.camera.lens is not None:
+            raise InputError(
+                "Photo: `camera` should have no lens; take the distortion out of the picture first"
+            )
         if not bool(self.image.isfinite().all()):
             raise InputError("Photo: `image` should be finite")
         if not bool(((self.mask >= 0) & (self.mask <= 1)).all()):

@@ -1,0 +1,76 @@
+"""Rays: half-lines through the world, one for each pixel looked at."""
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender._struct import TensorStruct
+from unrender.geometry.camera import Camera
+
+
+class Rays(TensorStruct):
+    """Points origin + t · direction with t ≥ 0, the distance."""
+
+    origins: Float[Tensor, "*batch 3"]
+    directions: Float[Tensor, "*batch 3"]
+    """Unit length; nan for a pixel to which the camera's lens maps no direction."""
+
+
+class Stretch(NamedTuple):
+    """Distances along rays between which something lies; empty where far ≤ near."""
+
+    near: Float[Tensor, "*batch"]
+    far: Float[Tensor, "*batch"]
+
+
+@checked
+def rays_through(camera: Camera, pixels: Float[Tensor, "*pixels 2"]) -> Rays:
+    """Return the rays along which a camera sees places in its image (x, y); pixel centres are at +0.5.
+
+    The axes of cameras and pixels broadcast: one camera serves all pixels, and `camera[:, None]` serves a
+    row of pixels with each camera of a batch. Rays begin where the camera stands; those of an orthographic camera
+    are parallel and begin in its plane.
+    Differentiable in: pixels and the camera.
+    """
+    return Rays(*camera.rays(pixels))
+
+
+def rays_of(camera: Camera) -> Rays:
+    """Return the rays through all pixel centres, in axes ``*batch height width``.
+
+    Differentiable in: the camera.
+    """
+    each = camera[..., None, None] if camera.batch_shape else camera
+    return rays_through(each, pixel_centers(camera))
+
+
+def pixel_centers(camera: Camera) -> Float[Tensor, "height width 2"]:
+    """Return x and y of all pixel centres."""
+    y, x = (
+        torch.arange(n, dtype=camera.focal.dtype, device=camera.focal.device) + 0.5
+        for n in (camera.height, camera.width)
+    )
+    return torch.stack([x.expand(len(y), -1), y[:, None].expand(-1, len(x))], -1)
+
+
+@checked
+def clip_to_box(rays: Rays, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Stretch:
+    """Return the stretch of each ray within a box with sides along the axes; near is 0 where a ray begins inside.
+
+    A ray misses the box where far ≤ near; one of nan does so everywhere, with near = far = 0.
+    Differentiable in: rays, low, high, where a ray hits the box.
+    """
+    moves = rays.directions != 0
+    steps = torch.where(moves, rays.directions, 1)
+    inside = (rays.origins > low) & (rays.origins < high)
+    never = torch.where(
+        inside, torch.inf, -torch.inf
+    )  # along this axis a ray leaves the box never, or always
+    first, second = (low - rays.origins) / steps, (high - rays.origins) / steps
+    near = torch.where(moves, torch.minimum(first, second), -never).amax(-1).clamp(min=0)
+    far = torch.where(moves, torch.maximum(first, second), never).amin(-1)
+    lost = near.isnan() | far.isnan()
+    return Stretch(near.masked_fill(lost, 0), far.masked_fill(lost, 0))
