@@ -57,6 +57,9 @@ from .io.photos import load_photo as load_photo
 from .io.textures import load_textured_mesh as load_textured_mesh
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
+from .kernels.composite import Composited as Composited
+from .kernels.composite import composite as composite
+from .kernels.composite import composite_alphas as composite_alphas
 from .kernels.nearest import Nearest as Nearest
 from .kernels.nearest import PointIndex as PointIndex
 from .kernels.nearest import index_points as index_points
