@@ -29,7 +29,7 @@ PUBLIC_NAMES = [
     "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest", "phong", "point_to_mesh_distance",
     "points_from_depth", "quaternion_from_rotation", "random_rotations", "rasterize", "rays_of",
     "rays_through", "remesh_isotropic", "render_depth", "render_mesh", "render_normals", "render_points",
-    "render_silhouette", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion",
+    "render_silhouette", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion", "sample_grid",
     "sample_points_from_mesh", "save_cloud", "save_image", "save_mesh", "sixd_from_rotation",
     "so3_exp_map", "so3_log_map", "subdivide", "surface_area", "torus", "vertex_normals",
 ]
