@@ -56,6 +56,9 @@ from .io.meshes import save_mesh as save_mesh
 from .io.photos import Photo as Photo
 from .io.photos import load_photo as load_photo
 from .io.textures import load_textured_mesh as load_textured_mesh
+from .io.video import save_video as save_video
+from .io.volumes import load_volume as load_volume
+from .io.volumes import save_volume as save_volume
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
 from .kernels.composite import Composited as Composited
@@ -98,6 +101,10 @@ from .render.sample import sample_uniform as sample_uniform
 from .render.sample import samples_at as samples_at
 from .render.shade import phong as phong
 from .render.texture import Texture as Texture
+from .render.transfer import TransferFunction as TransferFunction
+from .render.transfer import classify as classify
+from .render.transfer import render_volume as render_volume
+from .render.transfer import visible_blocks as visible_blocks
 from .tasks.find_pose import FindPose as FindPose
 from .tasks.find_pose import FindPoseStep as FindPoseStep
 from .tasks.find_pose import PoseEstimate as PoseEstimate

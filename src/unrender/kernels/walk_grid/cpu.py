@@ -57,7 +57,7 @@ def _walk(occupied, origin, direction, near, far, count, distances, writes):
                 _leave(y, origin[1], direction[1]),
                 _leave(z, origin[2], direction[2]),
             )
-            leap = (end - near) / step - 2.0
+            leap = (end - near) / step - 1.5  # the last sample not behind the voxel, less the one added below
             if leap > i:
                 i = count if leap > count else int(leap)
         i += 1
