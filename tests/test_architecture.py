@@ -35,6 +35,7 @@ PUBLIC_NAMES = [
     "sample_points_from_mesh", "sample_stratified", "sample_uniform", "samples_at", "save_cloud",
     "save_image", "save_mesh", "save_video", "save_volume", "sixd_from_rotation", "so3_exp_map",
     "so3_log_map", "subdivide", "surface_area", "torus", "vertex_normals", "visible_blocks",
+    "window_transfer",
 ]
 # fmt: on
 

@@ -105,6 +105,7 @@ from .render.transfer import TransferFunction as TransferFunction
 from .render.transfer import classify as classify
 from .render.transfer import render_volume as render_volume
 from .render.transfer import visible_blocks as visible_blocks
+from .render.transfer import window_transfer as window_transfer
 from .tasks.find_pose import FindPose as FindPose
 from .tasks.find_pose import FindPoseStep as FindPoseStep
 from .tasks.find_pose import PoseEstimate as PoseEstimate

@@ -17,6 +17,7 @@ COMMANDS = {
         "where an object stands in a photo or a cloud",
         "cup.obj photo.jpg",
     ),
+    "render": ("unrender.cli.render", "pictures and a film of a volume", "head.nii.gz"),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }
 

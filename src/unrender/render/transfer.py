@@ -1,7 +1,7 @@
 """Volumes of measured values, made visible: which values absorb light, and in what color they shine."""
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -19,6 +19,14 @@ from unrender.render.sample import RaySamples, sample_occupied
 
 BLOCK = 4
 """Voxels, at most, along each side of the blocks that are skipped where nothing in them is visible."""
+ENTRIES = 256
+"""Of the table that a window makes."""
+THICKNESS = 0.05
+"""In diagonals of the volume: how much matter `opacity` speaks of."""
+PRESETS = {"all": (0.0, 1.0), "upper-half": (0.5, 0.999), "bright": (0.9, 0.9995)}
+"""Windows by the shares of voxels, of those that are not the darkest, that lie below their ends."""
+Preset = Literal["all", "upper-half", "bright"]
+MAX_COUNTED = 1_000_000
 
 
 class TransferFunction(TensorStruct):
@@ -59,6 +67,53 @@ class Blocks(NamedTuple):
 
     occupied: Bool[Tensor, "depth height width"]
     blocks_from_world: Float[Tensor, "4 4"]
+
+
+@checked
+def window_transfer(
+    volume: Volume,
+    window: tuple[float, float] | None = None,
+    *,
+    preset: Preset = "upper-half",
+    colormap: str = "inferno",
+    opacity: float = 0.9,
+) -> TransferFunction:
+    """Let values show from one end of a window on, denser towards the other, in the colors of a map of matplotlib.
+
+    Without a window, the preset takes one between two percentiles of the values above the lowest, which mostly is that
+    of empty space. `opacity` is the share of light that the densest matter takes away over a 20th of the volume's
+    diagonal.
+    """
+    from matplotlib import colormaps
+
+    if not 0 < opacity < 1:
+        raise InputError(f"window_transfer: `opacity` should be between 0 and 1, got {opacity:g}")
+    if colormap not in colormaps:
+        raise InputError(
+            f"window_transfer: matplotlib has no `colormap` {colormap!r}; try viridis, bone, hot"
+        )
+    low, high = _find_window(volume, preset) if window is None else window
+    if not -math.inf < low < high < math.inf:
+        raise InputError(
+            f"window_transfer: the second of `window` should be higher than the first, got {low:g} {high:g}"
+        )
+    part = torch.linspace(0, 1, ENTRIES).to(volume.density)
+    diagonal = float((volume.corners[-1] - volume.corners[0]).norm())
+    color = torch.from_numpy(colormaps[colormap](part.cpu().numpy())[:, :3]).to(part)
+    return TransferFunction(low, high, -math.log(1 - opacity) / (THICKNESS * diagonal) * part, color)
+
+
+def _find_window(volume: Volume, preset: str) -> tuple[float, float]:
+    values = volume.density.detach().flatten()
+    values = values[:: 1 + len(values) // MAX_COUNTED]
+    lowest = float(values.min())
+    matter = values[values > lowest]
+    if len(matter) == 0:
+        raise InputError(
+            "window_transfer: all voxels have the same value, there is nothing to see; or give a window"
+        )
+    low, high = (float(end) for end in torch.quantile(matter, torch.tensor(PRESETS[preset]).to(matter)))
+    return (low, high) if low < high else (lowest, high)
 
 
 @checked
