@@ -7,7 +7,7 @@ import shlex
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 import tyro
@@ -19,12 +19,13 @@ from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import changes, open_run_folder, write_json
 from unrender.errors import InputError
-from unrender.geometry.camera import Camera
+from unrender.geometry.camera import Camera, transform
 from unrender.geometry.volume import Volume
 from unrender.io.files import write_whole
 from unrender.io.video import save_video
 from unrender.io.volumes import load_volume
 from unrender.render.transfer import (
+    Blocks,
     Preset,
     TransferFunction,
     render_volume,
@@ -72,6 +73,13 @@ class Orbit:
     """Distance between samples on rays, in units of the volume. By default a voxel's smallest side."""
 
 
+class Ball(NamedTuple):
+    """What the camera goes around, in the world."""
+
+    center: Tensor
+    radius: float
+
+
 @dataclasses.dataclass(frozen=True)
 class View:
     """One picture of the orbit."""
@@ -105,11 +113,14 @@ def command(
     transfer = window_transfer(
         shown, look.window, preset=look.preset, colormap=look.colormap, opacity=look.opacity
     )
+    blocks = visible_blocks(shown, transfer)
+    ball = _ball_around(blocks)
     folder = open_run_folder("render", volume.name.split(".")[0], output)
     inputs = {"volume": volume, "look": look, "orbit": orbit, "video": video}
     write_json(folder / "config.json", {"unrender": __version__, "task": "render"} | inputs)
+    cameras = [_camera(ball, orbit, 360 * index / orbit.views) for index in range(orbit.views)]
     begin = time.perf_counter()
-    views = take_all(_go_around(shown, transfer, look, orbit), _words)
+    views = take_all(_go_around(shown, transfer, blocks, cameras, look, orbit), _words)
     seconds = time.perf_counter() - begin
     frames = [pictures.png(pictures.to_bytes(view.image)) for view in views]
     for view, frame in zip(views, frames, strict=True):
@@ -118,9 +129,9 @@ def command(
     if video != "none":
         film = (view.image for view in views)
         save_video(film, folder / f"turntable.{video}", frames_per_second=FRAMES_PER_SECOND)
-    metrics = _metrics(shown, transfer, len(views), seconds)
+    metrics = _metrics(shown, transfer, blocks, seconds / len(views))
     write_json(folder / "metrics.json", metrics)
-    how = _how(volume, look, orbit, _camera(shown, orbit, 0.0))
+    how = _how(volume, look, orbit, cameras[0])
     _report(folder / "report.html", f"Pictures of {volume.name}", frames, metrics, how)
     print(f"window {transfer.low:.5g} to {transfer.high:.5g}; {seconds / len(views):.2f} seconds a view")
     if video != "none":
@@ -140,34 +151,50 @@ def _check(look: Look, orbit: Orbit) -> None:
         raise InputError(f"--elevation {orbit.elevation:g}: degrees between -90 and 90")
 
 
-def _go_around(volume: Volume, transfer: TransferFunction, look: Look, orbit: Orbit) -> Iterator[View]:
-    blocks, background = visible_blocks(volume, transfer), torch.tensor(look.background)
-    for index in range(orbit.views):
-        camera = _camera(volume, orbit, 360 * index / orbit.views)
+def _go_around(
+    volume: Volume,
+    transfer: TransferFunction,
+    blocks: Blocks,
+    cameras: list[Camera],
+    look: Look,
+    orbit: Orbit,
+) -> Iterator[View]:
+    background = torch.tensor(look.background)
+    for index, camera in enumerate(cameras):
         seen = render_volume(volume, transfer, camera, step=orbit.step, background=background, blocks=blocks)
         yield View(index, orbit.views - 1, seen.color.clamp(0, 1))
 
 
-def _camera(volume: Volume, orbit: Orbit, degrees: float) -> Camera:
-    """Look at the middle from so far away that all of the volume is in the picture from every side."""
+def _camera(ball: Ball, orbit: Orbit, degrees: float) -> Camera:
+    """Look from so far away that the ball touches the sides of the picture."""
     axis, sign = "xyz".index(orbit.up[-1]), -1.0 if orbit.up.startswith("-") else 1.0
     upward, forward, aside = torch.eye(3).roll(-axis, 0).unbind()
     turn, rise = math.radians(degrees), math.radians(orbit.elevation)
     around = math.cos(turn) * forward + sign * math.sin(turn) * aside
     direction = math.cos(rise) * around + math.sin(rise) * sign * upward
-    center = volume.corners.mean(0)
-    radius = float((volume.corners - center).norm(dim=-1).max())
-    eye = center + direction * radius / math.sin(math.radians(FOV_DEGREES / 2))
+    eye = ball.center + direction * ball.radius / math.sin(math.radians(FOV_DEGREES / 2))
     return Camera.look_at(
-        eye, center, sign * upward, fov_degrees=FOV_DEGREES, height=orbit.size, width=orbit.size
+        eye, ball.center, sign * upward, fov_degrees=FOV_DEGREES, height=orbit.size, width=orbit.size
     )
+
+
+def _ball_around(blocks: Blocks) -> Ball:
+    """Find a ball that all visible blocks are in."""
+    places = blocks.occupied.nonzero().flip(-1)
+    if len(places) == 0:
+        raise InputError("nothing in the volume is in the window: give another --window or --preset")
+    world_from_blocks = torch.linalg.inv(blocks.blocks_from_world)
+    centers = transform(world_from_blocks, places.float() + 0.5)
+    center = (centers.amin(0) + centers.amax(0)) / 2
+    block = world_from_blocks[:3, :3].abs().sum(1).norm() / 2
+    return Ball(center, float((centers - center).norm(dim=-1).max() + block))
 
 
 def _words(view: View) -> str:
     return f"view {view.index + 1} of {view.last_index + 1}"
 
 
-def _metrics(volume: Volume, transfer: TransferFunction, views: int, seconds: float) -> dict[str, Any]:
+def _metrics(volume: Volume, transfer: TransferFunction, blocks: Blocks, seconds: float) -> dict[str, Any]:
     width, height, depth = (int(n) for n in volume.size)
     low, high = (float(value) for value in volume.density.aminmax())
     return {
@@ -177,9 +204,8 @@ def _metrics(volume: Volume, transfer: TransferFunction, views: int, seconds: fl
         "highest_value": high,
         "window_low": transfer.low,
         "window_high": transfer.high,
-        "visible_share": float(visible_blocks(volume, transfer).occupied.float().mean()),
-        "views": views,
-        "seconds_per_view": seconds / views,
+        "visible_share": float(blocks.occupied.float().mean()),
+        "seconds_per_view": seconds,
     }
 
 
