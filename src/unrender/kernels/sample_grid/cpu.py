@@ -71,26 +71,40 @@ def _axis(position, size, half):
     return first, second, first_share, second_share
 
 
+@numba.njit(cache=True, error_model="numpy")
+def _corners(points, n, depth, height, width):
+    """Return the rows of the eight voxels around a point near the grid, in pairs along x, and their shares."""
+    half = points.dtype.type(0.5)
+    x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
+    y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
+    z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
+    first, second = np.uint64(x0), np.uint64(x1)
+    a, b = np.uint64((z0 * height + y0) * width), np.uint64((z0 * height + y1) * width)
+    c, d = np.uint64((z1 * height + y0) * width), np.uint64((z1 * height + y1) * width)
+    rows = (a + first, a + second, b + first, b + second, c + first, c + second, d + first, d + second)
+    wa, wb, wc, wd = wz0 * wy0, wz0 * wy1, wz1 * wy0, wz1 * wy1
+    shares = (wa * wx0, wa * wx1, wb * wx0, wb * wx1, wc * wx0, wc * wx1, wd * wx0, wd * wx1)
+    return rows, shares
+
+
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _look_up(grid, points, mixed):
     depth, height, width, channels = grid.shape
-    voxels, half = grid.reshape(-1, channels), points.dtype.type(0.5)
+    voxels = grid.reshape(-1, channels)
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
-            for channel in range(channels):
-                mixed[n, channel] = 0
             if _near(points, n, depth, height, width):
-                x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
-                y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
-                z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
-                for z, wz in ((z0, wz0), (z1, wz1)):
-                    for y, wy in ((y0, wy0), (y1, wy1)):
-                        row, w = np.uint64((z * height + y) * width), wz * wy
-                        one, other = row + np.uint64(x0), row + np.uint64(x1)
-                        for channel in range(np.uint64(channels)):
-                            mixed[n, channel] += w * (
-                                wx0 * voxels[one, channel] + wx1 * voxels[other, channel]
-                            )
+                r, w = _corners(points, n, depth, height, width)
+                for k in range(np.uint64(channels)):
+                    mixed[n, k] = (
+                        (w[0] * voxels[r[0], k] + w[1] * voxels[r[1], k])
+                        + (w[2] * voxels[r[2], k] + w[3] * voxels[r[3], k])
+                    ) + (
+                        (w[4] * voxels[r[4], k] + w[5] * voxels[r[5], k])
+                        + (w[6] * voxels[r[6], k] + w[7] * voxels[r[7], k])
+                    )
+            else:
+                mixed[n] = 0
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
