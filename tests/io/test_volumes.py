@@ -1,3 +1,4 @@
+import contextlib
 import gzip
 import io
 import sys
@@ -5,8 +6,10 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from unrender import FileFormatError, InputError, Volume, load_volume, save_volume
+from unrender import FileFormatError, InputError, UnrenderError, Volume, load_volume, save_volume
 from unrender.geometry.camera import rigid, transform
 
 nrrd, nibabel = pytest.importorskip("nrrd"), pytest.importorskip("nibabel")
@@ -98,6 +101,7 @@ def nifti(shape, dtype=np.float32) -> bytes:
         ("a.nrrd", nrrd_file("2 -2 2", "raw", b"1" * 16), "none"),
         ("a.nrrd", nrrd_file("2 2 2", "txt", b"1"), "its encoding is 'txt'"),
         ("a.nrrd", nrrd_file("2 2 2", "raw", b"", "data file: /etc/passwd\n"), "in another file"),
+        ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 36, "byte skip: 4\n"), "it skips lines or bytes"),
         ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, "space directions: (0,0,0) (0,1,0) (0,0,1)\n"), "no extent"),
         ("a.nrrd", b"something else", "damaged, or not what its suffix says"),
         ("a.nii", nifti((4, 4, 4))[:-1], "promises [4, 4, 4] voxels, and"),
@@ -126,3 +130,27 @@ def test_unknown_suffixes_missing_packages_and_batches_are_named(tmp_path, monke
     monkeypatch.setitem(sys.modules, "nrrd", None)
     with pytest.raises(InputError, match=r"need the package pynrrd: pip install 'unrender\[volumes\]'"):
         load_volume(tmp_path / "a.nrrd")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("volumes")
+    for name in ("a.nrrd", "a.nii", "a.nii.gz"):
+        save_volume(tilted(), folder / name)
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz"])
+@settings(max_examples=150)
+@given(data=st.data())
+def test_damage_anywhere_gives_a_volume_or_one_of_our_errors(saved, name, data):
+    original = (saved / name).read_bytes()
+    damaged = bytearray(original[: data.draw(st.integers(1, len(original)))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        place = data.draw(st.integers(0, min(len(damaged), 420) - 1))
+        damaged[place] = data.draw(st.one_of(st.integers(0, 255), st.sampled_from(b"\0\xff 09-\n:")))
+    path = saved / f"damaged-{name}"
+    path.write_bytes(damaged)
+    with contextlib.suppress(UnrenderError):
+        load_volume(path)

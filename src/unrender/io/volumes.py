@@ -162,12 +162,13 @@ def _read_nrrd(data: bytes) -> Scan:
         raise FileFormatError(f"damaged, or not what its suffix says ({error})") from error
     if "data file" in header or "datafile" in header:
         raise FileFormatError("its voxels are in another file; join them first")
+    if any(int(header.get(key, 0)) for key in ("line skip", "lineskip", "byte skip", "byteskip")):
+        raise FileFormatError("it skips lines or bytes before its voxels; save it again without")
     dtype = _nrrd_dtype(header)
     shape = [int(n) for n in header["sizes"]]
     encoding, packed = header["encoding"].lower(), data[stream.tell() :]
     if encoding == "raw":
-        size = _check_size(shape, dtype.itemsize, len(packed))
-        voxels = packed[len(packed) - size :] if int(header.get("byte skip", 0)) == -1 else packed[:size]
+        voxels = packed[: _check_size(shape, dtype.itemsize, len(packed))]
     elif encoding in ("gzip", "gz"):
         size = _check_size(shape, dtype.itemsize, None)
         voxels = _unpack_gzip(packed, size)

@@ -77,7 +77,6 @@ def sample_stratified(
         num_samples,
         generator=generator,
         dtype=like.dtype,
-        device=like.device,
     )
     samples = _in_parts("sample_stratified", near, far, shares, num_samples)
     return samples_at(samples.distances, near, far)

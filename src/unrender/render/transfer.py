@@ -139,8 +139,8 @@ def visible_blocks(volume: Volume, transfer: TransferFunction) -> Blocks:
     scale = last / (transfer.high - transfer.low)
     first = ((low - transfer.low) * scale).floor().clamp(0, last).long()
     final = ((high - transfer.low) * scale).ceil().clamp(0, last).long()
-    absorbing = torch.cat([torch.zeros(1), (transfer.density > 0).float().cumsum(0)])
-    occupied = absorbing[final + 1] > absorbing[first]
+    visible = torch.nn.functional.pad((transfer.density > 0).long().cumsum(0), (1, 0))
+    occupied = visible[final + 1] > visible[first]
     per_voxel = volume.size.new_tensor(occupied.shape[::-1]) / volume.size
     rows = torch.cat([per_voxel, per_voxel.new_ones(1)])
     return Blocks(occupied, rows[:, None] * volume.volume_from_world)
@@ -152,7 +152,7 @@ def _over_blocks(values: Tensor, most: bool) -> Tensor:
         size = values.shape[axis]
         number = -(-size // BLOCK)
         first = (torch.arange(number, dtype=torch.float64) * size / number - 0.5).floor().long()
-        places = (first[:, None] + torch.arange(BLOCK + 2)).clamp(0, size - 1)
+        places = (first[:, None] + torch.arange(BLOCK + 2)).clamp(0, size - 1).to(values.device)
         each = [values.index_select(axis, column) for column in places.unbind(1)]
         values = each[0]
         for other in each[1:]:
