@@ -105,10 +105,11 @@ def see_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> M
     in_voxels = Rays(rays.origins * (size / EXTENT) + size / 2, rays.directions * (size / EXTENT))
 
     def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        values = sample_grid(grid, points)
-        return values[:, 0], values[:, 1:]
+        alphas, color = sample_grid(grid, points).split([1, 3], dim=1)
+        return alphas[:, 0], color
 
-    return march(field, in_voxels, RaySamples(distances, torch.ones_like(distances)), gives="alpha")
+    lengths = distances.new_ones(()).expand_as(distances)  # alphas do not ask for them
+    return march(field, in_voxels, RaySamples(distances, lengths), gives="alpha")
 
 
 def huber(values: Tensor, targets: Tensor) -> Tensor:
