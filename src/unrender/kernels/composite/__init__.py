@@ -92,7 +92,7 @@ def _composite(
         density.reshape(-1),
         None if lengths is None else lengths.reshape(-1),
         density.new_empty(density.numel(), 0) if color is None else color.reshape(-1, color.shape[-1]),
-        density.new_zeros(1).expand(density.numel()) if distances is None else distances.reshape(-1),
+        None if distances is None else distances.reshape(-1),
         offsets,
         stop_below,
     )

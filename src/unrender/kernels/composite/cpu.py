@@ -23,7 +23,7 @@ def forward(
     density: Tensor,
     lengths: Tensor | None,
     color: Tensor,
-    distances: Tensor,
+    distances: Tensor | None,
     offsets: Tensor,
     stop_below: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -46,7 +46,7 @@ def backward(
     density: Tensor,
     lengths: Tensor | None,
     color: Tensor,
-    distances: Tensor,
+    distances: Tensor | None,
     offsets: Tensor,
     stop_below: float,
     cotangents: tuple[Tensor | None, ...],
@@ -121,6 +121,7 @@ def _add_up(weights, color, distances, total):
     covered, far = weights.dtype.type(0), weights.dtype.type(0)
     for k in range(np.uint64(len(weights))):
         covered += weights[k]
+    for k in range(np.uint64(len(distances))):
         far += weights[k] * distances[k]
     if len(total) == 3:
         red, green, blue = covered * 0, covered * 0, covered * 0
@@ -165,7 +166,9 @@ def _forward(
             for k in range(np.uint64(count)):
                 weight[k] = entering[k] * alphas[k]
             weight[count:] = 0
-            opacity[ray], distance[ray] = _add_up(weight[:count], color[mine], distances[mine], total[ray])
+            opacity[ray], distance[ray] = _add_up(
+                weight[:count], color[mine], distances[mine][:count], total[ray]
+            )
             transmittance[ray] = light
 
 
@@ -210,9 +213,12 @@ def _backward(
             here, long, far, hue = density[mine], lengths[mine], distances[mine], color[mine]
             count, _ = _shine(here, long, has_lengths, stop_below, alphas, through, entering)
             base = of_opacity[ray] if len(of_opacity) else zero
-            reach = of_distance[ray] if len(of_distance) else zero
+            reach = of_distance[ray] if len(of_distance) and len(distances) else zero
             for k in range(np.uint64(count)):
-                slopes[k] = base + reach * far[k]
+                slopes[k] = base
+            if reach != zero:
+                for k in range(np.uint64(count)):
+                    slopes[k] += reach * far[k]
             if len(of_weights):
                 of_weight = of_weights[mine]
                 for k in range(np.uint64(count)):

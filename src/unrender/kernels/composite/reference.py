@@ -8,7 +8,7 @@ def forward(
     density: Tensor,
     lengths: Tensor | None,
     color: Tensor,
-    distances: Tensor,
+    distances: Tensor | None,
     offsets: Tensor,
     stop_below: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -25,7 +25,7 @@ def forward(
     through = 1 - density if lengths is None else torch.exp(-density * lengths)
     alphas = density if lengths is None else -torch.expm1(-density * lengths)
     through, there = _by_ray(through, offsets)
-    alphas, color, distances = (_by_ray(values, offsets)[0] for values in (alphas, color, distances))
+    alphas, color = (_by_ray(values, offsets)[0] for values in (alphas, color))
     entering = torch.cat([torch.ones_like(through[:, :1]), through], 1).cumprod(1)[:, :-1].detach()
     seen = there & (entering.abs() >= stop_below)
     light = torch.cat([torch.ones_like(through[:, :1]), torch.where(seen, through, 1)], 1).cumprod(1)
@@ -35,7 +35,9 @@ def forward(
         weights.sum(1),
         light[:, -1],
         (weights[..., None] * color).sum(1),
-        (weights * distances).sum(1),
+        weights.new_zeros(len(weights))
+        if distances is None
+        else (weights * _by_ray(distances, offsets)[0]).sum(1),
     )
 
 
