@@ -16,7 +16,7 @@ from unrender.io.colmap import cloud_of_model
 from unrender.io.frames import hold_out
 from unrender.io.llff import pictures_in
 from unrender.io.save_transforms import save_transforms
-from unrender.io.video import VIDEO_SUFFIXES, save_sharpest_frames
+from unrender.io.video_frames import VIDEO_SUFFIXES, save_sharpest_frames
 from unrender.tasks.register_photos import RegisterPhotos, RegisterPhotosStep, register_photos
 
 

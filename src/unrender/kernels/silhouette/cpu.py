@@ -4,16 +4,13 @@ The way back visits the same tiles, and leaves one gradient for each face and ti
 order, so every bit is the same for any number of threads.
 """
 
-import math
-
 import numba
 import numpy as np
 import torch
-from numba.core import types
-from numba.extending import intrinsic, overload
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
+from unrender.kernels._exponential import exp
 from unrender.kernels._screen import TILE, cut_backward, project, scatter_to_vertices
 from unrender.kernels.silhouette.reference import EDGE
 
@@ -45,41 +42,6 @@ def backward(
             _add_up(*screen[:3], bins.faces, partial, scalar(near), by_face)
             scatter_to_vertices(by_face, faces.numpy(), one_gradient)
     return gradient
-
-
-@intrinsic
-def _float_from_bits(typing_context, bits):
-    """Read 32 bits as a float."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), generate
-
-
-def _exp(x):
-    raise NotImplementedError
-
-
-@overload(_exp, inline="always")
-def _overload_exp(x):
-    if x != types.float32:
-        return lambda x: math.exp(x)
-
-    def exp32(x):
-        """Cephes' expf, without branches so that it runs on all lanes; |x| below 87."""
-        n = np.floor(x * np.float32(1.44269504) + np.float32(0.5))
-        r = x - n * np.float32(0.693359375) + n * np.float32(2.12194440e-4)
-        p = np.float32(1.9875691500e-4)
-        p = p * r + np.float32(1.3981999507e-3)
-        p = p * r + np.float32(8.3334519073e-3)
-        p = p * r + np.float32(4.1665795894e-2)
-        p = p * r + np.float32(1.6666665459e-1)
-        p = p * r + np.float32(5.0000001201e-1)
-        p = p * r * r + r + np.float32(1)
-        return p * _float_from_bits((np.int32(n) + np.int32(127)) << np.int32(23))
-
-    return exp32
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -140,7 +102,7 @@ def _cover(corners, counts, areas, bounds, starts, bins, blur, image):
             for pixel in range(np.uint64(first), np.uint64(last)):
                 inside, d = side[pixel] >= 0, squared[pixel]
                 x = max(min((d if inside else -d) * sharpness, most), -most)
-                factor = one / (one + _exp(x)) if inside or d <= limit else one
+                factor = one / (one + exp(x)) if inside or d <= limit else one
                 product = share[pixel] * factor
                 share[pixel] = product if product > least else zero
         for row in range(top, min(top + TILE, height)):
@@ -183,7 +145,7 @@ def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, s
             for pixel in range(np.uint64(first), np.uint64(last)):
                 inside, d = side[pixel] >= 0, squared[pixel]
                 x = max(min((d if inside else -d) * sharpness, most), -most)
-                closed = one - one / (one + _exp(x))
+                closed = one - one / (one + exp(x))
                 signed = -closed if inside else closed
                 weight[pixel] = scale[pixel] * signed if inside or d <= limit else zero
             _pull(corners[face], counts[face], xs, ys, first, last, squared, weight, share, partial[entry])

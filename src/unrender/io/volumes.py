@@ -1,0 +1,288 @@
+"""Volumes of measured values: npy, nrrd, nifti.
+
+The world of a volume from a file is RAS, in the units of the file, nearly always millimetres: +x to the right of a
+patient, +y to the front (anterior), +z up (superior). What a file has in LPS is turned by 180 degrees about z. npy
+knows no world: one voxel is one unit, unless a spacing is given.
+"""
+
+import bz2
+import gzip
+import importlib
+import io
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unrender._checked import checked
+from unrender.errors import FileFormatError, InputError
+from unrender.geometry.volume import Volume
+from unrender.io.arrays import array_from_npy
+from unrender.io.contents import floats_from_tensor
+from unrender.io.files import FilePath, read_bytes, reading, write_whole
+
+MAX_VOXELS = 2**30
+"""A thousand million, 4 GiB as loaded: a file of a few kB can unpack to any number."""
+
+NRRD_TYPES = {
+    "i1": "signed char, int8",
+    "u1": "uchar, unsigned char, uint8",
+    "i2": "short, short int, signed short, signed short int, int16",
+    "u2": "ushort, unsigned short, unsigned short int, uint16",
+    "i4": "int, signed int, int32",
+    "u4": "uint, unsigned int, uint32",
+    "i8": "longlong, long long, long long int, signed long long, signed long long int, int64",
+    "u8": "ulonglong, unsigned long long, unsigned long long int, uint64",
+    "f4": "float",
+    "f8": "double",
+}
+"""NumPy's kind for each of the names that the format has."""
+
+EXTRAS = {".nrrd": ("nrrd", "pynrrd"), ".nii": ("nibabel", "nibabel"), ".nii.gz": ("nibabel", "nibabel")}
+"""Module and package that read and write a kind of file."""
+
+
+class Scan(NamedTuple):
+    """What a file holds: values in axes x, y, z, and where voxel centers (i, j, k) are in the world."""
+
+    values: NDArray[Any]
+    world_from_centers: NDArray[np.float64]
+
+
+def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = None) -> Volume:
+    """Load a volume of values (npy, nrrd, nii, nii.gz), which a `TransferFunction` makes visible.
+
+    Values are float32, or float64 where the file has doubles; scaling that the file asks for is applied. Spacing and
+    orientation become `world_from_volume`, in RAS; `spacing`, the sides of a voxel along x, y, z, replaces them. The
+    axes of an npy array are depth, height, width: z, y, x.
+    """
+    suffix = _suffix(path, READERS)
+    if suffix in EXTRAS:
+        _extra(suffix)
+    data = read_bytes(path)
+    with reading(path):
+        scan = READERS[suffix](data)
+        values = _checked_values(scan.values)
+        matrix = scan.world_from_centers if spacing is None else np.diag([*spacing, 1.0])
+        if not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)) > 0:
+            raise FileFormatError(f"its voxels have no extent: the matrix is {matrix.tolist()}")
+    centers_from_volume = np.eye(4)
+    centers_from_volume[:3, 3] = -0.5
+    density = torch.from_numpy(np.ascontiguousarray(values.T))
+    return Volume(density, torch.from_numpy(matrix @ centers_from_volume).to(density.dtype))
+
+
+@checked
+def save_volume(volume: Volume, path: FilePath) -> None:
+    """Save the values of one volume (npy, nrrd, nii, nii.gz), whole or not at all; npy leaves out where it stands."""
+    writer = WRITERS[_suffix(path, WRITERS)]
+    if volume.batch_shape or volume.color is not None:
+        raise InputError(
+            "save_volume: files hold the values of one volume without color; save them one by one"
+        )
+    volume_from_centers = np.eye(4)
+    volume_from_centers[:3, 3] = 0.5
+    matrix = volume.world_from_volume.detach().double().cpu().numpy() @ volume_from_centers
+    with write_whole(path) as file:
+        writer(file, Scan(floats_from_tensor(volume.density).T, matrix))
+
+
+def _suffix(path: FilePath, known: dict[str, Any]) -> str:
+    """Return the ending of a name that is known, in small letters."""
+    name = Path(path).name.lower()
+    found = next((suffix for suffix in known if name.endswith(suffix)), None)
+    if found is None:
+        raise InputError(f"{path}: the suffix {Path(path).suffix!r} is not one of {', '.join(known)}")
+    return found
+
+
+def _checked_values(values: NDArray[Any]) -> NDArray[Any]:
+    """Return finite floats in three axes."""
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 3 or values.size == 0:
+        raise FileFormatError(
+            f"a volume has three axes with voxels along each, this one has {list(values.shape)}"
+        )
+    if values.dtype.kind not in "iufb":
+        raise FileFormatError(f"its values are {values.dtype}; one number for each voxel is expected")
+    floats = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
+    lost = int(floats.size - np.isfinite(floats).sum())
+    if lost:
+        raise FileFormatError(
+            f"{lost:,} of its {floats.size:,} voxels are not finite; replace them by the value of empty space"
+        )
+    return floats
+
+
+def _check_size(shape: Sequence[int], itemsize: int, available: int | None) -> int:
+    """Return how many bytes the voxels take; refuse more than there are, or than can be held."""
+    size = math.prod(shape) if min(shape, default=0) > 0 else 0
+    if not size:
+        raise FileFormatError(f"the header promises {list(shape)} voxels: none")
+    if size > MAX_VOXELS:
+        raise FileFormatError(
+            f"the header promises {list(shape)} voxels, more than {MAX_VOXELS // 10**6} million; cut a part out"
+        )
+    if available is not None and size * itemsize > available:
+        raise FileFormatError(f"the header promises {list(shape)} voxels, and {available} bytes are left")
+    return size * itemsize
+
+
+def _unpack_gzip(data: bytes, size: int) -> bytes:
+    """Return the first `size` bytes of what is packed, and not more; fewer if there are not as many."""
+    unpacker, found = zlib.decompressobj(wbits=31), bytearray()
+    while len(found) < size and data:
+        found += unpacker.decompress(data, size - len(found))
+        data = unpacker.unconsumed_tail
+        if unpacker.eof:
+            data, unpacker = unpacker.unused_data, zlib.decompressobj(wbits=31)
+    return bytes(found)
+
+
+def _read_npy(data: bytes) -> Scan:
+    return Scan(array_from_npy(data).T, np.eye(4))
+
+
+def _write_npy(file: BinaryIO, scan: Scan) -> None:
+    np.save(file, np.ascontiguousarray(scan.values.T), allow_pickle=False)
+
+
+def _read_nrrd(data: bytes) -> Scan:
+    nrrd = _extra(".nrrd")
+    stream = io.BytesIO(data)
+    try:
+        header = nrrd.read_header(stream)
+    except nrrd.NRRDError as error:
+        raise FileFormatError(f"damaged, or not what its suffix says ({error})") from error
+    if "data file" in header or "datafile" in header:
+        raise FileFormatError("its voxels are in another file; join them first")
+    if any(int(header.get(key, 0)) for key in ("line skip", "lineskip", "byte skip", "byteskip")):
+        raise FileFormatError("it skips lines or bytes before its voxels; save it again without")
+    dtype = _nrrd_dtype(header)
+    shape = [int(n) for n in header["sizes"]]
+    encoding, packed = header["encoding"].lower(), data[stream.tell() :]
+    if encoding == "raw":
+        voxels = packed[: _check_size(shape, dtype.itemsize, len(packed))]
+    elif encoding in ("gzip", "gz"):
+        size = _check_size(shape, dtype.itemsize, None)
+        voxels = _unpack_gzip(packed, size)
+    elif encoding in ("bzip2", "bz2"):
+        size = _check_size(shape, dtype.itemsize, None)
+        voxels = bz2.BZ2Decompressor().decompress(packed, size)
+    else:
+        raise FileFormatError(f"its encoding is {encoding!r}; raw, gzip and bzip2 are read")
+    _check_size(shape, dtype.itemsize, len(voxels))
+    values = np.frombuffer(voxels, dtype, math.prod(shape)).reshape(shape, order="F")
+    return Scan(values, _nrrd_matrix(header))
+
+
+def _nrrd_dtype(header: dict[str, Any]) -> np.dtype[Any]:
+    words = str(header["type"]).lower().removesuffix("_t")
+    kind = next((kind for kind, names in NRRD_TYPES.items() if words in names.split(", ")), None)
+    if kind is None:
+        raise FileFormatError(f"its values are {words!r}; one number for each voxel is expected")
+    return np.dtype(("<" if header.get("endian", "little") == "little" else ">") + kind)
+
+
+def _nrrd_matrix(header: dict[str, Any]) -> NDArray[np.float64]:
+    """Return RAS from voxel centers."""
+    matrix = np.eye(4)
+    if "space directions" in header:
+        directions = np.asarray(header["space directions"], np.float64)
+        matrix[:3, :3] = directions[np.isfinite(directions).all(axis=1)].T
+    elif "spacings" in header:
+        matrix[:3, :3] = np.diag(np.asarray(header["spacings"], np.float64)[:3])
+    if "space origin" in header:
+        matrix[:3, 3] = header["space origin"]
+    space = str(header.get("space", "")).lower()
+    axes = space.split("-") if "-" in space else list(space)
+    for row, (axis, negative) in enumerate(zip(axes[:3], ("l", "p", "i"), strict=False)):
+        if axis[:1] == negative:
+            matrix[row] *= -1
+    return matrix
+
+
+def _write_nrrd(file: BinaryIO, scan: Scan) -> None:
+    matrix = scan.world_from_centers
+    header = {
+        "space": "right-anterior-superior",
+        "space directions": matrix[:3, :3].T,
+        "space origin": matrix[:3, 3],
+        "encoding": "gzip",
+    }
+    stream = io.BytesIO()
+    _extra(".nrrd").write(stream, scan.values, header, compression_level=4)
+    file.write(stream.getvalue())
+
+
+def _read_nifti(data: bytes) -> Scan:
+    nibabel = _extra(".nii")
+    errors = (
+        nibabel.wrapstruct.WrapStructError,
+        nibabel.spatialimages.HeaderDataError,
+        nibabel.filebasedimages.ImageFileError,
+    )
+    try:
+        return _scan_from_nifti(nibabel, data)
+    except errors as error:
+        raise FileFormatError(f"damaged, or not what its suffix says ({error})") from error
+
+
+def _scan_from_nifti(nibabel: Any, data: bytes) -> Scan:
+    is_packed = data[:2] == b"\x1f\x8b"
+    head = _unpack_gzip(data, 2048) if is_packed else data
+    kind = nibabel.Nifti2Image if head[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nibabel.Nifti1Image
+    header = kind.header_class.from_fileobj(io.BytesIO(head))
+    shape, itemsize, begin = (
+        header.get_data_shape(),
+        header.get_data_dtype().itemsize,
+        int(header.get_data_offset()),
+    )
+    if is_packed:
+        data = _unpack_gzip(data, begin + _check_size(shape, itemsize, None))
+    _check_size(shape, itemsize, len(data) - begin)
+    image = kind.from_bytes(data)
+    return Scan(np.asanyarray(image.dataobj), np.asarray(image.affine, np.float64))
+
+
+def _nifti_bytes(scan: Scan) -> bytes:
+    nibabel = _extra(".nii")
+    image = nibabel.Nifti1Image(scan.values, scan.world_from_centers)
+    image.header.set_xyzt_units("mm")
+    written: bytes = image.to_bytes()
+    return written
+
+
+def _extra(suffix: str) -> Any:
+    """Import what reads a kind of file, from the extra `volumes`."""
+    module, package = EXTRAS[suffix]
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"files of this kind need the package {package}: pip install 'unrender[volumes]'"
+        ) from error
+
+
+READERS: dict[str, Callable[[bytes], Scan]] = {
+    ".npy": _read_npy,
+    ".nrrd": _read_nrrd,
+    ".nii.gz": _read_nifti,
+    ".nii": _read_nifti,
+}
+WRITERS: dict[str, Callable[[BinaryIO, Scan], None]] = {
+    ".npy": _write_npy,
+    ".nrrd": _write_nrrd,
+    ".nii.gz": lambda file, scan: _write(file, gzip.compress(_nifti_bytes(scan), 4, mtime=0)),
+    ".nii": lambda file, scan: _write(file, _nifti_bytes(scan)),
+}
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    file.write(data)

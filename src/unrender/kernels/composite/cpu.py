@@ -1,0 +1,278 @@
+"""Emission and absorption, ray by ray: rays are spread over the threads, and each is walked forth and back.
+
+On the way back R_i is what a unit of light entering sample i would still bring: with g_i the slope of weight i and h
+that of the light left over, R_n = h and R_i = g_i alpha_i + (1 − alpha_i) R_i+1; the slope of alpha_i is
+T_i (g_i − R_i+1). Nothing is divided, so that opaque samples need no exception.
+"""
+
+import numba
+import numpy as np
+from torch import Tensor
+
+from unrender.kernels._batch import room
+from unrender.kernels._dispatch import cpu_threads
+from unrender.kernels._exponential import absorb
+
+BLOCK = 64
+"""Rays that one thread takes at a time."""
+RUN = 64
+"""Samples whose absorption is computed at once."""
+
+
+def forward(
+    density: Tensor,
+    lengths: Tensor | None,
+    color: Tensor,
+    distances: Tensor | None,
+    offsets: Tensor,
+    stop_below: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    rays = len(offsets) - 1
+    results = (
+        room(density, len(density)),
+        room(density, rays),
+        room(density, rays),
+        room(density, rays, color.shape[1]),
+        room(density, rays),
+    )
+    arrays = _arrays(density, lengths, color, distances, offsets)
+    settings = (lengths is not None, arrays[0].dtype.type(stop_below), _longest(offsets))
+    with cpu_threads(len(density)):
+        _forward(*arrays, *settings, *(r.numpy() for r in results))
+    return results
+
+
+def backward(
+    density: Tensor,
+    lengths: Tensor | None,
+    color: Tensor,
+    distances: Tensor | None,
+    offsets: Tensor,
+    stop_below: float,
+    cotangents: tuple[Tensor | None, ...],
+    wanted: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """`wanted` says which of density, lengths, color, distances need a gradient."""
+    given = (density, lengths, color, distances)
+    gradients = [
+        room(t, *t.shape) if t is not None and asked else None for t, asked in zip(given, wanted, strict=True)
+    ]
+    arrays = _arrays(density, lengths, color, distances, offsets)
+    slopes = [_array(t, density.new_empty((0, 0) if i == 3 else 0)) for i, t in enumerate(cotangents)]
+    results = [_array(t, density.new_empty((0, 0) if i == 2 else 0)) for i, t in enumerate(gradients)]
+    settings = (lengths is not None, arrays[0].dtype.type(stop_below), _longest(offsets))
+    with cpu_threads(len(density)):
+        _backward(*arrays, *settings, *slopes, *results)
+    return tuple(gradients)
+
+
+def _arrays(*tensors):
+    return [_array(t, tensors[0].new_empty(0)) for t in tensors]
+
+
+def _longest(offsets):
+    return int(offsets.diff().max()) if len(offsets) > 1 else 0
+
+
+def _array(tensor, otherwise):
+    return (otherwise if tensor is None else tensor).detach().contiguous().numpy()
+
+
+@numba.njit(cache=True)
+def _row(length, like):
+    """Make one array; loops over rows of one array are not compiled to vectors, and take six times as long."""
+    return np.empty(length, like.dtype)
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _shine(density, lengths, has_lengths, stop_below, alphas, through, entering):
+    """Send light along a ray, some samples at a time; fill what takes part, return how many do and the light left.
+
+    The gradient of an opaque sample of given density is 0; that of a given alpha asks what is there.
+    """
+    zero, light, begin, count = density.dtype.type(0), density.dtype.type(1), 0, len(density)
+    faint = density.dtype.type(np.finfo(density.dtype).tiny)
+    while begin < count and abs(light) >= stop_below and (light != zero or not has_lengths):
+        end = min(begin + RUN, count)
+        if has_lengths:
+            for k in range(np.uint64(begin), np.uint64(end)):
+                alphas[k], through[k] = absorb(density[k] * lengths[k])
+        else:
+            for k in range(np.uint64(begin), np.uint64(end)):
+                alphas[k], through[k] = density[k], density.dtype.type(1) - density[k]
+        for k in range(np.uint64(begin), np.uint64(end)):
+            entering[k] = light
+            light *= through[k]
+        if abs(entering[end - 1]) < stop_below:
+            while abs(entering[end - 1]) < stop_below:
+                end -= 1
+                light = entering[end]
+            return end, light
+        light = zero if abs(light) < faint else light  # below it, numbers are slow
+        begin = end
+    return begin, light
+
+
+@numba.njit(
+    cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
+)  # sums may go by vectors
+def _add_up(weights, color, distances, total):
+    """Return Σ weight and Σ weight · distance; fill Σ weight · color."""
+    covered, far = weights.dtype.type(0), weights.dtype.type(0)
+    for k in range(np.uint64(len(weights))):
+        covered += weights[k]
+    for k in range(np.uint64(len(distances))):
+        far += weights[k] * distances[k]
+    if len(total) == 3:
+        red, green, blue = covered * 0, covered * 0, covered * 0
+        for k in range(np.uint64(len(weights))):
+            red += weights[k] * color[k, 0]
+            green += weights[k] * color[k, 1]
+            blue += weights[k] * color[k, 2]
+        total[0], total[1], total[2] = red, green, blue
+    else:
+        total[:] = 0
+        for k in range(np.uint64(len(weights))):
+            for channel in range(np.uint64(len(total))):
+                total[channel] += weights[k] * color[k, channel]
+    return covered, far
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _forward(
+    density,
+    lengths,
+    color,
+    distances,
+    offsets,
+    has_lengths,
+    stop_below,
+    longest,
+    weights,
+    opacity,
+    transmittance,
+    total,
+    distance,
+):
+    rays = len(offsets) - 1
+    for block in numba.prange((rays + BLOCK - 1) // BLOCK):
+        alphas, through, entering = _row(longest, density), _row(longest, density), _row(longest, density)
+        for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
+            mine = slice(offsets[ray], offsets[ray + 1])
+            weight = weights[mine]
+            count, light = _shine(
+                density[mine], lengths[mine], has_lengths, stop_below, alphas, through, entering
+            )
+            for k in range(np.uint64(count)):
+                weight[k] = entering[k] * alphas[k]
+            weight[count:] = 0
+            opacity[ray], distance[ray] = _add_up(
+                weight[:count], color[mine], distances[mine][:count], total[ray]
+            )
+            transmittance[ray] = light
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _walk_back(slopes, alphas, through, entering, rest, to_alphas):
+    """Fill the slopes of the alphas from those of the weights, last sample first."""
+    for k in range(np.uint64(len(slopes))):
+        to_alphas[k] = slopes[k] * alphas[k]
+    for i in range(len(slopes) - 1, -1, -1):
+        bring, to_alphas[i] = to_alphas[i], rest
+        rest = bring + through[i] * rest
+    for k in range(np.uint64(len(slopes))):
+        to_alphas[k] = entering[k] * (slopes[k] - to_alphas[k])
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _backward(
+    density,
+    lengths,
+    color,
+    distances,
+    offsets,
+    has_lengths,
+    stop_below,
+    longest,
+    of_weights,
+    of_opacity,
+    of_light,
+    of_total,
+    of_distance,
+    to_density,
+    to_lengths,
+    to_color,
+    to_distances,
+):
+    zero, rays = density.dtype.type(0), len(offsets) - 1
+    for block in numba.prange((rays + BLOCK - 1) // BLOCK):
+        alphas, through, entering = _row(longest, density), _row(longest, density), _row(longest, density)
+        slopes, to_alphas = _row(longest, density), _row(longest, density)
+        for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
+            mine = slice(offsets[ray], offsets[ray + 1])
+            here, long, far, hue = density[mine], lengths[mine], distances[mine], color[mine]
+            count, _ = _shine(here, long, has_lengths, stop_below, alphas, through, entering)
+            base = of_opacity[ray] if len(of_opacity) else zero
+            reach = of_distance[ray] if len(of_distance) and len(distances) else zero
+            for k in range(np.uint64(count)):
+                slopes[k] = base
+            if reach != zero:
+                for k in range(np.uint64(count)):
+                    slopes[k] += reach * far[k]
+            if len(of_weights):
+                of_weight = of_weights[mine]
+                for k in range(np.uint64(count)):
+                    slopes[k] += of_weight[k]
+            if len(of_total):
+                _add_color(slopes[:count], hue, of_total[ray])
+            rest = of_light[ray] if len(of_light) else zero
+            _walk_back(slopes[:count], alphas, through, entering, rest, to_alphas)
+            if has_lengths:
+                for k in range(np.uint64(count)):
+                    to_alphas[k] *= through[k]
+            if len(to_density):
+                target = to_density[mine]
+                for k in range(np.uint64(count)):
+                    target[k] = to_alphas[k] * long[k] if has_lengths else to_alphas[k]
+                target[count:] = 0
+            if len(to_lengths):
+                target = to_lengths[mine]
+                for k in range(np.uint64(count)):
+                    target[k] = to_alphas[k] * here[k]
+                target[count:] = 0
+            if len(to_distances):
+                target = to_distances[mine]
+                for k in range(np.uint64(count)):
+                    target[k] = entering[k] * alphas[k] * reach
+                target[count:] = 0
+            if len(to_color):
+                _spread_color(entering[:count], alphas, of_total, ray, to_color[mine])
+
+
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
+def _add_color(slopes, color, of_total):
+    """Add the slope of the ray's color by each weight."""
+    if len(of_total) == 3:
+        red, green, blue = of_total[0], of_total[1], of_total[2]
+        for k in range(np.uint64(len(slopes))):
+            slopes[k] += red * color[k, 0] + green * color[k, 1] + blue * color[k, 2]
+    else:
+        for k in range(np.uint64(len(slopes))):
+            for channel in range(np.uint64(len(of_total))):
+                slopes[k] += of_total[channel] * color[k, channel]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _spread_color(entering, alphas, of_total, ray, to_color):
+    """Fill the slope by the color of each sample."""
+    count, channels = len(entering) if len(of_total) else 0, to_color.shape[1]
+    if channels == 3 and count:
+        red, green, blue = of_total[ray, 0], of_total[ray, 1], of_total[ray, 2]
+        for k in range(np.uint64(count)):
+            weight = entering[k] * alphas[k]
+            to_color[k, 0], to_color[k, 1], to_color[k, 2] = weight * red, weight * green, weight * blue
+    else:
+        for k in range(np.uint64(count)):
+            for channel in range(np.uint64(channels)):
+                to_color[k, channel] = entering[k] * alphas[k] * of_total[ray, channel]
+    to_color[count:] = 0

@@ -1,0 +1,186 @@
+"""Volumes of measured values, made visible: which values absorb light, and in what color they shine."""
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender._struct import TensorStruct
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera, transform
+from unrender.geometry.rays import Rays, rays_of
+from unrender.geometry.volume import Volume
+from unrender.kernels.sample_grid import sample_grid
+from unrender.render.march import Field, Marched, march
+from unrender.render.sample import RaySamples, sample_occupied
+
+BLOCK = 4
+"""Voxels, at most, along each side of the blocks that are skipped where nothing in them is visible."""
+ENTRIES = 256
+"""Of the table that a window makes."""
+THICKNESS = 0.05
+"""In diagonals of the volume: how much matter `opacity` speaks of."""
+PRESETS = {"all": (0.0, 1.0), "upper-half": (0.5, 0.999), "bright": (0.9, 0.9995)}
+"""Windows by the shares of voxels, of those that are not the darkest, that lie below their ends."""
+Preset = Literal["all", "upper-half", "bright"]
+MAX_COUNTED = 1_000_000
+
+
+class TransferFunction(TensorStruct):
+    """A table from values to what is seen; between its entries it is linear, and beyond its ends constant."""
+
+    low: float
+    """The value of the first entry."""
+    high: float
+    """The value of the last."""
+    density: Float[Tensor, " entries"]
+    """Absorption per world unit, ≥ 0."""
+    color: Float[Tensor, "entries channels"]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (-math.inf < self.low < self.high < math.inf) or len(self.density) < 2:
+            raise InputError(
+                "TransferFunction: needs two entries or more, from `low` to a higher `high`, got "
+                f"{len(self.density)} from {self.low:g} to {self.high:g}"
+            )
+
+    def __call__(self, values: Float[Tensor, "*points"]) -> tuple[Tensor, Tensor]:
+        """Return density and color of values.
+
+        Differentiable in: density, color, values.
+        """
+        last = len(self.density) - 1
+        place = ((values - self.low) * (last / (self.high - self.low))).clamp(0, last)
+        entry = place.detach().floor().clamp(max=last - 1).long()
+        share = (place - entry)[..., None]
+        table = torch.cat([self.density[:, None], self.color], 1)
+        found = torch.lerp(table[entry], table[entry + 1], share)
+        return found[..., 0], found[..., 1:]
+
+
+class Blocks(NamedTuple):
+    """Which parts of a volume are worth looking at."""
+
+    occupied: Bool[Tensor, "depth height width"]
+    blocks_from_world: Float[Tensor, "4 4"]
+
+
+@checked
+def window_transfer(
+    volume: Volume,
+    window: tuple[float, float] | None = None,
+    *,
+    preset: Preset = "upper-half",
+    colormap: str = "inferno",
+    opacity: float = 0.9,
+) -> TransferFunction:
+    """Let values show from one end of a window on, denser towards the other, in the colors of a map of matplotlib.
+
+    Without a window, the preset takes one between two percentiles of the values above the lowest, which mostly is that
+    of empty space. `opacity` is the share of light that the densest matter takes away over a 20th of the volume's
+    diagonal.
+    """
+    from matplotlib import colormaps
+
+    if not 0 < opacity < 1:
+        raise InputError(f"window_transfer: `opacity` should be between 0 and 1, got {opacity:g}")
+    if colormap not in colormaps:
+        raise InputError(
+            f"window_transfer: matplotlib has no `colormap` {colormap!r}; try viridis, bone, hot"
+        )
+    low, high = _find_window(volume, preset) if window is None else window
+    if not -math.inf < low < high < math.inf:
+        raise InputError(
+            f"window_transfer: the second of `window` should be higher than the first, got {low:g} {high:g}"
+        )
+    part = torch.linspace(0, 1, ENTRIES).to(volume.density)
+    diagonal = float((volume.corners[-1] - volume.corners[0]).norm())
+    color = torch.from_numpy(colormaps[colormap](part.cpu().numpy())[:, :3]).to(part)
+    return TransferFunction(low, high, -math.log(1 - opacity) / (THICKNESS * diagonal) * part, color)
+
+
+def _find_window(volume: Volume, preset: str) -> tuple[float, float]:
+    values = volume.density.detach().flatten()
+    values = values[:: 1 + len(values) // MAX_COUNTED]
+    lowest = float(values.min())
+    matter = values[values > lowest]
+    if len(matter) == 0:
+        raise InputError(
+            "window_transfer: all voxels have the same value, there is nothing to see; or give a window"
+        )
+    low, high = (float(end) for end in torch.quantile(matter, torch.tensor(PRESETS[preset]).to(matter)))
+    return (low, high) if low < high else (lowest, high)
+
+
+@checked
+def classify(volume: Volume, transfer: TransferFunction) -> Field:
+    """Make a field of a volume of values: interpolate the values, then look them up.
+
+    In the outermost half voxel the values are those of the nearest centers.
+    """
+    values, size, matrix = volume.density[..., None], volume.size, volume.volume_from_world
+
+    def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        inside = transform(matrix, points).clamp(min=0.5).minimum(size - 0.5)
+        return transfer(sample_grid(values, inside)[:, 0])
+
+    return field
+
+
+@checked
+def visible_blocks(volume: Volume, transfer: TransferFunction) -> Blocks:
+    """Find the blocks of voxels in which, with the voxels around them, there are values that absorb light."""
+    low, high = (_over_blocks(volume.density, most) for most in (False, True))
+    last = len(transfer.density) - 1
+    scale = last / (transfer.high - transfer.low)
+    first = ((low - transfer.low) * scale).floor().clamp(0, last).long()
+    final = ((high - transfer.low) * scale).ceil().clamp(0, last).long()
+    visible = torch.nn.functional.pad((transfer.density > 0).long().cumsum(0), (1, 0))
+    occupied = visible[final + 1] > visible[first]
+    per_voxel = volume.size.new_tensor(occupied.shape[::-1]) / volume.size
+    rows = torch.cat([per_voxel, per_voxel.new_ones(1)])
+    return Blocks(occupied, rows[:, None] * volume.volume_from_world)
+
+
+def _over_blocks(values: Tensor, most: bool) -> Tensor:
+    """Return the lowest or the highest value in each block and one voxel around it."""
+    for axis in range(3):
+        size = values.shape[axis]
+        number = -(-size // BLOCK)
+        first = (torch.arange(number, dtype=torch.float64) * size / number - 0.5).floor().long()
+        places = (first[:, None] + torch.arange(BLOCK + 2)).clamp(0, size - 1).to(values.device)
+        each = [values.index_select(axis, column) for column in places.unbind(1)]
+        values = each[0]
+        for other in each[1:]:
+            values = torch.maximum(values, other) if most else torch.minimum(values, other)
+    return values
+
+
+@checked
+def render_volume(
+    volume: Volume,
+    transfer: TransferFunction,
+    camera: Camera,
+    *,
+    step: float | None = None,
+    background: Float[Tensor, " channels"] | None = None,
+    blocks: Blocks | None = None,
+) -> Marched:
+    """Take a picture of a volume of values, in axes ``height width``.
+
+    `step` is the distance between samples, in world units; without it, a voxel's smallest side. What the transfer
+    function makes invisible is passed over; `blocks` (`visible_blocks`) saves finding that out for each view.
+    Differentiable in: values of the volume, transfer function, background.
+    """
+    sides = volume.world_from_volume[:3, :3].norm(dim=0)
+    length = float(sides.min()) if step is None else step
+    seen = visible_blocks(volume, transfer) if blocks is None else blocks
+
+    def samples(rays: Rays) -> RaySamples:
+        return sample_occupied(rays, seen.occupied, seen.blocks_from_world, length)
+
+    return march(classify(volume, transfer), rays_of(camera), samples, background=background, stop_below=1e-3)

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from PIL import Image
+
+from unrender import InputError, save_video
+
+av = pytest.importorskip("av")
+
+
+def frames(num=7, height=32, width=48):
+    for i in range(num):
+        picture = torch.zeros(height, width, 3)
+        picture[:, i * width // num : (i + 1) * width // num, i % 3] = 1
+        yield picture
+
+
+@pytest.mark.parametrize("size", [(32, 48), (31, 47)])
+def test_mp4_holds_every_frame(tmp_path, size):
+    save_video(frames(7, *size), tmp_path / "a.mp4", frames_per_second=12)
+    with av.open(str(tmp_path / "a.mp4")) as film:
+        assert film.streams.video[0].average_rate == 12
+        found = [torch.from_numpy(frame.to_ndarray(format="rgb24")) / 255 for frame in film.decode(video=0)]
+    assert len(found) == 7
+    for one, other in zip(found, frames(7, *size), strict=True):
+        assert one.shape == (32, 48, 3)
+        assert (one[: size[0], : size[1]] - other).abs().mean() < 0.06
+
+
+def test_gif_holds_every_frame(tmp_path):
+    save_video(frames(), tmp_path / "a.gif", frames_per_second=10)
+    with Image.open(tmp_path / "a.gif") as film:
+        assert film.n_frames == 7
+        assert film.info["duration"] == 100
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_film_is_written_whole_or_not_at_all(tmp_path, suffix):
+    def broken():
+        yield from frames(3)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        save_video(broken(), tmp_path / f"a{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("film", "words"),
+    [
+        ([], "no frames"),
+        ([torch.ones(4, 4)], "frame 0 should be an RGB picture"),
+        ([torch.ones(4, 4, 3), torch.ones(4, 5, 3)], "frame 1 is of"),
+    ],
+)
+def test_wrong_frames_are_named(tmp_path, film, words):
+    with pytest.raises(InputError, match=words):
+        save_video(film, tmp_path / "a.mp4")
