@@ -166,6 +166,21 @@ def test_pictures_that_were_scaled(tmp_path):
     assert scene.notes == ("cameras of 16 × 12 pixels were scaled to pictures of 8 × 6",)
 
 
+@pytest.mark.parametrize("upright", [False, True])
+def test_pictures_turned_by_exif(tmp_path, upright):
+    """Cameras are of the picture as it is stored, unless their size says that it was turned."""
+    camera = Camera.look_at([0.0, 1, 4], height=20 if upright else 10, width=10 if upright else 20)
+    scene_files.write_nerfstudio(tmp_path, [camera])
+    stored = scene_files.pixels(0, 3, (10, 20))
+    picture = Image.fromarray(stored)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    picture.save(tmp_path / "images/000.png", exif=exif)
+    view = load_scene(tmp_path).frames[0].load()
+    expected = np.rot90(stored, -1) if upright else stored
+    torch.testing.assert_close(view.image, torch.from_numpy(expected.copy()) / 255)
+
+
 def test_frames_may_differ(tmp_path):
     views = [scene_files.cameras(1)[0], Camera.look_at([0.0, 1, 4], height=20, width=10)]
     scene_files.write_nerfstudio(tmp_path, views)

@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 WRITTEN_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 2**27
 """134 million: a file of a few kB can unpack to any number."""
+EXIF_ORIENTATION = 0x0112
+"""From 5 on, height and width change places."""
 ROUNDING = 1e-4
 """How far outside [0, 1] a value may lie, as sums of floats do."""
 
@@ -92,6 +94,14 @@ def picture_size(path: FilePath) -> tuple[int, int]:
     with open_file(path) as file, reading(path):
         image = _look_into(file)
         return image.height, image.width
+
+
+def upright_size(path: FilePath) -> tuple[int, int]:
+    """Return height and width of a picture turned as EXIF says."""
+    with open_file(path) as file, reading(path):
+        image = _look_into(file)
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def has_deep_colors(path: FilePath) -> bool:

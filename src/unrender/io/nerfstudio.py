@@ -62,8 +62,7 @@ def _frame(
         return str(listed)
     if rounded:
         notes["poses that were nearly rigid were made so"] = None
-    size = picture_size(path)
-    camera, note = fit_to_picture(_camera(values, pose, size), size, listed)
+    camera, note = fit_to_picture(_camera(values, pose, path), path, listed)
     if note:
         notes[note] = None
     return Frame(
@@ -76,10 +75,13 @@ def _frame(
     )
 
 
-def _camera(values: Mapping[str, Any], pose: Tensor, size: tuple[int, int]) -> Camera:
-    """Take the camera of one frame; angles and the middle stand in for what is not given."""
+def _camera(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
+    """Take the camera of one frame; angles, the picture's size and its middle stand in for what is not given."""
     where = f"frame {values['file_path']}"
-    height, width = (int(number(values, key, where, n)) for key, n in (("h", size[0]), ("w", size[1])))
+    if "h" in values and "w" in values:
+        height, width = (int(number(values, key, where)) for key in ("h", "w"))
+    else:
+        height, width = picture_size(path)
     if "fl_x" in values:
         fx = number(values, "fl_x", where)
     elif "camera_angle_x" in values:
