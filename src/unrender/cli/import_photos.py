@@ -14,6 +14,7 @@ from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
 from unrender.io.colmap import cloud_of_model
 from unrender.io.frames import hold_out
+from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.llff import pictures_in
 from unrender.io.save_transforms import save_transforms
 from unrender.io.video import VIDEO_SUFFIXES, save_sharpest_frames
@@ -46,7 +47,9 @@ def command(
         )
     given = [] if is_video else pictures_in(photos)
     if not is_video and len(given) < 2:
-        raise InputError(f"{photos}: {len(given)} photos are in this folder; two or more are needed")
+        raise InputError(
+            f"{photos}: {len(given)} photos ({', '.join(IMAGE_SUFFIXES)}) are in this folder; two or more are needed"
+        )
     folder = open_run_folder("import", photos.stem if is_video else photos.resolve().name, output)
     write_json(
         folder / "config.json",

@@ -164,7 +164,9 @@ class PixelSource:
         for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
             self._put(slot, *content)
         self._describe_tiles()
-        if self._streams:
+        if not self._streams:
+            self._pool.shutdown()
+        else:
             logging.getLogger("unrender").info(
                 "%d pictures do not fit into memory: %d parts of them are held at a time, in turns",
                 len(self.frames),

@@ -24,8 +24,12 @@ ONE_PLACE = 1e-4
 """Spread of the cameras, as a share of how far they look, below which they stand in one place."""
 ONE_SIDE = 0.85
 """Mean length of directions from the middle to the cameras, above which they stand on one side: within about 30°."""
+ROUNDING = 1e-6
+"""Of coordinates in single precision, as a share."""
 FAR_AWAY = 8.0
 """Distance from the other cameras, in medians of these distances, beyond which a camera is astray."""
+COARSE = 1e-3
+"""Distances between cameras, as a share of their coordinates, below which these have four digits left or fewer."""
 OFF_CENTER = 0.15
 """Distance of the principal point from the middle, in widths, beyond which it is odd."""
 NAMED = 6
@@ -154,9 +158,15 @@ def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     from_middle = (positions - box.mean(0)).norm(dim=-1)
     center = positions.median(0).values
     away = (positions - center).norm(dim=-1)
-    if float(away.max()) <= ONE_PLACE * float(from_middle.median() + positions.abs().max() + 1e-12):
+    rounding = ROUNDING * float(positions.abs().max())
+    if float(away.max()) <= ONE_PLACE * float(from_middle.median()) + rounding:
         return ["all cameras stand in one point: depth cannot be found"]
     found = []
+    if float(away.median()) < COARSE * float(positions.abs().max()):
+        found.append(
+            f"the cameras stand {float(center.norm()):.3g} units from the origin and {float(away.median()):.3g} from "
+            "one another: single precision is too coarse there; move the scene to the origin"
+        )
     middle = _common_middle(positions, axes)
     names = [frame.name for frame in scene.frames]
     if middle is not None:
