@@ -138,6 +138,12 @@ class Lens(TensorStruct):
         directions: Tensor = ray / ray.norm(dim=-1, keepdim=True)
         return directions
 
+    def approach(
+        self, distorted: Float[Tensor, "*points 2"], flat: Float[Tensor, "*points 2"]
+    ) -> Float[Tensor, "*points 2"]:
+        """Take one step of Newton's method from undistorted x and y to those that are bent to `distorted` (brown)."""
+        return flat - _solve_2x2(self._jacobian(flat), self._bent(flat) - distorted)
+
     def _factor(self, square: Tensor) -> Tensor:
         """Evaluate the factor f by which a radius or angle of that square is stretched."""
         factor: Tensor = _polynomial(self.radial, square) / _polynomial(self.denominator, square)
