@@ -83,6 +83,8 @@ def test_alpha_and_masks(tmp_path):
     assert torch.equal(batch.valid, (batch.frame == 1) | (y < 6))
     allowed = torch.stack([frame.load().alpha for frame in frames]).unique()
     assert torch.isin(batch.alpha, allowed).all()
+    shrunk = PixelSource(frames, shrink=4).draw(200, 1)  # rows 4 to 7 are half of each
+    assert torch.equal(shrunk.valid, (shrunk.frame == 1) | (centers_of(shrunk, frames)[:, 1] < 4))
 
 
 @pytest.mark.parametrize("channels", [3, 4])

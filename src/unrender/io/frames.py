@@ -21,10 +21,11 @@ from unrender.io.depth import DepthFile
 from unrender.io.files import read_bytes, reading
 from unrender.io.images import (
     IMAGE_SUFFIXES,
-    colors_from_picture,
     load_mask,
     open_picture,
     picture_size,
+    pixels_from_picture,
+    unit_pixels,
     upright_size,
 )
 
@@ -69,7 +70,7 @@ class Frame:
 
     def load(self) -> View:
         """Read the frame's files. EXIF's orientation is applied only where the camera has the size of that."""
-        values = torch.from_numpy(self.load_colors())
+        values = torch.from_numpy(unit_pixels(self.load_pixels()))
         mask = self.load_mask()
         return View(
             values[..., :3],
@@ -78,16 +79,16 @@ class Frame:
             self._load_depth(),
         )
 
-    def load_colors(self) -> Floats:
-        """Read RGB or RGBA in [0, 1]."""
+    def load_pixels(self) -> Floats:
+        """Read RGB or RGBA as bytes; grey of more than 8 bits as RGB in [0, 1]."""
         data = read_bytes(self.image_path)
         with reading(self.image_path):
             picture = open_picture(data, upright=False)
             if (picture.height, picture.width) != (self.camera.height, self.camera.width):
                 picture = open_picture(data)
-            colors = colors_from_picture(picture)
-            self._check_size("a picture", colors.shape)
-        return colors
+            pixels: Floats = pixels_from_picture(picture)
+            self._check_size("a picture", pixels.shape)
+        return pixels
 
     def load_mask(self) -> Floats | None:
         """Read which pixels are to be used."""

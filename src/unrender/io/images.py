@@ -130,11 +130,22 @@ def _look_into(file: BinaryIO) -> "Image":
 
 def colors_from_picture(image: "Image") -> Floats:
     """Return RGB or RGBA in [0, 1]."""
+    return unit_pixels(pixels_from_picture(image))
+
+
+def unit_pixels(values: Floats) -> Floats:
+    """Turn bytes into shares of 255; leave floats as they are."""
+    if values.dtype == np.uint8:
+        values = values.astype(np.float32)
+        values /= 255
+    return values
+
+
+def pixels_from_picture(image: "Image") -> Floats:
+    """Return RGB or RGBA as bytes; grey of more than 8 bits as RGB in [0, 1]."""
     if _is_deep(image):
         return np.repeat(_unit_grey(np.asarray(image))[..., None], 3, axis=-1)
-    values = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.float32)
-    values /= 255
-    return values
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _unit_grey(values: Floats) -> Floats:

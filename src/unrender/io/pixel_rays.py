@@ -35,8 +35,10 @@ class PixelRays:
         self.lenses: _LensGrids | None = None
         self.batches = _stacked(cameras)
         if sum(sizes) * BYTES_OF_DIRECTION <= memory and len(groups) < len(cameras):
-            maps = [rays_through(c, pixel_centers(c)).directions.flatten(0, 1) for c in at_origin]
-            self.maps, self.starts = torch.cat(maps), torch.tensor([0, *sizes]).cumsum(0)[:-1]
+            self.maps, self.starts = (
+                torch.cat([_map(c) for c in at_origin]),
+                torch.tensor([0, *sizes]).cumsum(0)[:-1],
+            )
         elif all(c.lens is not None and c.lens.model == "brown" for c in at_origin):
             self.lenses = _LensGrids(at_origin)
 
@@ -70,6 +72,19 @@ class PixelRays:
                 rays = rays_through(cameras[place[here]][:, None], pixels[here])
                 origins[here], directions[here] = rays.origins, rays.directions
         return Rays(origins.flatten(0, 1), directions.flatten(0, 1))
+
+
+def _map(camera: Camera) -> Tensor:
+    """Find the directions through all pixels, by rows."""
+    pixels = pixel_centers(camera)
+    if camera.lens is None or camera.lens.model != "brown":
+        return rays_through(camera, pixels).directions.flatten(0, 1)
+    directions, is_close = _LensGrids([camera]).directions(
+        torch.zeros(camera.height, dtype=torch.int64), *pixels.unbind(-1)
+    )
+    rest = ~is_close
+    directions[rest] = rays_through(camera, pixels[rest]).directions
+    return directions.flatten(0, 1)
 
 
 class _LensGrids:

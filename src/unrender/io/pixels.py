@@ -16,7 +16,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.io.contents import Floats
 from unrender.io.frames import Frame
-from unrender.io.images import has_deep_colors
+from unrender.io.images import has_deep_colors, unit_pixels
 from unrender.io.pixel_rays import PixelRays
 
 MEBIBYTE = 2**20
@@ -186,15 +186,18 @@ class PixelSource:
 
     def _read(self, tile: _Tile) -> tuple[_Tile, Floats, Floats | None]:
         frame = self.frames[tile.frame]
-        values = _shrunk_colors(frame.load_colors(), self.shrink)[tile.top : tile.top + tile.rows]
+        values = frame.load_pixels()
+        if self._deep:
+            values = np.rint(_shrunk_colors(unit_pixels(values), self.shrink) * 65535)
+        rows = values[tile.top : tile.top + tile.rows]
+        packed = np.full(
+            (*rows.shape[:2], 4), 65535 if self._deep else 255, np.uint16 if self._deep else np.uint8
+        )
+        packed[..., : rows.shape[2]] = rows
+        self._has_alpha |= rows.shape[2] == 4
         mask = frame.load_mask()
         if mask is not None:
-            blocks = np.all(_blocks(mask[..., None], self.shrink), axis=(1, 3, 4))
-            mask = np.asarray(blocks)[tile.top : tile.top + tile.rows]
-        scale, kind = (65535, np.uint16) if self._deep else (255, np.uint8)
-        packed = np.full((*values.shape[:2], 4), scale, kind)
-        packed[..., : values.shape[2]] = np.rint(values * scale)
-        self._has_alpha |= values.shape[2] == 4
+            mask = _shrunk_mask(mask, self.shrink)[tile.top : tile.top + tile.rows]
         return tile, packed, mask
 
     def _put(self, slot: int, tile: _Tile, packed: Floats, mask: Floats | None) -> None:
@@ -238,17 +241,21 @@ def _shrunk_colors(values: Floats, shrink: int) -> Floats:
     """Average squares of pixels; colors count as much as their alpha."""
     if shrink == 1:
         return values
-    blocks = _blocks(values, shrink)
+    if values.shape[2] == 4:
+        values[..., :3] *= values[..., 3:]
+    height, width = (n // shrink * shrink for n in values.shape[:2])
+    total = np.zeros((height // shrink, width // shrink, values.shape[2]), np.float32)
+    for row in range(shrink):
+        for column in range(shrink):
+            total += values[row:height:shrink, column:width:shrink]
     if values.shape[2] == 3:
-        return np.asarray(blocks.mean(axis=(1, 3)))
-    alpha = blocks[..., 3:]
-    total = alpha.sum(axis=(1, 3))
-    colors = (blocks[..., :3] * alpha).sum(axis=(1, 3)) / np.where(total > 0, total, 1)
-    return np.concatenate([colors, total / shrink**2], axis=-1)
+        return total / shrink**2
+    alpha = total[..., 3:]
+    return np.concatenate([total[..., :3] / np.where(alpha > 0, alpha, 1), alpha / shrink**2], axis=-1)
 
 
-def _blocks(values: Floats, shrink: int) -> Floats:
-    """Split into squares: rows, rows in a square, columns, columns in a square, channels."""
-    height, width = (n // shrink for n in values.shape[:2])
-    cut = values[: height * shrink, : width * shrink]
-    return cut.reshape(height, shrink, width, shrink, values.shape[2])
+def _shrunk_mask(mask: Floats, shrink: int) -> Floats:
+    """Use a square of pixels if all of it is to be used."""
+    height, width = (n // shrink for n in mask.shape)
+    squares = mask[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink)
+    return np.asarray(squares.all(axis=(1, 3)))
