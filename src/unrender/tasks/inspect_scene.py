@@ -154,8 +154,8 @@ def fov_degrees(camera: Camera) -> tuple[float, float]:
 def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     """Look at where the cameras stand, and where they look from there."""
     positions, axes = positions_of(cameras), axes_of(cameras)
-    box = scene.bounds.double()
-    from_middle = (positions - box.mean(0)).norm(dim=-1)
+    names = [frame.name for frame in scene.frames]
+    from_middle = (positions - scene.bounds.double().mean(0)).norm(dim=-1)
     center = positions.median(0).values
     away = (positions - center).norm(dim=-1)
     rounding = ROUNDING * float(positions.abs().max())
@@ -167,29 +167,7 @@ def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
             f"the cameras stand {float(center.norm()):.3g} units from the origin and {float(away.median()):.3g} from "
             "one another: single precision is too coarse there; move the scene to the origin"
         )
-    middle = _common_middle(positions, axes)
-    names = [frame.name for frame in scene.frames]
-    if middle is not None:
-        behind = ((middle - positions) * axes).sum(-1) < 0
-        share = float(behind.double().mean())
-        if 0 < share < 0.5:
-            found.append(
-                f"{_named(names, behind)} look away from where the others look; these poses may be of another "
-                "convention (y and z turned)"
-            )
-        elif share > 0.9:
-            found.append(
-                "all cameras look away from a common middle: right for a room seen from inside; for an object, the "
-                "poses are of another convention (y and z turned)"
-            )
-        outward = torch.nn.functional.normalize(positions - middle, dim=-1)
-        if float(outward.mean(0).norm()) > ONE_SIDE and share < 0.5:
-            angle = torch.rad2deg(torch.arccos((outward @ _unit(outward.mean(0))).clamp(-1, 1)).max())
-            found.append(
-                f"all views are from one side, within {float(angle):.0f} degrees: what is behind stays unknown"
-            )
-    elif float(axes.mean(0).norm()) > ONE_SIDE:
-        found.append("all cameras look the same way: what is behind stays unknown")
+    found += _looking(names, positions, axes)
     ups = -axes_of(cameras, 1)
     upside_down = ups @ _unit(ups.median(0).values) < -0.5
     if 0 < int(upside_down.sum()) < len(cameras) / 2:
@@ -199,8 +177,34 @@ def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
         found.append(f"{_named(names, astray)} stand far away from the others")
     rounded = torch.cat([positions, axes], 1).mul(1e5).round()
     twins = len(cameras) - len(rounded.unique(dim=0))
-    if twins:
-        found.append(f"{twins} pictures have the pose of another one")
+    return [*found, f"{twins} pictures have the pose of another one"] if twins else found
+
+
+def _looking(names: Sequence[str], positions: Tensor, axes: Tensor) -> list[str]:
+    """Tell whether cameras look at a common middle, and from all sides."""
+    middle = _common_middle(positions, axes)
+    if middle is None:
+        same = float(axes.mean(0).norm()) > ONE_SIDE
+        return ["all cameras look the same way: what is behind stays unknown"] if same else []
+    found = []
+    behind = ((middle - positions) * axes).sum(-1) < 0
+    share = float(behind.double().mean())
+    if 0 < share < 0.5:
+        found.append(
+            f"{_named(names, behind)} look away from where the others look; these poses may be of another "
+            "convention (y and z turned)"
+        )
+    elif share > 0.9:
+        found.append(
+            "all cameras look away from a common middle: right for a room seen from inside; for an object, the "
+            "poses are of another convention (y and z turned)"
+        )
+    outward = _unit(positions - middle)
+    if float(outward.mean(0).norm()) > ONE_SIDE and share < 0.5:
+        angle = torch.rad2deg(torch.arccos((outward @ _unit(outward.mean(0))).clamp(-1, 1)).max())
+        found.append(
+            f"all views are from one side, within {float(angle):.0f} degrees: what is behind stays unknown"
+        )
     return found
 
 
