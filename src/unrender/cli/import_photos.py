@@ -116,4 +116,5 @@ def _write(result: Registration, folder: Path) -> None:
 
 
 def _words(step: RegisterPhotosStep) -> str:
-    return f"{step.stage:8s} {step.index} of {step.last_index}"
+    words = {"features": "looking for features", "pairs": "comparing photos"}
+    return words.get(step.stage, f"placed {step.index} of {step.last_index} photos")
