@@ -113,6 +113,13 @@ def test_no_focal_length(scene):
     refused(scene, "neither 'fl_x' nor 'camera_angle_x'")
 
 
+def test_a_field_of_view_that_is_none(tmp_path):
+    scene_files.write_blender(tmp_path, scene_files.cameras(2))
+    path = tmp_path / "transforms_test.json"
+    path.write_text(path.read_text().replace('"camera_angle_x": ', '"camera_angle_x": 9'))
+    refused(tmp_path, r"frame \./test/r_0: 'camera_angle_x' should lie between 0 and π")
+
+
 def test_absent_pictures_are_listed(scene):
     (scene / "images/003.png").unlink()
     loaded = load_scene(scene)

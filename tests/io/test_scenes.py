@@ -139,6 +139,17 @@ def test_nerfstudio_knows_much(tmp_path):
     assert scene.bounds_from == "file"
 
 
+def test_split_files_may_say_as_much_as_one(tmp_path):
+    views = scene_files.cameras(2)
+    content = scene_files.write_nerfstudio(tmp_path, views, k1=0.1)
+    (tmp_path / "transforms.json").unlink()
+    scene_files.write_json(tmp_path / "transforms_val.json", content)
+    scene = load_scene(tmp_path)
+    assert len(scene.split("val")) == 2
+    assert_same_camera(scene.frames[0].camera, views[0])
+    assert float(scene.frames[0].camera.lens.radial[0]) == pytest.approx(0.1)
+
+
 def test_distances_become_depths(tmp_path):
     views = scene_files.cameras(1)
     scene_files.write_blender(tmp_path, views, ["test"])
