@@ -62,7 +62,7 @@ def test_all_in_one_point(tmp_path):
 
 
 def test_all_from_one_side(tmp_path):
-    eyes = torch.tensor([0.0, 0, 4]) + 2 * torch.rand(12, 3)
+    eyes = torch.cartesian_prod(torch.linspace(-1, 1, 4), torch.linspace(0, 1, 3), torch.tensor([4.0]))
     views = [Camera.look_at(eye, height=12, width=16) for eye in eyes]
     assert "all views are from one side" in suspicious(tmp_path, views)
     moved = [Camera.look_at(eye, eye - eye.new_tensor([0, 0, 1]), height=12, width=16) for eye in eyes]
@@ -100,6 +100,15 @@ def test_astray_twins_and_odd_lenses(tmp_path):
     assert "1 pictures have the pose of another" in said
     assert "1 frame (images/007.png) have their principal point far" in said
     assert "1 frame (images/008.png) have a field of view of 0.9 degrees" in said
+
+
+def test_far_from_the_origin(tmp_path):
+    shift = torch.eye(4)
+    shift[:3, 3] = torch.tensor([4e5, 5e5, 0.0])
+    views = [
+        camera.replace(camera_from_world=camera.camera_from_world @ shift.inverse()) for camera in ring()
+    ]
+    assert "move the scene to the origin" in suspicious(tmp_path, views)
 
 
 def test_field_of_view():

@@ -135,6 +135,17 @@ def test_differentiable_there_and_back(name):
     assert torch.autograd.gradcheck(there, (places, radial))
 
 
+@pytest.mark.parametrize("name", ["tangential", "rational", "fisheye"])
+def test_gradients_on_the_axis_are_finite(name):
+    lens = LENSES[name].to(torch.float64)
+    point = torch.tensor([[0.0, 0.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    place = torch.zeros(1, 2, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(lens.distort(point).sum(), point)
+    torch.testing.assert_close(slope[0, :2], torch.full((2,), 0.5, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+    (slope,) = torch.autograd.grad(lens.undistort(place)[:, :2].sum(), place)
+    torch.testing.assert_close(slope[0], torch.ones(2, dtype=torch.float64), rtol=1e-6, atol=1e-6)
+
+
 def test_batches_of_cameras_and_lenses():
     eyes = torch.tensor([[1.0, 2, 3], [3.0, 1, 1]])
     lens = Lens(torch.tensor([[0.1, 0, 0, 0], [0.2, 0, 0, 0]]), torch.zeros(2, 2), torch.zeros(2, 3))

@@ -113,6 +113,13 @@ def test_no_focal_length(scene):
     refused(scene, "neither 'fl_x' nor 'camera_angle_x'")
 
 
+def test_a_field_of_view_that_is_none(tmp_path):
+    scene_files.write_blender(tmp_path, scene_files.cameras(2))
+    path = tmp_path / "transforms_test.json"
+    path.write_text(path.read_text().replace('"camera_angle_x": ', '"camera_angle_x": 9'))
+    refused(tmp_path, r"frame \./test/r_0: 'camera_angle_x' should lie between 0 and π")
+
+
 def test_absent_pictures_are_listed(scene):
     (scene / "images/003.png").unlink()
     loaded = load_scene(scene)
@@ -261,3 +268,35 @@ def test_many_megapixels_do_not_fill_memory(tmp_path):
     assert source._store.numel() * source._store.element_size() <= 8 * 2**20
     for _ in range(9):
         torch.testing.assert_close(source.draw(64, 4).colors, torch.full((1024, 3), 0.2))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_json_with_changed_bytes(scene, seed):
+    random = np.random.default_rng(seed)
+    path = scene / "transforms.json"
+    data = bytearray(path.read_bytes())
+    for _ in range(3):
+        data[random.integers(len(data))] = random.choice([*b'0123456789-.eE"{}[],:', 0, 200])
+    path.write_bytes(data)
+    with contextlib.suppress(FileFormatError):
+        loaded = load_scene(scene)
+        assert all(frame.camera.camera_from_world.isfinite().all() for frame in loaded.frames)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"file_path": "a\0b"},
+        {"file_path": "x" * 5000},
+        {"w": 10**400},
+        {"w": 1e300, "h": 1e300},
+        {"fl_x": [1, 2]},
+        {"mask_path": 7},
+        {"depth_file_path": {"a": 1}},
+        {"camera_model": 5},
+    ],
+)
+def test_values_that_nobody_expects(scene, changes):
+    change(scene, **changes)
+    with contextlib.suppress(FileFormatError):
+        load_scene(scene)

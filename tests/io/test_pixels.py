@@ -6,6 +6,7 @@ import torch
 
 import scene_files
 from unrender import Camera, InputError, Lens, PixelSource, load_scene, rays_through
+from unrender.io.pixel_rays import PixelRays
 
 SHARED = Path(__file__).parents[3] / "shared/data"
 
@@ -82,6 +83,8 @@ def test_alpha_and_masks(tmp_path):
     assert torch.equal(batch.valid, (batch.frame == 1) | (y < 6))
     allowed = torch.stack([frame.load().alpha for frame in frames]).unique()
     assert torch.isin(batch.alpha, allowed).all()
+    shrunk = PixelSource(frames, shrink=4).draw(200, 1)  # rows 4 to 7 are half of each
+    assert torch.equal(shrunk.valid, (shrunk.frame == 1) | (centers_of(shrunk, frames)[:, 1] < 4))
 
 
 @pytest.mark.parametrize("channels", [3, 4])
@@ -149,6 +152,25 @@ def test_what_the_lens_cannot_see_is_not_valid(tmp_path):
     batch = PixelSource(frames).draw(400, 1)
     assert 0 < int(batch.valid.sum()) < 400
     assert batch.rays.directions[batch.valid].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", ["mild", "strong", "fisheye", "mixed"])
+def test_lenses_of_each_frame(kind):
+    lenses = {
+        "mild": [Lens.brown([0.05 + 0.01 * i, -0.02], [0.001, 0.002 * i]) for i in range(4)],
+        "strong": [Lens.brown([-0.5 - 0.2 * i]) for i in range(4)],
+        "fisheye": [Lens.fisheye([0.01 * i]) for i in range(4)],
+        "mixed": [None, Lens.brown([0.1]), Lens.fisheye(), Lens.brown([0.2])],
+    }[kind]
+    views = [c.replace(lens=lens) for c, lens in zip(scene_files.cameras(4), lenses, strict=True)]
+    rays = PixelRays(views, memory=0)
+    x, y = torch.meshgrid(torch.arange(16), torch.arange(12), indexing="xy")
+    pixels = torch.stack([x, y], -1).flatten(0, 1) + 0.5
+    for index, camera in enumerate(views):
+        frame = torch.full((12,), index)
+        found, exact = rays.through(frame, x, y), rays_through(camera, pixels)
+        torch.testing.assert_close(found.origins, exact.origins)
+        torch.testing.assert_close(found.directions, exact.directions, rtol=0, atol=1e-6, equal_nan=True)
 
 
 @pytest.mark.skipif(not (SHARED / "fox").exists(), reason="no shared data")

@@ -139,6 +139,17 @@ def test_nerfstudio_knows_much(tmp_path):
     assert scene.bounds_from == "file"
 
 
+def test_split_files_may_say_as_much_as_one(tmp_path):
+    views = scene_files.cameras(2)
+    content = scene_files.write_nerfstudio(tmp_path, views, k1=0.1)
+    (tmp_path / "transforms.json").unlink()
+    scene_files.write_json(tmp_path / "transforms_val.json", content)
+    scene = load_scene(tmp_path)
+    assert len(scene.split("val")) == 2
+    assert_same_camera(scene.frames[0].camera, views[0])
+    assert float(scene.frames[0].camera.lens.radial[0]) == pytest.approx(0.1)
+
+
 def test_distances_become_depths(tmp_path):
     views = scene_files.cameras(1)
     scene_files.write_blender(tmp_path, views, ["test"])
@@ -164,6 +175,21 @@ def test_pictures_that_were_scaled(tmp_path):
     scene = load_scene(tmp_path)
     assert_same_camera(scene.frames[0].camera, views[0].resize(6, 8))
     assert scene.notes == ("cameras of 16 × 12 pixels were scaled to pictures of 8 × 6",)
+
+
+@pytest.mark.parametrize("upright", [False, True])
+def test_pictures_turned_by_exif(tmp_path, upright):
+    """Cameras are of the picture as it is stored, unless their size says that it was turned."""
+    camera = Camera.look_at([0.0, 1, 4], height=20 if upright else 10, width=10 if upright else 20)
+    scene_files.write_nerfstudio(tmp_path, [camera])
+    stored = scene_files.pixels(0, 3, (10, 20))
+    picture = Image.fromarray(stored)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    picture.save(tmp_path / "images/000.png", exif=exif)
+    view = load_scene(tmp_path).frames[0].load()
+    expected = np.rot90(stored, -1) if upright else stored
+    torch.testing.assert_close(view.image, torch.from_numpy(expected.copy()) / 255)
 
 
 def test_frames_may_differ(tmp_path):

@@ -61,7 +61,7 @@ def test_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
     assert main(["import", str(photos)]) == 2
-    assert "0 photos are in this folder; two or more" in capsys.readouterr().err
+    assert "0 photos (.png, .jpg," in capsys.readouterr().err
     assert main(["import", str(tmp_path / "nothing.txt")]) == 2
     assert "a folder of photos is expected, or a video" in capsys.readouterr().err
     for i in range(2):

@@ -14,10 +14,11 @@ from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
 from unrender.io.colmap import cloud_of_model
 from unrender.io.frames import hold_out
+from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.llff import pictures_in
 from unrender.io.save_transforms import save_transforms
 from unrender.io.video_frames import VIDEO_SUFFIXES, save_sharpest_frames
-from unrender.tasks.register_photos import RegisterPhotos, RegisterPhotosStep, register_photos
+from unrender.tasks.register_photos import RegisterPhotos, RegisterPhotosStep, Registration, register_photos
 
 
 def command(
@@ -40,17 +41,18 @@ def command(
         output: The scene's folder. By default runs/import/NAME-TIME.
     """
     is_video = photos.suffix.lower() in VIDEO_SUFFIXES
-    if not is_video and not photos.is_dir():
-        raise InputError(
-            f"{photos}: a folder of photos is expected, or a video ({', '.join(VIDEO_SUFFIXES)})"
-        )
-    given = [] if is_video else pictures_in(photos)
-    if not is_video and len(given) < 2:
-        raise InputError(f"{photos}: {len(given)} photos are in this folder; two or more are needed")
+    given = [] if is_video else _photos_in(photos)
     folder = open_run_folder("import", photos.stem if is_video else photos.resolve().name, output)
     write_json(
         folder / "config.json",
-        {"unrender": __version__, "task": "import", "photos": photos, "config": config, "copy": copy},
+        {
+            "unrender": __version__,
+            "task": "import",
+            "photos": photos,
+            "config": config,
+            "video_frames": video_frames,
+            "copy": copy,
+        },
     )
     if is_video or copy:
         (folder / "images").mkdir(exist_ok=True)
@@ -62,23 +64,38 @@ def command(
         given = [Path(shutil.copy(photo, folder / "images")) for photo in given]
     last = take_all(register_photos(given, folder, config), _words)[-1]
     if last.stage != "final":
-        print(f"stopped; nothing was found yet. The photos, if copied, are in {folder}")
+        print("stopped: no photo was placed yet")
         return 1
-    result = last.result
-    if result is None:
+    if last.result is None:
         write_json(folder / "metrics.json", {"num_photos": len(given), "num_registered": 0})
         print(
             "no photo could be placed: they show too little in common; take more, each with two thirds of the last"
         )
         return 1
+    _write(last.result, folder)
+    return 0
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder}: a folder of photos is expected, or a video ({', '.join(VIDEO_SUFFIXES)})"
+        )
+    found = pictures_in(folder)
+    if len(found) < 2:
+        raise InputError(
+            f"{folder}: {len(found)} photos ({', '.join(IMAGE_SUFFIXES)}) are in this folder; two or more are needed"
+        )
+    return found
+
+
+def _write(result: Registration, folder: Path) -> None:
+    """Write the scene, and say how good it is."""
     cloud = cloud_of_model(result.model)
     if cloud is not None:
         save_cloud(cloud, folder / "points.ply")
-    save_transforms(
-        hold_out(result.frames),
-        folder / "transforms.json",
-        points="points.ply" if cloud is not None else None,
-    )
+    points = None if cloud is None else "points.ply"
+    save_transforms(hold_out(result.frames), folder / "transforms.json", points=points)
     write_json(
         folder / "metrics.json",
         {
@@ -96,8 +113,8 @@ def command(
     if result.advice:
         print(f"note: {result.advice}")
     print(folder / "transforms.json")
-    return 0
 
 
 def _words(step: RegisterPhotosStep) -> str:
-    return f"{step.stage:8s} {step.index} of {step.last_index}"
+    words = {"features": "looking for features", "pairs": "comparing photos"}
+    return words.get(step.stage, f"placed {step.index} of {step.last_index} photos")

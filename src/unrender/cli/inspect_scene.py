@@ -74,11 +74,15 @@ def command(
 
 
 def _read_pictures(scene: Scene, quick: bool) -> list[PictureFacts]:
+    from rich.console import Console
     from rich.progress import track
 
     step = max(1, len(scene.frames) // ON_SHEET) if quick else 1
     frames = scene.frames[::step]
-    return [inspect_picture(frame) for frame in track(frames, "reading pictures", transient=True)]
+    console = Console(stderr=True)
+    return [
+        inspect_picture(frame) for frame in track(frames, "reading pictures", console=console, transient=True)
+    ]
 
 
 def _describe_pictures(facts: list[PictureFacts]) -> dict[str, Any]:

@@ -97,10 +97,11 @@ class Lens(TensorStruct):
         """
         x, y, z = points_camera.unbind(-1)
         if self.model == "fisheye":
-            from_axis = torch.hypot(x, y)
-            angle = torch.atan2(from_axis, z)
-            safe = torch.where(from_axis > 0, from_axis, 1)
-            scale = torch.where(from_axis > 0, self._stretched(angle) / safe, 1 / z)
+            square = x * x + y * y
+            off_axis = square > 0
+            from_axis = torch.where(off_axis, square, 1).sqrt()  # 1 keeps gradients finite on the axis
+            angle = torch.atan2(torch.where(off_axis, from_axis, 0), z)
+            scale = torch.where(off_axis, self._stretched(angle) / from_axis, 1 / z)
             inside = angle <= self.reach
             xy = torch.stack([scale * x, scale * y], -1)
         else:
@@ -115,7 +116,6 @@ class Lens(TensorStruct):
         Solved by Newton's method in double precision, safeguarded by bisection.
         Differentiable in: distorted and the lens.
         """
-        radius = distorted.norm(dim=-1)
         wide = self.detach().to(torch.float64)
         with torch.no_grad():
             target = distorted.detach().double()
@@ -123,10 +123,12 @@ class Lens(TensorStruct):
         if self.model == "fisheye":
             with torch.no_grad():
                 start = wide._solve_radius(target.norm(dim=-1), reach).to(distorted)
+            radius = distorted.norm(dim=-1)
             slope = self.detach()._slope(start)
             angle = start - (self._stretched(start) - radius) / slope  # carries the gradients
-            away = distorted / torch.where(radius > 0, radius, 1)[..., None]
-            return torch.cat([away * angle.sin()[..., None], angle.cos()[..., None]], -1)
+            off_axis = radius > 0
+            scale = torch.where(off_axis, angle.sin() / torch.where(off_axis, radius, 1), 1)
+            return torch.cat([distorted * scale[..., None], angle.cos()[..., None]], -1)
         with torch.no_grad():
             flat64 = wide._solve_plane(target, reach)
             jacobian = wide._jacobian(flat64).to(distorted)
@@ -135,6 +137,12 @@ class Lens(TensorStruct):
         ray = torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
         directions: Tensor = ray / ray.norm(dim=-1, keepdim=True)
         return directions
+
+    def approach(
+        self, distorted: Float[Tensor, "*points 2"], flat: Float[Tensor, "*points 2"]
+    ) -> Float[Tensor, "*points 2"]:
+        """Take one step of Newton's method from undistorted x and y to those that are bent to `distorted` (brown)."""
+        return flat - _solve_2x2(self._jacobian(flat), self._bent(flat) - distorted)
 
     def _factor(self, square: Tensor) -> Tensor:
         """Evaluate the factor f by which a radius or angle of that square is stretched."""

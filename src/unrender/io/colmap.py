@@ -21,7 +21,7 @@ from unrender.io.colmap_model import (
 from unrender.io.contents import Floats
 from unrender.io.files import reading
 from unrender.io.frames import FoundScene, Frame, fit_to_picture, rigid_pose
-from unrender.io.images import IMAGE_SUFFIXES, picture_size
+from unrender.io.images import IMAGE_SUFFIXES
 
 MIN_POINTS = 20
 """Fewer points seen in a frame say nothing about how near and far it looks."""
@@ -178,9 +178,7 @@ def _frame(
     pose, _ = rigid_pose(image.name, located.camera_from_world.numpy())
     if not path.is_file():
         return image.name
-    camera, note = fit_to_picture(
-        intrinsics.replace(camera_from_world=pose.float()), picture_size(path), image.name
-    )
+    camera, note = fit_to_picture(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
     if note:
         notes[note] = None
     near, far = _near_and_far(pose.numpy(), image, points)

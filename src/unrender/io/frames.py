@@ -19,7 +19,15 @@ from unrender.geometry.rays import rays_of
 from unrender.io.contents import Floats
 from unrender.io.depth import DepthFile
 from unrender.io.files import read_bytes, reading
-from unrender.io.images import IMAGE_SUFFIXES, colors_from_picture, load_mask, open_picture
+from unrender.io.images import (
+    IMAGE_SUFFIXES,
+    load_mask,
+    open_picture,
+    picture_size,
+    pixels_from_picture,
+    unit_pixels,
+    upright_size,
+)
 
 Split = Literal["train", "val", "test"]
 NEARLY_RIGID = 1e-3
@@ -61,8 +69,8 @@ class Frame:
     """Depth behind which nothing is."""
 
     def load(self) -> View:
-        """Read the frame's files. Pictures stay as they are stored, whatever EXIF says about turning them."""
-        values = torch.from_numpy(self.load_colors())
+        """Read the frame's files. EXIF's orientation is applied only where the camera has the size of that."""
+        values = torch.from_numpy(unit_pixels(self.load_pixels()))
         mask = self.load_mask()
         return View(
             values[..., :3],
@@ -71,13 +79,16 @@ class Frame:
             self._load_depth(),
         )
 
-    def load_colors(self) -> Floats:
-        """Read RGB or RGBA in [0, 1]."""
+    def load_pixels(self) -> Floats:
+        """Read RGB or RGBA as bytes; grey of more than 8 bits as RGB in [0, 1]."""
         data = read_bytes(self.image_path)
         with reading(self.image_path):
-            colors = colors_from_picture(open_picture(data, upright=False))
-            self._check_size("a picture", colors.shape)
-        return colors
+            picture = open_picture(data, upright=False)
+            if (picture.height, picture.width) != (self.camera.height, self.camera.width):
+                picture = open_picture(data)
+            pixels: Floats = pixels_from_picture(picture)
+            self._check_size("a picture", pixels.shape)
+        return pixels
 
     def load_mask(self) -> Floats | None:
         """Read which pixels are to be used."""
@@ -176,20 +187,25 @@ def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
     return torch.from_numpy(rigid), bool(deviation > 1e-5)
 
 
-def fit_to_picture(camera: Camera, size: tuple[int, int], name: str) -> tuple[Camera, str | None]:
-    """Scale a camera to the size of its picture; refuse a picture of another shape."""
-    if (camera.height, camera.width) == size:
+def fit_to_picture(camera: Camera, path: Path, name: str) -> tuple[Camera, str | None]:
+    """Scale a camera to the size of its picture, as stored or turned upright; refuse a picture of another shape."""
+    size = (camera.height, camera.width)
+    sizes = [picture_size(path)]
+    if size == sizes[0]:
         return camera, None
-    ratio = (size[0] * camera.width) / (size[1] * camera.height)
-    if abs(ratio - 1) > SAME_SHAPE:
-        raise FileFormatError(
-            f"frame {name}: the picture is {size[1]} wide and {size[0]} high, its camera {camera.width} and "
-            f"{camera.height}; the picture was cropped or turned after its camera was found"
-        )
-    note = (
-        f"cameras of {camera.width} × {camera.height} pixels were scaled to pictures of {size[1]} × {size[0]}"
+    sizes.append(upright_size(path))
+    if size == sizes[1]:
+        return camera, None
+    for other in sizes:
+        if abs(other[0] * size[1] / (other[1] * size[0]) - 1) <= SAME_SHAPE:
+            note = (
+                f"cameras of {size[1]} × {size[0]} pixels were scaled to pictures of {other[1]} × {other[0]}"
+            )
+            return camera.resize(*other), note
+    raise FileFormatError(
+        f"frame {name}: the picture is {sizes[0][1]} wide and {sizes[0][0]} high, its camera {size[1]} and {size[0]}; "
+        "the picture was cropped or turned after its camera was found"
     )
-    return camera.resize(*size), note
 
 
 def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:

@@ -21,6 +21,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 WRITTEN_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 2**27
 """134 million: a file of a few kB can unpack to any number."""
+EXIF_ORIENTATION = 0x0112
+"""From 5 on, height and width change places."""
 ROUNDING = 1e-4
 """How far outside [0, 1] a value may lie, as sums of floats do."""
 
@@ -94,6 +96,14 @@ def picture_size(path: FilePath) -> tuple[int, int]:
         return image.height, image.width
 
 
+def upright_size(path: FilePath) -> tuple[int, int]:
+    """Return height and width of a picture turned as EXIF says."""
+    with open_file(path) as file, reading(path):
+        image = _look_into(file)
+        turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def has_deep_colors(path: FilePath) -> bool:
     """Say whether a picture has more than 8 bits for a color that `load_image` would keep."""
     with open_file(path) as file, reading(path):
@@ -120,11 +130,22 @@ def _look_into(file: BinaryIO) -> "Image":
 
 def colors_from_picture(image: "Image") -> Floats:
     """Return RGB or RGBA in [0, 1]."""
+    return unit_pixels(pixels_from_picture(image))
+
+
+def unit_pixels(values: Floats) -> Floats:
+    """Turn bytes into shares of 255; leave floats as they are."""
+    if values.dtype == np.uint8:
+        values = values.astype(np.float32)
+        values /= 255
+    return values
+
+
+def pixels_from_picture(image: "Image") -> Floats:
+    """Return RGB or RGBA as bytes; grey of more than 8 bits as RGB in [0, 1]."""
     if _is_deep(image):
         return np.repeat(_unit_grey(np.asarray(image))[..., None], 3, axis=-1)
-    values = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.float32)
-    values /= 255
-    return values
+    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
 
 
 def _unit_grey(values: Floats) -> Floats:

@@ -9,7 +9,7 @@ from unrender.geometry.camera import Camera
 from unrender.io.arrays import array_from_npy
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.frames import FoundScene, Frame, fit_to_picture, rigid_pose
-from unrender.io.images import IMAGE_SUFFIXES, picture_size
+from unrender.io.images import IMAGE_SUFFIXES
 
 
 def recognises(place: Path) -> bool:
@@ -69,7 +69,7 @@ def _frame(row: np.ndarray, path: Path, folder: Path, notes: dict[str, None]) ->
             f"frame {name}: its size and focal length should be positive, got {matrix[:, 4]}"
         )
     camera = Camera.from_opengl(pose.float(), float(focal), height=round(height), width=round(width))
-    camera, note = fit_to_picture(camera, picture_size(path), name)
+    camera, note = fit_to_picture(camera, path, name)
     if note:
         notes[note] = None
     return Frame(name, camera, path, near=float(near), far=float(far))

@@ -1,5 +1,7 @@
 """Scenes of nerfstudio and instant-ngp: transforms.json."""
 
+import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -11,9 +13,8 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.geometry.points import PointCloud
-from unrender.io.blender import read_transforms
 from unrender.io.depth import MILLIMETRES, DepthFile
-from unrender.io.files import reading
+from unrender.io.files import read_bytes, reading
 from unrender.io.frames import FoundScene, Frame, Split, find_picture, fit_to_picture, number, rigid_pose
 from unrender.io.images import picture_size
 
@@ -39,7 +40,7 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
     with reading(path):
         splits = _splits(content)
         for values in content["frames"]:
-            found = _frame({**content, **values}, folder, splits, notes)
+            found = make_frame({**content, **values}, folder, splits, notes)
             if isinstance(found, str):
                 missing.append(found)
             else:
@@ -51,7 +52,28 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
     )
 
 
-def _frame(
+def read_transforms(path: Path) -> dict[str, Any]:
+    """Read a json file with a list of frames."""
+    data = read_bytes(path)
+    with reading(path):
+        try:
+            content = json.loads(data)
+        except json.JSONDecodeError as error:
+            raise FileFormatError(
+                f"line {error.lineno}, column {error.colno}: broken JSON ({error.msg})"
+            ) from error
+        frames = content.get("frames") if isinstance(content, dict) else None
+        if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+            raise FileFormatError(
+                "expected a table with a list 'frames' of tables; this is another kind of json"
+            )
+        for i, frame in enumerate(frames):
+            if not isinstance(frame.get("file_path"), str):
+                raise FileFormatError(f"frame {i} has no 'file_path'")
+        return content  # type: ignore[no-any-return]
+
+
+def make_frame(
     values: Mapping[str, Any], folder: Path, splits: Mapping[str, Split], notes: dict[str, None]
 ) -> Frame | str:
     """Make a frame, or return the name of a picture that is absent."""
@@ -62,8 +84,7 @@ def _frame(
         return str(listed)
     if rounded:
         notes["poses that were nearly rigid were made so"] = None
-    size = picture_size(path)
-    camera, note = fit_to_picture(_camera(values, pose, size), size, listed)
+    camera, note = fit_to_picture(_camera(values, pose, path), path, listed)
     if note:
         notes[note] = None
     return Frame(
@@ -76,20 +97,23 @@ def _frame(
     )
 
 
-def _camera(values: Mapping[str, Any], pose: Tensor, size: tuple[int, int]) -> Camera:
-    """Take the camera of one frame; angles and the middle stand in for what is not given."""
+def _camera(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
+    """Take the camera of one frame; angles, the picture's size and its middle stand in for what is not given."""
     where = f"frame {values['file_path']}"
-    height, width = (int(number(values, key, where, n)) for key, n in (("h", size[0]), ("w", size[1])))
+    if "h" in values and "w" in values:
+        height, width = (int(number(values, key, where)) for key in ("h", "w"))
+    else:
+        height, width = picture_size(path)
     if "fl_x" in values:
         fx = number(values, "fl_x", where)
     elif "camera_angle_x" in values:
-        fx = _focal(number(values, "camera_angle_x", where), width)
+        fx = _focal(values, "camera_angle_x", where, width)
     else:
         raise FileFormatError(f"{where}: neither 'fl_x' nor 'camera_angle_x' says its focal length")
     if "fl_y" in values:
         fy = number(values, "fl_y", where)
     elif "camera_angle_y" in values and "fl_x" not in values:
-        fy = _focal(number(values, "camera_angle_y", where), height)
+        fy = _focal(values, "camera_angle_y", where, height)
     else:
         fy = fx
     center = (number(values, "cx", where, width / 2), number(values, "cy", where, height / 2))
@@ -99,8 +123,11 @@ def _camera(values: Mapping[str, Any], pose: Tensor, size: tuple[int, int]) -> C
     return camera.replace(lens=_lens(values, where))
 
 
-def _focal(angle: float, pixels: int) -> float:
-    return pixels / 2 / float(torch.tensor(angle / 2, dtype=torch.float64).tan())
+def _focal(values: Mapping[str, Any], key: str, where: str, pixels: int) -> float:
+    angle = number(values, key, where)
+    if not 0 < angle < math.pi:
+        raise FileFormatError(f"{where}: {key!r} should lie between 0 and π, got {angle}")
+    return pixels / 2 / math.tan(angle / 2)
 
 
 def _lens(values: Mapping[str, Any], where: str) -> Lens | None:

@@ -13,11 +13,11 @@ from torch import Tensor
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
-from unrender.geometry.lens import Lens
-from unrender.geometry.rays import Rays, pixel_centers, rays_through
+from unrender.geometry.rays import Rays
 from unrender.io.contents import Floats
 from unrender.io.frames import Frame
-from unrender.io.images import has_deep_colors
+from unrender.io.images import has_deep_colors, unit_pixels
+from unrender.io.pixel_rays import PixelRays
 
 MEBIBYTE = 2**20
 MIN_TILES = 8
@@ -74,7 +74,7 @@ class PixelSource:
         self._generator = torch.Generator().manual_seed(seed)
         self._deep = shrink > 1 or any(has_deep_colors(frame.image_path) for frame in frames)
         self._has_mask = any(frame.mask_path is not None for frame in frames)
-        self._directions = _Directions(self.cameras, int(MAPS_SHARE * memory_mib * MEBIBYTE))
+        self._rays = PixelRays(self.cameras, int(MAPS_SHARE * memory_mib * MEBIBYTE))
         self._plan(int(memory_mib * MEBIBYTE))
         self._fill()
 
@@ -97,7 +97,7 @@ class PixelSource:
         places = (corner[:, None] + offset_y * width[:, None] + offset_x).flatten()
         frame = self._frame_of_tile[tile]
         pixel_x, pixel_y = x[:, None] + offset_x, (y + self._tops[tile])[:, None] + offset_y
-        rays = self._directions.rays(frame, pixel_x, pixel_y)
+        rays = self._rays.through(frame, pixel_x, pixel_y)
         values = self._unpacked(places)
         valid = ~rays.directions[:, 0].isnan()
         if self._has_mask:
@@ -164,7 +164,9 @@ class PixelSource:
         for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
             self._put(slot, *content)
         self._describe_tiles()
-        if self._streams:
+        if not self._streams:
+            self._pool.shutdown()
+        else:
             logging.getLogger("unrender").info(
                 "%d pictures do not fit into memory: %d parts of them are held at a time, in turns",
                 len(self.frames),
@@ -184,15 +186,18 @@ class PixelSource:
 
     def _read(self, tile: _Tile) -> tuple[_Tile, Floats, Floats | None]:
         frame = self.frames[tile.frame]
-        values = _shrunk_colors(frame.load_colors(), self.shrink)[tile.top : tile.top + tile.rows]
+        values = frame.load_pixels()
+        if self._deep:
+            values = np.rint(_shrunk_colors(unit_pixels(values), self.shrink) * 65535)
+        rows = values[tile.top : tile.top + tile.rows]
+        packed = np.full(
+            (*rows.shape[:2], 4), 65535 if self._deep else 255, np.uint16 if self._deep else np.uint8
+        )
+        packed[..., : rows.shape[2]] = rows
+        self._has_alpha |= rows.shape[2] == 4
         mask = frame.load_mask()
         if mask is not None:
-            blocks = np.all(_blocks(mask[..., None], self.shrink), axis=(1, 3, 4))
-            mask = np.asarray(blocks)[tile.top : tile.top + tile.rows]
-        scale, kind = (65535, np.uint16) if self._deep else (255, np.uint8)
-        packed = np.full((*values.shape[:2], 4), scale, kind)
-        packed[..., : values.shape[2]] = np.rint(values * scale)
-        self._has_alpha |= values.shape[2] == 4
+            mask = _shrunk_mask(mask, self.shrink)[tile.top : tile.top + tile.rows]
         return tile, packed, mask
 
     def _put(self, slot: int, tile: _Tile, packed: Floats, mask: Floats | None) -> None:
@@ -221,88 +226,6 @@ class PixelSource:
         self._coming = self._pool.submit(self._read, self._choose_tile(self._next_slot))
 
 
-class _Directions:
-    """Rays through pixels of many frames: looked up where frames share intrinsics and there is room, else solved."""
-
-    def __init__(self, cameras: Sequence[Camera], memory: int) -> None:
-        self.world_from_camera = torch.stack([camera.world_from_camera for camera in cameras])
-        self.widths = torch.tensor([camera.width for camera in cameras])
-        groups: dict[bytes, int] = {}
-        self.group = torch.tensor([groups.setdefault(_intrinsics(c), len(groups)) for c in cameras])
-        firsts = [int((self.group == g).nonzero()[0]) for g in range(len(groups))]
-        sizes = [cameras[i].height * cameras[i].width for i in firsts]
-        self.maps: Tensor | None = None
-        self.batches: list[tuple[Tensor, Camera]] = []
-        if sum(sizes) * 12 <= memory and len(groups) < len(cameras):
-            at_origin = [cameras[i].replace(camera_from_world=torch.eye(4)) for i in firsts]
-            maps = [rays_through(c, pixel_centers(c)).directions.flatten(0, 1) for c in at_origin]
-            self.maps, self.starts = torch.cat(maps), torch.tensor([0, *sizes]).cumsum(0)[:-1]
-        else:
-            self.batches = _stacked(cameras)
-
-    def rays(self, frame: Tensor, x: Tensor, y: Tensor) -> Rays:
-        """Return rays for `frame`, one for each patch, and pixels x and y of each patch, flat."""
-        if self.maps is None:
-            return self._solved(frame, x, y)
-        places = self.starts[self.group[frame]][:, None] + y * self.widths[frame][:, None] + x
-        local = self.maps.index_select(0, places.flatten()).reshape(*x.shape, 3)
-        right, down, forward, origin = self.world_from_camera[frame, None, :3].unbind(-1)
-        directions = local[..., :1] * right + local[..., 1:2] * down + local[..., 2:] * forward
-        return Rays(origin.expand_as(directions).reshape(-1, 3), directions.reshape(-1, 3))
-
-    def _solved(self, frame: Tensor, x: Tensor, y: Tensor) -> Rays:
-        pixels = torch.stack([x, y], -1) + 0.5
-        origins, directions = pixels.new_empty(*x.shape, 3), pixels.new_empty(*x.shape, 3)
-        for members, cameras in self.batches:
-            place = torch.full((len(self.widths),), -1).scatter(0, members, torch.arange(len(members)))[frame]
-            here = place >= 0
-            if bool(here.any()):
-                rays = rays_through(cameras[place[here]][:, None], pixels[here])
-                origins[here], directions[here] = rays.origins, rays.directions
-        return Rays(origins.flatten(0, 1), directions.flatten(0, 1))
-
-
-def _stacked(cameras: Sequence[Camera]) -> list[tuple[Tensor, Camera]]:
-    """Put cameras with one kind of lens into one batch; return which they are, too. Their sizes are lost."""
-    kinds = [(c.projection, None if c.lens is None else c.lens.model) for c in cameras]
-    batches = []
-    for kind in dict.fromkeys(kinds):
-        members = [i for i, other in enumerate(kinds) if other == kind]
-        lenses = [lens for i in members if (lens := cameras[i].lens) is not None]
-        stack = torch.stack
-        lens = None
-        if lenses:
-            lens = Lens(
-                stack([lens.radial for lens in lenses]),
-                stack([lens.tangential for lens in lenses]),
-                stack([lens.denominator for lens in lenses]),
-                lenses[0].model,
-            )
-        camera = Camera(
-            stack([cameras[i].focal for i in members]),
-            stack([cameras[i].center for i in members]),
-            stack([cameras[i].camera_from_world for i in members]),
-            1,
-            1,
-            kind[0],
-            lens,
-        )
-        batches.append((torch.tensor(members), camera))
-    return batches
-
-
-def _intrinsics(camera: Camera) -> bytes:
-    """Tell cameras apart by all but their pose."""
-    lens = camera.lens
-    parts = [
-        camera.focal,
-        camera.center,
-        *([] if lens is None else [lens.radial, lens.tangential, lens.denominator]),
-    ]
-    model = "" if lens is None else lens.model
-    return torch.cat(parts).numpy().tobytes() + f"{model} {camera.height} {camera.width}".encode()
-
-
 def _shrunk_camera(frame: Frame, shrink: int) -> Camera:
     camera = frame.camera
     height, width = camera.height // shrink, camera.width // shrink
@@ -318,17 +241,21 @@ def _shrunk_colors(values: Floats, shrink: int) -> Floats:
     """Average squares of pixels; colors count as much as their alpha."""
     if shrink == 1:
         return values
-    blocks = _blocks(values, shrink)
+    if values.shape[2] == 4:
+        values[..., :3] *= values[..., 3:]
+    height, width = (n // shrink * shrink for n in values.shape[:2])
+    total = np.zeros((height // shrink, width // shrink, values.shape[2]), np.float32)
+    for row in range(shrink):
+        for column in range(shrink):
+            total += values[row:height:shrink, column:width:shrink]
     if values.shape[2] == 3:
-        return np.asarray(blocks.mean(axis=(1, 3)))
-    alpha = blocks[..., 3:]
-    total = alpha.sum(axis=(1, 3))
-    colors = (blocks[..., :3] * alpha).sum(axis=(1, 3)) / np.where(total > 0, total, 1)
-    return np.concatenate([colors, total / shrink**2], axis=-1)
+        return total / shrink**2
+    alpha = total[..., 3:]
+    return np.concatenate([total[..., :3] / np.where(alpha > 0, alpha, 1), alpha / shrink**2], axis=-1)
 
 
-def _blocks(values: Floats, shrink: int) -> Floats:
-    """Split into squares: rows, rows in a square, columns, columns in a square, channels."""
-    height, width = (n // shrink for n in values.shape[:2])
-    cut = values[: height * shrink, : width * shrink]
-    return cut.reshape(height, shrink, width, shrink, values.shape[2])
+def _shrunk_mask(mask: Floats, shrink: int) -> Floats:
+    """Use a square of pixels if all of it is to be used."""
+    height, width = (n // shrink for n in mask.shape)
+    squares = mask[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink)
+    return np.asarray(squares.all(axis=(1, 3)))

@@ -24,8 +24,12 @@ ONE_PLACE = 1e-4
 """Spread of the cameras, as a share of how far they look, below which they stand in one place."""
 ONE_SIDE = 0.85
 """Mean length of directions from the middle to the cameras, above which they stand on one side: within about 30°."""
+ROUNDING = 1e-6
+"""Of coordinates in single precision, as a share."""
 FAR_AWAY = 8.0
 """Distance from the other cameras, in medians of these distances, beyond which a camera is astray."""
+COARSE = 1e-3
+"""Distances between cameras, as a share of their coordinates, below which these have four digits left or fewer."""
 OFF_CENTER = 0.15
 """Distance of the principal point from the middle, in widths, beyond which it is odd."""
 NAMED = 6
@@ -150,36 +154,20 @@ def fov_degrees(camera: Camera) -> tuple[float, float]:
 def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     """Look at where the cameras stand, and where they look from there."""
     positions, axes = positions_of(cameras), axes_of(cameras)
-    box = scene.bounds.double()
-    from_middle = (positions - box.mean(0)).norm(dim=-1)
+    names = [frame.name for frame in scene.frames]
+    from_middle = (positions - scene.bounds.double().mean(0)).norm(dim=-1)
     center = positions.median(0).values
     away = (positions - center).norm(dim=-1)
-    if float(away.max()) <= ONE_PLACE * float(from_middle.median() + positions.abs().max() + 1e-12):
+    rounding = ROUNDING * float(positions.abs().max())
+    if float(away.max()) <= ONE_PLACE * float(from_middle.median()) + rounding:
         return ["all cameras stand in one point: depth cannot be found"]
     found = []
-    middle = _common_middle(positions, axes)
-    names = [frame.name for frame in scene.frames]
-    if middle is not None:
-        behind = ((middle - positions) * axes).sum(-1) < 0
-        share = float(behind.double().mean())
-        if 0 < share < 0.5:
-            found.append(
-                f"{_named(names, behind)} look away from where the others look; these poses may be of another "
-                "convention (y and z turned)"
-            )
-        elif share > 0.9:
-            found.append(
-                "all cameras look away from a common middle: right for a room seen from inside; for an object, the "
-                "poses are of another convention (y and z turned)"
-            )
-        outward = torch.nn.functional.normalize(positions - middle, dim=-1)
-        if float(outward.mean(0).norm()) > ONE_SIDE and share < 0.5:
-            angle = torch.rad2deg(torch.arccos((outward @ _unit(outward.mean(0))).clamp(-1, 1)).max())
-            found.append(
-                f"all views are from one side, within {float(angle):.0f} degrees: what is behind stays unknown"
-            )
-    elif float(axes.mean(0).norm()) > ONE_SIDE:
-        found.append("all cameras look the same way: what is behind stays unknown")
+    if float(away.median()) < COARSE * float(positions.abs().max()):
+        found.append(
+            f"the cameras stand {float(center.norm()):.3g} units from the origin and {float(away.median()):.3g} from "
+            "one another: single precision is too coarse there; move the scene to the origin"
+        )
+    found += _looking(names, positions, axes)
     ups = -axes_of(cameras, 1)
     upside_down = ups @ _unit(ups.median(0).values) < -0.5
     if 0 < int(upside_down.sum()) < len(cameras) / 2:
@@ -189,8 +177,34 @@ def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
         found.append(f"{_named(names, astray)} stand far away from the others")
     rounded = torch.cat([positions, axes], 1).mul(1e5).round()
     twins = len(cameras) - len(rounded.unique(dim=0))
-    if twins:
-        found.append(f"{twins} pictures have the pose of another one")
+    return [*found, f"{twins} pictures have the pose of another one"] if twins else found
+
+
+def _looking(names: Sequence[str], positions: Tensor, axes: Tensor) -> list[str]:
+    """Tell whether cameras look at a common middle, and from all sides."""
+    middle = _common_middle(positions, axes)
+    if middle is None:
+        same = float(axes.mean(0).norm()) > ONE_SIDE
+        return ["all cameras look the same way: what is behind stays unknown"] if same else []
+    found = []
+    behind = ((middle - positions) * axes).sum(-1) < 0
+    share = float(behind.double().mean())
+    if 0 < share < 0.5:
+        found.append(
+            f"{_named(names, behind)} look away from where the others look; these poses may be of another "
+            "convention (y and z turned)"
+        )
+    elif share > 0.9:
+        found.append(
+            "all cameras look away from a common middle: right for a room seen from inside; for an object, the "
+            "poses are of another convention (y and z turned)"
+        )
+    outward = _unit(positions - middle)
+    if float(outward.mean(0).norm()) > ONE_SIDE and share < 0.5:
+        angle = torch.rad2deg(torch.arccos((outward @ _unit(outward.mean(0))).clamp(-1, 1)).max())
+        found.append(
+            f"all views are from one side, within {float(angle):.0f} degrees: what is behind stays unknown"
+        )
     return found
 
 

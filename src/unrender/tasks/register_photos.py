@@ -1,8 +1,6 @@
 """Where photos were taken: poses, lenses and points by COLMAP's structure from motion, on the CPU."""
 
-import contextlib
 import dataclasses
-import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -15,8 +13,7 @@ from unrender.io.frames import Frame
 
 WAIT = 0.5
 """Seconds between looks at how far the work is."""
-NEIGHBOURS = 10
-"""With how many photos that follow one of a video is compared: COLMAP's default."""
+Stage = Literal["features", "pairs", "poses", "final"]
 LOW_SHARE = 0.6
 LARGE_ERROR = 1.5
 """Pixels."""
@@ -80,9 +77,9 @@ class Registration:
 class RegisterPhotosStep:
     """How far it is."""
 
-    stage: Literal["features", "pairs", "poses", "final"]
+    stage: Stage
     index: int
-    """Photos, pairs or poses done."""
+    """Photos placed so far: 0 until features and pairs are found."""
     last_index: int
     result: Registration | None = None
     """In the last step, unless no photo could be placed."""
@@ -105,25 +102,14 @@ def register_photos(
     sparse.mkdir(exist_ok=True)
     pycolmap.set_random_seed(config.seed)
 
-    def count(table: str) -> Callable[[], int]:
-        return lambda: _count_rows(database, table)
-
-    num, pairs = len(names), len(names) * (len(names) - 1) // 2
-    stop = pycolmap.CancellationToken()
-    extract = _extraction(pycolmap, database, pictures, names, config, stop)
-    yield from _watched(extract, count("descriptors"), "features", num, stop)
-    match = pycolmap.match_sequential if config.in_order else pycolmap.match_exhaustive
-    yield from _watched(
-        lambda: match(database, device=pycolmap.Device.cpu, cancellation_token=stop),
-        count("two_view_geometries"),
-        "pairs",
-        min(pairs, num * NEIGHBOURS) if config.in_order else pairs,
-        stop,
-    )
+    num, stop = len(names), pycolmap.CancellationToken()
     placed: list[int] = []
+    match = pycolmap.match_sequential if config.in_order else pycolmap.match_exhaustive
     options = pycolmap.IncrementalPipelineOptions(random_seed=config.seed, min_model_size=2)
-    yield from _watched(
-        lambda: pycolmap.incremental_mapping(
+    stages: dict[Stage, Callable[[], object]] = {
+        "features": _extraction(pycolmap, database, pictures, names, config, stop),
+        "pairs": lambda: match(database, device=pycolmap.Device.cpu, cancellation_token=stop),
+        "poses": lambda: pycolmap.incremental_mapping(
             database,
             pictures,
             sparse,
@@ -131,11 +117,10 @@ def register_photos(
             next_image_callback=lambda: placed.append(1),
             cancellation_token=stop,
         ),
-        lambda: len(placed),
-        "poses",
-        num,
-        stop,
-    )
+    }
+    for stage, work in stages.items():
+        for _ in _waiting(work, stop):
+            yield RegisterPhotosStep(stage, min(len(placed), num), num)
     result = _best(pycolmap, sparse, pictures, num)
     database.unlink()
     yield RegisterPhotosStep("final", num, num, result)
@@ -170,29 +155,18 @@ def _extraction(
     )
 
 
-def _watched(
-    work: Callable[[], object], count: Callable[[], int], stage: Any, last: int, stop: Any
-) -> Iterator[RegisterPhotosStep]:
-    """Do the work in a thread, and tell meanwhile how far it is; stop it if nobody waits for it any more."""
+def _waiting(work: Callable[[], object], stop: Any) -> Iterator[None]:
+    """Do the work in a thread, and yield now and then; stop it if nobody waits for it any more."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         try:
             while not future.done():
-                yield RegisterPhotosStep(stage, min(count(), last), last)
+                yield
                 wait([future], WAIT)
         finally:
             if not future.done():
                 stop.cancel()
     future.result()
-
-
-def _count_rows(database: Path, table: str) -> int:
-    """Count what COLMAP has written; 0 while it writes."""
-    with contextlib.suppress(sqlite3.OperationalError):
-        connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True, timeout=0.1)
-        with contextlib.closing(connection):
-            return int(connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-    return 0
 
 
 def _best(pycolmap: Any, sparse: Path, pictures: Path, num_photos: int) -> Registration | None:
