@@ -71,7 +71,7 @@ def _outlines(frames: Sequence[Frame]) -> list[Outline]:
 
 
 def _outline(frame: Frame) -> Outline | None:
-    colors = frame.load_colors()
+    colors = frame.load_pixels()
     if colors.shape[2] < 4 or colors[..., 3].min() > 0:
         return None
     pixels = max(1, min(colors.shape[:2]) // COARSE)
@@ -114,7 +114,8 @@ def _nearest_point(positions: Tensor, forward: Tensor) -> Tensor:
     if float(torch.linalg.eigvalsh(matrix)[0]) < 1e-3:
         spread = float((positions - positions.mean(0)).norm(dim=-1).max())
         return positions.mean(0) + 2 * spread * forward.mean(0)
-    return torch.linalg.solve(matrix, right)
+    nearest: Tensor = torch.linalg.solve(matrix, right)
+    return nearest
 
 
 def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outline]) -> VoxelSpace:
