@@ -49,6 +49,7 @@ from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
+from .io.films import save_video as save_video
 from .io.images import load_image as load_image
 from .io.images import save_image as save_image
 from .io.meshes import load_mesh as load_mesh
@@ -56,7 +57,6 @@ from .io.meshes import save_mesh as save_mesh
 from .io.photos import Photo as Photo
 from .io.photos import load_photo as load_photo
 from .io.textures import load_textured_mesh as load_textured_mesh
-from .io.video import save_video as save_video
 from .io.volumes import load_volume as load_volume
 from .io.volumes import save_volume as save_volume
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh

@@ -15,7 +15,7 @@ from unrender.errors import InputError
 from unrender.io.files import FilePath, write_whole
 from unrender.io.formats import known_suffix
 
-VIDEO_SUFFIXES = (".mp4", ".gif")
+FILM_SUFFIXES = (".mp4", ".gif")
 CODECS = {"libx264": {"crf": "18"}, "libopenh264": {}, "mpeg4": {"qscale": "2"}}
 """The first that av was built with is taken."""
 
@@ -29,7 +29,7 @@ def save_video(frames: Frames, path: FilePath, *, frames_per_second: float = 24.
     does. An mp4 has even numbers of pixels: a last odd row or column is repeated once. A gif has 256 colors for each
     frame, and times in hundredths of a second.
     """
-    suffix = known_suffix(path, VIDEO_SUFFIXES)
+    suffix = known_suffix(path, FILM_SUFFIXES)
     if not 0 < frames_per_second <= 1000:
         raise InputError(f"save_video: `frames_per_second` should be in 0 to 1000, got {frames_per_second}")
     pictures = _bytes(frames)
