@@ -50,6 +50,7 @@ from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
+from .io.films import save_video as save_video
 from .io.frames import Frame as Frame
 from .io.frames import View as View
 from .io.images import load_image as load_image
@@ -64,7 +65,6 @@ from .io.save_transforms import save_transforms as save_transforms
 from .io.scenes import Scene as Scene
 from .io.scenes import load_scene as load_scene
 from .io.textures import load_textured_mesh as load_textured_mesh
-from .io.video import save_video as save_video
 from .io.volumes import load_volume as load_volume
 from .io.volumes import save_volume as save_volume
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh

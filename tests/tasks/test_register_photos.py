@@ -11,7 +11,7 @@ from PIL import Image
 
 from unrender import FileFormatError, InputError, load_scene
 from unrender.cli.main import main
-from unrender.io.video_frames import save_sharpest_frames
+from unrender.io.video import save_sharpest_frames
 from unrender.tasks.register_photos import RegisterPhotos, Registration, register_photos
 
 SHARED = Path(__file__).parents[3] / "shared/data/colmap_photos"

@@ -17,7 +17,7 @@ from unrender.io.frames import hold_out
 from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.llff import pictures_in
 from unrender.io.save_transforms import save_transforms
-from unrender.io.video_frames import VIDEO_SUFFIXES, save_sharpest_frames
+from unrender.io.video import VIDEO_SUFFIXES, save_sharpest_frames
 from unrender.tasks.register_photos import RegisterPhotos, RegisterPhotosStep, Registration, register_photos
 
 

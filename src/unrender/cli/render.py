@@ -22,7 +22,7 @@ from unrender.errors import InputError
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.volume import Volume
 from unrender.io.files import write_whole
-from unrender.io.video import save_video
+from unrender.io.films import save_video
 from unrender.io.volumes import load_volume
 from unrender.render.transfer import (
     Blocks,
