@@ -6,6 +6,9 @@ from .errors import InputError as InputError
 from .errors import KernelError as KernelError
 from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
+from .fields.harmonics import spherical_harmonics as spherical_harmonics
+from .fields.voxels import SeenVoxels as SeenVoxels
+from .fields.voxels import SparseVoxels as SparseVoxels
 from .geometry.camera import Camera as Camera
 from .geometry.elephant import demo_object as demo_object
 from .geometry.lens import Lens as Lens
@@ -81,6 +84,8 @@ from .kernels.sample_grid import sample_grid as sample_grid
 from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
+from .losses.images import psnr as psnr
+from .losses.images import ssim as ssim
 from .losses.regularize import mesh_edge_loss as mesh_edge_loss
 from .losses.regularize import mesh_laplacian_smoothing as mesh_laplacian_smoothing
 from .losses.regularize import mesh_normal_consistency as mesh_normal_consistency
@@ -114,6 +119,8 @@ from .render.transfer import classify as classify
 from .render.transfer import render_volume as render_volume
 from .render.transfer import visible_blocks as visible_blocks
 from .render.transfer import window_transfer as window_transfer
+from .tasks.extract_surface import cloud_of_surface as cloud_of_surface
+from .tasks.extract_surface import extract_surface as extract_surface
 from .tasks.find_pose import FindPose as FindPose
 from .tasks.find_pose import FindPoseStep as FindPoseStep
 from .tasks.find_pose import PoseEstimate as PoseEstimate
@@ -121,8 +128,13 @@ from .tasks.find_pose import find_pose as find_pose
 from .tasks.fit_mesh import FitMesh as FitMesh
 from .tasks.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.fit_mesh import fit_mesh as fit_mesh
+from .tasks.fit_volume import FitVolume as FitVolume
+from .tasks.fit_volume import FitVolumeStep as FitVolumeStep
+from .tasks.fit_volume import fit_volume as fit_volume
 from .tasks.measure_mesh import measure_mesh as measure_mesh
 from .tasks.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.register_photos import Registration as Registration
 from .tasks.register_photos import register_photos as register_photos
+from .tasks.saved_fields import load_field as load_field
+from .tasks.saved_fields import save_field as save_field

@@ -1,15 +1,18 @@
 """A sparse grid of voxels: density and a color that depends on direction, between corners that can be learned."""
 
 import math
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrender._checked import checked
+from unrender.errors import InputError
 from unrender.fields.harmonics import spherical_harmonics
-from unrender.geometry.rays import Rays, clip_to_box
+from unrender.geometry.camera import Camera
+from unrender.geometry.rays import Rays, clip_to_box, rays_of
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import contract, look_up
@@ -19,6 +22,19 @@ FARTHEST = 1000.0
 """Where space ends that is contracted, in half sides of the inner cube."""
 BLACK_TO_WHITE = 0.28209479177387814
 """The constant harmonic."""
+RAYS_AT_ONCE = 65_536
+"""While rendering: memory does not depend on the size of the picture."""
+FINE_SKIP, FINE_STOP = 1e-5, 1e-4
+"""Weight below which a sample is left out, and transmittance at which a ray ends, in pictures."""
+
+
+class SeenVoxels(NamedTuple):
+    """A picture of voxels."""
+
+    color: Float[Tensor, "height width 3"]
+    opacity: Float[Tensor, "height width"]
+    distance: Float[Tensor, "height width"]
+    """Mean distance along the ray of what is seen, in world units; 0 where there is nothing."""
 
 
 class SparseVoxels(nn.Module):
@@ -122,6 +138,45 @@ class SparseVoxels(nn.Module):
         size = self.middle.new_tensor(self.table.shape) * self.unit
         return clip_to_box(rays, self.middle, self.middle + size)
 
+    @torch.no_grad()
+    def render(
+        self,
+        camera: Camera,
+        background: Float[Tensor, "3"] | None = None,
+        *,
+        near: float = 0.0,
+        quick: bool = False,
+    ) -> SeenVoxels:
+        """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
+
+        Colors are in [0, 1]. Rays of an absent direction, beyond the reach of a lens, show the background. Nothing is
+        drawn that is nearer than `near`. With `quick`, half as many samples: one for each voxel on the way.
+        Differentiable in: nothing.
+        """
+        behind = (self.background if background is None else background).detach()
+        size = (camera.height, camera.width)
+        color, opacity, distance = torch.empty(*size, 3), torch.empty(size), torch.empty(size)
+        rows = max(1, RAYS_AT_ONCE // camera.width)
+        for top in range(0, camera.height, rows):
+            band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
+            rays = rays_of(band).map(lambda t: t.flatten(0, 1).contiguous())
+            here = slice(top, top + band.height)
+            seen = self.march(
+                Rays(rays.origins, rays.directions.nan_to_num()),
+                near=rays.origins.new_full((len(rays.origins),), near),
+                steps_per_voxel=1.0 if quick else 2.0,
+                skip=FINE_SKIP,
+                stop=FINE_STOP,
+            )
+            through = 1 - seen.opacity
+            color[here] = (
+                (seen.color + through[:, None] * behind).clamp(0, 1).unflatten(0, (-1, camera.width))
+            )
+            opacity[here] = seen.opacity.unflatten(0, (-1, camera.width))
+            mean = torch.where(seen.opacity > 0, seen.distance / seen.opacity, 0)
+            distance[here] = mean.unflatten(0, (-1, camera.width))
+        return SeenVoxels(color, opacity, distance)
+
     @checked
     def forward(
         self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
@@ -177,6 +232,39 @@ class SparseVoxels(nn.Module):
         voxel = self.table.voxels[brick, (coarse % 4) @ torch.tensor([16, 4, 1])].long()
         share = (table.corner_places / 2 - coarse)[:, None]
         return voxel, torch.where(torch.from_numpy(CORNERS) == 1, share, 1 - share).prod(-1)
+
+    def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all there is to save: tensors, and what describes them; `from_contents` takes both."""
+        tensors = {
+            "log_density": self.log_density,
+            "harmonics": self.harmonics,
+            "background": self.background,
+            "middle": self.middle,
+            "voxel_places": self.table.voxel_places.to(torch.int16),
+        }
+        description = {"unit": self.unit, "contracted": self.contracted, "shape": list(self.table.shape)}
+        return {name: tensor.detach() for name, tensor in tensors.items()}, description
+
+    @classmethod
+    def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
+        """Make the field that has these contents."""
+        mask = torch.zeros([int(side) for side in description["shape"]], dtype=torch.bool)
+        mask[tensors["voxel_places"].long().unbind(-1)] = True
+        table = VoxelTable.from_mask(mask)
+        if not len(tensors["log_density"]) == len(tensors["harmonics"]) == table.num_corners:
+            raise InputError(
+                f"SparseVoxels: {table.num_corners} corners need as many densities and colors, got "
+                f"{len(tensors['log_density'])} and {len(tensors['harmonics'])}"
+            )
+        return cls(
+            table,
+            tensors["log_density"],
+            tensors["harmonics"],
+            tensors["middle"],
+            float(description["unit"]),
+            tensors["background"],
+            contracted=bool(description["contracted"]),
+        )
 
     def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor, unit: float) -> Self:
         return type(self)(

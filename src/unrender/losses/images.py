@@ -1,0 +1,46 @@
+"""How much two pictures differ, as papers measure it."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender.errors import InputError
+
+SSIM_WINDOW = 11
+"""Pixels that the structural similarity needs along each side."""
+
+
+@checked
+def psnr(image: Float[Tensor, "height width 3"], truth: Float[Tensor, "height width 3"]) -> float:
+    """Return the peak signal-to-noise ratio in decibels, −10 log₁₀ of the mean squared difference; inf if there is none.
+
+    Both pictures have values in [0, 1]. Differentiable in: nothing.
+    """
+    error = float((image.detach().double() - truth.double()).square().mean())
+    return -10 * math.log10(error) if error > 0 else math.inf
+
+
+@checked
+def ssim(image: Float[Tensor, "height width 3"], truth: Float[Tensor, "height width 3"]) -> float:
+    """Return the structural similarity, 1 for the same picture (Wang et al. 2004).
+
+    Means over Gaussian windows of 11 × 11 pixels with a deviation of 1.5, over the three channels; by scikit-image.
+    Both pictures have values in [0, 1] and at least 11 pixels along each side. Differentiable in: nothing.
+    """
+    from skimage.metrics import structural_similarity
+
+    if min(image.shape[:2]) < SSIM_WINDOW:
+        raise InputError(f"ssim: pictures should have 11 × 11 pixels or more, got {list(image.shape[:2])}")
+    return float(
+        structural_similarity(
+            truth.detach().cpu().numpy(),
+            image.detach().cpu().numpy(),
+            channel_axis=-1,
+            data_range=1.0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
