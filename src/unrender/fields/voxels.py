@@ -47,6 +47,8 @@ class SparseVoxels(nn.Module):
     contracted: the grid is a cube that holds all space. Its inner half, by side, is the cube of side 2 `unit` about
     `middle`; what is outside is bent by the contraction of Mip-NeRF 360 (Barron et al. 2022, eq. 10, with the largest
     coordinate for the norm). Otherwise the grid begins at `middle`, and `unit` is the side of a voxel.
+
+    near: the distance from where rays begin at which there can be something.
     """
 
     middle: Float[Tensor, "3"]
@@ -61,9 +63,10 @@ class SparseVoxels(nn.Module):
         background: Float[Tensor, "3"] | None = None,
         *,
         contracted: bool = False,
+        near: float = 0.0,
     ) -> None:
         super().__init__()
-        self.table, self.unit, self.contracted = table, unit, contracted
+        self.table, self.unit, self.contracted, self.near = table, unit, contracted, near
         self.log_density, self.harmonics = nn.Parameter(log_density), nn.Parameter(harmonics)
         self.background = nn.Parameter(torch.full((3,), 0.5) if background is None else background.clone())
         self.register_buffer("middle", middle)
@@ -86,6 +89,7 @@ class SparseVoxels(nn.Module):
         unit: float,
         *,
         contracted: bool = False,
+        near: float = 0.0,
         degree: int = 2,
         opacity: float = 0.05,
     ) -> Self:
@@ -94,9 +98,8 @@ class SparseVoxels(nn.Module):
         size = unit * (4 / table.shape[0] if contracted else 1)
         fog = math.log(-math.log1p(-opacity) / size)
         harmonics = torch.zeros(table.num_corners, 3 * (degree + 1) ** 2)
-        return cls(
-            table, torch.full((table.num_corners,), fog), harmonics, middle, unit, contracted=contracted
-        )
+        density = torch.full((table.num_corners,), fog)
+        return cls(table, density, harmonics, middle, unit, contracted=contracted, near=near)
 
     def opacities(self) -> Float[Tensor, " corners"]:
         """Return how much of the light a way of one voxel's length takes, in [0, 1], at the density of each corner.
@@ -109,7 +112,6 @@ class SparseVoxels(nn.Module):
         self,
         rays: Rays,
         *,
-        near: Float[Tensor, " rays"] | None = None,
         jitter: Float[Tensor, " rays"] | None = None,
         steps_per_voxel: float = 1.0,
         skip: float = 0.0,
@@ -121,7 +123,7 @@ class SparseVoxels(nn.Module):
         grid_rays = GridRays(
             (rays.origins - self.middle) / self.unit,
             rays.directions / self.unit,
-            begin if near is None else torch.maximum(begin, near),
+            begin.clamp(min=self.near),
             end,
             torch.full_like(begin, 0.5) if jitter is None else jitter,
             spherical_harmonics(rays.directions, self.degree),
@@ -133,8 +135,8 @@ class SparseVoxels(nn.Module):
 
     def _stretch(self, rays: Rays) -> tuple[Tensor, Tensor]:
         if self.contracted:
-            zero = torch.zeros_like(rays.origins[..., 0])
-            return zero, zero + FARTHEST * self.unit
+            far = torch.full_like(rays.origins[:, 0], FARTHEST * self.unit)
+            return torch.zeros_like(far), far.masked_fill(rays.directions.isnan().any(-1), 0)
         size = self.middle.new_tensor(self.table.shape) * self.unit
         return clip_to_box(rays, self.middle, self.middle + size)
 
@@ -144,13 +146,12 @@ class SparseVoxels(nn.Module):
         camera: Camera,
         background: Float[Tensor, "3"] | None = None,
         *,
-        near: float = 0.0,
         quick: bool = False,
     ) -> SeenVoxels:
         """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
 
-        Colors are in [0, 1]. Rays of an absent direction, beyond the reach of a lens, show the background. Nothing is
-        drawn that is nearer than `near`. With `quick`, half as many samples: one for each voxel on the way.
+        Colors are in [0, 1]. Rays of an absent direction, beyond the reach of a lens, show the background. With
+        `quick`, half as many samples: one for each voxel on the way.
         Differentiable in: nothing.
         """
         behind = (self.background if background is None else background).detach()
@@ -162,8 +163,7 @@ class SparseVoxels(nn.Module):
             rays = rays_of(band).map(lambda t: t.flatten(0, 1).contiguous())
             here = slice(top, top + band.height)
             seen = self.march(
-                Rays(rays.origins, rays.directions.nan_to_num()),
-                near=rays.origins.new_full((len(rays.origins),), near),
+                rays,
                 steps_per_voxel=1.0 if quick else 2.0,
                 skip=FINE_SKIP,
                 stop=FINE_STOP,
@@ -242,7 +242,12 @@ class SparseVoxels(nn.Module):
             "middle": self.middle,
             "voxel_places": self.table.voxel_places.to(torch.int16),
         }
-        description = {"unit": self.unit, "contracted": self.contracted, "shape": list(self.table.shape)}
+        description = {
+            "unit": self.unit,
+            "contracted": self.contracted,
+            "near": self.near,
+            "shape": list(self.table.shape),
+        }
         return {name: tensor.detach() for name, tensor in tensors.items()}, description
 
     @classmethod
@@ -264,6 +269,7 @@ class SparseVoxels(nn.Module):
             float(description["unit"]),
             tensors["background"],
             contracted=bool(description["contracted"]),
+            near=float(description["near"]),
         )
 
     def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor, unit: float) -> Self:

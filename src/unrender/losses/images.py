@@ -14,7 +14,7 @@ SSIM_WINDOW = 11
 
 @checked
 def psnr(image: Float[Tensor, "height width 3"], truth: Float[Tensor, "height width 3"]) -> float:
-    """Return the peak signal-to-noise ratio in decibels, −10 log₁₀ of the mean squared difference; inf if there is none.
+    """Return the peak signal-to-noise ratio in decibels: −10 log₁₀ of the mean squared difference; inf if equal.
 
     Both pictures have values in [0, 1]. Differentiable in: nothing.
     """

@@ -132,6 +132,8 @@ def _carve(
     centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
     left = torch.arange(len(centers))
     for outline in outlines:
+        if len(left) == 0:
+            break
         points = outline.camera.project(centers[left])
         nearest = float(points[:, 2].min()) - voxel
         if nearest <= 0:

@@ -21,7 +21,7 @@ from unrender.tasks._voxel_space import Space, VoxelSpace, find_space
 Background = Literal["auto", "white", "black", "random"]
 PATCH = 4
 """Rays of neighbouring pixels in squares of this side meet the same voxels: half the time, for the same rays."""
-STAGES = ((4, 0.0), (2, 0.04), (1, 0.2))
+STAGES = ((4, 0.0), (2, 0.02), (1, 0.12))
 """How much coarser the grid is, and at which share of the work it begins to be so. Steps have fewer rays by as much."""
 WINDOW = 100
 """Steps after which voxels go that no ray saw, if they are a twentieth or more."""
@@ -176,7 +176,12 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
     generator = torch.Generator().manual_seed(config.seed)
     is_regular = config.smoothness + config.sparsity > 0
     fog = SparseVoxels.from_mask(
-        space.mask, space.middle, space.unit, contracted=space.contracted, degree=config.degree
+        space.mask,
+        space.middle,
+        space.unit,
+        contracted=space.contracted,
+        near=space.near,
+        degree=config.degree,
     )
     grid, stage, age = _Grid(fog, is_regular), 0, 0
     for index in itertools.count(1):
@@ -190,12 +195,12 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
             grid = _Grid(grid.field.split(), is_regular) if is_due else grid
         grid.slow_down(share)
         batch = pixels.draw(max(1, config.rays // PATCH**2 // STAGES[stage][0]), PATCH)
-        losses = _losses(grid, batch, space.near, config, generator)
+        losses = _losses(grid, batch, config, generator)
         grid.optimizer.zero_grad()
         losses["total"].backward()
         grid.optimizer.step()
         age += 1
-        color = float(losses["color"])
+        color = float(losses["color"].detach())
         yield FitVolumeStep(
             index,
             config.steps if config.minutes is None else max(index, round(index / max(share, 1e-3))),
@@ -207,12 +212,11 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
 
 
 def _losses(
-    grid: _Grid, batch: PixelBatch, near: float, config: FitVolume, generator: torch.Generator
+    grid: _Grid, batch: PixelBatch, config: FitVolume, generator: torch.Generator
 ) -> dict[str, Tensor]:
     field, count = grid.field, len(batch.colors)
     marched = field.march(
         batch.rays,
-        near=torch.full((count,), near),
         jitter=torch.rand(count, generator=generator),
         skip=SKIP,
         stop=STOP,
