@@ -10,6 +10,9 @@ from .fields.harmonics import spherical_harmonics as spherical_harmonics
 from .fields.voxels import SeenVoxels as SeenVoxels
 from .fields.voxels import SparseVoxels as SparseVoxels
 from .geometry.camera import Camera as Camera
+from .geometry.camera_paths import orbit_path as orbit_path
+from .geometry.camera_paths import path_between as path_between
+from .geometry.camera_paths import spiral_path as spiral_path
 from .geometry.elephant import demo_object as demo_object
 from .geometry.lens import Lens as Lens
 from .geometry.mesh import Mesh as Mesh

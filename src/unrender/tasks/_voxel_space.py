@@ -11,6 +11,7 @@ from torch.nn.functional import max_pool2d
 
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
+from unrender.geometry.camera_paths import nearest_to_axes
 from unrender.io.frames import Frame
 from unrender.io.scenes import Scene
 from unrender.kernels.march_voxels.table import BRICK
@@ -98,24 +99,13 @@ def space_of_everything(scene: Scene, frames: Sequence[Frame], num_voxels: int) 
     """Fill all space; the inner cube lies where the cameras look, half of the way to them."""
     positions = torch.stack([frame.camera.position for frame in frames])
     forward = torch.stack([frame.camera.camera_from_world[2, :3] for frame in frames])
-    middle = _nearest_point(positions, forward)
+    middle = nearest_to_axes(positions, forward)
     reach = float((positions - middle).norm(dim=-1).median())
     if not reach > 0:
         raise InputError("fit_volume: all cameras stand in one place: nothing tells how far things are")
     sides = -(-num_voxels // BRICK) * BRICK
     mask = torch.ones(sides, sides, sides, dtype=torch.bool)
     return VoxelSpace(mask, middle, INNER_SHARE * reach, True, NEAREST * reach)
-
-
-def _nearest_point(positions: Tensor, forward: Tensor) -> Tensor:
-    """Return the point that is nearest to all optical axes, or before the cameras if these are parallel."""
-    across = torch.eye(3) - forward[:, :, None] * forward[:, None]
-    matrix, right = across.mean(0), (across @ positions[..., None]).mean(0)[:, 0]
-    if float(torch.linalg.eigvalsh(matrix)[0]) < 1e-3:
-        spread = float((positions - positions.mean(0)).norm(dim=-1).max())
-        return positions.mean(0) + 2 * spread * forward.mean(0)
-    nearest: Tensor = torch.linalg.solve(matrix, right)
-    return nearest
 
 
 def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outline]) -> VoxelSpace:
