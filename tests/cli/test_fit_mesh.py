@@ -152,9 +152,12 @@ def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("one_view")
 def test_demo_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("unrender.cli.demo.NUM_POINTS", 2000)
+    monkeypatch.setattr("unrender.cli.demo.PHOTO_SIZE", 32)
+    monkeypatch.setattr("unrender.cli.demo.VOLUME", FitVolume(resolution=32, steps=100, rays=4096))
     assert main(["demo", "--output", str(tmp_path / "demo")]) == 0
     for job in ("pose-in-photo", "pose-in-cloud"):
         assert json.loads((tmp_path / "demo" / job / "pose.json").read_text())["verdict"] == "converged"
+    assert json.loads((tmp_path / "demo" / "volume" / "metrics.json").read_text())["psnr"] > 15
     metrics = json.loads((tmp_path / "demo" / "fit-mesh" / "metrics.json").read_text())
     assert metrics["watertight"] is True
     assert metrics["mesh_to_reference_mean"] < 0.01 * metrics["diagonal"]

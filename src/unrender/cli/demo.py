@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unrender.cli import find_pose, fit_mesh
+from unrender.cli import find_pose, fit_mesh, fit_volume
 from unrender.cli.run_folder import open_run_folder
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.elephant import demo_object
@@ -13,17 +13,21 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.io import save_cloud, save_image, save_mesh
+from unrender.io.demo_scene import save_demo_scene
 from unrender.render.lights import AmbientLight, DirectionalLight
 from unrender.render.mesh import render_mesh
+from unrender.tasks.fit_volume import FitVolume
 
 NUM_POINTS = 20_000
 NOISE = 0.002
 """Standard deviation of the scanner's error, in diagonals of the object's box."""
 FOV_DEGREES = 45.0
+PHOTO_SIZE = 128
+VOLUME = FitVolume(resolution=96, steps=500, rays=16384)
 
 
 def command(output: Path | None = None) -> None:
-    """Scan a generated object and turn the points back into a mesh; photograph it and find the camera.
+    """Scan a generated object and turn the points back into a mesh; photograph it, find the camera, and fit a volume.
 
     Args:
         output: Folder for the results. By default runs/demo/TIME.
@@ -43,6 +47,11 @@ def command(output: Path | None = None) -> None:
     save_cloud(PointCloud(_seen(scan, camera)), folder / "one_side.ply")
     print("scanned one side of it; how does it stand there?")
     find_pose.command(folder / "truth.ply", folder / "one_side.ply", output=folder / "pose-in-cloud")
+    save_demo_scene(folder / "scene", size=PHOTO_SIZE)
+    print(
+        f"photographed it from all around, {PHOTO_SIZE} × {PHOTO_SIZE} pixels; what fills the room between?"
+    )
+    fit_volume.command(folder / "scene", VOLUME, output=folder / "volume")
 
 
 def _scan(mesh: Mesh) -> PointCloud:

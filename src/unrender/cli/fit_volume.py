@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -43,7 +43,8 @@ SHOWN_SIDE = 400
 """Pixels of the longer side of pictures in the report."""
 
 
-class Progress(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Progress:
     """What is kept of a step: not its field, which would take memory for each."""
 
     index: int
@@ -101,7 +102,7 @@ def command(
         shown += _surface(field, photos, folder)
     sections = [
         Section("What came out", _verdict(photos, metrics), shown),
-        Section("Figures", _protocol(photos, config), figures=metrics),
+        Section("Figures", _protocol(photos, config), figures=_main(metrics)),
         Section("How it went", svg=_curves(progress)),
         Section("Do it again", code=_how(scene, config)),
     ]
@@ -178,6 +179,11 @@ def _metrics(last: FitVolumeStep, held_out: Sequence[HeldOut]) -> Metrics:
     return metrics
 
 
+def _main(metrics: Metrics) -> Metrics:
+    """Leave out the figures of single views."""
+    return {name: value for name, value in metrics.items() if "/" not in name}
+
+
 def _peak_memory() -> float | None:
     """Return the most memory that the process has held, in MiB; None where the system does not tell."""
     if sys.platform == "win32":
@@ -215,8 +221,11 @@ def _film_cameras(scene: Scene, field: SparseVoxels) -> list[Camera]:
     first = cameras[0]
     scale = min(1.0, FILM_SIDE / max(first.height, first.width))
     height, width = (max(2, round(side * scale)) for side in (first.height, first.width))
-    path = path_between(cameras, FILM_FRAMES) if field.contracted else orbit_path(cameras, FILM_FRAMES)
-    return [camera.resize(height, width) for camera in path]
+    between = field.contracted
+    path = (
+        path_between(cameras, FILM_FRAMES, order="nearest") if between else orbit_path(cameras, FILM_FRAMES)
+    )
+    return [path[i].resize(height, width) for i in range(FILM_FRAMES)]
 
 
 def _small(image: Tensor) -> bytes:

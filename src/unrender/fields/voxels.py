@@ -155,26 +155,17 @@ class SparseVoxels(nn.Module):
         Differentiable in: nothing.
         """
         behind = (self.background if background is None else background).detach()
-        size = (camera.height, camera.width)
-        color, opacity, distance = torch.empty(*size, 3), torch.empty(size), torch.empty(size)
+        shape = (camera.height, camera.width)
+        color, opacity, distance = torch.empty(*shape, 3), torch.empty(shape), torch.empty(shape)
         rows = max(1, RAYS_AT_ONCE // camera.width)
         for top in range(0, camera.height, rows):
             band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
-            rays = rays_of(band).map(lambda t: t.flatten(0, 1).contiguous())
-            here = slice(top, top + band.height)
-            seen = self.march(
-                rays,
-                steps_per_voxel=1.0 if quick else 2.0,
-                skip=FINE_SKIP,
-                stop=FINE_STOP,
-            )
-            through = 1 - seen.opacity
-            color[here] = (
-                (seen.color + through[:, None] * behind).clamp(0, 1).unflatten(0, (-1, camera.width))
-            )
-            opacity[here] = seen.opacity.unflatten(0, (-1, camera.width))
+            rays = rays_of(band).map(lambda t: t.flatten(0, 1))
+            seen = self.march(rays, steps_per_voxel=1.0 if quick else 2.0, skip=FINE_SKIP, stop=FINE_STOP)
+            before = (seen.color + (1 - seen.opacity)[:, None] * behind).clamp(0, 1)
             mean = torch.where(seen.opacity > 0, seen.distance / seen.opacity, 0)
-            distance[here] = mean.unflatten(0, (-1, camera.width))
+            for image, values in ((color, before), (opacity, seen.opacity), (distance, mean)):
+                image[top : top + band.height].view(values.shape).copy_(values)
         return SeenVoxels(color, opacity, distance)
 
     @checked
