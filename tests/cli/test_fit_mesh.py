@@ -14,6 +14,7 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import torus
 from unrender.io import load_mesh, save_cloud, save_mesh
+from unrender.tasks.fit_volume import FitVolume
 
 FAST = ["--edge-length", "0.3", "--steps", "6"]
 
