@@ -16,7 +16,7 @@ from timing import machine, seconds
 from torch import Tensor
 
 from unrender import Camera, Mesh, Texture, load_textured_mesh, render_mesh
-from unrender.tasks._tutorial_volume import fit_tutorial_volume, see_alphas
+from unrender.tasks.tutorial_volume import fit_tutorial_volume, see_alphas
 
 PYTORCH3D_SECONDS, PYTORCH3D_MM = 15.5, 0.111
 VIEWS, SIZE, DISTANCE = 40, 128, 2.7

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unrender import Camera, InputError, ico_sphere, render_mesh
-from unrender.tasks._tutorial_volume import as_volume, fit_tutorial_volume, see_alphas
+from unrender.tasks.tutorial_volume import as_volume, fit_tutorial_volume, see_alphas
 
 
 def scene(views: int = 6):
