@@ -27,8 +27,8 @@ PUBLIC_NAMES = [
     "clip_to_box", "closest_on_mesh", "cloud_of_surface", "composite", "composite_alphas",
     "concatenate", "connected_components", "cube", "demo_object", "enclosed_volume", "extract_surface",
     "face_areas", "face_normals", "find_pose", "fit_mesh", "fit_volume", "genus", "ico_sphere",
-    "index_points", "is_manifold", "is_watertight", "keep_largest_component", "load_cloud",
-    "load_depth", "load_field", "load_image", "load_mesh", "load_photo", "load_scene",
+    "index_points", "is_manifold", "is_watertight", "keep_largest_component", "load_cameras",
+    "load_cloud", "load_depth", "load_field", "load_image", "load_mesh", "load_photo", "load_scene",
     "load_textured_mesh", "load_volume", "march", "measure_mesh", "mesh_edge_loss",
     "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest", "orbit_path", "path_between",
     "phong", "point_to_mesh_distance", "points_from_depth", "psnr", "quaternion_from_rotation",
@@ -36,11 +36,11 @@ PUBLIC_NAMES = [
     "remesh_isotropic", "render_depth", "render_mesh", "render_normals", "render_points",
     "render_silhouette", "render_volume", "rotation_angle", "rotation_from_6d",
     "rotation_from_quaternion", "sample_grid", "sample_importance", "sample_occupied",
-    "sample_points_from_mesh", "sample_stratified", "sample_uniform", "samples_at", "save_cloud",
-    "save_demo_scene", "save_field", "save_image", "save_mesh", "save_transforms", "save_video",
-    "save_volume", "sixd_from_rotation", "so3_exp_map", "so3_log_map", "spherical_harmonics",
-    "spiral_path", "ssim", "subdivide", "surface_area", "torus", "vertex_normals", "visible_blocks",
-    "window_transfer",
+    "sample_points_from_mesh", "sample_stratified", "sample_uniform", "samples_at", "save_cameras",
+    "save_cloud", "save_demo_scene", "save_field", "save_image", "save_mesh", "save_transforms",
+    "save_video", "save_volume", "sixd_from_rotation", "so3_exp_map", "so3_log_map",
+    "spherical_harmonics", "spiral_path", "ssim", "subdivide", "surface_area", "torus",
+    "vertex_normals", "visible_blocks", "window_transfer",
 ]
 # fmt: on
 
