@@ -145,7 +145,10 @@ def load_run(folder: Path) -> Run:
         raise MissingFileError(
             f"{folder}: the run has no {VOLUME}: it did not come to an end; run fit-volume again"
         )
-    return Run(folder, load_field(folder / VOLUME), _background(place, config), config.get("scene"))
+    scene = config.get("scene")
+    return Run(
+        folder, load_field(folder / VOLUME), _background(place, config), None if scene is None else str(scene)
+    )
 
 
 def _background(place: Path, config: Mapping[str, Any]) -> Color | None:
