@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from scene_files import cameras
-from unrender import Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
+from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
 from unrender.cli.main import main
 
 SIZE = ["--size", "24"]
@@ -129,6 +129,17 @@ def test_space_without_end_is_shown_between_the_photos(tmp_path):
     assert float((given - first).norm(dim=-1).min()) < 1e-5
 
 
+def test_photos_that_face_one_way_make_a_spiral(run, tmp_path):
+    eyes = torch.tensor([[-0.5, 0.0, -3.0], [0.5, 0.1, -3.0], [0.0, 0.4, -3.1], [0.0, -0.4, -2.9]])
+    views = [Camera.look_at(eye, fov_degrees=50, height=12, width=16) for eye in eyes]
+    save_cameras([Frame(f"{i}", view, run / f"{i}") for i, view in enumerate(views)], run / "cameras.json")
+    out = tmp_path / "out"
+    assert main(["render", str(run), "--views", "6", "--video", "none", "--output", str(out)]) == 0
+    positions = torch.stack([frame.camera.position for frame in load_cameras(out / "cameras.json")])
+    assert bool((positions[:, 2] < -2.8).all())
+    assert float(positions[:, 0].max() - positions[:, 0].min()) > 0.5
+
+
 def test_the_scene_stands_in_for_missing_cameras(tmp_path):
     scene = save_demo_scene(tmp_path / "scene", size=16, num_train=4, num_test=2)
     run = write_run(tmp_path / "ship", scene=str(scene.folder))
@@ -182,6 +193,9 @@ def damage(run, what) -> None:
         volume.write_bytes(volume.read_bytes()[:2000])
     elif what == "wrong background":
         config.write_text('{"task": "fit-volume", "background": [1, 2]}')
+    elif what == "a number for a scene":
+        config.write_text('{"task": "fit-volume", "scene": 5}')
+        (run / "cameras.json").unlink()
     elif what == "no cameras":
         (run / "cameras.json").unlink()
     elif what == "broken cameras":
@@ -198,6 +212,7 @@ def damage(run, what) -> None:
         ("no volume", "the run has no volume.safetensors"),
         ("half a volume", "no whole safetensors file"),
         ("wrong background", "config.json: damaged"),
+        ("a number for a scene", "its scene 5 is gone"),
         ("no cameras", "it has no cameras.json, and its scene gone is gone; give cameras: --path FILE.json"),
         ("broken cameras", "cameras.json: expected a table with a list 'frames'"),
     ],

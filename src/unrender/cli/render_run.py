@@ -38,7 +38,7 @@ VIEWS_BETWEEN, FEWEST_PHOTOS = 3, 8
 cut through the middle."""
 QUICK_SIZE = 320
 REPORT_FRAMES, REPORT_SIZE = 12, 640
-FACING = 0.8
+FACING = 0.9
 """Length of the mean of the cameras' directions, from which on they face one way."""
 Item = TypeVar("Item")
 CAMERAS, VOLUME = "cameras.json", "volume.safetensors"
