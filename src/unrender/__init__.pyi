@@ -48,6 +48,8 @@ from .geometry.topology import is_manifold as is_manifold
 from .geometry.topology import is_watertight as is_watertight
 from .geometry.topology import keep_largest_component as keep_largest_component
 from .geometry.volume import Volume as Volume
+from .io.camera_files import load_cameras as load_cameras
+from .io.camera_files import save_cameras as save_cameras
 from .io.clouds import load_cloud as load_cloud
 from .io.clouds import save_cloud as save_cloud
 from .io.demo_scene import save_demo_scene as save_demo_scene

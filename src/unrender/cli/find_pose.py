@@ -17,7 +17,7 @@ from unrender._version import __version__
 from unrender.cli import pictures, pose_pictures
 from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import changes, open_run_folder, write_json
+from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
@@ -335,13 +335,7 @@ def _verdict(estimate: PoseEstimate) -> str:
 
 def _how(mesh: Path, seen: Path, config: FindPose, photo: PhotoFile, guess: Path | None) -> list[str]:
     """Write the command and the lines of Python that do the same once more."""
-    line = ["unrender", "find-pose", str(mesh), str(seen)]
-    for name, value in (changes(config) | changes(photo)).items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            line.append(f"--{'' if value else 'no-'}{flag}")
-        else:
-            line += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    line = ["unrender", "find-pose", str(mesh), str(seen), *as_options(changes(config) | changes(photo))]
     line += [] if guess is None else ["--guess", str(guess)]
     given = {name: str(value) if isinstance(value, Path) else value for name, value in changes(photo).items()}
     options = "".join(f", {name}={value!r}" for name, value in given.items())

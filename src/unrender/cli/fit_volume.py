@@ -23,6 +23,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import orbit_path, path_between
 from unrender.geometry.mesh import Mesh
 from unrender.io import save_cloud, save_mesh
+from unrender.io.camera_files import save_cameras
 from unrender.io.films import save_video
 from unrender.io.frames import Frame
 from unrender.io.images import save_image
@@ -87,13 +88,20 @@ def command(
     photos = load_scene(scene)
     watched = _Watched(fit_volume(photos, config))
     folder = open_run_folder("fit-volume", photos.name, output)
-    inputs = {"scene": scene, "config": config, "mesh": mesh, "film": film}
+    behind = _background(config.background, photos)
+    inputs = {
+        "scene": scene,
+        "config": config,
+        "background": None if behind is None else behind.tolist(),
+        "mesh": mesh,
+        "film": film,
+    }
     write_json(folder / "config.json", {"unrender": __version__, "task": "fit-volume"} | inputs)
+    save_cameras(photos.frames, folder / "cameras.json")
     progress = take_all(watched, _words)
     last = watched.last
     field = last.result
     save_field(field, folder / "volume.safetensors")
-    behind = _background(config.background, photos)
     held_out = [_evaluate(field, frame, behind, folder / "held-out") for frame in photos.split("test")]
     metrics = _metrics(last, held_out)
     write_json(folder / "metrics.json", metrics)

@@ -20,7 +20,7 @@ COMMANDS = {
     "import": ("unrender.cli.import_photos", "photos or a video to a scene", "holiday/"),
     "inspect": ("unrender.cli.inspect_scene", "what a scene holds, and what looks wrong", "chair/"),
     "fit-volume": ("unrender.cli.fit_volume", "voxels from posed images", "chair/"),
-    "render": ("unrender.cli.render", "pictures and a film of a volume", "head.nii.gz"),
+    "render": ("unrender.cli.render", "new views of a run or a volume, and a film", "runs/fit-volume/chair"),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }
 

@@ -1,248 +1,44 @@
 """unrender render: pictures and a film of what is given."""
 
-import dataclasses
-import logging
-import math
-import shlex
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated
 
-import torch
 import tyro
-from torch import Tensor
 
-from unrender._version import __version__
-from unrender.cli import pictures
-from unrender.cli.progress import take_all
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import changes, open_run_folder, write_json
+from unrender.cli.film import Film
+from unrender.cli.render_run import Route, render_run
+from unrender.cli.render_volume import Look, render_volume_file
+from unrender.cli.run_folder import as_options, changes
 from unrender.errors import InputError
-from unrender.geometry.camera import Camera, transform
-from unrender.geometry.volume import Volume
-from unrender.io.files import write_whole
-from unrender.io.films import save_video
-from unrender.io.volumes import load_volume
-from unrender.render.transfer import (
-    Blocks,
-    Preset,
-    TransferFunction,
-    render_volume,
-    visible_blocks,
-    window_transfer,
-)
-
-log = logging.getLogger("unrender")
-REPORT_FRAMES = 12
-FRAMES_PER_SECOND = 12.0
-FOV_DEGREES = 30.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Look:
-    """How to show values."""
-
-    window: tuple[float, float] | None = None
-    """Values from which matter begins to show, and at which it is densest. By default from --preset."""
-    preset: Preset = "upper-half"
-    """A window by percentiles: of all values, the upper half, the brightest tenth."""
-    colormap: str = "inferno"
-    """A color map of matplotlib, over the window."""
-    opacity: float = 0.9
-    """Share of the light, between 0 and 1, that the densest matter takes away over a 20th of the volume's diagonal."""
-    background: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """RGB in 0 to 1."""
-    spacing: tuple[float, float, float] | None = None
-    """Sides of a voxel along x, y, z, instead of where the file says the voxels are."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Orbit:
-    """Where the camera goes."""
-
-    views: int = 36
-    """Pictures once around."""
-    size: int = 512
-    """Pixels along each side."""
-    elevation: float = 15.0
-    """Degrees above the middle."""
-    up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"
-    """The axis that points up: z in medical files."""
-    step: float | None = None
-    """Distance between samples on rays, in units of the volume. By default a voxel's smallest side."""
-
-
-class Ball(NamedTuple):
-    """What the camera goes around, in the world."""
-
-    center: Tensor
-    radius: float
-
-
-@dataclasses.dataclass(frozen=True)
-class View:
-    """One picture of the orbit."""
-
-    index: int
-    last_index: int
-    image: Tensor
+from unrender.io.files import MissingFileError
 
 
 def command(
-    volume: Annotated[Path, tyro.conf.Positional],
+    source: Annotated[Path, tyro.conf.Positional],
     /,
+    film: Film = Film(),
+    route: Route = Route(),
     look: Look = Look(),
-    orbit: Orbit = Orbit(),
-    video: Literal["mp4", "gif", "none"] = "mp4",
-    output: Path | None = None,
 ) -> None:
-    """Show a volume (npy, nrrd, nii, nii.gz) from all around: pictures, a film and a report.
+    """Show what a run learned, or a volume (npy, nrrd, nii, nii.gz), from new sides: pictures, a film and a report.
 
-    Example: unrender render head.nii.gz --window 150 900 --colormap bone
+    Examples: unrender render runs/fit-volume/chair --quick, unrender render head.nii.gz --window 150 900
 
     Args:
-        volume: The file with the values.
-        look: How to show values.
-        orbit: Where the camera goes.
-        video: Kind of film.
-        output: Folder for the results. By default runs/render/NAME-TIME.
+        source: The folder of a run of `unrender fit-volume`, or a file with a volume.
+        film: What to write.
+        route: How to show a run.
+        look: How to show a volume.
     """
-    _check(look, orbit)
-    shown = load_volume(volume, spacing=look.spacing).to(torch.float32)
-    transfer = window_transfer(
-        shown, look.window, preset=look.preset, colormap=look.colormap, opacity=look.opacity
-    )
-    blocks = visible_blocks(shown, transfer)
-    ball = _ball_around(blocks)
-    folder = open_run_folder("render", volume.name.split(".")[0], output)
-    inputs = {"volume": volume, "look": look, "orbit": orbit, "video": video}
-    write_json(folder / "config.json", {"unrender": __version__, "task": "render"} | inputs)
-    cameras = [_camera(ball, orbit, 360 * index / orbit.views) for index in range(orbit.views)]
-    begin = time.perf_counter()
-    views = take_all(_go_around(shown, transfer, blocks, cameras, look, orbit), _words)
-    seconds = time.perf_counter() - begin
-    frames = [pictures.png(pictures.to_bytes(view.image)) for view in views]
-    for view, frame in zip(views, frames, strict=True):
-        with write_whole(folder / f"view_{view.index:03d}.png") as file:
-            file.write(frame)
-    if video != "none":
-        film = (view.image for view in views)
-        save_video(film, folder / f"turntable.{video}", frames_per_second=FRAMES_PER_SECOND)
-    metrics = _metrics(shown, transfer, blocks, seconds / len(views))
-    write_json(folder / "metrics.json", metrics)
-    how = _how(volume, look, orbit, cameras[0])
-    _report(folder / "report.html", f"Pictures of {volume.name}", frames, metrics, how)
-    print(f"window {transfer.low:.5g} to {transfer.high:.5g}; {seconds / len(views):.2f} seconds a view")
-    if video != "none":
-        print(folder / f"turntable.{video}")
-    print(folder / "report.html")
-
-
-def _check(look: Look, orbit: Orbit) -> None:
-    """Refuse what cannot be drawn, before anything is read."""
-    if orbit.views < 1 or orbit.size < 1:
-        raise InputError(f"--views {orbit.views} --size {orbit.size}: both should be at least 1")
-    if not all(0 <= channel <= 1 for channel in look.background):
-        raise InputError(f"--background {look.background}: three numbers in 0 to 1")
-    if look.spacing is not None and not all(0 < side < math.inf for side in look.spacing):
-        raise InputError(f"--spacing {look.spacing}: three lengths > 0")
-    if not -90 < orbit.elevation < 90:
-        raise InputError(f"--elevation {orbit.elevation:g}: degrees between -90 and 90")
-
-
-def _go_around(
-    volume: Volume,
-    transfer: TransferFunction,
-    blocks: Blocks,
-    cameras: list[Camera],
-    look: Look,
-    orbit: Orbit,
-) -> Iterator[View]:
-    background = torch.tensor(look.background)
-    for index, camera in enumerate(cameras):
-        seen = render_volume(volume, transfer, camera, step=orbit.step, background=background, blocks=blocks)
-        yield View(index, orbit.views - 1, seen.color.clamp(0, 1))
-
-
-def _camera(ball: Ball, orbit: Orbit, degrees: float) -> Camera:
-    """Look from so far away that the ball touches the sides of the picture."""
-    axis, sign = "xyz".index(orbit.up[-1]), -1.0 if orbit.up.startswith("-") else 1.0
-    upward, forward, aside = torch.eye(3).roll(-axis, 0).unbind()
-    turn, rise = math.radians(degrees), math.radians(orbit.elevation)
-    around = math.cos(turn) * forward + sign * math.sin(turn) * aside
-    direction = math.cos(rise) * around + math.sin(rise) * sign * upward
-    eye = ball.center + direction * ball.radius / math.sin(math.radians(FOV_DEGREES / 2))
-    return Camera.look_at(
-        eye, ball.center, sign * upward, fov_degrees=FOV_DEGREES, height=orbit.size, width=orbit.size
-    )
-
-
-def _ball_around(blocks: Blocks) -> Ball:
-    """Find a ball that all visible blocks are in."""
-    places = blocks.occupied.nonzero().flip(-1)
-    if len(places) == 0:
-        raise InputError("nothing in the volume is in the window: give another --window or --preset")
-    world_from_blocks = torch.linalg.inv(blocks.blocks_from_world)
-    centers = transform(world_from_blocks, places.float() + 0.5)
-    center = (centers.amin(0) + centers.amax(0)) / 2
-    block = world_from_blocks[:3, :3].abs().sum(1).norm() / 2
-    return Ball(center, float((centers - center).norm(dim=-1).max() + block))
-
-
-def _words(view: View) -> str:
-    return f"view {view.index + 1} of {view.last_index + 1}"
-
-
-def _metrics(volume: Volume, transfer: TransferFunction, blocks: Blocks, seconds: float) -> dict[str, Any]:
-    width, height, depth = (int(n) for n in volume.size)
-    low, high = (float(value) for value in volume.density.aminmax())
-    return {
-        "voxels": f"{width} × {height} × {depth}",
-        "voxel_sides": " × ".join(f"{side:.4g}" for side in volume.world_from_volume[:3, :3].norm(dim=0)),
-        "lowest_value": low,
-        "highest_value": high,
-        "window_low": transfer.low,
-        "window_high": transfer.high,
-        "visible_share": float(blocks.occupied.float().mean()),
-        "seconds_per_view": seconds,
-    }
-
-
-def _report(path: Path, title: str, frames: list[bytes], metrics: dict[str, Any], how: list[str]) -> None:
-    chosen = frames[:: 1 + (len(frames) - 1) // REPORT_FRAMES]
-    write_report(
-        path,
-        title,
-        [
-            Section("What came out", pictures=[Picture(f"the volume, from {len(chosen)} sides", chosen)]),
-            Section("Figures", figures=metrics),
-            Section("Do it again", code=how),
-        ],
-    )
-
-
-def _how(source: Path, look: Look, orbit: Orbit, camera: Camera) -> list[str]:
-    """Write the command, and the lines of Python that make its first picture once more."""
-    line = ["unrender", "render", str(source)]
-    for name, value in (changes(look) | changes(orbit)).items():
-        line += [f"--{name}", *map(str, value if isinstance(value, tuple) else (value,))]
-    eye, forward = camera.position.tolist(), camera.camera_from_world[2, :3].tolist()
-    target = [round(start + step, 6) for start, step in zip(eye, forward, strict=True)]
-    upward = [(-1 if orbit.up[0] == "-" else 1) * float(axis == orbit.up[-1]) for axis in "xyz"]
-    named = ("window", "preset", "colormap", "opacity")
-    given = "".join(f", {name}={value!r}" for name, value in changes(look).items() if name in named)
-    python = [
-        "import torch",
-        "import unrender",
-        "",
-        f"volume = unrender.load_volume({str(source)!r}, spacing={look.spacing}).to(torch.float32)",
-        f"transfer = unrender.window_transfer(volume{given})",
-        f"eye, target, up = {[round(x, 6) for x in eye]}, {target}, {upward}",
-        f"camera = unrender.Camera.look_at(eye, target, up, fov_degrees={FOV_DEGREES}, "
-        f"height={orbit.size}, width={orbit.size})",
-        f"background = torch.tensor({list(look.background)})",
-        f"seen = unrender.render_volume(volume, transfer, camera, step={orbit.step}, background=background)",
-        'unrender.save_image(seen.color.clamp(0, 1), "view.png")',
-    ]
-    return [shlex.join(line), "\n".join(python)]
+    film.check()
+    if not source.exists():
+        raise MissingFileError(
+            f"{source}: there is no such file or folder; give a run of `unrender fit-volume`, or a volume"
+        )
+    other, kind = (look, "run") if source.is_dir() else (route, "volume")
+    if meaningless := as_options(changes(other)):
+        raise InputError(f"{source}: {' '.join(meaningless)} means nothing for a {kind}; leave it out")
+    if source.is_dir():
+        render_run(source, route, film)
+    else:
+        render_volume_file(source, look, film)

@@ -37,6 +37,18 @@ def changes(config: Any) -> dict[str, Any]:
     }
 
 
+def as_options(given: Mapping[str, Any]) -> list[str]:
+    """Write values as options of the command line."""
+    line = []
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            line.append(f"--{'' if value else 'no-'}{flag}")
+        else:
+            line += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
+    return line
+
+
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; what is infinite or not a number becomes null."""
     with write_whole(path) as file:

@@ -38,7 +38,7 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
     missing: list[str] = []
     notes: dict[str, None] = {}
     with reading(path):
-        splits = _splits(content)
+        splits = splits_of(content)
         for values in content["frames"]:
             found = make_frame({**content, **values}, folder, splits, notes)
             if isinstance(found, str):
@@ -84,7 +84,7 @@ def make_frame(
         return str(listed)
     if rounded:
         notes["poses that were nearly rigid were made so"] = None
-    camera, note = fit_to_picture(_camera(values, pose, path), path, listed)
+    camera, note = fit_to_picture(camera_of_table(values, pose, path), path, listed)
     if note:
         notes[note] = None
     return Frame(
@@ -97,8 +97,11 @@ def make_frame(
     )
 
 
-def _camera(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
-    """Take the camera of one frame; angles, the picture's size and its middle stand in for what is not given."""
+def camera_of_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
+    """Take the camera of one frame; angles, the picture's size and its middle stand in for what is not given.
+
+    The picture at `path` is looked at only where the table does not say its size.
+    """
     where = f"frame {values['file_path']}"
     if "h" in values and "w" in values:
         height, width = (int(number(values, key, where)) for key in ("h", "w"))
@@ -144,7 +147,7 @@ def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
     return Lens.brown(radial, tangential) if any(radial + tangential) else None
 
 
-def _splits(content: Mapping[str, Any]) -> dict[str, Split]:
+def splits_of(content: Mapping[str, Any]) -> dict[str, Split]:
     """Read which pictures are for what, if the file says so."""
     found: dict[str, Split] = {}
     for split in get_args(Split):

@@ -1,0 +1,253 @@
+import dataclasses
+import html
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scene_files import cameras
+from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
+from unrender.cli.main import main
+
+SIZE = ["--size", "24"]
+
+
+def fog(contracted: bool = False) -> SparseVoxels:
+    """A cube about the origin, red and dense, in voxels."""
+    generator = torch.Generator().manual_seed(0)
+    field = SparseVoxels.from_mask(
+        torch.ones(8, 8, 8, dtype=torch.bool),
+        torch.zeros(3) if contracted else torch.full((3,), -0.5),
+        1.0 if contracted else 0.125,
+        contracted=contracted,
+        opacity=0.5,
+    )
+    noise = 0.1 * torch.randn(field.harmonics.shape, generator=generator)
+    field.harmonics.data = noise + torch.eye(27)[0] - torch.eye(27)[9] - torch.eye(27)[18]
+    return field
+
+
+def write_run(folder, **changes):
+    folder.mkdir()
+    splits = ["test", "train", "train"]
+    frames = [
+        Frame(f"{i}.png", view, folder / f"{i}.png", splits[i % 3]) for i, view in enumerate(cameras(9))
+    ]
+    save_cameras(frames, folder / "cameras.json")
+    save_field(fog(), folder / "volume.safetensors")
+    config = {"unrender": "0", "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "ship")
+
+
+def picture(path) -> np.ndarray:
+    return np.asarray(Image.open(path)).astype(int)
+
+
+@pytest.mark.parametrize("path", ["auto", "orbit", "between", "held-out"])
+def test_a_run_is_shown_from_new_sides(run, tmp_path, capsys, path):
+    out = tmp_path / "out"
+    assert main(["render", str(run), *SIZE, "--views", "3", "--path", path, "--output", str(out)]) == 0
+    names = {file.name for file in out.iterdir()}
+    views = {f"view_{i:03d}.png" for i in range(3)}
+    assert names == {"config.json", "metrics.json", "cameras.json", "report.html", "film.mp4"} | views
+    for view in views:
+        image = picture(out / view)
+        assert image.shape == (18, 24, 3)
+        assert image[9, 12, 0] > image[9, 12, 1] + 50  # red, in the middle
+        assert image[0, 0].tolist() == [255] * 3
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["views"], metrics["height"], metrics["width"], metrics["voxels"]) == (3, 18, 24, 512)
+    assert str(out / "report.html") in capsys.readouterr().out
+
+
+def test_held_out_views_are_all_where_the_photos_stood(run, tmp_path):
+    out = tmp_path / "out"
+    assert main(["render", str(run), "--path", "held-out", "--video", "none", "--output", str(out)]) == 0
+    kept = [frame for frame in load_cameras(run / "cameras.json") if frame.split == "test"]
+    shown = load_cameras(out / "cameras.json")
+    assert len(kept) == len(shown) == 3
+    for mine, theirs in zip(shown, kept, strict=True):
+        torch.testing.assert_close(mine.camera.camera_from_world, theirs.camera.camera_from_world)
+        assert (mine.camera.height, mine.camera.width) == (theirs.camera.height, theirs.camera.width)
+    field = fog()
+    expected = (field.render(kept[1].camera, torch.ones(3)).color * 255).round().numpy()
+    assert np.abs(picture(out / "view_001.png") - expected).max() <= 1
+
+
+def test_a_quick_look_has_distance_beside_color(run, tmp_path):
+    out = tmp_path / "out"
+    options = ["--quick", "--views", "2", "--video", "gif", "--size", "40", "--output", str(out)]
+    assert main(["render", str(run), *options]) == 0
+    image = picture(out / "view_000.png")
+    assert image.shape == (30, 80, 3)
+    distance = image[:, 40:]
+    assert distance[0, 0, 2] > distance[0, 0, 0] + 20  # empty: blue
+    grey = distance[(distance == distance[..., :1]).all(-1)][:, 0]
+    assert grey.max() > 150 > 80 > grey.min()
+    with Image.open(out / "film.gif") as film:
+        assert film.size == (80, 30)
+        assert film.n_frames == 2
+
+
+def test_views_of_a_file_are_taken(run, tmp_path):
+    some = load_cameras(run / "cameras.json")[4:6]
+    save_cameras([dataclasses.replace(f, camera=f.camera.resize(6, 8)) for f in some], tmp_path / "mine.json")
+    out = tmp_path / "out"
+    file = ["--path", str(tmp_path / "mine.json")]
+    assert main(["render", str(run), *file, "--background", "0", "0", "1", "--output", str(out)]) == 0
+    assert sorted(path.name for path in out.glob("view*")) == ["view_000.png", "view_001.png"]
+    assert picture(out / "view_001.png").shape == (6, 8, 3)
+    assert picture(out / "view_001.png")[0, 0].tolist() == [0, 0, 255]
+
+
+def test_views_of_different_sizes_make_no_film(run, tmp_path, caplog):
+    one, other = load_cameras(run / "cameras.json")[:2]
+    other = dataclasses.replace(other, camera=other.camera.resize(16, 12))
+    save_cameras([one, other], tmp_path / "mine.json")
+    out = tmp_path / "out"
+    assert main(["render", str(run), "--path", str(tmp_path / "mine.json"), "--output", str(out)]) == 0
+    assert not (out / "film.mp4").exists()
+    assert "different sizes" in caplog.text
+
+
+def test_space_without_end_is_shown_between_the_photos(tmp_path):
+    run, out = write_run(tmp_path / "park", background=None), tmp_path / "out"
+    save_field(fog(contracted=True), run / "volume.safetensors")
+    options = ["--views", "12", "--size", "8", "--video", "none", "--output", str(out)]
+    assert main(["render", str(run), *options]) == 0
+    given = torch.stack([frame.camera.position for frame in load_cameras(run / "cameras.json")])
+    first = load_cameras(out / "cameras.json")[0].camera.position
+    assert float((given - first).norm(dim=-1).min()) < 1e-5
+
+
+def test_photos_that_face_one_way_make_a_spiral(run, tmp_path):
+    eyes = torch.tensor([[-0.5, 0.0, -3.0], [0.5, 0.1, -3.0], [0.0, 0.4, -3.1], [0.0, -0.4, -2.9]])
+    views = [Camera.look_at(eye, fov_degrees=50, height=12, width=16) for eye in eyes]
+    save_cameras([Frame(f"{i}", view, run / f"{i}") for i, view in enumerate(views)], run / "cameras.json")
+    out = tmp_path / "out"
+    assert main(["render", str(run), "--views", "6", "--video", "none", "--output", str(out)]) == 0
+    positions = torch.stack([frame.camera.position for frame in load_cameras(out / "cameras.json")])
+    assert bool((positions[:, 2] < -2.8).all())
+    assert float(positions[:, 0].max() - positions[:, 0].min()) > 0.5
+
+
+def test_the_scene_stands_in_for_missing_cameras(tmp_path):
+    scene = save_demo_scene(tmp_path / "scene", size=16, num_train=4, num_test=2)
+    run = write_run(tmp_path / "ship", scene=str(scene.folder))
+    (run / "cameras.json").unlink()
+    out = tmp_path / "out"
+    options = ["--path", "held-out", "--video", "none", "--output", str(out)]
+    assert main(["render", str(run), *options]) == 0
+    assert len(list(out.glob("view*"))) == 2
+
+
+def test_the_lines_of_the_report_make_its_first_picture(run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    monkeypatch.chdir(tmp_path)
+    assert main(["render", str(run), *SIZE, "--views", "2", "--video", "none", "--output", str(out)]) == 0
+    code = re.findall(
+        r"<pre>(?:<code>)?(import torch.*?)(?:</code>)?</pre>", (out / "report.html").read_text(), re.S
+    )
+    exec(html.unescape(code[0]), {})
+    assert np.abs(picture(out / "view_000.png") - picture(tmp_path / "view.png")).max() <= 1
+
+
+def test_stopping_keeps_what_is_there(run, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    render, calls = SparseVoxels.render, []
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return render(*arguments, **named)
+
+    monkeypatch.setattr(SparseVoxels, "render", interrupted)
+    assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 0
+    assert len(list(out.glob("view*"))) == len(load_cameras(out / "cameras.json")) == 2
+    assert (out / "film.mp4").stat().st_size > 0
+
+
+def damage(run, what) -> None:
+    volume, config = run / "volume.safetensors", run / "config.json"
+    if what == "no config":
+        config.unlink()
+    elif what == "broken config":
+        config.write_text("{")
+    elif what == "another config":
+        config.write_text("[1]")
+    elif what == "another task":
+        config.write_text('{"task": "fit-mesh"}')
+    elif what == "no volume":
+        volume.unlink()
+    elif what == "half a volume":
+        volume.write_bytes(volume.read_bytes()[:2000])
+    elif what == "wrong background":
+        config.write_text('{"task": "fit-volume", "background": [1, 2]}')
+    elif what == "a number for a scene":
+        config.write_text('{"task": "fit-volume", "scene": 5}')
+        (run / "cameras.json").unlink()
+    elif what == "no cameras":
+        (run / "cameras.json").unlink()
+    elif what == "broken cameras":
+        (run / "cameras.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("no config", "no run: it has no config.json; `unrender fit-volume SCENE` makes one"),
+        ("broken config", "config.json: damaged"),
+        ("another config", "it does not say what the run did"),
+        ("another task", "a run of fit-mesh, which learns no volume"),
+        ("no volume", "the run has no volume.safetensors"),
+        ("half a volume", "no whole safetensors file"),
+        ("wrong background", "config.json: damaged"),
+        ("a number for a scene", "its scene 5 is gone"),
+        ("no cameras", "it has no cameras.json, and its scene gone is gone; give cameras: --path FILE.json"),
+        ("broken cameras", "cameras.json: expected a table with a list 'frames'"),
+    ],
+)
+def test_damaged_runs_are_named(run, tmp_path, capsys, what, words):
+    damage(run, what)
+    assert main(["render", str(run), "--output", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--path", "round"], "--path round: should be one of auto, orbit, between, spiral, held-out"),
+        (["--path", "absent.json"], "--path absent.json: there is no such file"),
+        (["--path", "spiral"], "spiral_path: the cameras do not face one way"),
+        (["--views", "0"], "--views 0: should be at least 1"),
+        (["--size", "9000"], "--size 9000: should be 1 to 8192 pixels"),
+        (["--background", "1", "2", "0"], "three numbers in 0 to 1"),
+        (["--window", "0", "1"], "--window 0.0 1.0 means nothing for a run"),
+    ],
+)
+def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
+    assert main(["render", str(run), *options, "--output", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_run_is_not_written_over(run, capsys):
+    before = (run / "config.json").read_text()
+    assert main(["render", str(run), "--output", str(run)]) == 2
+    assert "is the run itself" in capsys.readouterr().err
+    assert (run / "config.json").read_text() == before
+
+
+def test_nothing_there_is_named(tmp_path, capsys):
+    assert main(["render", str(tmp_path / "ship")]) == 2
+    assert "there is no such file or folder; give a run" in capsys.readouterr().err
