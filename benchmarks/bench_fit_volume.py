@@ -23,8 +23,6 @@ def main() -> None:
     parser.add_argument("scene", type=Path)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--resolution", type=int, default=FitVolume.resolution)
-    parser.add_argument("--smoothness", type=float, default=FitVolume.smoothness)
-    parser.add_argument("--sparsity", type=float, default=FitVolume.sparsity)
     parser.add_argument("--output", type=Path, help="folder for the field and the views")
     options = parser.parse_args()
     print(machine())
@@ -32,10 +30,8 @@ def main() -> None:
     config = FitVolume(
         minutes=options.minutes,
         resolution=options.resolution,
-        smoothness=options.smoothness,
-        sparsity=options.sparsity,
     )
-    said = 0.0
+    said = -1.0
     for step in fit_volume(scene, config):
         if step.seconds > said:
             print(
@@ -43,7 +39,7 @@ def main() -> None:
                 f"{step.losses['psnr']:.2f} dB while learning",
                 flush=True,
             )
-            said = step.seconds + 6 * options.minutes
+            said = step.seconds + 3 * options.minutes
     values, similar, spent = [], [], 0.0
     for frame in scene.split("test"):
         view, behind = frame.load(), None

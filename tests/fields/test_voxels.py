@@ -34,8 +34,11 @@ def some_points(field: SparseVoxels, count: int = 500) -> tuple[torch.Tensor, to
 def test_splitting_voxels_leaves_the_field_as_it_is(contracted):
     field = some_field(contracted)
     arguments = some_points(field)
-    for before, after in zip(field(*arguments), field.split()(*arguments), strict=True):
-        torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
+    for degree in (None, 3):
+        split = field.split(degree)
+        assert split.degree == (degree or field.degree)
+        for before, after in zip(field(*arguments), split(*arguments), strict=True):
+            torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
 
 def test_voxels_that_are_kept_stay_as_they_are():

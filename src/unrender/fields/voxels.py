@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from unrender._checked import checked
 from unrender.errors import InputError
@@ -199,8 +200,8 @@ class SparseVoxels(nn.Module):
         return self._like(table, self.log_density[old], self.harmonics[old], self.unit), old
 
     @torch.no_grad()
-    def split(self) -> Self:
-        """Return the same field in voxels of half the side: eight for each."""
+    def split(self, degree: int | None = None) -> Self:
+        """Return the same field in voxels of half the side, eight for each; its colors may get a higher degree."""
         mask = torch.zeros([2 * side for side in self.table.shape], dtype=torch.bool)
         fine = 2 * self.table.voxel_places.long()[:, None] + torch.from_numpy(CORNERS)
         mask[fine.flatten(0, 1).unbind(-1)] = True
@@ -208,9 +209,11 @@ class SparseVoxels(nn.Module):
         parent, weights = self._parents(table)
         corners = self.table.corners[parent].long()
         log_density = (self.log_density[corners] * weights).sum(-1)
-        harmonics = torch.zeros(table.num_corners, self.harmonics.shape[1])
+        mixed = torch.zeros(table.num_corners, self.harmonics.shape[1])
         for q in range(8):
-            harmonics.addcmul_(self.harmonics[corners[:, q]], weights[:, q, None])
+            mixed.addcmul_(self.harmonics[corners[:, q]], weights[:, q, None])
+        more = (max(self.degree, degree or 0) + 1) ** 2 - (self.degree + 1) ** 2
+        harmonics = pad(mixed.unflatten(-1, (3, -1)), (0, more)).flatten(1) if more else mixed
         return self._like(table, log_density, harmonics, self.unit if self.contracted else self.unit / 2)
 
     def _parents(self, table: VoxelTable) -> tuple[Tensor, Tensor]:

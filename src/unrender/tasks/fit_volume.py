@@ -29,11 +29,14 @@ SEEN = 0.02
 """Weight on a ray that a voxel needs to stay; its neighbours stay with it."""
 STAY = 0.95
 """Of the voxels: if more would stay, all do, for to leave some out takes time too."""
-SKIP, STOP = 1e-4, 1e-3
+FOG, THIN_FOG = 0.05, 0.01
+"""Opacity of the first voxels, in a hull, and where cameras stand among them: so that they see what is behind."""
+SKIP, STOP = 1e-3, 1e-3
 """Weight below which a sample is left out, and transmittance at which a ray ends, while learning."""
 RATE_OF_DENSITY, RATE_OF_COLOR = 0.3, 0.02
 """Adam's, of the log of the density and of the coefficients; both fall to a tenth."""
 SLOWING = 0.1
+WEIGHTS_IN_ALL_SPACE = {"smoothness": 0.01, "sparsity": 0.03}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +63,11 @@ class FitVolume:
     transparency, else everything."""
     background: Background = "auto"
     """What is behind transparent pictures. auto: random colors while learning, white in results."""
-    smoothness: float = 0.0
-    """Weight of the mean squared difference between neighbouring voxels, of opacity and of color."""
-    sparsity: float = 0.0
-    """Weight of the mean opacity of voxels: removes haze."""
+    smoothness: float | None = None
+    """Weight of the mean squared difference between neighbouring voxels, of opacity and of color. By default 0.01 in
+    all space, else 0."""
+    sparsity: float | None = None
+    """Weight of the mean opacity of voxels: removes haze. By default 0.03 in all space, else 0."""
     memory_mib: float = 1500.0
     """For pictures; those that do not fit take turns."""
     seed: int = 0
@@ -104,7 +108,14 @@ def fit_volume(scene: Scene, config: FitVolume = FitVolume()) -> Iterator[FitVol
         raise InputError(f"fit_volume: the scene {scene.name} has no frames for training")
     pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=config.seed)
     space = find_space(scene, frames, config.space, config.resolution // STAGES[0][0])
-    return _fit(pixels, space, config, begin)
+    return _fit(pixels, space, _with_weights(config, space), begin)
+
+
+def _with_weights(config: FitVolume, space: VoxelSpace) -> FitVolume:
+    """Decide on the weights that are left open."""
+    weights = WEIGHTS_IN_ALL_SPACE if space.contracted else {"smoothness": 0.0, "sparsity": 0.0}
+    changes = {name: value for name, value in weights.items() if getattr(config, name) is None}
+    return dataclasses.replace(config, **changes)
 
 
 def _check(config: FitVolume) -> None:
@@ -113,8 +124,9 @@ def _check(config: FitVolume) -> None:
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"fit_volume: `{name}` should be above 0, got {value}")
     for name in ("smoothness", "sparsity", "seed"):
-        if not 0 <= getattr(config, name) < math.inf:
-            raise InputError(f"fit_volume: `{name}` should be 0 or more, got {getattr(config, name)}")
+        value = getattr(config, name)
+        if value is not None and not 0 <= value < math.inf:
+            raise InputError(f"fit_volume: `{name}` should be 0 or more, got {value}")
     for name, known in (("space", Space), ("background", Background)):
         if getattr(config, name) not in get_args(known):
             raise InputError(
@@ -174,14 +186,16 @@ class _Grid:
 
 def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float) -> Iterator[FitVolumeStep]:
     generator = torch.Generator().manual_seed(config.seed)
-    is_regular = config.smoothness + config.sparsity > 0
+    weights = (config.smoothness or 0.0, config.sparsity or 0.0)
+    is_regular = any(weights)
     fog = SparseVoxels.from_mask(
         space.mask,
         space.middle,
         space.unit,
         contracted=space.contracted,
         near=space.near,
-        degree=config.degree,
+        degree=0,
+        opacity=THIN_FOG if space.contracted else FOG,
     )
     grid, stage, age = _Grid(fog, is_regular), 0, 0
     for index in itertools.count(1):
@@ -192,10 +206,12 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
         is_due = stage + 1 < len(STAGES) and share >= STAGES[stage + 1][1]
         if age >= WINDOW:
             grid, stage, age = grid.without_unseen(), stage + is_due, 0
-            grid = _Grid(grid.field.split(), is_regular) if is_due else grid
+            if is_due:  # coarse grids have coarse colors: of degrees 0, 1, and then all
+                degree = config.degree if stage == len(STAGES) - 1 else min(stage, config.degree)
+                grid = _Grid(grid.field.split(degree), is_regular)
         grid.slow_down(share)
         batch = pixels.draw(max(1, config.rays // PATCH**2 // STAGES[stage][0]), PATCH)
-        losses = _losses(grid, batch, config, generator)
+        losses = _losses(grid, batch, config.background, weights, generator)
         grid.optimizer.zero_grad()
         losses["total"].backward()
         grid.optimizer.step()
@@ -212,7 +228,11 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
 
 
 def _losses(
-    grid: _Grid, batch: PixelBatch, config: FitVolume, generator: torch.Generator
+    grid: _Grid,
+    batch: PixelBatch,
+    background: Background,
+    weights: tuple[float, float],
+    generator: torch.Generator,
 ) -> dict[str, Tensor]:
     field, count = grid.field, len(batch.colors)
     marched = field.march(
@@ -224,7 +244,7 @@ def _losses(
     )
     target, behind = batch.colors, field.background.expand(count, 3)
     if batch.alpha is not None:
-        behind = _behind(config.background, count, generator)
+        behind = _behind(background, count, generator)
         target = torch.lerp(behind, target, batch.alpha[:, None])
     color = marched.color + (1 - marched.opacity)[:, None] * behind
     squares = (color - target).square().mean(1)
@@ -232,8 +252,8 @@ def _losses(
     losses["total"] = losses["color"]
     if grid.neighbors is not None:
         opacity = field.opacities()
-        rough = roughness(torch.cat([opacity[:, None], field.harmonics], 1), grid.neighbors)
-        losses["total"] = losses["total"] + config.smoothness * rough + config.sparsity * opacity.mean()
+        rough = roughness(opacity[:, None], grid.neighbors) + roughness(field.harmonics, grid.neighbors)
+        losses["total"] = losses["total"] + weights[0] * rough + weights[1] * opacity.mean()
     return losses
 
 
