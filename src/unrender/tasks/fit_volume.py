@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Iterator
-from typing import Literal, Self, get_args
+from typing import Literal, NamedTuple, Self, get_args
 
 import torch
 from torch import Tensor
@@ -36,7 +36,6 @@ SKIP, STOP = 1e-3, 1e-3
 RATE_OF_DENSITY, RATE_OF_COLOR = 0.3, 0.02
 """Adam's, of the log of the density and of the coefficients; both fall to a tenth."""
 SLOWING = 0.1
-WEIGHTS_IN_ALL_SPACE = {"smoothness": 0.01, "sparsity": 0.03}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,14 +107,23 @@ def fit_volume(scene: Scene, config: FitVolume = FitVolume()) -> Iterator[FitVol
         raise InputError(f"fit_volume: the scene {scene.name} has no frames for training")
     pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=config.seed)
     space = find_space(scene, frames, config.space, config.resolution // STAGES[0][0])
-    return _fit(pixels, space, _with_weights(config, space), begin)
+    return _fit(pixels, space, config, begin)
 
 
-def _with_weights(config: FitVolume, space: VoxelSpace) -> FitVolume:
-    """Decide on the weights that are left open."""
-    weights = WEIGHTS_IN_ALL_SPACE if space.contracted else {"smoothness": 0.0, "sparsity": 0.0}
-    changes = {name: value for name, value in weights.items() if getattr(config, name) is None}
-    return dataclasses.replace(config, **changes)
+class _Weights(NamedTuple):
+    """Of what is added to the error of colors."""
+
+    smoothness: float
+    sparsity: float
+
+
+def _weights(config: FitVolume, space: VoxelSpace) -> _Weights:
+    """Decide on what the config leaves open."""
+    usual = _Weights(0.01, 0.03) if space.contracted else _Weights(0.0, 0.0)
+    return _Weights(
+        usual.smoothness if config.smoothness is None else config.smoothness,
+        usual.sparsity if config.sparsity is None else config.sparsity,
+    )
 
 
 def _check(config: FitVolume) -> None:
@@ -186,7 +194,7 @@ class _Grid:
 
 def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float) -> Iterator[FitVolumeStep]:
     generator = torch.Generator().manual_seed(config.seed)
-    weights = (config.smoothness or 0.0, config.sparsity or 0.0)
+    weights = _weights(config, space)
     is_regular = any(weights)
     fog = SparseVoxels.from_mask(
         space.mask,
@@ -231,7 +239,7 @@ def _losses(
     grid: _Grid,
     batch: PixelBatch,
     background: Background,
-    weights: tuple[float, float],
+    weights: _Weights,
     generator: torch.Generator,
 ) -> dict[str, Tensor]:
     field, count = grid.field, len(batch.colors)
@@ -253,7 +261,7 @@ def _losses(
     if grid.neighbors is not None:
         opacity = field.opacities()
         rough = roughness(opacity[:, None], grid.neighbors) + roughness(field.harmonics, grid.neighbors)
-        losses["total"] = losses["total"] + weights[0] * rough + weights[1] * opacity.mean()
+        losses["total"] = losses["total"] + weights.smoothness * rough + weights.sparsity * opacity.mean()
     return losses
 
 
