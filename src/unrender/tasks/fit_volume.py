@@ -51,9 +51,9 @@ class FitVolume:
     steps: int = 4000
     """Steps of Adam."""
     rays: int = 65536
-    """Rays in a step."""
+    """Rays in a step, at full resolution; fewer before."""
     resolution: int = 256
-    """Voxels along the longest side of the grid in the end; a multiple of 16 is best."""
+    """Voxels along the longest side of the grid in the end, rounded up to a multiple of 16."""
     degree: int = 2
     """Of the spherical harmonics of the color: 0 (the same from all sides) to 3."""
     space: Space = "auto"
@@ -85,13 +85,8 @@ class FitVolumeStep:
     num_voxels: int
     seconds: float
     """Since the fit began, loading included."""
-    field: SparseVoxels
-    """As it is now; later steps change it."""
-
-    @property
-    def result(self) -> SparseVoxels:
-        """The voxels."""
-        return self.field
+    result: SparseVoxels
+    """The field as it is now; later steps change it."""
 
 
 def fit_volume(scene: Scene, config: FitVolume = FitVolume()) -> Iterator[FitVolumeStep]:
