@@ -1,5 +1,6 @@
 """Where in the world voxels can be: in the visual hull of masks, in a box, or everywhere."""
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
@@ -22,6 +23,8 @@ COARSE = 100
 """Pixels along the shorter side of the pictures that carve."""
 INNER_SHARE = 0.5
 """Of the way from the middle of the scene to its cameras: so far space is not contracted."""
+ROUNDING = 1e-3
+"""Of a brick: so much of it is left out rather than begin another."""
 NEAREST = 0.05
 """Of the same way: nothing can be so close to a camera."""
 
@@ -62,7 +65,7 @@ def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: i
             )
     if kind == "box":
         return _in_box(scene.bounds[0], scene.bounds[1], num_voxels, ())
-    return space_of_everything(scene, frames, num_voxels)
+    return space_of_everything(frames, num_voxels)
 
 
 def _outlines(frames: Sequence[Frame]) -> list[Outline]:
@@ -95,7 +98,7 @@ def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) 
     return _in_box(low, high, num_voxels, outlines)
 
 
-def space_of_everything(scene: Scene, frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
+def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
     """Fill all space; the inner cube lies where the cameras look, half of the way to them."""
     positions = torch.stack([frame.camera.position for frame in frames])
     forward = torch.stack([frame.camera.camera_from_world[2, :3] for frame in frames])
@@ -110,7 +113,7 @@ def space_of_everything(scene: Scene, frames: Sequence[Frame], num_voxels: int) 
 
 def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outline]) -> VoxelSpace:
     voxel = float((high - low).max()) / num_voxels
-    x, y, z = (max(1, round(side / BRICK + 0.499)) * BRICK for side in ((high - low) / voxel).tolist())
+    x, y, z = (math.ceil(side / BRICK - ROUNDING) * BRICK for side in ((high - low) / voxel).tolist())
     return VoxelSpace(_carve(outlines, low, voxel, (x, y, z)), low, voxel, False, 0.0)
 
 
