@@ -273,8 +273,14 @@ def _sort(first, used, brick, places, order, ray):
                 order[place], ray[place] = s, r
 
 
-@numba.njit(inline="always", fastmath=RELAXED)
-def _corner_weights(fx, fy, fz, weights):
+@numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
+def _corner_weights(origins, directions, ray, t, place, contracted, size, weights):
+    """Write how much each corner of the voxel at `place` counts at distance t of a ray."""
+    x, y, z = _locate(
+        origins[ray, 0], origins[ray, 1], origins[ray, 2],
+        directions[ray, 0], directions[ray, 1], directions[ray, 2], t, contracted, size,
+    )  # fmt: skip
+    fx, fy, fz = x - place[0], y - place[1], z - place[2]
     gx, gy, gz = 1 - fx, 1 - fy, 1 - fz
     a, b, c, d = gx * gy, gx * fy, fx * gy, fx * fy
     weights[0], weights[1], weights[2], weights[3] = a * gz, a * fz, b * gz, b * fz
@@ -306,11 +312,7 @@ def _color(
         for p in range(c * 4096, min(total, (c + 1) * 4096)):
             s, r = order[p], ray[p]
             v = voxel[s]
-            x, y, z = _locate(
-                origins[r, 0], origins[r, 1], origins[r, 2], directions[r, 0], directions[r, 1], directions[r, 2],
-                distance[s], contracted, real_size,
-            )  # fmt: skip
-            _corner_weights(x - places[v, 0], y - places[v, 1], z - places[v, 2], weights)
+            _corner_weights(origins, directions, r, distance[s], places[v], contracted, real_size, weights)
             for f in range(width):
                 mixed[f] = zero
             for q in range(8):
@@ -390,11 +392,7 @@ def _scatter(
         for p in range(planes[plane], planes[plane + 1]):
             s, r = order[p], ray[p]
             v = voxel[s]
-            x, y, z = _locate(
-                origins[r, 0], origins[r, 1], origins[r, 2], directions[r, 0], directions[r, 1], directions[r, 2],
-                distance[s], contracted, real_size,
-            )  # fmt: skip
-            _corner_weights(x - places[v, 0], y - places[v, 1], z - places[v, 2], weights)
+            _corner_weights(origins, directions, r, distance[s], places[v], contracted, real_size, weights)
             for channel in range(3):
                 for f in range(bands):
                     row[channel * bands + f] = basis[r, f] * by_sample[s, channel]
