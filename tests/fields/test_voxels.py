@@ -15,7 +15,7 @@ def some_field(contracted: bool = False, degree: int = 2) -> SparseVoxels:
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(8, 8, 8, generator=generator) < 0.5
     field = SparseVoxels.from_mask(
-        mask, torch.tensor([1.0, 2.0, 3.0]), 0.5, contracted=contracted, degree=degree
+        mask, torch.tensor([1.0, 2.0, 3.0]), 0.5, contracted=contracted, near=0.25, degree=degree
     )
     with torch.no_grad():
         field.log_density += torch.randn(field.log_density.shape, generator=generator)
@@ -37,6 +37,7 @@ def test_splitting_voxels_leaves_the_field_as_it_is(contracted):
     for degree in (None, 3):
         split = field.split(degree)
         assert split.degree == (degree or field.degree)
+        assert (split.near, split.contracted) == (field.near, field.contracted)
         for before, after in zip(field(*arguments), split(*arguments), strict=True):
             torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
 
@@ -46,6 +47,7 @@ def test_voxels_that_are_kept_stay_as_they_are():
     chosen = torch.arange(field.table.num_voxels) % 3 > 0
     kept, old = field.keep(chosen)
     assert kept.table.num_voxels == int(chosen.sum())
+    assert kept.near == field.near
     torch.testing.assert_close(kept.log_density, field.log_density[old])
     points, directions = some_points(field)
     (before, _), (after, _) = field(points, directions), kept(points, directions)

@@ -139,7 +139,9 @@ def test_no_rays_give_no_colors():
     assert look(0, **one_block(3.0), step=0.5).color.shape == (0, 3)
 
 
-def test_voxels_remember_their_largest_weight():
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+def test_voxels_remember_their_largest_weight(kernels, monkeypatch):
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     block = one_block(-1.0)
     block["log_density"].requires_grad_()
     weight = torch.zeros(block["table"].num_voxels)

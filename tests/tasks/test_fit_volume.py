@@ -13,6 +13,7 @@ from check_kernel import num_threads
 from unrender.errors import FileFormatError, InputError
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.topology import is_watertight
+from unrender.io.checkpoints import save_tensors
 from unrender.io.scenes import Scene, load_scene
 from unrender.tasks.extract_surface import cloud_of_surface, extract_surface
 from unrender.tasks.fit_volume import FitVolume, FitVolumeStep, fit_volume
@@ -135,6 +136,18 @@ def test_pictures_that_are_transparent_everywhere_are_refused(scene: Scene, tmp_
         fit_volume(without_alpha(scene, tmp_path, value=0))
 
 
+def test_wide_bounds_do_not_hide_the_object(scene: Scene) -> None:
+    wide = dataclasses.replace(scene, bounds=torch.tensor([[-30.0] * 3, [30.0] * 3]))
+    field = run(wide, steps=1).result
+    assert max(field.table.shape) * field.voxel_size < 4
+
+
+def test_few_steps_reach_the_full_resolution(scene: Scene) -> None:
+    field = run(scene, steps=20).result
+    assert max(field.table.shape) == SMALL.resolution
+    assert field.degree == SMALL.degree
+
+
 def test_a_hull_needs_transparency(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no picture has transparent pixels"):
         fit_volume(without_alpha(scene, tmp_path), FitVolume(space="hull"))
@@ -227,6 +240,25 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
     save_field(ball(contracted=False), path)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(FileFormatError, match=r"ball\.safetensors"):
+        load_field(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_density", lambda tensor: tensor * torch.nan),
+        ("log_density", lambda tensor: tensor.double()),
+        ("harmonics", lambda tensor: tensor[:, :2]),
+        ("middle", lambda tensor: tensor[:2]),
+        ("voxel_places", lambda tensor: tensor - 1),
+    ],
+)
+def test_contents_that_no_field_has_are_refused(tmp_path: Path, name: str, value) -> None:
+    tensors, description = ball(contracted=False).contents()
+    tensors[name] = value(tensors[name])
+    path = tmp_path / "odd.safetensors"
+    save_tensors(tensors, {"kind": "voxels"} | description, path)
+    with pytest.raises(FileFormatError, match=r"odd\.safetensors.*SparseVoxels"):
         load_field(path)
 
 

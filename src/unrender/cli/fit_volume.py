@@ -35,7 +35,7 @@ from unrender.tasks.saved_fields import save_field
 
 Metrics = dict[str, Any]
 log = logging.getLogger("unrender")
-FILM_FRAMES, FRAMES_PER_SECOND = 60, 12.0
+FILM_FRAMES, FRAMES_PER_SECOND = 48, 12.0
 FILM_SIDE = 400
 """Pixels of the film's longer side, at most."""
 VIEWS_SHOWN = 4
@@ -56,12 +56,23 @@ class Progress:
 
 
 @dataclasses.dataclass(frozen=True)
+class FilmFrame:
+    """A picture on the way around."""
+
+    index: int
+    last_index: int
+    color: Tensor
+
+
+@dataclasses.dataclass(frozen=True)
 class HeldOut:
     """A frame that was not learned from, and how it came out."""
 
-    frame: Frame
-    photo: Tensor
-    seen: SeenVoxels
+    index: int
+    last_index: int
+    name: str
+    pictures: tuple[Picture, ...]
+    """For the report; of a few frames only."""
     psnr: float
     ssim: float | None
 
@@ -101,8 +112,18 @@ def command(
     progress = take_all(watched, _words)
     last = watched.last
     field = last.result
+    if max(field.table.shape) < config.resolution:
+        log.warning(
+            "the work ended at %d voxels along the longest side, not %d: give it more time or a lower --resolution",
+            max(field.table.shape),
+            config.resolution,
+        )
     save_field(field, folder / "volume.safetensors")
-    held_out = [_evaluate(field, frame, behind, folder / "held-out") for frame in photos.split("test")]
+    log.info("the volume is saved; now to the pictures that were held out")
+    held_out = take_all(
+        _evaluate_all(field, photos.split("test"), behind, folder / "held-out"),
+        lambda view: f"held out {view.index + 1} of {view.last_index + 1}  {view.psnr:5.2f} dB",
+    )
     metrics = _metrics(last, held_out)
     write_json(folder / "metrics.json", metrics)
     shown = _pictures(photos, field, behind, held_out, folder if film else None)
@@ -154,19 +175,41 @@ def _background(background: Background, scene: Scene) -> Tensor | None:
     return torch.full((3,), 0.0 if background == "black" else 1.0)
 
 
-def _evaluate(field: SparseVoxels, frame: Frame, behind: Tensor | None, folder: Path) -> HeldOut:
-    """Render a frame that was held out, save it, and compare it to the photo, which lies before the same color."""
-    view = frame.load()
-    photo = view.image
-    if view.alpha is not None and behind is not None:
-        photo = torch.lerp(behind.expand_as(photo), photo, view.alpha[..., None])
-    seen = field.render(frame.camera, behind)
-    if view.mask is not None:
-        seen = seen._replace(color=torch.where(view.mask[..., None], seen.color, photo))
+def _evaluate_all(
+    field: SparseVoxels, frames: Sequence[Frame], behind: Tensor | None, folder: Path
+) -> Iterator[HeldOut]:
+    """Render frames that were held out, save what came out, and compare it to the photos before the same color."""
     folder.mkdir(exist_ok=True)
-    save_image(seen.color, folder / f"{Path(frame.name).stem}.png")
-    similarity = ssim(seen.color, photo) if min(photo.shape[:2]) >= SSIM_WINDOW else None
-    return HeldOut(frame, photo, seen, psnr(seen.color, photo), similarity)
+    for index, (frame, name) in enumerate(zip(frames, _file_names(frames), strict=True)):
+        view = frame.load()
+        photo = view.image
+        if view.alpha is not None and behind is not None:
+            photo = torch.lerp(behind.expand_as(photo), photo, view.alpha[..., None])
+        seen = field.render(frame.camera, behind)
+        save_image(seen.color, folder / name)
+        can_compare = view.mask is None and min(photo.shape[:2]) >= SSIM_WINDOW
+        similarity = ssim(seen.color, photo) if can_compare else None
+        error = psnr(seen.color, photo, view.mask)
+        is_shown = index % max(1, -(-len(frames) // VIEWS_SHOWN)) == 0
+        shown = _side_by_side(frame.name, photo, seen, error) if is_shown else ()
+        yield HeldOut(index, len(frames) - 1, frame.name, shown, error, similarity)
+
+
+def _side_by_side(name: str, photo: Tensor, seen: SeenVoxels, error: float) -> tuple[Picture, ...]:
+    distance = pictures.distance_colors(seen.distance, seen.opacity)
+    return (
+        Picture(f"{name}: the photo, not learned from", [_small(photo)]),
+        Picture(f"{name}: the volume, {error:.1f} dB", [_small(seen.color)]),
+        Picture(f"{name}: distance, near dark, far bright, nothing blue", [_small(distance)]),
+    )
+
+
+def _file_names(frames: Sequence[Frame]) -> list[str]:
+    """Call pictures like their photos; with their folders, where those of several have the same names."""
+    short = [Path(frame.name).stem for frame in frames]
+    if len(set(short)) < len(short):
+        short = ["_".join(Path(frame.name).with_suffix("").parts) for frame in frames]
+    return [f"{name}.png" for name in short]
 
 
 def _metrics(last: FitVolumeStep, held_out: Sequence[HeldOut]) -> Metrics:
@@ -180,10 +223,13 @@ def _metrics(last: FitVolumeStep, held_out: Sequence[HeldOut]) -> Metrics:
         "seconds": last.seconds,
         "steps": last.index,
         "num_voxels": last.num_voxels,
+        "voxel_size": last.result.voxel_size,
+        "longest_side": max(last.result.table.shape),
+        "degree": last.result.degree,
         "peak_memory_mib": _peak_memory(),
     }
     for view in held_out:
-        metrics |= {f"psnr/{view.frame.name}": view.psnr, f"ssim/{view.frame.name}": view.ssim}
+        metrics |= {f"psnr/{view.name}": view.psnr, f"ssim/{view.name}": view.ssim}
     return metrics
 
 
@@ -208,19 +254,21 @@ def _pictures(
     """Go around the volume, and lay some views beside their photos."""
     shown = []
     if folder is not None:
-        frames = [field.render(camera, behind).color for camera in _film_cameras(scene, field)]
+        views = _go(field, behind, _film_cameras(scene, field))
+        frames = [
+            view.color for view in take_all(views, lambda view: f"film {view.index + 1} of {FILM_FRAMES}")
+        ]
         save_video(iter(frames), folder / "turntable.mp4", frames_per_second=FRAMES_PER_SECOND)
         few = frames[:: max(1, len(frames) // REPORT_FRAMES)]
         shown.append(Picture("on the way around", [_small(frame) for frame in few]))
-    for view in held_out[:: max(1, -(-len(held_out) // VIEWS_SHOWN))]:
-        name = view.frame.name
-        distance = pictures.distance_colors(view.seen.distance, view.seen.opacity)
-        shown += [
-            Picture(f"{name}: the photo, not learned from", [_small(view.photo)]),
-            Picture(f"{name}: the volume, {view.psnr:.1f} dB", [_small(view.seen.color)]),
-            Picture(f"{name}: distance, near dark, far bright, nothing blue", [_small(distance)]),
-        ]
+    for view in held_out:
+        shown += view.pictures
     return shown
+
+
+def _go(field: SparseVoxels, behind: Tensor | None, cameras: Sequence[Camera]) -> Iterator[FilmFrame]:
+    for index, camera in enumerate(cameras):
+        yield FilmFrame(index, len(cameras) - 1, field.render(camera, behind, quick=True).color)
 
 
 def _film_cameras(scene: Scene, field: SparseVoxels) -> list[Camera]:
@@ -278,8 +326,9 @@ def _protocol(scene: Scene, config: FitVolume) -> str:
     size = " and ".join(f"{width} × {height}" for width, height in sizes[:3])
     behind = "black" if config.background == "black" else "white"
     return (
-        "PSNR from the mean squared error over all channels of a picture, then the mean over pictures; SSIM over "
-        f"Gaussian windows of 11 × 11 pixels. Pictures of {size or 'no'} pixels; transparent ones lie before {behind}."
+        "PSNR from the mean squared error over all channels of a picture (within its mask, if it has one), then the "
+        f"mean over pictures; SSIM over Gaussian windows of 11 × 11 pixels. Pictures of {size or 'no'} pixels; "
+        f"transparent ones lie before {behind}."
     )
 
 
@@ -303,7 +352,7 @@ def _how(source: Path, config: FitVolume) -> list[str]:
         f"for step in unrender.fit_volume(scene, unrender.FitVolume({spelled})):",
         "    print(step.index, step.losses)",
         'unrender.save_field(step.result, "volume.safetensors")',
-        'seen = step.result.render(scene.split("test")[0].camera)',
+        "seen = step.result.render(scene.frames[0].camera)",
         'unrender.save_image(seen.color, "view.png")',
     ]
     return [shlex.join(line), "\n".join(python)]

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.harmonics import spherical_harmonics
+from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, clip_to_box, rays_of
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
@@ -25,7 +25,7 @@ BLACK_TO_WHITE = 0.28209479177387814
 """The constant harmonic."""
 RAYS_AT_ONCE = 65_536
 """While rendering: memory does not depend on the size of the picture."""
-FINE_SKIP, FINE_STOP = 1e-5, 1e-4
+FINE_SKIP, FINE_STOP = 1e-4, 1e-3
 """Weight below which a sample is left out, and transmittance at which a ray ends, in pictures."""
 
 
@@ -247,6 +247,7 @@ class SparseVoxels(nn.Module):
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
         """Make the field that has these contents."""
+        _check_contents(tensors, description)
         mask = torch.zeros([int(side) for side in description["shape"]], dtype=torch.bool)
         mask[tensors["voxel_places"].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
@@ -267,12 +268,35 @@ class SparseVoxels(nn.Module):
         )
 
     def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor, unit: float) -> Self:
+        behind = self.background.detach()
         return type(self)(
             table,
             log_density,
             harmonics,
             self.middle,
             unit,
-            self.background.detach(),
+            behind,
             contracted=self.contracted,
+            near=self.near,
         )
+
+
+def _check_contents(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+    """Refuse what no field holds, as damaged files may."""
+    axes = {"log_density": 1, "harmonics": 2, "background": 1, "middle": 1, "voxel_places": 2}
+    for name, count in axes.items():
+        tensor = tensors[name]
+        if tensor.dim() != count or (tensor.is_floating_point() and tensor.dtype != torch.float32):
+            raise InputError(f"SparseVoxels: {name} is {tensor.dtype} of shape {list(tensor.shape)}")
+        if not bool(tensor.isfinite().all()):
+            raise InputError(f"SparseVoxels: {name} has values that are not finite")
+    widths = [3 * (degree + 1) ** 2 for degree in range(MAX_DEGREE + 1)]
+    if (
+        tensors["harmonics"].shape[1] not in widths
+        or any(tensors[name].shape[-1] != 3 for name in ("background", "middle", "voxel_places"))
+        or bool((tensors["voxel_places"] < 0).any())
+    ):
+        raise InputError("SparseVoxels: harmonics, background, middle or voxel_places have no right shape")
+    unit, near = float(description["unit"]), float(description["near"])
+    if not (0 < unit < math.inf and 0 <= near < math.inf):
+        raise InputError(f"SparseVoxels: unit {unit} should be above 0, near {near} at least 0")

@@ -2,7 +2,7 @@
 
 import math
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unrender._checked import checked
@@ -13,13 +13,19 @@ SSIM_WINDOW = 11
 
 
 @checked
-def psnr(image: Float[Tensor, "height width 3"], truth: Float[Tensor, "height width 3"]) -> float:
+def psnr(
+    image: Float[Tensor, "height width 3"],
+    truth: Float[Tensor, "height width 3"],
+    mask: Bool[Tensor, "height width"] | None = None,
+) -> float:
     """Return the peak signal-to-noise ratio in decibels: −10 log₁₀ of the mean squared difference; inf if equal.
 
-    Both pictures have values in [0, 1]. Differentiable in: nothing.
+    Both pictures have values in [0, 1]. With a mask, the mean is over its pixels; nan if it has none.
+    Differentiable in: nothing.
     """
-    error = float((image.detach().double() - truth.double()).square().mean())
-    return -10 * math.log10(error) if error > 0 else math.inf
+    squares = (image.detach().double() - truth.double()).square().mean(-1)
+    error = float((squares if mask is None else squares[mask]).mean())
+    return -10 * math.log10(error) if error > 0 else math.nan if math.isnan(error) else math.inf
 
 
 @checked

@@ -25,6 +25,10 @@ INNER_SHARE = 0.5
 """Of the way from the middle of the scene to its cameras: so far space is not contracted."""
 ROUNDING = 1e-3
 """Of a brick: so much of it is left out rather than begin another."""
+SEEN_ENOUGH = 0.25
+"""Of the largest number of pictures that see any voxel left: voxels in fewer pictures are not of the object."""
+CLEAR = 4.0
+"""Voxels before a camera from which on its picture carves: nearer ones cover too much of it."""
 NEAREST = 0.05
 """Of the same way: nothing can be so close to a camera."""
 
@@ -85,16 +89,16 @@ def _outline(frame: Frame) -> Outline | None:
 
 def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) -> VoxelSpace:
     """Keep what no outline excludes, in the smallest box of voxels around it."""
-    rough = _carve(outlines, bounds[0], float((bounds[1] - bounds[0]).max()) / ROUGH, (ROUGH, ROUGH, ROUGH))
-    if not bool(rough.any()):
-        raise InputError(
-            "fit_volume: no place in the scene's bounds lies within all its masks; poses, masks or bounds are wrong: "
-            "`unrender inspect` shows them"
-        )
-    voxel = float((bounds[1] - bounds[0]).max()) / ROUGH
-    places = rough.nonzero()
-    low = bounds[0] + (places.amin(0) - 1) * voxel
-    high = bounds[0] + (places.amax(0) + 2) * voxel
+    low, high = bounds
+    for _ in range(3):  # bounds may be many times as wide as what is in them
+        voxel = float((high - low).max()) / ROUGH
+        places = _carve(outlines, low, voxel, (ROUGH, ROUGH, ROUGH)).nonzero()
+        if len(places) == 0:
+            raise InputError(
+                "fit_volume: no place in the scene's bounds lies within all its masks; poses, masks or bounds are "
+                "wrong: `unrender inspect` shows them"
+            )
+        low, high = low + (places.amin(0) - 1) * voxel, low + (places.amax(0) + 2) * voxel
     return _in_box(low, high, num_voxels, outlines)
 
 
@@ -120,31 +124,40 @@ def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outli
 def _carve(
     outlines: Sequence[Outline], low: Tensor, voxel: float, shape: tuple[int, int, int]
 ) -> Bool[Tensor, "x y z"]:
-    """Mark the voxels that are covered, wholly or in part, in all pictures in which they are seen."""
+    """Mark the voxels that are covered, wholly or in part, in all pictures that see them, if these are not few."""
     axes = [low[i] + (torch.arange(n) + 0.5) * voxel for i, n in enumerate(shape)]
     centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
     left = torch.arange(len(centers))
+    views = torch.zeros(len(centers))
     for outline in outlines:
         if len(left) == 0:
             break
         points = outline.camera.project(centers[left])
-        nearest = float(points[:, 2].min()) - voxel
-        if nearest <= 0:
-            continue  # a camera among the voxels: its pixels tell little
-        radius = 0.87 * voxel * float(outline.camera.focal.max()) / nearest / outline.pixels
+        ahead = (
+            points[:, 2] > CLEAR * voxel
+        )  # what is behind a camera, or around it, its picture says nothing of
+        if not bool(ahead.any()):
+            continue
+        radius = (
+            0.87 * voxel * float(outline.camera.focal.max()) / float(points[ahead, 2].min()) / outline.pixels
+        )
         grown = _grow(outline.covered, int(radius) + 1)
         x, y = (points[:, i].div(outline.pixels).long() for i in (0, 1))
         height, width = grown.shape
-        seen = (points[:, :2] >= 0).all(-1) & (x < width) & (y < height)
+        seen = ahead & (points[:, :2] >= 0).all(-1) & (x < width) & (y < height)
+        views[left] += seen
         hit = torch.ones(len(left), dtype=torch.bool)
         hit[seen] = grown[y[seen], x[seen]]
         left = left[hit]
     mask = torch.zeros(len(centers), dtype=torch.bool)
     mask[left] = True
+    if len(outlines) > 0 and len(left) > 0:  # behind the cameras nothing is carved
+        mask &= views >= SEEN_ENOUGH * views[left].max()
     return mask.reshape(shape)
 
 
 def _grow(covered: Tensor, radius: int) -> Tensor:
-    rows = max_pool2d(covered[None].float(), (1, 2 * radius + 1), 1, (0, radius))
-    grown: Tensor = max_pool2d(rows, (2 * radius + 1, 1), 1, (radius, 0))[0]
+    wide, high = (min(radius, side) for side in (covered.shape[1], covered.shape[0]))
+    rows = max_pool2d(covered[None].float(), (1, 2 * wide + 1), 1, (0, wide))
+    grown: Tensor = max_pool2d(rows, (2 * high + 1, 1), 1, (high, 0))[0]
     return grown > 0

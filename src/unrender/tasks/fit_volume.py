@@ -27,6 +27,8 @@ WINDOW = 100
 """Steps after which voxels go that no ray saw, if they are a twentieth or more."""
 SEEN = 0.02
 """Weight on a ray that a voxel needs to stay; its neighbours stay with it."""
+SHORT = 5
+"""Parts of the steps, of which a window takes one at most: so that few steps reach the full resolution too."""
 STAY = 0.95
 """Of the voxels: if more would stay, all do, for to leave some out takes time too."""
 FOG, THIN_FOG = 0.05, 0.01
@@ -51,7 +53,7 @@ class FitVolume:
     steps: int = 4000
     """Steps of Adam."""
     rays: int = 65536
-    """Rays in a step, at full resolution; fewer before."""
+    """Rays in a step, at full resolution; fewer before. They come in squares of 16."""
     resolution: int = 256
     """Voxels along the longest side of the grid in the end, rounded up to a multiple of 16."""
     degree: int = 2
@@ -63,7 +65,7 @@ class FitVolume:
     background: Background = "auto"
     """What is behind transparent pictures. auto: random colors while learning, white in results."""
     smoothness: float | None = None
-    """Weight of the mean squared difference between neighbouring voxels, of opacity and of color. By default 0.01 in
+    """Weight of the mean squared difference between neighbouring voxels, of opacity and of color. By default 0.3 in
     all space, else 0."""
     sparsity: float | None = None
     """Weight of the mean opacity of voxels: removes haze. By default 0.03 in all space, else 0."""
@@ -114,7 +116,7 @@ class _Weights(NamedTuple):
 
 def _weights(config: FitVolume, space: VoxelSpace) -> _Weights:
     """Decide on what the config leaves open."""
-    usual = _Weights(0.01, 0.03) if space.contracted else _Weights(0.0, 0.0)
+    usual = _Weights(0.3, 0.03) if space.contracted else _Weights(0.0, 0.0)
     return _Weights(
         usual.smoothness if config.smoothness is None else config.smoothness,
         usual.sparsity if config.sparsity is None else config.sparsity,
@@ -201,13 +203,14 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
         opacity=THIN_FOG if space.contracted else FOG,
     )
     grid, stage, age = _Grid(fog, is_regular), 0, 0
+    window = WINDOW if config.minutes else min(WINDOW, max(1, config.steps // SHORT))
     for index in itertools.count(1):
         seconds = time.perf_counter() - begin
         share = (index - 1) / config.steps if config.minutes is None else seconds / (60 * config.minutes)
-        if share >= 1:
+        if share >= 1 and index > 1:  # one step there is, however short the time
             return
         is_due = stage + 1 < len(STAGES) and share >= STAGES[stage + 1][1]
-        if age >= WINDOW:
+        if age >= window:
             grid, stage, age = grid.without_unseen(), stage + is_due, 0
             if is_due:  # coarse grids have coarse colors: of degrees 0, 1, and then all
                 degree = config.degree if stage == len(STAGES) - 1 else min(stage, config.degree)

@@ -40,11 +40,12 @@ def march_voxels(
     The log of the density and the coefficients of the color are interpolated between a voxel's corners; colors are
     max(0, ½ + Σ coefficient · basis), red's coefficients first. Where there is no voxel there is nothing.
 
-    voxel_weight: its entries are raised to the largest weight that a sample within the voxel had, in the backward pass.
+    voxel_weight: its entries are raised to the largest weight that a sample within the voxel had, once the backward
+    pass is done.
     Differentiable in: log_density, harmonics (not twice).
     """
     if implementation("march_voxels", log_density.device) is None:
-        return VoxelMarch(*reference.forward(rays, log_density, harmonics, table, strides))
+        return VoxelMarch(*reference.forward(rays, log_density, harmonics, table, strides, voxel_weight))
     return VoxelMarch(*_MarchVoxels.apply(rays, log_density, harmonics, table, strides, voxel_weight))
 
 

@@ -12,7 +12,7 @@ class GridRays(TensorStruct):
     """Points origin + t · direction, with t from `near` to `far`."""
 
     origins: Float[Tensor, "rays 3"]
-    """In voxels: the grid begins at 0."""
+    """In voxels: the grid begins at 0. Of contracted rays, see `Strides`."""
     directions: Float[Tensor, "rays 3"]
     """In voxels per unit of t, of any length."""
     near: Float[Tensor, " rays"]

@@ -11,7 +11,12 @@ MAX_OPTICAL_DEPTH = 30.0
 
 
 def forward(
-    rays: GridRays, log_density: Tensor, harmonics: Tensor, table: VoxelTable, strides: Strides
+    rays: GridRays,
+    log_density: Tensor,
+    harmonics: Tensor,
+    table: VoxelTable,
+    strides: Strides,
+    voxel_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return Σ wᵢ cᵢ, Σ wᵢ and Σ wᵢ tᵢ, with wᵢ = αᵢ Π_{j<i} (1 − αⱼ) and αᵢ = 1 − exp(−exp(log densityᵢ) lengthᵢ).
 
@@ -33,6 +38,9 @@ def forward(
         mixed = (harmonics[corners] * weights[..., None]).sum(1).unflatten(-1, (3, -1))
         color = color + weight[:, None] * (0.5 + (mixed * rays.basis[:, None]).sum(-1)).clamp(min=0)
         distance = distance + weight * here
+        if voxel_weight is not None:
+            met = voxel >= 0
+            voxel_weight.scatter_reduce_(0, voxel[met], weight.detach()[met], "amax")
         left, t = left - weight, t + length
     return color, 1 - left, distance
 
