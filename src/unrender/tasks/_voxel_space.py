@@ -133,27 +133,35 @@ def _carve(
         if len(left) == 0:
             break
         points = outline.camera.project(centers[left])
-        ahead = (
-            points[:, 2] > CLEAR * voxel
-        )  # what is behind a camera, or around it, its picture says nothing of
-        if not bool(ahead.any()):
-            continue
-        radius = (
-            0.87 * voxel * float(outline.camera.focal.max()) / float(points[ahead, 2].min()) / outline.pixels
+        pixels = points[:, :2] / outline.pixels
+        height, width = outline.covered.shape
+        seen = (
+            (points[:, 2] > 0) & (pixels >= 0).all(-1) & (pixels < points.new_tensor([width, height])).all(-1)
         )
-        grown = _grow(outline.covered, int(radius) + 1)
-        x, y = (points[:, i].div(outline.pixels).long() for i in (0, 1))
-        height, width = grown.shape
-        seen = ahead & (points[:, :2] >= 0).all(-1) & (x < width) & (y < height)
         views[left] += seen
-        hit = torch.ones(len(left), dtype=torch.bool)
-        hit[seen] = grown[y[seen], x[seen]]
-        left = left[hit]
+        left = left[_may_stay(outline, pixels, torch.where(seen, points[:, 2] / voxel, 0))]
     mask = torch.zeros(len(centers), dtype=torch.bool)
     mask[left] = True
     if len(outlines) > 0 and len(left) > 0:  # behind the cameras nothing is carved
         mask &= views >= SEEN_ENOUGH * views[left].max()
     return mask.reshape(shape)
+
+
+def _may_stay(outline: Outline, pixels: Tensor, depth: Tensor) -> Bool[Tensor, " voxels"]:
+    """Say of voxels, in depths counted in voxels, whether the picture has something there or says nothing of them.
+
+    Around each voxel's pixel so much counts as a voxel covers at that depth; voxels are taken in bands, each twice as
+    far as the one before.
+    """
+    stays = torch.ones(len(depth), dtype=torch.bool)
+    nearest = CLEAR
+    while bool((depth >= nearest).any()):
+        band = (depth >= nearest) & (depth < 2 * nearest)
+        radius = 0.87 * float(outline.camera.focal.max()) / nearest / outline.pixels
+        x, y = pixels[band].long().unbind(-1)
+        stays[band] = _grow(outline.covered, int(radius) + 1)[y, x]
+        nearest *= 2
+    return stays
 
 
 def _grow(covered: Tensor, radius: int) -> Tensor:
