@@ -22,8 +22,9 @@ FAR_INSIDE = 4.0
 def extract_surface(field: SparseVoxels, *, opacity: float = 0.5) -> Mesh:
     """Return the surface on which matter of one voxel's thickness takes so much of the light, with colors.
 
-    By marching cubes on the log of the density. Colors are those seen from straight above the surface. Hollows that
-    no ray could reach count as full. Faces are counterclockwise seen from outside; vertices are in world units.
+    By marching cubes on the log of the density; in contracted space a voxel is one of the inner cube. Colors are those
+    seen from straight above the surface. Hollows that no ray could reach count as full. Faces are counterclockwise
+    seen from outside; vertices are in world units.
     """
     if not 0 < opacity < 1:
         raise InputError(f"extract_surface: `opacity` should be above 0 and below 1, got {opacity}")

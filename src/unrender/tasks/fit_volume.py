@@ -49,7 +49,8 @@ class FitVolume:
     """
 
     minutes: float | None = None
-    """Work for so long, loading included, whatever `steps` says. Results then depend on the machine's speed."""
+    """Learn for so long, reading pictures and compiling kernels included, whatever `steps` says. Results then depend on
+    the machine's speed. Pictures, films and meshes that are made afterwards take their own time."""
     steps: int = 4000
     """Steps of Adam."""
     rays: int = 65536
