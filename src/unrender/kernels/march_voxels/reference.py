@@ -16,7 +16,7 @@ def forward(
     harmonics: Tensor,
     table: VoxelTable,
     strides: Strides,
-    voxel_weight: Tensor | None = None,
+    voxel_weight: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return Σ wᵢ cᵢ, Σ wᵢ and Σ wᵢ tᵢ, with wᵢ = αᵢ Π_{j<i} (1 − αⱼ) and αᵢ = 1 − exp(−exp(log densityᵢ) lengthᵢ).
 
