@@ -29,7 +29,7 @@ from unrender import (
     Marched,
     Mesh,
     Scene,
-    SeenVoxels,
+    SeenField,
     Texture,
     fit_tutorial_volume,
     fit_volume,
@@ -112,7 +112,7 @@ def fit_until(scene: Scene, images: Tensor, silhouettes: Tensor, cameras: Camera
             return
 
 
-def compare(what: str, seen: Sequence[Marched | SeenVoxels], images: Tensor, silhouettes: Tensor) -> float:
+def compare(what: str, seen: Sequence[Marched | SeenField], images: Tensor, silhouettes: Tensor) -> float:
     error = torch.stack([s.color for s in seen]) - images[::EVERY]
     opaque = torch.stack([s.opacity for s in seen]) > 0.5
     truth = silhouettes[::EVERY] > 0.5

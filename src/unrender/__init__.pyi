@@ -7,7 +7,9 @@ from .errors import KernelError as KernelError
 from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
 from .fields.harmonics import spherical_harmonics as spherical_harmonics
-from .fields.voxels import SeenVoxels as SeenVoxels
+from .fields.radiance_field import FieldSpace as FieldSpace
+from .fields.radiance_field import RadianceField as RadianceField
+from .fields.radiance_field import SeenField as SeenField
 from .fields.voxels import SparseVoxels as SparseVoxels
 from .geometry.camera import Camera as Camera
 from .geometry.camera_paths import orbit_path as orbit_path

@@ -18,7 +18,8 @@ from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import changes, open_run_folder, write_json
 from unrender.errors import InputError
-from unrender.fields.voxels import SeenVoxels, SparseVoxels
+from unrender.fields.radiance_field import SeenField
+from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import orbit_path, path_between
 from unrender.geometry.mesh import Mesh
@@ -195,7 +196,7 @@ def _evaluate_all(
         yield HeldOut(index, len(frames) - 1, frame.name, shown, error, similarity)
 
 
-def _side_by_side(name: str, photo: Tensor, seen: SeenVoxels, error: float) -> tuple[Picture, ...]:
+def _side_by_side(name: str, photo: Tensor, seen: SeenField, error: float) -> tuple[Picture, ...]:
     distance = pictures.distance_colors(seen.distance, seen.opacity)
     return (
         Picture(f"{name}: the photo, not learned from", [_small(photo)]),

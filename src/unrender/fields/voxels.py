@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
+from unrender.fields.radiance_field import SeenField
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, clip_to_box, rays_of
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
@@ -27,15 +28,6 @@ RAYS_AT_ONCE = 65_536
 """While rendering: memory does not depend on the size of the picture."""
 FINE_SKIP, FINE_STOP = 1e-4, 1e-3
 """Weight below which a sample is left out, and transmittance at which a ray ends, in pictures."""
-
-
-class SeenVoxels(NamedTuple):
-    """A picture of voxels."""
-
-    color: Float[Tensor, "height width 3"]
-    opacity: Float[Tensor, "height width"]
-    distance: Float[Tensor, "height width"]
-    """Mean distance along the ray of what is seen, in world units; 0 where there is nothing."""
 
 
 class SparseVoxels(nn.Module):
@@ -148,7 +140,7 @@ class SparseVoxels(nn.Module):
         background: Float[Tensor, "3"] | None = None,
         *,
         quick: bool = False,
-    ) -> SeenVoxels:
+    ) -> SeenField:
         """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
 
         Colors are in [0, 1]. Rays of an absent direction, beyond the reach of a lens, show the background. With
@@ -167,7 +159,7 @@ class SparseVoxels(nn.Module):
             mean = torch.where(seen.opacity > 0, seen.distance / seen.opacity, 0)
             for image, values in ((color, before), (opacity, seen.opacity), (distance, mean)):
                 image[top : top + band.height].view(values.shape).copy_(values)
-        return SeenVoxels(color, opacity, distance)
+        return SeenField(color, opacity, distance)
 
     @checked
     def forward(
