@@ -1,7 +1,7 @@
 """Walks through space, twice: to count, then to write. Rays are spread over the threads.
 
-From an empty cell a ray leaps by whole steps, to the last one that begins before it leaves the cell; where space is bent
-it goes step by step.
+From an empty cell a ray leaps by whole steps, to the last one that begins before it leaves the cell; where space is
+bent it goes step by step.
 """
 
 import numba
