@@ -82,6 +82,8 @@ from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
 from .kernels.composite import Composited as Composited
 from .kernels.composite import composite as composite
 from .kernels.composite import composite_alphas as composite_alphas
+from .kernels.hash_grid import HashLevels as HashLevels
+from .kernels.hash_grid import hash_grid as hash_grid
 from .kernels.nearest import Nearest as Nearest
 from .kernels.nearest import PointIndex as PointIndex
 from .kernels.nearest import index_points as index_points
