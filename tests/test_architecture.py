@@ -39,7 +39,7 @@ PUBLIC_NAMES = [
     "sample_occupied", "sample_points_from_mesh", "sample_stratified", "sample_uniform", "samples_at",
     "save_cameras", "save_cloud", "save_demo_scene", "save_field", "save_image", "save_mesh",
     "save_transforms", "save_video", "save_volume", "sixd_from_rotation", "so3_exp_map", "so3_log_map",
-    "spherical_harmonics", "spiral_path", "ssim", "subdivide", "surface_area", "torus",
+    "spherical_harmonics", "spiral_path", "ssim", "subdivide", "surface_area", "tiny_mlp", "torus",
     "vertex_normals", "visible_blocks", "window_transfer",
 ]
 # fmt: on

@@ -90,6 +90,7 @@ from .kernels.nearest import index_points as index_points
 from .kernels.nearest import nearest as nearest
 from .kernels.rasterize import Fragments as Fragments
 from .kernels.sample_grid import sample_grid as sample_grid
+from .kernels.tiny_mlp import tiny_mlp as tiny_mlp
 from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
