@@ -82,12 +82,15 @@ from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
 from .kernels.composite import Composited as Composited
 from .kernels.composite import composite as composite
 from .kernels.composite import composite_alphas as composite_alphas
+from .kernels.hash_grid import HashLevels as HashLevels
+from .kernels.hash_grid import hash_grid as hash_grid
 from .kernels.nearest import Nearest as Nearest
 from .kernels.nearest import PointIndex as PointIndex
 from .kernels.nearest import index_points as index_points
 from .kernels.nearest import nearest as nearest
 from .kernels.rasterize import Fragments as Fragments
 from .kernels.sample_grid import sample_grid as sample_grid
+from .kernels.tiny_mlp import tiny_mlp as tiny_mlp
 from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance

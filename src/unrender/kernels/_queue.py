@@ -1,0 +1,19 @@
+"""Work shared among the threads of a compiled loop: each takes the next piece when it is done with one.
+
+numba gives every thread an equal share beforehand; where pieces differ, or another program holds a core, one thread
+then waits for the other. Which thread does a piece must not matter to the result.
+"""
+
+from numba.core import types
+from numba.extending import intrinsic
+
+
+@intrinsic
+def take(typing_context, counter):
+    """Return counter[0], an int64, and raise it by one, as one step for all threads."""
+
+    def generate(context, builder, signature, arguments):
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        return builder.atomic_rmw("add", array.data, context.get_constant(types.int64, 1), "monotonic")
+
+    return types.int64(counter), generate

@@ -1,0 +1,227 @@
+"""A small perceptron, a tile of points at a time: what lies between the layers never leaves the cache.
+
+A tile is a row of numbers, PITCH points of one channel after another; the channels of each layer are followed by one of
+ones, by which biases are multiplied like weights. On the way back hidden layers are computed again. Weight gradients
+are added up part by part, in parts that do not depend on the number of threads.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrender.kernels._batch import room
+from unrender.kernels._dispatch import cpu_threads
+from unrender.kernels._queue import take
+from unrender.kernels.tiny_mlp.activations import CODES, RELU, activate, multiply_by_slope
+from unrender.kernels.tiny_mlp.blocks import COLUMNS, LEFT, RIGHT, ROWS, VECTOR_BYTES, correlate, multiply
+
+PITCH = 240
+"""Points in a tile: five blocks of columns; 15 cache lines, as an even number would crowd a part of the cache."""
+PARTS = 64
+"""Into which points are cut, at most, to add up the gradients of the weights."""
+
+
+def forward(
+    inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: str, output: str
+) -> Tensor:
+    found = room(inputs, len(biases[-1]), len(inputs))
+    layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
+    with cpu_threads(len(inputs)):
+        _forward(
+            *_rows(inputs), _widths(weights), _packed(layers), CODES[hidden], CODES[output], found.numpy(), *_queue()
+        )  # fmt: skip
+    return found.mT
+
+
+def backward(
+    inputs: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor],
+    hidden: str,
+    output: str,
+    found: Tensor,
+    cotangent: Tensor,
+    wanted: Sequence[bool],
+) -> tuple[Tensor | None, ...]:
+    """`wanted` says which of inputs, weights and biases need a gradient; `found` is what forward returned."""
+    widths = _widths(weights)
+    to_inputs = room(inputs, inputs.shape[1] if wanted[0] else 0, len(inputs))
+    blocks = [(-(-o // LEFT), -(-(i + 1) // RIGHT)) for o, i in (weight.shape for weight in weights)]
+    ends = list(accumulate((a * b * LEFT * RIGHT for a, b in blocks), initial=0))
+    tiles = -(-len(inputs) // PITCH)
+    sums = np.empty((min(PARTS, tiles), ends[-1]), to_inputs.numpy().dtype)
+    layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
+    with cpu_threads(len(inputs)):
+        _backward(
+            *_rows(inputs), widths, _packed(layers), _packed([w.detach().mT for w in weights]), CODES[hidden],
+            CODES[output], *_rows(found), *_rows(cotangent), any(wanted[1:]), sums, to_inputs.numpy(), *_queue(),
+        )  # fmt: skip
+    total = torch.from_numpy(sums.sum(0))
+    gradients = [
+        total[begin:end].view(a, b, LEFT, RIGHT).transpose(1, 2).reshape(a * LEFT, b * RIGHT)[:o, : i + 1]
+        for begin, end, (a, b), (o, i) in zip(
+            ends, ends[1:], blocks, (w.shape for w in weights), strict=False
+        )
+    ]
+    to_layers = [*(g[:, :-1] for g in gradients), *(g[:, -1] for g in gradients)]
+    return to_inputs.mT if wanted[0] else None, *to_layers
+
+
+def _queue():
+    return numba.get_num_threads(), np.zeros(1, np.int64)
+
+
+def _widths(weights):
+    return np.array([weights[0].shape[1], *(len(weight) for weight in weights)])
+
+
+def _with_bias(weight, bias):
+    return torch.cat([weight.detach(), bias.detach()[:, None]], 1)
+
+
+def _packed(matrices):
+    """Return matrices as `multiply` reads them: ROWS rows at a time, column by column."""
+    blocks = []
+    for matrix in matrices:
+        padded = matrix.new_zeros(-(-len(matrix) // ROWS) * ROWS, matrix.shape[1])
+        padded[: len(matrix)] = matrix
+        blocks.append(padded.view(-1, ROWS, matrix.shape[1]).mT.reshape(-1))
+    return torch.cat(blocks).numpy()
+
+
+def _rows(values):
+    """Return the numbers of a matrix in one row, and the steps from point to point and from channel to channel."""
+    values = values.detach()
+    if values.mT.is_contiguous():
+        return values.mT.reshape(-1).numpy(), 1, len(values)
+    return values.contiguous().view(-1).numpy(), values.shape[1], 1
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _fill(rows, step, pitch, begin, count, num_channels, tile):
+    """Fill the channels of a tile from some points, and what is left of it with 0."""
+    for channel in range(num_channels):
+        target, start = tile[channel * PITCH : (channel + 1) * PITCH], begin * step + channel * pitch
+        if step == 1:
+            target[:count] = rows[start : start + count]
+        else:
+            for p in range(np.uint64(count)):
+                target[p] = rows[np.uint64(start) + p * np.uint64(step)]
+        target[count:] = 0
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _spill(tile, begin, count, rows):
+    """Write the points of a tile to where they belong."""
+    for channel in range(len(rows)):
+        rows[channel, begin : begin + count] = tile[channel * PITCH : channel * PITCH + count]
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _multiply_all(packed, packed_at, depth, tile, tile_at, num_rows, least, product, product_at):
+    """Multiply a tile by a packed matrix."""
+    points = COLUMNS * VECTOR_BYTES // packed.itemsize
+    for column in range(0, PITCH, points):
+        for row in range(0, num_rows, ROWS):
+            multiply(
+                packed, packed_at + row * depth, tile, tile_at + column, PITCH, depth, least,
+                product, product_at + row * PITCH + column,
+            )  # fmt: skip
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _starts(widths):
+    """Return where the channels of each layer begin in a tile; blocks may reach a few rows further."""
+    starts = np.zeros(len(widths) + 1, np.int64)
+    for n in range(len(widths)):
+        starts[n + 1] = starts[n] + (widths[n] + 8) * PITCH
+    return starts
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _ascend(tile, starts, widths, packed, codes):
+    """Fill layer after layer of a tile, by as many products as there are codes of activations."""
+    at, zero = 0, tile.dtype.type(0)
+    for n in range(len(codes)):
+        i, o, target = widths[n], widths[n + 1], starts[n + 1]
+        tile[starts[n] + i * PITCH : starts[n] + (i + 1) * PITCH] = 1
+        least = zero if codes[n] == RELU else tile.dtype.type(-np.inf)
+        _multiply_all(packed, at, i + 1, tile, starts[n], o, least, tile, target)
+        activate(codes[n], tile[target : target + o * PITCH])
+        at += (o + ROWS - 1) // ROWS * ROWS * (i + 1)
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _forward(rows, step, pitch, widths, packed, hidden, output, found, threads, counter):
+    num_points, last = found.shape[1], len(widths) - 1
+    starts, codes = _starts(widths), np.full(last, hidden)
+    codes[-1] = output
+    for _ in numba.prange(threads):
+        tile = np.zeros(starts[-1], packed.dtype)
+        begin = take(counter) * PITCH
+        while begin < num_points:
+            count = min(PITCH, num_points - begin)
+            _fill(rows, step, pitch, begin, count, widths[0], tile)
+            _ascend(tile, starts, widths, packed, codes)
+            _spill(tile[starts[last] :], begin, count, found)
+            begin = take(counter) * PITCH
+
+
+@numba.njit(cache=True, error_model="numpy")
+def _correlate_all(slopes, num_slopes, tile, tile_at, num_channels, sums, at):
+    """Add to the gradients of one layer's weights and biases; return where the next layer's begin."""
+    for a in range(0, num_slopes, LEFT):
+        for b in range(0, num_channels + 1, RIGHT):
+            correlate(slopes, a * PITCH, tile, tile_at + b * PITCH, PITCH, PITCH, sums, at)
+            at += LEFT * RIGHT
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _backward(
+    rows, step, pitch, widths, packed, transposed, hidden, output, found, found_step, found_pitch,
+    cotangent, cotangent_step, cotangent_pitch, to_weights, sums, to_inputs, threads, counter,
+):  # fmt: skip
+    num_points, last = to_inputs.shape[1], len(widths) - 1
+    starts, codes, parts, free = (
+        _starts(widths),
+        np.full(last - 1, hidden),
+        len(sums),
+        packed.dtype.type(-np.inf),
+    )
+    tiles = (num_points + PITCH - 1) // PITCH
+    sums_at, transposed_at = np.zeros(last + 1, np.int64), np.zeros(last + 1, np.int64)
+    for n in range(last):
+        i, o = widths[n], widths[n + 1]
+        sums_at[n + 1] = sums_at[n] + (o + LEFT - 1) // LEFT * ((i + RIGHT) // RIGHT) * LEFT * RIGHT
+        transposed_at[n + 1] = transposed_at[n] + (i + ROWS - 1) // ROWS * ROWS * o
+    for _ in numba.prange(threads):
+        tile = np.zeros(starts[-1], packed.dtype)
+        slopes, lower = np.zeros((2, (widths.max() + 8) * PITCH), packed.dtype)
+        part = take(counter)
+        while part < parts:
+            sums[part] = 0
+            for number in range(part * tiles // parts, (part + 1) * tiles // parts):
+                begin = number * PITCH
+                count = min(PITCH, num_points - begin)
+                _fill(rows, step, pitch, begin, count, widths[0], tile)
+                _ascend(tile, starts, widths, packed, codes)
+                tile[starts[last - 1] + widths[last - 1] * PITCH : starts[last]][:PITCH] = 1
+                _fill(cotangent, cotangent_step, cotangent_pitch, begin, count, widths[last], slopes)
+                if output:
+                    _fill(found, found_step, found_pitch, begin, count, widths[last], tile[starts[last] :])
+                    multiply_by_slope(output, tile[starts[last] :], slopes[: widths[last] * PITCH])
+                for n in range(last - 1, -1, -1):
+                    i, o = widths[n], widths[n + 1]
+                    if to_weights:
+                        _correlate_all(slopes, o, tile, starts[n], i, sums[part], sums_at[n])
+                    if n > 0 or len(to_inputs):
+                        _multiply_all(transposed, transposed_at[n], o, slopes, 0, i, free, lower, 0)
+                        slopes, lower = lower, slopes
+                    if n > 0:
+                        multiply_by_slope(hidden, tile[starts[n] :], slopes[: i * PITCH])
+                _spill(slopes, begin, count, to_inputs)
+            part = take(counter)

@@ -1,0 +1,40 @@
+"""A small perceptron, by the definition."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+STEEPEST = 15.0
+"""The slope of `exp` grows no further from there on."""
+
+
+def forward(
+    inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: str, output: str
+) -> Tensor:
+    """Return output(W_L … hidden(W_2 hidden(W_1 x + b_1) + b_2) … + b_L)."""
+    values = inputs
+    for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+        values = HIDDEN[hidden](values @ weight.mT + bias)
+    return OUTPUT[output](values @ weights[-1].mT + biases[-1])
+
+
+def _softplus(values: Tensor) -> Tensor:
+    """Return log(1 + e^x)."""
+    return torch.logaddexp(values, values.new_zeros(()))
+
+
+def _truncated_exp(values: Tensor) -> Tensor:
+    """Return e^x, whose slope is e^min(x, 15): large densities do not blow up, nor do their gradients."""
+    slope = values.detach().clamp(max=STEEPEST).exp()
+    return values.detach().exp() + slope * (values - values.detach())
+
+
+HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "softplus": _softplus}
+OUTPUT: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda values: values,
+    "relu": torch.relu,
+    "softplus": _softplus,
+    "exp": _truncated_exp,
+    "sigmoid": torch.sigmoid,
+}

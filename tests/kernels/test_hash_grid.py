@@ -1,0 +1,116 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from check_kernel import assert_same_bits, check_kernel, num_threads, run
+from unrender import HashLevels, InputError, ShapeError, hash_grid
+
+LEVELS = HashLevels.growing(3, 20, 4, 9)
+
+
+def scene(features: int = 2, num: int = 300) -> tuple[Tensor, Tensor]:
+    """Points in the cube, off the planes where slopes jump, some beyond it; and a table."""
+    generator = torch.Generator().manual_seed(0)
+    points = 1.2 * torch.rand(num, 3, generator=generator, dtype=torch.float64) - 0.1
+    for side in LEVELS.resolutions:
+        part = (points * side).frac().abs()
+        points = torch.where((part < 0.001) | (part > 0.999), points + 0.003, points)
+    return points.float(), torch.randn(LEVELS.num_entries, features, generator=generator)
+
+
+def look_up(points: Tensor, table: Tensor) -> Tensor:
+    return hash_grid(points, table, LEVELS)
+
+
+@pytest.mark.parametrize("features", [1, 2, 3, 4, 8])
+def test_agrees_with_the_definition(features):
+    check_kernel(look_up, scene(features))
+
+
+@pytest.mark.parametrize("num", [0, 1, 513])
+def test_few_points(num):
+    check_kernel(look_up, scene(num=num))
+
+
+def test_many_points_have_the_same_bits_for_any_number_of_threads():
+    levels = HashLevels.growing(4, 200, 6, 14)
+    generator = torch.Generator().manual_seed(1)
+    inputs = [
+        torch.rand(30_000, 3, generator=generator),
+        torch.randn(levels.num_entries, 2, generator=generator),
+    ]
+    results = []
+    for threads in (1, 2):
+        with num_threads(threads):
+            results.append(run(lambda points, table: hash_grid(points, table, levels), inputs))
+    assert_same_bits(*results)
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+def test_corners_hold_the_entries(monkeypatch, kernels):
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
+    levels = HashLevels((4,), 7)
+    assert levels.hashed == (False,)
+    table = torch.arange(levels.num_entries, dtype=torch.float32)[:, None]
+    z, y, x = torch.meshgrid(*[torch.arange(5)] * 3, indexing="ij")
+    corners = torch.stack([x, y, z], -1).view(-1, 3) / 4
+    assert torch.equal(hash_grid(corners, table, levels)[:, 0], torch.arange(125.0))
+
+
+@pytest.mark.parametrize("kernels", ["fast", "reference"])
+def test_what_is_outside_leaves_no_trace(monkeypatch, kernels):
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
+    lost = [[-0.001, 0.5, 0.5], [0.5, 1.001, 0.5], [0.5, 0.5, math.nan], [math.inf, 0, 0], [0, 1e30, 0]]
+    table = torch.ones(LEVELS.num_entries, 2)
+    found, to_points, to_table = run(look_up, [torch.tensor(lost), table])
+    assert not found.any()
+    assert not to_points.any()
+    assert not to_table.any()
+    border = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0.5]])
+    torch.testing.assert_close(look_up(border, table), torch.ones(3, 8))
+
+
+def test_features_follow_one_another_and_only_wanted_gradients_are_made():
+    points, table = scene()
+    found = look_up(points, table.requires_grad_())
+    assert found.mT.is_contiguous()
+    found.sum().backward()
+    assert table.grad is not None
+    assert points.grad is None
+
+
+def test_levels_grow_from_coarsest_to_finest():
+    levels = HashLevels.growing(16, 2048, 16, 19)
+    assert levels.resolutions[:3] == (16, 22, 30)
+    assert levels.resolutions[-1] == 2048
+    assert levels.hashed == (False,) * 5 + (True,) * 11
+    assert levels.offsets[1] == 17**3 + 7  # a multiple of 8
+    assert levels.num_entries == levels.offsets[5] + 11 * 2**19
+    assert HashLevels.growing(5, 9, 1, 10).resolutions == (5,)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: HashLevels.growing(8, 4, 3, 10), "coarsest ≤ finest"),
+        (lambda: HashLevels.growing(8, 9, 0, 10), "num_levels ≥ 1"),
+        (lambda: HashLevels((), 10), "HashLevels: `resolutions` should be one or more"),
+        (lambda: HashLevels((0,), 10), "HashLevels: `resolutions` should be one or more"),
+        (lambda: HashLevels((4,), 40), "HashLevels: `largest_log2` should be 3 to 28, got 40"),
+    ],
+)
+def test_levels_that_cannot_be(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_wrong_tables():
+    points, table = scene()
+    with pytest.raises(ShapeError, match="hash_grid: `points` should have the type of `table`"):
+        look_up(points, table.double())
+    with pytest.raises(ShapeError, match=f"levels.num_entries = {LEVELS.num_entries} rows of 1 to 8"):
+        look_up(points, table[1:])
+    with pytest.raises(ShapeError, match="rows of 1 to 8 features"):
+        look_up(points, table.repeat(1, 5))
