@@ -200,7 +200,8 @@ def _backward(
         transposed_at[n + 1] = transposed_at[n] + (i + ROWS - 1) // ROWS * ROWS * o
     for _ in numba.prange(threads):
         tile = np.zeros(starts[-1], packed.dtype)
-        slopes, lower = np.zeros((2, (widths.max() + 8) * PITCH), packed.dtype)
+        room = (widths.max() + 8) * PITCH
+        slopes, lower = np.zeros(room, packed.dtype), np.zeros(room, packed.dtype)
         part = take(counter)
         while part < parts:
             sums[part] = 0
@@ -209,7 +210,8 @@ def _backward(
                 count = min(PITCH, num_points - begin)
                 _fill(rows, step, pitch, begin, count, widths[0], tile)
                 _ascend(tile, starts, widths, packed, codes)
-                tile[starts[last - 1] + widths[last - 1] * PITCH : starts[last]][:PITCH] = 1
+                ones = starts[last - 1] + widths[last - 1] * PITCH
+                tile[ones : ones + PITCH] = 1
                 _fill(cotangent, cotangent_step, cotangent_pitch, begin, count, widths[last], slopes)
                 if output:
                     _fill(found, found_step, found_pitch, begin, count, widths[last], tile[starts[last] :])

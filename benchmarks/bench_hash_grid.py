@@ -1,0 +1,59 @@
+"""Time look-ups in hashed grids, forward and backward to the table, against the reference in plain PyTorch.
+
+python benchmarks/bench_hash_grid.py
+"""
+
+import os
+
+import torch
+from timing import machine, timed
+from torch import Tensor
+
+from unrender.kernels.hash_grid import HashLevels, hash_grid
+
+POINTS = 200_000
+
+
+def main() -> None:
+    print(machine())
+    print(f"{POINTS:,} points, 2 features a level, resolutions 16 to 2048, ms (in matrix products 2048³)")
+    print(f"{'levels':>7}{'entries':>9}{'points':>12}{'forward':>18}{'backward':>18}")
+    for num_levels, largest in ((16, 19), (12, 17)):
+        levels = HashLevels.growing(16, 2048, num_levels, largest)
+        table = (2e-4 * torch.rand(levels.num_entries, 2) - 1e-4).requires_grad_()
+        for kind in ("at random", "along rays"):
+            figures = compare(places(kind), table, levels, 7)
+            print(f"{num_levels:7}{f'2^{largest}':>9}{kind:>12}{figures}")
+    os.environ["UNRENDER_KERNELS"] = "reference"
+    print(f"{'reference, the last of these':28}{compare(places('along rays'), table, levels, 1)}")
+
+
+def compare(points: Tensor, table: Tensor, levels: HashLevels, repeats: int) -> str:
+    found = hash_grid(points, table, levels)
+    cotangent = torch.randn(found.shape[1], len(points)).mT
+
+    def forward() -> None:
+        with torch.no_grad():
+            hash_grid(points, table, levels)
+
+    def backward() -> None:
+        torch.autograd.grad(found, table, cotangent, retain_graph=True)
+
+    return "".join(
+        f"{ms:10.1f} ({mm:.2f})" for ms, mm in (timed(work, repeats) for work in (forward, backward))
+    )
+
+
+def places(kind: str) -> Tensor:
+    """Points anywhere, or 48 on each of many rays, ray after ray, as far apart as in training."""
+    generator = torch.Generator().manual_seed(0)
+    if kind == "at random":
+        return torch.rand(POINTS, 3, generator=generator)
+    rays = POINTS // 48 + 1
+    directions = torch.nn.functional.normalize(torch.randn(rays, 1, 3, generator=generator), dim=-1)
+    t = torch.arange(48)[:, None] * 3**0.5 / 512
+    return (torch.rand(rays, 1, 3, generator=generator) + directions * t).view(-1, 3)[:POINTS].remainder(1)
+
+
+if __name__ == "__main__":
+    main()
