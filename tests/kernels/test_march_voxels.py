@@ -65,6 +65,14 @@ def test_the_fast_version_agrees_with_the_definition(contracted, limits, monkeyp
     torch.testing.assert_close(fast, run(op, inputs))
 
 
+def test_bricks_that_are_too_thin_to_count_are_passed_over(contracted, monkeypatch):
+    op, (log_density, harmonics) = march(contracted, torch.float64, skip=1e-2)
+    log_density[some_voxels().corner_places[:, 0] < 5] = -20
+    fast = run(op, (log_density, harmonics))
+    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
+    torch.testing.assert_close(fast, run(op, (log_density, harmonics)))
+
+
 def test_gradients_agree_with_finite_differences(contracted):
     op, inputs = march(contracted, torch.float64)
     assert gradcheck(op, [value.requires_grad_() for value in inputs], fast_mode=True)

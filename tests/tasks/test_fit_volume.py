@@ -112,7 +112,7 @@ def test_any_space_can_be_asked_for(scene: Scene, space: str) -> None:
 
 
 def test_roughness_has_a_price(scene: Scene) -> None:
-    rough, smooth = (run(scene, steps=60, smoothness=weight).result for weight in (0.0, 1.0))
+    rough, smooth = (run(scene, steps=30, smoothness=weight).result for weight in (0.0, 1.0))
     differences = [
         unrender.kernels.roughness.roughness(field.opacities()[:, None], field.table.neighbors())
         for field in (rough, smooth)

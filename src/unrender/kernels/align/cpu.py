@@ -94,5 +94,7 @@ def _add_up(images, slopes, depth, residual, weight, rays, pivot, gradient, hess
                         total[i] += jacobian[i] * e
                         for k in range(i + 1):
                             square[i, k] += w * jacobian[i] * jacobian[k]
-        gradient[b, band] = total
-        hessian[b, band] = square
+        for i in range(6):  # slices would be twice as long to compile
+            gradient[b, band, i] = total[i]
+            for k in range(6):
+                hessian[b, band, i, k] = square[i, k]

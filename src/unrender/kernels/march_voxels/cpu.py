@@ -10,16 +10,25 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
+from numba.core import types
+from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
+from unrender.kernels._exponential import exp
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
 from unrender.kernels.march_voxels.table import VoxelTable
 
 RAYS = 256
 """That one thread takes at a time."""
+BATCH = 8
+"""Places along a ray whose densities are read one after another, before any of them is used."""
+LANES = 8
+"""Exponentials taken at once."""
+LARGEST = 87.0
+"""Log densities beyond are so to every digit that counts opaque, or nothing."""
 PARTS = 16
 """Into which the rays are cut for sorting."""
 RELAXED = {"contract", "reassoc", "nsz", "arcp", "afn"}
@@ -37,6 +46,8 @@ class Records(NamedTuple):
     distance: Tensor
     voxel: Tensor
     optical_depth: Tensor
+    passed: Tensor
+    """The share of the light that a sample lets through."""
     colors: Tensor
 
 
@@ -44,18 +55,15 @@ def forward(
     rays: GridRays, log_density: Tensor, harmonics: Tensor, table: VoxelTable, strides: Strides
 ) -> tuple[Tensor, Tensor, Tensor, Records]:
     corners = table.corners.numpy()
-    raw = np.empty(corners.shape, log_density.numpy(force=True).dtype)
     with cpu_threads(len(rays.near) * 8):
-        _gather(corners, _array(log_density), raw)
-        records = _walk_all(rays, table, raw, strides)
-        records = records._replace(colors=log_density.new_empty(len(records.voxel), 3))
-        first, used, order, ray, _, distance, voxel, optical_depth, colors = (t.numpy() for t in records)
+        records = _walk_all(rays, table, _array(log_density), strides)
+        first, used, order, ray, _, distance, voxel, _, passed, colors = (t.numpy() for t in records)
         _color(
             _array(rays.origins), _array(rays.directions), _array(rays.basis), order, ray, distance, voxel, corners,
             table.voxel_places.numpy(), _array(harmonics), colors, strides.contracted, table.shape[0],
         )  # fmt: skip
         sums = log_density.new_empty(len(rays.near), 5)
-        _add_up(first, used, distance, optical_depth, colors, sums.numpy())
+        _add_up(first, used, distance, passed, colors, sums.numpy())
     return sums[:, :3], sums[:, 3], sums[:, 4], records
 
 
@@ -67,43 +75,52 @@ def backward(
     voxel_weight: Tensor | None,
     cotangents: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    gradient = rays.near.new_zeros(table.num_corners)
-    of_harmonics = rays.near.new_zeros(table.num_corners, 3 * rays.basis.shape[1])
-    by_sample = rays.near.new_empty(len(records.voxel), 5)
+    scalar = records.colors.numpy().dtype
+    gradient = np.zeros(table.num_corners, scalar)
+    of_harmonics = np.zeros((table.num_corners, 3 * rays.basis.shape[1]), scalar)
+    by_sample = np.empty((len(records.voxel), 5), scalar)
     weight = rays.near.new_zeros(table.num_voxels) if voxel_weight is None else voxel_weight
-    first, used, order, ray, planes, distance, voxel, optical_depth, colors = (t.numpy() for t in records)
+    first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors = (
+        t.numpy() for t in records
+    )
     with cpu_threads(len(rays.near) * 8):
-        _backward_of_rays(first, used, distance, optical_depth, colors, _array(cotangents), by_sample.numpy())
+        _backward_of_rays(first, used, distance, optical_depth, passed, colors, _array(cotangents), by_sample)
         for parity in (0, 1):
             _scatter(
                 _array(rays.origins), _array(rays.directions), _array(rays.basis), order, ray, planes, distance, voxel,
-                table.corners.numpy(), table.voxel_places.numpy(), by_sample.numpy(), parity, strides.contracted,
-                table.shape[0], gradient.numpy(), of_harmonics.numpy(), weight.numpy(),
+                table.corners.numpy(), table.voxel_places.numpy(), by_sample, parity, strides.contracted,
+                table.shape[0], gradient, of_harmonics, weight.numpy(),
             )  # fmt: skip
-    return gradient, of_harmonics
+    return torch.from_numpy(gradient), torch.from_numpy(of_harmonics)
 
 
 def _array(tensor: Tensor) -> NDArray[np.floating]:
     return tensor.detach().contiguous().numpy()
 
 
-def _walk_all(rays: GridRays, table: VoxelTable, raw: NDArray[np.floating], strides: Strides) -> Records:
+def _walk_all(
+    rays: GridRays, table: VoxelTable, log_density: NDArray[np.floating], strides: Strides
+) -> Records:
     """Walk with as much room as the last rays needed, and once more if it was not enough; then sort by brick."""
     global _room_per_ray
     num_rays = len(rays.near)
     arrays = [_array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
-    limits = [raw.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
+    limits = [log_density.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
     num_chunks = (num_rays + RAYS - 1) // RAYS
     first, used = np.empty(num_rays, np.int64), np.empty(num_rays, np.int32)
     needed = np.zeros(num_chunks, np.int64)
     bricks, voxels = table.bricks.numpy(), table.voxels.numpy()
+    raw = np.empty((table.num_voxels, 8), log_density.dtype)
+    exists, visible = np.empty((2, len(voxels)), np.uint64)
+    lowest = np.empty(len(voxels), np.int32)
+    _gather(table.corners.numpy(), voxels, log_density, _least(strides), raw, exists, visible, lowest)
     while True:
         room = RAYS * _room_per_ray
-        distance, optical_depth = np.empty((2, num_chunks * room), raw.dtype)
+        distance, optical_depth, passed = np.empty((3, num_chunks * room), raw.dtype)
         voxel, brick = np.empty((2, num_chunks * room), np.int32)
         _walk(
-            *arrays, bricks, voxels, raw, *limits, strides.contracted, room, first, used, needed,
-            distance, voxel, optical_depth, brick,
+            *arrays, bricks, exists, visible, lowest, raw, *limits, strides.contracted, room, first, used, needed,
+            distance, voxel, optical_depth, passed, brick,
         )  # fmt: skip
         enough = -(-int(needed.max(initial=0)) // RAYS)
         _room_per_ray = max(enough + enough // 4, 4)
@@ -117,17 +134,43 @@ def _walk_all(rays: GridRays, table: VoxelTable, raw: NDArray[np.floating], stri
     _sort(first, used, brick, counts, order, ray)
     per_plane = (bricks >= 0).sum((1, 2))
     planes = starts[np.concatenate([[0], np.cumsum(per_plane)])]
-    colors = np.empty((0, 3), raw.dtype)  # not known yet
-    found = (first, used, order, ray, planes, distance, voxel, optical_depth, colors)
+    colors = np.empty((len(voxel), 3), raw.dtype)  # not known yet
+    found = (first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors)
     return Records._make(map(torch.from_numpy, found))
 
 
+def _least(strides: Strides) -> float:
+    """Return the log density below which a sample counts as nothing."""
+    if strides.skip == 0 or strides.contracted:
+        return -np.inf
+    return float(np.log(-np.log1p(-strides.skip) / strides.step)) if strides.skip < 1 else np.inf
+
+
 @numba.njit(cache=True, parallel=True)
-def _gather(corners, values, gathered):
-    for c in numba.prange((corners.shape[0] + 4095) // 4096):
-        for i in range(c * 4096, min(corners.shape[0], c * 4096 + 4096)):
+def _gather(corners, voxels, values, least, gathered, exists, visible, lowest):
+    """Copy log densities, voxel by voxel; mark the voxels of each brick that exist, and those that are not too thin."""
+    for b in numba.prange(voxels.shape[0]):
+        here, seen, number = np.uint64(0), np.uint64(0), np.int32(-1)
+        for p in range(64):
+            v = voxels[b, p]
+            if v < 0:
+                continue
+            number = v if number < 0 else number
+            thin = True
             for q in range(8):
-                gathered[i, q] = values[corners[i, q]]
+                value = values[corners[v, q]]
+                gathered[v, q] = value
+                thin &= value < least
+            here |= np.uint64(1) << np.uint64(p)
+            if not thin:
+                seen |= np.uint64(1) << np.uint64(p)
+        exists[b], visible[b], lowest[b] = here, seen, number
+
+
+@intrinsic
+def _count_ones(typing_context, bits):
+    """Return how many of 64 bits are set."""
+    return types.uint64(types.uint64), lambda context, builder, signature, values: builder.ctpop(values[0])
 
 
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
@@ -167,73 +210,87 @@ def _stride(ox, oy, oz, dx, dy, dz, t, step):
 @numba.njit(inline="always", error_model="numpy")
 def _way_out(p, v, brick, steps):
     """Return how far it is, along one axis, to the end of the bricks that are known to be empty."""
-    if v > 0:
-        return ((brick + steps) * 4 - p) / v
-    if v < 0:
-        return ((brick - steps + 1) * 4 - p) / v
-    return p * 0 + np.inf
+    if v == 0:
+        return p * 0 + np.inf
+    return ((brick + steps if v > 0 else brick - steps + 1) * 4 - p) / v
+
+
+@numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
+def _interpolate(corners, fx, fy, fz):
+    gz = 1 - fz
+    low, high = corners[0] * gz + corners[1] * fz, corners[2] * gz + corners[3] * fz
+    front = low + fy * (high - low)
+    low, high = corners[4] * gz + corners[5] * fz, corners[6] * gz + corners[7] * fz
+    return front + fx * (low + fy * (high - low) - front)
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
 def _walk(
-    origins, directions, near, far, jitter, bricks, voxels, raw, step, skip, stop, contracted,
-    room, first, used, needed, distance, voxel, optical_depth, brick,
+    origins, directions, near, far, jitter, bricks, exists, visible, lowest, raw, step, skip, stop, contracted,
+    room, first, used, needed, distance, voxel, optical_depth, passed, brick,
 ):  # fmt: skip
     num_rays = origins.shape[0]
     real = origins.dtype.type
-    zero, one = real(0), real(1)
-    deepest = origins.dtype.type(MAX_OPTICAL_DEPTH)
+    zero, one, deepest, largest = real(0), real(1), real(MAX_OPTICAL_DEPTH), real(LARGEST)
     last_x, last_y, last_z = (
         np.int32(4 * bricks.shape[0] - 1), np.int32(4 * bricks.shape[1] - 1), np.int32(4 * bricks.shape[2] - 1)
     )  # fmt: skip
-    size = origins.dtype.type(4 * bricks.shape[0])
-    least = -np.log(one - skip)
+    size = real(4 * bricks.shape[0])
     for c in numba.prange((num_rays + RAYS - 1) // RAYS):
         s, end = c * room, (c + 1) * room
+        at, within = np.zeros(BATCH, origins.dtype), np.zeros((BATCH, 3), origins.dtype)
+        lengths, depths, through = np.zeros((3, BATCH), origins.dtype)
+        voxels, their_bricks = np.zeros((2, BATCH), np.int32)
         for r in range(c * RAYS, min(num_rays, (c + 1) * RAYS)):
             ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
             dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
             first[r] = s
             left, t, until, offset = one, near[r], far[r], jitter[r]
             while t < until and left > stop:
-                length = _stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
-                here = t + offset * length
-                x, y, z = _locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
-                i = min(max(np.int32(x), np.int32(0)), last_x)
-                j = min(max(np.int32(y), np.int32(0)), last_y)
-                k = min(max(np.int32(z), np.int32(0)), last_z)
-                b = bricks[i >> 2, j >> 2, k >> 2]
-                if b < 0:
-                    steps = one
-                    if not contracted:
-                        out = min(
-                            _way_out(x, dx, i >> 2, -b),
-                            _way_out(y, dy, j >> 2, -b),
-                            _way_out(z, dz, k >> 2, -b),
-                        )
-                        steps = real(np.floor(max(out, zero) / step)) + one  # rounding may put it outside
-                    t += steps * length
-                    continue
-                t += length
-                v = voxels[b, ((i & 3) << 4) | ((j & 3) << 2) | (k & 3)]
-                if v < 0:
-                    continue
-                fx, fy, fz = x - real(i), y - real(j), z - real(k)
-                gz = one - fz
-                low, high = raw[v, 0] * gz + raw[v, 1] * fz, raw[v, 2] * gz + raw[v, 3] * fz
-                front = low + fy * (high - low)
-                low, high = raw[v, 4] * gz + raw[v, 5] * fz, raw[v, 6] * gz + raw[v, 7] * fz
-                value = front + fx * (low + fy * (high - low) - front)
-                depth = min(length * np.exp(value), deepest)
-                if depth < least:  # spares an exponential
-                    continue
-                through = np.exp(-depth)
-                if left * (one - through) < skip:
-                    continue
-                left *= through
-                if s < end:
-                    distance[s], voxel[s], optical_depth[s], brick[s] = here, v, depth, b
-                s += 1
+                n = 0
+                while t < until and n < BATCH:
+                    length = _stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
+                    here = t + offset * length
+                    x, y, z = _locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
+                    i = min(max(np.int32(x), np.int32(0)), last_x)
+                    j = min(max(np.int32(y), np.int32(0)), last_y)
+                    k = min(max(np.int32(z), np.int32(0)), last_z)
+                    b = bricks[i >> 2, j >> 2, k >> 2]
+                    seen = visible[b] if b >= 0 else np.uint64(0)
+                    if seen == 0:
+                        if n > 0:  # the ray may end here
+                            break
+                        steps, ahead = one, max(-b, 1)
+                        if not contracted:
+                            out = min(
+                                _way_out(x, dx, i >> 2, ahead),
+                                _way_out(y, dy, j >> 2, ahead),
+                                _way_out(z, dz, k >> 2, ahead),
+                            )
+                            steps = real(np.floor(max(out, zero) / step)) + one  # rounding may put it outside
+                        t += steps * length
+                        continue
+                    t += length
+                    bit = np.uint64(1) << np.uint64(((i & 3) << 4) | ((j & 3) << 2) | (k & 3))
+                    at[n], lengths[n], their_bricks[n] = here, length, b
+                    voxels[n] = lowest[b] + np.int32(_count_ones(exists[b] & (bit - np.uint64(1))))
+                    within[n, 0], within[n, 1], within[n, 2] = x - real(i), y - real(j), z - real(k)
+                    n += int((seen & bit) != 0)  # without a branch
+                for m in range(n):
+                    value = _interpolate(raw[voxels[m]], within[m, 0], within[m, 1], within[m, 2])
+                    value = largest if value > largest else value
+                    depths[m] = -largest if value < -largest else value
+                for m in range((n + LANES - 1) // LANES * LANES):  # whole vectors
+                    depths[m] = min(lengths[m] * exp(depths[m]), deepest)
+                    through[m] = exp(-depths[m])
+                for m in range(n):
+                    if left * (one - through[m]) < skip or not left > stop:
+                        continue
+                    left *= through[m]
+                    if s < end:
+                        distance[s], voxel[s], brick[s] = at[m], voxels[m], their_bricks[m]
+                        optical_depth[s], passed[s] = depths[m], through[m]
+                    s += 1
             used[r] = s - first[r]
         needed[c] = s - c * room
 
@@ -313,12 +370,16 @@ def _color(
             s, r = order[p], ray[p]
             v = voxel[s]
             _corner_weights(origins, directions, r, distance[s], places[v], contracted, real_size, weights)
+            c0, c1, c2, c3, c4, c5, c6, c7 = corners[v]
+            w0, w1, w2, w3, w4, w5, w6, w7 = weights
             for f in range(width):
-                mixed[f] = zero
-            for q in range(8):
-                corner, weight = corners[v, q], weights[q]
-                for f in range(width):
-                    mixed[f] += weight * harmonics[corner, f]
+                mixed[f] = (
+                    (w0 * harmonics[c0, f] + w1 * harmonics[c1, f])
+                    + (w2 * harmonics[c2, f] + w3 * harmonics[c3, f])
+                ) + (
+                    (w4 * harmonics[c4, f] + w5 * harmonics[c5, f])
+                    + (w6 * harmonics[c6, f] + w7 * harmonics[c7, f])
+                )
             for channel in range(3):
                 value = half
                 for f in range(bands):
@@ -327,13 +388,13 @@ def _color(
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _add_up(first, used, distance, optical_depth, colors, sums):
+def _add_up(first, used, distance, passed, colors, sums):
     zero, one = sums.dtype.type(0), sums.dtype.type(1)
     for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
         for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
             left, red, green, blue, far = one, zero, zero, zero, zero
             for s in range(first[r], first[r] + used[r]):
-                through = np.exp(-optical_depth[s])
+                through = passed[s]
                 weight = left * (one - through)
                 red += weight * colors[s, 0]
                 green += weight * colors[s, 1]
@@ -344,7 +405,7 @@ def _add_up(first, used, distance, optical_depth, colors, sums):
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _backward_of_rays(first, used, distance, optical_depth, colors, cotangents, by_sample):
+def _backward_of_rays(first, used, distance, optical_depth, passed, colors, cotangents, by_sample):
     """Write, for every sample, the gradients of its color and of its log density, and its weight."""
     zero, one = colors.dtype.type(0), colors.dtype.type(1)
     deepest = colors.dtype.type(MAX_OPTICAL_DEPTH)
@@ -356,7 +417,7 @@ def _backward_of_rays(first, used, distance, optical_depth, colors, cotangents, 
             start, end = first[r], first[r] + used[r]
             behind, left = zero, one
             for s in range(start, end):
-                through = np.exp(-optical_depth[s])
+                through = passed[s]
                 value = (
                     red * colors[s, 0]
                     + green * colors[s, 1]
@@ -369,7 +430,7 @@ def _backward_of_rays(first, used, distance, optical_depth, colors, cotangents, 
                 left *= through
             left = one
             for s in range(start, end):
-                left *= np.exp(-optical_depth[s])
+                left *= passed[s]
                 value, weight, depth = by_sample[s, 3], by_sample[s, 4], optical_depth[s]
                 behind -= weight * value
                 by_sample[s, 3] = depth * (left * value - behind) if depth < deepest else zero

@@ -28,7 +28,7 @@ class VoxelTable(TensorStruct):
     bricks: Int[Tensor, "x y z"]
     """The number of a brick; where it holds no voxel, minus the steps to the nearest that does (diagonals are 1)."""
     voxels: Int[Tensor, "bricks 64"]
-    """The number of each of a brick's voxels, or −1."""
+    """The number of each of a brick's voxels, which follow one another, or −1."""
     corners: Int[Tensor, "voxels 8"]
     """The corners of each voxel; z changes fastest, then y."""
     voxel_places: Int[Tensor, "voxels 3"]
