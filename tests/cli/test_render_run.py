@@ -65,7 +65,7 @@ def test_a_run_is_shown_from_new_sides(run, tmp_path, capsys, path):
         assert image[9, 12, 0] > image[9, 12, 1] + 50  # red, in the middle
         assert image[0, 0].tolist() == [255] * 3
     metrics = json.loads((out / "metrics.json").read_text())
-    assert (metrics["views"], metrics["height"], metrics["width"], metrics["voxels"]) == (3, 18, 24, 512)
+    assert (metrics["views"], metrics["height"], metrics["width"], metrics["num_voxels"]) == (3, 18, 24, 512)
     assert str(out / "report.html") in capsys.readouterr().out
 
 
@@ -208,7 +208,7 @@ def damage(run, what) -> None:
         ("no config", "no run: it has no config.json; `unrender fit-volume SCENE` makes one"),
         ("broken config", "config.json: damaged"),
         ("another config", "it does not say what the run did"),
-        ("another task", "a run of fit-mesh, which learns no volume"),
+        ("another task", "a run of fit-mesh, which learns no field"),
         ("no volume", "the run has no volume.safetensors"),
         ("half a volume", "no whole safetensors file"),
         ("wrong background", "config.json: damaged"),
