@@ -35,7 +35,9 @@ VIEWS, FRAMES_PER_SECOND = 36, 12.0
 VIEWS_BETWEEN, FEWEST_PHOTOS = 3, 8
 """Views on the way from one photo to the next, at least; unless few photos would be left, between which the way would
 cut through the middle."""
-QUICK_SIZE = 320
+QUICK_SIZE, PROBE_SIZE, QUICK_SECONDS = 320, 48, 1.0
+"""Of quick views: pixels along the longer side at most, those of the picture that tells how slow a field is, and the
+time that a view may take."""
 REPORT_FRAMES, REPORT_SIZE = 12, 640
 FACING = 0.9
 """Length of the mean of the cameras' directions, from which on they face one way."""
@@ -51,7 +53,8 @@ class Route:
     file of cameras: a transforms.json, or a camera path of nerfstudio. auto: spiral where all photos face one way,
     else orbit around what has an end, and between the photos in what has none."""
     quick: bool = False
-    """A fast look, small, with fewer samples: color beside distance, near dark, far bright, empty blue."""
+    """A fast look, small, with fewer samples, about a second a view at most: color beside distance, near dark, far
+    bright, empty blue."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,8 @@ def render_run(source: Path, route: Route, film: Film) -> None:
     _check(route)
     run = load_run(source)
     frames = choose_views(run, route.path, film.views)
-    frames = [_sized(frame, film.size, route.quick) for frame in frames]
+    size = film.size or (_quick_size(run.field, frames[0].camera) if route.quick else None)
+    frames = [_sized(frame, size) for frame in frames]
     if film.output is not None and film.output.resolve() == source.resolve():
         raise InputError(f"--output {film.output}: is the run itself; give another folder")
     folder = open_run_folder("render", source.resolve().name, film.output)
@@ -127,13 +131,31 @@ def _along(cameras: list[Camera], path: str, field: RadianceField, count: int) -
     return spiral_path(cameras, count) if path == "spiral" else orbit_path(cameras, count)
 
 
-def _sized(frame: Frame, size: int | None, quick: bool) -> Frame:
-    """Give a view its longer side; a quick one is small unless asked otherwise, and none is enlarged for it."""
-    camera = frame.camera
+def _quick_size(field: RadianceField, camera: Camera) -> int:
+    """Choose the longer side of quick views: small, not enlarged, and of slow fields such as a second will do for."""
     longest = max(camera.height, camera.width)
-    scale = (size or (min(QUICK_SIZE, longest) if quick else longest)) / longest
+    probe = _resized(camera, min(PROBE_SIZE, longest))
+    field.render(probe, quick=True)  # compiles and loads what is needed
+    begin = time.perf_counter()
+    field.render(probe, quick=True)
+    seconds = time.perf_counter() - begin
+    in_time = int(max(probe.height, probe.width) * (QUICK_SECONDS / seconds) ** 0.5)
+    size = min(QUICK_SIZE, longest)
+    if in_time >= size:
+        return size
+    log.info("this field is slow: quick views have %d pixels; --size asks for more", max(1, in_time))
+    return max(1, in_time)
+
+
+def _sized(frame: Frame, size: int | None) -> Frame:
+    """Give a view its longer side."""
+    return frame if size is None else dataclasses.replace(frame, camera=_resized(frame.camera, size))
+
+
+def _resized(camera: Camera, size: int) -> Camera:
+    scale = size / max(camera.height, camera.width)
     height, width = (max(1, round(side * scale)) for side in (camera.height, camera.width))
-    return dataclasses.replace(frame, camera=camera.resize(height, width))
+    return camera.resize(height, width)
 
 
 def _placed(frame: Frame, view: Shown) -> Frame:
