@@ -20,6 +20,8 @@ from unrender.losses.perceptual import PerceptualLoss
 Metrics = dict[str, Any]
 Item = TypeVar("Item")
 VIEWS_SHOWN = 4
+NAMED = 40
+"""Names of frames in a report, at most."""
 SHOWN_SIDE = 400
 """Pixels of the longer side of pictures in reports."""
 
@@ -88,7 +90,7 @@ def side_by_side(name: str, photo: Tensor, seen: SeenField, error: float | None)
     """Show a photo, what was learned, and how far it is away."""
     distance = pictures.distance_colors(seen.distance, seen.opacity)
     return (
-        Picture(f"{name}: the photo, not learned from", [small_png(photo)]),
+        Picture(f"{name}: the photo", [small_png(photo)]),
         Picture(f"{name}: what was learned, {error:.1f} dB", [small_png(seen.color)]),
         Picture(f"{name}: distance, near dark, far bright, nothing blue", [small_png(distance)]),
     )
@@ -148,12 +150,16 @@ def protocol(frames: Sequence[Frame], compared: Sequence[HeldOut], behind: Tenso
 
 def protocol_words(how: Mapping[str, Any]) -> str:
     """Say the same in a sentence or two."""
-    size = " and ".join(f"{width} × {height}" for width, height in how["sizes"][:3])
-    more = " and other sizes" if len(how["sizes"]) > 3 else ""
+    sizes, names = how["sizes"], how["frames"]
+    if not names:
+        return ""
+    size = " and ".join(f"{width} × {height}" for width, height in sizes[:3])
+    more = " and other sizes" if len(sizes) > 3 else ""
     behind = "" if how["background"] is None else f"; transparent ones lie before {_named(how['background'])}"
+    others = f" and {len(names) - NAMED} more, named in metrics.json" if len(names) > NAMED else ""
     return (
-        f"PSNR {how['psnr']}; SSIM over Gaussian windows of 11 × 11 pixels. "
-        f"Pictures of {size or 'no'}{more} pixels{behind}."
+        f"PSNR {how['psnr']}; SSIM over Gaussian windows of 11 × 11 pixels. Pictures of {size} pixels{more}{behind}: "
+        f"{', '.join(names[:NAMED])}{others}."
     )
 
 
@@ -163,14 +169,16 @@ def _named(color: Sequence[float]) -> str:
     return f"the color {' '.join(f'{channel:.3g}' for channel in color)}"
 
 
-def verdict(of: str, metrics: Metrics) -> str:
+def verdict(of: str, metrics: Metrics, *, learned_from: bool = False) -> str:
     """Say in a sentence how good the pictures are that were not learned from."""
     count = metrics["num_held_out"]
     if not count:
         return "No picture was held out: nothing says how new views look. Look for yourself."
-    similar = "" if metrics.get("ssim") is None else f", SSIM {metrics['ssim']:.3f}"
-    similar += "" if metrics.get("lpips") is None else f", LPIPS {metrics['lpips']:.3f}"
+    similar = "".join(
+        f", {name.upper()} {metrics[name]:.3f}" for name in ("ssim", "lpips") if metrics.get(name) is not None
+    )
+    were = f"{'were' if count > 1 else 'was'}{'' if learned_from else ' not'}"
     return (
-        f"On {count} picture{'s' * (count > 1)} of {of} that {'were' if count > 1 else 'was'} not learned from: "
+        f"On {count} picture{'s' * (count > 1)} of {of} that {were} learned from: "
         f"PSNR {metrics['psnr']:.2f} dB{similar}"
     )
