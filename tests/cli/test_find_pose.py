@@ -102,9 +102,10 @@ def test_a_pose_found_before_is_a_guess(files: Path) -> None:
     (files / "guess.txt").write_text("\n".join(" ".join(map(str, row)) for row in truth().tolist()))
     (files / "guess.json").write_text(json.dumps({"camera_from_object": truth().tolist()}))
     for name in ("guess.txt", "guess.json"):
-        options = ["--fov-degrees", str(FOV), "--output", str(files / "run"), *FAST]
+        folder = files / f"run from {name}"
+        options = ["--fov-degrees", str(FOV), "--output", str(folder), *FAST]
         assert run(files, "object.ply", "photo.png", "--guess", str(files / name), *options) == 0
-        assert degrees_off(json.loads((files / "run/pose.json").read_text())["camera_from_object"]) < 3
+        assert degrees_off(json.loads((folder / "pose.json").read_text())["camera_from_object"]) < 3
 
 
 def test_another_object_ends_with_1(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

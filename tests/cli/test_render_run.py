@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ball_field import Ball
 from scene_files import cameras
 from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
 from unrender.cli.main import main
@@ -65,7 +66,7 @@ def test_a_run_is_shown_from_new_sides(run, tmp_path, capsys, path):
         assert image[9, 12, 0] > image[9, 12, 1] + 50  # red, in the middle
         assert image[0, 0].tolist() == [255] * 3
     metrics = json.loads((out / "metrics.json").read_text())
-    assert (metrics["views"], metrics["height"], metrics["width"], metrics["voxels"]) == (3, 18, 24, 512)
+    assert (metrics["views"], metrics["height"], metrics["width"], metrics["num_voxels"]) == (3, 18, 24, 512)
     assert str(out / "report.html") in capsys.readouterr().out
 
 
@@ -96,6 +97,46 @@ def test_a_quick_look_has_distance_beside_color(run, tmp_path):
     with Image.open(out / "film.gif") as film:
         assert film.size == (80, 30)
         assert film.n_frames == 2
+
+
+@pytest.fixture
+def nerf(run, monkeypatch) -> Ball:
+    """The field of a run of fit-nerf, which is no grid of voxels."""
+    (run / "volume.safetensors").rename(run / "field.safetensors")
+    config = {"unrender": "0", "task": "fit-nerf", "scene": "gone", "background": None}
+    (run / "config.json").write_text(json.dumps(config))
+    monkeypatch.setattr("unrender.cli.runs.load_field", lambda path: field)
+    field = Ball(0.8)
+    return field
+
+
+@pytest.mark.parametrize("options", [[], ["--quick"]])
+def test_any_field_is_shown(run, nerf, tmp_path, options):
+    out = tmp_path / "out"
+    assert main(["render", str(run), "--views", "2", *options, "--output", str(out)]) == 0
+    image = picture(out / "view_000.png")
+    assert image.shape == (12, 32 if options else 16, 3)
+    assert image[6, 8].tolist() == [255, 0, 0]
+    assert image[0, 0].tolist() == [128] * 3
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["views"] == 2
+    assert "num_voxels" not in metrics
+    assert "field.safetensors" in (out / "report.html").read_text()
+
+
+def test_quick_views_of_a_slow_field_are_small(run, nerf, tmp_path, monkeypatch, caplog):
+    clock = iter(range(0, 10_000, 4))
+    monkeypatch.setattr("unrender.cli.render_run.time.perf_counter", lambda: next(clock))  # 4 s, 16 pixels
+    with caplog.at_level("INFO", "unrender"):
+        assert main(["render", str(run), "--views", "1", "--quick", "--output", str(tmp_path / "out")]) == 0
+    assert picture(tmp_path / "out/view_000.png").shape == (6, 16, 3)
+    assert "quick views have 8 pixels; --size asks for more" in caplog.text
+
+
+def test_a_run_without_its_end_says_how_to_go_on(run, nerf, capsys):
+    (run / "field.safetensors").rename(run / "checkpoint.safetensors")
+    assert main(["render", str(run)]) == 2
+    assert f"continue it: unrender fit-nerf gone --resume {run}" in capsys.readouterr().err
 
 
 def test_views_of_a_file_are_taken(run, tmp_path):
@@ -208,7 +249,7 @@ def damage(run, what) -> None:
         ("no config", "no run: it has no config.json; `unrender fit-volume SCENE` makes one"),
         ("broken config", "config.json: damaged"),
         ("another config", "it does not say what the run did"),
-        ("another task", "a run of fit-mesh, which learns no volume"),
+        ("another task", "a run of fit-mesh, which learns no field"),
         ("no volume", "the run has no volume.safetensors"),
         ("half a volume", "no whole safetensors file"),
         ("wrong background", "config.json: damaged"),

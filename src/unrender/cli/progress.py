@@ -2,8 +2,10 @@
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Generator, Iterator
+from typing import Generic, Protocol, Self, TypeVar
+
+from unrender.errors import InputError
 
 log = logging.getLogger("unrender")
 
@@ -21,10 +23,23 @@ class Step(Protocol):
 
 
 AnyStep = TypeVar("AnyStep", bound=Step)
+Note = TypeVar("Note", bound=Step)
 
 
 def take_all(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[AnyStep]:
-    """Take all steps; Ctrl-C ends them early, and what there is is kept."""
+    """Take all steps; Ctrl-C ends them early, and what there is is kept: one at least."""
+    taken, was_stopped = _take(steps, words)
+    if was_stopped and not taken:
+        raise KeyboardInterrupt
+    return taken
+
+
+def take_some(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[AnyStep]:
+    """Take all steps; Ctrl-C ends them early, even before the first."""
+    return _take(steps, words)[0]
+
+
+def _take(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> tuple[list[AnyStep], bool]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,7 +52,40 @@ def take_all(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[
                 taken.append(step)
                 progress.update(bar, description=words(step), completed=step.index, total=step.last_index)
         except KeyboardInterrupt:
-            if not taken:
-                raise
-            log.warning("stopped at step %d: keeping what is there", taken[-1].index)
-    return taken
+            if taken:
+                log.warning("stopped at step %d: keeping what is there", taken[-1].index)
+            return taken, True
+    return taken, False
+
+
+class Watched(Generic[AnyStep, Note]):
+    """Steps of which little is kept, since each may hold what takes memory, and the last one whole."""
+
+    def __init__(self, steps: Iterator[AnyStep], note: Callable[[AnyStep], Note]) -> None:
+        self._steps, self._note = steps, note
+        self._last: AnyStep | None = None
+        self.has_ended = False
+        """Whether there are no more steps, rather than that nobody asked for them."""
+
+    @property
+    def last(self) -> AnyStep:
+        """The step that was taken last."""
+        if self._last is None:
+            raise InputError("there was no time for a single step; give more --minutes")
+        return self._last
+
+    def close(self) -> None:
+        """Let the task put away what it works on."""
+        if isinstance(self._steps, Generator):
+            self._steps.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Note:
+        try:
+            step = self._last = next(self._steps)
+        except StopIteration:
+            self.has_ended = True
+            raise
+        return self._note(step)

@@ -25,7 +25,7 @@ def command(
     Examples: unrender render runs/fit-volume/chair --quick, unrender render head.nii.gz --window 150 900
 
     Args:
-        source: The folder of a run of `unrender fit-volume`, or a file with a volume.
+        source: The folder of a run of `unrender fit-volume` or `unrender fit-nerf`, or a file with a volume.
         film: What to write.
         route: How to show a run.
         look: How to show a volume.

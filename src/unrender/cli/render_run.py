@@ -1,13 +1,12 @@
 """New views of what a run learned."""
 
 import dataclasses
-import json
 import logging
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,20 +14,20 @@ from torch import Tensor
 from unrender._version import __version__
 from unrender.cli import pictures
 from unrender.cli.film import Color, Film
+from unrender.cli.held_out import evenly
 from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
-from unrender.errors import FileFormatError, InputError
-from unrender.fields.voxels import SparseVoxels
+from unrender.cli.runs import CAMERAS, Run, describe_field, load_run
+from unrender.errors import InputError
+from unrender.fields.radiance_field import RadianceField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import orbit_path, path_between, spiral_path
 from unrender.io.camera_files import load_cameras, save_cameras
-from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.io.files import MissingFileError
 from unrender.io.films import save_video
 from unrender.io.frames import Frame
 from unrender.io.images import load_image, save_image
-from unrender.io.scenes import load_scene
-from unrender.tasks.saved_fields import load_field
 
 log = logging.getLogger("unrender")
 PATHS = ("auto", "orbit", "between", "spiral", "held-out")
@@ -36,12 +35,12 @@ VIEWS, FRAMES_PER_SECOND = 36, 12.0
 VIEWS_BETWEEN, FEWEST_PHOTOS = 3, 8
 """Views on the way from one photo to the next, at least; unless few photos would be left, between which the way would
 cut through the middle."""
-QUICK_SIZE = 320
+QUICK_SIZE, PROBE_SIZE, QUICK_SECONDS = 320, 48, 1.0
+"""Of quick views: pixels along the longer side at most, those of the picture that tells how slow a field is, and the
+time that a view may take."""
 REPORT_FRAMES, REPORT_SIZE = 12, 640
 FACING = 0.9
 """Length of the mean of the cameras' directions, from which on they face one way."""
-Item = TypeVar("Item")
-CAMERAS, VOLUME = "cameras.json", "volume.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,29 +53,8 @@ class Route:
     file of cameras: a transforms.json, or a camera path of nerfstudio. auto: spiral where all photos face one way,
     else orbit around what has an end, and between the photos in what has none."""
     quick: bool = False
-    """A fast look, small, with fewer samples: color beside distance, near dark, far bright, empty blue."""
-
-
-class Run(NamedTuple):
-    """What a run of fit-volume left."""
-
-    folder: Path
-    field: SparseVoxels
-    background: Color | None
-    """What is behind its results; None for what was learned."""
-    scene: str | None
-    """Where the photos were."""
-
-    def frames(self) -> tuple[Frame, ...]:
-        """Load where the photos stood; the photos need not be there any more."""
-        if (self.folder / CAMERAS).is_file():
-            return load_cameras(self.folder / CAMERAS)
-        if self.scene is None or not Path(self.scene).exists():
-            raise InputError(
-                f"{self.folder}: it has no {CAMERAS}, and its scene {self.scene} is gone; "
-                "give cameras: --path FILE.json"
-            )
-        return load_scene(self.scene).frames
+    """A fast look, small, with fewer samples, about a second a view at most: color beside distance, near dark, far
+    bright, empty blue."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +71,8 @@ def render_run(source: Path, route: Route, film: Film) -> None:
     _check(route)
     run = load_run(source)
     frames = choose_views(run, route.path, film.views)
-    frames = [_sized(frame, film.size, route.quick) for frame in frames]
+    size = film.size or (_quick_size(run.field, frames[0].camera) if route.quick else None)
+    frames = [_sized(frame, size) for frame in frames]
     if film.output is not None and film.output.resolve() == source.resolve():
         raise InputError(f"--output {film.output}: is the run itself; give another folder")
     folder = open_run_folder("render", source.resolve().name, film.output)
@@ -107,7 +86,7 @@ def render_run(source: Path, route: Route, film: Film) -> None:
     film_path = _save_film(shown, folder / f"film.{film.video}") if film.video != "none" else None
     metrics = _metrics(run.field, frames[0].camera, len(shown), seconds)
     write_json(folder / "metrics.json", metrics)
-    _report(folder, source, shown, route, metrics, _how(source, route, film, background, folder))
+    _report(folder, source, shown, route, metrics, _how(run, route, film, background, folder))
     print(f"{len(shown)} views, {seconds:.2f} seconds a view")
     for path in (film_path, folder / "report.html"):
         if path is not None:
@@ -125,81 +104,58 @@ def _check(route: Route) -> None:
         raise MissingFileError(f"--path {route.path}: there is no such file; check the path")
 
 
-def load_run(folder: Path) -> Run:
-    """Load what `unrender fit-volume` wrote."""
-    place = folder / "config.json"
-    if not place.is_file():
-        raise MissingFileError(
-            f"{folder}: no run: it has no config.json; `unrender fit-volume SCENE` makes one"
-        )
-    data = read_bytes(place)
-    with reading(place):
-        config = json.loads(data)
-        if not isinstance(config, dict) or "task" not in config:
-            raise FileFormatError("it does not say what the run did: unrender did not write it")
-    if config["task"] != "fit-volume":
-        raise InputError(
-            f"{folder}: a run of {config['task']}, which learns no volume; give one of fit-volume"
-        )
-    if not (folder / VOLUME).is_file():
-        raise MissingFileError(
-            f"{folder}: the run has no {VOLUME}: it did not come to an end; run fit-volume again"
-        )
-    scene = config.get("scene")
-    return Run(
-        folder, load_field(folder / VOLUME), _background(place, config), None if scene is None else str(scene)
-    )
-
-
-def _background(place: Path, config: Mapping[str, Any]) -> Color | None:
-    given = config.get("background")
-    with reading(place):
-        if given is None:
-            return None
-        red, green, blue = (float(channel) for channel in given)
-        return red, green, blue
-
-
 def choose_views(run: Run, path: str, count: int | None) -> list[Frame]:
     """Say where to look from; as many views as asked for, evenly chosen from those that are given."""
     if path.lower().endswith(".json"):
-        return _some(load_cameras(path), count)
+        return evenly(load_cameras(path), count)
     frames = run.frames()
     if path == "held-out":
         kept = [f for f in frames if f.split == "test"] or [f for f in frames if f.split == "val"]
         if not kept:
             raise InputError(f"{run.folder}: its scene keeps no photos for tests; take another --path")
-        return _some(kept, count)
+        return evenly(kept, count)
     learned = [frame.camera for frame in frames if frame.split == "train"]
     cameras = _along(learned or [frame.camera for frame in frames], path, run.field, count or VIEWS)
     names = [f"view_{index:03d}.png" for index in range(*cameras.batch_shape)]
     return [Frame(name, cameras[index], run.folder / name, "test") for index, name in enumerate(names)]
 
 
-def _along(cameras: list[Camera], path: str, field: SparseVoxels, count: int) -> Camera:
+def _along(cameras: list[Camera], path: str, field: RadianceField, count: int) -> Camera:
     if path == "auto":
         directions = torch.stack([camera.camera_from_world[2, :3] for camera in cameras])
         is_facing = float(directions.mean(0).norm()) > FACING
         path = "spiral" if is_facing else "between" if field.contracted else "orbit"
     if path == "between":
-        keys = _some(cameras, max(FEWEST_PHOTOS, count // VIEWS_BETWEEN))
+        keys = evenly(cameras, max(FEWEST_PHOTOS, count // VIEWS_BETWEEN))
         return path_between(keys, count, closed=True, order="nearest")
     return spiral_path(cameras, count) if path == "spiral" else orbit_path(cameras, count)
 
 
-def _some(items: Sequence[Item], count: int | None) -> list[Item]:
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
-
-
-def _sized(frame: Frame, size: int | None, quick: bool) -> Frame:
-    """Give a view its longer side; a quick one is small unless asked otherwise, and none is enlarged for it."""
-    camera = frame.camera
+def _quick_size(field: RadianceField, camera: Camera) -> int:
+    """Choose the longer side of quick views: small, not enlarged, and of slow fields such as a second will do for."""
     longest = max(camera.height, camera.width)
-    scale = (size or (min(QUICK_SIZE, longest) if quick else longest)) / longest
+    probe = _resized(camera, min(PROBE_SIZE, longest))
+    field.render(probe, quick=True)  # compiles and loads what is needed
+    begin = time.perf_counter()
+    field.render(probe, quick=True)
+    seconds = time.perf_counter() - begin
+    in_time = int(max(probe.height, probe.width) * (QUICK_SECONDS / seconds) ** 0.5)
+    size = min(QUICK_SIZE, longest)
+    if in_time >= size:
+        return size
+    log.info("this field is slow: quick views have %d pixels; --size asks for more", max(1, in_time))
+    return max(1, in_time)
+
+
+def _sized(frame: Frame, size: int | None) -> Frame:
+    """Give a view its longer side."""
+    return frame if size is None else dataclasses.replace(frame, camera=_resized(frame.camera, size))
+
+
+def _resized(camera: Camera, size: int) -> Camera:
+    scale = size / max(camera.height, camera.width)
     height, width = (max(1, round(side * scale)) for side in (camera.height, camera.width))
-    return dataclasses.replace(frame, camera=camera.resize(height, width))
+    return camera.resize(height, width)
 
 
 def _placed(frame: Frame, view: Shown) -> Frame:
@@ -207,7 +163,7 @@ def _placed(frame: Frame, view: Shown) -> Frame:
 
 
 def _show(
-    field: SparseVoxels, frames: Sequence[Frame], background: Color | None, folder: Path, quick: bool
+    field: RadianceField, frames: Sequence[Frame], background: Color | None, folder: Path, quick: bool
 ) -> Iterator[Shown]:
     """Write one picture after the other, so that those made are kept whatever comes."""
     behind = None if background is None else torch.tensor(background)
@@ -235,14 +191,9 @@ def _save_film(shown: Sequence[Shown], path: Path) -> Path | None:
     return path
 
 
-def _metrics(field: SparseVoxels, camera: Camera, num_views: int, seconds: float) -> dict[str, Any]:
-    return {
-        "views": num_views,
-        "height": camera.height,
-        "width": camera.width,
-        "voxels": field.table.num_voxels,
-        "seconds_per_view": seconds,
-    }
+def _metrics(field: RadianceField, camera: Camera, num_views: int, seconds: float) -> dict[str, Any]:
+    size = {"views": num_views, "height": camera.height, "width": camera.width}
+    return size | describe_field(field) | {"seconds_per_view": seconds}
 
 
 def _report(
@@ -253,7 +204,7 @@ def _report(
     metrics: Mapping[str, Any],
     how: Sequence[str],
 ) -> None:
-    chosen = [_small(load_image(view.path)) for view in _some(shown, REPORT_FRAMES)]
+    chosen = [_small(load_image(view.path)) for view in evenly(shown, REPORT_FRAMES)]
     caption = "color, and distance: near dark, far bright, empty blue" if route.quick else "new views"
     write_report(
         folder / "report.html",
@@ -273,15 +224,15 @@ def _small(image: Tensor) -> bytes:
     return pictures.png(pictures.to_bytes(smaller))
 
 
-def _how(source: Path, route: Route, film: Film, background: Color | None, folder: Path) -> list[str]:
+def _how(run: Run, route: Route, film: Film, background: Color | None, folder: Path) -> list[str]:
     """Write the command, and the lines of Python that make its first picture once more."""
-    line = ["unrender", "render", str(source), *as_options(changes(route) | changes(film))]
+    line = ["unrender", "render", str(run.folder), *as_options(changes(route) | changes(film))]
     behind = None if background is None else f"torch.tensor({list(background)})"
     python = [
         *(["import torch"] if background is not None else []),
         "import unrender",
         "",
-        f"field = unrender.load_field({str(source / VOLUME)!r})",
+        f"field = unrender.load_field({str(run.field_file)!r})",
         f"frame = unrender.load_cameras({str(folder / CAMERAS)!r})[0]",
         f"seen = field.render(frame.camera, {behind}, quick={route.quick})",
         'unrender.save_image(seen.color, "view.png")',

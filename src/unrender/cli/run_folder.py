@@ -1,6 +1,7 @@
 """The folder of a run: config.json, metrics.json, results, report.html."""
 
 import dataclasses
+import itertools
 import json
 import math
 import time
@@ -14,18 +15,36 @@ from unrender.io.files import write_whole
 
 
 def open_run_folder(task: str, name: str, output: Path | None) -> Path:
-    """Make the folder before the work begins, so that a place that cannot be written is known at once."""
-    folder = output or Path("runs") / task / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    """Make a new folder before the work begins, so that a place that cannot be written is known at once."""
+    return make_run_folder(choose_run_folder(task, name, output), task)
+
+
+def choose_run_folder(task: str, name: str, output: Path | None) -> Path:
+    """Say where the results go; refuse a folder in which there is something, which no run may write into."""
+    folder = output or _unused(Path("runs") / task / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; give a folder, made if it is not there")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"--output {folder}: there is something in it already; give a new folder, or empty it"
+        )
+    return folder
+
+
+def make_run_folder(folder: Path, task: str) -> Path:
+    """Make a folder and write its first file, which fails if nothing can be written there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be made: {error.strerror}") from error
-    write_json(
-        folder / "config.json", {"unrender": __version__, "task": task}
-    )  # fails if nothing can be written
+    write_json(folder / "config.json", {"unrender": __version__, "task": task})
     return folder
+
+
+def _unused(folder: Path) -> Path:
+    """Tell runs that begin within one second apart."""
+    numbered = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
+    return next(place for place in itertools.chain([folder], numbered) if not place.exists())
 
 
 def changes(config: Any) -> dict[str, Any]:

@@ -1,0 +1,34 @@
+"""A radiance field in a few lines: an opaque ball, exact from everywhere."""
+
+import torch
+from torch import Tensor
+
+from unrender import Camera, RaySamples, SeenField, rays_of, sample_uniform
+
+
+class Ball:
+    """A ball about the origin, of one color."""
+
+    contracted, near = False, 0.0
+
+    def __init__(self, radius: float = 0.5, color: tuple[float, float, float] = (1.0, 0.0, 0.0)) -> None:
+        self.radius, self.color = radius, torch.tensor(color)
+        self.background = torch.full((3,), 0.5)
+        self.pixels = 0
+        """That were rendered."""
+
+    def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return 1e4 * (points.norm(dim=-1) < self.radius), self.color.expand(len(points), 3)
+
+    def samples(self, rays, *, quick: bool = False) -> RaySamples:
+        return sample_uniform(0.0, 10.0, 16 if quick else 64)
+
+    def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
+        self.pixels += camera.height * camera.width
+        rays = rays_of(camera)
+        middle = -(rays.origins * rays.directions).sum(-1)
+        inside = self.radius**2 - (rays.origins + middle[..., None] * rays.directions).square().sum(-1)
+        opacity = ((inside > 0) & (middle > 0)).float()
+        behind = self.background if background is None else background
+        color = torch.where(opacity[..., None] > 0, self.color, behind)
+        return SeenField(color, opacity, opacity * (middle - inside.clamp(min=0).sqrt()))

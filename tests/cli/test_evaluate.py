@@ -1,0 +1,122 @@
+"""unrender eval: figures of held-out views, and how they were measured."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import unrender
+from ball_field import Ball
+from unrender.cli import evaluate
+from unrender.cli.main import main
+
+COLOR = (1.0, 0.25, 0.0)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    """Photos of a ball, with alpha; two of eight are for tests."""
+    folder = tmp_path / "ball"
+    folder.mkdir()
+    frames = []
+    for index in range(8):
+        angle = torch.tensor(0.8 * index)
+        eye = torch.stack([2 * angle.cos(), torch.tensor(0.3), 2 * angle.sin()])
+        camera = unrender.Camera.look_at(eye, fov_degrees=40, height=24, width=32)
+        seen = Ball(0.5, COLOR).render(camera)
+        path = folder / f"{index}.png"
+        unrender.save_image(torch.cat([seen.color, seen.opacity[..., None]], -1), path)
+        frames.append(unrender.Frame(path.name, camera, path, "test" if index in (0, 4) else "train"))
+    unrender.save_transforms(frames, folder / "transforms.json")
+    return folder
+
+
+@pytest.fixture
+def field(monkeypatch) -> Ball:
+    """What the runs of these tests learned."""
+    learned = Ball(0.5, COLOR)
+    monkeypatch.setattr("unrender.cli.runs.load_field", lambda path: learned)
+    return learned
+
+
+def write_run(folder: Path, place: Path, **changes) -> Path:
+    folder.mkdir()
+    (folder / "field.safetensors").touch()
+    config = {"unrender": "0", "task": "fit-nerf", "scene": str(place), "background": [1, 1, 1]}
+    (folder / "config.json").write_text(json.dumps(config | {"held_out": ["0.png", "4.png"]} | changes))
+    return folder
+
+
+def test_figures_come_with_how_they_were_measured(scene, field, tmp_path, capsys) -> None:
+    field.color = torch.tensor([1.0, 0.25, 0.5])
+    run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
+    assert main(["eval", str(run), "--output", str(out)]) == 0
+    found = json.loads((out / "eval.json").read_text())
+    how, mean, views = found["protocol"], found["mean"], found["views"]
+    assert (how["split"], how["frames"], how["frames_of_split"]) == ("test", ["0.png", "4.png"], 2)
+    assert (how["sizes"], how["background"], how["masked_frames"]) == ([[32, 24]], [1.0, 1.0, 1.0], 0)
+    share = float(field.render(unrender.load_scene(scene).frames[0].camera).opacity.mean())
+    expected = -10 * torch.log10(torch.tensor(share * 0.25 / 3))
+    assert views["0.png"]["psnr"] == pytest.approx(float(expected), abs=0.05)  # the photo is in bytes
+    assert mean["psnr"] == pytest.approx((views["0.png"]["psnr"] + views["4.png"]["psnr"]) / 2)
+    assert mean["num_held_out"] == 2
+    assert 0 < mean["ssim"] < 1
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["psnr/4.png"] == views["4.png"]["psnr"]
+    assert "lpips" not in mean
+    assert how["lpips"].startswith("left out: LPIPS needs")
+    report = (out / "report.html").read_text()
+    assert "2 of the 2 frames of the split test" in report
+    assert "before white: 0.png, 4.png" in report
+    assert "not learned from: PSNR" in capsys.readouterr().out
+    assert len(list((out / "views").glob("*.png"))) == 2
+
+
+def test_lpips_is_measured_where_it_is_installed(scene, field, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(evaluate, "load_lpips", lambda: lambda image, truth: 0.125)
+    assert main(["eval", str(write_run(tmp_path / "run", scene)), "--output", str(tmp_path / "out")]) == 0
+    found = json.loads((tmp_path / "out/eval.json").read_text())
+    assert found["mean"]["lpips"] == 0.125
+    assert "VGG" in found["protocol"]["lpips"]
+
+
+def test_some_views_of_another_split(scene, field, tmp_path, capsys) -> None:
+    run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
+    assert main(["eval", str(run), "--split", "train", "--views", "3", "--output", str(out)]) == 0
+    how = json.loads((out / "eval.json").read_text())["protocol"]
+    assert (how["frames"], how["frames_of_split"]) == (["1.png", "3.png", "6.png"], 6)
+    assert "pictures of run that were learned from" in capsys.readouterr().out
+
+
+def test_the_run_says_what_it_held_out(scene, field, tmp_path) -> None:
+    run, out = write_run(tmp_path / "run", scene, held_out=["3.png"]), tmp_path / "out"
+    assert main(["eval", str(run), "--output", str(out)]) == 0
+    assert json.loads((out / "eval.json").read_text())["protocol"]["frames"] == ["3.png"]
+
+
+def test_a_scene_that_was_moved_is_found_where_it_is_said_to_be(scene, field, tmp_path) -> None:
+    run = write_run(tmp_path / "run", scene)
+    moved = Path(shutil.move(scene, tmp_path / "elsewhere"))
+    assert main(["eval", str(run), "--scene", str(moved), "--output", str(tmp_path / "out")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "words"),
+    [
+        ({"scene": "gone"}, [], "its scene gone is gone, with the photos to compare to"),
+        ({"scene": None}, [], "its scene None is gone"),
+        ({"held_out": ["9.png"]}, [], "9.png was held out by"),
+        ({"held_out": 5}, [], "config.json: damaged"),
+        ({"held_out": []}, [], "it held no photo out; it learned from those of --split train"),
+        ({}, ["--split", "val"], "it has no frames for --split val; it has train and test"),
+        ({}, ["--views", "0"], "--views 0: should be at least 1"),
+        ({"task": "fit-mesh"}, [], "a run of fit-mesh, which learns no field"),
+    ],
+)
+def test_what_cannot_be_compared_is_named(scene, field, tmp_path, capsys, changes, options, words) -> None:
+    run, out = write_run(tmp_path / "run", scene, **changes), tmp_path / "out"
+    assert main(["eval", str(run), *options, "--output", str(out)]) == 2
+    assert words in capsys.readouterr().err
+    assert not out.exists()
