@@ -58,6 +58,9 @@ from .io.demo_scene import save_demo_scene as save_demo_scene
 from .io.depth import DepthPoints as DepthPoints
 from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
+from .io.depth_maps import DepthFiles as DepthFiles
+from .io.depth_maps import load_depth_views as load_depth_views
+from .io.depth_maps import save_depth as save_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
 from .io.films import save_video as save_video
@@ -98,6 +101,8 @@ from .losses.regularize import mesh_laplacian_smoothing as mesh_laplacian_smooth
 from .losses.regularize import mesh_normal_consistency as mesh_normal_consistency
 from .render.blend import blend_hard as blend_hard
 from .render.blend import blend_softmax as blend_softmax
+from .render.depth import DepthMap as DepthMap
+from .render.depth import DepthView as DepthView
 from .render.fragments import rasterize as rasterize
 from .render.lights import AmbientLight as AmbientLight
 from .render.lights import DirectionalLight as DirectionalLight
@@ -138,6 +143,9 @@ from .tasks.fit_mesh import fit_mesh as fit_mesh
 from .tasks.fit_volume import FitVolume as FitVolume
 from .tasks.fit_volume import FitVolumeStep as FitVolumeStep
 from .tasks.fit_volume import fit_volume as fit_volume
+from .tasks.measure_depth import DepthLayers as DepthLayers
+from .tasks.measure_depth import depth_layers as depth_layers
+from .tasks.measure_depth import measure_depth as measure_depth
 from .tasks.measure_mesh import measure_mesh as measure_mesh
 from .tasks.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.register_photos import RegisterPhotosStep as RegisterPhotosStep
