@@ -94,6 +94,7 @@ from .kernels.sample_grid import sample_grid as sample_grid
 from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
+from .losses.depth import depth_errors as depth_errors
 from .losses.images import psnr as psnr
 from .losses.images import ssim as ssim
 from .losses.regularize import mesh_edge_loss as mesh_edge_loss
@@ -131,6 +132,8 @@ from .render.transfer import classify as classify
 from .render.transfer import render_volume as render_volume
 from .render.transfer import visible_blocks as visible_blocks
 from .render.transfer import window_transfer as window_transfer
+from .tasks.compare_depths import view_consistency as view_consistency
+from .tasks.evaluate_depth import evaluate_depth as evaluate_depth
 from .tasks.extract_surface import cloud_of_surface as cloud_of_surface
 from .tasks.extract_surface import extract_surface as extract_surface
 from .tasks.find_pose import FindPose as FindPose
@@ -143,6 +146,9 @@ from .tasks.fit_mesh import fit_mesh as fit_mesh
 from .tasks.fit_volume import FitVolume as FitVolume
 from .tasks.fit_volume import FitVolumeStep as FitVolumeStep
 from .tasks.fit_volume import fit_volume as fit_volume
+from .tasks.fuse_depths import fuse_depths as fuse_depths
+from .tasks.fuse_depths import points_from_views as points_from_views
+from .tasks.fuse_depths import thin_points as thin_points
 from .tasks.measure_depth import DepthLayers as DepthLayers
 from .tasks.measure_depth import depth_layers as depth_layers
 from .tasks.measure_depth import measure_depth as measure_depth

@@ -26,8 +26,9 @@ class SeenField(NamedTuple):
 class RadianceField(Protocol):
     """Density and color everywhere in space, learned from pictures."""
 
-    background: Tensor
-    """Color behind everything, if no other is asked for."""
+    @property
+    def background(self) -> Tensor:
+        """Color behind everything, if no other is asked for."""
 
     @property
     def contracted(self) -> bool:

@@ -16,15 +16,13 @@ from unrender.tasks.measure_depth import measure_depth
 KINDS = ("expected", "median", "first_surface")
 
 
-def evaluate_depth(
-    field: RadianceField | Field, frames: Sequence[Frame]
-) -> dict[str, float]:
+def evaluate_depth(field: RadianceField | Field, frames: Sequence[Frame]) -> dict[str, float]:
     """Return flat figures of the depth of a field at the cameras of frames.
 
     Where a frame has depth, `depth/<kind>/<figure>/<frame>` for each kind of depth and each figure of `depth_errors`,
-    within the frame's mask, and the means over frames as `depth/<kind>/<figure>`; those that are nan are left out of the
-    means. From two frames on, with or without true depth, `depth/consistency` and `depth/consistency_share` of the
-    median depths, see `view_consistency`.
+    within the frame's mask, and the means over frames as `depth/<kind>/<figure>`, without those that are nan. From two
+    frames on, with or without true depth, `depth/consistency` and `depth/consistency_share` of the median depths, see
+    `view_consistency`.
     """
     figures: dict[str, float] = {}
     views = []
@@ -43,7 +41,7 @@ def _errors(found: DepthMap, frame: Frame) -> dict[str, float]:
     view = frame.load()
     assert view.depth is not None
     truth = view.depth if view.mask is None else torch.where(view.mask, view.depth, 0)
-    figures = {}
+    figures: dict[str, float] = {}
     for kind in KINDS:
         errors = depth_errors(getattr(found, f"{kind}_z"), truth, found.valid)
         figures |= {f"depth/{kind}/{name}": value for name, value in errors.items()}

@@ -54,9 +54,15 @@ def points_from_views(
         _agreed(view, [views[i] for i in others], tolerance, min(agreeing, len(views) - 1))
         for view, others in zip(views, around, strict=True)
     ]
-    cloud = PointCloud(*(None if None in part else torch.cat(part) for part in zip(*clouds, strict=True)))
+    points, normals, colors = zip(*clouds, strict=True)
+    known = [part for part in colors if part is not None]
+    cloud = PointCloud(
+        torch.cat(points), torch.cat(normals), torch.cat(known) if len(known) == len(views) else None
+    )
     if len(cloud.points) == 0:
-        raise InputError("points_from_views: no two views agree on any point; raise `tolerance`, or fit longer")
+        raise InputError(
+            "points_from_views: no two views agree on any point; raise `tolerance`, or fit longer"
+        )
     return cloud if spacing is None else thin_points(cloud, spacing)
 
 
@@ -103,7 +109,8 @@ def thin_points(cloud: PointCloud, spacing: float) -> PointCloud:
 
     def mean(values: Tensor) -> Tensor:
         sums = values.new_zeros(len(counts), values.shape[1], dtype=torch.float64)
-        return (sums.index_add_(0, cell, values.double()) / counts[:, None]).to(values)
+        sums.index_add_(0, cell, values.double())
+        return (sums / counts[:, None]).to(values)
 
     normals = None if cloud.normals is None else torch.nn.functional.normalize(mean(cloud.normals), dim=-1)
     return PointCloud(mean(cloud.points), normals, None if cloud.colors is None else mean(cloud.colors))
@@ -123,9 +130,9 @@ def fuse_depths(
 ) -> Mesh:
     """Return the surface that the depths of many views agree on best, with vertex colors.
 
-    For every voxel near a measured surface, the mean over views of the distance before what they see, z' − z, cut off at
-    `truncation`, where voxels further behind it do not count; where this is 0, marching cubes finds the surface. Faces
-    are counterclockwise seen from where the cameras stood.
+    Every voxel near a measured surface gets the mean over views of the distance before what they see, z' − z, cut off
+    at `truncation`; of views for which it lies further behind, none counts. Where the mean is 0, marching cubes finds
+    the surface. Faces are counterclockwise seen from where the cameras stood.
 
     voxel_size: by default a 192nd of the longest side of all points but the outermost 0.1 %. truncation: by default
     three voxels; less than the thickness of thin parts, more than the errors of depths.
@@ -215,7 +222,9 @@ def _surface(band: _Band, values: Tensor, known: Tensor) -> Mesh:
         inner = _surrounded(mask).numpy()
         crosses = bool(inner.any())
     if not crosses:
-        raise InputError("fuse_depths: the views agree on no surface; give a larger `voxel_size` or `truncation`")
+        raise InputError(
+            "fuse_depths: the views agree on no surface; give a larger `voxel_size` or `truncation`"
+        )
     vertices, faces, _, _ = marching_cubes(dense.numpy(), 0.0, mask=inner, gradient_direction="descent")
     vertices = band.low + (torch.from_numpy(vertices.copy()) + 0.5) * band.voxel_size
     return Mesh(vertices.float(), torch.from_numpy(faces.astype(np.int64)))
@@ -238,4 +247,3 @@ def _at_vertices(mesh: Mesh, band: _Band, colors: Tensor) -> Tensor:
     number[band.near] = torch.arange(len(colors), dtype=torch.int32)
     places = ((mesh.vertices - band.low) / band.voxel_size).floor().long()
     return colors[number[places.unbind(-1)].long()]
-
