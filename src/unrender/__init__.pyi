@@ -58,6 +58,9 @@ from .io.demo_scene import save_demo_scene as save_demo_scene
 from .io.depth import DepthPoints as DepthPoints
 from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
+from .io.depth_maps import DepthFiles as DepthFiles
+from .io.depth_maps import load_depth_views as load_depth_views
+from .io.depth_maps import save_depth as save_depth
 from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
 from .io.films import save_video as save_video
@@ -94,6 +97,7 @@ from .kernels.tiny_mlp import tiny_mlp as tiny_mlp
 from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
+from .losses.depth import depth_errors as depth_errors
 from .losses.images import psnr as psnr
 from .losses.images import ssim as ssim
 from .losses.regularize import mesh_edge_loss as mesh_edge_loss
@@ -101,6 +105,8 @@ from .losses.regularize import mesh_laplacian_smoothing as mesh_laplacian_smooth
 from .losses.regularize import mesh_normal_consistency as mesh_normal_consistency
 from .render.blend import blend_hard as blend_hard
 from .render.blend import blend_softmax as blend_softmax
+from .render.depth import DepthMap as DepthMap
+from .render.depth import DepthView as DepthView
 from .render.fragments import rasterize as rasterize
 from .render.lights import AmbientLight as AmbientLight
 from .render.lights import DirectionalLight as DirectionalLight
@@ -129,6 +135,8 @@ from .render.transfer import classify as classify
 from .render.transfer import render_volume as render_volume
 from .render.transfer import visible_blocks as visible_blocks
 from .render.transfer import window_transfer as window_transfer
+from .tasks.compare_depths import view_consistency as view_consistency
+from .tasks.evaluate_depth import evaluate_depth as evaluate_depth
 from .tasks.extract_surface import cloud_of_surface as cloud_of_surface
 from .tasks.extract_surface import extract_surface as extract_surface
 from .tasks.find_pose import FindPose as FindPose
@@ -141,6 +149,12 @@ from .tasks.fit_mesh import fit_mesh as fit_mesh
 from .tasks.fit_volume import FitVolume as FitVolume
 from .tasks.fit_volume import FitVolumeStep as FitVolumeStep
 from .tasks.fit_volume import fit_volume as fit_volume
+from .tasks.fuse_depths import fuse_depths as fuse_depths
+from .tasks.fuse_depths import points_from_views as points_from_views
+from .tasks.fuse_depths import thin_points as thin_points
+from .tasks.measure_depth import DepthLayers as DepthLayers
+from .tasks.measure_depth import depth_layers as depth_layers
+from .tasks.measure_depth import measure_depth as measure_depth
 from .tasks.measure_mesh import measure_mesh as measure_mesh
 from .tasks.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.register_photos import RegisterPhotosStep as RegisterPhotosStep

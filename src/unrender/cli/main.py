@@ -22,6 +22,8 @@ COMMANDS = {
     "fit-volume": ("unrender.cli.fit_volume", "voxels from posed images", "chair/"),
     "render": ("unrender.cli.render", "new views of a run or a volume, and a film", "runs/fit-volume/chair"),
     "eval": ("unrender.cli.evaluate", "how good new views of a run are", "runs/fit-volume/chair"),
+    "depth": ("unrender.cli.depth", "how far away what a run learned is", "runs/fit-volume/chair"),
+    "export": ("unrender.cli.export", "points or a mesh of a run or of depths", "runs/fit-volume/chair"),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }
 

@@ -19,6 +19,9 @@ from unrender.kernels.march_voxels import VoxelMarch, march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import contract, look_up
 from unrender.kernels.march_voxels.table import CORNERS, VoxelTable
+from unrender.kernels.sample_voxels import sample_voxels
+from unrender.kernels.walk_voxels import walk_voxels
+from unrender.render.sample import RaySamples
 
 FARTHEST = 1000.0
 """Where space ends that is contracted, in half sides of the inner cube."""
@@ -26,6 +29,8 @@ BLACK_TO_WHITE = 0.28209479177387814
 """The constant harmonic."""
 RAYS_AT_ONCE = 65_536
 """While rendering: memory does not depend on the size of the picture."""
+QUICK_STEPS, FINE_STEPS = 1.0, 2.0
+"""Samples for each voxel on the way, in pictures."""
 FINE_SKIP, FINE_STOP = 1e-4, 1e-3
 """Weight below which a sample is left out, and transmittance at which a ray ends, in pictures."""
 
@@ -112,18 +117,45 @@ class SparseVoxels(nn.Module):
         voxel_weight: Tensor | None = None,
     ) -> VoxelMarch:
         """Add up what rays see, as `march_voxels` does; samples lie in the middle of steps, or where `jitter` says."""
+        grid_rays = self._in_grid(rays, spherical_harmonics(rays.directions, self.degree), jitter)
+        strides = Strides(self.voxel_size / steps_per_voxel, skip, stop, self.contracted)
+        return march_voxels(
+            grid_rays, self.log_density, self.harmonics, self.table, strides, voxel_weight=voxel_weight
+        )
+
+    @torch.no_grad()
+    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
+        """Return the places on rays, in one row, of which pictures are made: those that add to what is seen.
+
+        Two for each voxel on the way, with `quick` one; a weight below 1e-4 counts as nothing, and a ray ends where it
+        lets through a thousandth.
+        Differentiable in: nothing.
+        """
+        steps_per_voxel = QUICK_STEPS if quick else FINE_STEPS
+        strides = Strides(self.voxel_size / steps_per_voxel, FINE_SKIP, FINE_STOP, self.contracted)
+        grid_rays = self._in_grid(rays, rays.directions[:, :0])
+        return RaySamples(*walk_voxels(grid_rays, self.log_density, self.table, strides))
+
+    @torch.no_grad()
+    def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+        """Return the density at points alone, without colors.
+
+        Differentiable in: nothing.
+        """
+        places = (points - self.middle) / self.unit
+        if self.contracted:
+            places = contract(places, self.table.shape[0])
+        return sample_voxels(self.log_density, places, self.table, outside=-math.inf).exp_()
+
+    def _in_grid(self, rays: Rays, basis: Tensor, jitter: Tensor | None = None) -> GridRays:
         begin, end = self._stretch(rays)
-        grid_rays = GridRays(
+        return GridRays(
             (rays.origins - self.middle) / self.unit,
             rays.directions / self.unit,
             begin.clamp(min=self.near),
             end,
             torch.full_like(begin, 0.5) if jitter is None else jitter,
-            spherical_harmonics(rays.directions, self.degree),
-        )
-        strides = Strides(self.voxel_size / steps_per_voxel, skip, stop, self.contracted)
-        return march_voxels(
-            grid_rays, self.log_density, self.harmonics, self.table, strides, voxel_weight=voxel_weight
+            basis,
         )
 
     def _stretch(self, rays: Rays) -> tuple[Tensor, Tensor]:
@@ -154,7 +186,9 @@ class SparseVoxels(nn.Module):
         for top in range(0, camera.height, rows):
             band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
             rays = rays_of(band).map(lambda t: t.flatten(0, 1))
-            seen = self.march(rays, steps_per_voxel=1.0 if quick else 2.0, skip=FINE_SKIP, stop=FINE_STOP)
+            seen = self.march(
+                rays, steps_per_voxel=QUICK_STEPS if quick else FINE_STEPS, skip=FINE_SKIP, stop=FINE_STOP
+            )
             before = (seen.color + (1 - seen.opacity)[:, None] * behind).clamp(0, 1)
             mean = torch.where(seen.opacity > 0, seen.distance / seen.opacity, 0)
             for image, values in ((color, before), (opacity, seen.opacity), (distance, mean)):

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
 import struct
 import tokenize
 import zipfile
@@ -74,6 +75,32 @@ def write_whole(path: FilePath) -> Iterator[BinaryIO]:
             part.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def write_folder(path: FilePath) -> Iterator[Path]:
+    """Give a folder to fill that appears, complete, when the block ends; after an error, never.
+
+    It takes the place of an older one. Folders above it are made if they are not there.
+    """
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_dir():
+        raise FileAccessError(f"{target}: a {_kind(target)}, where a folder is to be written")
+    part, old = (target.with_name(f".{secrets.token_hex(8)}.{end}") for end in ("part", "old"))
+    try:
+        part.mkdir(parents=True)
+        yield part
+        if target.exists():
+            target.replace(old)
+        part.replace(target)
+        _sync_folder(target.parent)
+    except FileAccessError:  # of a file within
+        raise
+    except OSError as error:
+        raise FileAccessError(f"{path}: cannot be written: {_reason(error)}") from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
 def _check_writable(target: Path) -> None:
     if target.exists() and not target.is_file():
         raise FileAccessError(f"{target}: a {_kind(target)}, where a file is to be written")
@@ -94,7 +121,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _kind(path: Path) -> str:
-    return "folder" if path.is_dir() else "device or pipe"
+    return "folder" if path.is_dir() else "file" if path.is_file() else "device or pipe"
 
 
 def _reason(error: Exception) -> str:

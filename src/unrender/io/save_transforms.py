@@ -44,7 +44,7 @@ def _table(frame: Frame, folder: Path) -> dict[str, Any]:
     camera = frame.camera
     table: dict[str, Any] = {
         "file_path": _relative(frame.image_path, folder),
-        **_intrinsics(frame.name, camera),
+        **intrinsics_table(frame.name, camera),
         "transform_matrix": camera.to_opengl().double().tolist(),
     }
     if frame.mask_path is not None:
@@ -63,7 +63,8 @@ def _table(frame: Frame, folder: Path) -> dict[str, Any]:
     return table
 
 
-def _intrinsics(name: str, camera: Camera) -> dict[str, Any]:
+def intrinsics_table(name: str, camera: Camera) -> dict[str, Any]:
+    """Return size, focal length, principal point and lens under the names of transforms.json."""
     if camera.projection != "perspective" or camera.batch_shape:
         raise InputError(f"save_transforms: frame {name}: its camera should be one, and perspective")
     (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()

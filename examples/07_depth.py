@@ -1,0 +1,57 @@
+"""Measures depth in a volume that was fitted to pictures, and makes points and a mesh of it.
+
+The scene is generated, so the truth is known: how far three kinds of depth are from it is printed, and how often the
+pixels that the measurement calls sure are right.
+
+python examples/07_depth.py [FOLDER] writes the scene, the depth maps, mesh.ply and picture.png there, else into a
+temporary one.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+import unrender
+from unrender import DepthView
+
+
+def main(folder: Path) -> None:
+    """Show a held-out view of the volume, its depth, how sure that is, and the mesh fused from depths."""
+    scene = unrender.save_demo_scene(folder / "scene", size=96, num_train=24, num_test=4)
+    *_, last = unrender.fit_volume(scene, unrender.FitVolume(resolution=64, steps=400, rays=8192))
+    field = last.result
+    for name, value in unrender.evaluate_depth(field, scene.split("test")).items():
+        if name.endswith(("/mae", "/consistency")):
+            print(f"{name:32s}{value:.4f}")
+
+    frame = scene.split("test")[0]
+    depth, truth = unrender.measure_depth(field, frame.camera), frame.load().depth
+    unrender.save_depth(depth, folder / "depth" / "test", unrender.DepthFiles(("png16",)))
+    sure = depth.valid & (truth > 0) & (depth.confidence > 0.8)
+    right = (depth.median_z - truth).abs() <= 0.01 * truth
+    print(f"of {int(sure.sum())} sure pixels, {right[sure].float().mean():.0%} are within 1 %")
+
+    views = []
+    for other in scene.split("train"):
+        found = unrender.measure_depth(field, other.camera)
+        z = torch.where(found.valid, found.median_z, 0)
+        views.append(DepthView(found.camera, z, field.render(found.camera, torch.zeros(3)).color))
+    mesh = unrender.fuse_depths(views, voxel_size=0.03)
+    unrender.save_mesh(mesh, folder / "mesh.ply")
+    unrender.save_cloud(unrender.points_from_views(views), folder / "points.ply")
+
+    grey = (depth.median_distance - 2) / 2.5
+    shown = torch.where(depth.valid, torch.stack([grey, depth.confidence]).clamp(0, 1), 1.0)
+    shaded = unrender.render_mesh(mesh, frame.camera, supersampling=2).clamp(0, 1)
+    images = [
+        field.render(frame.camera, torch.ones(3)).color,
+        *(s[..., None].expand(-1, -1, 3) for s in shown),
+    ]
+    unrender.save_image(torch.cat([*images, shaded], 1), folder / "picture.png")
+    print(folder / "picture.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp(prefix="unrender-")))

@@ -1,0 +1,67 @@
+"""How far away what rays see is: rays are spread over the threads, and each is walked twice, in double precision."""
+
+import numba
+import numpy as np
+from torch import Tensor
+
+from unrender.kernels._batch import room
+from unrender.kernels._dispatch import cpu_threads
+
+BLOCK = 64
+"""Rays that one thread takes at a time."""
+
+
+def forward(
+    weights: Tensor, distances: Tensor, lengths: Tensor, offsets: Tensor, threshold: float, bound: float
+) -> tuple[Tensor, ...]:
+    results = tuple(room(weights, len(offsets) - 1) for _ in range(5))
+    arrays = [t.contiguous().numpy() for t in (weights, distances, lengths, offsets)]
+    with cpu_threads(len(weights)):
+        _measure(*arrays, threshold, bound, *(result.numpy() for result in results))
+    return results
+
+
+@numba.njit(inline="always", error_model="numpy")
+def _share(t, length, low, high):
+    """Return which share of a part of a ray lies between two distances."""
+    if length > 0:
+        shared = min(t + length / 2, high) - max(t - length / 2, low)
+        return min(max(shared / length, 0.0), 1.0)
+    return 1.0 if low <= t <= high else 0.0
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _measure(
+    weights, distances, lengths, offsets, threshold, bound, expected, median, first, std, near_median
+):
+    rays = len(offsets) - 1
+    for block in numba.prange((rays + BLOCK - 1) // BLOCK):
+        for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
+            begin, end = offsets[ray], offsets[ray + 1]
+            total, far = 0.0, 0.0
+            for i in range(begin, end):
+                w = np.float64(weights[i])
+                total += w
+                far += w * distances[i]
+            expected[ray] = median[ray] = first[ray] = std[ray] = near_median[ray] = 0
+            if not total > 0:
+                continue
+            mean, half = far / total, total / 2
+            variance, reached, middle, is_half, crossed = 0.0, 0.0, 0.0, False, False
+            for i in range(begin, end):
+                w, t, length = np.float64(weights[i]), np.float64(distances[i]), np.float64(lengths[i])
+                variance += w * ((t - mean) ** 2 + length * length / 12)
+                after = reached + w
+                if not is_half and after >= half and w > 0:
+                    is_half = True
+                    middle = t + length * ((half - reached) / w - 0.5)
+                if not crossed and after >= threshold and w > 0:
+                    crossed = True
+                    first[ray] = t + length * ((threshold - reached) / w - 0.5)
+                reached = after
+            low, high, near = (1 - bound) * middle, (1 + bound) * middle, 0.0
+            for i in range(begin, end):
+                near += weights[i] * _share(np.float64(distances[i]), np.float64(lengths[i]), low, high)
+            expected[ray], median[ray], std[ray], near_median[ray] = (
+                mean, middle, np.sqrt(variance / total), near,
+            )  # fmt: skip

@@ -1,0 +1,27 @@
+"""Look-up in a sparse grid of voxels."""
+
+from jaxtyping import Float
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender.kernels._dispatch import implementation
+from unrender.kernels.march_voxels.table import VoxelTable
+from unrender.kernels.sample_voxels import reference
+
+
+@checked
+def sample_voxels(
+    values: Float[Tensor, " corners"],
+    places: Float[Tensor, "points 3"],
+    table: VoxelTable,
+    *,
+    outside: float,
+) -> Float[Tensor, " points"]:
+    """Interpolate values between the corners of the voxel at each place; where there is none, return `outside`.
+
+    Places are in voxels: the grid begins at 0.
+    Differentiable in: nothing.
+    """
+    fast = implementation("sample_voxels", values.device)
+    arguments = (values.detach(), places.detach(), table, outside)
+    return reference.forward(*arguments) if fast is None else fast.forward(*arguments)

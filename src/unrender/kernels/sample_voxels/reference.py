@@ -1,0 +1,15 @@
+"""Look-up in a sparse grid of voxels, by the definition."""
+
+import torch
+from torch import Tensor
+
+from unrender.kernels.march_voxels.reference import look_up
+from unrender.kernels.march_voxels.table import VoxelTable
+
+
+def forward(values: Tensor, places: Tensor, table: VoxelTable, outside: float) -> Tensor:
+    """Return Σ weight_q · value_q over the corners q of the voxel at each place; `outside` where there is none."""
+    voxel, weights = look_up(places, table)
+    within = (places >= 0) & (places <= places.new_tensor(table.shape))
+    mixed = (values[table.corners[voxel].long()] * weights).sum(-1)
+    return torch.where(within.all(-1) & (voxel >= 0), mixed, outside)

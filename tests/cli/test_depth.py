@@ -1,0 +1,199 @@
+"""unrender depth and unrender export, from the command line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scene_files import cameras
+from unrender import (
+    Frame,
+    SparseVoxels,
+    load_cameras,
+    load_cloud,
+    load_depth_views,
+    load_mesh,
+    save_cameras,
+    save_demo_scene,
+    save_field,
+)
+from unrender.cli.main import main
+
+
+def write_run(folder, opacity=0.97, size=0.125):
+    """A run of a cube about the origin, seen by nine cameras, three of them held out."""
+    folder.mkdir()
+    splits = ["test", "train", "train"]
+    views = [camera.resize(36, 48) for camera in cameras(9)]
+    frames = [
+        Frame(f"images/{i}.png", view, folder / f"images/{i}.png", splits[i % 3])
+        for i, view in enumerate(views)
+    ]
+    save_cameras(frames, folder / "cameras.json")
+    mask = torch.ones(8, 8, 8, dtype=torch.bool)
+    field = SparseVoxels.from_mask(mask, torch.full((3,), -4 * size), size, opacity=opacity)
+    save_field(field, folder / "volume.safetensors")
+    config = {"unrender": "0", "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "cube")
+
+
+def folders(out) -> list[str]:
+    return sorted(path.name for path in (out / "depth").iterdir())
+
+
+def test_held_out_views_are_measured(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["depth", str(run), "--output", str(out), "--format", "png16", "exr", "--scale", "0.01"]) == 0
+    assert {path.name for path in out.iterdir()} == {"config.json", "metrics.json", "report.html", "depth"}
+    assert folders(out) == ["0", "3", "6"]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["views"] == 3
+    assert 0.02 < metrics["valid_share"] < 0.6
+    z = np.load(out / "depth" / "3" / "median_z.npy")
+    stored = np.asarray(Image.open(out / "depth" / "3" / "median_z.png"))
+    valid = np.asarray(Image.open(out / "depth" / "3" / "valid.png")) > 0
+    assert np.abs(stored * 0.01 - z)[valid].max() < 0.0051
+    assert not stored[~valid].any()
+    assert 2 < z[18, 24] < 3.2
+    assert str(out / "report.html") in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--view", "4.png"], ["4"]),
+        (["--view", "images/1.png", "2"], ["1", "2"]),
+        (["--path", "training"], ["1", "2", "4", "5", "7", "8"]),
+        (["--path", "training", "--views", "2"], ["1", "5"]),
+        (["--path", "orbit", "--views", "2"], ["view_000", "view_001"]),
+    ],
+)
+def test_views_are_chosen(run, tmp_path, options, names):
+    out = tmp_path / "out"
+    assert main(["depth", str(run), *options, "--size", "16", "--output", str(out)]) == 0
+    assert folders(out) == names
+    assert np.load(out / "depth" / names[0] / "std.npy").shape == (12, 16)
+
+
+def test_stopping_keeps_whole_views(run, tmp_path, monkeypatch):
+    out, calls, render = tmp_path / "out", [], SparseVoxels.render
+
+    def interrupted(*arguments, **named):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return render(*arguments, **named)
+
+    monkeypatch.setattr(SparseVoxels, "render", interrupted)
+    assert main(["depth", str(run), "--path", "training", "--size", "16", "--output", str(out)]) == 0
+    assert folders(out) == ["1", "2"]
+    assert len(load_depth_views(out)) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--view", "77"], "--view 77: the run has no such view; there are images/0.png, images/1.png"),
+        (["--path", "round"], "should be one of"),
+        (["--path", "absent.json"], "absent.json: there is no such file"),
+        (["--scale", "0"], "--scale 0.0: should be positive"),
+        (["--scale", "1e-9", "--format", "png16"], "the largest depth, "),
+        (["--threshold", "1"], "--threshold 1.0: should be above 0 and below 1"),
+        (["--least-opacity", "0"], "--least-opacity 0.0: should be above 0 and below 1"),
+        (["--views", "0"], "--views 0: should be at least 1"),
+        (["--size", "9000"], "--size 9000: should be 1 to 8192 pixels"),
+    ],
+)
+def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
+    assert main(["depth", str(run), *options, "--output", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_field_that_never_trained_is_named(tmp_path, capsys):
+    run, out = write_run(tmp_path / "fog", opacity=0.01), tmp_path / "out"
+    assert main(["depth", str(run), "--output", str(out)]) == 2
+    assert "no view shows any surface: nothing is more than 50% opaque" in capsys.readouterr().err
+    assert not np.asarray(Image.open(out / "depth" / "0" / "valid.png")).any()
+
+
+def test_a_run_is_not_written_over(run, capsys):
+    assert main(["depth", str(run), "--output", str(run)]) == 2
+    assert "is the run itself" in capsys.readouterr().err
+    assert main(["export", str(run), "--output", str(run)]) == 2
+    assert "is the source itself" in capsys.readouterr().err
+
+
+def test_a_run_becomes_points_and_meshes(run, tmp_path):
+    points, mesh, level = (tmp_path / name for name in ("points", "mesh", "level"))
+    assert main(["export", str(run), "--tolerance", "0.05", "--output", str(points)]) == 0
+    cloud = load_cloud(points / "points.ply")
+    assert float(cloud.points.abs().max()) < 0.55
+    assert cloud.normals is not None
+    assert cloud.colors is not None
+    options = ["--to", "mesh", "--voxel-size", "0.04", "--format", "glb", "--output", str(mesh)]
+    assert main(["export", str(run), *options]) == 0
+    assert 0.4 < float(load_mesh(mesh / "mesh.glb").vertices.abs().max()) < 0.6
+    options = ["--to", "mesh", "--method", "density", "--format", "obj", "--output", str(level)]
+    assert main(["export", str(run), *options]) == 0
+    assert 0.4 < float(load_mesh(level / "mesh.obj").vertices.abs().max()) < 0.6
+    metrics = json.loads((mesh / "metrics.json").read_text())
+    assert metrics["views"] == 6
+    assert metrics["faces"] > 100
+
+
+def test_depth_folders_become_points(run, tmp_path):
+    depths, out = tmp_path / "depths", tmp_path / "out"
+    assert main(["depth", str(run), "--path", "training", "--output", str(depths)]) == 0
+    for source in (depths, depths / "depth"):
+        assert (
+            main(["export", str(source), "--tolerance", "0.05", "--format", "pcd", "--output", str(out)]) == 0
+        )
+        assert float(load_cloud(out / "points.pcd").points.abs().max()) < 0.55
+
+
+def test_depth_cameras_become_a_mesh(tmp_path):
+    scene, out = tmp_path / "scene", tmp_path / "out"
+    save_demo_scene(scene, size=48, num_train=12, num_test=0)
+    assert main(["export", str(scene), "--to", "mesh", "--voxel-size", "0.06", "--output", str(out)]) == 0
+    mesh = load_mesh(out / "mesh.ply")
+    assert 0.5 < float(mesh.vertices.abs().max()) < 1.15
+    assert mesh.vertex_colors is not None
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--format", "obj"], "--format obj: should be one of ply, xyz, pcd, npz"),
+        (["--to", "mesh", "--format", "pcd"], "--format pcd: should be one of ply, obj, glb"),
+        (["--views", "1"], "--views 1: should be at least 2"),
+        (["--method", "density"], "are for --to mesh"),
+        (["--to", "mesh", "--method", "density"], "depths have no density"),
+    ],
+)
+def test_what_cannot_be_exported_is_named(tmp_path, capsys, options, words):
+    scene = tmp_path / "scene"
+    save_demo_scene(scene, size=8, num_train=2, num_test=0)
+    assert main(["export", str(scene), *options, "--output", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scene_without_depth_is_named(run, tmp_path, capsys):
+    assert main(["export", str(tmp_path / "absent")]) == 2
+    assert "there is no such folder" in capsys.readouterr().err
+    scene = save_demo_scene(tmp_path / "scene", size=8, num_train=2, num_test=0)
+    content = json.loads((scene.folder / "transforms.json").read_text())
+    for frame in content["frames"]:
+        del frame["depth_file_path"]
+    (scene.folder / "transforms.json").write_text(json.dumps(content))
+    assert main(["export", str(scene.folder), "--output", str(tmp_path / "out")]) == 2
+    assert "a scene without depth" in capsys.readouterr().err
+    assert len(load_cameras(run / "cameras.json")) == 9
