@@ -7,6 +7,7 @@ from .errors import KernelError as KernelError
 from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
 from .fields.harmonics import spherical_harmonics as spherical_harmonics
+from .fields.hash_nerf import HashNeRF as HashNeRF
 from .fields.radiance_field import FieldSpace as FieldSpace
 from .fields.radiance_field import RadianceField as RadianceField
 from .fields.radiance_field import SeenField as SeenField
@@ -146,6 +147,8 @@ from .tasks.find_pose import find_pose as find_pose
 from .tasks.fit_mesh import FitMesh as FitMesh
 from .tasks.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.fit_mesh import fit_mesh as fit_mesh
+from .tasks.fit_nerf import FitNerfStep as FitNerfStep
+from .tasks.fit_nerf import fit_nerf as fit_nerf
 from .tasks.fit_volume import FitVolume as FitVolume
 from .tasks.fit_volume import FitVolumeStep as FitVolumeStep
 from .tasks.fit_volume import fit_volume as fit_volume
@@ -156,6 +159,7 @@ from .tasks.measure_depth import DepthLayers as DepthLayers
 from .tasks.measure_depth import depth_layers as depth_layers
 from .tasks.measure_depth import measure_depth as measure_depth
 from .tasks.measure_mesh import measure_mesh as measure_mesh
+from .tasks.nerf_settings import FitNerf as FitNerf
 from .tasks.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.register_photos import Registration as Registration

@@ -5,12 +5,18 @@ import torch
 
 from check_kernel import assert_same_bits, num_threads
 from unrender import InputError
-from unrender.kernels.walk_space import walk_space
+from unrender.kernels.walk_space import blocks_of
+from unrender.kernels.walk_space import walk_space as walk_space_past_blocks
 
 
-def scene(share=0.2, rays=300):
+def walk_space(occupied, *rays, **settings):
+    return walk_space_past_blocks(occupied, blocks_of(occupied), *rays, **settings)
+
+
+def scene(share=0.2, rays=300, side=20):
     generator = torch.Generator().manual_seed(0)
-    occupied = torch.rand(9, 9, 9, generator=generator) < share
+    occupied = torch.rand(side, side, side, generator=generator) < share
+    occupied[:, :, 5:16] = False
     origins = 4 * torch.rand(rays, 3, generator=generator, dtype=torch.float64) - 2
     directions = torch.randn(rays, 3, generator=generator, dtype=torch.float64)
     directions[: rays // 4] *= torch.eye(3, dtype=torch.float64)[torch.arange(rays // 4) % 3]
@@ -62,5 +68,7 @@ def test_endless_walks_are_refused():
     occupied, origins, directions, near, far, jitter = scene()
     with pytest.raises(InputError, match="finite"):
         walk_space(occupied, origins, directions, near, torch.full_like(far, math.inf), jitter, step=0.1)
+    with pytest.raises(InputError, match="blocks_of"):
+        walk_space_past_blocks(occupied, occupied, origins, directions, near, far, jitter, step=0.1)
     with pytest.raises(InputError, match="step"):
         walk_space(occupied, origins, directions, near, far, jitter, step=0.0)

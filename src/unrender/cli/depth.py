@@ -16,9 +16,10 @@ from torch import Tensor
 from unrender._version import __version__
 from unrender.cli import pictures
 from unrender.cli.progress import take_all
-from unrender.cli.render_run import PATHS, Run, choose_views, load_run
+from unrender.cli.render_run import PATHS, choose_views
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
+from unrender.cli.runs import Run, load_run
 from unrender.errors import InputError
 from unrender.fields.radiance_field import RadianceField
 from unrender.io.depth_maps import DepthFiles, save_depth

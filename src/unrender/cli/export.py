@@ -15,9 +15,9 @@ from unrender._version import __version__
 from unrender.cli import pictures
 from unrender.cli.depth import color_of_surface, sized, view_of
 from unrender.cli.progress import take_all
-from unrender.cli.render_run import Run, load_run
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
+from unrender.cli.runs import Run, load_run
 from unrender.errors import InputError
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.mesh import Mesh

@@ -1,7 +1,7 @@
 """Random pixels of many pictures, with their rays: what radiance fields are trained on."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -224,6 +224,30 @@ class PixelSource:
             self._next_slot = (self._next_slot + 1) % len(self._tiles)
             self._describe_tiles()
         self._coming = self._pool.submit(self._read, self._choose_tile(self._next_slot))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what later draws depend on, for `restore`."""
+        coming = [] if self._coming is None else [self._coming.result()[0]]
+        return {
+            "random": self._generator.get_state(),
+            "tiles": torch.tensor([*self._tiles, *coming]),
+            "order": torch.tensor(self._order, dtype=torch.int64),
+            "turn": torch.tensor([self._next_slot, self._num_draws]),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the draws that came after `state`, for the same frames and settings."""
+        tiles = [_Tile(*tile) for tile in state["tiles"].tolist()]
+        held = len(self._tiles)
+        if self._streams:
+            self._tiles = tiles[:held]
+            for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
+                self._put(slot, *content)
+            self._describe_tiles()
+            self._coming = self._pool.submit(self._read, tiles[held]) if len(tiles) > held else None
+        self._order = state["order"].tolist()
+        self._next_slot, self._num_draws = state["turn"].tolist()
+        self._generator.set_state(state["random"])
 
 
 def _shrunk_camera(frame: Frame, shrink: int) -> Camera:

@@ -65,7 +65,7 @@ def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: i
             return space_of_hull(outlines, scene.bounds, num_voxels)
         if kind == "hull":
             raise InputError(
-                "fit_volume: `space` is hull, but no picture has transparent pixels to carve with"
+                "`space` is hull, but no picture of the scene has transparent pixels to carve with"
             )
     if kind == "box":
         return _in_box(scene.bounds[0], scene.bounds[1], num_voxels, ())
@@ -95,7 +95,7 @@ def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) 
         places = _carve(outlines, low, voxel, (ROUGH, ROUGH, ROUGH)).nonzero()
         if len(places) == 0:
             raise InputError(
-                "fit_volume: no place in the scene's bounds lies within all its masks; poses, masks or bounds are "
+                "no place in the scene's bounds lies within all its masks; poses, masks or bounds are "
                 "wrong: `unrender inspect` shows them"
             )
         low, high = low + (places.amin(0) - 1) * voxel, low + (places.amax(0) + 2) * voxel
@@ -109,7 +109,7 @@ def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
     middle = nearest_to_axes(positions, forward)
     reach = float((positions - middle).norm(dim=-1).median())
     if not reach > 0:
-        raise InputError("fit_volume: all cameras stand in one place: nothing tells how far things are")
+        raise InputError("all cameras stand in one place: nothing tells how far things are")
     sides = -(-num_voxels // BRICK) * BRICK
     mask = torch.ones(sides, sides, sides, dtype=torch.bool)
     return VoxelSpace(mask, middle, INNER_SHARE * reach, True, NEAREST * reach)

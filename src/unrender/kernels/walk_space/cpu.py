@@ -1,7 +1,7 @@
 """Walks through space, twice: to count, then to write. Rays are spread over the threads.
 
-From an empty cell a ray leaps by whole steps, to the last one that begins before it leaves the cell; where space is
-bent it goes step by step.
+From an empty cell, or block of cells, a ray leaps by whole steps, to the last one that begins before it leaves it;
+where space is bent it goes step by step.
 """
 
 import numba
@@ -11,13 +11,15 @@ from torch import Tensor
 
 from unrender.kernels._batch import room
 from unrender.kernels._dispatch import cpu_threads
+from unrender.kernels.walk_space.blocks import BLOCK
 
-BLOCK = 64
+RAYS = 64
 """Rays that one thread takes at a time."""
 
 
 def forward(
     occupied: Tensor,
+    blocks: Tensor,
     origins: Tensor,
     directions: Tensor,
     near: Tensor,
@@ -26,8 +28,8 @@ def forward(
     step: float,
     contracted: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    arrays = [t.contiguous().numpy() for t in (occupied, origins, directions, near, far, jitter)]
-    size = arrays[3].dtype.type(step)
+    arrays = [t.contiguous().numpy() for t in (occupied, blocks, origins, directions, near, far, jitter)]
+    size = arrays[4].dtype.type(step)
     offsets = torch.zeros(len(near) + 1, dtype=torch.int64)
     nothing = room(near, 0).numpy()
     with cpu_threads(8 * len(near)):
@@ -39,87 +41,106 @@ def forward(
 
 
 @numba.njit(inline="always", error_model="numpy")
-def _stride(o, d, t, step):
+def _stride(ox, oy, oz, dx, dy, dz, t, step):
     """Return the length of the step that begins at distance t, in contracted space."""
-    x, y, z = o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2]
+    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     r = max(abs(x), abs(y), abs(z))
     if r <= 1:
         return step
     if r == abs(x):
-        along = d[0] if x > 0 else -d[0]
+        along = dx if x > 0 else -dx
     elif r == abs(y):
-        along = d[1] if y > 0 else -d[1]
+        along = dy if y > 0 else -dy
     else:
-        along = d[2] if z > 0 else -d[2]
+        along = dz if z > 0 else -dz
     scale, turn = (2 - 1 / r) / r, along * (2 / r - 2) / (r * r)
-    vx, vy, vz = d[0] * scale + x * turn, d[1] * scale + y * turn, d[2] * scale + z * turn
-    length = np.sqrt(d[0] * d[0] + d[1] * d[1] + d[2] * d[2])
+    vx, vy, vz = dx * scale + x * turn, dy * scale + y * turn, dz * scale + z * turn
+    length = np.sqrt(dx * dx + dy * dy + dz * dz)
     speed = np.sqrt(vx * vx + vy * vy + vz * vz)
     return min(step * length / speed, r / (4 * length))
 
 
 @numba.njit(inline="always", error_model="numpy")
-def _leave(cell, place, velocity):
-    """Return how far it is to the end of a cell along one axis; all in cells."""
-    if velocity > 0:
-        return (cell + 1 - place) / velocity
-    return (cell - place) / velocity if velocity < 0 else np.inf
+def _leave(x, y, z, ix, iy, iz, wide):
+    """Return how far it is to the end of a cell, or a block of so many; places in cells, i: 1 / velocity in cells."""
+    x, y, z = x - np.floor(x / wide) * wide, y - np.floor(y / wide) * wide, z - np.floor(z / wide) * wide
+    way_x = (wide - x) * ix if ix > 0 else -x * ix
+    way_y = (wide - y) * iy if iy > 0 else -y * iy
+    way_z = (wide - z) * iz if iz > 0 else -z * iz
+    return min(way_x, way_y, way_z)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _walk(occupied, o, d, near, far, jitter, step, contracted, distances, lengths, writes):
+def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, distances, lengths, writes):
     size = occupied.shape[0]
     one = type(near)(1)
-    half, quarter = one * size / 2, one * size / 4
-    found, t = 0, near
+    unit = one * size / 4 if contracted else one * size / 2
+    ox, oy, oz, dx, dy, dz = o[0], o[1], o[2], d[0], d[1], d[2]
+    most = one * 1e30
+    ix = one / (dx * unit) if dx != 0 else most
+    iy = one / (dy * unit) if dy != 0 else most
+    iz = one / (dz * unit) if dz != 0 else most
+    middle = one * 2 if contracted else one
+    found, t, length = 0, near, step
     while t < far:
-        length = _stride(o, d, t, step) if contracted else step
+        if contracted:
+            length = _stride(ox, oy, oz, dx, dy, dz, t, step)
         here = t + jitter * length
-        x, y, z = o[0] + here * d[0], o[1] + here * d[1], o[2] + here * d[2]
-        bent = False
+        x, y, z = ox + here * dx, oy + here * dy, oz + here * dz
+        bent, inner = False, most
         if contracted:
             r = max(abs(x), abs(y), abs(z))
             bent = r > 1
             scale = (2 - one / r) / r if bent else one
-            x, y, z = (x * scale + 2) * quarter, (y * scale + 2) * quarter, (z * scale + 2) * quarter
-            unit = quarter
-        else:
-            x, y, z = (x + 1) * half, (y + 1) * half, (z + 1) * half
-            unit = half
-        i, j, k = np.floor(x), np.floor(y), np.floor(z)
-        inside = i >= 0 and i < size and j >= 0 and j < size and k >= 0 and k < size
-        if inside and occupied[int(i), int(j), int(k)]:
-            if here < far:
-                if writes:
-                    distances[found] = here
-                    lengths[found] = length
-                found += 1
-        elif inside and not bent and length == step:
-            out = min(_leave(i, x, d[0] * unit), _leave(j, y, d[1] * unit), _leave(k, z, d[2] * unit))
-            if contracted:  # steps are even up to the inner cube only
-                for axis in range(3):
-                    p = o[axis] + here * d[axis]
-                    way = (one - p) / d[axis] if d[axis] > 0 else (-one - p) / d[axis]
-                    if d[axis] != 0 and way < out:
-                        out = way
-            leap = np.floor(min(out, far - here) / length - one)  # one more step is added below
-            if leap > 0:
-                t += leap * length
+            if length == step and not bent:  # steps are even up to the end of the inner cube
+                inner = _leave(
+                    (x + 1) / 2, (y + 1) / 2, (z + 1) / 2, 2 * ix * unit, 2 * iy * unit, 2 * iz * unit, one
+                )
+            x, y, z = x * scale, y * scale, z * scale
+        x, y, z = (x + middle) * unit, (y + middle) * unit, (z + middle) * unit
+        if x >= 0 and x < size and y >= 0 and y < size and z >= 0 and z < size:
+            i, j, k = np.uint32(x), np.uint32(y), np.uint32(z)
+            if occupied[i, j, k]:
+                if here < far:
+                    if writes:
+                        distances[found] = here
+                        lengths[found] = length
+                    found += 1
+            elif not bent and length == step:
+                empty = not blocks[i // np.uint32(BLOCK), j // np.uint32(BLOCK), k // np.uint32(BLOCK)]
+                out = min(_leave(x, y, z, ix, iy, iz, one * BLOCK if empty else one), inner, far - here)
+                leap = np.floor(out / length - one)  # one more step is added below
+                if leap > 0:
+                    t += leap * length
         t += length
     return found
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _walk_all(
-    occupied, origins, directions, near, far, jitter, step, contracted, offsets, distances, lengths, writes
+    occupied,
+    blocks,
+    origins,
+    directions,
+    near,
+    far,
+    jitter,
+    step,
+    contracted,
+    offsets,
+    distances,
+    lengths,
+    writes,
 ):
     """Count into `offsets`, or write to where they say."""
     rays = len(near)
-    for block in numba.prange((rays + BLOCK - 1) // BLOCK):
-        for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
+    for part in numba.prange((rays + RAYS - 1) // RAYS):
+        for ray in range(part * RAYS, min(rays, (part + 1) * RAYS)):
             begin, end = (offsets[ray], offsets[ray + 1]) if writes else (0, 0)
+            if writes and begin == end:
+                continue
             found = _walk(
-                occupied, origins[ray], directions[ray], near[ray], far[ray], jitter[ray], step, contracted,
+                occupied, blocks, origins[ray], directions[ray], near[ray], far[ray], jitter[ray], step, contracted,
                 distances[begin:end], lengths[begin:end], writes,
             )  # fmt: skip
             if not writes:

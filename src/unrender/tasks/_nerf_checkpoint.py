@@ -1,0 +1,74 @@
+"""All that a fit needs to go on, in one file."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from unrender._version import __version__
+from unrender.errors import FileFormatError, InputError
+from unrender.io.checkpoints import load_tensors, save_tensors
+from unrender.io.files import FileAccessError, reading
+from unrender.io.scenes import Scene
+from unrender.tasks._nerf_learner import Learner
+from unrender.tasks.nerf_settings import FitNerf
+
+CHECKPOINT = "checkpoint.safetensors"
+KIND = "checkpoint of fit-nerf"
+MAY_DIFFER = ("minutes", "steps", "memory_mib")
+"""Settings that a fit may be resumed with others of."""
+log = logging.getLogger("unrender")
+
+
+def save_checkpoint(folder: Path, learner: Learner, scene: Scene, config: FitNerf) -> None:
+    """Save, whole or not at all; where the disk does not take it, say so: the last one is still there."""
+    tensors, state = learner.state()
+    description = {
+        "kind": KIND,
+        "unrender": __version__,
+        "scene": _fingerprint(scene),
+        "config": dataclasses.asdict(config),
+        "state": state,
+    }
+    try:
+        save_tensors(tensors, description, folder / CHECKPOINT)
+    except FileAccessError as error:
+        log.warning("no checkpoint was saved after step %d: %s", learner.index, error)
+
+
+def load_checkpoint(folder: Path, learner: Learner, scene: Scene, config: FitNerf) -> None:
+    """Set a learner to where a fit stopped."""
+    path = folder / CHECKPOINT
+    tensors, description = load_tensors(path)
+    with reading(path):
+        if description.get("kind") != KIND:
+            raise FileFormatError(f"it holds {description.get('kind')!r}, not a {KIND}")
+    _check_same(path, description, scene, config)
+    with reading(path):
+        learner.restore(tensors, description["state"])
+
+
+def _check_same(path: Path, description: dict[str, Any], scene: Scene, config: FitNerf) -> None:
+    before, now = description["config"], json.loads(json.dumps(dataclasses.asdict(config)))
+    differ = [
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in MAY_DIFFER and before.get(name) != now.get(name)
+    ]
+    if description["scene"] != _fingerprint(scene):
+        differ.append("the scene has other frames or cameras")
+    if differ:
+        raise InputError(
+            f"{path}: the fit was begun with other settings: {'; '.join(differ)}. Give the same ones, or begin anew"
+        )
+
+
+def _fingerprint(scene: Scene) -> str:
+    """Tell scenes with other frames, or frames that stand elsewhere, apart."""
+    told = hashlib.sha256()
+    for frame in scene.frames:
+        told.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
+        told.update(frame.camera.camera_from_world.numpy().tobytes())
+    return told.hexdigest()

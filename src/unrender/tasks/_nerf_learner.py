@@ -1,0 +1,189 @@
+"""A radiance field while it learns: what one step does, and all that the next one depends on."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrender.fields.hash_nerf import HashNeRF
+from unrender.fields.nerf import NeRF
+from unrender.fields.occupancy import OccupancyGrid
+from unrender.fields.radiance_field import FieldSpace
+from unrender.io.pixels import PixelBatch, PixelSource
+from unrender.io.scenes import Scene
+from unrender.kernels.hash_grid import HashLevels
+from unrender.render.march import Marched
+from unrender.tasks._voxel_space import VoxelSpace, find_space
+from unrender.tasks.nerf_settings import Background, FitNerf
+
+CELLS = 128
+"""Of the grid of occupied cells along each side, at first; later twice as many."""
+SPLIT_AT = 0.25
+"""Share of the work after which cells are halved."""
+STEPS_PER_SIDE = ((0.0, 128), (0.1, 256), (0.4, 512))
+"""From which share of the work on how many samples fit along the side of the cube, or half of contracted space."""
+COARSEST, FINEST, NUM_LEVELS, FEATURES = 16, 1024, 16, 2
+RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
+"""Of Adam, for all parameters; it falls to that share."""
+FIRST_RAYS, MOST_RAYS = 4096, 65536
+RAYS_OF_PAPER = 1024
+RAYS_TO_PRUNE = 1 << 19
+"""Rays after which cells are given up that none of them saw."""
+SEEN = 0.02
+"""Weight on a ray that a cell needs to stay; its neighbours stay with it."""
+COUNTED = ("index", "born", "seconds", "seed", "num_rays", "num_samples", "rays_since_pruning")
+Generator = torch.Generator
+
+
+def begin_field(scene: Scene, config: FitNerf, seed: int) -> HashNeRF | NeRF:
+    """Make the field that fits to a scene, and knows nothing yet."""
+    generator = Generator().manual_seed(seed)
+    room = find_space(scene, scene.split("train"), config.space, CELLS)
+    space, occupied = _cube_of(room)
+    if config.model != "hash":
+        make = NeRF.paper if config.model == "paper" else NeRF.tutorial
+        return make(space, near=room.near, generator=generator)
+    levels = HashLevels.growing(
+        COARSEST, FINEST * (2 if space.contracted else 1), NUM_LEVELS, config.table_log2
+    )
+    return HashNeRF(
+        space,
+        levels,
+        OccupancyGrid(occupied),
+        step=2 * space.half_side / STEPS_PER_SIDE[0][1],
+        near=room.near,
+        features=FEATURES,
+        generator=generator,
+    )
+
+
+def _cube_of(room: VoxelSpace) -> tuple[FieldSpace, Tensor]:
+    """Put a grid of voxels into the smallest cube around it, in as many cells."""
+    if room.contracted:
+        return FieldSpace(room.middle, room.unit, contracted=True), room.mask
+    shape = torch.tensor(room.mask.shape)
+    side = int(shape.max())
+    before = (side - shape) // 2
+    occupied = torch.zeros(side, side, side, dtype=torch.bool)
+    x, y, z = (slice(int(b), int(b + n)) for b, n in zip(before, shape, strict=True))
+    occupied[x, y, z] = room.mask
+    return FieldSpace(room.middle + (side / 2 - before) * room.unit, side / 2 * room.unit), occupied
+
+
+class Learner:
+    """A field, its optimizer, its pixels and its random numbers."""
+
+    def __init__(self, field: HashNeRF | NeRF, pixels: PixelSource, config: FitNerf, seed: int) -> None:
+        self.field, self.pixels, self.config, self.seed = field, pixels, config, seed
+        self.generator = Generator().manual_seed(seed)
+        self.rate = RATES[config.model]
+        self.optimizer = torch.optim.Adam(
+            field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
+        )
+        self.index = self.born = 0
+        self.seconds = 0.0
+        self.num_rays = FIRST_RAYS if config.model == "hash" else RAYS_OF_PAPER
+        self.num_samples = 0
+        self.rays_since_pruning = 0
+
+    def step(self, share: float) -> dict[str, float]:
+        """Descend once, `share` of the way through the work."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * SLOWING**share
+        if isinstance(self.field, HashNeRF):
+            per_side = max(count for begin, count in STEPS_PER_SIDE if share >= begin)
+            self.field.step = 2 * self.field.space.half_side / per_side
+        batch = self.pixels.draw(self.num_rays, 1)
+        color, total, trivial = self._losses(batch)
+        error = float(color.detach())
+        losses = {"color": error, "psnr": -10 * math.log10(max(error, 1e-10)), "trivial": trivial}
+        if not bool(total.isfinite()):
+            return losses | {"color": math.nan}
+        self.optimizer.zero_grad()
+        total.backward()
+        self.optimizer.step()
+        self.index += 1
+        if isinstance(self.field, HashNeRF):
+            self._keep_house(self.field, len(batch.colors), share)
+        return losses
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all that later steps depend on: tensors, and numbers."""
+        tensors = {f"field/{name}": value for name, value in self.field.state_dict().items()}
+        for number, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"adam/{number}/{name}": value for name, value in state.items()}
+        tensors |= {f"pixels/{name}": value for name, value in self.pixels.state().items()}
+        tensors["random"] = self.generator.get_state()
+        return tensors, {name: getattr(self, name) for name in COUNTED}
+
+    def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+        """Go back to a state."""
+        for name in COUNTED:
+            setattr(self, name, type(getattr(self, name))(numbers[name]))
+        if isinstance(self.field, HashNeRF):  # its cells may have been halved
+            self.field.occupancy = OccupancyGrid(tensors["field/occupancy.occupied"])
+        self.field.load_state_dict(_under("field", tensors))
+        adam = self.optimizer.state_dict()
+        for name, value in _under("adam", tensors).items():
+            number, key = name.split("/")
+            adam["state"].setdefault(int(number), {})[key] = value
+        self.optimizer.load_state_dict(adam)
+        self.pixels.restore(_under("pixels", tensors))
+        self.generator.set_state(tensors["random"])
+
+    def _losses(self, batch: PixelBatch) -> tuple[Tensor, Tensor, float]:
+        seen = self.field.march(batch.rays, self.generator)
+        target, behind = aims(batch, self.field.background, self.config.background, self.generator)
+        errors = [_error(each, target, behind, batch.valid) for each in seen]
+        self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
+        return errors[-1], torch.stack(errors).sum(), _trivial(target, behind, batch.valid)
+
+    def _keep_house(self, field: HashNeRF, rays: int, share: float) -> None:
+        """Give up what is empty, and take so many rays that the samples come out as asked for."""
+        self.rays_since_pruning += rays
+        if self.rays_since_pruning >= RAYS_TO_PRUNE:
+            field.occupancy.give_up_unseen(SEEN)
+            self.rays_since_pruning = 0
+        if share >= SPLIT_AT and field.occupancy.side <= CELLS:
+            field.occupancy = field.occupancy.split()
+            self.rays_since_pruning = 0
+        wanted = self.num_rays * self.config.samples / max(self.num_samples, 1)
+        self.num_rays = int(min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, MOST_RAYS))
+
+
+def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(folder + "/"): value
+        for name, value in tensors.items()
+        if name.startswith(folder + "/")
+    }
+
+
+def aims(
+    batch: PixelBatch, learned: Tensor, background: Background, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Return the colors that rays should have, and what is behind them."""
+    behind = learned.expand_as(batch.colors)
+    if batch.alpha is None:
+        return batch.colors, behind
+    if background in ("auto", "random"):
+        behind = torch.rand(batch.colors.shape, generator=generator)
+    else:
+        behind = torch.full_like(batch.colors, 1.0 if background == "white" else 0.0)
+    return torch.lerp(behind, batch.colors, batch.alpha[:, None]), behind
+
+
+def _error(seen: Marched, target: Tensor, behind: Tensor, valid: Tensor) -> Tensor:
+    color = seen.color + (1 - seen.opacity)[:, None] * behind
+    squares = (color - target).square().mean(1)
+    return torch.where(valid, squares, 0).sum() / valid.sum().clamp(min=1)
+
+
+def _trivial(target: Tensor, behind: Tensor, valid: Tensor) -> float:
+    """Return the error of the better of two pictures that need no field: the mean color, and what is behind."""
+    target, behind = target[valid].detach(), behind[valid].detach()
+    if len(target) == 0:
+        return 0.0
+    return float(torch.minimum(target.var(0, correction=0).mean(), (target - behind).square().mean()))
