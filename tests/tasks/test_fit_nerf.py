@@ -33,7 +33,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_nerf_learner, "STEPS_PER_SIDE", ((0.0, 48), (0.5, 96)))
     monkeypatch.setattr(_nerf_learner, "FINEST", 64)
     monkeypatch.setattr(_nerf_learner, "FIRST_RAYS", 1024)
-    monkeypatch.setattr(_nerf_learner, "RAYS_TO_PRUNE", 20_000)
+    monkeypatch.setattr(_nerf_learner, "STEPS_IN_ALL_SPACE", ((0.0, 24), (0.5, 48)))
+    monkeypatch.setattr(_nerf_learner, "STEPS_TO_PRUNE", 20)
 
 
 def errors_of(steps) -> list[float]:
@@ -105,7 +106,7 @@ from pathlib import Path
 from unrender.tasks import fit_nerf, _nerf_learner
 from unrender.tasks.nerf_settings import FitNerf
 _nerf_learner.CELLS, _nerf_learner.STEPS_PER_SIDE = 32, ((0.0, 48), (0.5, 96))
-_nerf_learner.FINEST, _nerf_learner.FIRST_RAYS, _nerf_learner.RAYS_TO_PRUNE = 64, 1024, 20_000
+_nerf_learner.FINEST, _nerf_learner.FIRST_RAYS, _nerf_learner.STEPS_TO_PRUNE = 64, 1024, 20
 fit_nerf.MINUTES_BETWEEN_CHECKPOINTS = 0.0
 scene = unrender.load_scene(sys.argv[1])
 small = FitNerf(steps=60, samples=8192, table_log2=12)

@@ -71,6 +71,7 @@ class HashNeRF(nn.Module):
         super().__init__()
         self.space, self.levels, self.occupancy = space, levels, occupancy
         self.step, self.near, self.unit = step, near, unit or step
+        self.num_looked_at = 0
         table = torch.rand(levels.num_entries, features, generator=generator)
         self.table = nn.Parameter((2 * table - 1) * TABLE_RANGE)
         self.density_layers = _perceptron([len(levels.resolutions) * features, WIDTH, GEOMETRY], generator)
@@ -137,6 +138,7 @@ class HashNeRF(nn.Module):
         """Look for samples that are seen: those that light comes from, and enough of it."""
         samples = self.occupancy.walk(rays, self.space, step, self.near, jitter)
         assert samples.offsets is not None
+        self.num_looked_at = len(samples.distances)
         ray = torch.repeat_interleave(samples.offsets.diff())
         points = torch.addcmul(rays.origins[ray], samples.distances[:, None], rays.directions[ray])
         places = self.space.into_cube(points)

@@ -42,6 +42,7 @@ class OccupancyGrid(nn.Module):
 
     def _remember(self, occupied: Tensor) -> None:
         """Prepare what makes walks fast: blocks of cells, and the box around all that are occupied."""
+        self.num_occupied = int(occupied.sum())
         self._blocks = blocks_of(occupied)
         ends = [occupied.any(0).any(0), occupied.any(0).any(1), occupied.any(1).any(1)][::-1]
         filled = [axis.nonzero()[:, 0] for axis in ends]
@@ -85,7 +86,7 @@ class OccupancyGrid(nn.Module):
             stays = max_pool3d(stays[None], size, 1, tuple(n // 2 for n in size))[0]
         self.seen.zero_()
         left = self.occupied & (stays > 0)
-        if 0 < int(left.sum()) <= STAY * int(self.occupied.sum()):
+        if 0 < int(left.sum()) <= STAY * self.num_occupied:
             self.occupied = left
             self._remember(left)
 

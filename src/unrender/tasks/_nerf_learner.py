@@ -23,17 +23,27 @@ CELLS = 128
 SPLIT_AT = 0.25
 """Share of the work after which cells are halved."""
 STEPS_PER_SIDE = ((0.0, 128), (0.1, 256), (0.4, 512))
-"""From which share of the work on how many samples fit along the side of the cube, or half of contracted space."""
+STEPS_IN_ALL_SPACE = ((0.0, 64), (0.1, 128), (0.4, 256))
+"""From which share of the work on how many samples fit along the side of the cube; in all space, of the inner cube."""
 COARSEST, FINEST, NUM_LEVELS, FEATURES = 16, 1024, 16, 2
 RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
 """Of Adam, for all parameters; it falls to that share."""
 FIRST_RAYS, MOST_RAYS = 4096, 65536
 RAYS_OF_PAPER = 1024
-RAYS_TO_PRUNE = 1 << 19
-"""Rays after which cells are given up that none of them saw."""
+STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
+"""Steps, and samples for each cell, after which cells are given up that no ray saw."""
 SEEN = 0.02
 """Weight on a ray that a cell needs to stay; its neighbours stay with it."""
-COUNTED = ("index", "born", "seconds", "seed", "num_rays", "num_samples", "rays_since_pruning")
+COUNTED = (
+    "index",
+    "born",
+    "seconds",
+    "seed",
+    "num_rays",
+    "num_samples",
+    "steps_since_pruning",
+    "samples_since_pruning",
+)
 Generator = torch.Generator
 
 
@@ -52,11 +62,17 @@ def begin_field(scene: Scene, config: FitNerf, seed: int) -> HashNeRF | NeRF:
         space,
         levels,
         OccupancyGrid(occupied),
-        step=2 * space.half_side / STEPS_PER_SIDE[0][1],
+        step=_step(space, 0.0),
         near=room.near,
         features=FEATURES,
         generator=generator,
     )
+
+
+def _step(space: FieldSpace, share: float) -> float:
+    """Return how far samples are apart, in world units, `share` of the way through the work."""
+    counts = STEPS_IN_ALL_SPACE if space.contracted else STEPS_PER_SIDE
+    return 2 * space.half_side / max(count for begin, count in counts if share >= begin)
 
 
 def _cube_of(room: VoxelSpace) -> tuple[FieldSpace, Tensor]:
@@ -86,15 +102,14 @@ class Learner:
         self.seconds = 0.0
         self.num_rays = FIRST_RAYS if config.model == "hash" else RAYS_OF_PAPER
         self.num_samples = 0
-        self.rays_since_pruning = 0
+        self.steps_since_pruning = self.samples_since_pruning = 0
 
     def step(self, share: float) -> dict[str, float]:
         """Descend once, `share` of the way through the work."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * SLOWING**share
         if isinstance(self.field, HashNeRF):
-            per_side = max(count for begin, count in STEPS_PER_SIDE if share >= begin)
-            self.field.step = 2 * self.field.space.half_side / per_side
+            self.field.step = _step(self.field.space, share)
         batch = self.pixels.draw(self.num_rays, 1)
         color, total, trivial = self._losses(batch)
         error = float(color.detach())
@@ -106,7 +121,7 @@ class Learner:
         self.optimizer.step()
         self.index += 1
         if isinstance(self.field, HashNeRF):
-            self._keep_house(self.field, len(batch.colors), share)
+            self._keep_house(self.field, share)
         return losses
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -140,25 +155,25 @@ class Learner:
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
         return errors[-1], torch.stack(errors).sum(), _trivial(target, behind, batch.valid)
 
-    def _keep_house(self, field: HashNeRF, rays: int, share: float) -> None:
+    def _keep_house(self, field: HashNeRF, share: float) -> None:
         """Give up what is empty, and take so many rays that the samples come out as asked for."""
-        self.rays_since_pruning += rays
-        if self.rays_since_pruning >= RAYS_TO_PRUNE:
-            field.occupancy.give_up_unseen(SEEN)
-            self.rays_since_pruning = 0
-        if share >= SPLIT_AT and field.occupancy.side <= CELLS:
-            field.occupancy = field.occupancy.split()
-            self.rays_since_pruning = 0
+        grid = field.occupancy
+        self.steps_since_pruning += 1
+        self.samples_since_pruning += field.num_looked_at
+        enough = SAMPLES_TO_PRUNE * grid.num_occupied
+        if self.steps_since_pruning >= STEPS_TO_PRUNE and self.samples_since_pruning >= enough:
+            grid.give_up_unseen(SEEN)
+            self.steps_since_pruning = self.samples_since_pruning = 0
+        if share >= SPLIT_AT and grid.side <= CELLS:
+            field.occupancy = grid.split()
+            self.steps_since_pruning = self.samples_since_pruning = 0
         wanted = self.num_rays * self.config.samples / max(self.num_samples, 1)
         self.num_rays = int(min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, MOST_RAYS))
 
 
 def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(folder + "/"): value
-        for name, value in tensors.items()
-        if name.startswith(folder + "/")
-    }
+    prefix = folder + "/"
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def aims(

@@ -28,7 +28,7 @@ MINUTES = 5.0
 MINUTES_BETWEEN_CHECKPOINTS = 3.0
 SECONDS_BETWEEN_LOOKS, SHARE_OF_LOOKS = 20.0, 0.05
 """At pictures that are held out; and the share of the time that is spent with it, at most."""
-HELD_OUT_FRAMES, HELD_OUT_PATCHES, HELD_OUT_SIDE = 4, 64, 16
+HELD_OUT_FRAMES, HELD_OUT_PATCHES, HELD_OUT_SIDE = 4, 64, 8
 COLLAPSE_AT = 300
 """Step after which the error has to be below what needs no field."""
 COLLAPSED = 0.95
