@@ -88,6 +88,11 @@ class HashNeRF(nn.Module):
         """Whether the field has no end."""
         return self.space.contracted
 
+    @property
+    def half_side(self) -> float:
+        """Of the cube in which space is not contracted, in world units."""
+        return self.space.half_side
+
     def forward(
         self, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> tuple[Tensor, Tensor]:
@@ -131,7 +136,7 @@ class HashNeRF(nn.Module):
         self.occupancy.observe(places, seen.weights.detach())
         assert seen.color is not None
         assert seen.distance is not None
-        return (Marched(seen.color, seen.opacity, seen.distance, seen.weights),)
+        return (Marched(seen.color, seen.opacity, seen.distance, seen.weights, samples),)
 
     @torch.no_grad()
     def _visible(self, rays: Rays, step: float, jitter: Tensor) -> _Visible:

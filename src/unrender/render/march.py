@@ -30,6 +30,8 @@ class Marched(TensorStruct):
     """Σ weight · distance along the ray, in world units; of rays that see nothing, 0."""
     weights: Float[Tensor, "..."] | None = None
     """Of each sample, in the axes of the samples."""
+    samples: RaySamples | None = None
+    """Where they were taken, if the field chose the places itself."""
 
     @property
     def mean_distance(self) -> Float[Tensor, "*batch"]:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unrender.errors import InputError
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.nerf import NeRF
 from unrender.fields.occupancy import OccupancyGrid
@@ -14,6 +15,7 @@ from unrender.fields.radiance_field import FieldSpace
 from unrender.io.pixels import PixelBatch, PixelSource
 from unrender.io.scenes import Scene
 from unrender.kernels.hash_grid import HashLevels
+from unrender.losses.distortion import distortion_loss
 from unrender.render.march import Marched
 from unrender.tasks._voxel_space import VoxelSpace, find_space
 from unrender.tasks.nerf_settings import Background, FitNerf
@@ -44,6 +46,8 @@ COUNTED = (
     "steps_since_pruning",
     "samples_since_pruning",
 )
+DISTORTION = 1e-3
+"""Weight of the spread of the weights along rays, in all space."""
 Generator = torch.Generator
 
 
@@ -94,6 +98,8 @@ class Learner:
     def __init__(self, field: HashNeRF | NeRF, pixels: PixelSource, config: FitNerf, seed: int) -> None:
         self.field, self.pixels, self.config, self.seed = field, pixels, config, seed
         self.generator = Generator().manual_seed(seed)
+        usual = DISTORTION if field.contracted and config.model == "hash" else 0.0
+        self.distortion = usual if config.distortion is None else config.distortion
         self.rate = RATES[config.model]
         self.optimizer = torch.optim.Adam(
             field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
@@ -153,7 +159,10 @@ class Learner:
         target, behind = aims(batch, self.field.background, self.config.background, self.generator)
         errors = [_error(each, target, behind, batch.valid) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
-        return errors[-1], torch.stack(errors).sum(), _trivial(target, behind, batch.valid)
+        total = torch.stack(errors).sum()
+        if self.distortion > 0:
+            total = total + self.distortion * sum(_spread(each, self.field.half_side) for each in seen)
+        return errors[-1], total, _trivial(target, behind, batch.valid)
 
     def _keep_house(self, field: HashNeRF, share: float) -> None:
         """Give up what is empty, and take so many rays that the samples come out as asked for."""
@@ -194,6 +203,16 @@ def _error(seen: Marched, target: Tensor, behind: Tensor, valid: Tensor) -> Tens
     color = seen.color + (1 - seen.opacity)[:, None] * behind
     squares = (color - target).square().mean(1)
     return torch.where(valid, squares, 0).sum() / valid.sum().clamp(min=1)
+
+
+def _spread(seen: Marched, unit: float) -> Tensor:
+    """Return how far weights are spread in t / (t + unit), in which all distances are between 0 and 1."""
+    samples = seen.samples
+    if samples is None or samples.offsets is None or seen.weights is None:
+        raise InputError("fit_nerf: `distortion` is for the hash model; leave it out, or give 0")
+    places = samples.distances / (samples.distances + unit)
+    lengths = samples.lengths * unit / (samples.distances + unit).square()
+    return distortion_loss(seen.weights, places, lengths, samples.offsets)
 
 
 def _trivial(target: Tensor, behind: Tensor, valid: Tensor) -> float:
