@@ -3,6 +3,7 @@
 Points are taken in blocks, in three passes: where their corners are and what share each has (on all lanes at once),
 fetch the entries (nothing but loads, so that many are under way), mix (on all lanes again). On the way back to the
 table a level belongs to one thread: entries get their shares in the order of the points, for any number of threads.
+They are asked for some points ahead, as memory to be written is slow to come.
 """
 
 import numba
@@ -14,6 +15,7 @@ from unrender.kernels._batch import room
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._queue import take
 from unrender.kernels.hash_grid.levels import HashLevels
+from unrender.kernels.hash_grid.prefetch import prefetch
 from unrender.kernels.hash_grid.reference import PRIMES
 
 BLOCK = 256
@@ -22,6 +24,8 @@ another: the compiler sees that these do not overlap, and uses vectors."""
 CHUNK = 8192
 """Points of one level that one thread takes at a time."""
 PRIME_Y, PRIME_Z = np.uint32(PRIMES[1]), np.uint32(PRIMES[2])
+AHEAD = 12
+"""Points whose entries are asked for before they are needed."""
 RELAXED = {"contract", "reassoc", "nsz"}
 
 
@@ -224,6 +228,9 @@ def _drop(entries, shares, slopes, level):
     two, eight, block = np.uint64(2), np.uint64(8), np.uint64(BLOCK)
     if num_features == 2:
         for p in range(np.uint64(count)):
+            later = min(p + np.uint64(AHEAD), np.uint64(count - 1))
+            for q in range(eight):
+                prefetch(level, np.uint64(entries[q * block + later]) * two)
             first, second = slopes[0, p], slopes[1, p]
             for q in range(eight):
                 at, share = np.uint64(entries[q * block + p]) * two, shares[q * block + p]
