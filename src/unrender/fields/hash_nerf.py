@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -33,6 +34,10 @@ FOG = 0.01
 """Opacity of every step at first."""
 STOP, SKIP = 1e-3, 1e-3
 """Transmittance at which a ray ends, and weight below which a sample is not looked at any closer."""
+
+
+ROUNDS = (6, 12, 24, 48)
+"""Samples of a ray after which it is asked whether any light comes from behind them."""
 
 
 class _Visible(NamedTuple):
@@ -147,13 +152,24 @@ class HashNeRF(nn.Module):
         ray = torch.repeat_interleave(samples.offsets.diff())
         points = torch.addcmul(rays.origins[ray], samples.distances[:, None], rays.directions[ray])
         places = self.space.into_cube(points)
-        density = self._density(self._geometry(places))
+        density = self._density_until_dark(places, samples, ray)
         weights = composite(density, samples.lengths, offsets=samples.offsets, stop_below=STOP).weights
         kept = (weights > SKIP).nonzero()[:, 0]
         counts = torch.bincount(ray[kept], minlength=len(rays.origins))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         found = RaySamples(samples.distances[kept], samples.lengths[kept], offsets)
         return _Visible(found, ray[kept], places[kept])
+
+    def _density_until_dark(self, places: Tensor, samples: RaySamples, ray: Tensor) -> Tensor:
+        """Return densities, from the front to the back, of samples that light still comes from; of others 0."""
+        assert samples.offsets is not None
+        number = torch.arange(len(ray)) - samples.offsets[ray]
+        density, depth = torch.zeros_like(samples.distances), torch.zeros(len(samples.offsets) - 1)
+        for first, last in itertools.pairwise((0, *ROUNDS, sys.maxsize)):
+            due = ((number >= first) & (number < last) & (depth[ray] < -math.log(STOP))).nonzero()[:, 0]
+            density[due] = self._density(self._geometry(places[due]))
+            depth.index_add_(0, ray[due], density[due] * samples.lengths[due])
+        return density
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all there is to save: tensors, and what describes them; `from_contents` takes both."""

@@ -34,7 +34,7 @@ FIRST_RAYS, MOST_RAYS = 4096, 65536
 RAYS_OF_PAPER = 1024
 STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
 """Steps, and samples for each cell, after which cells are given up that no ray saw."""
-SEEN = 0.02
+SEEN = 0.05
 """Weight on a ray that a cell needs to stay; its neighbours stay with it."""
 COUNTED = (
     "index",
