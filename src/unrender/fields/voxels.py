@@ -137,7 +137,7 @@ class SparseVoxels(nn.Module):
         return RaySamples(*walk_voxels(grid_rays, self.log_density, self.table, strides))
 
     @torch.no_grad()
-    def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+    def density_at(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
         """Return the density at points alone, without colors.
 
         Differentiable in: nothing.

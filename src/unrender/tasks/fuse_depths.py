@@ -110,8 +110,8 @@ def thin_points(cloud: PointCloud, spacing: float) -> PointCloud:
     def mean(values: Tensor) -> Tensor:
         sums = values.new_zeros(len(counts), values.shape[1], dtype=torch.float64)
         sums.index_add_(0, cell, values.double())
-        means: Tensor = (sums / counts[:, None]).to(values)
-        return means
+        averages: Tensor = sums / counts[:, None]
+        return averages.to(values.dtype)
 
     normals = None if cloud.normals is None else torch.nn.functional.normalize(mean(cloud.normals), dim=-1)
     return PointCloud(mean(cloud.points), normals, None if cloud.colors is None else mean(cloud.colors))
