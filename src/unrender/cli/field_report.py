@@ -80,6 +80,12 @@ class FieldRun:
         write_json(self.folder / CONFIG, {"unrender": __version__, "task": self.task} | inputs)
         save_cameras(self.scene.frames, self.folder / CAMERAS)
 
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        kind = "Volume" if self.task == "fit-volume" else "Radiance field"
+        return f"{kind} from {self.scene.name}"
+
     def command(self, *more: str) -> str:
         """Write the command that does the same once more."""
         given = as_options(changes(self.config) | changes(self.after))
@@ -130,8 +136,7 @@ def _report(run: FieldRun, metrics: Metrics, how: str, shown: Sequence[Picture],
         Section("How it went", svg=how_it_went),
         Section("Do it again", code=[run.command(), _python(run)]),
     ]
-    kind = "Volume" if run.task == "fit-volume" else "Radiance field"
-    write_report(run.folder / "report.html", f"{kind} from {run.scene.name}", sections)
+    write_report(run.folder / "report.html", run.title, sections)
 
 
 def _verdict(run: FieldRun, metrics: Metrics) -> str:

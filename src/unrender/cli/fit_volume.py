@@ -4,7 +4,7 @@ import dataclasses
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import tyro
 
@@ -12,7 +12,6 @@ from unrender.cli import pictures
 from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
 from unrender.cli.progress import Watched, take_all
 from unrender.cli.run_folder import open_run_folder
-from unrender.fields.radiance_field import RadianceField
 from unrender.io.scenes import load_scene
 from unrender.tasks.fit_volume import FitVolume, FitVolumeStep, fit_volume
 from unrender.tasks.saved_fields import save_field
@@ -71,7 +70,7 @@ def command(
         "seconds": last.seconds,
         "steps": last.index,
     }
-    finish(run, cast(RadianceField, last.result), learned, _curves(progress))
+    finish(run, last.result, learned, _curves(progress))
 
 
 def _progress(step: FitVolumeStep) -> Progress:

@@ -20,6 +20,7 @@ COMMANDS = {
     "import": ("unrender.cli.import_photos", "photos or a video to a scene", "holiday/"),
     "inspect": ("unrender.cli.inspect_scene", "what a scene holds, and what looks wrong", "chair/"),
     "fit-volume": ("unrender.cli.fit_volume", "voxels from posed images", "chair/"),
+    "fit-nerf": ("unrender.cli.fit_nerf", "radiance field from posed images", "chair/ --minutes 5"),
     "render": ("unrender.cli.render", "new views of a run or a volume, and a film", "runs/fit-volume/chair"),
     "eval": ("unrender.cli.evaluate", "how good new views of a run are", "runs/fit-volume/chair"),
     "depth": ("unrender.cli.depth", "how far away what a run learned is", "runs/fit-volume/chair"),
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded, below
     import tyro
 
-    command = importlib.import_module(COMMANDS[name][0]).command
+    module = importlib.import_module(COMMANDS[name][0])
     try:
+        command = module.command_for(rest[:-1]) if hasattr(module, "command_for") else module.command
         status = tyro.cli(
             command, prog=f"unrender {name}", args=rest[:-1], config=(tyro.conf.OmitArgPrefixes,)
         )
@@ -76,8 +78,9 @@ def _overview() -> str:
 
 def _log_to_terminal() -> None:
     logger = logging.getLogger("unrender")
-    if not logger.handlers:
-        handler = logging.StreamHandler(sys.stderr)
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    for before in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
+        logger.removeHandler(before)  # who calls main from Python may have closed what it writes to
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -70,15 +71,23 @@ def png(image: Image) -> bytes:
     return file.getvalue()
 
 
-def curves(series: dict[str, list[float]], marks: dict[str, int]) -> str:
-    """Plot curves over the steps, on a logarithmic scale, with vertical marks; return an SVG."""
+def curves(
+    series: Mapping[str, Sequence[float]],
+    marks: Mapping[str, int],
+    steps: Mapping[str, Sequence[int]] | None = None,
+) -> str:
+    """Plot curves over the steps, on a logarithmic scale, with vertical marks; return an SVG.
+
+    steps: of each value, by series; where it says nothing, every step from the first has one.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.6), layout="constrained")
     for axes, (name, values) in zip(
         figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True
     ):
-        axes.semilogy(range(1, len(values) + 1), values, color="#2a5d9c", linewidth=1.5)
+        places = (steps or {}).get(name, range(1, len(values) + 1))
+        axes.semilogy(places, values, color="#2a5d9c", linewidth=1.5)
         for label, step in ((label, step) for label, step in marks.items() if step <= len(values)):
             axes.axvline(step, color="#bbbbbb", linewidth=0.8)
             axes.text(

@@ -1,8 +1,12 @@
 """Long work under a progress bar."""
 
+import contextlib
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterator
+from types import FrameType
 from typing import Generic, Protocol, Self, TypeVar
 
 from unrender.errors import InputError
@@ -27,7 +31,7 @@ Note = TypeVar("Note", bound=Step)
 
 
 def take_all(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[AnyStep]:
-    """Take all steps; Ctrl-C ends them early, and what there is is kept: one at least."""
+    """Take all steps; Ctrl-C ends them after the step at work, a second one at once: what there is is kept."""
     taken, was_stopped = _take(steps, words)
     if was_stopped and not taken:
         raise KeyboardInterrupt
@@ -35,27 +39,58 @@ def take_all(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[
 
 
 def take_some(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[AnyStep]:
-    """Take all steps; Ctrl-C ends them early, even before the first."""
+    """Take all steps; Ctrl-C ends them as in `take_all`, even before the first."""
     return _take(steps, words)[0]
 
 
 def _take(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> tuple[list[AnyStep], bool]:
+    """Take steps until there are no more, or until Ctrl-C; say whether it was that."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     taken: list[AnyStep] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    with (
+        Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress,
+        _interrupts_wait() as interrupted,
+    ):
         bar = progress.add_task("starting", total=None)
         try:
             for step in steps:
                 taken.append(step)
                 progress.update(bar, description=words(step), completed=step.index, total=step.last_index)
+                if interrupted.is_set():
+                    raise KeyboardInterrupt
         except KeyboardInterrupt:
             if taken:
                 log.warning("stopped at step %d: keeping what is there", taken[-1].index)
             return taken, True
     return taken, False
+
+
+@contextlib.contextmanager
+def _interrupts_wait() -> Iterator[threading.Event]:
+    """Note a first Ctrl-C rather than break a step in two, after which nothing would be whole; a second one does."""
+    noted = threading.Event()
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted.is_set():
+            raise KeyboardInterrupt
+        noted.set()
+        log.warning("stopping after this step; Ctrl-C once more stops at once")
+
+    is_ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if not is_ours:  # another thread, or whoever runs us wants it otherwise
+        yield noted
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield noted
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Watched(Generic[AnyStep, Note]):
@@ -69,9 +104,9 @@ class Watched(Generic[AnyStep, Note]):
 
     @property
     def last(self) -> AnyStep:
-        """The step that was taken last."""
+        """The step that was taken last; InputError if there was none."""
         if self._last is None:
-            raise InputError("there was no time for a single step; give more --minutes")
+            raise InputError("there was nothing left to do; give more --steps or --minutes")
         return self._last
 
     def close(self) -> None:

@@ -37,13 +37,17 @@ class Section:
     code: Sequence[str] = ()
 
 
-def write_report(path: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write sections as one HTML file."""
+def write_report(
+    path: Path, title: str, sections: Sequence[Section], *, renew_seconds: int | None = None
+) -> None:
+    """Write sections as one HTML file; browsers load it again every so many seconds, if it will change."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(loader=PackageLoader("unrender.cli", "."), autoescape=True, trim_blocks=True)
     environment.filters["number"] = _number
-    html = environment.get_template("report.html").render(title=title, sections=sections, version=__version__)
+    html = environment.get_template("report.html").render(
+        title=title, sections=sections, version=__version__, renew_seconds=renew_seconds
+    )
     with write_whole(path) as file:
         file.write(html.encode())
 

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -68,7 +68,7 @@ def load_run(folder: Path) -> Run:
         names = None if held_out is None else tuple(str(name) for name in held_out)
     return Run(
         folder,
-        cast(RadianceField, load_field(folder / name)),
+        load_field(folder / name),
         folder / name,
         _background(place, config),
         None if scene is None else str(scene),

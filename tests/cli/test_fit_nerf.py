@@ -1,0 +1,231 @@
+"""unrender fit-nerf: the folder of a run while it learns, after it, and when it is resumed."""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import unrender
+from ball_field import Ball
+from scene_files import cameras, write_nerfstudio
+from unrender import InputError
+from unrender.cli import fit_nerf as cli_fit_nerf
+from unrender.cli import live
+from unrender.cli.main import main
+from unrender.io.checkpoints import load_tensors, save_tensors
+from unrender.tasks.fit_nerf import FitNerfStep
+from unrender.tasks.nerf_settings import FitNerf
+
+STEPS = ["--steps", "6"]
+FEW = [*STEPS, "--no-film", "--views", "1"]
+
+
+class Learner:
+    """Stands in for the task: a ball that grows with every step, and is remembered in the checkpoint."""
+
+    def __init__(self) -> None:
+        self.stops_at: int | None = None
+        self.configs: list[FitNerf] = []
+        self.saw: list[str] = []
+        """How the report began at each step."""
+
+    def __call__(self, scene, config, *, checkpoints=None, resume=None):
+        self.configs.append(config)
+        first = 0
+        if resume is not None:
+            tensors, description = load_tensors(resume / "checkpoint.safetensors")
+            first = int(tensors["index"])
+            if description["model"] != config.model:
+                raise InputError(f"model was {description['model']!r}, is {config.model!r}")
+        return self._steps(first, config, checkpoints)
+
+    def _steps(self, first, config, folder):
+        index = first
+        try:
+            for index in range(first + 1, config.steps + 1):
+                losses = {"color": 0.1 / index, "psnr": 10.0 + index, "trivial": 0.2}
+                unseen = 9.0 + index if index % 2 else None
+                field = Ball(0.1 * index)
+                yield FitNerfStep(index, config.steps, losses, 1000 * index, 0.5 * index, field, unseen)
+                report = folder / "report.html"
+                self.saw.append(report.read_text() if report.is_file() else "")
+                if index == self.stops_at:
+                    os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            state = {"index": torch.tensor(index)}
+            save_tensors(state, {"model": config.model}, folder / "checkpoint.safetensors")
+
+
+@pytest.fixture
+def learner(monkeypatch) -> Learner:
+    double = Learner()
+    monkeypatch.setattr(cli_fit_nerf, "fit_nerf", double)
+    monkeypatch.setattr(cli_fit_nerf, "save_field", lambda field, path: path.touch())
+    monkeypatch.setattr("unrender.cli.field_report.FILM_FRAMES", 3)
+    return double
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    folder = tmp_path / "cup"
+    folder.mkdir()
+    write_nerfstudio(folder, cameras(9), channels=4)
+    return folder
+
+
+def test_a_run_leaves_the_field_its_figures_and_a_report(learner, scene, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(["fit-nerf", str(scene), *STEPS, "--seed", "3", "--output", str(out)]) == 0
+    names = {path.name for path in out.iterdir()}
+    assert names >= {
+        "config.json", "cameras.json", "metrics.json", "report.html", "field.safetensors", "held-out",
+        "turntable.mp4", "checkpoint.safetensors",
+    }  # fmt: skip
+    config = json.loads((out / "config.json").read_text())
+    assert (config["task"], config["config"]["seed"]) == ("fit-nerf", 3)
+    assert (config["held_out"], config["background"]) == (["images/000.png", "images/008.png"], [1, 1, 1])
+    assert Path(config["scene"]) == scene.resolve()
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["seconds"], metrics["psnr_while_learning"]) == (6, 3.0, 16.0)
+    assert metrics["num_held_out"] == 2
+    assert {"psnr", "ssim", "psnr/images/008.png", "peak_memory_mib"} <= metrics.keys()
+    report = (out / "report.html").read_text()
+    assert "unrender.fit_nerf(scene, unrender.FitNerf(steps=6, seed=3))" in report
+    assert "of rays that are held out" in report
+    assert "http-equiv" not in report
+    said = capsys.readouterr().out
+    assert "to go on later" not in said
+    assert said.strip().endswith("report.html")
+
+
+def test_fewer_views_and_no_film(learner, scene, tmp_path) -> None:
+    out = tmp_path / "out"
+    given = [*STEPS, "--views", "1", "--no-film", "--no-mesh", "--output", str(out)]
+    assert main(["fit-nerf", str(scene), *given]) == 0
+    assert [path.name for path in (out / "held-out").iterdir()] == ["000.png"]
+    assert not (out / "turntable.mp4").exists()
+
+
+def test_a_view_is_shown_while_it_learns(learner, scene, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live, "SHARE_OF_LOOKS", 1e9)
+    assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
+    assert len(set(learner.saw)) == 6  # another one each time
+    second = learner.saw[1]
+    assert "images/000.png: now" in second
+    assert "12.00 dB  held out 10.00 dB" in second
+    assert 'http-equiv="refresh"' in second
+
+
+def test_a_full_disk_does_not_stop_the_work(learner, scene, tmp_path, monkeypatch, caplog) -> None:
+    def full(*given, **named):
+        raise unrender.FileAccessError("the disk is full")
+
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live, "write_report", full)
+    assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
+    assert "no report at step 1: the disk is full" in caplog.text
+
+
+def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    learner.stops_at = 2
+    assert main(["fit-nerf", str(scene), "--model", "tutorial", *FEW, "--output", str(out)]) == 0
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 3  # the step at work was ended
+    line = next(line for line in capsys.readouterr().out.splitlines() if "to go on later" in line)
+    assert line.endswith(
+        f"unrender fit-nerf {scene} --model tutorial --steps 6 --views 1 --no-film --resume {out}"
+    )
+    learner.stops_at = None
+    assert main(["fit-nerf", str(scene), "--resume", str(out), "--no-film"]) == 0
+    assert learner.configs[-1] == FitNerf(model="tutorial", steps=6)  # as the run was begun
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 6
+
+
+def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
+    out = tmp_path / "out"
+    assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 0
+    assert main(["fit-nerf", str(scene), f"--resume={out}", "--steps", "8", "--no-film"]) == 0
+    assert json.loads((out / "metrics.json").read_text())["steps"] == 8
+    assert json.loads((out / "config.json").read_text())["config"]["steps"] == 8
+    begun, minutes = FitNerf(steps=8), FitNerf(steps=8, minutes=2.0)
+    assert cli_fit_nerf._resumable(out, begun, None) == begun
+    assert cli_fit_nerf._resumable(out, minutes, None) == FitNerf(minutes=2.0)
+
+
+def test_event_files_for_tensorboard(learner, scene, tmp_path, monkeypatch) -> None:
+    loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live, "SHARE_OF_LOOKS", 1e9)
+    out = tmp_path / "out"
+    given = [*FEW, "--tensorboard", "--output", str(out)]
+    assert main(["fit-nerf", str(scene), *given]) == 0
+    events = loading.EventAccumulator(str(out / "tensorboard")).Reload()
+    values = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert values["training/psnr"] == [(i, 10.0 + i) for i in range(1, 7)]
+    assert values["held_out/psnr"] == [(i, 9.0 + i) for i in (1, 3, 5)]
+    assert values["samples"][-1] == (6, 6000)
+    assert events.Tags()["images"] == ["held_out/view"]
+
+
+def test_tensorboard_that_is_not_there_is_named(learner, scene, tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert main(["fit-nerf", str(scene), "--tensorboard", "--output", str(tmp_path / "out")]) == 2
+    assert "pip install 'unrender[tensorboard]'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("what", "options", "words"),
+    [
+        ("nothing", [], "no run: it has no config.json"),
+        ("another task", [], "a run of fit-volume; only those of fit-nerf can be resumed"),
+        ("no checkpoint", [], "it has no checkpoint.safetensors: it ended before there was one"),
+        ("half a checkpoint", [], "no whole safetensors file"),
+        ("another version", [], "unrender 9.9 wrote it, this is"),
+        ("another version", [], "the setting warp is not known to both"),
+        ("no settings", [], "its config.json has no settings"),
+        ("all", ["--model", "hash"], "model was 'tutorial', is 'hash'"),
+        ("all", ["--output", "other"], "a resumed run goes on in"),
+        ("all", ["--views", "0"], "--views 0: should be at least 1"),
+    ],
+)
+def test_what_cannot_be_resumed_is_named(learner, scene, tmp_path, capsys, what, options, words) -> None:
+    out = tmp_path / "out"
+    given = ["--model", "tutorial", *FEW, "--output", str(out)]
+    assert main(["fit-nerf", str(scene), *given]) == 0
+    config, checkpoint = out / "config.json", out / "checkpoint.safetensors"
+    written = json.loads(config.read_text())
+    if what == "nothing":
+        config.unlink()
+    elif what == "another task":
+        config.write_text(json.dumps(written | {"task": "fit-volume"}))
+    elif what == "no checkpoint":
+        checkpoint.unlink()
+    elif what == "half a checkpoint":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:20])
+    elif what == "another version":
+        settings = written["config"] | {"warp": 1}
+        config.write_text(json.dumps(written | {"unrender": "9.9", "config": settings}))
+    elif what == "no settings":
+        config.write_text(json.dumps(written | {"config": None}))
+    before = {path.name for path in out.iterdir()}
+    assert main(["fit-nerf", str(scene), "--resume", str(out), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == before
+
+
+def test_no_time_for_a_step(learner, scene, tmp_path, capsys) -> None:
+    out = tmp_path / "out"
+    assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 0
+    assert main(["fit-nerf", str(scene), "--resume", str(out)]) == 2
+    assert "there was nothing left to do; give more --steps or --minutes" in capsys.readouterr().err
+
+
+def test_a_folder_in_use_is_refused(learner, scene, tmp_path, capsys) -> None:
+    assert main(["fit-nerf", str(scene), "--output", str(scene)]) == 2
+    assert "there is something in it already" in capsys.readouterr().err
