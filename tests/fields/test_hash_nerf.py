@@ -78,6 +78,16 @@ def test_samples_lie_in_occupied_cells_only():
     assert len(field.samples(rays, quick=True).distances) < 0.6 * len(samples.distances)
 
 
+def test_rays_along_an_axis_may_miss():
+    field = field_of()
+    rays = Rays(
+        torch.tensor([[9.0, 9.0, -9.0], [0.0, 0.0, -9.0]]), torch.tensor([[0.0, 0.0, 1.0]]).expand(2, 3)
+    )
+    counts = field.samples(rays).offsets.diff()
+    assert counts[0] == 0
+    assert counts[1] > 0
+
+
 def test_cells_that_no_ray_saw_are_given_up_but_for_neighbours():
     grid = OccupancyGrid(torch.ones(8, 8, 8, dtype=torch.bool))
     grid.observe(torch.tensor([[0.55, 0.55, 0.55], [0.1, 0.1, 0.1]]), torch.tensor([0.5, 0.001]))

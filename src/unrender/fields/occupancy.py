@@ -65,6 +65,9 @@ class OccupancyGrid(nn.Module):
             begin, end = torch.full_like(far, near), far.masked_fill(rays.directions.isnan().any(-1), 0)
         else:
             begin, end = clip_to_box(local, *self._box)
+            begin, end = (
+                torch.where(end > begin, t, 0) for t in (begin, end)
+            )  # those that miss may be endless
             begin = begin.clamp(min=near)
         ends = (local.origins, local.directions, begin, end, jitter)
         walk = walk_space(self.occupied, self._blocks, *ends, step=step, contracted=space.contracted)
