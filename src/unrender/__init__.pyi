@@ -6,8 +6,10 @@ from .errors import InputError as InputError
 from .errors import KernelError as KernelError
 from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
+from .fields.encoding import harmonic_embedding as harmonic_embedding
 from .fields.harmonics import spherical_harmonics as spherical_harmonics
 from .fields.hash_nerf import HashNeRF as HashNeRF
+from .fields.nerf import NeRF as NeRF
 from .fields.radiance_field import FieldSpace as FieldSpace
 from .fields.radiance_field import RadianceField as RadianceField
 from .fields.radiance_field import SeenField as SeenField

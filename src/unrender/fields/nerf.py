@@ -50,7 +50,7 @@ class PaperNetwork(nn.Module):
 
     coarse_samples, fine_samples = 64, 128
     """On each ray; where the coarse samples saw something, the fine are added (section 5.3)."""
-    density_unit = 10.0
+    density_unit = 1.0
     """Density, in half sides, where the network says 1."""
 
     def __init__(self, width: int = 256) -> None:
@@ -162,7 +162,7 @@ class NeRF(nn.Module):
         self.fine_network = network(width)
         self.coarse_network = network(width) if network.fine_samples else None
         self.background = nn.Parameter(torch.full((3,), 0.5))
-        self.register_buffer("middle", space.middle)
+        self.register_buffer("middle", space.middle.clone())
 
     @classmethod
     def paper(
@@ -306,26 +306,27 @@ class NeRF(nn.Module):
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
         """Make the field that has these contents."""
-        middle, half_side = tensors["middle"], float(description["half_side"])
-        with torch.device("meta"):  # nothing is allocated for a width that the tensors do not have
-            field = cls(
-                FieldSpace(middle, half_side, bool(description["contracted"])),
-                description["model"],
-                width=int(description["width"]),
-                near=float(description["near"]),
-            )
+        width = int(description["width"])
+        if width**2 > sum(tensor.numel() for tensor in tensors.values()):  # before room is made for more
+            raise InputError(f"NeRF: layers of `width` {width} have more weights than there are")
+        field = cls(
+            FieldSpace(tensors["middle"], float(description["half_side"]), bool(description["contracted"])),
+            description["model"],
+            width=width,
+            near=float(description["near"]),
+        )
         expected = field.state_dict()
         if expected.keys() != tensors.keys():
             raise InputError(f"NeRF: tensors differ in {sorted(expected.keys() ^ tensors.keys())}")
         for name, tensor in tensors.items():
-            if tensor.shape != expected[name].shape or not tensor.is_floating_point():
+            shape = list(expected[name].shape)
+            if list(tensor.shape) != shape or tensor.dtype != torch.float32:
                 raise InputError(
-                    f"NeRF: {name} should be {list(expected[name].shape)}, got {tensor.dtype} of "
-                    f"{list(tensor.shape)}"
+                    f"NeRF: {name} should be {shape}, got {tensor.dtype} of {list(tensor.shape)}"
                 )
             if not bool(tensor.isfinite().all()):
                 raise InputError(f"NeRF: {name} has values that are not finite")
-        field.load_state_dict({name: tensor.clone() for name, tensor in tensors.items()}, assign=True)
+        field.load_state_dict(dict(tensors))
         return field
 
 
