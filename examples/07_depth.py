@@ -42,14 +42,16 @@ def main(folder: Path) -> None:
     unrender.save_mesh(mesh, folder / "mesh.ply")
     unrender.save_cloud(unrender.points_from_views(views), folder / "points.ply")
 
-    grey = (depth.median_distance - 2) / 2.5
-    shown = torch.where(depth.valid, torch.stack([grey, depth.confidence]).clamp(0, 1), 1.0)
-    shaded = unrender.render_mesh(mesh, frame.camera, supersampling=2).clamp(0, 1)
-    images = [
-        field.render(frame.camera, torch.ones(3)).color,
-        *(s[..., None].expand(-1, -1, 3) for s in shown),
-    ]
-    unrender.save_image(torch.cat([*images, shaded], 1), folder / "picture.png")
+    large = frame.camera.resize(240, 240)
+    depth = unrender.measure_depth(field, large)
+    nearest, farthest = depth.median_distance[depth.valid].aminmax()
+    grey = 0.1 + 0.85 * (depth.median_distance - nearest) / (farthest - nearest)
+    shown = torch.where(depth.valid, torch.stack([grey, depth.confidence]), 1.0)[..., None].expand(
+        -1, -1, -1, 3
+    )
+    shaded = unrender.render_mesh(mesh, large, supersampling=2).clamp(0, 1)
+    images = [field.render(large, torch.ones(3)).color, *shown, shaded]
+    unrender.save_image(torch.cat(images, 1), folder / "picture.png")
     print(folder / "picture.png")
 
 

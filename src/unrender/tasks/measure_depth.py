@@ -1,7 +1,7 @@
 """Depth of what a field shows to a camera: how far away, how sure, and how many surfaces one behind the other."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -82,7 +82,7 @@ def measure_depth(
     the median that the confidence speaks of. quick: at fewer places.
     Differentiable in: nothing.
     """
-    _check(camera, threshold=threshold, least_opacity=least_opacity, bound=bound)
+    _check(camera, {"threshold": threshold, "least_opacity": least_opacity, "bound": bound})
     places = _places(field, near, far, num_samples, quick)
     rays, there = _rays(camera)
     parts = [
@@ -117,7 +117,7 @@ def depth_layers(
     returned where at least the share `least` of the light ends. Places to look at are those of `measure_depth`.
     Differentiable in: nothing.
     """
-    _check(camera, least=least)
+    _check(camera, {"least": least})
     places = _places(field, near, far, num_samples, quick)
     rays, there = _rays(camera)
     found = [_layers(w, samples, least) for w, _, samples in _weigh(field, rays, places, rays_at_once)]
@@ -130,7 +130,7 @@ def depth_layers(
     return DepthLayers(distance, weight, weight > 0)
 
 
-def _check(camera: Camera, **shares: float) -> None:
+def _check(camera: Camera, shares: Mapping[str, float]) -> None:
     if camera.batch_shape:
         raise InputError(f"measure_depth: `camera` should be one, got {list(camera.batch_shape)}; index it")
     for name, value in shares.items():
