@@ -1,10 +1,12 @@
 """The reference arrays, computed with PyTorch3D, through the names that its users call."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
+from unrender.compat.pytorch3d.io import load_objs_as_meshes
 from unrender.compat.pytorch3d.loss import (
     chamfer_distance,
     mesh_edge_loss,
@@ -39,6 +41,7 @@ from unrender.compat.pytorch3d.transforms import (
 )
 
 REACH = math.log(1 / 1e-4 - 1)
+COW = Path(__file__).parents[3] / "shared/data/meshes/cow/cow.obj"
 
 
 def close(ours, theirs, relative=1e-4):
@@ -185,14 +188,16 @@ def test_rasterize(golden, layers, perspective):
     )
     found = MeshRasterizer(cameras_of(a), settings)(Meshes([a["vertices"]], [a["faces"]]))
     same = found.pix_to_face == a["face_ids"]
-    print("other faces:", int((~same).sum()), "of", same.numel())
-    for name, key in (
-        ("zbuf", "depth"),
-        ("bary_coords", "barycentric"),
-        ("dists", "signed_squared_distance_ndc"),
-    ):
-        ours, theirs = getattr(found, name)[same], a[key][same]
-        print(name, float(((ours - theirs).abs() / theirs.abs().max()).max()))
+    assert (~same).sum() <= 17  # of 92,160: of two faces at one depth, to 2.4e-7, either comes first
+    torch.testing.assert_close(found.zbuf[~same], a["depth"][~same], rtol=1e-6, atol=0)
+    # without correction and clipping, theirs sum to area / (area + 1e-8 NDC²); ours to 1
+    sums = torch.where(a["face_ids"] >= 0, a["barycentric"].sum(-1), 1)
+    close(found.zbuf[same], (a["depth"] / sums)[same])
+    close(found.dists[same], a["signed_squared_distance_ndc"][same])
+    # in single precision barycentrics of faces seen edge on are known to 3e-4, by either
+    close(found.bary_coords[same], (a["barycentric"] / sums[..., None])[same], 3e-4)
+    off = (found.bary_coords - a["barycentric"] / sums[..., None]).abs().amax(-1)[same] > 1e-4
+    assert off.double().mean() < 1e-3
 
 
 def test_silhouette(golden):
@@ -210,30 +215,33 @@ def test_silhouette(golden):
     (image * a["cotangent"]).sum().backward()
     close(vertices.grad, a["grad_vertices"], 1e-3)
     whole = MeshRenderer(rasterizer, shader)(meshes)[..., 3]
-    print((whole - a["silhouette"]).abs().max(), ((whole - a["silhouette"]).abs() > 1e-4).sum())
+    all_found = fragments.pix_to_face[..., -1] < 0
+    close(whole[all_found], a["silhouette"][all_found])
+    assert (whole >= a["silhouette"] - 1e-4).all()  # elsewhere they miss the faces after the fiftieth
+    assert ((whole - a["silhouette"]).abs() > 1e-4).sum() == 188
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
 def test_phong(golden, kind):
     a = golden(f"{kind}_phong")
-    from pathlib import Path
-
-    from unrender.compat.pytorch3d.io import load_objs_as_meshes
-
-    cow = load_objs_as_meshes([Path(__file__).parents[3] / "shared/data/meshes/cow/cow.obj"])
+    if not COW.exists():
+        pytest.skip("no cow")
     vertices = a["vertices"].requires_grad_()
-    assert torch.equal(cow.faces_list()[0], a["faces"])
-    meshes = cow.update_padded(vertices[None])
+    cow = load_objs_as_meshes([COW])
+    assert torch.equal(cow.faces_packed(), a["faces"])
     lights = PointLights(location=[a["light_location"].tolist()])
-    if kind == "hard":
-        settings = RasterizationSettings(image_size=96)
-        shader = HardPhongShader(lights=lights)
-    else:
+    settings, shader = RasterizationSettings(image_size=96), HardPhongShader(lights=lights)
+    if kind == "soft":
         settings = RasterizationSettings(image_size=96, blur_radius=REACH * 1e-4, faces_per_pixel=10)
         shader = SoftPhongShader(lights=lights)
-    image = MeshRenderer(MeshRasterizer(raster_settings=settings), shader)(meshes, cameras=cameras_of(a))
-    d = (image - a["image_rgba"]).abs().amax(-1)
-    print("image", d.max(), (d > 1e-4).sum(), (d > 1e-3).sum())
+    draw = MeshRenderer(MeshRasterizer(raster_settings=settings), shader)
+    cameras = cameras_of(a)
+    image = draw(cow.update_padded(vertices[None]), cameras=cameras)
+    close(image, a["image_rgba"])
     (image * a["cotangent"]).sum().backward()
-    g = (vertices.grad - a["grad_vertices"]).abs() / a["grad_vertices"].abs().max()
-    print("grad", g.max(), (g > 1e-3).sum())
+    compared = torch.ones(len(vertices), dtype=torch.bool)
+    if kind == "soft":  # of faces seen edge on theirs gives slopes of 1e7, in single precision
+        corners = 48 * cameras.transform_points_ndc(vertices.detach())[:, :2][a["faces"]]
+        (ax, ay), (bx, by) = ((corners[:, k] - corners[:, 0]).unbind(1) for k in (1, 2))
+        compared[a["faces"][(ax * by - bx * ay).abs() < 0.06].unique()] = False
+    close(vertices.grad[compared], a["grad_vertices"][compared], 1e-3)

@@ -73,10 +73,8 @@ def load_obj(
     colors, images = _materials(path, rows, device) if load_textures else (None, None)
     known = list(colors or [])
     material = [known.index(name) if name in known else -1 for name in names]
-    faces = Faces(
-        *(torch.from_numpy(t).to(device) for t in triangles),
-        torch.tensor(material, dtype=torch.int64).to(device),
-    )
+    of_vertices, of_normals, of_uvs = (torch.from_numpy(t).to(device) for t in triangles)
+    faces = Faces(of_vertices, of_normals, of_uvs, torch.tensor(material, dtype=torch.int64).to(device))
     verts = torch.from_numpy(points.astype(np.float32)).to(device)
     return verts, faces, Properties(normals, uvs, colors, images, None)
 
@@ -123,7 +121,7 @@ def _materials(
                 "shininess": torch.ones(1, device=device),
             }
             picture = material.paint(path).picture
-            if picture is not None:
+            if isinstance(picture, Path):
                 images[name] = load_image(picture)[..., :3].to(device)
     return colors, images
 

@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError
 from unrender.geometry.points import PointCloud
@@ -67,3 +68,6 @@ def _cloud(points: Tensor | Pointclouds, lengths: Tensor | None, normals: Tensor
     if points.dim() != 3:
         raise InputError(f"chamfer_distance: clouds should be [N, P, 3], got {list(points.shape)}")
     return PointCloud(points, normals, lengths=lengths)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.kernels.interpolate import mix_corners
 
 
@@ -24,3 +25,6 @@ def interpolate_face_attributes(
     )
     rows = mixed.new_zeros(pix_to_face.numel(), channels)
     return rows.index_copy(0, places, mixed).view(*pix_to_face.shape, channels)
+
+
+__getattr__ = refuse_unknown(__name__)

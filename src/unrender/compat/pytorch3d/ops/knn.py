@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.errors import InputError
 from unrender.kernels.nearest import nearest
 
@@ -72,3 +73,6 @@ def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
         return taken
     there = torch.arange(neighbors, device=x.device) < lengths[:, None]
     return taken * there[:, None, :, None]
+
+
+__getattr__ = refuse_unknown(__name__)

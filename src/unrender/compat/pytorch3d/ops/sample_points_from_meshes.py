@@ -3,7 +3,9 @@
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
@@ -20,7 +22,7 @@ def sample_points_from_meshes(
     """
     if meshes.isempty():
         raise InputError("sample_points_from_meshes: `meshes` are empty")
-    points, normals, face_ids, weights = [], [], [], []
+    columns: tuple[list[Tensor], ...] = ([], [], [], [])
     for mesh, start in zip(meshes.core(), meshes.mesh_to_faces_packed_first_idx().tolist(), strict=True):
         if len(mesh.faces) == 0:
             empty = mesh.vertices.new_zeros(num_samples, 3)
@@ -28,13 +30,17 @@ def sample_points_from_meshes(
         else:
             found = sample_points_from_mesh(mesh, num_samples)
             parts = (found.points, found.normals, found.face_ids + start, found.barycentric)
-        for column, part in zip((points, normals, face_ids, weights), parts, strict=True):
+        for column, part in zip(columns, parts, strict=True):
             column.append(part)
-    results = [torch.stack(points)]
+    points, normals, face_ids, weights = (torch.stack(column) for column in columns)
+    results = [points]
     if return_normals:
-        results.append(torch.stack(normals))
+        results.append(normals)
     if return_textures:
-        pixels = torch.stack(face_ids)[:, :, None, None]
-        places = Fragments(pixels, pixels.to(points[0]), torch.stack(weights)[:, :, None, None], None)
+        pixels = face_ids[:, :, None, None]
+        places = Fragments(pixels, pixels.to(points), weights[:, :, None, None], None)
         results.append(meshes.sample_textures(places)[:, :, 0, 0])
     return results[0] if len(results) == 1 else tuple(results)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.subdivide import subdivide
@@ -28,3 +29,6 @@ class SubdivideMeshes(nn.Module):
 
 def _gather(meshes: list[Mesh]) -> Meshes:
     return Meshes([mesh.vertices for mesh in meshes], [mesh.faces for mesh in meshes])
+
+
+__getattr__ = refuse_unknown(__name__)

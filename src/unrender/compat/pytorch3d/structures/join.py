@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
 
@@ -31,3 +32,6 @@ def join_meshes_as_scene(meshes: Meshes | Sequence[Meshes], include_textures: bo
     with_textures = include_textures and batch.textures is not None
     textures = batch.textures.join_scene() if with_textures and batch.textures is not None else None
     return Meshes([batch.verts_packed()], [batch.faces_packed()], textures)
+
+
+__getattr__ = refuse_unknown(__name__)

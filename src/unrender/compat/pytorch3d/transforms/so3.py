@@ -40,7 +40,7 @@ def hat(v: Tensor) -> Tensor:
     """Make the matrices that take w to v × w."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
-    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*v.shape, 3)
 
 
 __getattr__ = refuse_unknown(__name__)

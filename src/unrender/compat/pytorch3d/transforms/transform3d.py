@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Sequence
-from typing import Self, TypeVar
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from unrender.errors import InputError
 
 Device = torch.device | str
 Scalar = Tensor | float | Sequence[float]
-TransformType = TypeVar("TransformType", bound="Transform3d")
 
 
 class Transform3d:
@@ -91,16 +90,18 @@ class Transform3d:
     def transform_normals(self, normals: Tensor) -> Tensor:
         """Transform normals [P, 3] or [N, P, 3]: by the inverse transpose."""
         rows = _batched("transform_normals", normals)
-        moved = rows @ torch.linalg.inv(self._matrix[:, :3, :3]).mT
+        moved: Tensor = rows @ torch.linalg.inv(self._matrix[:, :3, :3]).mT
         return moved.reshape(normals.shape) if normals.dim() == 2 and len(moved) == 1 else moved
 
-    def translate(self, *args: Scalar) -> "Transform3d":
+    def translate(self, *args: Any) -> "Transform3d":
         """Then shift, as `Translate` does."""
-        return self.compose(Translate(*args, device=self.device, dtype=self.dtype))
+        x, y, z = (*args, None, None)[:3]
+        return self.compose(Translate(x, y, z, self.dtype, self.device))
 
-    def scale(self, *args: Scalar) -> "Transform3d":
+    def scale(self, *args: Any) -> "Transform3d":
         """Then scale, as `Scale` does."""
-        return self.compose(Scale(*args, device=self.device, dtype=self.dtype))
+        x, y, z = (*args, None, None)[:3]
+        return self.compose(Scale(x, y, z, self.dtype, self.device))
 
     def rotate(self, R: Tensor, orthogonal_tol: float = 1e-5) -> "Transform3d":
         """Then turn, as `Rotate` does."""

@@ -2,6 +2,7 @@
 
 import torch
 
+from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.geometry import shapes
 
@@ -10,3 +11,6 @@ def ico_sphere(level: int = 0, device: torch.device | str | None = None) -> Mesh
     """Build the unit sphere from an icosahedron whose faces are cut in four `level` times."""
     mesh = shapes.ico_sphere(level).to(device or "cpu")
     return Meshes([mesh.vertices], [mesh.faces])
+
+
+__getattr__ = refuse_unknown(__name__)

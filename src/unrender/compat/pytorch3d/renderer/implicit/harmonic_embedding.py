@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from unrender.compat.pytorch3d._names import refuse_unknown
+
 
 class HarmonicEmbedding(nn.Module):
     """Turn x into sin(2ⁿ ω₀ x), then cos(2ⁿ ω₀ x), for n from 0, and, if asked for, x itself.
@@ -45,3 +47,6 @@ class HarmonicEmbedding(nn.Module):
     def get_output_dim_static(input_dims: int, n_harmonic_functions: int, append_input: bool) -> int:
         """Return the number of values for inputs of so many."""
         return input_dims * (2 * n_harmonic_functions + int(append_input))
+
+
+__getattr__ = refuse_unknown(__name__)

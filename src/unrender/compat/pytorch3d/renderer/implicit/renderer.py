@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
+from unrender.compat.pytorch3d.renderer.implicit.raymarching import EmissionAbsorptionRaymarcher, check_alphas
 from unrender.compat.pytorch3d.renderer.implicit.utils import RayBundle, ray_bundle_to_ray_points
 from unrender.compat.pytorch3d.structures.volumes import Volumes
 from unrender.errors import InputError
+from unrender.kernels.march_grid import march_grid
 from unrender.kernels.sample_grid import sample_grid
 
 
@@ -53,8 +55,20 @@ class VolumeRenderer(nn.Module):
     def forward(self, cameras: CamerasBase, volumes: Volumes, **kwargs: Any) -> tuple[Tensor, RayBundle]:
         """Return pictures [N, ..., D] and rays; one volume for each camera."""
         sampler = VolumeSampler(volumes, sample_mode=self._sample_mode)
+        if self._sees_at_once(volumes):
+            rays = self.renderer.raysampler(cameras=cameras, volumetric_function=sampler, **kwargs)
+            if not any(t.requires_grad for t in rays[:3]):
+                return sampler.look_through(rays), rays
+            densities, features = sampler(rays)
+            return self.renderer.raymarcher(rays_densities=densities, rays_features=features), rays
         images, rays = self.renderer(cameras, sampler, **kwargs)
         return images, rays
+
+    def _sees_at_once(self, volumes: Volumes) -> bool:
+        """Tell whether our kernel does look-up and marching in one."""
+        marcher = self.renderer.raymarcher
+        usual = type(marcher) is EmissionAbsorptionRaymarcher and marcher.surface_thickness == 1
+        return usual and self._sample_mode == "bilinear" and volumes.densities().shape[1] == 1
 
 
 class VolumeSampler(nn.Module):
@@ -72,6 +86,24 @@ class VolumeSampler(nn.Module):
         self._volumes = volumes
         self._sample_mode = sample_mode
 
+    def look_through(self, ray_bundle: RayBundle) -> Tensor:
+        """Return features and, last, opacity [N, ..., D + 1] of rays, of which nothing is differentiable."""
+        origins, directions, lengths = ray_bundle.origins, ray_bundle.directions, ray_bundle.lengths
+        check_alphas("VolumeRenderer", self._volumes.densities()[..., None], None)
+        factors, shifts = self._volumes.voxels_from_world()
+        shape = (len(factors), *[1] * (origins.dim() - 2), 3)
+        in_voxels = origins * factors.view(shape) + shifts.view(shape), directions * factors.view(shape)
+        even = all(step == 0 for step in lengths.stride()[:-1])  # one row serves all
+        grids = self._grids()
+        seen = []
+        for i, grid in enumerate(grids):
+            here = slice(i, i + 1) if len(grids) > 1 else slice(None)
+            starts, ways = (t[here].reshape(-1, 3) for t in in_voxels)
+            distances = lengths[here].reshape(-1, lengths.shape[-1])[: 1 if even else None]
+            color, opacity = march_grid(grid, starts, ways, distances.contiguous())
+            seen.append(torch.cat([color, opacity[:, None]], -1))
+        return torch.cat(seen).view(*origins.shape[:-1], -1)
+
     def forward(self, ray_bundle: RayBundle, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return densities [N, ..., P, 1] and features [N, ..., P, D] at the points of rays; 0 beyond the volume."""
         points = ray_bundle_to_ray_points(ray_bundle)
@@ -88,15 +120,20 @@ class VolumeSampler(nn.Module):
         densities, features = found.split([channels, found.shape[-1] - channels], -1)
         return densities, features
 
-    def _look_up(self, points: Tensor) -> Tensor:
+    def _grids(self) -> list[Tensor]:
+        """Return densities and features, channels last, of each volume, or of the one that serves all."""
         grids = [self._volumes.densities()]
         features = self._volumes.features()
         grids += [] if features is None else [features]
         if len(grids[0]) == 1 or all(grid.stride(0) == 0 for grid in grids):
-            grid = torch.cat([_the_one(grid) for grid in grids]).movedim(0, -1).contiguous()
-            return sample_grid(grid, points.reshape(-1, 3)).view(*points.shape[:-1], -1)
-        grid = torch.cat(grids, 1).movedim(1, -1).contiguous()
-        return sample_grid(grid, points.reshape(len(points), -1, 3)).view(*points.shape[:-1], -1)
+            return [torch.cat([_the_one(grid) for grid in grids]).movedim(0, -1).contiguous()]
+        return list(torch.cat(grids, 1).movedim(1, -1).contiguous())
+
+    def _look_up(self, points: Tensor) -> Tensor:
+        grids = self._grids()
+        rows = points.reshape(len(grids), -1, 3)
+        found = [sample_grid(grid, row) for grid, row in zip(grids, rows, strict=True)]
+        return torch.cat(found).view(*points.shape[:-1], -1)
 
 
 def _the_one(grids: Tensor) -> Tensor:

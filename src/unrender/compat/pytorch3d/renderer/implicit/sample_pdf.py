@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from unrender.compat.pytorch3d._names import refuse_unknown
+
 
 def sample_pdf(bins: Tensor, weights: Tensor, n_samples: int, det: bool = False, eps: float = 1e-5) -> Tensor:
     """Draw places [..., n_samples] between the edges of bins [..., n + 1] of the given weights [..., n].
@@ -22,3 +24,6 @@ def sample_pdf(bins: Tensor, weights: Tensor, n_samples: int, det: bool = False,
     width = end - start
     part = (shares - start) / torch.where(width < eps, 1, width)
     return left + part * (right - left)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -17,6 +17,7 @@ from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
     rasterize_projected,
 )
 from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.compat.pytorch3d.structures.utils import list_to_padded
 from unrender.errors import InputError
 from unrender.kernels.silhouette import cover_pixels
 
@@ -57,7 +58,7 @@ class MeshRasterizer(nn.Module):
         else:
             super().__setattr__(name, value)
 
-    def to(self, device: Any, *_: Any, **__: Any) -> Self:
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
         """Move the cameras to a device."""
         if self.cameras is not None:
             self.cameras = self.cameras.to(device)
@@ -66,11 +67,8 @@ class MeshRasterizer(nn.Module):
     def transform(self, meshes_world: Meshes, **kwargs: Any) -> Meshes:
         """Project vertices to x and y in NDC, and depth."""
         points = self._project(meshes_world, kwargs)
-        padded = meshes_world.verts_padded().clone()
-        for row, homogeneous in zip(padded, points, strict=True):
-            ndc = torch.cat([homogeneous[:, :2] / homogeneous[:, 2:3], homogeneous[:, 3:]], 1)
-            row[: len(homogeneous)] = ndc
-        return meshes_world.update_padded(padded)
+        ndc = [torch.cat([p[:, :2] / p[:, 2:3], p[:, 3:]], 1) for p in points]
+        return meshes_world.update_padded(list_to_padded(ndc))
 
     def forward(self, meshes_world: Meshes, **kwargs: Any) -> Fragments:
         """Find the faces under each pixel; cameras and their settings can be given here."""

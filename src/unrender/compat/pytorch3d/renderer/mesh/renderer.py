@@ -24,7 +24,7 @@ class MeshRenderer(nn.Module):
         self.rasterizer = rasterizer
         self.shader = shader
 
-    def to(self, device: Any, *_: Any, **__: Any) -> Self:
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
         """Move cameras, lights and materials to a device."""
         self.rasterizer.to(device)
         self.shader.to(device)
@@ -67,7 +67,7 @@ class MeshRendererWithFragments(nn.Module):
         self.rasterizer = rasterizer
         self.shader = shader
 
-    def to(self, device: Any, *_: Any, **__: Any) -> Self:
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
         """Move cameras, lights and materials to a device."""
         self.rasterizer.to(device)
         self.shader.to(device)

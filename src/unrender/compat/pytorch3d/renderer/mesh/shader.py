@@ -67,7 +67,7 @@ class ShaderBase(nn.Module):
             kwargs.get("blend_params", self.blend_params),
         )
 
-    def to(self, device: Any, *_: Any, **__: Any) -> Self:
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
         """Move cameras, lights and materials to a device."""
         for name in ("cameras", "lights", "materials"):
             value = getattr(self, name)
@@ -80,8 +80,10 @@ class HardPhongShader(ShaderBase):
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
         """Return pictures."""
-        *scene, blend = self._lit_by(kwargs)
-        colors = phong_shading(meshes, fragments, *scene, meshes.sample_textures(fragments))
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = phong_shading(
+            meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
+        )
         return hard_rgb_blend(colors, fragments, blend)
 
 
@@ -90,9 +92,11 @@ class SoftPhongShader(ShaderBase):
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
         """Return pictures."""
-        *scene, blend = self._lit_by(kwargs)
-        colors = phong_shading(meshes, fragments, *scene, meshes.sample_textures(fragments))
-        return softmax_rgb_blend(colors, fragments, blend, *_depths(scene[1], kwargs))
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = phong_shading(
+            meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
+        )
+        return softmax_rgb_blend(colors, fragments, blend, *_depths(cameras, kwargs))
 
 
 class HardGouraudShader(ShaderBase):
@@ -100,8 +104,10 @@ class HardGouraudShader(ShaderBase):
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
         """Return pictures."""
-        *scene, blend = self._lit_by(kwargs)
-        return hard_rgb_blend(gouraud_shading(meshes, fragments, *scene), fragments, blend)
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        return hard_rgb_blend(
+            gouraud_shading(meshes, fragments, lights, cameras, materials), fragments, blend
+        )
 
 
 class SoftGouraudShader(ShaderBase):
@@ -109,9 +115,9 @@ class SoftGouraudShader(ShaderBase):
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
         """Return pictures."""
-        *scene, blend = self._lit_by(kwargs)
-        colors = gouraud_shading(meshes, fragments, *scene)
-        return softmax_rgb_blend(colors, fragments, blend, *_depths(scene[1], kwargs))
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = gouraud_shading(meshes, fragments, lights, cameras, materials)
+        return softmax_rgb_blend(colors, fragments, blend, *_depths(cameras, kwargs))
 
 
 class HardFlatShader(ShaderBase):
@@ -119,8 +125,10 @@ class HardFlatShader(ShaderBase):
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
         """Return pictures."""
-        *scene, blend = self._lit_by(kwargs)
-        colors = flat_shading(meshes, fragments, *scene, meshes.sample_textures(fragments))
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = flat_shading(
+            meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
+        )
         return hard_rgb_blend(colors, fragments, blend)
 
 

@@ -105,7 +105,8 @@ def _light_by_foreign(
     mirrored = lights.specular(
         normals=points.normals, points=points.positions, camera_position=eye, shininess=shininess
     )
-    return (ambient + diffuse * falls) * points.colors + specular * mirrored
+    lit: Tensor = (ambient + diffuse * falls) * points.colors + specular * mirrored
+    return lit
 
 
 __getattr__ = refuse_unknown(__name__)

@@ -56,7 +56,7 @@ class TensorProperties(torch.nn.Module):
             setattr(other, name, getattr(self, name)[places])
         return other
 
-    def to(self, device: Any = "cpu", *_: Any, **__: Any) -> Self:
+    def to(self, device: Any = "cpu", *_: Any, **__: Any) -> Self:  # type: ignore[override]
         """Move to a device."""
         self.device = torch.device(device)
         for name in self._names:

@@ -19,12 +19,13 @@ def list_to_padded(
     shapes = {tuple(t.shape) for t in x}
     if equisized or (len(shapes) == 1 and pad_size is None):
         return torch.stack(list(x))
-    size = list(pad_size) if pad_size is not None else [max(sides) for sides in zip(*shapes, strict=True)]
-    padded = x[0].new_full((len(x), *size), pad_value)
-    for row, tensor in zip(padded, x, strict=True):
-        if tensor.numel():
-            row[tuple(slice(0, side) for side in tensor.shape)] = tensor
-    return padded
+    largest: list[int] = torch.tensor([list(t.shape) for t in x]).amax(0).tolist()
+    size = largest if pad_size is None else list(pad_size)
+    filled = []
+    for tensor in x:
+        missing = [part for side, own in zip(size, tensor.shape, strict=True) for part in (side - own, 0)]
+        filled.append(torch.nn.functional.pad(tensor, missing[::-1], value=pad_value))
+    return torch.stack(filled)
 
 
 def padded_to_list(
