@@ -1,0 +1,70 @@
+"""Time a step of each of PyTorch3D's four tutorials, written against its names, at full size.
+
+python benchmarks/bench_compat.py ../shared/data [--programs deform_sphere simple_nerf] [--steps 5]
+
+"mm" is a matrix product 2048³ timed in turn with the steps. PyTorch3D 0.7.9 (C++ on a CPU, 2 threads) is from a machine
+where one took 111 ms; the ratio is that of mm to mm.
+"""
+
+import os
+
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the runner of scripts does; read when torch is loaded
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+import argparse
+import importlib
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timing import machine, seconds
+
+import unrender.compat.pytorch3d
+
+PROGRAMS = Path(__file__).parents[1] / "tests/compat/programs"
+PYTORCH3D_MM = 0.111
+PYTORCH3D = {"deform_sphere": 0.044, "camera_position": 19.2, "fit_volume": 15.5, "simple_nerf": 25.7}
+INPUTS = {
+    "deform_sphere": {"cloud": "clouds/pedestrian.ply"},
+    "camera_position": {"mesh": "meshes/teapot.obj"},
+    "fit_volume": {"mesh": "meshes/cow/cow.obj"},
+    "simple_nerf": {"mesh": "meshes/cow/cow.obj"},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--programs", nargs="*", choices=list(PYTORCH3D), default=list(PYTORCH3D))
+    parser.add_argument("--steps", type=int, default=5)
+    options = parser.parse_args()
+    print(machine())
+    unrender.compat.pytorch3d.install()
+    sys.path.insert(0, str(PROGRAMS))
+    for name in options.programs:
+        given = {key: str(options.data / path) for key, path in INPUTS[name].items()}
+        torch.manual_seed(0)
+        step, _ = importlib.import_module(name).prepare(**given)
+        report(name, step, options.steps)
+
+
+def report(name: str, step: Callable[[], float], count: int) -> None:
+    step()  # kernels are compiled, memory is found
+    matrix = torch.rand(2048, 2048)
+    products, times = [], []
+    for _ in range(count):
+        products.append(seconds(lambda: matrix @ matrix))
+        times.append(seconds(step))
+    ours, mm = statistics.median(times), statistics.median(products)
+    theirs = PYTORCH3D[name] / PYTORCH3D_MM
+    print(
+        f"{name}: {1000 * ours:.0f} ms, {ours / mm:.2f} mm a step; PyTorch3D {1000 * PYTORCH3D[name]:.0f} ms, "
+        f"{theirs:.1f} mm: {theirs * mm / ours:.1f} times",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

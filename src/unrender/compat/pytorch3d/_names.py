@@ -1,0 +1,79 @@
+"""What is said of names that PyTorch3D has and this package has not."""
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import NoReturn
+
+from unrender.errors import UnrenderError
+
+PACKAGE = "unrender.compat.pytorch3d"
+THEIRS = "pytorch3d"
+PAGE = "docs/coming-from-pytorch3d.md"
+
+
+class MissingNameError(UnrenderError, ImportError):
+    """A name of PyTorch3D that has no translation here."""
+
+
+def missing(module: str, name: str) -> MissingNameError:
+    """Say that a module has no such name, and where those that there are stand."""
+    path = THEIRS + module.removeprefix(PACKAGE)
+    return MissingNameError(
+        f"{path}.{name} is not translated by unrender; {PAGE} lists what is, and what to use"
+    )
+
+
+def refuse_unknown(module: str) -> Callable[[str], NoReturn]:
+    """Make a module's `__getattr__`; it raises `ImportError`, as Python replaces the text of an `AttributeError`."""
+
+    def refuse(name: str) -> NoReturn:
+        if name.startswith("_"):  # Python itself looks for such names
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        raise missing(module, name)
+
+    return refuse
+
+
+class RefuseUnknownModules(MetaPathFinder):
+    """Speak for modules of this package that nothing else finds."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> None:
+        """Raise `MissingNameError`."""
+        if fullname.startswith(PACKAGE + "."):
+            parent, _, name = fullname.rpartition(".")
+            if not name.startswith("_"):
+                raise missing(parent, name)
+
+
+class Alias(MetaPathFinder, Loader):
+    """Let `pytorch3d.x.y` be the module `unrender.compat.pytorch3d.x.y`, the same object."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Find our module for theirs."""
+        if fullname != THEIRS and not fullname.startswith(THEIRS + "."):
+            return None
+        return importlib.util.spec_from_loader(fullname, self)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        """Import our module."""
+        module = importlib.import_module(PACKAGE + spec.name.removeprefix(THEIRS))
+        self._spec = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Give the module back the name that it was imported by first."""
+        module.__spec__ = self._spec
+
+
+def install() -> None:
+    """Let every `import pytorch3d` of this process find this package, even if PyTorch3D is there too."""
+    if not any(isinstance(finder, Alias) for finder in sys.meta_path):
+        sys.meta_path.insert(0, Alias())

@@ -1,0 +1,61 @@
+"""How far clouds and surfaces are apart, both ways."""
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh
+from unrender.kernels.closest_on_mesh import closest_on_mesh, reference
+from unrender.kernels.nearest import index_points, nearest
+
+FIRST_CANDIDATES = 8
+"""Points looked at for each face at first; twice as many wherever the nearest may still be another."""
+
+
+def point_mesh_face_distance(meshes: Meshes, pcls: Pointclouds, min_triangle_area: float = 5e-3) -> Tensor:
+    """Average squared distances, from points to the surface plus from faces to the cloud, over the batch.
+
+    Exact for faces of any size: `min_triangle_area`, below which the original looks at their edges only, is not used.
+    """
+    if len(meshes) != len(pcls):
+        raise InputError(f"point_mesh_face_distance: {len(meshes)} meshes, but {len(pcls)} clouds")
+    losses = []
+    for mesh, points in zip(meshes.core(), pcls.points_list(), strict=True):
+        to_surface = closest_on_mesh(points, mesh.vertices, mesh.faces).squared_distances
+        losses.append(to_surface.mean() + _faces_to_points(mesh, points).mean())
+    return torch.stack(losses).sum() / len(meshes)
+
+
+def _faces_to_points(mesh: Mesh, points: Tensor) -> Tensor:
+    """Return the squared distance from each face to the point nearest to it.
+
+    A point that is nearer to a face than c, the one nearest to its middle, is at most |c − middle| + radius away from
+    the middle; so the points up to there are looked at.
+    """
+    corners = mesh.vertices[mesh.faces]
+    chosen = _nearest_points(corners.detach(), points.detach())
+    whole = torch.tensor([[0, 1, 2]], device=points.device)
+    squared, _, _ = reference.forward(points[chosen][:, None], corners, whole)
+    return squared[:, 0]
+
+
+def _nearest_points(corners: Tensor, points: Tensor) -> Tensor:
+    middles, index = corners.mean(1), index_points(points)
+    radii = (corners - middles[:, None]).norm(dim=-1).amax(1)
+    whole = torch.tensor([[0, 1, 2]], device=points.device)
+    chosen = torch.empty(len(corners), dtype=torch.int64, device=points.device)
+    left, count = torch.arange(len(corners), device=points.device), min(FIRST_CANDIDATES, len(points))
+    while len(left):
+        found = nearest(middles[left], index, count)
+        distances = found.distances.sqrt()
+        squared, _, _ = reference.forward(points[found.ids.long()], corners[left], whole)
+        chosen[left] = found.ids.long().gather(1, squared.argmin(1, keepdim=True))[:, 0]
+        known = (distances[:, -1] > distances[:, 0] + radii[left]) | (count == len(points))
+        left, count = left[~known], min(2 * count, len(points))
+    return chosen
+
+
+__getattr__ = refuse_unknown(__name__)

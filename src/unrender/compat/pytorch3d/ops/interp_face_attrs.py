@@ -1,0 +1,30 @@
+"""Values between the corners of faces."""
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.kernels.interpolate import mix_corners
+
+
+def interpolate_face_attributes(
+    pix_to_face: Tensor, barycentric_coords: Tensor, face_attributes: Tensor
+) -> Tensor:
+    """Mix the values [faces, 3, D] at the corners of each pixel's face; [N, H, W, K, D], 0 where there is none."""
+    channels = face_attributes.shape[-1]
+    places = (pix_to_face.flatten() >= 0).nonzero()[:, 0]
+    face_ids = pix_to_face.flatten()[places]
+    corners = torch.arange(face_attributes.shape[0] * 3, device=face_attributes.device).view(-1, 3)
+    mixed = mix_corners(
+        barycentric_coords.reshape(-1, 3),
+        face_attributes.reshape(1, -1, channels),
+        corners,
+        face_ids,
+        places,
+        torch.zeros_like(places),
+    )
+    rows = mixed.new_zeros(pix_to_face.numel(), channels)
+    return rows.index_copy(0, places, mixed).view(*pix_to_face.shape, channels)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,78 @@
+"""Nearest points in batches of clouds."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.errors import InputError
+from unrender.kernels.nearest import nearest
+
+
+class _KNN(NamedTuple):
+    """Squared distances (or distances, for norm 1), ids, and, if asked for, the points themselves."""
+
+    dists: Tensor
+    idx: Tensor
+    knn: Tensor | None
+
+
+def knn_points(
+    p1: Tensor,
+    p2: Tensor,
+    lengths1: Tensor | None = None,
+    lengths2: Tensor | None = None,
+    norm: int = 2,
+    K: int = 1,
+    version: int = -1,
+    return_nn: bool = False,
+    return_sorted: bool = True,
+) -> _KNN:
+    """Find the K points of p2 [N, P2, D] nearest to each of p1 [N, P1, D], nearest first.
+
+    Beyond the lengths, and beyond the number of points there are, distances and ids are 0. `version` and
+    `return_sorted` make no difference.
+    """
+    if p1.shape[0] != p2.shape[0] or p1.shape[2] != p2.shape[2]:
+        raise InputError(
+            f"knn_points: batch and dimension should agree, got {list(p1.shape)} and {list(p2.shape)}"
+        )
+    sizes = [
+        [t.shape[1]] * len(t) if lengths is None else lengths.tolist()
+        for t, lengths in ((p1, lengths1), (p2, lengths2))
+    ]
+    if len(set(sizes[0])) == 1 == len(set(sizes[1])) and sizes[1][0] >= K:
+        distances, ids = nearest(p1[:, : sizes[0][0]], p2[:, : sizes[1][0]], K, norm=norm)
+        parts = [(distances, ids)]
+    else:
+        parts = [_of_one(a[:m], b[:n], K, norm) for a, b, m, n in zip(p1, p2, *sizes, strict=True)]
+    rows = p1.shape[1]
+    distances, ids = (
+        torch.cat([pad(part, (0, 0, 0, rows - part.shape[-2])).view(-1, rows, K) for part in column])
+        for column in zip(*parts, strict=True)
+    )
+    ids = ids.long()
+    return _KNN(distances, ids, knn_gather(p2, ids, lengths2) if return_nn else None)
+
+
+def _of_one(a: Tensor, b: Tensor, K: int, norm: int) -> tuple[Tensor, Tensor]:
+    there = min(K, len(b))
+    if there == 0:
+        return a.new_zeros(len(a), K), torch.zeros(len(a), K, dtype=torch.int64, device=a.device)
+    found = nearest(a, b, there, norm=norm)
+    return pad(found.distances, (0, K - there)), pad(found.ids, (0, K - there))
+
+
+def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
+    """Take rows of x [N, M, U] by ids [N, L, K]: [N, L, K, U], 0 where a cloud has fewer than K points."""
+    count, rows, neighbors = idx.shape
+    taken = x.gather(1, idx.view(count, -1, 1).expand(-1, -1, x.shape[2])).view(count, rows, neighbors, -1)
+    if lengths is None:
+        return taken
+    there = torch.arange(neighbors, device=x.device) < lengths[:, None]
+    return taken * there[:, None, :, None]
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,118 @@
+"""The similarity that brings one cloud onto another: s X R + T, for rows X."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.ops.knn import knn_points
+from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
+from unrender.errors import InputError
+
+Clouds = Tensor | Pointclouds
+
+
+class SimilarityTransform(NamedTuple):
+    """Rotations [N, 3, 3], translations [N, 3] and scales [N]."""
+
+    R: Tensor
+    T: Tensor
+    s: Tensor
+
+
+class ICPSolution(NamedTuple):
+    """Where the closest points led."""
+
+    converged: bool
+    rmse: Tensor | None
+    Xt: Clouds
+    RTs: SimilarityTransform
+    t_history: list[SimilarityTransform]
+
+
+def corresponding_points_alignment(
+    X: Clouds,
+    Y: Clouds,
+    weights: Tensor | list[Tensor] | None = None,
+    estimate_scale: bool = False,
+    allow_reflection: bool = False,
+    eps: float = 1e-9,
+) -> SimilarityTransform:
+    """Find the similarity that brings each point of X nearest to its partner in Y (Umeyama 1991)."""
+    (points, count), (others, count_y) = _padded(X), _padded(Y)
+    if points.shape != others.shape or not torch.equal(count, count_y):
+        raise InputError(
+            "corresponding_points_alignment: both sides should have the same number of points, got "
+            f"{list(points.shape)} and {list(others.shape)}"
+        )
+    there = (torch.arange(points.shape[1], device=points.device) < count[:, None]).to(points)
+    if weights is not None:
+        there = there * (
+            torch.nn.utils.rnn.pad_sequence(weights, True) if isinstance(weights, list) else weights
+        )
+    share = (there / there.sum(1, keepdim=True).clamp(min=eps))[..., None]
+    middle, other_middle = (share * points).sum(1, keepdim=True), (share * others).sum(1, keepdim=True)
+    from_middle = points - middle
+    covariance = (share * from_middle).mT @ (others - other_middle)
+    u, sizes, v = torch.linalg.svd(covariance)
+    signs = torch.ones_like(sizes)
+    if not allow_reflection:
+        signs = torch.cat([signs[:, :2], torch.det(u @ v)[:, None].sign()], 1)
+    rotation = (u * signs[:, None]) @ v
+    spread = (share * from_middle.square()).sum((1, 2))
+    scale = (sizes * signs).sum(1) / spread.clamp(min=eps) if estimate_scale else torch.ones_like(spread)
+    translation = other_middle[:, 0] - scale[:, None] * (middle @ rotation)[:, 0]
+    return SimilarityTransform(rotation, translation, scale)
+
+
+def iterative_closest_point(
+    X: Clouds,
+    Y: Clouds,
+    init_transform: SimilarityTransform | None = None,
+    max_iterations: int = 100,
+    relative_rmse_thr: float = 1e-6,
+    estimate_scale: bool = False,
+    allow_reflection: bool = False,
+    verbose: bool = False,
+) -> ICPSolution:
+    """Bring X onto Y by turns: pair each point with the nearest, and align the pairs (Besl and McKay 1992)."""
+    (start, count), (target, target_count) = _padded(X), _padded(Y)
+    there = (torch.arange(start.shape[1], device=start.device) < count[:, None]).to(start)
+    if init_transform is None:
+        batch, eye = len(start), torch.eye(3).to(start)
+        init_transform = SimilarityTransform(
+            eye.expand(batch, 3, 3), start.new_zeros(batch, 3), start.new_ones(batch)
+        )
+    found, history, before, rmse, converged = init_transform, [], None, None, False
+    moved = _apply(found, start)
+    for iteration in range(max_iterations):
+        pairs = knn_points(moved, target, count, target_count, return_nn=True).knn
+        assert pairs is not None
+        found = corresponding_points_alignment(start, pairs[:, :, 0], there, estimate_scale, allow_reflection)
+        moved = _apply(found, start)
+        history.append(found)
+        squared = ((moved - pairs[:, :, 0]).square().sum(-1) * there).sum(1) / count.to(start)
+        rmse = squared.sqrt()
+        relative = torch.ones_like(rmse) if before is None else (before - rmse) / before.clamp(min=1e-12)
+        if verbose:
+            print(f"ICP iteration {iteration}: mean rmse {float(rmse.mean()):.3e}")
+        if bool((relative <= relative_rmse_thr).all()):
+            converged = True
+            break
+        before = rmse
+    result = moved if isinstance(X, Tensor) else X.update_padded(moved)
+    return ICPSolution(converged, rmse, result, found, history)
+
+
+def _padded(cloud: Clouds) -> tuple[Tensor, Tensor]:
+    if isinstance(cloud, Pointclouds):
+        return cloud.points_padded(), cloud.num_points_per_cloud()
+    return cloud, torch.full((len(cloud),), cloud.shape[1], device=cloud.device)
+
+
+def _apply(transform: SimilarityTransform, points: Tensor) -> Tensor:
+    return transform.s[:, None, None] * (points @ transform.R) + transform.T[:, None]
+
+
+__getattr__ = refuse_unknown(__name__)

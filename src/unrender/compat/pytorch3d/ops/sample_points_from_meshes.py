@@ -1,0 +1,46 @@
+"""Random points on surfaces."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.errors import InputError
+from unrender.geometry.sample import sample_points_from_mesh
+
+
+def sample_points_from_meshes(
+    meshes: Meshes, num_samples: int = 10000, return_normals: bool = False, return_textures: bool = False
+) -> Any:
+    """Draw points [N, num_samples, 3] uniformly over each surface, and, if asked for, normals and colors there.
+
+    Meshes without faces give zeros. Each of equal shares of the area gets one point, which is more even than
+    independent draws are.
+    """
+    if meshes.isempty():
+        raise InputError("sample_points_from_meshes: `meshes` are empty")
+    columns: tuple[list[Tensor], ...] = ([], [], [], [])
+    for mesh, start in zip(meshes.core(), meshes.mesh_to_faces_packed_first_idx().tolist(), strict=True):
+        if len(mesh.faces) == 0:
+            empty = mesh.vertices.new_zeros(num_samples, 3)
+            parts = (empty, empty, torch.full((num_samples,), -1, device=meshes.device), empty)
+        else:
+            found = sample_points_from_mesh(mesh, num_samples)
+            parts = (found.points, found.normals, found.face_ids + start, found.barycentric)
+        for column, part in zip(columns, parts, strict=True):
+            column.append(part)
+    points, normals, face_ids, weights = (torch.stack(column) for column in columns)
+    results = [points]
+    if return_normals:
+        results.append(normals)
+    if return_textures:
+        pixels = face_ids[:, :, None, None]
+        places = Fragments(pixels, pixels.to(points), weights[:, :, None, None], None)
+        results.append(meshes.sample_textures(places)[:, :, 0, 0])
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,34 @@
+"""Finer meshes of the same surfaces."""
+
+import torch
+from torch import Tensor, nn
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.subdivide import subdivide
+
+
+class SubdivideMeshes(nn.Module):
+    """Cut every face into four; old vertices come first. What is remembered of edges is remembered by our core."""
+
+    def __init__(self, meshes: Meshes | None = None) -> None:
+        super().__init__()
+
+    def forward(self, meshes: Meshes, feats: Tensor | None = None) -> Meshes | tuple[Meshes, Tensor]:
+        """Return finer meshes and, of features `[vertices, D]` packed or `[N, V, D]`, those of their vertices."""
+        if feats is None:
+            finer = [subdivide(mesh) for mesh in meshes.core()]
+            return _gather(finer)
+        rows = feats.reshape(-1, feats.shape[-1]).split(meshes.num_verts_per_mesh().tolist())
+        pairs = zip(meshes.core(), rows, strict=True)
+        finer = [subdivide(Mesh(mesh.vertices, mesh.faces, values)) for mesh, values in pairs]
+        finer_feats = [mesh.vertex_colors for mesh in finer if mesh.vertex_colors is not None]
+        return _gather(finer), torch.stack(finer_feats) if feats.dim() == 3 else torch.cat(finer_feats)
+
+
+def _gather(meshes: list[Mesh]) -> Meshes:
+    return Meshes([mesh.vertices for mesh in meshes], [mesh.faces for mesh in meshes])
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,80 @@
+"""Layers of fragments become one image, red, green, blue and alpha."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.kernels import rasterize
+from unrender.kernels.silhouette.reference import EDGE
+from unrender.render import blend
+
+
+class BlendParams(NamedTuple):
+    """How soft edges are (`sigma`, in NDC²), how fast depth hides (`gamma`), and what is behind."""
+
+    sigma: float = 1e-4
+    gamma: float = 1e-4
+    background_color: Tensor | Sequence[float] = (1.0, 1.0, 1.0)
+
+    @property
+    def blur(self) -> float:
+        """Our measure of soft edges: the distance at which coverage has fallen to 1/10,000, in NDC."""
+        return float((self.sigma * EDGE) ** 0.5)
+
+    @property
+    def background(self) -> tuple[float, ...]:
+        """The color behind, as numbers."""
+        return tuple(torch.as_tensor(self.background_color, dtype=torch.float32).flatten().tolist())
+
+
+def core_fragments(fragments: Fragments) -> rasterize.Fragments:
+    """Take fragments as ours; lengths stay in NDC, and empty slots hold what they hold."""
+    dists = torch.zeros_like(fragments.zbuf) if fragments.dists is None else fragments.dists
+    return rasterize.Fragments(fragments.pix_to_face, fragments.bary_coords, fragments.zbuf, dists)
+
+
+def hard_rgb_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
+    """Show the nearest of colors [N, H, W, K, C]; alpha is 1 or 0."""
+    return blend.blend_hard(colors, core_fragments(fragments), blend_params.background)
+
+
+def softmax_rgb_blend(
+    colors: Tensor,
+    fragments: Fragments,
+    blend_params: BlendParams,
+    znear: float | Tensor = 1.0,
+    zfar: float | Tensor = 100,
+) -> Tensor:
+    """Mix layers by coverage and depth (Liu et al., Soft Rasterizer, 2019)."""
+    ours = core_fragments(fragments)
+    near, far = (torch.as_tensor(z, dtype=torch.float32).detach().flatten().tolist() for z in (znear, zfar))
+    settings = {"blur": blend_params.blur, "gamma": blend_params.gamma}
+    if len(set(near)) == 1 == len(set(far)):
+        depths = near[0], far[0]
+        return blend.blend_softmax(
+            colors, ours, **settings, depth_range=depths, background=blend_params.background
+        )
+    images = [
+        blend.blend_softmax(
+            colors[i],
+            ours[i],
+            **settings,
+            depth_range=(near[i % len(near)], far[i % len(far)]),
+            background=blend_params.background,
+        )
+        for i in range(len(colors))
+    ]
+    return torch.stack(images)
+
+
+def sigmoid_alpha_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
+    """Show the color of the nearest face, with alpha 1 − Π (1 − coverage) over the layers."""
+    alpha = blend.blend_silhouette(core_fragments(fragments), blur=blend_params.blur)
+    return torch.cat([colors[..., 0, :], alpha[..., None]], -1)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,52 @@
+"""Points as sines and cosines of many frequencies."""
+
+import torch
+from torch import Tensor, nn
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+
+
+class HarmonicEmbedding(nn.Module):
+    """Turn x into sin(2ⁿ ω₀ x), then cos(2ⁿ ω₀ x), for n from 0, and, if asked for, x itself.
+
+    Without `logspace` the same number of frequencies has equal steps in between.
+    """
+
+    _frequencies: Tensor
+
+    def __init__(
+        self,
+        n_harmonic_functions: int = 6,
+        omega_0: float = 1.0,
+        logspace: bool = True,
+        append_input: bool = True,
+    ) -> None:
+        super().__init__()
+        if logspace:
+            frequencies = 2.0 ** torch.arange(n_harmonic_functions, dtype=torch.float32)
+        else:
+            frequencies = torch.linspace(1.0, 2.0 ** (n_harmonic_functions - 1), n_harmonic_functions)
+        self.register_buffer("_frequencies", frequencies * omega_0, persistent=False)
+        self.append_input = append_input
+
+    def forward(self, x: Tensor, diag_cov: Tensor | None = None, **kwargs: object) -> Tensor:
+        """Return [..., D · 2n (+ D)]; with variances `diag_cov` the mean over that normal distribution (mip-NeRF)."""
+        angles = (x[..., None] * self._frequencies).flatten(-2)
+        waves = torch.cat([angles.sin(), angles.cos(), *([x] if self.append_input else [])], -1)
+        if diag_cov is None:
+            return waves
+        damping = (-0.5 * diag_cov[..., None] * self._frequencies**2).exp().flatten(-2)
+        rest = [torch.ones_like(x)] if self.append_input else []
+        return waves * torch.cat([damping, damping, *rest], -1)
+
+    def get_output_dim(self, input_dims: int = 3) -> int:
+        """Return the number of values for inputs of so many."""
+        return self.get_output_dim_static(input_dims, len(self._frequencies), self.append_input)
+
+    @staticmethod
+    def get_output_dim_static(input_dims: int, n_harmonic_functions: int, append_input: bool) -> int:
+        """Return the number of values for inputs of so many."""
+        return input_dims * (2 * n_harmonic_functions + int(append_input))
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,258 @@
+"""Which pixels to look through, and where along their rays."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer.cameras import (
+    CamerasBase,
+    FoVOrthographicCameras,
+    FoVPerspectiveCameras,
+)
+from unrender.compat.pytorch3d.renderer.implicit.utils import RayBundle
+from unrender.errors import InputError
+
+
+class MultinomialRaysampler(nn.Module):
+    """Look through all pixels of a grid, or through some of them at random, each at most once."""
+
+    _xy_grid: Tensor
+
+    def __init__(
+        self,
+        *,
+        min_x: float,
+        max_x: float,
+        min_y: float,
+        max_y: float,
+        image_width: int,
+        image_height: int,
+        n_pts_per_ray: int,
+        min_depth: float,
+        max_depth: float,
+        n_rays_per_image: int | None = None,
+        n_rays_total: int | None = None,
+        unit_directions: bool = False,
+        stratified_sampling: bool = False,
+    ) -> None:
+        super().__init__()
+        _refuse_total(n_rays_total)
+        rows, columns = torch.linspace(min_y, max_y, image_height), torch.linspace(min_x, max_x, image_width)
+        grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)
+        self.register_buffer("_xy_grid", grid, persistent=False)
+        self._n_pts_per_ray = n_pts_per_ray
+        self._min_depth, self._max_depth = min_depth, max_depth
+        self._n_rays_per_image = n_rays_per_image
+        self._unit_directions, self._stratified_sampling = unit_directions, stratified_sampling
+
+    def forward(
+        self,
+        cameras: CamerasBase,
+        *,
+        mask: Tensor | None = None,
+        min_depth: float | None = None,
+        max_depth: float | None = None,
+        n_rays_per_image: int | None = None,
+        n_pts_per_ray: int | None = None,
+        stratified_sampling: bool | None = None,
+        n_rays_total: int | None = None,
+        **kwargs: Any,
+    ) -> RayBundle:
+        """Return rays in axes of the grid, or in one axis of the pixels drawn; those of weight 0 in `mask` are not."""
+        _refuse_total(n_rays_total)
+        batch = len(cameras)
+        xys = self._xy_grid.to(cameras.device).expand(batch, -1, -1, -1)
+        count = self._n_rays_per_image if n_rays_per_image is None else n_rays_per_image
+        if mask is not None or count is not None:
+            pixels = xys.shape[1] * xys.shape[2]
+            weights = xys.new_ones(batch, pixels) if mask is None else mask.reshape(batch, -1).to(xys)
+            count = int((weights > 0).sum(1).min()) if count is None else count
+            chosen = _draw(weights, count)
+            xys = xys.reshape(batch, pixels, 2).gather(1, chosen[..., None].expand(-1, -1, 2))
+        stratified = self._stratified_sampling if stratified_sampling is None else stratified_sampling
+        return rays_through(
+            cameras,
+            xys,
+            self._min_depth if min_depth is None else min_depth,
+            self._max_depth if max_depth is None else max_depth,
+            self._n_pts_per_ray if n_pts_per_ray is None else n_pts_per_ray,
+            unit_directions=self._unit_directions,
+            stratified=stratified,
+        )
+
+
+class NDCMultinomialRaysampler(MultinomialRaysampler):
+    """Look through the pixels of an image in NDC."""
+
+    def __init__(
+        self,
+        *,
+        image_width: int,
+        image_height: int,
+        n_pts_per_ray: int,
+        min_depth: float,
+        max_depth: float,
+        n_rays_per_image: int | None = None,
+        n_rays_total: int | None = None,
+        unit_directions: bool = False,
+        stratified_sampling: bool = False,
+    ) -> None:
+        shorter = min(image_width, image_height)
+        x, y = (image_width - 1) / shorter, (image_height - 1) / shorter
+        super().__init__(
+            min_x=x,
+            max_x=-x,
+            min_y=y,
+            max_y=-y,
+            image_width=image_width,
+            image_height=image_height,
+            n_pts_per_ray=n_pts_per_ray,
+            min_depth=min_depth,
+            max_depth=max_depth,
+            n_rays_per_image=n_rays_per_image,
+            n_rays_total=n_rays_total,
+            unit_directions=unit_directions,
+            stratified_sampling=stratified_sampling,
+        )
+
+
+class MonteCarloRaysampler(nn.Module):
+    """Look through random places of a rectangle."""
+
+    def __init__(
+        self,
+        min_x: float,
+        max_x: float,
+        min_y: float,
+        max_y: float,
+        n_rays_per_image: int,
+        n_pts_per_ray: int,
+        min_depth: float,
+        max_depth: float,
+        *,
+        n_rays_total: int | None = None,
+        unit_directions: bool = False,
+        stratified_sampling: bool = False,
+    ) -> None:
+        super().__init__()
+        _refuse_total(n_rays_total)
+        self._low, self._high = (min_x, min_y), (max_x, max_y)
+        self._n_rays_per_image, self._n_pts_per_ray = n_rays_per_image, n_pts_per_ray
+        self._min_depth, self._max_depth = min_depth, max_depth
+        self._unit_directions, self._stratified_sampling = unit_directions, stratified_sampling
+
+    def forward(
+        self, cameras: CamerasBase, *, stratified_sampling: bool | None = None, **kwargs: Any
+    ) -> RayBundle:
+        """Return rays [N, rays, ...]."""
+        shares = torch.rand(len(cameras), self._n_rays_per_image, 2, device=cameras.device)
+        low, high = shares.new_tensor(self._low), shares.new_tensor(self._high)
+        stratified = self._stratified_sampling if stratified_sampling is None else stratified_sampling
+        return rays_through(
+            cameras,
+            low + shares * (high - low),
+            self._min_depth,
+            self._max_depth,
+            self._n_pts_per_ray,
+            unit_directions=self._unit_directions,
+            stratified=stratified,
+        )
+
+
+class GridRaysampler(MultinomialRaysampler):
+    """The older name of `MultinomialRaysampler`, for all pixels."""
+
+    def __init__(
+        self,
+        min_x: float,
+        max_x: float,
+        min_y: float,
+        max_y: float,
+        image_width: int,
+        image_height: int,
+        n_pts_per_ray: int,
+        min_depth: float,
+        max_depth: float,
+    ) -> None:
+        super().__init__(
+            min_x=min_x,
+            max_x=max_x,
+            min_y=min_y,
+            max_y=max_y,
+            image_width=image_width,
+            image_height=image_height,
+            n_pts_per_ray=n_pts_per_ray,
+            min_depth=min_depth,
+            max_depth=max_depth,
+        )
+
+
+class NDCGridRaysampler(NDCMultinomialRaysampler):
+    """The older name of `NDCMultinomialRaysampler`, for all pixels."""
+
+    def __init__(
+        self, image_width: int, image_height: int, n_pts_per_ray: int, min_depth: float, max_depth: float
+    ) -> None:
+        super().__init__(
+            image_width=image_width,
+            image_height=image_height,
+            n_pts_per_ray=n_pts_per_ray,
+            min_depth=min_depth,
+            max_depth=max_depth,
+        )
+
+
+def rays_through(
+    cameras: CamerasBase,
+    xys: Tensor,
+    min_depth: float,
+    max_depth: float,
+    count: int,
+    *,
+    unit_directions: bool,
+    stratified: bool,
+) -> RayBundle:
+    """Return the rays through places [N, ..., 2] in NDC; a direction gains 1 in depth, unless it has unit length."""
+    flat = xys.reshape(len(xys), -1, 2)
+    planes = torch.cat([flat, flat], 1)
+    depth = torch.ones_like(planes[..., :1])
+    depth[:, flat.shape[1] :] = 2
+    settings = (
+        {} if isinstance(cameras, FoVPerspectiveCameras | FoVOrthographicCameras) else {"from_ndc": True}
+    )
+    near, far = cameras.unproject_points(torch.cat([planes, depth], -1), **settings).chunk(2, 1)
+    directions = far - near
+    origins = near - directions
+    depths = torch.linspace(min_depth, max_depth, count, dtype=xys.dtype, device=xys.device)
+    lengths = depths.expand(*xys.shape[:-1], count)
+    if stratified:
+        middles = (lengths[..., 1:] + lengths[..., :-1]) / 2
+        first = torch.cat([lengths[..., :1], middles], -1)
+        last = torch.cat([middles, lengths[..., -1:]], -1)
+        lengths = first + (last - first) * torch.rand_like(first)
+    if unit_directions:
+        directions = normalize(directions, dim=-1)
+    shape = (*xys.shape[:-1], 3)
+    return RayBundle(origins.reshape(shape), directions.reshape(shape), lengths, xys)
+
+
+def _draw(weights: Tensor, count: int) -> Tensor:
+    """Draw pixels without repetition, in proportion to their weights; where too few have any, with repetition."""
+    there = (weights > 0).sum(1)
+    if bool((there == 0).any()):
+        raise InputError("the mask of an image is 0 everywhere: there are no rays to draw")
+    if bool((there >= count).all()) and bool((weights == weights[:, :1]).all()):
+        return torch.stack([torch.randperm(weights.shape[1], device=weights.device)[:count] for _ in weights])
+    rows = [w.multinomial(count, replacement=int(n) < count) for w, n in zip(weights, there, strict=True)]
+    return torch.stack(rows)
+
+
+def _refuse_total(n_rays_total: int | None) -> None:
+    if n_rays_total is not None:
+        raise InputError("`n_rays_total` (rays over a whole batch) is not translated; use `n_rays_per_image`")
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,147 @@
+"""Cameras, and a volume or an implicit function, become pictures."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
+from unrender.compat.pytorch3d.renderer.implicit.raymarching import EmissionAbsorptionRaymarcher, check_alphas
+from unrender.compat.pytorch3d.renderer.implicit.utils import RayBundle, ray_bundle_to_ray_points
+from unrender.compat.pytorch3d.structures.volumes import Volumes
+from unrender.errors import InputError
+from unrender.kernels.march_grid import march_grid
+from unrender.kernels.sample_grid import sample_grid
+
+
+class ImplicitRenderer(nn.Module):
+    """Sample rays, ask a function what is there, and march."""
+
+    raysampler: Any
+    raymarcher: Any
+
+    def __init__(self, raysampler: Any, raymarcher: Any) -> None:
+        super().__init__()
+        for name, value in (("raysampler", raysampler), ("raymarcher", raymarcher)):
+            if not callable(value):
+                raise InputError(f"ImplicitRenderer: `{name}` should be callable, got {type(value).__name__}")
+        self.raysampler = raysampler
+        self.raymarcher = raymarcher
+
+    def forward(
+        self, cameras: CamerasBase, volumetric_function: Callable[..., Any], **kwargs: Any
+    ) -> tuple[Tensor, RayBundle]:
+        """Return pictures [N, ..., D] and rays; the function gives densities and features of a ray bundle."""
+        if not callable(volumetric_function):
+            raise InputError("ImplicitRenderer: `volumetric_function` should be callable")
+        ray_bundle = self.raysampler(cameras=cameras, volumetric_function=volumetric_function, **kwargs)
+        densities, features, *_ = volumetric_function(ray_bundle=ray_bundle, cameras=cameras, **kwargs)
+        images = self.raymarcher(
+            rays_densities=densities, rays_features=features, ray_bundle=ray_bundle, **kwargs
+        )
+        return images, ray_bundle
+
+
+class VolumeRenderer(nn.Module):
+    """Sample rays, look up volumes, and march."""
+
+    def __init__(self, raysampler: Any, raymarcher: Any, sample_mode: str = "bilinear") -> None:
+        super().__init__()
+        self.renderer = ImplicitRenderer(raysampler, raymarcher)
+        self._sample_mode = sample_mode
+
+    def forward(self, cameras: CamerasBase, volumes: Volumes, **kwargs: Any) -> tuple[Tensor, RayBundle]:
+        """Return pictures [N, ..., D] and rays; one volume for each camera."""
+        sampler = VolumeSampler(volumes, sample_mode=self._sample_mode)
+        if self._sees_at_once(volumes):
+            rays = self.renderer.raysampler(cameras=cameras, volumetric_function=sampler, **kwargs)
+            if not any(t.requires_grad for t in rays[:3]):
+                return sampler.look_through(rays), rays
+            densities, features = sampler(rays)
+            return self.renderer.raymarcher(rays_densities=densities, rays_features=features), rays
+        images, rays = self.renderer(cameras, sampler, **kwargs)
+        return images, rays
+
+    def _sees_at_once(self, volumes: Volumes) -> bool:
+        """Tell whether our kernel does look-up and marching in one."""
+        marcher = self.renderer.raymarcher
+        usual = type(marcher) is EmissionAbsorptionRaymarcher and marcher.surface_thickness == 1
+        return usual and self._sample_mode == "bilinear" and volumes.densities().shape[1] == 1
+
+
+class VolumeSampler(nn.Module):
+    """A volume as an implicit function."""
+
+    def __init__(self, volumes: Volumes, sample_mode: str = "bilinear", padding_mode: str = "zeros") -> None:
+        super().__init__()
+        if not isinstance(volumes, Volumes):
+            raise InputError(f"VolumeSampler: `volumes` should be Volumes, got {type(volumes).__name__}")
+        if sample_mode not in ("bilinear", "nearest") or padding_mode != "zeros":
+            raise InputError(
+                "VolumeSampler: `sample_mode` should be 'bilinear' or 'nearest' and `padding_mode` 'zeros', got "
+                f"{sample_mode!r} and {padding_mode!r}"
+            )
+        self._volumes = volumes
+        self._sample_mode = sample_mode
+
+    def look_through(self, ray_bundle: RayBundle) -> Tensor:
+        """Return features and, last, opacity [N, ..., D + 1] of rays, of which nothing is differentiable."""
+        origins, directions, lengths = ray_bundle.origins, ray_bundle.directions, ray_bundle.lengths
+        check_alphas("VolumeRenderer", self._volumes.densities()[..., None], None)
+        factors, shifts = self._volumes.voxels_from_world()
+        shape = (len(factors), *[1] * (origins.dim() - 2), 3)
+        in_voxels = origins * factors.view(shape) + shifts.view(shape), directions * factors.view(shape)
+        even = all(step == 0 for step in lengths.stride()[:-1])  # one row serves all
+        grids = self._grids()
+        seen = []
+        for i, grid in enumerate(grids):
+            here = slice(i, i + 1) if len(grids) > 1 else slice(None)
+            starts, ways = (t[here].reshape(-1, 3) for t in in_voxels)
+            distances = lengths[here].reshape(-1, lengths.shape[-1])[: 1 if even else None]
+            color, opacity = march_grid(grid, starts, ways, distances.contiguous())
+            seen.append(torch.cat([color, opacity[:, None]], -1))
+        return torch.cat(seen).view(*origins.shape[:-1], -1)
+
+    def forward(self, ray_bundle: RayBundle, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return densities [N, ..., P, 1] and features [N, ..., P, D] at the points of rays; 0 beyond the volume."""
+        points = ray_bundle_to_ray_points(ray_bundle)
+        volumes = self._volumes
+        if len(volumes) not in (1, len(points)):
+            raise InputError(f"VolumeSampler: {len(volumes)} volumes for the rays of {len(points)} cameras")
+        factors, shifts = volumes.voxels_from_world()
+        shape = (len(factors), *[1] * (points.dim() - 2), 3)
+        in_voxels = torch.addcmul(shifts.view(shape), points, factors.view(shape))
+        if self._sample_mode == "nearest":
+            in_voxels = in_voxels.floor() + 0.5
+        found = self._look_up(in_voxels)
+        channels = volumes.densities().shape[1]
+        densities, features = found.split([channels, found.shape[-1] - channels], -1)
+        return densities, features
+
+    def _grids(self) -> list[Tensor]:
+        """Return densities and features, channels last, of each volume, or of the one that serves all."""
+        grids = [self._volumes.densities()]
+        features = self._volumes.features()
+        grids += [] if features is None else [features]
+        if len(grids[0]) == 1 or all(grid.stride(0) == 0 for grid in grids):
+            return [torch.cat([_the_one(grid) for grid in grids]).movedim(0, -1).contiguous()]
+        return list(torch.cat(grids, 1).movedim(1, -1).contiguous())
+
+    def _look_up(self, points: Tensor) -> Tensor:
+        grids = self._grids()
+        rows = points.reshape(len(grids), -1, 3)
+        found = [sample_grid(grid, row) for grid, row in zip(grids, rows, strict=True)]
+        return torch.cat(found).view(*points.shape[:-1], -1)
+
+
+def _the_one(grids: Tensor) -> Tensor:
+    """Return the grid of a batch of one, or of one that was expanded: as it was, so that one gradient flows back."""
+    base = grids._base
+    if base is not None and base.numel() == grids[0].numel() and base.is_contiguous():
+        return base.view(grids.shape[1:])
+    return grids[0]
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,29 @@
+"""Places drawn from a distribution along rays."""
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+
+
+def sample_pdf(bins: Tensor, weights: Tensor, n_samples: int, det: bool = False, eps: float = 1e-5) -> Tensor:
+    """Draw places [..., n_samples] between the edges of bins [..., n + 1] of the given weights [..., n].
+
+    At random, or with `det` at even shares of the weight, 0 to 1; each bin has at least a weight of `eps`.
+    """
+    mass = weights + eps
+    reached = torch.cat([torch.zeros_like(mass[..., :1]), (mass / mass.sum(-1, keepdim=True)).cumsum(-1)], -1)
+    shape = (*reached.shape[:-1], n_samples)
+    if det:
+        shares = torch.linspace(0, 1, n_samples, device=reached.device, dtype=reached.dtype).expand(shape)
+    else:
+        shares = torch.rand(shape, device=reached.device, dtype=reached.dtype)
+    after = torch.searchsorted(reached, shares.contiguous(), right=True)
+    low, high = (after - 1).clamp(min=0), after.clamp(max=reached.shape[-1] - 1)
+    start, end, left, right = (t.gather(-1, i) for t in (reached, bins) for i in (low, high))
+    width = end - start
+    part = (shares - start) / torch.where(width < eps, 1, width)
+    return left + part * (right - left)
+
+
+__getattr__ = refuse_unknown(__name__)

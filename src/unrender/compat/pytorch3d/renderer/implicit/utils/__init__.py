@@ -1,0 +1,32 @@
+"""`RayBundle`: rays, and where on them to look."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+
+
+class RayBundle(NamedTuple):
+    """Rays [..., 3], lengths [..., P] in directions, which may have any length, and places on the image [..., 2]."""
+
+    origins: Tensor
+    directions: Tensor
+    lengths: Tensor
+    xys: Tensor
+
+
+def ray_bundle_to_ray_points(ray_bundle: RayBundle) -> Tensor:
+    """Return the points to look at [..., P, 3]."""
+    return ray_bundle_variables_to_ray_points(ray_bundle.origins, ray_bundle.directions, ray_bundle.lengths)
+
+
+def ray_bundle_variables_to_ray_points(
+    rays_origins: Tensor, rays_directions: Tensor, rays_lengths: Tensor
+) -> Tensor:
+    """Return origin + length · direction [..., P, 3]."""
+    return torch.addcmul(rays_origins[..., None, :], rays_lengths[..., None], rays_directions[..., None, :])
+
+
+__getattr__ = refuse_unknown(__name__)

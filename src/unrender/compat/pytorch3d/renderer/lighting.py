@@ -1,0 +1,174 @@
+"""Lights, a batch of each: one of ours lights one picture."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer.utils import Setting, TensorProperties
+from unrender.errors import InputError
+from unrender.render.lights import (
+    AmbientLight,
+    DirectionalLight,
+    Light,
+    Material,
+    PointLight,
+    SurfacePoints,
+    illuminate,
+)
+
+Device = torch.device | str
+AMBIENT, DIFFUSE, SPECULAR = ((0.5, 0.5, 0.5),), ((0.3, 0.3, 0.3),), ((0.2, 0.2, 0.2),)
+
+
+class _Lights(TensorProperties):
+    """Light in three colors [N, 3]."""
+
+    ambient_color: Tensor
+    diffuse_color: Tensor
+    specular_color: Tensor
+
+    def __init__(self, device: Device, **settings: Setting) -> None:
+        super().__init__(device=device, **settings)
+        for name, value in settings.items():
+            if value is not None and getattr(self, name).shape[-1] != 3:
+                raise InputError(
+                    f"{type(self).__name__}: `{name}` should be [N, 3], got {list(getattr(self, name).shape)}"
+                )
+
+    def core(self, member: int) -> Light:
+        """Return our light for one picture, white."""
+        raise NotImplementedError
+
+    def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
+        """Return what falls on surfaces [N, ..., 3] with the given normals."""
+        return self._shine(normals, points, normals, lambda i: Material(diffuse=self._of(i, "diffuse_color")))
+
+    def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
+        """Return what is mirrored towards the cameras by surfaces [N, ..., 3] with the given normals."""
+        eye = camera_position.view(-1, *[1] * (points.dim() - 2), 3) if points.dim() > 2 else camera_position
+        exponents = torch.as_tensor(shininess, dtype=points.dtype).reshape(-1)
+        return self._shine(
+            normals,
+            points,
+            normalize(eye - points, dim=-1),
+            lambda i: Material(
+                diffuse=0.0, specular=self._of(i, "specular_color"), shininess=exponents[i % len(exponents)]
+            ),
+        )
+
+    def _of(self, member: int, name: str) -> Tensor:
+        values: Tensor = getattr(self, name)
+        return values[member % len(values)]
+
+    def _shine(
+        self, normals: Tensor, points: Tensor, views: Tensor, material: Callable[[int], Material]
+    ) -> Tensor:
+        """Light each member of the batch by its own light."""
+        normals, points, views = torch.broadcast_tensors(normalize(normals, dim=-1), points, views)
+        if points.dim() == 2 and len(self) in (1, len(points)):
+            normals, points, views = (
+                t[None] if len(self) == 1 else t[:, None] for t in (normals, points, views)
+            )
+            shape = torch.Size([points.shape[0] * points.shape[1], 3])
+        else:
+            shape = points.shape
+        lit = []
+        for i, (n, p, v) in enumerate(zip(normals, points, views, strict=True)):
+            rows = SurfacePoints(
+                p.reshape(-1, 3), n.reshape(-1, 3), v.reshape(-1, 3), torch.ones_like(p).view(-1, 3)
+            )
+            lit.append(illuminate(rows, [self.core(i)], material(i)))
+        return torch.stack(lit).view(shape)
+
+
+class DirectionalLights(_Lights):
+    """Light from very far away; `direction` [N, 3] is that towards the light."""
+
+    direction: Tensor
+
+    def __init__(
+        self,
+        ambient_color: Setting = AMBIENT,
+        diffuse_color: Setting = DIFFUSE,
+        specular_color: Setting = SPECULAR,
+        direction: Setting = ((0, 1, 0),),
+        device: Device = "cpu",
+    ) -> None:
+        colors = {
+            "ambient_color": ambient_color,
+            "diffuse_color": diffuse_color,
+            "specular_color": specular_color,
+        }
+        super().__init__(device, **colors, direction=direction)
+
+    def core(self, member: int) -> Light:
+        """Return our light for one picture, white."""
+        return DirectionalLight(self._of(member, "direction"))
+
+
+class PointLights(_Lights):
+    """Light from one place, `location` [N, 3]."""
+
+    location: Tensor
+
+    def __init__(
+        self,
+        ambient_color: Setting = AMBIENT,
+        diffuse_color: Setting = DIFFUSE,
+        specular_color: Setting = SPECULAR,
+        location: Setting = ((0, 1, 0),),
+        device: Device = "cpu",
+    ) -> None:
+        colors = {
+            "ambient_color": ambient_color,
+            "diffuse_color": diffuse_color,
+            "specular_color": specular_color,
+        }
+        super().__init__(device, **colors, location=location)
+
+    def core(self, member: int) -> Light:
+        """Return our light for one picture, white."""
+        return PointLight(self._of(member, "location"))
+
+
+class AmbientLights(_Lights):
+    """Light from everywhere, and no other."""
+
+    def __init__(self, *, ambient_color: Setting = None, device: Device = "cpu") -> None:
+        super().__init__(device, ambient_color=((1.0, 1.0, 1.0),) if ambient_color is None else ambient_color)
+        self.diffuse_color = self.specular_color = torch.zeros_like(self.ambient_color)
+
+    def core(self, member: int) -> Light:
+        """Return our light for one picture, black: what is ambient is added for all kinds."""
+        return AmbientLight(0.0)
+
+    def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
+        """Return nothing."""
+        return torch.zeros_like(points)
+
+    def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
+        """Return nothing."""
+        return torch.zeros_like(points)
+
+
+def light_rows(rows: SurfacePoints, lights: Any, materials: Any, member: int) -> Tensor:
+    """Light the points of one picture."""
+    ambient = AmbientLight(_choose(lights.ambient_color, member))
+    material = Material(
+        ambient=_choose(materials.ambient_color, member),
+        diffuse=_choose(materials.diffuse_color, member) * _choose(lights.diffuse_color, member),
+        specular=_choose(materials.specular_color, member) * _choose(lights.specular_color, member),
+        shininess=_choose(materials.shininess, member),
+    )
+    return illuminate(rows, [ambient, lights.core(member)], material)
+
+
+def _choose(values: Tensor, member: int) -> Tensor:
+    return values[member % len(values)]
+
+
+__getattr__ = refuse_unknown(__name__)

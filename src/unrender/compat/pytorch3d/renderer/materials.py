@@ -1,0 +1,42 @@
+"""How much light surfaces return."""
+
+import torch
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer.utils import Setting, TensorProperties
+from unrender.errors import InputError
+
+Device = torch.device | str
+WHITE = ((1.0, 1.0, 1.0),)
+
+
+class Materials(TensorProperties):
+    """Colors [N, 3] that ambient, diffuse and specular light is multiplied with, and the exponent of highlights."""
+
+    ambient_color: torch.Tensor
+    diffuse_color: torch.Tensor
+    specular_color: torch.Tensor
+    shininess: torch.Tensor
+
+    def __init__(
+        self,
+        ambient_color: Setting = WHITE,
+        diffuse_color: Setting = WHITE,
+        specular_color: Setting = WHITE,
+        shininess: Setting = 64,
+        device: Device = "cpu",
+    ) -> None:
+        colors = {
+            "ambient_color": ambient_color,
+            "diffuse_color": diffuse_color,
+            "specular_color": specular_color,
+        }
+        super().__init__(device=device, **colors, shininess=shininess)
+        for name in colors:
+            if getattr(self, name).shape[-1] != 3:
+                raise InputError(
+                    f"Materials: `{name}` should be [N, 3], got {list(getattr(self, name).shape)}"
+                )
+
+
+__getattr__ = refuse_unknown(__name__)

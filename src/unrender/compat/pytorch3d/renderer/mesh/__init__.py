@@ -1,0 +1,39 @@
+"""Pictures of meshes."""
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
+from unrender.compat.pytorch3d.renderer.mesh.rasterizer import MeshRasterizer, RasterizationSettings
+from unrender.compat.pytorch3d.renderer.mesh.renderer import MeshRenderer, MeshRendererWithFragments
+from unrender.compat.pytorch3d.renderer.mesh.shader import (
+    HardFlatShader,
+    HardGouraudShader,
+    HardPhongShader,
+    SoftGouraudShader,
+    SoftPhongShader,
+    SoftSilhouetteShader,
+)
+from unrender.compat.pytorch3d.renderer.mesh.shading import flat_shading, gouraud_shading, phong_shading
+from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV, TexturesVertex
+
+__all__ = [
+    "Fragments",
+    "HardFlatShader",
+    "HardGouraudShader",
+    "HardPhongShader",
+    "MeshRasterizer",
+    "MeshRenderer",
+    "MeshRendererWithFragments",
+    "RasterizationSettings",
+    "SoftGouraudShader",
+    "SoftPhongShader",
+    "SoftSilhouetteShader",
+    "TexturesUV",
+    "TexturesVertex",
+    "flat_shading",
+    "gouraud_shading",
+    "phong_shading",
+    "rasterize_meshes",
+]
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,133 @@
+"""Faces under pixels, in NDC and NDC²; ours count pixels."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.errors import InputError
+from unrender.kernels.rasterize import rasterize_faces
+
+ImageSize = int | Sequence[int]
+
+
+def rasterize_meshes(
+    meshes: Meshes,
+    image_size: ImageSize = 256,
+    blur_radius: float = 0.0,
+    faces_per_pixel: int = 8,
+    bin_size: int | None = None,
+    max_faces_per_bin: int | None = None,
+    perspective_correct: bool = False,
+    clip_barycentric_coords: bool = False,
+    cull_backfaces: bool = False,
+    z_clip_value: float | None = None,
+    cull_to_frustum: bool = False,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Rasterize meshes whose vertices are x and y in NDC, and depth; return the fields of `Fragments`.
+
+    Bins grow with what they hold, so that nothing is lost; `bin_size`, `max_faces_per_bin` and `cull_to_frustum`
+    make no difference.
+    """
+    size = height_width(image_size)
+    points = []
+    for verts in meshes.verts_list():
+        depth = verts[:, 2:]
+        w = depth if perspective_correct else torch.ones_like(depth)
+        points.append(torch.cat([verts[:, :2] * w, w, depth], 1))
+    found = rasterize_projected(
+        [pixels(p, size) for p in points],
+        meshes.faces_list(),
+        size,
+        blur_radius,
+        faces_per_pixel,
+        near=near_depth(points, z_clip_value, perspective_correct),
+        cull=cull_backfaces,
+        clip=clip_barycentric_coords,
+    )
+    assert found.dists is not None
+    return found.pix_to_face, found.zbuf, found.bary_coords, found.dists
+
+
+def height_width(image_size: ImageSize) -> tuple[int, int]:
+    """Return height and width; one number is both."""
+    if isinstance(image_size, int):
+        return image_size, image_size
+    height, width = (int(side) for side in image_size)
+    return height, width
+
+
+def pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
+    """Turn (x·w, y·w, w, depth) with x and y in NDC, +1 at the top left, into the same in pixels."""
+    x, y, w, depth = points.unbind(-1)
+    (height, width), scale = size, min(size) / 2
+    return torch.stack([width / 2 * w - scale * x, height / 2 * w - scale * y, w, depth], -1)
+
+
+def near_depth(points: Sequence[Tensor], z_clip_value: float | None, divides: bool) -> float:
+    """Return the depth at which faces are cut: as given, else just in front of the camera."""
+    if z_clip_value is not None:
+        return z_clip_value
+    if not divides:
+        return 0.0
+    farthest = max((float(p.detach()[..., 3].max()) for p in points if p.numel()), default=0.0)
+    return max(1e-4 * farthest, torch.finfo(torch.float32).tiny)
+
+
+def rasterize_projected(
+    points: Sequence[Tensor],
+    faces: Sequence[Tensor],
+    size: tuple[int, int],
+    blur_radius: float,
+    layers: int,
+    *,
+    near: float,
+    cull: bool,
+    clip: bool,
+) -> Fragments:
+    """Rasterize one image for each mesh, and count faces, lengths and empty slots as PyTorch3D does."""
+    if blur_radius < 0:
+        raise InputError(f"`blur_radius` should be NDC² ≥ 0, got {blur_radius}")
+    scale = min(size) / 2
+    height, width = size
+    blur = scale * math.sqrt(blur_radius)
+    parts, start = [], 0
+    for one, topology in zip(points, faces, strict=True):
+        found = rasterize_faces(
+            one, topology, height=height, width=width, near=near, layers=layers, blur=blur, cull=cull
+        )
+        filled = found.face_ids >= 0
+        barycentric, depth = found.barycentric, found.depth
+        if blur and not clip:
+            barycentric, depth = _unclipped(one, topology, found.face_ids, filled)
+        ids = torch.where(filled, found.face_ids.long() + start, -1)
+        rest = [
+            depth.masked_fill(~filled, -1),
+            barycentric.masked_fill(~filled[..., None], -1),
+            (found.squared_distance / scale**2).masked_fill(~filled, -1),
+        ]
+        parts.append([ids, *rest])
+        start += len(topology)
+    return Fragments(*(torch.stack(field) for field in zip(*parts, strict=True)))
+
+
+def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+    """Return barycentrics that may be negative where a pixel is outside of the face, and their depths."""
+    rows, columns, layers = filled.nonzero(as_tuple=True)
+    corners = points[faces[face_ids[filled].long()]]
+    centers = torch.stack([columns, rows], -1).to(points) + 0.5
+    away = corners[..., :2] - centers[:, None] * corners[..., 2:3]
+    x, y = away.unbind(-1)
+    sides = x.roll(-1, 1) * y.roll(-2, 1) - y.roll(-1, 1) * x.roll(-2, 1)
+    weights = sides / sides.sum(1, keepdim=True)
+    places = (rows, columns, layers)
+    barycentric = points.new_zeros(*face_ids.shape, 3).index_put(places, weights)
+    depth = points.new_zeros(face_ids.shape).index_put(places, (weights * corners[..., 3]).sum(1))
+    return barycentric, depth
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,160 @@
+"""Meshes and cameras become fragments."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
+from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
+    ImageSize,
+    height_width,
+    near_depth,
+    pixels,
+    rasterize_projected,
+)
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.compat.pytorch3d.structures.utils import list_to_padded
+from unrender.errors import InputError
+from unrender.kernels.silhouette import cover_pixels
+
+
+@dataclass
+class RasterizationSettings:
+    """What to rasterize; settings of bins and of OpenGL make no difference."""
+
+    image_size: ImageSize = 256
+    blur_radius: float = 0.0
+    faces_per_pixel: int = 1
+    bin_size: int | None = None
+    max_faces_opengl: int = 10_000_000
+    max_faces_per_bin: int | None = None
+    perspective_correct: bool | None = None
+    clip_barycentric_coords: bool | None = None
+    cull_backfaces: bool = False
+    z_clip_value: float | None = None
+    cull_to_frustum: bool = False
+
+
+class MeshRasterizer(nn.Module):
+    """Rasterize meshes of the world; one camera for all, or one for each."""
+
+    cameras: CamerasBase | None
+
+    def __init__(
+        self, cameras: CamerasBase | None = None, raster_settings: RasterizationSettings | None = None
+    ) -> None:
+        super().__init__()
+        object.__setattr__(self, "cameras", cameras)
+        self.raster_settings = raster_settings or RasterizationSettings()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep cameras as a setting, not as a part with parameters."""
+        if name == "cameras":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
+        """Move the cameras to a device."""
+        if self.cameras is not None:
+            self.cameras = self.cameras.to(device)
+        return self
+
+    def transform(self, meshes_world: Meshes, **kwargs: Any) -> Meshes:
+        """Project vertices to x and y in NDC, and depth."""
+        points = self._project(meshes_world, kwargs)
+        ndc = [torch.cat([p[:, :2] / p[:, 2:3], p[:, 3:]], 1) for p in points]
+        return meshes_world.update_padded(list_to_padded(ndc))
+
+    def forward(self, meshes_world: Meshes, **kwargs: Any) -> Fragments:
+        """Find the faces under each pixel; cameras and their settings can be given here."""
+        settings, size, points, near = self._prepare(meshes_world, kwargs)
+        clip = settings.clip_barycentric_coords
+        return rasterize_projected(
+            [pixels(p, size) for p in points],
+            meshes_world.faces_list(),
+            size,
+            settings.blur_radius,
+            settings.faces_per_pixel,
+            near=near,
+            cull=settings.cull_backfaces,
+            clip=settings.blur_radius > 0 if clip is None else clip,
+        )
+
+    def coverage(self, meshes_world: Meshes, blur: float, **kwargs: Any) -> Tensor:
+        """Return the soft silhouettes [N, H, W] over all faces within reach, `blur` in NDC."""
+        _, size, points, near = self._prepare(meshes_world, kwargs)
+        height, width = size
+        images = [
+            cover_pixels(
+                pixels(p, size), faces, height=height, width=width, near=near, blur=blur * min(size) / 2
+            )
+            for p, faces in zip(points, meshes_world.faces_list(), strict=True)
+        ]
+        return torch.stack(images)
+
+    def _prepare(
+        self, meshes: Meshes, kwargs: dict[str, Any]
+    ) -> tuple[RasterizationSettings, tuple[int, int], list[Tensor], float]:
+        settings: RasterizationSettings = kwargs.get("raster_settings", self.raster_settings)
+        points = self._project(meshes, kwargs)
+        cameras = self._cameras(kwargs)
+        correct = settings.perspective_correct
+        correct = cameras.is_perspective() if correct is None else correct
+        if correct != cameras.is_perspective():
+            points = [_linear_on_screen(p) if not correct else _divided_by_depth(p) for p in points]
+        znear, clip = cameras.get_znear(), settings.z_clip_value
+        if clip is None and correct and cameras.is_perspective() and znear is not None:
+            clip = float(torch.as_tensor(znear).min()) / 2
+        return (
+            settings,
+            height_width(settings.image_size),
+            points,
+            near_depth(points, clip, cameras.is_perspective()),
+        )
+
+    def _cameras(self, kwargs: dict[str, Any]) -> CamerasBase:
+        cameras: CamerasBase | None = kwargs.get("cameras", self.cameras)
+        if cameras is None:
+            raise InputError("MeshRasterizer: `cameras` should be given here or when the rasterizer is made")
+        return cameras
+
+    def _project(self, meshes: Meshes, kwargs: dict[str, Any]) -> list[Tensor]:
+        """Return (x·w, y·w, w, depth) of each mesh's vertices; w is never divided by, so points may be behind."""
+        cameras = self._cameras(kwargs)
+        to_view = cameras.get_world_to_view_transform(**kwargs)
+        to_ndc = cameras.get_projection_transform(**kwargs).compose(
+            cameras.get_ndc_camera_transform(**kwargs)
+        )
+        view, ndc = to_view.get_matrix(), to_ndc.get_matrix()
+        if len({len(view), len(ndc), len(meshes)} - {1}) > 1 or len(meshes) < max(len(view), len(ndc)):
+            raise InputError(
+                f"MeshRasterizer: there should be 1 camera or {len(meshes)}, one for each mesh, got "
+                f"{max(len(view), len(ndc))}"
+            )
+        points = []
+        for i, verts in enumerate(meshes.verts_list()):
+            matrix, projection = view[i % len(view)], ndc[i % len(ndc)]
+            points_view = verts @ matrix[:3, :3] + matrix[3, :3]
+            projected = points_view @ projection[:3] + projection[3]
+            points.append(torch.cat([projected[:, :2], projected[:, 3:], points_view[:, 2:]], 1))
+        return points
+
+
+def _linear_on_screen(points: Tensor) -> Tensor:
+    """Divide, so that what lies between corners is linear in the picture, not in space."""
+    x, y, w, depth = points.unbind(-1)
+    return torch.stack([x / w, y / w, torch.ones_like(w), depth], -1)
+
+
+def _divided_by_depth(points: Tensor) -> Tensor:
+    """Let what lies between corners be as in a perspective picture, although there is none."""
+    x, y, w, depth = points.unbind(-1)
+    return torch.stack([x * depth / w, y * depth / w, depth, depth], -1)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,156 @@
+"""Fragments become pictures [N, H, W, 4]."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.renderer.blending import (
+    BlendParams,
+    hard_rgb_blend,
+    sigmoid_alpha_blend,
+    softmax_rgb_blend,
+)
+from unrender.compat.pytorch3d.renderer.lighting import PointLights
+from unrender.compat.pytorch3d.renderer.materials import Materials
+from unrender.compat.pytorch3d.renderer.mesh.shading import flat_shading, gouraud_shading, phong_shading
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.errors import InputError
+
+Device = torch.device | str
+
+
+class ShaderBase(nn.Module):
+    """Hold cameras, lights, materials and blending; each can be given to a call too."""
+
+    cameras: Any
+    lights: Any
+    materials: Any
+
+    def __init__(
+        self,
+        device: Device = "cpu",
+        cameras: Any = None,
+        lights: Any = None,
+        materials: Any = None,
+        blend_params: BlendParams | None = None,
+    ) -> None:
+        super().__init__()
+        self.cameras = cameras
+        self.lights = PointLights(device=device) if lights is None else lights
+        self.materials = Materials(device=device) if materials is None else materials
+        self.blend_params = BlendParams() if blend_params is None else blend_params
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Keep cameras, lights and materials as settings, not as parts with parameters."""
+        if name in ("cameras", "lights", "materials"):
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def _get_cameras(self, **kwargs: Any) -> Any:
+        cameras = kwargs.get("cameras", self.cameras)
+        if cameras is None:
+            raise InputError(
+                f"{type(self).__name__}: `cameras` should be given here or when the shader is made"
+            )
+        return cameras
+
+    def _lit_by(self, kwargs: dict[str, Any]) -> tuple[Any, Any, Any, BlendParams]:
+        """Return lights, cameras, materials and blending of a call."""
+        return (
+            kwargs.get("lights", self.lights),
+            self._get_cameras(**kwargs),
+            kwargs.get("materials", self.materials),
+            kwargs.get("blend_params", self.blend_params),
+        )
+
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
+        """Move cameras, lights and materials to a device."""
+        for name in ("cameras", "lights", "materials"):
+            value = getattr(self, name)
+            setattr(self, name, None if value is None else value.to(device))
+        return self
+
+
+class HardPhongShader(ShaderBase):
+    """The nearest face, lit at every pixel."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return pictures."""
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = phong_shading(
+            meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
+        )
+        return hard_rgb_blend(colors, fragments, blend)
+
+
+class SoftPhongShader(ShaderBase):
+    """All layers, lit at every pixel and mixed."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return pictures."""
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = phong_shading(
+            meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
+        )
+        return softmax_rgb_blend(colors, fragments, blend, *_depths(cameras, kwargs))
+
+
+class HardGouraudShader(ShaderBase):
+    """The nearest face, lit at the vertices."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return pictures."""
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        return hard_rgb_blend(
+            gouraud_shading(meshes, fragments, lights, cameras, materials), fragments, blend
+        )
+
+
+class SoftGouraudShader(ShaderBase):
+    """All layers, lit at the vertices and mixed."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return pictures."""
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = gouraud_shading(meshes, fragments, lights, cameras, materials)
+        return softmax_rgb_blend(colors, fragments, blend, *_depths(cameras, kwargs))
+
+
+class HardFlatShader(ShaderBase):
+    """The nearest face, lit as a whole."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return pictures."""
+        lights, cameras, materials, blend = self._lit_by(kwargs)
+        colors = flat_shading(
+            meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
+        )
+        return hard_rgb_blend(colors, fragments, blend)
+
+
+class SoftSilhouetteShader(nn.Module):
+    """How far faces cover each pixel, as alpha; the colors are white."""
+
+    def __init__(self, blend_params: BlendParams | None = None) -> None:
+        super().__init__()
+        self.blend_params = BlendParams() if blend_params is None else blend_params
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return pictures."""
+        blend = kwargs.get("blend_params", self.blend_params)
+        return sigmoid_alpha_blend(torch.ones_like(fragments.bary_coords), fragments, blend)
+
+
+def _depths(cameras: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Return the depths between which faces hide one another."""
+    return (
+        kwargs.get("znear", getattr(cameras, "znear", 1.0)),
+        kwargs.get("zfar", getattr(cameras, "zfar", 100.0)),
+    )
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,264 @@
+"""Colors of meshes: at vertices, or from pictures."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
+from unrender.errors import InputError
+from unrender.kernels.rasterize import Fragments as CoreFragments
+from unrender.render.fragments import Hits, hits
+
+if TYPE_CHECKING:
+    from unrender.compat.pytorch3d.structures.meshes import Meshes
+
+Device = torch.device | str
+Members = Tensor | Sequence[Tensor]
+
+
+class TexturesBase:
+    """One texture for each mesh of a batch."""
+
+    _lists: tuple[str, ...] = ()
+    """Attributes that have an entry for each mesh."""
+
+    def __len__(self) -> int:
+        return len(getattr(self, self._lists[0]))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the textures are."""
+        tensors: list[Tensor] = getattr(self, self._lists[0])
+        return tensors[0].device if tensors else torch.device("cpu")
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        places = choose(index, len(self))
+        return self._with(lambda members: [members[i] for i in places])
+
+    def extend(self, N: int) -> Self:
+        """Repeat each texture N times."""
+        if N < 1:
+            raise InputError(f"{type(self).__name__}.extend: `N` should be at least 1, got {N}")
+        return self[[i for i in range(len(self)) for _ in range(N)]]
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to all tensors."""
+        return self._with(lambda members: [function(t) for t in members])
+
+    def clone(self) -> Self:
+        """Copy all tensors."""
+        return self.map(torch.clone)
+
+    def detach(self) -> Self:
+        """Cut off from the autograd graph."""
+        return self.map(torch.detach)
+
+    def to(self, device: Device) -> Self:
+        """Move to a device."""
+        return self.map(lambda tensor: tensor.to(device))
+
+    def _with(self, change: Callable[[list[Tensor]], list[Tensor]]) -> Self:
+        other = copy.copy(self)
+        for name in self._lists:
+            setattr(other, name, change(getattr(self, name)))
+        return other
+
+    def join_batch(self, textures: Sequence[Any]) -> Self:
+        """Put textures of one kind one after the other."""
+        other = copy.copy(self)
+        for name in self._lists:
+            setattr(other, name, [t for one in (self, *textures) for t in getattr(one, name)])
+        return other
+
+    def join_scene(self) -> "TexturesBase":
+        """Make one texture of all, for the meshes as one mesh."""
+        raise NotImplementedError
+
+    def check(self, meshes: "Meshes") -> None:
+        """Refuse meshes that this texture does not fit."""
+        if len(self) != len(meshes):
+            raise InputError(f"Meshes: {len(meshes)} meshes, but {len(self)} textures")
+
+    def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
+        """Return the color of each fragment [N, H, W, K, C], 0 in empty slots."""
+        raise NotImplementedError
+
+
+class TexturesVertex(TexturesBase):
+    """Colors, or any features, at the vertices: [N, V, D] or a list of [V, D]."""
+
+    _lists = ("_features",)
+
+    def __init__(self, verts_features: Members) -> None:
+        self._features = list(verts_features)
+        if any(features.dim() != 2 for features in self._features):
+            raise InputError("TexturesVertex: `verts_features` should be [N, V, D], or a list of [V, D]")
+
+    def check(self, meshes: "Meshes") -> None:
+        """Refuse meshes with other numbers of vertices; drop what fills up padded features."""
+        super().check(meshes)
+        counts = [len(verts) for verts in meshes.verts_list()]
+        padded = len({len(features) for features in self._features}) == 1
+        if any(
+            len(f) < n or (len(f) > n and not padded) for f, n in zip(self._features, counts, strict=True)
+        ):
+            raise InputError(
+                f"Meshes: textures for {[len(f) for f in self._features]} vertices, but there are {counts}"
+            )
+        if [len(f) for f in self._features] != counts:
+            self._features = [f[:n] for f, n in zip(self._features, counts, strict=True)]
+
+    def verts_features_list(self) -> list[Tensor]:
+        """Return the features of each mesh."""
+        return self._features
+
+    def verts_features_packed(self) -> Tensor:
+        """Return the features of all vertices in one tensor."""
+        return torch.cat(self._features)
+
+    def verts_features_padded(self) -> Tensor:
+        """Return the features of all meshes, filled up with zeros."""
+        return list_to_padded(self._features)
+
+    def faces_verts_textures_packed(self, faces_packed: Tensor) -> Tensor:
+        """Return the features of the corners of all faces [faces, 3, D]."""
+        return self.verts_features_packed()[faces_packed]
+
+    def join_scene(self) -> "TexturesVertex":
+        """Make one texture of all, for the meshes as one mesh."""
+        return TexturesVertex([self.verts_features_packed()])
+
+    def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
+        """Interpolate the features at each fragment [N, H, W, K, D], 0 in empty slots."""
+        if faces_packed is None:
+            raise InputError("TexturesVertex.sample_textures: needs `faces_packed`")
+        rows = _rows(fragments)
+        return rows.spread(rows.mix(faces_packed, self.verts_features_packed()))
+
+
+class TexturesUV(TexturesBase):
+    """Pictures [H, W, C], and where on them the corners of faces lie: (0, 0) is lower left, (1, 1) upper right.
+
+    With `align_corners` these are the centers of the outermost texels, else the corners of the picture.
+    """
+
+    _lists = ("_maps", "_faces_uvs", "_verts_uvs")
+
+    def __init__(
+        self,
+        maps: Members,
+        faces_uvs: Members,
+        verts_uvs: Members,
+        *,
+        padding_mode: str = "border",
+        align_corners: bool = True,
+        sampling_mode: str = "bilinear",
+    ) -> None:
+        self._maps, self._verts_uvs = list(maps), list(verts_uvs)
+        self._faces_uvs = [uvs.long() for uvs in faces_uvs]
+        self.padding_mode, self.align_corners, self.sampling_mode = padding_mode, align_corners, sampling_mode
+        sizes = {len(self._maps), len(self._faces_uvs), len(self._verts_uvs)}
+        if len(sizes) > 1 or any(image.dim() != 3 for image in self._maps):
+            raise InputError(
+                "TexturesUV: `maps` should be [N, H, W, C], `faces_uvs` [N, F, 3] and `verts_uvs` [N, V, 2], or lists"
+            )
+
+    def check(self, meshes: "Meshes") -> None:
+        """Refuse meshes with other numbers of faces; drop what fills up padded `faces_uvs`."""
+        super().check(meshes)
+        counts = [len(faces) for faces in meshes.faces_list()]
+        if any(len(uvs) < n for uvs, n in zip(self._faces_uvs, counts, strict=True)):
+            raise InputError(
+                f"Meshes: textures for {[len(f) for f in self._faces_uvs]} faces, there are {counts}"
+            )
+        if [len(uvs) for uvs in self._faces_uvs] != counts:
+            self._faces_uvs = [uvs[:n] for uvs, n in zip(self._faces_uvs, counts, strict=True)]
+
+    def maps_list(self) -> list[Tensor]:
+        """Return the picture of each mesh."""
+        return self._maps
+
+    def maps_padded(self) -> Tensor:
+        """Return the pictures of all meshes, filled up with zeros."""
+        return list_to_padded(self._maps)
+
+    def faces_uvs_list(self) -> list[Tensor]:
+        """Return the places of the corners of each mesh's faces, as indices into its uvs."""
+        return self._faces_uvs
+
+    def faces_uvs_padded(self) -> Tensor:
+        """Return `faces_uvs_list`, filled up with −1."""
+        return list_to_padded(self._faces_uvs, pad_value=-1)
+
+    def verts_uvs_list(self) -> list[Tensor]:
+        """Return the places on the picture of each mesh."""
+        return self._verts_uvs
+
+    def verts_uvs_padded(self) -> Tensor:
+        """Return the places on the pictures of all meshes, filled up with zeros."""
+        return list_to_padded(self._verts_uvs)
+
+    def join_scene(self) -> "TexturesUV":
+        """Put the pictures above one another, for the meshes as one mesh.
+
+        Each has a border that repeats its outermost texels, so that no color runs over.
+        """
+        if self.padding_mode != "border" or self.sampling_mode != "bilinear":
+            raise InputError("TexturesUV.join_scene: only 'border' and 'bilinear' pictures can be joined")
+        width = max(image.shape[1] for image in self._maps) + 2
+        bordered = [_border(image, width) for image in self._maps]
+        height, top, uvs, faces, start = sum(len(image) for image in bordered), 0, [], [], 0
+        for image, tall, places, corners in zip(
+            self._maps, bordered, self._verts_uvs, self._faces_uvs, strict=True
+        ):
+            size = places.new_tensor([image.shape[1], image.shape[0]])
+            lost = 1 if self.align_corners else 0
+            texel = places.clamp(0, 1) * (size - lost) + lost / 2  # from the lower left corner of the picture
+            texel = texel + places.new_tensor([1.0, height - top - 1 - image.shape[0]])
+            uvs.append(texel / places.new_tensor([width, height]))
+            faces.append(corners + start)
+            start, top = start + len(places), top + len(tall)
+        return TexturesUV([torch.cat(bordered)], [torch.cat(faces)], [torch.cat(uvs)], align_corners=False)
+
+    def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
+        """Read the pictures at each fragment [N, H, W, K, C], 0 in empty slots."""
+        rows = _rows(fragments)
+        starts = [0, *torch.tensor([len(uvs) for uvs in self._verts_uvs]).cumsum(0).tolist()]
+        corners = torch.cat([uvs + start for uvs, start in zip(self._faces_uvs, starts, strict=False)])
+        uvs = rows.mix(corners, torch.cat(self._verts_uvs))
+        counts = torch.bincount(rows.images, minlength=len(self)).tolist()
+        texels = [self.read(image, part) for image, part in zip(self._maps, uvs.split(counts), strict=True)]
+        return rows.spread(torch.cat(texels))
+
+    def read(self, image: Tensor, uvs: Tensor) -> Tensor:
+        """Read a picture at places [P, 2]."""
+        grid = (uvs * 2 - 1) * uvs.new_tensor([1.0, -1.0])
+        channels_first = image.movedim(-1, 0)[None].to(uvs)
+        found = grid_sample(
+            channels_first,
+            grid[None, None],
+            mode=self.sampling_mode,
+            padding_mode=self.padding_mode,
+            align_corners=self.align_corners,
+        )
+        return found[0, :, 0].mT
+
+
+def _border(image: Tensor, width: int) -> Tensor:
+    """Repeat the outermost texels, once on all sides and to the right up to a width."""
+    rows = torch.cat([image[:1], image, image[-1:]])
+    last = rows[:, -1:].expand(-1, width - 1 - image.shape[1], -1)
+    return torch.cat([rows[:, :1], rows, last], 1)
+
+
+def _rows(fragments: Any) -> Hits:
+    ids, weights = fragments.pix_to_face, fragments.bary_coords
+    return hits(CoreFragments(ids, weights, weights[..., 0], weights[..., 0]))
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,108 @@
+"""Settings that are tensors with one batch axis."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures.utils import choose
+from unrender.errors import InputError
+
+Device = torch.device | str
+Setting = Any
+"""A number, numbers, or a tensor with a batch axis; text, booleans and None serve the whole batch."""
+
+
+class TensorProperties(torch.nn.Module):
+    """Hold settings as tensors of one batch size N: a single one serves all."""
+
+    def __init__(self, dtype: torch.dtype = torch.float32, device: Device = "cpu", **kwargs: Setting) -> None:
+        super().__init__()
+        self.device = torch.device(device)
+        self._N = 0
+        self._names: list[str] = []
+        tensors = {}
+        for name, value in kwargs.items():
+            if value is None or isinstance(value, str | bool):
+                object.__setattr__(self, name, value)
+            else:
+                tensors[name] = as_batch(value, dtype, self.device)
+        sizes = {len(t) for t in tensors.values()}
+        self._N = max(sizes, default=0)
+        if not sizes <= {1, self._N}:
+            raise InputError(
+                f"{type(self).__name__}: settings should be for 1 or for all, got batches of {sizes}"
+            )
+        for name, tensor in tensors.items():
+            self._names.append(name)
+            setattr(self, name, tensor.expand(self._N, *tensor.shape[1:]))
+
+    def __len__(self) -> int:
+        return self._N
+
+    def isempty(self) -> bool:
+        """Tell whether there is nothing."""
+        return self._N == 0
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        places = torch.tensor(choose(index, self._N), device=self.device)
+        other = copy.copy(self)
+        other._N = len(places)
+        for name in self._names:
+            setattr(other, name, getattr(self, name)[places])
+        return other
+
+    def to(self, device: Any = "cpu", *_: Any, **__: Any) -> Self:  # type: ignore[override]
+        """Move to a device."""
+        self.device = torch.device(device)
+        for name in self._names:
+            setattr(self, name, getattr(self, name).to(self.device))
+        return self
+
+    def cpu(self) -> Self:
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self, device: Any = None) -> Self:
+        """Move to the GPU."""
+        return self.to("cuda" if device is None else device)
+
+    def clone(self, other: Self | None = None) -> Self:
+        """Copy the tensors."""
+        new = copy.copy(self)
+        for name in self._names:
+            setattr(new, name, getattr(self, name).clone())
+        return new
+
+    def gather_props(self, batch_idx: Tensor) -> Self:
+        """Take the settings of members, which may repeat."""
+        return self[batch_idx] if self._N > 1 else self
+
+
+def as_batch(value: Setting, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Make a tensor with a batch axis; a tensor keeps its own."""
+    if isinstance(value, np.ndarray):
+        value = torch.from_numpy(value)
+    if isinstance(value, list | tuple) and value and isinstance(value[0], Tensor):
+        value = torch.stack([torch.as_tensor(part) for part in value])
+    tensor = torch.as_tensor(value, device=device)
+    tensor = tensor if tensor.is_floating_point() else tensor.to(dtype)
+    return tensor.reshape(1) if tensor.dim() == 0 else tensor.to(device)
+
+
+def convert_to_tensors_and_broadcast(
+    *args: Setting, dtype: torch.dtype = torch.float32, device: Device = "cpu"
+) -> list[Tensor]:
+    """Make tensors of one batch size."""
+    tensors = [as_batch(value, dtype, torch.device(device)).to(dtype) for value in args]
+    size = max(len(t) for t in tensors)
+    if any(len(t) not in (1, size) for t in tensors):
+        raise InputError(f"batches should have one size, got {[len(t) for t in tensors]}")
+    return [t.expand(size, *t.shape[1:]) for t in tensors]
+
+
+__getattr__ = refuse_unknown(__name__)

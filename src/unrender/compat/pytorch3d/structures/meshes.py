@@ -1,0 +1,336 @@
+"""`Meshes`: a list of meshes, and what PyTorch3D computes from it in three layouts."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures.utils import choose, first_rows, list_to_padded, member_of_rows
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh, face_areas, face_normals, vertex_normals
+from unrender.geometry.topology import topology
+
+if TYPE_CHECKING:
+    from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesBase
+
+Device = torch.device | str
+
+
+class Meshes:
+    """Meshes of different topologies; each is one `Mesh` of ours (`core`).
+
+    Lists are what is held; padded and packed tensors are made when they are asked for.
+    """
+
+    def __init__(
+        self,
+        verts: Sequence[Tensor] | Tensor,
+        faces: Sequence[Tensor] | Tensor,
+        textures: "TexturesBase | None" = None,
+        *,
+        verts_normals: Sequence[Tensor] | Tensor | None = None,
+    ) -> None:
+        self._verts = list(verts)
+        self._faces = _without_padding(faces) if isinstance(faces, Tensor) else [f.long() for f in faces]
+        if len(self._verts) != len(self._faces):
+            raise InputError(f"Meshes: {len(self._verts)} sets of vertices, but {len(self._faces)} of faces")
+        self._normals = None if verts_normals is None else list(verts_normals)
+        self.textures = textures
+        if textures is not None:
+            textures.check(self)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the vertices are."""
+        return self._verts[0].device if self._verts else torch.device("cpu")
+
+    @property
+    def equisized(self) -> bool:
+        """Whether all meshes have the same numbers of vertices and faces."""
+        return len({(len(v), len(f)) for v, f in zip(self._verts, self._faces, strict=True)}) <= 1
+
+    @property
+    def valid(self) -> Tensor:
+        """Which meshes have vertices and faces."""
+        pairs = zip(self._verts, self._faces, strict=True)
+        return torch.tensor(
+            [len(v) > 0 and len(f) > 0 for v, f in pairs], dtype=torch.bool, device=self.device
+        )
+
+    def core(self) -> list[Mesh]:
+        """Return our meshes, without colors."""
+        return [Mesh(v, f) for v, f in zip(self._verts, self._faces, strict=True)]
+
+    def __len__(self) -> int:
+        return len(self._verts)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Meshes":
+        places = choose(index, len(self))
+        textures = None if self.textures is None else self.textures[places]
+        normals = None if self._normals is None else [self._normals[i] for i in places]
+        return Meshes(
+            [self._verts[i] for i in places],
+            [self._faces[i] for i in places],
+            textures,
+            verts_normals=normals,
+        )
+
+    def isempty(self) -> bool:
+        """Tell whether no mesh has vertices and faces."""
+        return not bool(self.valid.any())
+
+    # three layouts
+
+    def verts_list(self) -> list[Tensor]:
+        """Return the vertices of each mesh."""
+        return self._verts
+
+    def faces_list(self) -> list[Tensor]:
+        """Return the faces of each mesh."""
+        return self._faces
+
+    def verts_packed(self) -> Tensor:
+        """Return all vertices in one tensor."""
+        return _packed(self._verts, 3, torch.float32, self.device)
+
+    def faces_packed(self) -> Tensor:
+        """Return all faces in one tensor; they index `verts_packed`."""
+        starts = self.mesh_to_verts_packed_first_idx().tolist()
+        faces = [f + start if start else f for f, start in zip(self._faces, starts, strict=True)]
+        return _packed(faces, 3, torch.int64, self.device)
+
+    def verts_padded(self) -> Tensor:
+        """Return the vertices of all meshes, filled up with zeros."""
+        return _padded(self._verts, 0.0)
+
+    def faces_padded(self) -> Tensor:
+        """Return the faces of all meshes, filled up with −1."""
+        return _padded(self._faces, -1)
+
+    def num_verts_per_mesh(self) -> Tensor:
+        """Count the vertices of each mesh."""
+        return _counts(self._verts, self.device)
+
+    def num_faces_per_mesh(self) -> Tensor:
+        """Count the faces of each mesh."""
+        return _counts(self._faces, self.device)
+
+    def mesh_to_verts_packed_first_idx(self) -> Tensor:
+        """Return where the vertices of each mesh begin in `verts_packed`."""
+        return first_rows(self.num_verts_per_mesh())
+
+    def mesh_to_faces_packed_first_idx(self) -> Tensor:
+        """Return where the faces of each mesh begin in `faces_packed`."""
+        return first_rows(self.num_faces_per_mesh())
+
+    def verts_packed_to_mesh_idx(self) -> Tensor:
+        """Return to which mesh each row of `verts_packed` belongs."""
+        return member_of_rows(self.num_verts_per_mesh())
+
+    def faces_packed_to_mesh_idx(self) -> Tensor:
+        """Return to which mesh each row of `faces_packed` belongs."""
+        return member_of_rows(self.num_faces_per_mesh())
+
+    def verts_padded_to_packed_idx(self) -> Tensor:
+        """Return where the rows of `verts_packed` stand in flattened `verts_padded`."""
+        counts, longest = self.num_verts_per_mesh(), max((len(v) for v in self._verts), default=0)
+        shift = torch.arange(len(self), device=self.device) * longest - first_rows(counts)
+        return torch.arange(int(counts.sum()), device=self.device) + shift.repeat_interleave(counts)
+
+    def get_mesh_verts_faces(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return vertices and faces of one mesh."""
+        return self._verts[index], self._faces[index]
+
+    def split(self, split_sizes: Sequence[int]) -> list["Meshes"]:
+        """Cut the batch into batches of the given numbers of meshes."""
+        if sum(split_sizes) > len(self):
+            raise InputError(f"Meshes.split: {sum(split_sizes)} meshes asked for, there are {len(self)}")
+        ends = torch.tensor(list(split_sizes)).cumsum(0).tolist()
+        return [self[end - size : end] for end, size in zip(ends, split_sizes, strict=True)]
+
+    # edges
+
+    def edges_packed(self) -> Tensor:
+        """Return each edge once, by the vertices of `verts_packed`."""
+        starts = self.mesh_to_verts_packed_first_idx()
+        edges = [topology(f).edges + start for f, start in zip(self._faces, starts, strict=True)]
+        return _packed(edges, 2, torch.int64, self.device)
+
+    def num_edges_per_mesh(self) -> Tensor:
+        """Count the edges of each mesh."""
+        return _counts([topology(f).edges for f in self._faces], self.device)
+
+    def edges_packed_to_mesh_idx(self) -> Tensor:
+        """Return to which mesh each row of `edges_packed` belongs."""
+        return member_of_rows(self.num_edges_per_mesh())
+
+    def mesh_to_edges_packed_first_idx(self) -> Tensor:
+        """Return where the edges of each mesh begin in `edges_packed`."""
+        return first_rows(self.num_edges_per_mesh())
+
+    def faces_packed_to_edges_packed(self) -> Tensor:
+        """Return the edges of each face, the first being that across from its first corner."""
+        starts = self.mesh_to_edges_packed_first_idx()
+        of_faces = [
+            topology(f).face_edges[:, [1, 2, 0]] + start for f, start in zip(self._faces, starts, strict=True)
+        ]
+        return _packed(of_faces, 3, torch.int64, self.device)
+
+    # normals and areas
+
+    def has_verts_normals(self) -> bool:
+        """Tell whether normals were given; else they are computed from the faces."""
+        return self._normals is not None
+
+    def verts_normals_list(self) -> list[Tensor]:
+        """Return unit normals at the vertices: as given, or the mean of those of the faces, weighted by area."""
+        return [vertex_normals(mesh) for mesh in self.core()] if self._normals is None else self._normals
+
+    def verts_normals_packed(self) -> Tensor:
+        """Return the normals at all vertices in one tensor."""
+        return _packed(self.verts_normals_list(), 3, torch.float32, self.device)
+
+    def verts_normals_padded(self) -> Tensor:
+        """Return the normals at all vertices, filled up with zeros."""
+        return _padded(self.verts_normals_list(), 0.0)
+
+    def faces_normals_list(self) -> list[Tensor]:
+        """Return the unit normals of the faces of each mesh."""
+        return [face_normals(mesh) for mesh in self.core()]
+
+    def faces_normals_packed(self) -> Tensor:
+        """Return the unit normals of all faces in one tensor."""
+        return _packed(self.faces_normals_list(), 3, torch.float32, self.device)
+
+    def faces_normals_padded(self) -> Tensor:
+        """Return the unit normals of all faces, filled up with zeros."""
+        return _padded(self.faces_normals_list(), 0.0)
+
+    def faces_areas_packed(self) -> Tensor:
+        """Return the areas of all faces in one tensor."""
+        areas = [face_areas(mesh) for mesh in self.core()]
+        return torch.cat(areas) if areas else torch.zeros(0)
+
+    def get_bounding_boxes(self) -> Tensor:
+        """Return lowest and highest coordinates [N, 3, 2]."""
+        return torch.stack([torch.stack([v.amin(0), v.amax(0)], -1) for v in self._verts])
+
+    # changes
+
+    def offset_verts_(self, vert_offsets_packed: Tensor) -> Self:
+        """Move all vertices, by rows of `verts_packed` or all alike [3], in place."""
+        rows = vert_offsets_packed
+        if rows.shape != (3,) and rows.shape != (sum(len(v) for v in self._verts), 3):
+            raise InputError(
+                f"Meshes.offset_verts: takes [3], or a row for each vertex, got {list(rows.shape)}"
+            )
+        counts = [len(v) for v in self._verts]
+        each = [rows] * len(self) if rows.dim() == 1 else rows.split(counts)
+        self._verts = [v + offset for v, offset in zip(self._verts, each, strict=True)]
+        self._normals = self._normals if rows.dim() == 1 else None  # of another shape: computed again
+        return self
+
+    def offset_verts(self, vert_offsets_packed: Tensor) -> "Meshes":
+        """Move all vertices, by rows of `verts_packed` or all alike [3]."""
+        return self._shallow().offset_verts_(vert_offsets_packed)
+
+    def scale_verts_(self, scale: float | Tensor) -> Self:
+        """Scale all vertices, by one factor or one for each mesh, in place."""
+        factors = list(scale) if isinstance(scale, Tensor) and scale.dim() else [scale] * len(self)
+        if len(factors) != len(self):
+            raise InputError(f"Meshes.scale_verts: takes 1 factor or {len(self)}, got {len(factors)}")
+        self._verts = [v * factor for v, factor in zip(self._verts, factors, strict=True)]
+        return self
+
+    def scale_verts(self, scale: float | Tensor) -> "Meshes":
+        """Scale all vertices, by one factor or one for each mesh."""
+        return self._shallow().scale_verts_(scale)
+
+    def update_padded(self, new_verts_padded: Tensor) -> "Meshes":
+        """Return meshes with the same faces and other vertices, given as `verts_padded`."""
+        other = self._shallow()
+        expected = (len(self), max((len(v) for v in self._verts), default=0), 3)
+        if tuple(new_verts_padded.shape) != expected:
+            raise InputError(
+                f"Meshes.update_padded: takes {list(expected)}, got {list(new_verts_padded.shape)}"
+            )
+        pairs = zip(new_verts_padded, self._verts, strict=True)
+        other._verts = [new[: len(old)] for new, old in pairs]
+        other._normals = None
+        return other
+
+    def extend(self, N: int) -> "Meshes":
+        """Repeat each mesh N times; the copies share memory."""
+        if N < 1:
+            raise InputError(f"Meshes.extend: `N` should be at least 1, got {N}")
+        other = self[[i for i in range(len(self)) for _ in range(N)]]
+        other.textures = None if self.textures is None else self.textures.extend(N)
+        return other
+
+    def clone(self) -> "Meshes":
+        """Copy all tensors."""
+        return self._map(torch.clone)
+
+    def detach(self) -> "Meshes":
+        """Cut off from the autograd graph."""
+        return self._map(torch.detach)
+
+    def to(self, device: Device, copy: bool = False) -> "Meshes":
+        """Move to a device."""
+        if not copy and torch.device(device) == self.device:
+            return self
+        return self._map(lambda tensor: tensor.to(device))
+
+    def cpu(self) -> "Meshes":
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> "Meshes":
+        """Move to the GPU."""
+        return self.to("cuda")
+
+    def sample_textures(self, fragments: Any) -> Tensor:
+        """Return the color of each fragment [N, H, W, K, C]."""
+        if self.textures is None:
+            raise InputError("Meshes.sample_textures: these meshes have no textures")
+        return self.textures.sample_textures(fragments, faces_packed=self.faces_packed())
+
+    def _shallow(self) -> "Meshes":
+        return copy.copy(self)
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Meshes":
+        other = self._shallow()
+        kept: dict[int, Tensor] = {}  # repeated meshes stay the same tensors
+        other._verts = [kept.setdefault(id(t), function(t)) for t in self._verts]
+        other._faces = [kept.setdefault(id(t), function(t)) for t in self._faces]
+        other._normals = None if self._normals is None else [function(t) for t in self._normals]
+        other.textures = None if self.textures is None else self.textures.map(function)
+        return other
+
+
+def _without_padding(faces: Tensor) -> list[Tensor]:
+    """Cut off the rows of −1 that fill up padded faces."""
+    kept = (faces >= 0).all(-1)
+    if bool((kept[:, 1:] & ~kept[:, :-1]).any()):
+        raise InputError("Meshes: rows of −1 may stand only behind all `faces` of a mesh")
+    return [rows[:count].long() for rows, count in zip(faces, kept.sum(1).tolist(), strict=True)]
+
+
+def _packed(tensors: Sequence[Tensor], columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.cat(list(tensors)) if tensors else torch.zeros(0, columns, dtype=dtype, device=device)
+
+
+def _padded(tensors: Sequence[Tensor], value: float) -> Tensor:
+    return list_to_padded(tensors, pad_value=value) if tensors else torch.zeros(0, 0, 3)
+
+
+def _counts(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.tensor([len(t) for t in tensors], dtype=torch.int64, device=device)
+
+
+__getattr__ = refuse_unknown(__name__)

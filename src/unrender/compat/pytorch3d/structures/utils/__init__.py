@@ -1,0 +1,82 @@
+"""Three layouts of tensors of different lengths: a list, one padded tensor, and all rows in one."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.errors import InputError
+
+
+def list_to_padded(
+    x: Sequence[Tensor],
+    pad_size: Sequence[int] | None = None,
+    pad_value: float = 0.0,
+    equisized: bool = False,
+) -> Tensor:
+    """Stack tensors of different sizes, filling up with `pad_value`."""
+    shapes = {tuple(t.shape) for t in x}
+    if equisized or (len(shapes) == 1 and pad_size is None):
+        return torch.stack(list(x))
+    largest: list[int] = torch.tensor([list(t.shape) for t in x]).amax(0).tolist()
+    size = largest if pad_size is None else list(pad_size)
+    filled = []
+    for tensor in x:
+        missing = [part for side, own in zip(size, tensor.shape, strict=True) for part in (side - own, 0)]
+        filled.append(torch.nn.functional.pad(tensor, missing[::-1], value=pad_value))
+    return torch.stack(filled)
+
+
+def padded_to_list(
+    x: Tensor, split_size: Sequence[int] | Sequence[Sequence[int]] | None = None
+) -> list[Tensor]:
+    """Take the members of a padded tensor, cut to their sizes."""
+    members = list(x.unbind(0))
+    if split_size is None:
+        return members
+    if len(split_size) != len(members):
+        raise InputError(f"padded_to_list: {len(split_size)} sizes were given for {len(members)} members")
+    return [
+        member[:size] if isinstance(size, int) else member[tuple(slice(0, side) for side in size)]
+        for member, size in zip(members, split_size, strict=True)
+    ]
+
+
+def list_to_packed(x: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return all rows in one, the number of each member's, where each member begins, and the member of each row."""
+    counts = torch.tensor([len(t) for t in x], dtype=torch.int64, device=x[0].device)
+    return torch.cat(list(x)), counts, first_rows(counts), member_of_rows(counts)
+
+
+def packed_to_list(x: Tensor, split_size: int | Sequence[int]) -> list[Tensor]:
+    """Cut rows into members of the given numbers of rows."""
+    return list(x.split(split_size if isinstance(split_size, int) else list(split_size)))
+
+
+def first_rows(counts: Tensor) -> Tensor:
+    """Return in which row each member begins."""
+    return counts.cumsum(0) - counts
+
+
+def member_of_rows(counts: Tensor) -> Tensor:
+    """Return to which member each row belongs."""
+    return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+
+
+def choose(index: object, count: int) -> list[int]:
+    """Return the places that an index names: a number, a slice, a list, or a tensor of numbers or booleans."""
+    places = torch.arange(count)
+    if isinstance(index, int):
+        if not -count <= index < count:
+            raise IndexError(f"index {index} is out of range for {count} members")
+        return [index % count]
+    if isinstance(index, Tensor):
+        index = index.cpu()
+    if not isinstance(index, slice | list | tuple | Tensor):
+        raise IndexError(f"takes a number, a slice, a list or a tensor, got {type(index).__name__}")
+    chosen: list[int] = places[list(index) if isinstance(index, tuple) else index].reshape(-1).tolist()
+    return chosen
+
+
+__getattr__ = refuse_unknown(__name__)

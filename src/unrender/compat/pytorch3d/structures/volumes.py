@@ -1,0 +1,176 @@
+"""`Volumes`: grids of densities and features, channels first, somewhere in the world.
+
+Local coordinates go from −1 to 1 from the center of the first voxel to that of the last (`align_corners`), or from
+side to side. In the world the center of the grid is at −`volume_translation`, and voxels are `voxel_size` apart.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
+from unrender.compat.pytorch3d.transforms import Scale, Transform3d
+from unrender.errors import InputError
+
+Device = torch.device | str
+Grids = Tensor | Sequence[Tensor]
+Numbers = Tensor | Sequence[float] | float
+
+
+class Volumes:
+    """Volumes of one size, or of several, filled up with zeros."""
+
+    def __init__(
+        self,
+        densities: Grids,
+        features: Grids | None = None,
+        voxel_size: Numbers = 1.0,
+        volume_translation: Numbers = (0.0, 0.0, 0.0),
+        align_corners: bool = True,
+    ) -> None:
+        self._densities, self._sizes = _padded("densities", densities)
+        self._features = None
+        if features is not None:
+            self._features, sizes = _padded("features", features)
+            if not torch.equal(sizes, self._sizes):
+                raise InputError("Volumes: `features` should have the sizes of `densities`")
+        self._voxel_size = self._rows("voxel_size", voxel_size)
+        self._translation = self._rows("volume_translation", volume_translation)
+        self._align_corners = align_corners
+
+    def _rows(self, name: str, value: Numbers) -> Tensor:
+        rows = torch.as_tensor(value, dtype=torch.float32, device=self.device)
+        if rows.dim() > 2 or rows.shape[-1:] not in ((), (1,), (3,)):
+            raise InputError(f"Volumes: `{name}` should be one number, 3, or [N, 3], got {list(rows.shape)}")
+        return rows.expand(len(self), 3)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the densities are."""
+        return self._densities.device
+
+    def __len__(self) -> int:
+        return len(self._densities)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Volumes":
+        places = torch.tensor(choose(index, len(self)), device=self.device)
+        return self._map(lambda tensor: tensor[places])
+
+    def densities(self) -> Tensor:
+        """Return [N, channels, depth, height, width]."""
+        return self._densities
+
+    def features(self) -> Tensor | None:
+        """Return [N, channels, depth, height, width], if there are any."""
+        return self._features
+
+    def densities_list(self) -> list[Tensor]:
+        """Return the densities of each volume in its own size."""
+        return self._cut(self._densities)
+
+    def features_list(self) -> list[Tensor] | None:
+        """Return the features of each volume in its own size."""
+        return None if self._features is None else self._cut(self._features)
+
+    def _cut(self, grids: Tensor) -> list[Tensor]:
+        return [grid[:, :d, :h, :w] for grid, (d, h, w) in zip(grids, self._sizes.tolist(), strict=True)]
+
+    def get_grid_sizes(self) -> Tensor:
+        """Return depth, height and width of each volume [N, 3]."""
+        return self._sizes
+
+    def get_align_corners(self) -> bool:
+        """Tell whether local coordinates ±1 are the centers of the outermost voxels, or their outer sides."""
+        return self._align_corners
+
+    def get_local_to_world_coords_transform(self) -> Transform3d:
+        """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation; without `align_corners`, no − 1."""
+        steps = self._sizes.flip(-1) - (1 if self._align_corners else 0)
+        return Scale(steps * self._voxel_size / 2, device=self.device).translate(-self._translation)
+
+    def get_world_to_local_coords_transform(self) -> Transform3d:
+        """Return the inverse of `get_local_to_world_coords_transform`."""
+        return self.get_local_to_world_coords_transform().inverse()
+
+    def world_to_local_coords(self, points_3d_world: Tensor) -> Tensor:
+        """Move points [N, ..., 3] from the world to local coordinates."""
+        return _move(self.get_world_to_local_coords_transform(), points_3d_world)
+
+    def local_to_world_coords(self, points_3d_local: Tensor) -> Tensor:
+        """Move points [N, ..., 3] from local coordinates to the world."""
+        return _move(self.get_local_to_world_coords_transform(), points_3d_local)
+
+    def voxels_from_world(self) -> tuple[Tensor, Tensor]:
+        """Return factors and shifts [N, 3]: points in our volume frame, where a voxel's center is at index + ½."""
+        factors = 1 / self._voxel_size
+        return factors, self._translation * factors + self._sizes.flip(-1) / 2
+
+    def get_coord_grid(self, world_coordinates: bool = True) -> Tensor:
+        """Return where the centers of the voxels are [N, depth, height, width, 3]."""
+        factors, shifts = self.voxels_from_world()
+        d, h, w = self._densities.shape[-3:]
+        axes = [torch.arange(n, device=self.device) + 0.5 for n in (w, h, d)]
+        z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+        centers = torch.stack([x, y, z], -1).expand(len(self), d, h, w, 3)
+        shape = (len(self), 1, 1, 1, 3)
+        world = (centers - shifts.view(shape)) / factors.view(shape)
+        return world if world_coordinates else self.world_to_local_coords(world)
+
+    def update_padded(self, new_densities: Tensor, new_features: Tensor | None = None) -> "Volumes":
+        """Return volumes in the same places with other contents."""
+        if new_densities.shape[-3:] != self._densities.shape[-3:]:
+            raise InputError(
+                f"Volumes.update_padded: takes grids of {list(self._densities.shape[-3:])}, "
+                f"got {list(new_densities.shape)}"
+            )
+        other = copy.copy(self)
+        other._densities = new_densities
+        other._features = self._features if new_features is None else new_features
+        return other
+
+    def clone(self) -> "Volumes":
+        """Copy all tensors."""
+        return self._map(torch.clone)
+
+    def to(self, device: Device, copy: bool = False) -> "Volumes":
+        """Move to a device."""
+        if not copy and torch.device(device) == self.device:
+            return self
+        return self._map(lambda tensor: tensor.to(device))
+
+    def cpu(self) -> "Volumes":
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> "Volumes":
+        """Move to the GPU."""
+        return self.to("cuda")
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> "Volumes":
+        other = copy.copy(self)
+        for name in ("_densities", "_features", "_sizes", "_voxel_size", "_translation"):
+            value = getattr(self, name)
+            setattr(other, name, None if value is None else function(value))
+        return other
+
+
+def _padded(name: str, grids: Grids) -> tuple[Tensor, Tensor]:
+    """Return [N, channels, depth, height, width], and the sizes of the members."""
+    members = list(grids)
+    if any(grid.dim() != 4 for grid in members):
+        raise InputError(
+            f"Volumes: `{name}` should be [N, channels, depth, height, width], or a list of [c, d, h, w]"
+        )
+    sizes = torch.tensor([list(grid.shape[1:]) for grid in members], dtype=torch.int64)
+    padded = grids if isinstance(grids, Tensor) else list_to_padded(members)
+    return padded, sizes.to(padded.device)
+
+
+def _move(transform: Transform3d, points: Tensor) -> Tensor:
+    return transform.transform_points(points.reshape(len(points), -1, 3)).view(points.shape)
+
+
+__getattr__ = refuse_unknown(__name__)

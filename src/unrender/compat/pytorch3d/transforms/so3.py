@@ -1,0 +1,46 @@
+"""Rotations and their logarithms; exact at and near 0 and π, so that their `eps` and `cos_bound` are not needed."""
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.geometry import rotations
+
+
+def so3_exp_map(log_rot: Tensor, eps: float = 0.0001) -> Tensor:
+    """Turn axis times angle [N, 3] into matrices [N, 3, 3]."""
+    return rotations.so3_exp_map(log_rot)
+
+
+so3_exponential_map = so3_exp_map
+
+
+def so3_log_map(R: Tensor, eps: float = 0.0001, cos_bound: float = 1e-4) -> Tensor:
+    """Turn matrices into axis times angle in [0, π]."""
+    return rotations.so3_log_map(R)
+
+
+def so3_relative_angle(
+    R1: Tensor, R2: Tensor, cos_angle: bool = False, cos_bound: float = 1e-4, eps: float = 1e-4
+) -> Tensor:
+    """Compute the angle between rotations, in radians, or its cosine."""
+    return so3_rotation_angle(R1 @ R2.mT, eps, cos_angle, cos_bound)
+
+
+def so3_rotation_angle(
+    R: Tensor, eps: float = 1e-4, cos_angle: bool = False, cos_bound: float = 1e-4
+) -> Tensor:
+    """Compute the angle of rotations, in radians, or its cosine, (trace − 1) / 2."""
+    if cos_angle:
+        return (R.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
+    return rotations.rotation_angle(torch.eye(3).to(R).expand_as(R), R)
+
+
+def hat(v: Tensor) -> Tensor:
+    """Make the matrices that take w to v × w."""
+    x, y, z = v.unbind(-1)
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*v.shape, 3)
+
+
+__getattr__ = refuse_unknown(__name__)

@@ -1,0 +1,61 @@
+"""Rays through a voxel grid of alphas and colors, looked up and added up in one go."""
+
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from unrender._checked import checked
+from unrender.errors import ShapeError
+from unrender.kernels._dispatch import implementation
+from unrender.kernels.march_grid import reference
+
+
+class GridMarch(NamedTuple):
+    """What rays saw."""
+
+    color: Float[Tensor, "rays colors"]
+    """Σ weight · color, with nothing behind it."""
+    opacity: Float[Tensor, " rays"]
+    """Σ weight, in [0, 1]."""
+
+
+@checked
+def march_grid(
+    grid: Float[Tensor, "depth height width channels"],
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    distances: Float[Tensor, "#rays samples"],
+) -> GridMarch:
+    """Look up alphas, the first channel, and colors, the others, at origin + distance · direction, and composite them.
+
+    It is `sample_grid`, then `composite_alphas`, without a list of samples in between: points and directions are in
+    voxels, trilinear, 0 beyond the grid; each sample takes its alpha, in [0, 1], of the light that comes so far.
+    One row of distances serves all rays.
+
+    Differentiable in: grid (not twice).
+    """
+    if grid.shape[-1] == 0:
+        raise ShapeError("march_grid: `grid` should have at least one channel, that of alphas")
+    rays = (origins.detach(), directions.detach(), distances.detach())
+    fast = implementation("march_grid", grid.device)
+    if fast is None:
+        return GridMarch(*reference.forward(grid, *rays))
+    return GridMarch(*_MarchGrid.apply(fast, grid, *rays))
+
+
+class _MarchGrid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fast: ModuleType, *arguments: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.fast = fast
+        ctx.save_for_backward(*arguments)
+        seen: tuple[Tensor, Tensor] = fast.forward(*arguments)
+        return seen
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, ctx.fast.backward(*ctx.saved_tensors, *cotangents), None, None, None)

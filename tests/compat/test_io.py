@@ -1,0 +1,105 @@
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unrender.compat.pytorch3d.io import IO, load_obj, load_objs_as_meshes, load_ply, save_obj, save_ply
+from unrender.compat.pytorch3d.renderer import Fragments
+from unrender.compat.pytorch3d.structures import Pointclouds
+from unrender.compat.pytorch3d.utils import ico_sphere
+from unrender.errors import FileFormatError, InputError
+
+SQUARE = """mtllib square.mtl
+v 0 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 1 1\nvn 0 0 1
+usemtl red
+f 1/1/1 2/2/1 3/3/1
+usemtl plain
+f 1//1 3//1 4//1
+"""
+
+
+@pytest.fixture
+def square(tmp_path):
+    (tmp_path / "square.obj").write_text(SQUARE)
+    (tmp_path / "square.mtl").write_text("newmtl red\nKd 1 0 0\nmap_Kd red.png\nnewmtl plain\nKd 0 1 0\n")
+    Image.fromarray(np.full((4, 4, 3), (255, 0, 0), np.uint8)).save(tmp_path / "red.png")
+    return tmp_path / "square.obj"
+
+
+def test_obj_as_tables(square):
+    verts, faces, aux = load_obj(square)
+    assert verts.shape == (4, 3)
+    assert faces.verts_idx.tolist() == [[0, 1, 2], [0, 2, 3]]
+    assert faces.textures_idx.tolist() == [[0, 1, 2], [-1, -1, -1]]
+    assert faces.normals_idx.tolist() == [[0, 0, 0], [0, 0, 0]]
+    assert faces.materials_idx.tolist() == [0, 1]
+    assert aux.verts_uvs.shape == (3, 2)
+    assert aux.normals.tolist() == [[0, 0, 1]]
+    assert aux.material_colors["plain"]["diffuse_color"].tolist() == [0, 1, 0]
+    assert aux.texture_images["red"].shape == (4, 4, 3)
+    assert load_obj(square, load_textures=False)[2].texture_images is None
+
+
+def test_all_materials_of_a_mesh_are_seen(square):
+    meshes = load_objs_as_meshes([square, square])
+    assert len(meshes) == 2
+    weights = torch.full((2, 1, 1, 1, 3), 1 / 3)
+    seen = meshes.sample_textures(
+        Fragments(torch.tensor([0, 3]).view(2, 1, 1, 1), weights[..., 0], weights, None)
+    )
+    torch.testing.assert_close(seen[:, 0, 0, 0], torch.tensor([[1.0, 0, 0], [0, 1, 0]]))
+
+
+def test_obj_and_ply_there_and_back(tmp_path):
+    ball = ico_sphere(1)
+    verts, faces = ball.get_mesh_verts_faces(0)
+    save_obj(tmp_path / "a.obj", verts, faces)
+    again, found, _ = load_obj(tmp_path / "a.obj")
+    assert torch.equal(again, verts)
+    assert torch.equal(found.verts_idx, faces)
+    for ascii in (True, False):
+        save_ply(tmp_path / "a.ply", verts, faces, ball.verts_normals_packed(), ascii=ascii)
+        again, found = load_ply(tmp_path / "a.ply")
+        assert torch.equal(again, verts)
+        assert torch.equal(found, faces)
+    uvs = torch.rand(5, 2)
+    picture, corners = torch.rand(4, 6, 3), torch.randint(5, faces.shape)
+    save_obj(
+        tmp_path / "b.obj",
+        verts,
+        faces,
+        4,
+        normals=verts,
+        verts_uvs=uvs,
+        faces_uvs=corners,
+        texture_map=picture,
+    )
+    again, found, aux = load_obj(tmp_path / "b.obj")
+    torch.testing.assert_close(again, verts, rtol=0, atol=1e-4)
+    assert torch.equal(found.textures_idx, corners)
+    assert torch.equal(found.normals_idx, faces)
+    torch.testing.assert_close(aux.texture_images["mesh"], picture, rtol=0, atol=3e-3)
+
+
+def test_io(tmp_path, square):
+    assert IO().load_mesh(square).textures is not None
+    assert IO().load_mesh(square, include_textures=False).textures is None
+    IO().save_mesh(ico_sphere(1), tmp_path / "ball.ply")
+    assert len(IO().load_mesh(tmp_path / "ball.ply").faces_packed()) == 80
+    cloud = Pointclouds([torch.rand(6, 3)], features=[torch.rand(6, 3)])
+    IO().save_pointcloud(cloud, tmp_path / "cloud.ply")
+    again = IO().load_pointcloud(tmp_path / "cloud.ply")
+    assert torch.equal(again.points_packed(), cloud.points_packed())
+    assert again.features_packed().shape == (6, 3)
+
+
+def test_says_what_is_wrong(tmp_path, square):
+    with pytest.raises(InputError, match="atlases are not translated"):
+        load_obj(square, create_texture_atlas=True)
+    square.write_text(SQUARE + "f 1 2 9\n")
+    with pytest.raises(FileFormatError, match="line 14: vertex 9 of a face"):
+        load_obj(square)
+    with pytest.raises(InputError, match="faces index vertices 0 to 7 of 4"):
+        save_obj(tmp_path / "a.obj", torch.rand(4, 3), torch.tensor([[0, 1, 7]]))
+    with pytest.raises(InputError, match="one mesh fits into a file"):
+        IO().save_mesh(ico_sphere(0).extend(2), tmp_path / "a.ply")

@@ -1,0 +1,64 @@
+"""Programs written against PyTorch3D's names run unmodified, and what they minimize falls."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = Path(__file__).parent / "programs"
+SMALL = {
+    "deform_sphere": "--level 2 --samples 300 --steps 30",
+    "camera_position": "--size 48 --layers 30 --steps 12",
+    "fit_volume": "--views 6 --size 16 --volume 12 --points 20 --views-a-step 3 --steps 25",
+    "simple_nerf": "--views 4 --size 16 --rays 30 --points 16 --views-a-step 2 --hidden 16 --steps 25",
+}
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", "unrender.compat.pytorch3d", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_runs_unmodified(name):
+    done = run(PROGRAMS / f"{name}.py", *SMALL[name].split())
+    assert done.returncode == 0, done.stderr
+    first, last = (float(x) for x in re.search(r"from ([\d.]+) to ([\d.]+)", done.stdout).groups())
+    assert last < 0.8 * first
+
+
+def test_script_gets_its_arguments_name_and_neighbors(tmp_path):
+    (tmp_path / "neighbor.py").write_text("import pytorch3d.utils\nball = pytorch3d.utils.ico_sphere(1)\n")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, pytorch3d\nfrom neighbor import ball\n"
+        "import pytorch3d.utils.ico_sphere, pytorch3d.renderer.mesh.rasterizer as rasterizer\n"
+        "assert __name__ == '__main__' and rasterizer is pytorch3d.renderer.mesh.rasterizer\n"
+        "print(sys.argv[1:], len(ball.verts_packed()), pytorch3d.__version__)\n"
+        "sys.exit(3)\n"
+    )
+    done = run(script, "--a", "b c")
+    assert (done.returncode, done.stdout) == (3, "['--a', 'b c'] 42 0.7.9\n"), done.stderr
+
+
+def test_says_what_is_wrong(tmp_path):
+    missing = run(tmp_path / "none.py")
+    assert missing.returncode == 2
+    assert "there is no such script" in missing.stderr
+    assert run().returncode == 2
+    assert "SCRIPT.py" in run("--help").stdout
+    for line, name in (
+        ("from pytorch3d.renderer import PointsRenderer", "pytorch3d.renderer.PointsRenderer"),
+        ("import pytorch3d.implicitron", "pytorch3d.implicitron"),
+        (
+            "from pytorch3d.renderer.cameras import FishEyeCameras",
+            "pytorch3d.renderer.cameras.FishEyeCameras",
+        ),
+        ("import pytorch3d\npytorch3d.ops.cubify", "pytorch3d.ops.cubify"),
+    ):
+        (tmp_path / "script.py").write_text(line)
+        done = run(tmp_path / "script.py")
+        assert done.returncode == 1
+        assert f"{name} is not translated by unrender; docs/coming-from-pytorch3d.md" in done.stderr

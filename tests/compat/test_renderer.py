@@ -1,0 +1,246 @@
+import math
+
+import pytest
+import torch
+
+from unrender import Camera, PointLight, ico_sphere, render_mesh
+from unrender.compat.pytorch3d import renderer as r
+from unrender.compat.pytorch3d.structures import Meshes, join_meshes_as_batch, join_meshes_as_scene
+from unrender.compat.pytorch3d.utils import torus
+from unrender.errors import InputError
+
+REACH = math.log(1 / 1e-4 - 1)
+LIGHT = ((2.0, 2.0, 2.0),)
+
+
+def colored(meshes):
+    colors = [(verts + 1.5) / 3 for verts in meshes.verts_list()]
+    return Meshes(meshes.verts_list(), meshes.faces_list(), r.TexturesVertex(colors))
+
+
+@pytest.fixture
+def two():
+    """A sphere and a torus, with colors."""
+    ball = ico_sphere(2)
+    return colored(join_meshes_as_batch([Meshes([ball.vertices], [ball.faces]), torus(0.3, 0.9, 8, 12)]))
+
+
+@pytest.fixture
+def cameras():
+    R, T = r.look_at_view_transform(3.0, 30.0, [10.0, 40.0])
+    return r.FoVPerspectiveCameras(R=R, T=T)
+
+
+def renderer(shader, **settings):
+    settings = r.RasterizationSettings(**({"image_size": (24, 32)} | settings))
+    return r.MeshRenderer(r.MeshRasterizer(raster_settings=settings), shader)
+
+
+SHADERS = ["HardPhongShader", "SoftPhongShader", "HardGouraudShader", "SoftGouraudShader", "HardFlatShader"]
+
+
+@pytest.mark.parametrize("name", SHADERS)
+def test_a_batch_is_its_members(name, two, cameras):
+    soft = {"blur_radius": REACH * 1e-4, "faces_per_pixel": 5} if "Soft" in name else {}
+    lights = r.PointLights(location=((2.0, 2.0, 2.0), (-2.0, 1.0, 2.0)))
+    draw = renderer(getattr(r, name)(lights=lights), **soft)
+    images = draw(two, cameras=cameras)
+    assert images.shape == (2, 24, 32, 4)
+    assert 0.05 < images[..., 3].mean() < 0.9
+    for i in range(2):
+        one = draw(two[i], cameras=cameras[i], lights=lights[i])
+        torch.testing.assert_close(one[0], images[i])
+
+
+def test_same_picture_as_ours(cameras):
+    ball = ico_sphere(2)
+    colors = (ball.vertices + 1.5) / 3
+    eye = cameras[0].get_camera_center()[0]
+    camera = Camera.look_at(eye, fov_degrees=60.0, height=24, width=24)
+    ours = render_mesh(
+        ball.replace(vertex_colors=colors), camera, lights=[PointLight(torch.tensor(LIGHT[0]))]
+    )
+    lights = r.PointLights(location=LIGHT, ambient_color=((0.0,) * 3,), diffuse_color=((1.0,) * 3,))
+    draw = renderer(
+        r.HardPhongShader(lights=lights, materials=r.Materials(specular_color=((0.0,) * 3,))), image_size=24
+    )
+    theirs = draw(colored(Meshes([ball.vertices], [ball.faces])), cameras=cameras[0])
+    torch.testing.assert_close(theirs[0, ..., :3], ours[..., :3], rtol=1e-3, atol=1e-4)
+
+
+def test_fragments_count_through_the_batch(two, cameras):
+    rasterizer = r.MeshRasterizer(cameras, r.RasterizationSettings(image_size=24, faces_per_pixel=3))
+    found = rasterizer(two)
+    filled = found.pix_to_face >= 0
+    assert found.pix_to_face.dtype == torch.int64
+    assert int(found.pix_to_face[0].max()) < 320 <= int(found.pix_to_face[1][filled[1]].min())
+    for field in (found.zbuf, found.bary_coords[..., 0], found.dists):
+        assert (field[~filled] == -1).all()
+    direct = r.rasterize_meshes(
+        rasterizer.transform(two), 24, faces_per_pixel=3, perspective_correct=True, z_clip_value=0.5
+    )
+    for mine, theirs in zip(
+        direct, (found.pix_to_face, found.zbuf, found.bary_coords, found.dists), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_barycentrics_that_are_not_clipped(two, cameras):
+    settings = {"image_size": 24, "faces_per_pixel": 2, "blur_radius": 2e-2}
+    clipped, free = (
+        r.MeshRasterizer(cameras, r.RasterizationSettings(**settings, clip_barycentric_coords=clip))(two)
+        for clip in (None, False)
+    )
+    filled = clipped.pix_to_face >= 0
+    inside = filled & (clipped.dists < 0)
+    torch.testing.assert_close(free.bary_coords[inside], clipped.bary_coords[inside], rtol=1e-3, atol=1e-4)
+    assert clipped.bary_coords[filled].min() >= 0 > free.bary_coords[filled].min()
+    assert free.bary_coords[filled].sum(-1).tolist() == pytest.approx([1] * int(filled.sum()), abs=1e-3)
+
+
+def test_silhouettes_see_all_faces(two, cameras):
+    blend = r.BlendParams(sigma=1e-3)
+    draw = renderer(r.SoftSilhouetteShader(blend), blur_radius=REACH * 1e-3, faces_per_pixel=200)
+    whole = draw(two, cameras=cameras)
+    by_layers = draw.shader(draw.rasterizer(two, cameras=cameras), two)
+    torch.testing.assert_close(whole, by_layers, rtol=0, atol=1e-5)
+    assert (whole[..., :3] == 1).all()
+    few = renderer(r.SoftSilhouetteShader(blend), blur_radius=REACH * 1e-3, faces_per_pixel=1)
+    torch.testing.assert_close(few(two, cameras=cameras), whole)
+
+
+def test_gradients_reach_everything(two, cameras):
+    lights, R = r.PointLights(location=LIGHT), cameras.R.clone().requires_grad_()
+    location = torch.tensor(LIGHT, requires_grad=True)
+    lights.location = location
+    offsets = torch.zeros_like(two.verts_packed(), requires_grad=True)
+    draw = renderer(r.SoftPhongShader(lights=lights), blur_radius=1e-3, faces_per_pixel=4)
+    image = draw(two.offset_verts(offsets), cameras=cameras, R=R, T=cameras.T)
+    (image * torch.rand_like(image)).sum().backward()
+    for leaf in (offsets, R, location):
+        assert leaf.grad.isfinite().all()
+        assert leaf.grad.any()
+
+
+def test_call_time_settings_win(two, cameras):
+    draw = renderer(r.HardPhongShader(), image_size=16)
+    dark = draw(two, cameras=cameras, lights=r.AmbientLights(ambient_color=((0.0,) * 3,)))
+    assert dark[..., :3][dark[..., 3] > 0].max() == 0
+    blue = draw(two, cameras=cameras, blend_params=r.BlendParams(background_color=(0.0, 0.0, 1.0)))
+    assert blue[0, 0, 0].tolist() == [0, 0, 1, 0]
+    one = r.MeshRendererWithFragments(draw.rasterizer, draw.shader)
+    images, fragments = one(two, cameras=cameras, raster_settings=r.RasterizationSettings(image_size=8))
+    assert images.shape[:3] == fragments.pix_to_face.shape[:3] == (2, 8, 8)
+
+
+def test_lights_of_ones_own(two, cameras):
+    class Everywhere(r.TensorProperties):
+        def __init__(self):
+            super().__init__(ambient_color=((0.5, 0.5, 0.5),))
+
+        def diffuse(self, normals, points):
+            return torch.zeros_like(points)
+
+        def specular(self, normals, points, camera_position, shininess):
+            return torch.zeros_like(points)
+
+    draw = renderer(r.HardPhongShader())
+    ours = draw(two, cameras=cameras, lights=r.AmbientLights(ambient_color=((0.5, 0.5, 0.5),)))
+    torch.testing.assert_close(draw(two, cameras=cameras, lights=Everywhere()), ours)
+
+
+@pytest.mark.parametrize("kind", ["PointLights", "DirectionalLights"])
+def test_lights_by_themselves(kind):
+    torch.manual_seed(0)
+    lights = getattr(r, kind)(specular_color=((1.0, 0.5, 0.0),))
+    points, normals = torch.randn(2, 3, 4, 3), torch.randn(2, 3, 4, 3)
+    unit = torch.nn.functional.normalize(normals, dim=-1)
+    towards = lights.location - points if kind == "PointLights" else lights.direction.expand_as(points)
+    towards = torch.nn.functional.normalize(towards, dim=-1)
+    cosine = (unit * towards).sum(-1, keepdim=True)
+    torch.testing.assert_close(lights.diffuse(normals, points), 0.3 * cosine.clamp(min=0).expand_as(points))
+    eyes = torch.randn(2, 3)
+    views = torch.nn.functional.normalize(eyes[:, None, None] - points, dim=-1)
+    mirrored = ((2 * cosine * unit - towards) * views).sum(-1, keepdim=True).clamp(min=0) * (cosine > 0)
+    expected = mirrored**8 * torch.tensor([1.0, 0.5, 0.0])
+    torch.testing.assert_close(
+        lights.specular(normals, points, eyes, torch.tensor([8.0])), expected, atol=1e-5, rtol=1e-4
+    )
+
+
+def test_pictures_on_joined_meshes(cameras):
+    torch.manual_seed(0)
+    ball = ico_sphere(1)
+    textures = r.TexturesUV(
+        [torch.rand(5, 7, 3), torch.rand(4, 3, 3)], [ball.faces] * 2, [torch.rand(42, 2), torch.rand(42, 2)]
+    )
+    batch = Meshes([ball.vertices, ball.vertices + 0.7], [ball.faces] * 2, textures)
+    scene = join_meshes_as_scene(batch)
+    weights = torch.rand(2, 30, 1, 1, 3)
+    weights = weights / weights.sum(-1, keepdim=True)
+    faces = torch.stack([torch.randint(80, (30,)), torch.randint(80, (30,)) + 80]).view(2, 30, 1, 1)
+    apart = batch.sample_textures(r.Fragments(faces, weights[..., 0], weights, None))
+    joined = scene.sample_textures(
+        r.Fragments(
+            faces.view(1, 60, 1, 1), weights[..., 0].view(1, 60, 1, 1), weights.view(1, 60, 1, 1, 3), None
+        )
+    )
+    torch.testing.assert_close(joined.view(-1, 3), apart.view(-1, 3), rtol=1e-4, atol=1e-4)
+
+
+def test_cameras_agree_with_one_another():
+    torch.manual_seed(0)
+    R, T = r.look_at_view_transform(3.0, [20.0, 40.0], 30.0)
+    points = torch.rand(2, 6, 3) - 0.5
+    fov = r.FoVPerspectiveCameras(R=R, T=T, fov=60.0)
+    ndc = r.PerspectiveCameras(1 / math.tan(math.pi / 6), R=R, T=T)
+    size = ((48.0, 64.0),)
+    screen = r.PerspectiveCameras(
+        24 / math.tan(math.pi / 6), ((32.0, 24.0),), R=R, T=T, in_ndc=False, image_size=size
+    )
+    expected = fov.transform_points_screen(points, image_size=size)[..., :2]
+    torch.testing.assert_close(ndc.transform_points_screen(points, image_size=size)[..., :2], expected)
+    torch.testing.assert_close(
+        screen.transform_points_screen(points)[..., :2], expected, rtol=1e-4, atol=1e-3
+    )
+    core = Camera.from_pytorch3d(R, T, 1 / math.tan(math.pi / 6), height=48, width=64)
+    torch.testing.assert_close(core.project(points)[..., :2], expected, rtol=1e-4, atol=1e-3)
+    for cameras, ours in ((fov, {}), (ndc, {}), (screen, {"from_ndc": True})):
+        depth = cameras.get_world_to_view_transform().transform_points(points)[..., 2:]
+        seen = torch.cat([cameras.transform_points_ndc(points)[..., :2], depth], -1)
+        torch.testing.assert_close(cameras.unproject_points(seen, **ours), points, rtol=1e-4, atol=1e-4)
+
+
+def test_orthographic_cameras():
+    torch.manual_seed(0)
+    R, T = r.look_at_view_transform(3.0, [20.0, 40.0], 30.0)
+    points = torch.rand(2, 6, 3) - 0.5
+    fov = r.FoVOrthographicCameras(R=R, T=T, max_x=2.0, min_x=-2.0, max_y=2.0, min_y=-2.0)
+    ndc = r.OrthographicCameras(0.5, R=R, T=T)
+    seen = fov.transform_points(points)
+    torch.testing.assert_close(ndc.transform_points(points)[..., :2], seen[..., :2])
+    depth = fov.get_world_to_view_transform().transform_points(points)[..., 2:]
+    for cameras in (fov, ndc):
+        torch.testing.assert_close(cameras.unproject_points(torch.cat([seen[..., :2], depth], -1)), points)
+        ball = ico_sphere(2)
+        draw = renderer(r.SoftSilhouetteShader(), image_size=32, blur_radius=REACH * 1e-4, faces_per_pixel=9)
+        image = draw(Meshes([ball.vertices] * 2, [ball.faces] * 2), cameras=cameras)
+        assert image[0, ..., 3].sum().item() == pytest.approx(math.pi * 8**2, rel=0.05)
+
+
+def test_says_what_is_wrong(two, cameras):
+    draw = renderer(r.HardPhongShader())
+    with pytest.raises(InputError, match="`cameras` should be given"):
+        draw(two)
+    with pytest.raises(InputError, match="1 camera or 3"):
+        draw(two[[0, 1, 0]], cameras=cameras)
+    with pytest.raises(InputError, match="have no textures"):
+        draw(Meshes(two.verts_list(), two.faces_list()), cameras=cameras)
+    with pytest.raises(InputError, match="TexturesVertex"):
+        renderer(r.HardGouraudShader())(Meshes(two.verts_list(), two.faces_list()), cameras=cameras)
+    with pytest.raises(InputError, match="settings should be for 1 or for all"):
+        r.PointLights(location=torch.rand(3, 3), ambient_color=torch.rand(2, 3))
+    with pytest.raises(InputError, match="NDC become pixels only with `image_size"):
+        cameras.transform_points_screen(torch.rand(2, 4, 3))
+    with pytest.raises(InputError, match=r"`K` should be \[2, 4, 4\]"):
+        cameras.transform_points(torch.rand(2, 4, 3), K=torch.eye(4)[None])
