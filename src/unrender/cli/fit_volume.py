@@ -17,6 +17,7 @@ from unrender.cli import pictures
 from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import changes, open_run_folder, write_json
+from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
 from unrender.fields.radiance_field import SeenField
 from unrender.fields.voxels import SparseVoxels
@@ -30,6 +31,7 @@ from unrender.io.frames import Frame
 from unrender.io.images import save_image
 from unrender.io.scenes import Scene, load_scene
 from unrender.losses.images import SSIM_WINDOW, psnr, ssim
+from unrender.render.looks import distance_colors
 from unrender.tasks.extract_surface import cloud_of_surface, extract_surface
 from unrender.tasks.fit_volume import Background, FitVolume, FitVolumeStep, fit_volume
 from unrender.tasks.saved_fields import save_field
@@ -85,6 +87,7 @@ def command(
     output: Path | None = None,
     mesh: bool = True,
     film: bool = True,
+    view: bool = False,
 ) -> None:
     """Turn posed images (Blender, nerfstudio, instant-ngp, COLMAP, LLFF) into voxels with density and color.
 
@@ -96,11 +99,15 @@ def command(
         output: Folder for the results. By default runs/fit-volume/NAME-TIME.
         mesh: Whether to write the surface as a mesh and as a cloud.
         film: Whether to make the film.
+        view: Whether to show it in the browser while it learns.
     """
     photos = load_scene(scene)
-    watched = _Watched(fit_volume(photos, config))
+    steps = fit_volume(photos, config)
     folder = open_run_folder("fit-volume", photos.name, output)
     behind = _background(config.background, photos)
+    if view:
+        steps = watched_in_browser(steps, photos.frames, behind)
+    watched = _Watched(steps)
     inputs = {
         "scene": scene,
         "config": config,
@@ -197,7 +204,7 @@ def _evaluate_all(
 
 
 def _side_by_side(name: str, photo: Tensor, seen: SeenField, error: float) -> tuple[Picture, ...]:
-    distance = pictures.distance_colors(seen.distance, seen.opacity)
+    distance = distance_colors(seen.distance, seen.opacity)
     return (
         Picture(f"{name}: the photo, not learned from", [_small(photo)]),
         Picture(f"{name}: the volume, {error:.1f} dB", [_small(seen.color)]),

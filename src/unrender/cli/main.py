@@ -21,6 +21,7 @@ COMMANDS = {
     "inspect": ("unrender.cli.inspect_scene", "what a scene holds, and what looks wrong", "chair/"),
     "fit-volume": ("unrender.cli.fit_volume", "voxels from posed images", "chair/"),
     "render": ("unrender.cli.render", "new views of a run or a volume, and a film", "runs/fit-volume/chair"),
+    "view": ("unrender.cli.view", "all of these, interactive, in the browser", "runs/fit-volume/chair"),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }
 
