@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import socket
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -36,10 +37,14 @@ class Page:
 
     def put(self, image: Tensor, *, is_final: bool) -> None:
         """Take a picture, RGB in [0, 1]; there is no better one if it is final."""
-        pixels = (image * 255).round().to(torch.uint8).numpy()
+        pixels = (image * 255).round().to(torch.uint8).cpu().numpy()
         quality = FINAL_QUALITY if is_final else MOVING_QUALITY
-        self._client.scene.set_background_image(pixels, "jpeg", jpeg_quality=quality)
-        self._client.flush()
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Queued a .* on a closed connection"
+            )  # it may have left just now
+            self._client.scene.set_background_image(pixels, "jpeg", jpeg_quality=quality)
+            self._client.flush()
 
 
 def camera_of(client: "viser.ClientHandle", finest: int) -> Camera:

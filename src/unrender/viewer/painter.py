@@ -53,31 +53,32 @@ class Painter:
         self._subject: Subject | None = None
         self._moved = -math.inf
         self._side = 0
+        self._bands: list[SeenField] = []
         self._rate = FIRST_GUESS
         self.is_done = False
         """Whether there is no better picture."""
 
     @property
     def is_moving(self) -> bool:
-        """Whether the camera moved just now."""
-        return self._clock() - self._moved < REST
+        """Whether the camera moved just now, or since the last picture, or there was none yet."""
+        return self._clock() - self._moved < REST or self._has_moved(self._onlooker.camera())
+
+    def _has_moved(self, camera: Camera) -> bool:
+        return self._camera is None or not _same_view(camera, self._camera)
 
     def paint(self, subject: Subject) -> bool:
-        """Paint the next better picture; say whether there was one to paint now."""
+        """Paint the next better picture, or a band of the final one; say whether there was something to do."""
         camera = self._onlooker.camera()
-        if self._camera is None or not _same_view(camera, self._camera):
-            self._moved, self._side = self._clock(), 0
-        if subject != self._subject:
-            self._side = 0
-        self._camera, self._subject = camera, subject
-        longest = max(camera.height, camera.width)
-        if self._side == 0:
-            self.is_done = False
+        has_moved = self._has_moved(camera)
+        if has_moved:
+            self._moved = self._clock()
+        if has_moved or subject != self._subject:
+            self._camera, self._subject, self.is_done = camera, subject, False
             self._sketch(subject, camera, self._affordable(camera))
         elif self.is_done or self.is_moving:
             return False
-        elif self._side < longest:
-            self._sketch(subject, camera, min(longest, 2 * self._side))
+        elif self._side < max(camera.height, camera.width):
+            self._sketch(subject, camera, min(max(camera.height, camera.width), 2 * self._side))
         else:
             self._finish(subject, camera)
         return True
@@ -96,20 +97,18 @@ class Painter:
         seen = subject.thing.render(small, _behind(subject), quick=True)
         self._onlooker.put(_look(seen, subject.mode, small), is_final=False)
         rate = small.height * small.width / max(self._clock() - begin, 1e-6)
-        self._rate, self._side = (self._rate + rate) / 2, side
+        self._rate, self._side, self._bands = (self._rate + rate) / 2, side, []
 
     def _finish(self, subject: Subject, camera: Camera) -> None:
-        """Paint the final picture, in bands: one who moves on does not wait for it."""
-        rows = max(1, round(self._rate * MOVING / camera.width))
-        bands = []
-        for top in range(0, camera.height, rows):
-            if not _same_view(self._onlooker.camera(), camera):
-                return
-            band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
-            bands.append(subject.thing.render(band, _behind(subject)))
-        seen = SeenField(*(torch.cat(each) for each in zip(*bands, strict=True)))
-        self._onlooker.put(_look(seen, subject.mode, camera), is_final=True)
-        self.is_done = True
+        """Paint a band of the final picture: one who moves on does not wait for the others."""
+        top = sum(len(band.color) for band in self._bands)
+        rows = min(max(1, round(self._rate * MOVING / camera.width)), camera.height - top)
+        band = camera.crop(0, top, height=rows, width=camera.width)
+        self._bands.append(subject.thing.render(band, _behind(subject)))
+        if top + rows == camera.height:
+            seen = SeenField(*(torch.cat(each) for each in zip(*self._bands, strict=True)))
+            self._onlooker.put(_look(seen, subject.mode, camera), is_final=True)
+            self._bands, self.is_done = [], True
 
 
 def _behind(subject: Subject) -> Tensor | None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import viser
 
 STEPS = 200
-"""Places of a slider."""
+"""Places of a slider, about."""
 VIEWS = 60
 """On a path, if nothing else is asked for."""
 
@@ -27,12 +27,14 @@ class CropBox:
     """Sliders for the sides of a box. At its end a slider leaves its side open: bounds may be a guess."""
 
     def __init__(self, server: "viser.ViserServer", bounds: Box, on_change: Callable[[], None]) -> None:
-        self._server, self._bounds, self._on_change = server, bounds, on_change
+        lows, highs, step = _ends(bounds)
+        self._server, self._on_change = server, on_change
+        self._first, self._last = torch.tensor(lows) + step / 2, torch.tensor(highs) - step / 2
         with server.gui.add_folder("Crop", expand_by_default=False):
             self._is_on = server.gui.add_checkbox("crop", False)
             self._sliders = [
-                server.gui.add_multi_slider(axis, low, high, (high - low) / STEPS, (low, high))
-                for axis, low, high in zip("xyz", *_apart(bounds), strict=True)
+                server.gui.add_multi_slider(axis, low, high, step, (low, high))
+                for axis, low, high in zip("xyz", lows, highs, strict=True)
             ]
         self._is_on.on_update(lambda _: self._changed())
         for slider in self._sliders:
@@ -43,30 +45,31 @@ class CropBox:
         if not self._is_on.value:
             return None
         low, high = torch.tensor([slider.value for slider in self._sliders]).T
-        first, last = torch.tensor(_apart(self._bounds))
-        margin = (last - first) / STEPS / 2
         return torch.stack(
-            [low.where(low > first + margin, -torch.inf), high.where(high < last - margin, torch.inf)]
+            [low.where(low > self._first, -torch.inf), high.where(high < self._last, torch.inf)]
         )
 
     def _changed(self) -> None:
-        low, high = torch.tensor([slider.value for slider in self._sliders]).T
-        self._server.scene.add_box(
+        ends = torch.tensor([slider.value for slider in self._sliders])
+        corners = torch.cartesian_prod(*ends)
+        edges = [(a, b) for a in range(8) for b in range(8) if a < b and (a ^ b) in (1, 2, 4)]
+        self._server.scene.add_line_segments(
             "/crop",
-            color=ORANGE,
-            dimensions=(high - low).numpy(),
-            position=((high + low) / 2).numpy(),
-            wireframe=True,
+            corners[torch.tensor(edges)].numpy(),
+            ORANGE,
+            thickness=2.0,
+            thickness_units="screen",
             visible=self._is_on.value,
         )
         self._on_change()
 
 
-def _apart(bounds: Box) -> tuple[list[float], list[float]]:
-    """Return low and high ends, with room between them also for what is flat."""
+def _ends(bounds: Box) -> tuple[list[float], list[float], float]:
+    """Return low and high ends, and a step: round numbers, with room between them also for what is flat."""
     low, high = bounds.double().unbind()
-    room = 1e-3 * float((high - low).amax().clamp(min=1e-6))
-    return (low - room).tolist(), (high + room).tolist()
+    step = 10.0 ** math.floor(math.log10(float((high - low).amax().clamp(min=1e-6)) / STEPS * 5))
+    first, last = (low / step).floor() - 1, (high / step).ceil() + 1
+    return *([round(float(n) * step, 9) for n in end] for end in (first, last)), step  # type: ignore[return-value]
 
 
 class PathPanel:

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import upward
-from unrender.geometry.mesh import Mesh
+from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
 from unrender.io.contents import rgb_from_tensor
@@ -19,13 +20,14 @@ from unrender.io.frames import Frame
 from unrender.io.scene_bounds import bounds_of_cameras
 from unrender.render.texture import Texture
 from unrender.tasks.inspect_scene import inspect_picture
+from unrender.viewer.drawable import Drawable
 
 if TYPE_CHECKING:
     import trimesh
     import viser
 
 GREY, BLUE, ORANGE = (176, 176, 176), (41, 92, 153), (214, 118, 28)
-FRUSTUM, POINT = 0.05, 0.002
+FRUSTUM, POINT = 0.03, 0.002
 """Sizes, as shares of what is shown."""
 FOV_DEGREES = 40.0
 Box = Float[Tensor, "2 3"]
@@ -41,9 +43,10 @@ class Home(NamedTuple):
     """From top to bottom."""
 
 
-def home_around(bounds: Box, up: Float[Tensor, "3"]) -> Home:
-    """See a whole box, somewhat from above."""
-    middle, radius = bounds.mean(0), float((bounds[1] - bounds[0]).norm()) / 2
+def home_around(points: Float[Tensor, "points 3"], up: Float[Tensor, "3"]) -> Home:
+    """See all points, or the box between two of them, somewhat from above."""
+    middle = (points.amin(0) + points.amax(0)) / 2
+    radius = float((points - middle).norm(dim=-1).max()) or 1.0
     aside = up.roll(1)
     direction = torch.nn.functional.normalize(up.roll(2) + 0.5 * aside + 0.4 * up, dim=0)
     distance = radius / math.sin(math.radians(FOV_DEGREES / 2))
@@ -53,21 +56,33 @@ def home_around(bounds: Box, up: Float[Tensor, "3"]) -> Home:
 def home_of(cameras: Sequence[Camera]) -> Home:
     """Look as the first camera does; what is up for all is up."""
     first = cameras[0]
-    poses = torch.stack([camera.camera_from_world for camera in cameras])
-    many = first.replace(
-        focal=first.focal.expand(len(poses), 2),
-        center=first.center.expand(len(poses), 2),
-        camera_from_world=poses,
-        lens=None,
-    )
     forward = first.camera_from_world[2, :3]
     ahead = float((bounds_of_cameras(cameras).mean(0) - first.position) @ forward)
     target = first.position + (ahead if ahead > 0 else 1.0) * forward
-    return Home(first.position, target, upward(many), math.degrees(_fov(first)))
+    return Home(first.position, target, upward(_together(cameras)), math.degrees(_fov(first)))
 
 
-def bounds_of(thing: Mesh | PointCloud) -> Box:
-    """Return the corners of the box that holds all of it."""
+def home_beside(cameras: Sequence[Camera]) -> Home:
+    """See all cameras."""
+    many = _together(cameras)
+    return home_around(many.position, upward(many))
+
+
+def _together(cameras: Sequence[Camera]) -> Camera:
+    """Join the poses of cameras, with the intrinsics of the first."""
+    first, poses = cameras[0], torch.stack([camera.camera_from_world for camera in cameras])
+    focal, center = (t.expand(len(poses), 2) for t in (first.focal, first.center))
+    return first.replace(focal=focal, center=center, camera_from_world=poses, lens=None)
+
+
+def bounds_of(thing: Mesh | PointCloud | Drawable) -> Box:
+    """Return the corners of the box that holds all of it; of a field that does not tell, [-1, 1]³."""
+    if isinstance(thing, SparseVoxels):
+        size = thing.middle.new_tensor(thing.table.shape) * thing.unit
+        low, high = (-thing.unit, thing.unit) if thing.contracted else (0, size)
+        return torch.stack([thing.middle + low, thing.middle + high])
+    if not isinstance(thing, Mesh | PointCloud):
+        return torch.tensor([[-1.0] * 3, [1.0] * 3])
     points = thing.vertices if isinstance(thing, Mesh) else thing.points
     return torch.stack([points.amin(0), points.amax(0)]).detach().float()
 
@@ -107,7 +122,9 @@ def _painted(mesh: Mesh, texture: Texture | None) -> "trimesh.Trimesh":
     uvs = texture.uvs[texture.faces].flatten(0, 1).numpy()
     visual = TextureVisuals(uv=uvs, material=material)  # type: ignore[no-untyped-call]
     corners = torch.arange(faces.size).reshape(-1, 3).numpy()
-    return trimesh.Trimesh(vertices[faces].reshape(-1, 3), corners, visual=visual, process=False)
+    normals = vertex_normals(mesh).detach().numpy()[faces].reshape(-1, 3)
+    shape = {"vertices": vertices[faces].reshape(-1, 3), "faces": corners, "vertex_normals": normals}
+    return trimesh.Trimesh(**shape, visual=visual, process=False)
 
 
 def put_cloud(server: "viser.ViserServer", cloud: PointCloud, size: float, box: Box | None) -> None:

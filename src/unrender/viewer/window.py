@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self, get_args
 
 import torch
 
+from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io.frames import Frame
@@ -28,6 +29,7 @@ from unrender.viewer.stage import (
     PhotoCameras,
     bounds_of,
     home_around,
+    home_beside,
     home_of,
     put_cloud,
     put_mesh,
@@ -69,9 +71,14 @@ class Window:
         background: tuple[float, float, float] | None = None,
         path_file: Path | str = "camera-path.json",
     ) -> None:
-        import viser
+        try:
+            import viser
+        except ImportError as error:
+            raise InputError("the viewer needs viser: pip install 'unrender[viewer]'") from error
 
-        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # browsers try connections, and drop them
+        logging.getLogger("websockets.server").setLevel(
+            logging.CRITICAL
+        )  # browsers try connections, and drop them
         with contextlib.redirect_stdout(io.StringIO()):  # it has words of its own, `verbose` or not
             self._server = viser.ViserServer(host, find_port(host, port), label="unrender", verbose=False)
         self._host, self._up = host, torch.tensor(up, dtype=torch.float32)
@@ -108,10 +115,15 @@ class Window:
     def show(self, thing: Thing, texture: Texture | None = None, *, bounds: Box | None = None) -> None:
         """Show a mesh, points, a field or a volume instead of what was shown; anew, if it is the same one.
 
-        bounds: the box in which a field lies, for the sliders; by default where the cameras look.
+        bounds: the box in which a field lies, for the sliders; by default where the cameras look. A window shows things
+        of one kind only.
         """
         if self._thing is None:
             self._prepare(thing, bounds)
+        elif _kind(thing) != _kind(self._thing):
+            raise InputError(
+                f"Window.show: this one shows a {_kind(self._thing)}; open another Window for a {_kind(thing)}"
+            )
         self._thing, self._texture = thing, texture
         self._version += 1
         self._touch()
@@ -119,10 +131,14 @@ class Window:
     def show_cameras(
         self, frames: Sequence[Frame], *, visible: bool = True, bounds: Box | None = None
     ) -> None:
-        """Show where photos were taken, and the photos, where they are there; begin to look from the first."""
+        """Show where photos were taken, and the photos, where they are there.
+
+        One begins to look from where all cameras can be seen or, if they are not to be `visible`, from the first one.
+        """
         cameras = [frame.camera for frame in frames]
         if self._crop is None:
-            self._set_out(bounds_of_cameras(cameras) if bounds is None else bounds, home_of(cameras))
+            home = home_beside(cameras) if visible else home_of(cameras)
+            self._set_out(bounds_of_cameras(cameras) if bounds is None else bounds, home)
         self._cameras = shown = PhotoCameras(self._server, frames, visible)
         control = self._server.gui.add_checkbox("cameras", visible)
 
@@ -135,9 +151,10 @@ class Window:
         """Write a line on the page."""
         self._words.content = words
 
-    def stay(self) -> None:
-        """Show all this until Ctrl-C."""
-        while True:
+    def stay(self, seconds: float = math.inf) -> None:
+        """Show all this until Ctrl-C, or for so long."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
             self._draw_or_wait()
 
     def keep_up(self, thing: Thing, words: str = "") -> None:
@@ -188,7 +205,7 @@ class Window:
         return list(self._painters.values())
 
     def _is_moving(self) -> bool:
-        return any(painter.is_moving for painter in self._painters.values())
+        return self._part is not None and any(painter.is_moving for painter in self._open_pages())
 
     def _update(self) -> None:
         """Bring what is shown up to date with the controls."""
@@ -199,7 +216,11 @@ class Window:
         elif isinstance(thing, PointCloud):
             put_cloud(self._server, thing, self._point_size.value, box)
         elif thing is not None:
-            self._part = thing if box is None else crop(thing, *box)
+            try:
+                self._part = thing if box is None else crop(thing, *box)
+            except InputError as error:  # a training goes on, whatever is asked for on the page
+                self._part = thing
+                self.say(str(error))
 
     def _touch(self, _: object = None) -> None:
         self._is_stale = True
@@ -213,7 +234,7 @@ class Window:
         self._pause = gui.add_button("Pause", visible=False)
         self._mode = gui.add_dropdown("show", get_args(Mode), visible=False)
         self._finest = gui.add_slider("finest side, pixels", *SIDES, 50, FINEST, visible=False)
-        PathPanel(self._server, path_file, lambda client: camera_of(client, self._finest.value))
+        self._path = PathPanel(self._server, path_file, lambda client: camera_of(client, self._finest.value))
         self._pause.on_click(lambda _: self._toggle())
         for control in (self._mode, self._finest):
             control.on_update(lambda _: self._wake.set())
@@ -233,11 +254,8 @@ class Window:
 
     def _prepare(self, thing: Thing, bounds: Box | None) -> None:
         """Give the first thing its controls and, if no cameras say it, a place to look from."""
-        if isinstance(thing, Mesh | PointCloud):
-            bounds = bounds_of(thing)
-        else:
-            self._mode.visible = self._finest.visible = True
-            bounds = torch.tensor([[-1.0] * 3, [1.0] * 3]) if bounds is None else bounds
+        self._mode.visible = self._finest.visible = _kind(thing) == "field"
+        bounds = bounds_of(thing) if bounds is None else bounds
         if isinstance(thing, PointCloud):
             size = POINT * float((bounds[1] - bounds[0]).norm()) or 1.0
             self._point_size = self._server.gui.add_number("point size", size, min=0.0, step=size / 4)
@@ -254,3 +272,7 @@ class Window:
         start.position, start.look_at, start.up = (t.double().numpy() for t in home[:3])
         start.fov = math.radians(home.fov_degrees)
         start.near, start.far = NEAR * distance, FAR * distance
+
+
+def _kind(thing: Thing) -> str:
+    return "mesh" if isinstance(thing, Mesh) else "cloud" if isinstance(thing, PointCloud) else "field"
