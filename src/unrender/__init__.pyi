@@ -170,3 +170,5 @@ from .tasks.register_photos import register_photos as register_photos
 from .tasks.saved_fields import load_field as load_field
 from .tasks.saved_fields import save_field as save_field
 from .tasks.tutorial_volume import fit_tutorial_volume as fit_tutorial_volume
+from .viewer.watch import watch as watch
+from .viewer.window import Window as Window

@@ -56,3 +56,11 @@ def test_what_cannot_be_done_is_said_in_one_line(scene, tmp_path, capsys, argume
     assert words in message
     assert message.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_can_be_watched(scene: Path, tmp_path: Path, caplog) -> None:
+    settings = ["--resolution", "16", "--steps", "3", "--rays", "256", "--no-film", "--no-mesh", "--view"]
+    caplog.set_level("INFO", "unrender")
+    assert main(["fit-volume", str(scene), "--output", str(tmp_path / "run"), *settings]) == 0
+    assert "watch it at http://localhost:" in caplog.text
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -268,3 +269,13 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
     save_file({"weights": torch.zeros(3)}, tmp_path / "other.safetensors")
     with pytest.raises(FileFormatError, match="unrender did not write it"):
         load_field(tmp_path / "other.safetensors")
+
+
+def test_what_is_done_between_steps_takes_none_of_the_minutes(scene: Scene, monkeypatch) -> None:
+    paused = 0.0
+    now = time.perf_counter
+    monkeypatch.setattr("unrender.tasks.fit_volume.time.perf_counter", lambda: now() + paused)
+    for step in fit_volume(scene, dataclasses.replace(SMALL, steps=3, resolution=16, rays=256)):
+        assert step.seconds < 1e6
+        paused += 1e6
+    assert paused == 3e6

@@ -16,6 +16,7 @@ from unrender.cli import pictures
 from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import changes, open_run_folder, write_json
+from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -54,6 +55,7 @@ def command(
     mesh_format: Literal["ply", "obj", "stl", "glb"] = "ply",
     reference: Path | None = None,
     up: Literal["x", "y", "z", "-x", "-y", "-z"] = "y",
+    view: bool = False,
 ) -> None:
     """Turn a point cloud (ply, pcd, xyz, npy, npz; a depth image; a mesh, by sampling it) into a watertight mesh.
 
@@ -67,6 +69,7 @@ def command(
         mesh_format: Format of the resulting mesh.
         reference: A mesh of the true surface, to measure the result against.
         up: The axis that points up in the pictures of the report.
+        view: Whether to show it in the browser while it is fitted.
     """
     points = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
@@ -86,7 +89,7 @@ def command(
             "up": up,
         },
     )
-    steps = take_all(fit, _words)
+    steps = take_all(watched_in_browser(fit) if view else fit, _words)
     if steps[-1].stage != "final":
         log.warning("ended after %d steps, before the fit did: this is not its best", steps[-1].index)
     seconds = time.perf_counter() - begin

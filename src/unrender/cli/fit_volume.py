@@ -12,6 +12,7 @@ from unrender.cli import pictures
 from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
 from unrender.cli.progress import Watched, take_all
 from unrender.cli.run_folder import open_run_folder
+from unrender.cli.watching import watched_in_browser
 from unrender.io.scenes import load_scene
 from unrender.tasks.fit_volume import FitVolume, FitVolumeStep, fit_volume
 from unrender.tasks.saved_fields import save_field
@@ -36,6 +37,7 @@ def command(
     config: FitVolume = FitVolume(),
     after: After = After(),
     output: Path | None = None,
+    view: bool = False,
 ) -> None:
     """Turn posed images (Blender, nerfstudio, instant-ngp, COLMAP, LLFF) into voxels with density and color.
 
@@ -46,12 +48,16 @@ def command(
         config: How to fit.
         after: What to make of it.
         output: Folder for the results. By default runs/fit-volume/NAME-TIME.
+        view: Whether to show it in the browser while it learns.
     """
     check_after(after)
     photos = load_scene(scene)
-    watched = Watched(fit_volume(photos, config), _progress)
+    steps = fit_volume(photos, config)
     folder = open_run_folder("fit-volume", photos.name, output)
     behind = color_behind(config.background, photos)
+    if view:
+        steps = watched_in_browser(steps, photos.frames, behind)
+    watched = Watched(steps, _progress)
     run = FieldRun("fit-volume", scene, photos, config, after, folder, behind)
     run.begin()
     progress = take_all(watched, _words)

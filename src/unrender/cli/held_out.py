@@ -16,6 +16,7 @@ from unrender.io.frames import Frame, View
 from unrender.io.images import save_image
 from unrender.losses.images import SSIM_WINDOW, psnr, ssim
 from unrender.losses.perceptual import PerceptualLoss
+from unrender.render.looks import distance_colors
 
 Metrics = dict[str, Any]
 Item = TypeVar("Item")
@@ -88,7 +89,7 @@ def photo_before(view: View, behind: Tensor) -> Tensor:
 
 def side_by_side(name: str, photo: Tensor, seen: SeenField, error: float | None) -> tuple[Picture, ...]:
     """Show a photo, what was learned, and how far it is away."""
-    distance = pictures.distance_colors(seen.distance, seen.opacity)
+    distance = distance_colors(seen.distance, seen.opacity)
     return (
         Picture(f"{name}: the photo", [small_png(photo)]),
         Picture(f"{name}: what was learned, {error:.1f} dB", [small_png(seen.color)]),

@@ -15,6 +15,7 @@ from unrender.errors import InputError
 from unrender.fields.radiance_field import SeenField
 from unrender.geometry.camera import Camera
 from unrender.io.files import FileAccessError
+from unrender.render.looks import distance_colors
 from unrender.tasks.fit_nerf import FitNerfStep
 
 log = logging.getLogger("unrender")
@@ -112,7 +113,7 @@ class Live:
             self._events.show(seen, step.index)
         behind = step.result.background if self._run.behind is None else self._run.behind
         photo = held_out.photo_before(frames[0].load(), behind)
-        distance = pictures.distance_colors(seen.distance, seen.opacity)
+        distance = distance_colors(seen.distance, seen.opacity)
         shown = {"the photo": photo, "now": seen.color, "distance, near dark, far bright": distance}
         sections = [
             Section(

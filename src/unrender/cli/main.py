@@ -25,6 +25,7 @@ COMMANDS = {
     "eval": ("unrender.cli.evaluate", "how good new views of a run are", "runs/fit-volume/chair"),
     "depth": ("unrender.cli.depth", "how far away what a run learned is", "runs/fit-volume/chair"),
     "export": ("unrender.cli.export", "points or a mesh of a run or of depths", "runs/fit-volume/chair"),
+    "view": ("unrender.cli.view", "all of these, interactive, in the browser", "runs/fit-volume/chair"),
     "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
 }
 

@@ -17,7 +17,6 @@ from unrender.render.mesh import render_mesh
 from unrender.render.points import render_points
 
 SIZE = 320
-EMPTY = (0.55, 0.7, 0.95)
 Image = npt.NDArray[np.uint8]
 
 
@@ -49,17 +48,6 @@ def colored(
     from matplotlib import colormaps
 
     return torch.from_numpy(colormaps[colormap]((values / highest).clamp(0, 1).numpy())[:, :3])
-
-
-def distance_colors(
-    distance: Float[Tensor, "height width"], opacity: Float[Tensor, "height width"]
-) -> Float[Tensor, "height width 3"]:
-    """Turn distances into greys, near dark and far bright, and what is more than half empty into blue."""
-    solid = opacity > 0.5
-    some = distance[solid][:: max(1, int(solid.sum()) // 100_000)]
-    low, high = (some.quantile(q) if len(some) else distance.new_zeros(()) for q in (0.02, 0.98))
-    grey = 0.1 + 0.85 * ((distance - low) / (high - low).clamp(min=1e-12)).clamp(0, 1)
-    return torch.where(solid[..., None], grey[..., None], distance.new_tensor(EMPTY))
 
 
 def png(image: Image) -> bytes:

@@ -28,6 +28,7 @@ from unrender.io.files import MissingFileError
 from unrender.io.films import save_video
 from unrender.io.frames import Frame
 from unrender.io.images import load_image, save_image
+from unrender.render.looks import distance_colors
 
 log = logging.getLogger("unrender")
 PATHS = ("auto", "orbit", "between", "spiral", "held-out")
@@ -171,7 +172,7 @@ def _show(
         seen = field.render(frame.camera, behind, quick=quick)
         image = seen.color
         if quick:
-            image = torch.cat([image, pictures.distance_colors(seen.distance, seen.opacity)], 1)
+            image = torch.cat([image, distance_colors(seen.distance, seen.opacity)], 1)
         path = folder / f"view_{index:03d}.png"
         save_image(image, path)
         yield Shown(index, len(frames) - 1, path)

@@ -50,7 +50,8 @@ class FitVolume:
 
     minutes: float | None = None
     """Learn for so long, reading pictures and compiling kernels included, whatever `steps` says. Results then depend on
-    the machine's speed. Pictures, films and meshes that are made afterwards take their own time."""
+    the machine's speed. What is done between the steps, a pause too, and pictures, films and meshes that are made
+    afterwards take their own time."""
     steps: int = 4000
     """Steps of Adam."""
     rays: int = 65536
@@ -87,7 +88,7 @@ class FitVolumeStep:
     """color: mean squared error; psnr: the same in decibels, of this step's rays, which the next step learns from."""
     num_voxels: int
     seconds: float
-    """Since the fit began, loading included."""
+    """Of the fit, loading included; without what is done between steps."""
     result: SparseVoxels
     """The field as it is now; later steps change it."""
 
@@ -224,14 +225,16 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
         grid.optimizer.step()
         age += 1
         color = float(losses["color"].detach())
+        handed_over = time.perf_counter()
         yield FitVolumeStep(
             index,
             config.steps if config.minutes is None else max(index, round(index / max(share, 1e-3))),
             {"color": color, "psnr": -10 * math.log10(max(color, 1e-10))},
             grid.field.table.num_voxels,
-            time.perf_counter() - begin,
+            handed_over - begin,
             grid.field,
         )
+        begin += time.perf_counter() - handed_over
 
 
 def _losses(

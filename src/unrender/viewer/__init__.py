@@ -1,0 +1,1 @@
+"""Interactive pictures in the browser."""

@@ -1,0 +1,117 @@
+"""Controls beside the picture: a box to crop to, and the path of a camera."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from unrender.errors import UnrenderError
+from unrender.geometry.camera import Camera
+from unrender.geometry.camera_paths import path_between
+from unrender.io.camera_files import save_cameras
+from unrender.io.frames import Frame
+from unrender.viewer.stage import ORANGE, Box, put_camera
+
+if TYPE_CHECKING:
+    import viser
+
+STEPS = 200
+"""Places of a slider, about."""
+VIEWS = 60
+"""On a path, if nothing else is asked for."""
+
+
+class CropBox:
+    """Sliders for the sides of a box. At its end a slider leaves its side open: bounds may be a guess."""
+
+    def __init__(self, server: "viser.ViserServer", bounds: Box, on_change: Callable[[], None]) -> None:
+        lows, highs, step = _ends(bounds)
+        self._server, self._on_change = server, on_change
+        self._first, self._last = torch.tensor(lows) + step / 2, torch.tensor(highs) - step / 2
+        with server.gui.add_folder("Crop", expand_by_default=False):
+            self._is_on = server.gui.add_checkbox("crop", False)
+            self._sliders = [
+                server.gui.add_multi_slider(axis, low, high, step, (low, high))
+                for axis, low, high in zip("xyz", lows, highs, strict=True)
+            ]
+        self._is_on.on_update(lambda _: self._changed())
+        for slider in self._sliders:
+            slider.on_update(lambda _: self._changed())
+
+    def box(self) -> Box | None:
+        """Return what to crop to; None for all there is."""
+        if not self._is_on.value:
+            return None
+        low, high = torch.tensor([slider.value for slider in self._sliders]).T
+        return torch.stack(
+            [low.where(low > self._first, -torch.inf), high.where(high < self._last, torch.inf)]
+        )
+
+    def _changed(self) -> None:
+        ends = torch.tensor([slider.value for slider in self._sliders])
+        corners = torch.cartesian_prod(*ends)
+        edges = [(a, b) for a in range(8) for b in range(8) if a < b and (a ^ b) in (1, 2, 4)]
+        self._server.scene.add_line_segments(
+            "/crop",
+            corners[torch.tensor(edges)].numpy(),
+            ORANGE,
+            thickness=2.0,
+            thickness_units="screen",
+            visible=self._is_on.value,
+        )
+        self._on_change()
+
+
+def _ends(bounds: Box) -> tuple[list[float], list[float], float]:
+    """Return low and high ends, and a step: round numbers, with room between them also for what is flat."""
+    low, high = bounds.double().unbind()
+    step = 10.0 ** math.floor(math.log10(float((high - low).amax().clamp(min=1e-6)) / STEPS * 5))
+    first, last = (low / step).floor() - 1, (high / step).ceil() + 1
+    return *([round(float(n) * step, 9) for n in end] for end in (first, last)), step  # type: ignore[return-value]
+
+
+class PathPanel:
+    """Keeps views, and saves the smooth path through them for `unrender render --path`."""
+
+    def __init__(
+        self, server: "viser.ViserServer", file: Path, camera_of: Callable[["viser.ClientHandle"], Camera]
+    ) -> None:
+        self._server, self._file, self._camera_of = server, file, camera_of
+        self._kept: list[Camera] = []
+        with server.gui.add_folder("Camera path", expand_by_default=False):
+            self._words = server.gui.add_markdown("no views kept")
+            keep, forget = server.gui.add_button("Keep this view"), server.gui.add_button("Forget all")
+            self._count = server.gui.add_number("views", VIEWS, min=1, max=10_000, step=1)
+            save = server.gui.add_button("Save")
+        keep.on_click(lambda event: self._keep(event.client))
+        forget.on_click(lambda _: self._forget())
+        save.on_click(lambda _: self._save())
+
+    def _keep(self, client: "viser.ClientHandle | None") -> None:
+        if client is None:
+            return
+        camera = self._camera_of(client)
+        size = 0.1 * math.dist(client.camera.look_at, client.camera.position)
+        put_camera(self._server, f"/path/{len(self._kept)}", camera, size, ORANGE)
+        self._kept.append(camera)
+        self._words.content = f"{len(self._kept)} views kept"
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._server.scene.remove_by_name("/path")
+        self._words.content = "no views kept"
+
+    def _save(self) -> None:
+        try:
+            path = path_between(self._kept, int(self._count.value))
+            names = [f"view_{index:03d}.png" for index in range(*path.batch_shape)]
+            folder = self._file.resolve().parent
+            save_cameras(
+                [Frame(name, path[i], folder / name, "test") for i, name in enumerate(names)], self._file
+            )
+        except (UnrenderError, OSError) as error:
+            self._words.content = "no views to save: keep some" if not self._kept else f"not saved: {error}"
+            return
+        self._words.content = f"saved; now `unrender render RUN --path {self._file}`"

@@ -1,0 +1,119 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from unrender import (
+    Camera,
+    Frame,
+    PointCloud,
+    SparseVoxels,
+    cube,
+    save_cameras,
+    save_cloud,
+    save_demo_scene,
+    save_field,
+    save_mesh,
+)
+from unrender.cli.main import main
+from unrender.viewer.window import Window
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """Windows that close at once; what they showed."""
+    seen = []
+
+    def stay(window) -> None:
+        window.draw()
+        seen.append(window)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Window, "stay", stay)
+    return seen
+
+
+def view(path, *options) -> int:
+    return main(["view", str(path), "--port", "0", *options])
+
+
+def node(window, name):
+    return window._server.scene.get_handle_by_name(name)
+
+
+@pytest.mark.parametrize("name", ["cube.obj", "cube.ply", "cube.stl", "cube.glb"])
+def test_a_mesh_is_shown(tmp_path, shown, capsys, name):
+    save_mesh(cube(), tmp_path / name)
+    assert view(tmp_path / name) == 0
+    assert node(shown[0], "/mesh") is not None
+    out = capsys.readouterr().out
+    assert f"{tmp_path / name} is shown at http://localhost:" in out
+    assert out.endswith("closed\n")
+
+
+@pytest.mark.parametrize("name", ["points.ply", "points.xyz", "points.npy"])
+def test_points_are_shown(tmp_path, shown, name):
+    points = torch.rand(20, 3)
+    if name.endswith("npy"):
+        np.save(tmp_path / name, points.numpy())
+    else:
+        save_cloud(PointCloud(points), tmp_path / name)
+    assert view(tmp_path / name) == 0
+    assert len(node(shown[0], "/cloud").points) == 20
+
+
+def test_a_volume_is_shown_with_z_up(tmp_path, shown):
+    np.save(tmp_path / "head.npy", np.random.default_rng(0).random((6, 7, 8), np.float32))
+    assert view(tmp_path / "head.npy", "--window", "0.2", "0.9") == 0
+    assert shown[0]._part is not None
+    assert shown[0]._up.tolist() == [0, 0, 1]
+    assert shown[0]._crop._sliders[0].max > 7
+
+
+def test_a_scene_is_shown(tmp_path, shown):
+    save_demo_scene(tmp_path / "scene", size=16, num_train=3, num_test=1)
+    assert view(tmp_path / "scene") == 0
+    assert node(shown[0], "/cameras/3") is not None
+
+
+def test_runs_are_shown(tmp_path, shown):
+    field = SparseVoxels.from_mask(torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -1.0), 0.25)
+    save_field(field, tmp_path / "volume.safetensors")
+    camera = Camera.look_at([0.0, 1.0, -3.0], fov_degrees=50, height=12, width=16)
+    save_cameras([Frame("0.png", camera, tmp_path / "0.png")], tmp_path / "cameras.json")
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"task": "fit-volume", "background": [0.0, 0.0, 1.0]}))
+    assert view(tmp_path) == 0
+    assert shown[0].background == (0, 0, 1)
+    assert isinstance(shown[0]._part, SparseVoxels)
+    assert view(tmp_path / "volume.safetensors") == 0
+    save_mesh(cube(), tmp_path / "mesh.obj")
+    config.write_text(json.dumps({"task": "fit-mesh"}))
+    assert view(tmp_path) == 0
+    assert node(shown[2], "/mesh") is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "words"),
+    [
+        ("absent.ply", None, [], "there is no such file or folder; give a mesh"),
+        ("notes.doc", "text", [], "the suffix '.doc' is not one of .ply"),
+        ("points.xyz", "1 2 3", ["--window", "0", "1"], "--window means nothing for what is no volume"),
+        ("head.npy", "text", [], "head.npy: damaged"),
+        ("config.json", "{", [], "broken JSON"),
+    ],
+)
+def test_wrong_input_is_named(tmp_path, capsys, name, content, options, words):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    assert view(tmp_path / name, *options) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
+    assert view(tmp_path) == 2
+    assert "there is no scene" in capsys.readouterr().err
+    (tmp_path / "config.json").write_text("[1]")
+    assert view(tmp_path) == 2
+    assert "it does not say what the run did" in capsys.readouterr().err

@@ -1,0 +1,248 @@
+import socket
+import threading
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from unrender import InputError, PointCloud, SparseVoxels, cube, load_cameras, save_demo_scene
+from unrender.render.texture import Texture
+from unrender.viewer.watch import watch
+from unrender.viewer.window import Window
+
+
+@pytest.fixture
+def window(tmp_path):
+    with Window(port=0, path_file=tmp_path / "path.json") as window:
+        yield window
+
+
+def fog() -> SparseVoxels:
+    return SparseVoxels.from_mask(
+        torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -1.0), 0.25, opacity=0.5
+    )
+
+
+class Client:
+    """Stands for an open page."""
+
+    def __init__(self) -> None:
+        self.pictures = []
+        self.scene = SimpleNamespace(set_background_image=lambda image, *_, **__: self.pictures.append(image))
+        self.camera = SimpleNamespace(
+            wxyz=np.array([1.0, 0.0, 0.0, 0.0]),
+            position=np.array([0.0, 0.0, -4.0]),
+            look_at=np.zeros(3),
+            fov=0.7,
+            image_height=30,
+            image_width=40,
+        )
+
+    def flush(self) -> None:
+        pass
+
+
+@pytest.fixture
+def client(window, monkeypatch):
+    client = Client()
+    monkeypatch.setattr(window._server, "get_clients", lambda: {0: client})
+    return client
+
+
+def node(window, name):
+    return window._server.scene.get_handle_by_name(name)
+
+
+def draw_all(window) -> None:
+    end = time.monotonic() + 60
+    while window.draw() or (window._part and not all(p.is_done for p in window._painters.values())):
+        assert time.monotonic() < end
+
+
+def test_a_port_in_use_is_said_and_the_next_taken(caplog):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with Window(port=port) as window:
+            assert int(window.url.rsplit(":", 1)[1]) > port
+    assert f"port {port} is in use; trying the next one" in caplog.text
+
+
+def test_only_this_machine_can_reach_it(window):
+    assert window._server.get_host() == "127.0.0.1"
+    assert window.url.startswith("http://localhost:")
+
+
+@pytest.mark.parametrize(
+    ("where", "words"),
+    [
+        ({"host": "203.0.113.7"}, "--host 203.0.113.7 --port 8080: nothing can listen there"),
+        ({"host": "no such host"}, "--host no such host --port 8080: nothing can listen there"),
+        ({"port": 70000}, "--port 70000: should be 0"),
+    ],
+)
+def test_where_nothing_can_listen_is_named(where, words):
+    with pytest.raises(InputError, match=words):
+        Window(**where)
+
+
+def test_nothing_is_printed_but_by_us(capfd):
+    with Window(port=0):
+        pass
+    out, err = capfd.readouterr()
+    assert (out, err) == ("", "")
+
+
+@pytest.mark.parametrize("kind", ["plain", "colored", "textured", "float64"])
+def test_a_mesh_is_shown_and_cropped(window, kind):
+    mesh, texture = cube(), None
+    if kind == "colored":
+        mesh = mesh.replace(vertex_colors=torch.rand(8, 3))
+    if kind == "textured":
+        texture = Texture(torch.rand(4, 4, 3), torch.rand(8, 2), mesh.faces)
+    if kind == "float64":
+        mesh = mesh.to(torch.float64)
+    window.show(mesh, texture)
+    window.draw()
+    assert node(window, "/mesh") is not None
+    window._crop._is_on.value = True
+    window._crop._sliders[0].value = (0.0, window._crop._sliders[0].value[1])
+    window._touch()
+    window.draw()
+    if kind in ("plain", "float64"):
+        assert len(node(window, "/mesh").faces) == 2  # those that reach out of the box are gone
+
+
+def test_points_are_shown_and_cropped(window):
+    points = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
+    window.show(PointCloud(points, colors=torch.rand(100, 3)))
+    window.draw()
+    assert len(node(window, "/cloud").points) == 100
+    window._crop._is_on.value = True
+    window._crop._sliders[2].value = (0.5, window._crop._sliders[2].value[1])
+    window._touch()
+    window.draw()
+    assert len(node(window, "/cloud").points) == int((points[:, 2] >= 0.5).sum())
+
+
+def test_flat_things_have_room_for_sliders(window):
+    window.show(PointCloud(torch.tensor([[1.0, 2.0, 3.0]])))
+    window.draw()
+    assert all(slider.value[0] < slider.value[1] for slider in window._crop._sliders)
+
+
+def test_photos_stand_where_they_were_taken(window, client, tmp_path):
+    scene = save_demo_scene(tmp_path / "scene", size=16, num_train=3, num_test=1)
+    (tmp_path / "scene" / scene.frames[0].name).unlink()  # they need not all be there
+    window.show_cameras(scene.frames)
+    draw_all(window)
+    shown = [node(window, f"/cameras/{i}") for i in range(4)]
+    assert [handle.image is None for handle in shown] == [True, False, False, False]
+    for handle, frame in zip(shown, scene.frames, strict=True):
+        np.testing.assert_allclose(handle.position, frame.camera.position.numpy(), atol=1e-6)
+
+
+def test_a_field_is_drawn_for_who_looks(window, client):
+    window.background = (1.0, 1.0, 1.0)
+    window.show(fog())
+    draw_all(window)
+    image = client.pictures[-1]
+    assert image.shape == (30, 40, 3)
+    assert image[0, 0].tolist() == [255] * 3
+    assert image[15, 20].max() < 200
+    shown = len(client.pictures)
+    assert not window.draw()
+    assert len(client.pictures) == shown
+
+
+def test_a_mesh_that_is_fitted_waits_for_nobody(window, client):
+    window.keep_up(cube(), "step 1")
+    assert window._words.content == "step 1"
+
+
+def test_while_nobody_looks_nothing_is_drawn(window, monkeypatch):
+    monkeypatch.setattr(SparseVoxels, "render", None)
+    window.keep_up(fog())
+    window.keep_up(fog())
+    assert not window.draw()
+
+
+def steps(count=3):
+    for index in range(1, count + 1):
+        yield SimpleNamespace(index=index, last_index=count, losses={"color": 0.5}, result=fog())
+
+
+def test_steps_pass_and_are_shown(window, client, monkeypatch):
+    monkeypatch.setattr("unrender.viewer.window.SHORTEST", 0.0)
+    monkeypatch.setattr("unrender.viewer.window.SHARE", 1.0)
+    assert [step.index for step in watch(steps(), window)] == [1, 2, 3]
+    assert client.pictures
+    assert window._words.content == "step 3 of 3  color 0.5"
+
+
+def test_what_cannot_be_cropped_is_shown_whole(window, client):
+    window.show(SimpleNamespace(render=fog().render))
+    window._crop._is_on.value = True
+    window._touch()
+    draw_all(window)
+    assert client.pictures
+    assert "cannot be cropped" in window._words.content
+
+
+def test_a_window_shows_one_kind_of_things(window):
+    window.show(cube())
+    with pytest.raises(InputError, match="this one shows a mesh; open another Window for a field"):
+        window.show(fog())
+
+
+def test_who_moves_is_served_at_once(window, client):
+    window.keep_up(fog())
+    shown = len(client.pictures)
+    window.keep_up(fog())  # not due yet
+    assert len(client.pictures) == shown
+    client.camera.position = np.array([0.5, 0.0, -4.0])
+    window.keep_up(fog())
+    assert len(client.pictures) > shown
+
+
+def test_a_training_can_be_paused_and_resumed(window):
+    window._toggle()
+    taken = []
+    training = threading.Thread(target=lambda: taken.extend(watch(steps(), window)), daemon=True)
+    training.start()
+    time.sleep(0.3)
+    assert training.is_alive()
+    assert not taken
+    assert window._pause.label == "Resume"
+    window._toggle()
+    training.join(20)
+    assert len(taken) == 3
+
+
+def test_a_path_is_saved_for_render(window, client, tmp_path):
+    panel = window._path
+    panel._save()
+    assert "keep some" in panel._words.content
+    panel._keep(client)
+    client.camera.position = np.array([1.0, 0.0, -4.0])
+    panel._keep(client)
+    panel._count.value = 5
+    panel._save()
+    assert "unrender render RUN --path" in panel._words.content
+    saved = load_cameras(tmp_path / "path.json")
+    positions = torch.stack([frame.camera.position for frame in saved])
+    torch.testing.assert_close(positions[:, 0], torch.linspace(0, 1, 5), atol=1e-5, rtol=0)
+    assert (saved[0].camera.height, saved[0].camera.width) == (30, 40)
+    panel._forget()
+    assert not panel._kept
+
+
+def test_a_path_that_cannot_be_saved_is_named(window, client, tmp_path):
+    panel = window._path
+    panel._file = tmp_path / "absent" / "path.json"
+    panel._keep(client)
+    panel._save()
+    assert panel._words.content.startswith("not saved: ")
