@@ -15,6 +15,7 @@ from unrender.cli.live import Events, Live, words
 from unrender.cli.progress import Watched, take_all
 from unrender.cli.run_folder import choose_run_folder, make_run_folder
 from unrender.cli.runs import CHECKPOINT, read_config, version_words
+from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
 from unrender.io.scenes import load_scene
 from unrender.tasks.fit_nerf import fit_nerf
@@ -33,6 +34,7 @@ def command(
     tensorboard: bool = False,
     resume: Path | None = None,
     output: Path | None = None,
+    view: bool = False,
 ) -> None:
     """Turn posed images (Blender, nerfstudio, instant-ngp, COLMAP, LLFF) into a radiance field.
 
@@ -45,6 +47,7 @@ def command(
         tensorboard: Whether to write event files for TensorBoard, into the folder tensorboard of the results.
         resume: The folder of a run that was stopped: go on there, with its settings where nothing else is said.
         output: Folder for the results. By default runs/fit-nerf/NAME-TIME.
+        view: Whether to show it in the browser while it learns.
     """
     check_after(after)
     events = Events() if tensorboard else None
@@ -58,6 +61,8 @@ def command(
     run = FieldRun(TASK, scene, photos, config, after, folder, color_behind(config.background, photos))
     run.begin()
     log.info("%s renews itself while the field is learned", folder / "report.html")
+    if view:
+        steps = watched_in_browser(steps, photos.frames, run.behind)
     live = Live(run, events)
     watched = Watched(steps, live.note)
     take_all(watched, words)

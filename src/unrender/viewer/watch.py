@@ -1,6 +1,6 @@
 """Trainings, watched as they run."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Protocol, TypeVar
 
 from unrender.viewer.window import Thing, Window
@@ -35,7 +35,11 @@ def watch(steps: Iterator[AnyStep], window: Window) -> Iterator[AnyStep]:
     Between two steps the window draws: for a quarter of the time, longer while somebody moves, and not at all while
     nobody looks.
     """
-    for step in steps:
-        losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
-        window.keep_up(step.result, f"step {step.index} of {step.last_index}  {losses}")
-        yield step
+    try:
+        for step in steps:
+            losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
+            window.keep_up(step.result, f"step {step.index} of {step.last_index}  {losses}")
+            yield step
+    finally:
+        if isinstance(steps, Generator):  # a task that is left early saves what it has
+            steps.close()
