@@ -113,6 +113,13 @@ def test_saved_fields_are_the_same(tmp_path):
         assert torch.equal(one, two)
 
 
+def test_fields_without_a_layer_are_refused():
+    tensors, description = field_of().contents()
+    tensors.pop("density_layers.1.weight")
+    with pytest.raises(InputError, match=r"density_layers.1.weight"):
+        HashNeRF.from_contents(tensors, description)
+
+
 def test_bad_values_are_refused(tmp_path):
     with pytest.raises(InputError, match="cube of cells"):
         OccupancyGrid(torch.ones(2, 3, 2, dtype=torch.bool))

@@ -129,6 +129,20 @@ def test_a_scene_larger_than_memory_takes_turns(tmp_path):
     assert seen == set(range(6))
 
 
+@pytest.mark.parametrize("memory", [0.3, 4.0])
+def test_a_source_with_other_memory_goes_on(tmp_path, memory):
+    frames = frames_of(tmp_path, [camera.resize(120, 160) for camera in scene_files.cameras()])
+    before = PixelSource(frames, memory_mib=0.2)
+    before.draw(8)
+    other = PixelSource(frames, memory_mib=memory)
+    other.restore(before.state())
+    for _ in range(9):
+        batch = other.draw(50, 1)
+        x, y = centers_of(batch, frames).long().unbind(-1)
+        for number, row, column, color in zip(batch.frame.tolist(), y, x, batch.colors, strict=True):
+            assert torch.equal(color, frames[number].load().image[row, column])
+
+
 def test_grey_of_16_bits_keeps_them(tmp_path):
     content = scene_files.write_nerfstudio(tmp_path, scene_files.cameras(1))
     deep = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) * 300 + 7

@@ -31,6 +31,8 @@ from unrender.io.scenes import Scene
 from unrender.tasks.extract_surface import cloud_of_surface, extract_surface
 
 log = logging.getLogger("unrender")
+LOOKED_AT = 8
+"""Photos, to see whether they are transparent."""
 FILM_FRAMES, FRAMES_PER_SECOND = 48, 12.0
 FILM_SIDE = 400
 """Pixels of the film's longer side, at most."""
@@ -46,7 +48,7 @@ class After:
     film: bool = True
     """Whether to make the film."""
     mesh: bool = True
-    """Whether to write the surface as a mesh and as a cloud."""
+    """Whether to write the surface of voxels as a mesh and as a cloud; `unrender export` makes them of any field."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +102,11 @@ def check_after(after: After) -> None:
 
 def color_behind(background: str, scene: Scene) -> Tensor | None:
     """Return what is behind results, white unless black was asked for; of photos without transparency, nothing."""
-    alpha = next((frame.load().alpha for frame in scene.frames[:1]), None)
-    if alpha is None:
-        return None
-    return torch.full((3,), 0.0 if background == "black" else 1.0)
+    for frame in evenly(scene.split("train"), LOOKED_AT):
+        alpha = frame.load().alpha
+        if alpha is not None and bool((alpha < 1).any()):
+            return torch.full((3,), 0.0 if background == "black" else 1.0)
+    return None
 
 
 def finish(run: FieldRun, field: RadianceField, learned: Metrics, how_it_went: str) -> None:

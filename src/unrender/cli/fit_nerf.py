@@ -11,7 +11,7 @@ from typing import Annotated, Any, cast
 import tyro
 
 from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
-from unrender.cli.live import Events, Live, words
+from unrender.cli.live import EVENTS, Events, Live, words
 from unrender.cli.progress import Watched, take_all
 from unrender.cli.run_folder import choose_run_folder, make_run_folder
 from unrender.cli.runs import CHECKPOINT, read_config, version_words
@@ -87,7 +87,10 @@ def command_for(arguments: Sequence[str]) -> Callable[..., Any]:
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", type=Path, nargs="?")
     resume = parser.parse_known_args(arguments)[0].resume
-    return command if resume is None else functools.partial(command, config=_settings(resume))
+    if resume is None:
+        return command
+    with_events = (resume / EVENTS).is_dir()
+    return functools.partial(command, config=_settings(resume), after=_after(resume), tensorboard=with_events)
 
 
 def _settings(resume: Path) -> FitNerf:
@@ -110,6 +113,13 @@ def _settings(resume: Path) -> FitNerf:
             f"{', '.join(foreign)} {'are' if len(foreign) > 1 else 'is'} not known to both; begin a new run"
         )
     return FitNerf(**values)
+
+
+def _after(resume: Path) -> After:
+    """Read what was to be made of the field."""
+    written = read_config(resume).get("after")
+    known = {field.name for field in dataclasses.fields(After)}
+    return After(**written) if isinstance(written, dict) and written.keys() <= known else After()
 
 
 def _resumable(resume: Path, config: FitNerf, output: Path | None) -> FitNerf:

@@ -1,6 +1,7 @@
 """Frames that were not learned from: how a field shows them, compared to the photos."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -124,7 +125,12 @@ def mean_metrics(views: Sequence[HeldOut]) -> Metrics:
     """Count the views and take the mean of each figure, over the views that have it."""
     found: Metrics = {"num_held_out": len(views)}
     for name in dict.fromkeys(name for view in views for name in view.metrics):
-        values = [value for view in views if (value := view.metrics.get(name)) is not None]
+        values = [
+            value
+            for view in views
+            if (value := view.metrics.get(name)) is not None
+            and not math.isnan(value)  # of masks that leave nothing
+        ]
         found[name] = sum(values) / len(values) if values else None
     return found
 

@@ -18,6 +18,8 @@ from unrender.io.files import FileAccessError
 from unrender.render.looks import distance_colors
 from unrender.tasks.fit_nerf import FitNerfStep
 
+EVENTS = "tensorboard"
+"""Folder of event files in a run."""
 log = logging.getLogger("unrender")
 SECONDS_BETWEEN_LOOKS, SHARE_OF_LOOKS = 30.0, 0.05
 """Between two views, at least; and the share of the time that is spent with them, at most."""
@@ -97,7 +99,7 @@ class Live:
         note = Note(step.index, step.last_index, psnr, step.samples, step.seconds, value, is_new)
         self._notes.append(note)
         if self._events is not None:
-            self._events.add(self._run.folder / "tensorboard", step)
+            self._events.add(self._run.folder / EVENTS, step)
         begin = time.perf_counter()
         if begin >= self._due:
             self._look(step, note)

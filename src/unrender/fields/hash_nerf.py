@@ -199,10 +199,15 @@ class HashNeRF(nn.Module):
             features=tensors["table"].shape[1],
             color_layers=sum(name.startswith("color_layers") for name in tensors) // 2 - 1,
         )
+        learned = {name: tensor for name, tensor in tensors.items() if name != "middle"}
         try:
-            field.load_state_dict({name: t for name, t in tensors.items() if name != "middle"}, strict=False)
+            missing, foreign = field.load_state_dict(learned, strict=False)
         except RuntimeError as error:
             raise InputError(f"HashNeRF: {error}") from error
+        if foreign or missing != ["occupancy.seen"]:
+            raise InputError(
+                f"HashNeRF: of its tensors {missing} are missing, and {foreign} belong to no part of it"
+            )
         return field
 
     def render(

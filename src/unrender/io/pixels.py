@@ -194,7 +194,7 @@ class PixelSource:
             (*rows.shape[:2], 4), 65535 if self._deep else 255, np.uint16 if self._deep else np.uint8
         )
         packed[..., : rows.shape[2]] = rows
-        self._has_alpha |= rows.shape[2] == 4
+        self._has_alpha |= rows.shape[2] == 4 and bool(packed[..., 3].min() < np.iinfo(packed.dtype).max)
         mask = frame.load_mask()
         if mask is not None:
             mask = _shrunk_mask(mask, self.shrink)[tile.top : tile.top + tile.rows]
@@ -232,11 +232,18 @@ class PixelSource:
             "random": self._generator.get_state(),
             "tiles": torch.tensor([*self._tiles, *coming]),
             "order": torch.tensor(self._order, dtype=torch.int64),
+            "capacities": torch.tensor(self._capacities),
             "turn": torch.tensor([self._next_slot, self._num_draws]),
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the draws that came after `state`, for the same frames and settings."""
+        """Go on with the draws that came after `state`, for the same frames.
+
+        With other memory, other parts of the pictures are held, and the draws are others.
+        """
+        self._generator.set_state(state["random"])
+        if state["capacities"].tolist() != list(self._capacities):
+            return
         tiles = [_Tile(*tile) for tile in state["tiles"].tolist()]
         held = len(self._tiles)
         if self._streams:
@@ -247,7 +254,6 @@ class PixelSource:
             self._coming = self._pool.submit(self._read, tiles[held]) if len(tiles) > held else None
         self._order = state["order"].tolist()
         self._next_slot, self._num_draws = state["turn"].tolist()
-        self._generator.set_state(state["random"])
 
 
 def _shrunk_camera(frame: Frame, shrink: int) -> Camera:

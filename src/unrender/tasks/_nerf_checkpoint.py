@@ -5,7 +5,9 @@ import hashlib
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from unrender._version import __version__
 from unrender.errors import FileFormatError, InputError
@@ -38,16 +40,34 @@ def save_checkpoint(folder: Path, learner: Learner, scene: Scene, config: FitNer
         log.warning("no checkpoint was saved after step %d: %s", learner.index, error)
 
 
-def load_checkpoint(folder: Path, learner: Learner, scene: Scene, config: FitNerf) -> None:
-    """Set a learner to where a fit stopped."""
+class Checkpoint(NamedTuple):
+    """Where a fit stopped."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+    def restore(self, learner: Learner) -> None:
+        """Set a learner to it."""
+        with reading(self.path):
+            learner.restore(self.tensors, self.state)
+
+
+def read_checkpoint(folder: Path, scene: Scene, config: FitNerf) -> Checkpoint:
+    """Read where a fit stopped; InputError if it was one of another scene, or with other settings."""
     path = folder / CHECKPOINT
     tensors, description = load_tensors(path)
     with reading(path):
         if description.get("kind") != KIND:
             raise FileFormatError(f"it holds {description.get('kind')!r}, not a {KIND}")
+        state = dict(description["state"])
+        taken = int(state["index"])
     _check_same(path, description, scene, config)
-    with reading(path):
-        learner.restore(tensors, description["state"])
+    if config.steps is not None and taken > config.steps:
+        raise InputError(
+            f"{path}: the fit has taken {taken} steps, more than {config.steps}; give more `steps`"
+        )
+    return Checkpoint(path, tensors, state)
 
 
 def _check_same(path: Path, description: dict[str, Any], scene: Scene, config: FitNerf) -> None:
@@ -70,5 +90,7 @@ def _fingerprint(scene: Scene) -> str:
     told = hashlib.sha256()
     for frame in scene.frames:
         told.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
-        told.update(frame.camera.camera_from_world.numpy().tobytes())
+        told.update(f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}".encode())
+        for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
+            told.update(tensor.numpy().tobytes())
     return told.hexdigest()

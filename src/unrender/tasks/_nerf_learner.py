@@ -30,7 +30,8 @@ STEPS_IN_ALL_SPACE = ((0.0, 64), (0.1, 128), (0.4, 256))
 COARSEST, FINEST, NUM_LEVELS, FEATURES = 16, 1024, 16, 2
 RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
 """Of Adam, for all parameters; it falls to that share."""
-FIRST_RAYS, MOST_RAYS = 4096, 65536
+FOGGY, MOST_RAYS = 16, 65536
+"""Samples on a ray that the first step expects, and rays in a step at most."""
 RAYS_OF_PAPER = 1024
 STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
 """Steps, and samples for each cell, after which cells are given up that no ray saw."""
@@ -39,6 +40,9 @@ SEEN = 0.05
 COUNTED = (
     "index",
     "born",
+    "error",
+    "mean_error",
+    "mean_trivial_error",
     "seconds",
     "seed",
     "num_rays",
@@ -105,30 +109,43 @@ class Learner:
             field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
         )
         self.index = self.born = 0
+        self.error = self.mean_error = self.mean_trivial_error = math.inf
         self.seconds = 0.0
-        self.num_rays = FIRST_RAYS if config.model == "hash" else RAYS_OF_PAPER
+        self.num_rays = max(1, config.samples // FOGGY) if config.model == "hash" else RAYS_OF_PAPER
         self.num_samples = 0
         self.steps_since_pruning = self.samples_since_pruning = 0
 
-    def step(self, share: float) -> dict[str, float]:
-        """Descend once, `share` of the way through the work."""
+    @property
+    def losses(self) -> dict[str, float]:
+        """Of the last step."""
+        return {"color": self.error, "psnr": -10 * math.log10(max(self.error, 1e-10))}
+
+    def step(self, share: float) -> bool:
+        """Descend once, `share` of the way through the work; return False, and change nothing, if numbers failed."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * SLOWING**share
         if isinstance(self.field, HashNeRF):
             self.field.step = _step(self.field.space, share)
         batch = self.pixels.draw(self.num_rays, 1)
         color, total, trivial = self._losses(batch)
-        error = float(color.detach())
-        losses = {"color": error, "psnr": -10 * math.log10(max(error, 1e-10)), "trivial": trivial}
         if not bool(total.isfinite()):
-            return losses | {"color": math.nan}
+            return False
         self.optimizer.zero_grad()
         total.backward()
+        if not all(bool(p.grad.sum().isfinite()) for p in self.field.parameters() if p.grad is not None):
+            return False
         self.optimizer.step()
-        self.index += 1
+        self._note(float(color.detach()), trivial)
         if isinstance(self.field, HashNeRF):
             self._keep_house(self.field, share)
-        return losses
+        return True
+
+    def _note(self, error: float, trivial: float) -> None:
+        self.index += 1
+        self.error = error
+        begins = self.index == self.born + 1
+        self.mean_error = error if begins else 0.98 * self.mean_error + 0.02 * error
+        self.mean_trivial_error = trivial if begins else 0.98 * self.mean_trivial_error + 0.02 * trivial
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all that later steps depend on: tensors, and numbers."""
@@ -142,20 +159,22 @@ class Learner:
     def restore(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
         """Go back to a state."""
         for name in COUNTED:
-            setattr(self, name, type(getattr(self, name))(numbers[name]))
+            setattr(self, name, float(numbers[name]) if "error" in name else numbers[name])
         if isinstance(self.field, HashNeRF):  # its cells may have been halved
             self.field.occupancy = OccupancyGrid(tensors["field/occupancy.occupied"])
         self.field.load_state_dict(_under("field", tensors))
-        adam = self.optimizer.state_dict()
+        adam: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("adam", tensors).items():
             number, key = name.split("/")
-            adam["state"].setdefault(int(number), {})[key] = value
-        self.optimizer.load_state_dict(adam)
+            adam.setdefault(int(number), {})[key] = value.clone()
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": adam})
         self.pixels.restore(_under("pixels", tensors))
         self.generator.set_state(tensors["random"])
 
     def _losses(self, batch: PixelBatch) -> tuple[Tensor, Tensor, float]:
         seen = self.field.march(batch.rays, self.generator)
+        if seen[0] is seen[-1]:  # of one network
+            seen = seen[-1:]
         target, behind = aims(batch, self.field.background, self.config.background, self.generator)
         errors = [_error(each, target, behind, batch.valid) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
@@ -209,7 +228,7 @@ def _spread(seen: Marched, unit: float) -> Tensor:
     """Return how far weights are spread in t / (t + unit), in which all distances are between 0 and 1."""
     samples = seen.samples
     if samples is None or samples.offsets is None or seen.weights is None:
-        raise InputError("fit_nerf: `distortion` is for the hash model; leave it out, or give 0")
+        raise InputError("fit_nerf: `distortion` needs the samples that the field chose, and there are none")
     places = samples.distances / (samples.distances + unit)
     lengths = samples.lengths * unit / (samples.distances + unit).square()
     return distortion_loss(seen.weights, places, lengths, samples.offsets)

@@ -29,6 +29,8 @@ SEEN_ENOUGH = 0.25
 """Of the largest number of pictures that see any voxel left: voxels in fewer pictures are not of the object."""
 CLEAR = 4.0
 """Voxels before a camera from which on its picture carves: nearer ones cover too much of it."""
+SAME_PLACE = 1e-6
+"""Of the largest coordinate of a camera: so far apart they are in one place."""
 NEAREST = 0.05
 """Of the same way: nothing can be so close to a camera."""
 
@@ -59,6 +61,7 @@ Space = Literal["auto", "hull", "box", "everything"]
 
 def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int) -> VoxelSpace:
     """Lay so many voxels along the longest side; with `auto`, in the hull where pictures have transparency."""
+    _check_apart(frames)
     if kind in ("auto", "hull"):
         outlines = _outlines(frames)
         if outlines:
@@ -70,6 +73,13 @@ def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: i
     if kind == "box":
         return _in_box(scene.bounds[0], scene.bounds[1], num_voxels, ())
     return space_of_everything(frames, num_voxels)
+
+
+def _check_apart(frames: Sequence[Frame]) -> None:
+    positions = torch.stack([frame.camera.position for frame in frames]).double()
+    apart = float((positions - positions[0]).norm(dim=-1).max())
+    if len(frames) > 1 and apart <= SAME_PLACE * float(positions.abs().max()):
+        raise InputError("all cameras stand in one place: nothing tells how far things are")
 
 
 def _outlines(frames: Sequence[Frame]) -> list[Outline]:

@@ -1,7 +1,6 @@
 """Radiance field from posed images, by differentiable volume rendering."""
 
 import dataclasses
-import itertools
 import logging
 import math
 import time
@@ -18,7 +17,7 @@ from unrender.io.frames import Frame
 from unrender.io.pixels import PixelSource
 from unrender.io.scenes import Scene
 from unrender.render.march import march
-from unrender.tasks._nerf_checkpoint import load_checkpoint, save_checkpoint
+from unrender.tasks._nerf_checkpoint import read_checkpoint, save_checkpoint
 from unrender.tasks._nerf_learner import Learner, aims, begin_field
 from unrender.tasks.nerf_settings import FitNerf, check
 
@@ -77,9 +76,12 @@ def fit_nerf(
     frames = scene.split("train")
     if not frames:
         raise InputError(f"fit_nerf: the scene {scene.name} has no frames for training")
+    saved = None if resume is None else read_checkpoint(resume, scene, config)
+    if len(frames) == 1:
+        log.warning("there is one picture to learn from: it cannot tell how far things are")
     learner = _new_learner(scene, config, config.seed)
-    if resume is not None:
-        load_checkpoint(resume, learner, scene, config)
+    if saved is not None:
+        saved.restore(learner)
     return _fit(learner, scene, config, checkpoints, begin - learner.seconds)
 
 
@@ -92,36 +94,46 @@ def _fit(
     learner: Learner, scene: Scene, config: FitNerf, checkpoints: Path | None, begin: float
 ) -> Iterator[FitNerfStep]:
     looks, guard, saved = _Looks(scene.split("test")), _Guard(learner), time.perf_counter()
+    if learner.index > 0 and _share(learner, config) >= 1:  # resumed, and nothing is left to do
+        yield FitNerfStep(
+            learner.index, learner.index, learner.losses, learner.num_samples, learner.seconds, learner.field
+        )
     try:
-        for index in itertools.count(learner.index + 1):
-            share = _share(index, time.perf_counter() - begin, config)
-            if share >= 1 and index > 1:  # one step there is, however short the time
-                break
-            losses = guard.step(share)
-            if learner.index - learner.born == COLLAPSE_AT and guard.has_collapsed():
+        while (share := _share(learner, config)) < 1 or learner.index == 0:  # one step there is
+            guard.step(share)
+            if learner.index - learner.born == COLLAPSE_AT and learner.mean_error > (
+                COLLAPSED * learner.mean_trivial_error
+            ):
                 learner = _begin_again(learner, scene, config)
                 guard = _Guard(learner)
-                losses = guard.step(share)
+                guard.step(share)
             learner.seconds = time.perf_counter() - begin
             if time.perf_counter() - saved > 60 * MINUTES_BETWEEN_CHECKPOINTS:
                 _save(learner, scene, config, checkpoints)
                 saved = time.perf_counter()
-            last = config.steps or max(index, round(index / max(share, 1e-3)))
             held_out = looks.look(learner.field)
+            last = config.steps or max(learner.index, round(learner.index / max(share, 1e-3)))
             yield FitNerfStep(
-                index, last, losses, learner.num_samples, learner.seconds, learner.field, held_out
+                learner.index,
+                last,
+                learner.losses,
+                learner.num_samples,
+                learner.seconds,
+                learner.field,
+                held_out,
             )
+            learner.seconds = time.perf_counter() - begin
     except GeneratorExit:  # closed after a whole step; what fails within one is not saved
         _save(learner, scene, config, checkpoints)
         raise
     _save(learner, scene, config, checkpoints)
 
 
-def _share(index: int, seconds: float, config: FitNerf) -> float:
+def _share(learner: Learner, config: FitNerf) -> float:
     """Return how much of the work is done."""
     if config.steps is not None:
-        return (index - 1) / config.steps
-    return seconds / (60 * (MINUTES if config.minutes is None else config.minutes))
+        return learner.index / config.steps
+    return learner.seconds / (60 * (MINUTES if config.minutes is None else config.minutes))
 
 
 def _save(learner: Learner, scene: Scene, config: FitNerf, folder: Path | None) -> None:
@@ -143,37 +155,27 @@ def _begin_again(learner: Learner, scene: Scene, config: FitNerf) -> Learner:
 
 
 class _Guard:
-    """Watches over a learner: returns to a good state where numbers fail, and knows what needs no field."""
+    """Watches over a learner, and returns to a good state where numbers fail."""
 
     def __init__(self, learner: Learner) -> None:
         self._learner, self._good, self._returns = learner, _copy(learner.state()), 0
-        self._error = self._trivial = 0.0
 
-    def step(self, share: float) -> dict[str, float]:
-        """Take a step; if its error is not a number, go back and go on with other random numbers."""
+    def step(self, share: float) -> None:
+        """Take a step; if its error is not finite, go back and go on with other random numbers."""
         learner = self._learner
-        losses = learner.step(share)
-        while not math.isfinite(losses["color"]):
+        while not learner.step(share):
             self._returns += 1
+            at = learner.index + 1
             if self._returns > MOST_RETURNS:
                 raise UnrenderError(
-                    f"fit_nerf: step {learner.index + 1}: the error is {losses['color']}, after {MOST_RETURNS} "
-                    "returns to good states; pictures or cameras may hold values that are not finite"
+                    f"fit_nerf: step {at}: the error, or its gradient, is not finite, after {MOST_RETURNS} returns to "
+                    "good states; pictures or cameras may hold values that are not finite"
                 )
-            at = learner.index + 1
             learner.restore(*self._good)
             learner.generator.manual_seed(learner.seed + 1000 * self._returns)
             log.warning("step %d: the error is not finite: going back to step %d", at, learner.index)
-            losses = learner.step(share)
         if learner.index % STEPS_TO_GO_BACK == 0:
             self._good = _copy(learner.state())
-        self._error += 0.02 * (losses["color"] - self._error)
-        self._trivial += 0.02 * (losses["trivial"] - self._trivial)
-        return losses
-
-    def has_collapsed(self) -> bool:
-        """Say whether the field is no better than the best of one color and of nothing at all."""
-        return self._error > COLLAPSED * self._trivial
 
 
 def _copy(state: tuple[dict[str, Tensor], dict[str, Any]]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -199,7 +201,9 @@ class _Looks:
         target, behind = aims(batch, field.background, "white", torch.Generator())
         with torch.no_grad():
             seen = march(field, batch.rays, field.samples, background=behind)
-        error = float((seen.color - target).square().mean(1)[batch.valid].mean())
+        error = (
+            float((seen.color - target).square().mean(1)[batch.valid].mean()) if batch.valid.any() else 1.0
+        )
         spent = time.perf_counter() - begin
         self._next = begin + max(SECONDS_BETWEEN_LOOKS, spent / SHARE_OF_LOOKS)
         return -10 * math.log10(max(error, 1e-10))

@@ -61,5 +61,7 @@ def check(config: FitNerf) -> None:
             )
     if config.minutes is not None and config.steps is not None:
         raise InputError("fit_nerf: give `minutes` or `steps`, not both")
+    if config.model != "hash" and config.distortion:
+        raise InputError("fit_nerf: `distortion` is for the hash model; leave it out, or give 0")
     if not 10 <= config.table_log2 <= 24:
         raise InputError(f"fit_nerf: `table_log2` should be 10 to 24, got {config.table_log2}")
