@@ -28,9 +28,7 @@ def list_to_padded(
     return torch.stack(filled)
 
 
-def padded_to_list(
-    x: Tensor, split_size: Sequence[int] | Sequence[Sequence[int]] | None = None
-) -> list[Tensor]:
+def padded_to_list(x: Tensor, split_size: Sequence[int | Sequence[int]] | None = None) -> list[Tensor]:
     """Take the members of a padded tensor, cut to their sizes."""
     members = list(x.unbind(0))
     if split_size is None:
