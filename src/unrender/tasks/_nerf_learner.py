@@ -35,8 +35,8 @@ FOGGY, MOST_RAYS = 16, 65536
 RAYS_OF_PAPER = 1024
 STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
 """Steps, and samples for each cell, after which cells are given up that no ray saw."""
-SEEN = 0.05
-"""Weight on a ray that a cell needs to stay; its neighbours stay with it."""
+SEEN, SEEN_IN_ALL_SPACE = 0.05, 0.02
+"""Weight on a ray above which a cell stays; its neighbours stay with it."""
 COUNTED = (
     "index",
     "born",
@@ -50,8 +50,6 @@ COUNTED = (
     "steps_since_pruning",
     "samples_since_pruning",
 )
-DISTORTION = 1e-3
-"""Weight of the spread of the weights along rays, in all space."""
 Generator = torch.Generator
 
 
@@ -102,8 +100,6 @@ class Learner:
     def __init__(self, field: HashNeRF | NeRF, pixels: PixelSource, config: FitNerf, seed: int) -> None:
         self.field, self.pixels, self.config, self.seed = field, pixels, config, seed
         self.generator = Generator().manual_seed(seed)
-        usual = DISTORTION if field.contracted and config.model == "hash" else 0.0
-        self.distortion = usual if config.distortion is None else config.distortion
         self.rate = RATES[config.model]
         self.optimizer = torch.optim.Adam(
             field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
@@ -179,8 +175,8 @@ class Learner:
         errors = [_error(each, target, behind, batch.valid) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
         total = torch.stack(errors).sum()
-        if self.distortion > 0:
-            total = total + self.distortion * sum(_spread(each, self.field.half_side) for each in seen)
+        if self.config.distortion > 0:
+            total = total + self.config.distortion * sum(_spread(each, self.field.half_side) for each in seen)
         return errors[-1], total, _trivial(target, behind, batch.valid)
 
     def _keep_house(self, field: HashNeRF, share: float) -> None:
@@ -190,7 +186,7 @@ class Learner:
         self.samples_since_pruning += field.num_looked_at
         enough = SAMPLES_TO_PRUNE * grid.num_occupied
         if self.steps_since_pruning >= STEPS_TO_PRUNE and self.samples_since_pruning >= enough:
-            grid.give_up_unseen(SEEN)
+            grid.give_up_unseen(SEEN_IN_ALL_SPACE if field.contracted else SEEN)
             self.steps_since_pruning = self.samples_since_pruning = 0
         if share >= SPLIT_AT and grid.side <= CELLS:
             field.occupancy = grid.split()
