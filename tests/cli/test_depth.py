@@ -154,7 +154,19 @@ def test_depth_folders_become_points(run, tmp_path):
     assert main(["depth", str(run), "--path", "training", "--output", str(depths)]) == 0
     for source in (depths, depths / "depth"):
         assert (
-            main(["export", str(source), "--tolerance", "0.05", "--format", "pcd", "--output", str(out)]) == 0
+            main(
+                [
+                    "export",
+                    str(source),
+                    "--tolerance",
+                    "0.05",
+                    "--format",
+                    "pcd",
+                    "--output",
+                    str(out / source.name),
+                ]
+            )
+            == 0
         )
         assert float(load_cloud(out / "points.pcd").points.abs().max()) < 0.55
 

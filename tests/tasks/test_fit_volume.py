@@ -150,7 +150,7 @@ def test_few_steps_reach_the_full_resolution(scene: Scene) -> None:
 
 
 def test_a_hull_needs_transparency(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no picture has transparent pixels"):
+    with pytest.raises(InputError, match="no picture of the scene has transparent pixels"):
         fit_volume(without_alpha(scene, tmp_path), FitVolume(space="hull"))
 
 

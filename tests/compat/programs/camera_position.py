@@ -41,7 +41,7 @@ def prepare(mesh=None, size=256, layers=100):
         verts, faces, _ = load_obj(mesh)
         faces = faces.verts_idx
     else:
-        verts, faces = torus(0.5, 1.5, 12, 24).get_mesh_verts_faces(0)
+        verts, faces = torus(0.3, 0.8, 12, 24).get_mesh_verts_faces(0)
     textures = TexturesVertex(verts_features=torch.ones_like(verts)[None])
     meshes = Meshes(verts=[verts], faces=[faces], textures=textures)
     cameras = FoVPerspectiveCameras()
@@ -82,8 +82,10 @@ def main():
     options = parser.parse_args()
     step, model = prepare(options.mesh, options.size, options.layers)
     losses = [step() for _ in range(options.steps)]
+    few = max(1, len(losses) // 5)
+    first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
     place = ", ".join(f"{x:.2f}" for x in model.camera_position.tolist())
-    print(f"from {losses[0]:.5f} to {losses[-1]:.5f}, at {place}")
+    print(f"from {first:.5f} to {last:.5f}, at {place}")
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def main():
     torch.manual_seed(0)
     step, result = prepare(options.cloud, options.level, options.samples)
     distances = [step() for _ in range(options.steps)]
-    print(f"from {distances[0]:.5f} to {distances[-1]:.5f}")
+    few = max(1, len(distances) // 5)
+    first, last = sum(distances[:few]) / few, sum(distances[-few:]) / few
+    print(f"from {first:.5f} to {last:.5f}")
     if options.output:
         verts, faces = result().get_mesh_verts_faces(0)
         save_obj(options.output, verts, faces)

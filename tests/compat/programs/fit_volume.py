@@ -82,7 +82,9 @@ def main():
         options.mesh, options.views, options.size, options.volume, options.points, options.views_a_step
     )
     losses = [step() for _ in range(options.steps)]
-    print(f"from {losses[0]:.5f} to {losses[-1]:.5f}")
+    few = max(1, len(losses) // 5)
+    first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
+    print(f"from {first:.5f} to {last:.5f}")
 
 
 if __name__ == "__main__":

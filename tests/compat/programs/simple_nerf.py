@@ -115,9 +115,11 @@ def main():
         options.hidden,
     )
     losses = [step() for _ in range(options.steps)]
+    few = max(1, len(losses) // 5)
+    first, last = sum(losses[:few]) / few, sum(losses[-few:]) / few
     with torch.no_grad():
         shape = list(picture().shape)
-    print(f"from {losses[0]:.5f} to {losses[-1]:.5f}, pictures {shape}")
+    print(f"from {first:.5f} to {last:.5f}, pictures {shape}")
 
 
 if __name__ == "__main__":

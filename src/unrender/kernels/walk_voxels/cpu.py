@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrender.kernels._batch import room
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, _gather, _locate, _stride, _way_out
+from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, _locate, _stride, _way_out
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
 from unrender.kernels.march_voxels.table import VoxelTable
@@ -44,6 +44,14 @@ def forward(
         for source, target in zip((distance, length), packed, strict=True):
             _pack(source, space, offsets, target.numpy())
     return packed[0], packed[1], torch.from_numpy(offsets)
+
+
+@numba.njit(cache=True, parallel=True)
+def _gather(corners, values, gathered):
+    for c in numba.prange((corners.shape[0] + 4095) // 4096):
+        for v in range(c * 4096, min(corners.shape[0], (c + 1) * 4096)):
+            for q in range(8):
+                gathered[v, q] = values[corners[v, q]]
 
 
 @numba.njit(cache=True, parallel=True)
