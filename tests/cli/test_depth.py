@@ -153,22 +153,11 @@ def test_depth_folders_become_points(run, tmp_path):
     depths, out = tmp_path / "depths", tmp_path / "out"
     assert main(["depth", str(run), "--path", "training", "--output", str(depths)]) == 0
     for source in (depths, depths / "depth"):
-        assert (
-            main(
-                [
-                    "export",
-                    str(source),
-                    "--tolerance",
-                    "0.05",
-                    "--format",
-                    "pcd",
-                    "--output",
-                    str(out / source.name),
-                ]
-            )
-            == 0
-        )
-        assert float(load_cloud(out / "points.pcd").points.abs().max()) < 0.55
+        folder = out / source.name
+        options = ["--tolerance", "0.05", "--format", "pcd", "--output", str(folder)]
+        out.mkdir(exist_ok=True)
+        assert main(["export", str(source), *options]) == 0
+        assert float(load_cloud(folder / "points.pcd").points.abs().max()) < 0.55
 
 
 def test_depth_cameras_become_a_mesh(tmp_path):
