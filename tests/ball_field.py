@@ -21,7 +21,12 @@ class Ball:
         return 1e4 * (points.norm(dim=-1) < self.radius), self.color.expand(len(points), 3)
 
     def samples(self, rays, *, quick: bool = False) -> RaySamples:
-        return sample_uniform(0.0, 10.0, 16 if quick else 64)
+        count = 64 if quick else 256
+        evenly = sample_uniform(0.0, 4.0, count)
+        distances, lengths = (
+            t.expand(len(rays.origins), count).flatten() for t in (evenly.distances, evenly.lengths)
+        )
+        return RaySamples(distances, lengths, torch.arange(len(rays.origins) + 1) * count)
 
     def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
         self.pixels += camera.height * camera.width

@@ -1,9 +1,11 @@
 """unrender eval: figures of held-out views, and how they were measured."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ import unrender
 from ball_field import Ball
 from unrender.cli import evaluate
 from unrender.cli.main import main
+from unrender.io.depth import MILLIMETRES, DepthFile
 
 COLOR = (1.0, 0.25, 0.0)
 
@@ -80,6 +83,24 @@ def test_lpips_is_measured_where_it_is_installed(scene, field, tmp_path, monkeyp
     found = json.loads((tmp_path / "out/eval.json").read_text())
     assert found["mean"]["lpips"] == 0.125
     assert "VGG" in found["protocol"]["lpips"]
+
+
+def test_depth_is_measured_where_it_is_known(scene, field, tmp_path) -> None:
+    frames = []
+    for frame in unrender.load_scene(scene).frames:
+        seen, forward = field.render(frame.camera), frame.camera.camera_from_world[2, :3]
+        depth = seen.distance * (unrender.rays_of(frame.camera).directions @ forward)
+        path = scene / f"{frame.image_path.stem}.npy"
+        np.save(path, (depth / MILLIMETRES).numpy())
+        frames.append(dataclasses.replace(frame, depth_file=DepthFile(path, MILLIMETRES)))
+    unrender.save_transforms(frames, scene / "transforms.json")
+    run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
+    assert main(["eval", str(run), "--output", str(out)]) == 0
+    depth = json.loads((out / "eval.json").read_text())["depth"]
+    assert 0 < depth["depth/median/abs_rel"] < 0.02
+    assert depth["depth/median/abs_rel/4.png"] < 0.02
+    assert json.loads((out / "metrics.json").read_text()).items() >= depth.items()
+    assert "depth/median/abs_rel<" in (out / "report.html").read_text()
 
 
 def test_some_views_of_another_split(scene, field, tmp_path, capsys) -> None:

@@ -17,6 +17,10 @@ from unrender.errors import InputError
 from unrender.io.frames import Frame, Split
 from unrender.io.scenes import load_scene
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
+from unrender.tasks.evaluate_depth import evaluate_depth
+
+SLASHES_OF_MEANS = 2
+"""In the names of figures of depth; those of single frames have more."""
 
 
 def command(
@@ -25,9 +29,10 @@ def command(
     split: Split = "test",
     views: int | None = None,
     scene: Path | None = None,
+    inverted_depth_range: float | None = None,
     output: Path | None = None,
 ) -> None:
-    """Compare new views of a run to photos that were held out: PSNR, SSIM, and LPIPS where it is installed.
+    """Compare new views of a run to photos that were held out: PSNR, SSIM, LPIPS if installed, depth if known.
 
     Example: unrender eval runs/fit-nerf/chair
 
@@ -36,15 +41,21 @@ def command(
         split: Which of the scene's frames.
         views: How many of them, as far apart as possible. By default all.
         scene: Where the scene is now, if it was moved.
+        inverted_depth_range: The range of NeRF-synthetic's 8-bit depth pictures, in world units (8 for that data set).
         output: Folder for the results. By default runs/eval/NAME-TIME.
     """
     if views is not None and views < 1:
         raise InputError(f"--views {views}: should be at least 1")
     learned = load_run(run)
-    found = _frames(learned, split, scene)
+    found = _frames(learned, split, scene, inverted_depth_range)
     perceptual, lpips = _lpips()
     folder = open_run_folder("eval", run.resolve().name, output)
-    asked = {"split": split, "views": views, "scene": scene}
+    asked = {
+        "split": split,
+        "views": views,
+        "scene": scene,
+        "inverted_depth_range": inverted_depth_range,
+    }
     write_json(folder / "config.json", {"unrender": __version__, "task": "eval", "run": run} | asked)
     behind = None if learned.background is None else torch.tensor(learned.background)
     frames = held_out.evenly(found, views)
@@ -52,18 +63,19 @@ def command(
     compared = take_all(evaluation, held_out.progress_words)
     how: dict[str, Any] = {"run": run.resolve(), "split": split, "frames_of_split": len(found)}
     how |= held_out.protocol(frames, compared, behind) | {"lpips": lpips}
-    mean = held_out.mean_metrics(compared)
-    views_by_name = {view.name: view.metrics for view in compared}
-    evaluated = {"unrender": __version__, "protocol": how, "mean": mean, "views": views_by_name}
-    write_json(folder / "eval.json", evaluated)
-    write_json(folder / "metrics.json", mean | held_out.metrics_of_views(compared))
+    mean, by_view = held_out.mean_metrics(compared), held_out.metrics_of_views(compared)
+    depth = evaluate_depth(learned.field, [f for f in frames[: len(compared)] if f.depth_file is not None])
+    parts = {"protocol": how, "mean": mean, "views": {view.name: view.metrics for view in compared}}
+    write_json(folder / "eval.json", {"unrender": __version__} | parts | {"depth": depth})
+    write_json(folder / "metrics.json", mean | depth | by_view)
     verdict = held_out.verdict(run.resolve().name, mean, learned_from=split == "train")
     line = ["unrender", "eval", str(run), *as_options({k: v for k, v in asked.items() if v is not None})]
+    mean_depth = {name: value for name, value in depth.items() if name.count("/") <= SLASHES_OF_MEANS}
     sections = [
         Section("What came out", verdict, [picture for view in compared for picture in view.pictures]),
-        Section("Figures", figures=mean),
+        Section("Figures", figures=mean | mean_depth),
         Section("How it was measured", _words(how)),
-        Section("View by view", figures=held_out.metrics_of_views(compared)),
+        Section("View by view", figures=by_view),
         Section("Do it again", code=[shlex.join(line)]),
     ]
     write_report(folder / "report.html", f"Held-out views of {run.resolve().name}", sections)
@@ -72,7 +84,9 @@ def command(
     print(folder / "report.html")
 
 
-def _frames(run: Run, split: Split, scene: Path | None) -> tuple[Frame, ...]:
+def _frames(
+    run: Run, split: Split, scene: Path | None, inverted_depth_range: float | None
+) -> tuple[Frame, ...]:
     """Find the photos to compare to: of the test split, those that the run says it held out."""
     place = scene or run.scene
     if place is None or not Path(place).exists():
@@ -80,7 +94,7 @@ def _frames(run: Run, split: Split, scene: Path | None) -> tuple[Frame, ...]:
             f"{run.folder}: its scene {place} is gone, with the photos to compare to; "
             "say where it is now: --scene FOLDER"
         )
-    photos = load_scene(place)
+    photos = load_scene(place, inverted_depth_range=inverted_depth_range)
     frames = photos.split(split)
     if split == "test" and run.held_out is not None:
         by_name = {frame.name: frame for frame in photos.frames}
