@@ -39,6 +39,7 @@ def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.Captur
     assert main(["fit-mesh", str(scan), "--output", str(folder), "--holdout", "0.1", *truth, *FAST]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
+        "curves.json",
         "mesh.ply",
         "metrics.json",
         "report.html",

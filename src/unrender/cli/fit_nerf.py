@@ -71,6 +71,7 @@ def command(
         events.close()
     last = watched.last
     save_field(cast(Field, last.result), run.field_file)
+    live.write_curves()
     if not watched.has_ended and (folder / CHECKPOINT).is_file():
         print(f"to go on later: {run.command('--resume', str(folder))}", flush=True)
     log.info("the field is saved; now to the pictures that were held out")
