@@ -283,7 +283,7 @@ def test_minutes_end_the_fit(scene: Scene) -> None:
         ({"model": "splats"}, "`model` should be one of hash, paper, tutorial"),
         ({"table_log2": 40}, "`table_log2` should be 10 to 24"),
         ({"distortion": -1.0}, "`distortion` should be 0 or more"),
-        ({"distortion": 0.1, "model": "paper"}, "`distortion` is for the hash model"),
+        ({"depth": -1.0}, "`depth` should be 0 or more"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(scene: Scene, changes, message) -> None:

@@ -239,13 +239,15 @@ class NeRF(nn.Module):
         Differentiable in: the parameters.
         """
         hits, places = self._first_places(rays, self.fine_network.coarse_samples, generator)
-        coarse = march(self.coarse, rays, _rows(places, hits), keeps_weights=True)
+        first = _rows(places, hits)
+        coarse = march(self.coarse, rays, first, keeps_weights=True).replace(samples=first)
         if self.coarse_network is None:
             return coarse, coarse
         assert coarse.weights is not None
         weights = coarse.weights.view(places.distances.shape)
         more = sample_importance(places, weights, self.fine_network.fine_samples, generator=generator)
-        return coarse, march(self, rays, _rows(more, hits), keeps_weights=True)
+        second = _rows(more, hits)
+        return coarse, march(self, rays, second, keeps_weights=True).replace(samples=second)
 
     @torch.no_grad()
     def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:

@@ -91,6 +91,8 @@ def _fingerprint(scene: Scene) -> str:
     for frame in scene.frames:
         told.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
         told.update(f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}".encode())
+        depth, points = frame.depth_file, frame.points
+        told.update(f"{depth and depth.scale} {points is not None and len(points)}".encode())
         for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
             told.update(tensor.numpy().tobytes())
     return told.hexdigest()

@@ -14,6 +14,7 @@ from torch import Tensor
 from unrender.errors import InputError, UnrenderError
 from unrender.fields.radiance_field import RadianceField
 from unrender.io.frames import Frame
+from unrender.io.known_depths import KnownDepths
 from unrender.io.pixels import PixelSource
 from unrender.io.scenes import Scene
 from unrender.render.march import march
@@ -86,8 +87,10 @@ def fit_nerf(
 
 
 def _new_learner(scene: Scene, config: FitNerf, seed: int) -> Learner:
-    pixels = PixelSource(scene.split("train"), memory_mib=config.memory_mib, seed=seed)
-    return Learner(begin_field(scene, config, seed), pixels, config, seed)
+    frames = scene.split("train")
+    pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=seed)
+    depths = KnownDepths(frames, seed=seed) if config.depth > 0 else None
+    return Learner(begin_field(scene, config, seed), pixels, depths or None, config, seed)
 
 
 def _fit(
