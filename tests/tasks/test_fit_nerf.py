@@ -16,7 +16,7 @@ import torch
 import unrender
 from unrender.errors import FileFormatError, InputError, UnrenderError
 from unrender.io.scenes import Scene
-from unrender.tasks import _nerf_checkpoint, _nerf_learner, fit_nerf
+from unrender.tasks import _nerf_learner, fit_nerf, nerf_settings
 from unrender.tasks.nerf_settings import FitNerf
 
 SMALL = FitNerf(steps=60, samples=8192, table_log2=12)
@@ -145,8 +145,8 @@ def test_a_resume_with_other_settings_says_which(scene: Scene, tmp_path: Path) -
     for other in (fewer, dataclasses.replace(scene, frames=tuple(wider))):
         with pytest.raises(InputError, match="other frames or cameras"):
             fit_nerf.fit_nerf(other, SMALL, resume=tmp_path)
-    whole = (tmp_path / _nerf_checkpoint.CHECKPOINT).read_bytes()
-    (tmp_path / _nerf_checkpoint.CHECKPOINT).write_bytes(whole[: len(whole) // 2])
+    whole = (tmp_path / nerf_settings.CHECKPOINT).read_bytes()
+    (tmp_path / nerf_settings.CHECKPOINT).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(FileFormatError, match="no whole safetensors file"):
         fit_nerf.fit_nerf(scene, SMALL, resume=tmp_path)
     with pytest.raises(InputError, match="no such file"):
@@ -157,7 +157,7 @@ def test_a_full_disk_costs_no_checkpoint(scene: Scene, tmp_path: Path, monkeypat
     fit = fit_nerf.fit_nerf(scene, SMALL, checkpoints=tmp_path)
     next(fit)
     fit.close()
-    before = (tmp_path / _nerf_checkpoint.CHECKPOINT).read_bytes()
+    before = (tmp_path / nerf_settings.CHECKPOINT).read_bytes()
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -168,8 +168,8 @@ def test_a_full_disk_costs_no_checkpoint(scene: Scene, tmp_path: Path, monkeypat
     with caplog.at_level(logging.WARNING, "unrender"):
         fit.close()
     assert "the disk is full" in caplog.text
-    assert [path.name for path in tmp_path.iterdir()] == [_nerf_checkpoint.CHECKPOINT]
-    assert (tmp_path / _nerf_checkpoint.CHECKPOINT).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [nerf_settings.CHECKPOINT]
+    assert (tmp_path / nerf_settings.CHECKPOINT).read_bytes() == before
 
 
 def test_errors_that_are_not_numbers_lead_back_to_a_good_state(scene: Scene, monkeypatch, caplog) -> None:

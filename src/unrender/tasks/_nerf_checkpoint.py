@@ -15,9 +15,8 @@ from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import FileAccessError, reading
 from unrender.io.scenes import Scene
 from unrender.tasks._nerf_learner import Learner
-from unrender.tasks.nerf_settings import FitNerf
+from unrender.tasks.nerf_settings import CHECKPOINT, FitNerf
 
-CHECKPOINT = "checkpoint.safetensors"
 KIND = "checkpoint of fit-nerf"
 MAY_DIFFER = ("minutes", "steps", "memory_mib")
 """Settings that a fit may be resumed with others of."""

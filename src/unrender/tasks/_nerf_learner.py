@@ -43,7 +43,7 @@ SEEN, SEEN_IN_ALL_SPACE = 0.05, 0.02
 """Weight on a ray above which a cell stays; its neighbours stay with it."""
 COUNTED = (
     "index",
-    "born",
+    "first_index",
     "error",
     "mean_error",
     "mean_trivial_error",
@@ -115,7 +115,7 @@ class Learner:
         self.optimizer = torch.optim.Adam(
             field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
         )
-        self.index = self.born = 0
+        self.index = self.first_index = 0
         self.error = self.mean_error = self.mean_trivial_error = math.inf
         self.seconds = 0.0
         self.num_rays = max(1, config.samples // FOGGY) if config.model == "hash" else RAYS_OF_PAPER
@@ -144,13 +144,13 @@ class Learner:
         self.optimizer.step()
         self._note(float(color.detach()), trivial)
         if isinstance(self.field, HashNeRF):
-            self._keep_house(self.field, share)
+            self._follow_what_was_seen(self.field, share)
         return True
 
     def _note(self, error: float, trivial: float) -> None:
         self.index += 1
         self.error = error
-        begins = self.index == self.born + 1
+        begins = self.index == self.first_index + 1
         self.mean_error = error if begins else 0.98 * self.mean_error + 0.02 * error
         self.mean_trivial_error = trivial if begins else 0.98 * self.mean_trivial_error + 0.02 * trivial
 
@@ -183,7 +183,7 @@ class Learner:
         seen = self.field.march(rays, self.generator)
         if seen[0] is seen[-1]:  # of one network
             seen = seen[-1:]
-        target, behind = aims(batch, self.field.background, self.config.background, self.generator)
+        target, behind = colors_to_learn(batch, self.field.background, self.config.background, self.generator)
         errors = [_error(each, target, behind, batch.valid) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
         total = torch.stack(errors).sum()
@@ -201,7 +201,7 @@ class Learner:
         origins = torch.cat([rays.origins, known.rays.origins])
         return Rays(origins, torch.cat([rays.directions, known.rays.directions])), known.distances
 
-    def _keep_house(self, field: HashNeRF, share: float) -> None:
+    def _follow_what_was_seen(self, field: HashNeRF, share: float) -> None:
         """Give up what is empty, and take so many rays that the samples come out as asked for."""
         grid = field.occupancy
         self.steps_since_pruning += 1
@@ -223,7 +223,7 @@ def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def aims(
+def colors_to_learn(
     batch: PixelBatch, learned: Tensor, background: Background, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Return the colors that rays should have, and what is behind them."""

@@ -19,7 +19,7 @@ from unrender.io.pixels import PixelSource
 from unrender.io.scenes import Scene
 from unrender.render.march import march
 from unrender.tasks._nerf_checkpoint import read_checkpoint, save_checkpoint
-from unrender.tasks._nerf_learner import Learner, aims, begin_field
+from unrender.tasks._nerf_learner import Learner, begin_field, colors_to_learn
 from unrender.tasks.nerf_settings import FitNerf, check
 
 log = logging.getLogger("unrender")
@@ -104,7 +104,7 @@ def _fit(
     try:
         while (share := _share(learner, config)) < 1 or learner.index == 0:  # one step there is
             guard.step(share)
-            if learner.index - learner.born == COLLAPSE_AT and learner.mean_error > (
+            if learner.index - learner.first_index == COLLAPSE_AT and learner.mean_error > (
                 COLLAPSED * learner.mean_trivial_error
             ):
                 learner = _begin_again(learner, scene, config)
@@ -153,7 +153,7 @@ def _begin_again(learner: Learner, scene: Scene, config: FitNerf) -> Learner:
         )
     log.warning("the field collapsed to one color: beginning again with another seed")
     other = _new_learner(scene, config, config.seed + 1)
-    other.index = other.born = learner.index
+    other.index = other.first_index = learner.index
     return other
 
 
@@ -201,7 +201,7 @@ class _Looks:
         begin, batch = time.perf_counter(), self._batch
         if batch is None or begin < self._next:
             return None
-        target, behind = aims(batch, field.background, "white", torch.Generator())
+        target, behind = colors_to_learn(batch, field.background, "white", torch.Generator())
         with torch.no_grad():
             seen = march(field, batch.rays, field.samples, background=behind)
         error = (

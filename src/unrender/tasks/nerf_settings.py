@@ -9,6 +9,8 @@ from unrender.tasks._voxel_space import Space
 
 Background = Literal["auto", "white", "black", "random"]
 Model = Literal["hash", "paper", "tutorial"]
+CHECKPOINT = "checkpoint.safetensors"
+"""The file, in the folder for checkpoints, from which a fit goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
