@@ -104,6 +104,7 @@ from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
 from .losses.depth import depth_errors as depth_errors
 from .losses.depth import depth_loss as depth_loss
 from .losses.distortion import distortion_loss as distortion_loss
+from .losses.images import match_exposure as match_exposure
 from .losses.images import psnr as psnr
 from .losses.images import ssim as ssim
 from .losses.regularize import mesh_edge_loss as mesh_edge_loss

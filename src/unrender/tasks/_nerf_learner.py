@@ -19,6 +19,7 @@ from unrender.kernels.hash_grid import HashLevels
 from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
 from unrender.render.march import Marched
+from unrender.tasks._exposures import Exposures
 from unrender.tasks._voxel_space import VoxelSpace, find_space
 from unrender.tasks.nerf_settings import Background, FitNerf
 
@@ -31,7 +32,8 @@ STEPS_IN_ALL_SPACE = ((0.0, 64), (0.1, 128), (0.4, 256))
 """From which share of the work on how many samples fit along the side of the cube; in all space, of the inner cube."""
 COARSEST, FINEST, NUM_LEVELS, FEATURES = 16, 1024, 16, 2
 RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
-"""Of Adam, for all parameters; it falls to that share."""
+"""Of Adam, for all parameters of the field; it falls to that share."""
+RATE_OF_EXPOSURE = 1e-2
 FOGGY, MOST_RAYS = 16, 65536
 """Samples on a ray that the first step expects, and rays in a step at most."""
 RAYS_OF_PAPER = 1024
@@ -111,10 +113,11 @@ class Learner:
     ) -> None:
         self.field, self.pixels, self.depths, self.config, self.seed = field, pixels, depths, config, seed
         self.generator = Generator().manual_seed(seed)
-        self.rate = RATES[config.model]
-        self.optimizer = torch.optim.Adam(
-            field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
-        )
+        self.exposures = Exposures(len(pixels.frames)) if _vary(pixels, config) else None
+        rates = [{"params": list(field.parameters()), "rate": RATES[config.model]}]
+        if self.exposures is not None:
+            rates.append({"params": list(self.exposures.parameters()), "rate": RATE_OF_EXPOSURE})
+        self.optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99), eps=1e-15, fused=True)
         self.index = self.first_index = 0
         self.error = self.mean_error = self.mean_trivial_error = math.inf
         self.seconds = 0.0
@@ -130,7 +133,7 @@ class Learner:
     def step(self, share: float) -> bool:
         """Descend once, `share` of the way through the work; return False, and change nothing, if numbers failed."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * SLOWING**share
+            group["lr"] = group["rate"] * SLOWING**share
         if isinstance(self.field, HashNeRF):
             self.field.step = _step(self.field.space, share)
         batch = self.pixels.draw(self.num_rays, 1)
@@ -160,6 +163,8 @@ class Learner:
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{number}/{name}": value for name, value in state.items()}
         tensors |= {f"pixels/{name}": value for name, value in self.pixels.state().items()}
+        if self.exposures is not None:
+            tensors |= {f"exposures/{name}": value for name, value in self.exposures.state_dict().items()}
         tensors["random"] = self.generator.get_state()
         return tensors, {name: getattr(self, name) for name in COUNTED}
 
@@ -170,6 +175,8 @@ class Learner:
         if isinstance(self.field, HashNeRF):  # its cells may have been halved
             self.field.occupancy = OccupancyGrid(tensors["field/occupancy.occupied"])
         self.field.load_state_dict(_under("field", tensors))
+        if self.exposures is not None:
+            self.exposures.load_state_dict(_under("exposures", tensors))
         adam: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("adam", tensors).items():
             number, key = name.split("/")
@@ -184,7 +191,7 @@ class Learner:
         if seen[0] is seen[-1]:  # of one network
             seen = seen[-1:]
         target, behind = colors_to_learn(batch, self.field.background, self.config.background, self.generator)
-        errors = [_error(each, target, behind, batch.valid) for each in seen]
+        errors = [self._error(each, batch, target, behind) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
         total = torch.stack(errors).sum()
         if len(known) > 0:
@@ -192,6 +199,15 @@ class Learner:
         if self.config.distortion > 0:
             total = total + self.config.distortion * sum(_spread(each, self.field.half_side) for each in seen)
         return errors[-1], total, _trivial(target, behind, batch.valid)
+
+    def _error(self, seen: Marched, batch: PixelBatch, target: Tensor, behind: Tensor) -> Tensor:
+        """Return the mean squared error of the colors that are seen along the first rays."""
+        count = len(target)  # behind these come rays of depth
+        color = seen.color[:count] + (1 - seen.opacity[:count])[:, None] * behind
+        if self.exposures is not None:
+            color = self.exposures(color, batch.frame)
+        squares = (color - target).square().mean(1)
+        return torch.where(batch.valid, squares, 0).sum() / batch.valid.sum().clamp(min=1)
 
     def _with_known_depths(self, rays: Rays) -> tuple[Rays, Tensor]:
         """Add rays along which it is known how far it is; return that for the last ones too."""
@@ -218,6 +234,11 @@ class Learner:
         self.num_rays = int(min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, MOST_RAYS))
 
 
+def _vary(pixels: PixelSource, config: FitNerf) -> bool:
+    """Decide whether photos may differ in exposure."""
+    return config.exposure == "each" or (config.exposure == "auto" and not pixels.has_alpha)
+
+
 def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     prefix = folder + "/"
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
@@ -235,13 +256,6 @@ def colors_to_learn(
     else:
         behind = torch.full_like(batch.colors, 1.0 if background == "white" else 0.0)
     return torch.lerp(behind, batch.colors, batch.alpha[:, None]), behind
-
-
-def _error(seen: Marched, target: Tensor, behind: Tensor, valid: Tensor) -> Tensor:
-    count = len(target)  # behind these come rays of depth
-    color = seen.color[:count] + (1 - seen.opacity[:count])[:, None] * behind
-    squares = (color - target).square().mean(1)
-    return torch.where(valid, squares, 0).sum() / valid.sum().clamp(min=1)
 
 
 def _misplaced(seen: Marched, known: Tensor) -> Tensor:

@@ -54,6 +54,8 @@ class FitNerfStep:
     """The field as it is now; later steps change it."""
     held_out: float | None = None
     """PSNR of patches of pictures that are not learned from, when they were looked at after this step."""
+    exposures: Tensor | None = None
+    """By how much each photo for training is brighter than the field, in each channel, where that is learned."""
 
 
 def fit_nerf(
@@ -98,9 +100,7 @@ def _fit(
 ) -> Iterator[FitNerfStep]:
     looks, guard, saved = _Looks(scene.split("test")), _Guard(learner), time.perf_counter()
     if learner.index > 0 and _share(learner, config) >= 1:  # resumed, and nothing is left to do
-        yield FitNerfStep(
-            learner.index, learner.index, learner.losses, learner.num_samples, learner.seconds, learner.field
-        )
+        yield _describe(learner, learner.index, None)
     try:
         while (share := _share(learner, config)) < 1 or learner.index == 0:  # one step there is
             guard.step(share)
@@ -116,20 +116,26 @@ def _fit(
                 saved = time.perf_counter()
             held_out = looks.look(learner.field)
             last = config.steps or max(learner.index, round(learner.index / max(share, 1e-3)))
-            yield FitNerfStep(
-                learner.index,
-                last,
-                learner.losses,
-                learner.num_samples,
-                learner.seconds,
-                learner.field,
-                held_out,
-            )
+            yield _describe(learner, last, held_out)
             learner.seconds = time.perf_counter() - begin
     except GeneratorExit:  # closed after a whole step; what fails within one is not saved
         _save(learner, scene, config, checkpoints)
         raise
     _save(learner, scene, config, checkpoints)
+
+
+def _describe(learner: Learner, last_index: int, held_out: float | None) -> FitNerfStep:
+    exposures = None if learner.exposures is None else learner.exposures.factors().detach()
+    return FitNerfStep(
+        learner.index,
+        last_index,
+        learner.losses,
+        learner.num_samples,
+        learner.seconds,
+        learner.field,
+        held_out,
+        exposures,
+    )
 
 
 def _share(learner: Learner, config: FitNerf) -> float:

@@ -8,6 +8,7 @@ from unrender.errors import InputError
 from unrender.tasks._voxel_space import Space
 
 Background = Literal["auto", "white", "black", "random"]
+Exposure = Literal["auto", "each", "same"]
 Model = Literal["hash", "paper", "tutorial"]
 CHECKPOINT = "checkpoint.safetensors"
 """The file, in the folder for checkpoints, from which a fit goes on."""
@@ -37,6 +38,9 @@ class FitNerf:
     everything: in all space, contracted far away. auto: hull where pictures have transparency, else everything."""
     background: Background = "auto"
     """What is behind transparent pictures. auto: random colors while learning, white in results."""
+    exposure: Exposure = "auto"
+    """Whether photos differ in brightness and white balance. each: by a factor for each channel of each photo, which
+    are learned too; same: no. auto: each where photos have no transparency."""
     distortion: float = 0.0
     """Weight of the loss that draws the weights along a ray together (Mip-NeRF 360, eq. 15), such as 0.001: it
     removes haze, and some detail."""
@@ -59,7 +63,8 @@ def check(config: FitNerf) -> None:
         value = getattr(config, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be 0 or more, got {value}")
-    for name, known in (("model", Model), ("space", Space), ("background", Background)):
+    kinds = {"model": Model, "space": Space, "background": Background, "exposure": Exposure}
+    for name, known in kinds.items():
         if getattr(config, name) not in get_args(known):
             raise InputError(
                 f"fit_nerf: `{name}` should be one of {', '.join(get_args(known))}, got {getattr(config, name)!r}"
