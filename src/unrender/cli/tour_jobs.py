@@ -57,8 +57,9 @@ class Sizes:
     num_train: int = 40
     num_test: int = 6
     """Photos to learn from, and held out."""
-    volume: FitVolume = FitVolume(resolution=128, steps=500, rays=16384)
-    nerf: FitNerf = FitNerf(minutes=0.75)
+    volume: FitVolume = FitVolume(resolution=128, steps=500, rays=16384, depth=0.0)
+    nerf: FitNerf = FitNerf(minutes=0.75, depth=0.0)
+    """Neither learns from the depth that the scene has: it is there to measure what is found without it."""
     depth_views: int = 30
     depth_pixels: int = 160
     """Photos where depth is measured for points and meshes, and the pixels of its sides."""
@@ -274,7 +275,7 @@ def shape_from_depth(stage: Stage) -> Job:
     median = depth["depth/median/abs_rel"]
     return Job(
         words.depth(sizes.spacing, sizes.voxel_size),
-        given="the radiance field, and no depth camera",
+        given="the radiance field, which learned from colors alone",
         outcome=f"depth {_percent(median)} off; the mesh made of it {_percent(_there(fused, stage))} of the size",
         pictures=_depth_pictures(stage),
         curve=None,
