@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from bench_volume_tutorial import EVERY, VIEWS, compare, photograph
-from timing import machine, seconds
+from timing import machine, record, seconds
 
 from unrender import (
     Camera,
@@ -98,6 +98,7 @@ def main() -> None:
     theirs = PYTORCH3D_SECONDS / PYTORCH3D_MM
     print(f"{ours:.2f} s, {ours / mm:.0f} mm a step; PyTorch3D {PYTORCH3D_SECONDS} s, {theirs:.0f} mm")
     print(f"{theirs / (ours / mm):.1f} times as fast")
+    record("nerf_tutorial/step", f"{ours / mm:.0f} mm, {theirs / (ours / mm):.1f} times as fast")
 
 
 def see(field: NeRF, camera: Camera, rays: Rays) -> Marched:
