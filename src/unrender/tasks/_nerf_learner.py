@@ -7,14 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrender.errors import InputError
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.nerf import NeRF
 from unrender.fields.occupancy import OccupancyGrid
 from unrender.fields.radiance_field import FieldSpace
+from unrender.geometry.rays import Rays
+from unrender.io.known_depths import RAYS_OF_DEPTH, KnownDepths
 from unrender.io.pixels import PixelBatch, PixelSource
 from unrender.io.scenes import Scene
 from unrender.kernels.hash_grid import HashLevels
+from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
 from unrender.render.march import Marched
 from unrender.tasks._voxel_space import VoxelSpace, find_space
@@ -33,13 +35,15 @@ RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
 FOGGY, MOST_RAYS = 16, 65536
 """Samples on a ray that the first step expects, and rays in a step at most."""
 RAYS_OF_PAPER = 1024
+LOOKS_PER_SAMPLE = 6
+"""Places at which the density is looked up, at most, for each at which the field is learned."""
 STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
 """Steps, and samples for each cell, after which cells are given up that no ray saw."""
 SEEN, SEEN_IN_ALL_SPACE = 0.05, 0.02
 """Weight on a ray above which a cell stays; its neighbours stay with it."""
 COUNTED = (
     "index",
-    "born",
+    "first_index",
     "error",
     "mean_error",
     "mean_trivial_error",
@@ -97,14 +101,21 @@ def _cube_of(room: VoxelSpace) -> tuple[FieldSpace, Tensor]:
 class Learner:
     """A field, its optimizer, its pixels and its random numbers."""
 
-    def __init__(self, field: HashNeRF | NeRF, pixels: PixelSource, config: FitNerf, seed: int) -> None:
-        self.field, self.pixels, self.config, self.seed = field, pixels, config, seed
+    def __init__(
+        self,
+        field: HashNeRF | NeRF,
+        pixels: PixelSource,
+        depths: KnownDepths | None,
+        config: FitNerf,
+        seed: int,
+    ) -> None:
+        self.field, self.pixels, self.depths, self.config, self.seed = field, pixels, depths, config, seed
         self.generator = Generator().manual_seed(seed)
         self.rate = RATES[config.model]
         self.optimizer = torch.optim.Adam(
             field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
         )
-        self.index = self.born = 0
+        self.index = self.first_index = 0
         self.error = self.mean_error = self.mean_trivial_error = math.inf
         self.seconds = 0.0
         self.num_rays = max(1, config.samples // FOGGY) if config.model == "hash" else RAYS_OF_PAPER
@@ -133,13 +144,13 @@ class Learner:
         self.optimizer.step()
         self._note(float(color.detach()), trivial)
         if isinstance(self.field, HashNeRF):
-            self._keep_house(self.field, share)
+            self._follow_what_was_seen(self.field, share)
         return True
 
     def _note(self, error: float, trivial: float) -> None:
         self.index += 1
         self.error = error
-        begins = self.index == self.born + 1
+        begins = self.index == self.first_index + 1
         self.mean_error = error if begins else 0.98 * self.mean_error + 0.02 * error
         self.mean_trivial_error = trivial if begins else 0.98 * self.mean_trivial_error + 0.02 * trivial
 
@@ -168,18 +179,29 @@ class Learner:
         self.generator.set_state(tensors["random"])
 
     def _losses(self, batch: PixelBatch) -> tuple[Tensor, Tensor, float]:
-        seen = self.field.march(batch.rays, self.generator)
+        rays, known = self._with_known_depths(batch.rays)
+        seen = self.field.march(rays, self.generator)
         if seen[0] is seen[-1]:  # of one network
             seen = seen[-1:]
-        target, behind = aims(batch, self.field.background, self.config.background, self.generator)
+        target, behind = colors_to_learn(batch, self.field.background, self.config.background, self.generator)
         errors = [_error(each, target, behind, batch.valid) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
         total = torch.stack(errors).sum()
+        if len(known) > 0:
+            total = total + self.config.depth * sum(_misplaced(each, known) for each in seen)
         if self.config.distortion > 0:
             total = total + self.config.distortion * sum(_spread(each, self.field.half_side) for each in seen)
         return errors[-1], total, _trivial(target, behind, batch.valid)
 
-    def _keep_house(self, field: HashNeRF, share: float) -> None:
+    def _with_known_depths(self, rays: Rays) -> tuple[Rays, Tensor]:
+        """Add rays along which it is known how far it is; return that for the last ones too."""
+        if self.depths is None:
+            return rays, rays.origins[:0, 0]
+        known = self.depths.draw(math.ceil(RAYS_OF_DEPTH * len(rays.origins)), self.generator)
+        origins = torch.cat([rays.origins, known.rays.origins])
+        return Rays(origins, torch.cat([rays.directions, known.rays.directions])), known.distances
+
+    def _follow_what_was_seen(self, field: HashNeRF, share: float) -> None:
         """Give up what is empty, and take so many rays that the samples come out as asked for."""
         grid = field.occupancy
         self.steps_since_pruning += 1
@@ -191,7 +213,8 @@ class Learner:
         if share >= SPLIT_AT and grid.side <= CELLS:
             field.occupancy = grid.split()
             self.steps_since_pruning = self.samples_since_pruning = 0
-        wanted = self.num_rays * self.config.samples / max(self.num_samples, 1)
+        spent = max(self.num_samples, field.num_looked_at / LOOKS_PER_SAMPLE, 1)
+        wanted = self.num_rays * self.config.samples / spent
         self.num_rays = int(min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, MOST_RAYS))
 
 
@@ -200,7 +223,7 @@ def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def aims(
+def colors_to_learn(
     batch: PixelBatch, learned: Tensor, background: Background, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Return the colors that rays should have, and what is behind them."""
@@ -215,16 +238,29 @@ def aims(
 
 
 def _error(seen: Marched, target: Tensor, behind: Tensor, valid: Tensor) -> Tensor:
-    color = seen.color + (1 - seen.opacity)[:, None] * behind
+    count = len(target)  # behind these come rays of depth
+    color = seen.color[:count] + (1 - seen.opacity[:count])[:, None] * behind
     squares = (color - target).square().mean(1)
     return torch.where(valid, squares, 0).sum() / valid.sum().clamp(min=1)
+
+
+def _misplaced(seen: Marched, known: Tensor) -> Tensor:
+    """Return how much of the last rays' light does not end where it should."""
+    samples, weights = seen.samples, seen.weights
+    assert samples is not None
+    assert samples.offsets is not None
+    assert weights is not None
+    offsets = samples.offsets[-len(known) - 1 :]
+    first = int(offsets[0])
+    return depth_loss(weights[first:], samples.distances[first:], offsets - first, known)
 
 
 def _spread(seen: Marched, unit: float) -> Tensor:
     """Return how far weights are spread in t / (t + unit), in which all distances are between 0 and 1."""
     samples = seen.samples
-    if samples is None or samples.offsets is None or seen.weights is None:
-        raise InputError("fit_nerf: `distortion` needs the samples that the field chose, and there are none")
+    assert samples is not None
+    assert samples.offsets is not None
+    assert seen.weights is not None
     places = samples.distances / (samples.distances + unit)
     lengths = samples.lengths * unit / (samples.distances + unit).square()
     return distortion_loss(seen.weights, places, lengths, samples.offsets)

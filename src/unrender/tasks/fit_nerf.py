@@ -14,11 +14,12 @@ from torch import Tensor
 from unrender.errors import InputError, UnrenderError
 from unrender.fields.radiance_field import RadianceField
 from unrender.io.frames import Frame
+from unrender.io.known_depths import KnownDepths
 from unrender.io.pixels import PixelSource
 from unrender.io.scenes import Scene
 from unrender.render.march import march
 from unrender.tasks._nerf_checkpoint import read_checkpoint, save_checkpoint
-from unrender.tasks._nerf_learner import Learner, aims, begin_field
+from unrender.tasks._nerf_learner import Learner, begin_field, colors_to_learn
 from unrender.tasks.nerf_settings import FitNerf, check
 
 log = logging.getLogger("unrender")
@@ -86,8 +87,10 @@ def fit_nerf(
 
 
 def _new_learner(scene: Scene, config: FitNerf, seed: int) -> Learner:
-    pixels = PixelSource(scene.split("train"), memory_mib=config.memory_mib, seed=seed)
-    return Learner(begin_field(scene, config, seed), pixels, config, seed)
+    frames = scene.split("train")
+    pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=seed)
+    depths = KnownDepths(frames, seed=seed) if config.depth > 0 else None
+    return Learner(begin_field(scene, config, seed), pixels, depths or None, config, seed)
 
 
 def _fit(
@@ -101,7 +104,7 @@ def _fit(
     try:
         while (share := _share(learner, config)) < 1 or learner.index == 0:  # one step there is
             guard.step(share)
-            if learner.index - learner.born == COLLAPSE_AT and learner.mean_error > (
+            if learner.index - learner.first_index == COLLAPSE_AT and learner.mean_error > (
                 COLLAPSED * learner.mean_trivial_error
             ):
                 learner = _begin_again(learner, scene, config)
@@ -150,7 +153,7 @@ def _begin_again(learner: Learner, scene: Scene, config: FitNerf) -> Learner:
         )
     log.warning("the field collapsed to one color: beginning again with another seed")
     other = _new_learner(scene, config, config.seed + 1)
-    other.index = other.born = learner.index
+    other.index = other.first_index = learner.index
     return other
 
 
@@ -198,7 +201,7 @@ class _Looks:
         begin, batch = time.perf_counter(), self._batch
         if batch is None or begin < self._next:
             return None
-        target, behind = aims(batch, field.background, "white", torch.Generator())
+        target, behind = colors_to_learn(batch, field.background, "white", torch.Generator())
         with torch.no_grad():
             seen = march(field, batch.rays, field.samples, background=behind)
         error = (

@@ -9,6 +9,8 @@ from unrender.tasks._voxel_space import Space
 
 Background = Literal["auto", "white", "black", "random"]
 Model = Literal["hash", "paper", "tutorial"]
+CHECKPOINT = "checkpoint.safetensors"
+"""The file, in the folder for checkpoints, from which a fit goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +40,9 @@ class FitNerf:
     distortion: float = 0.0
     """Weight of the loss that draws the weights along a ray together (Mip-NeRF 360, eq. 15), such as 0.001: it
     removes haze, and some detail."""
+    depth: float = 0.02
+    """Weight of what draws surfaces to where the scene measured them: to its pictures of depth, or to the points that
+    COLMAP found; nothing, where there are none. 0: they are not learned from."""
     memory_mib: float = 1500.0
     """For pictures; those that do not fit take turns."""
     seed: int = 0
@@ -50,7 +55,7 @@ def check(config: FitNerf) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be above 0, got {value}")
-    for name in ("distortion", "seed"):
+    for name in ("distortion", "depth", "seed"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be 0 or more, got {value}")
@@ -61,7 +66,5 @@ def check(config: FitNerf) -> None:
             )
     if config.minutes is not None and config.steps is not None:
         raise InputError("fit_nerf: give `minutes` or `steps`, not both")
-    if config.model != "hash" and config.distortion:
-        raise InputError("fit_nerf: `distortion` is for the hash model; leave it out, or give 0")
     if not 10 <= config.table_log2 <= 24:
         raise InputError(f"fit_nerf: `table_log2` should be 10 to 24, got {config.table_log2}")
