@@ -34,6 +34,8 @@ COARSEST, FINEST, NUM_LEVELS, FEATURES = 16, 1024, 16, 2
 RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
 """Of Adam, for all parameters of the field; it falls to that share."""
 RATE_OF_EXPOSURE = 1e-2
+DISTORTION_IN_ALL_SPACE = 0.03
+"""Without it, what little light nearby haze takes from photos is nearly free, and in new views it stands in the way."""
 FOGGY, MOST_RAYS = 16, 65536
 """Samples on a ray that the first step expects, and rays in a step at most."""
 RAYS_OF_PAPER = 1024
@@ -113,6 +115,8 @@ class Learner:
     ) -> None:
         self.field, self.pixels, self.depths, self.config, self.seed = field, pixels, depths, config, seed
         self.generator = Generator().manual_seed(seed)
+        usual = DISTORTION_IN_ALL_SPACE if field.contracted else 0.0
+        self.distortion = usual if config.distortion is None else config.distortion
         self.exposures = Exposures(len(pixels.frames)) if _vary(pixels, config) else None
         rates = [{"params": list(field.parameters()), "rate": RATES[config.model]}]
         if self.exposures is not None:
@@ -196,8 +200,8 @@ class Learner:
         total = torch.stack(errors).sum()
         if len(known) > 0:
             total = total + self.config.depth * sum(_misplaced(each, known) for each in seen)
-        if self.config.distortion > 0:
-            total = total + self.config.distortion * sum(_spread(each, self.field.half_side) for each in seen)
+        if self.distortion > 0:
+            total = total + self.distortion * sum(_spread(each, self.field.half_side) for each in seen)
         return errors[-1], total, _trivial(target, behind, batch.valid)
 
     def _error(self, seen: Marched, batch: PixelBatch, target: Tensor, behind: Tensor) -> Tensor:
