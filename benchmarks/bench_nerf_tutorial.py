@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 from bench_volume_tutorial import EVERY, VIEWS, compare, fit_until, photograph, save_scene
-from timing import machine, seconds
+from timing import machine, record, seconds
 from torch import Tensor
 
 from unrender import (
@@ -115,6 +115,7 @@ def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, options:
     theirs = PYTORCH3D_SECONDS / PYTORCH3D_MM
     print(f"{ours:.2f} s, {ours / mm:.0f} mm a step; PyTorch3D {PYTORCH3D_SECONDS} s, {theirs:.0f} mm")
     print(f"{theirs / (ours / mm):.1f} times as fast")
+    record("nerf_tutorial/step", f"{ours / mm:.0f} mm, {theirs / (ours / mm):.1f} times as fast")
 
 
 def see(field: NeRF, camera: Camera, rays: Rays) -> Marched:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from timing import machine, seconds
+from timing import machine, record, seconds
 from torch import Tensor
 
 from unrender import (
@@ -78,6 +78,7 @@ def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: i
             print(f"step {step.index:3d}  {losses}  {statistics.median(times):.2f} s a step", flush=True)
     ours, mm = statistics.median(times[1:]), statistics.median(products[1:])
     print(f"{ours:.2f} s, {ours / mm:.0f} mm a step")
+    record("volume_tutorial/step", f"{ours / mm:.0f} mm")
     print(f"PyTorch3D {PYTORCH3D_SECONDS} s, {PYTORCH3D_SECONDS / PYTORCH3D_MM:.0f} mm")
     grid = torch.cat([step.volume.density[..., None], step.volume.color], -1)
     with torch.no_grad():
