@@ -92,7 +92,8 @@ def _quietly() -> Iterator[None]:
 def _do(work: Callable[[Stage], Job], stage: Stage) -> Job:
     """Do a job and say in a line what came out, rather than all that its commands say."""
     job = work(stage)
-    print(f"{job.words.title} … {job.seconds:.0f} s: {job.outcome}", flush=True)
+    title = job.words.title.replace("→", "to")  # not every terminal has arrows
+    print(f"{title} … {job.seconds:.0f} s: {job.outcome}", flush=True)
     return job
 
 

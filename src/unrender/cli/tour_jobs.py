@@ -67,11 +67,9 @@ class Sizes:
     """Between the points made from depths, in units of the world; the object is 2 wide."""
     voxel_size: float = 0.015
     """Of the mesh fused from depths."""
-    num_frames: int = 20
-    frame_side: int = 320
+    turntable: tuple[int, int] = (20, 320)
     """Pictures once around a mesh or a cloud, and their pixels a side."""
-    film_frames: int = 16
-    film_side: int = 256
+    film: tuple[int, int] = (16, 256)
     """The same of fields, which take longer."""
 
 
@@ -93,15 +91,13 @@ class Stage(NamedTuple):
     @property
     def around(self) -> list[Camera]:
         """From where shapes are shown."""
-        return draw.cameras_around(self.truth, self.sizes.num_frames, self.sizes.frame_side)
+        return draw.cameras_around(self.truth, *self.sizes.turntable)
 
     @property
     def film(self) -> tuple[str, ...]:
         """How `unrender render` shows what was learned."""
-        return (
-            *("--path", "orbit", "--views", str(self.sizes.film_frames)),
-            *("--size", str(self.sizes.film_side)),
-        )
+        num_frames, side = self.sizes.film
+        return "--path", "orbit", "--views", str(num_frames), "--size", str(side)
 
 
 def run(folder: Path, name: str, *rest: str | Path) -> Ran:
@@ -208,7 +204,7 @@ def volume_from_photos(stage: Stage) -> Job:
         run(folder, "render", Path("volume"), *stage.film, "--output", Path("volume-views")),
     ]
     metrics = _metrics(folder / "volume")
-    learned_from = evenly(stage.scene.split("train"), stage.sizes.film_frames)
+    learned_from = evenly(stage.scene.split("train"), stage.sizes.film[0])
     return Job(
         words.volume(_spelled(config)),
         given=f"{stage.sizes.num_train} photos, {stage.sizes.pixels} pixels a side, and where their cameras stood",
