@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from bench_march_voxels import SHELL, SIZE, shell
-from timing import machine
+from timing import machine, record
 
 from unrender import Camera, load_field, load_scene, measure_depth, quick_look
 
@@ -49,6 +49,11 @@ def main() -> None:
     for i, what in enumerate(("clock", "processor")):
         ratios = [d[i] / c[i] for c, d in zip(times["color"], times["depth"], strict=True)]
         print(f"depth / color by the {what}: {statistics.median(ratios):.2f}")
+        if options.field is None and what == "clock":
+            color, depth = (
+                statistics.median(spent[0] for spent in times[name]) for name in ("color", "depth")
+            )
+            record("depth/time", f"{statistics.median(ratios):.2f} times ({depth:.1f} s, {color:.1f} s)")
 
 
 def _spent(work: Callable[[], object]) -> tuple[float, float]:

@@ -18,13 +18,11 @@ from unrender.fields.even_samples import (
     sample_parts,
     sample_straight,
 )
-from unrender.fields.radiance_field import FieldSpace
+from unrender.fields.radiance_field import FARTHEST, FieldSpace
 from unrender.geometry.rays import Rays, Stretch, clip_to_box
 from unrender.kernels.walk_space import blocks_of, walk_space
 from unrender.render.sample import RaySamples
 
-FARTHEST = 1000.0
-"""Where space ends that is contracted, in half sides of the inner cube."""
 STAY = 0.95
 """Of the occupied cells: if more would stay, all do."""
 
