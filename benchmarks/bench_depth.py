@@ -1,36 +1,75 @@
-"""Time depth beside color: all kinds of an 800 × 800 view, and the picture of it.
+"""Time depth beside color, all kinds of an 800 × 800 view and the picture of it; and quick looks of 400 × 400.
 
 python benchmarks/bench_depth.py
+python benchmarks/bench_depth.py --field field.safetensors --scene ../shared/data/chair
 
-A volume of a shell, as in bench_march_voxels.py, seen whole from outside. Ratios are medians of runs in turn.
+A volume of a shell, as in bench_march_voxels.py, seen whole from outside; or a learned field, seen as the first
+held-out frame of a scene. Ratios are medians of runs in turn. Times of the processor are those of all threads together:
+on a busy machine they tell more than the clock.
 """
 
+import argparse
 import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from bench_march_voxels import SHELL, SIZE, shell
-from timing import machine, record, seconds
+from timing import machine, record
 
-from unrender import Camera, measure_depth
+from unrender import Camera, load_field, load_scene, measure_depth, quick_look
 
-SIDE, REPEATS = 800, 5
+SIDE, QUICK_SIDE = 800, 400
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--field", type=Path, help="what save_field, or a run, wrote")
+    parser.add_argument("--scene", type=Path)
+    parser.add_argument("--repeats", type=int, default=5)
+    options = parser.parse_args()
     print(machine())
-    field = shell()
+    field, camera = _shell() if options.field is None else (load_field(options.field), _first(options.scene))
+    large, small = camera.resize(SIDE, SIDE), camera.resize(QUICK_SIDE, QUICK_SIDE)
+    works = {
+        "color": lambda: field.render(large),
+        "depth": lambda: measure_depth(field, large),
+        "quick look": lambda: quick_look(field, small),
+    }
+    for work in works.values():
+        work()
+    times = {name: [] for name in works}
+    for _ in range(options.repeats):
+        for name, work in works.items():
+            times[name].append(_spent(work))
+    for name, spent in times.items():
+        clock, processor = (statistics.median(each) for each in zip(*spent, strict=True))
+        print(f"{name}: {clock:.2f} s, {processor:.2f} s of the processor")
+    for i, what in enumerate(("clock", "processor")):
+        ratios = [d[i] / c[i] for c, d in zip(times["color"], times["depth"], strict=True)]
+        print(f"depth / color by the {what}: {statistics.median(ratios):.2f}")
+        if options.field is None and what == "clock":
+            color, depth = (
+                statistics.median(spent[0] for spent in times[name]) for name in ("color", "depth")
+            )
+            record("depth/time", f"{statistics.median(ratios):.2f} times ({depth:.1f} s, {color:.1f} s)")
+
+
+def _spent(work: Callable[[], object]) -> tuple[float, float]:
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    return time.perf_counter() - clock, time.process_time() - processor
+
+
+def _shell() -> tuple[object, Camera]:
     middle = torch.full((3,), SIZE / 2)
     eye = middle + torch.tensor([1.1, 0.7, -2.2]) * SHELL * SIZE
-    camera = Camera.look_at(eye, middle, fov_degrees=55.0, height=SIDE, width=SIDE)
-    measure_depth(field, camera), field.render(camera)
-    colors, depths = [], []
-    for _ in range(REPEATS):
-        colors.append(seconds(lambda: field.render(camera)))
-        depths.append(seconds(lambda: measure_depth(field, camera)))
-    ratio = statistics.median(d / c for c, d in zip(colors, depths, strict=True))
-    color, depth = statistics.median(colors), statistics.median(depths)
-    print(f"color {color:.2f} s, depth {depth:.2f} s, ratio {ratio:.2f}")
-    record("depth/time", f"{ratio:.2f} times ({depth:.1f} s, {color:.1f} s)")
+    return shell(), Camera.look_at(eye, middle, fov_degrees=55.0, height=SIDE, width=SIDE)
+
+
+def _first(scene: Path) -> Camera:
+    return load_scene(scene).split("test")[0].camera
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from unrender import Camera, RaySamples, SeenField, rays_of, sample_uniform
+from unrender.fields.even_samples import even_rows
 
 
 class Ball:
@@ -27,6 +28,9 @@ class Ball:
             t.expand(len(rays.origins), count).flatten() for t in (evenly.distances, evenly.lengths)
         )
         return RaySamples(distances, lengths, torch.arange(len(rays.origins) + 1) * count)
+
+    def even_samples(self, rays, count, *, near=None, far=None) -> RaySamples:
+        return even_rows(rays, near or 0.0, far or 4.0, count)
 
     def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
         self.pixels += camera.height * camera.width

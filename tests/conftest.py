@@ -4,6 +4,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; re
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
@@ -29,3 +30,25 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
         return {key: torch.from_numpy(value) for key, value in np.load(path).items()}
 
     return load
+
+
+class Learned(NamedTuple):
+    """A small radiance field, learned in seconds, and from what."""
+
+    scene: Any
+    field: Any
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
+    """A hash field of the generated scene, small enough to be learned once for all tests that need a real one."""
+    import unrender
+    from unrender.tasks import _nerf_learner
+
+    scene = unrender.save_demo_scene(tmp_path_factory.mktemp("learned"), size=64, num_train=20, num_test=3)
+    small = {"CELLS": 64, "STEPS_PER_SIDE": ((0.0, 64), (0.3, 192)), "FINEST": 192, "STEPS_TO_PRUNE": 30}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in small.items():
+            patch.setattr(_nerf_learner, name, value)
+        *_, last = unrender.fit_nerf(scene, unrender.FitNerf(steps=200, samples=8192, table_log2=14))
+    return Learned(scene, last.result)

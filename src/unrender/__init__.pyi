@@ -10,6 +10,7 @@ from .fields.encoding import harmonic_embedding as harmonic_embedding
 from .fields.harmonics import spherical_harmonics as spherical_harmonics
 from .fields.hash_nerf import HashNeRF as HashNeRF
 from .fields.nerf import NeRF as NeRF
+from .fields.quick_look import quick_look as quick_look
 from .fields.radiance_field import FieldSpace as FieldSpace
 from .fields.radiance_field import RadianceField as RadianceField
 from .fields.radiance_field import SeenField as SeenField

@@ -1,6 +1,8 @@
 """unrender depth and unrender export, from the command line."""
 
 import json
+import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +151,39 @@ def test_a_run_becomes_points_and_meshes(run, tmp_path):
     assert metrics["faces"] > 100
 
 
+def write_learned_run(folder, learned):
+    folder.mkdir()
+    save_cameras(learned.scene.frames, folder / "cameras.json")
+    save_field(learned.field, folder / "field.safetensors")
+    config = {"unrender": "0", "task": "fit-nerf", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def test_a_learned_field_is_measured_and_exported(learned, tmp_path, capsys):
+    run, depths = write_learned_run(tmp_path / "run", learned), tmp_path / "depths"
+    assert main(["depth", str(run), "--views", "1", "--output", str(depths)]) == 0
+    (view,) = folders(depths)
+    frame = next(frame for frame in learned.scene.split("test") if Path(frame.name).stem == view)
+    truth, z = frame.load().depth.numpy(), np.load(depths / "depth" / view / "median_z.npy")
+    valid = np.asarray(Image.open(depths / "depth" / view / "valid.png")) > 0
+    there = valid & (truth > 0)
+    assert np.abs(z[there] / truth[there] - 1).mean() < 0.03
+    for method, options in (
+        ("density", ["--voxel-size", "0.04"]),
+        ("depth", ["--voxel-size", "0.05", "--views", "12"]),
+    ):
+        out = tmp_path / method
+        options = ["--to", "mesh", "--method", method, *options, "--output", str(out)]
+        assert main(["export", str(run), *options]) == 0
+        mesh = load_mesh(out / "mesh.ply")
+        assert 0.5 < float(mesh.vertices.abs().max()) < 1.15
+        assert mesh.vertex_colors is not None
+    metrics = json.loads((tmp_path / "density" / "metrics.json").read_text())
+    assert metrics["density"] == pytest.approx(math.log(2) / 0.04)
+    assert "where the density is 17.33 per world unit" in capsys.readouterr().out
+
+
 def test_depth_folders_become_points(run, tmp_path):
     depths, out = tmp_path / "depths", tmp_path / "out"
     assert main(["depth", str(run), "--path", "training", "--output", str(depths)]) == 0
@@ -177,6 +212,11 @@ def test_depth_cameras_become_a_mesh(tmp_path):
         (["--views", "1"], "--views 1: should be at least 2"),
         (["--method", "density"], "are for --to mesh"),
         (["--to", "mesh", "--method", "density"], "depths have no density"),
+        (["--to", "mesh", "--opacity", "0.3"], "--opacity is for --method density"),
+        (
+            ["--to", "mesh", "--method", "density", "--opacity", "1"],
+            "--opacity 1.0: should be above 0 and below 1",
+        ),
     ],
 )
 def test_what_cannot_be_exported_is_named(tmp_path, capsys, options, words):

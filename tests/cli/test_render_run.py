@@ -12,6 +12,7 @@ from ball_field import Ball
 from scene_files import cameras
 from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
 from unrender.cli.main import main
+from unrender.io.depth_pictures import LEGEND
 
 SIZE = ["--size", "24"]
 
@@ -89,14 +90,29 @@ def test_a_quick_look_has_distance_beside_color(run, tmp_path):
     options = ["--quick", "--views", "2", "--video", "gif", "--size", "40", "--output", str(out)]
     assert main(["render", str(run), *options]) == 0
     image = picture(out / "view_000.png")
-    assert image.shape == (30, 80, 3)
-    distance = image[:, 40:]
+    assert image.shape == (30, 80 + LEGEND, 3)
+    distance = image[:, 40:80]
     assert distance[0, 0, 2] > distance[0, 0, 0] + 20  # empty: blue
     grey = distance[(distance == distance[..., :1]).all(-1)][:, 0]
     assert grey.max() > 150 > 80 > grey.min()
     with Image.open(out / "film.gif") as film:
-        assert film.size == (80, 30)
+        assert film.size == (80 + LEGEND, 30)
         assert film.n_frames == 2
+
+
+def test_quick_samples_may_lie_between_given_distances(run, tmp_path):
+    pictures = []
+    for name, options in (
+        ("all", ["--near", "0.5", "--far", "6"]),
+        ("before", ["--near", "0.5", "--far", "1"]),
+    ):
+        out = tmp_path / name
+        options = ["--quick", "--views", "1", "--video", "none", *options, "--output", str(out)]
+        assert main(["render", str(run), *options]) == 0
+        pictures.append(picture(out / "view_000.png"))
+    width = pictures[0].shape[1] - LEGEND
+    assert pictures[0][6, width // 4].tolist() != [255] * 3
+    assert (pictures[1][:, : width // 2] == 255).all()
 
 
 @pytest.fixture
@@ -115,7 +131,7 @@ def test_any_field_is_shown(run, nerf, tmp_path, options):
     out = tmp_path / "out"
     assert main(["render", str(run), "--views", "2", *options, "--output", str(out)]) == 0
     image = picture(out / "view_000.png")
-    assert image.shape == (12, 32 if options else 16, 3)
+    assert image.shape == (12, 32 + LEGEND if options else 16, 3)
     assert image[6, 8].tolist() == [255, 0, 0]
     assert image[0, 0].tolist() == [128] * 3
     metrics = json.loads((out / "metrics.json").read_text())
@@ -129,7 +145,7 @@ def test_quick_views_of_a_slow_field_are_small(run, nerf, tmp_path, monkeypatch,
     monkeypatch.setattr("unrender.cli.render_run.time.perf_counter", lambda: next(clock))  # 4 s, 16 pixels
     with caplog.at_level("INFO", "unrender"):
         assert main(["render", str(run), "--views", "1", "--quick", "--output", str(tmp_path / "out")]) == 0
-    assert picture(tmp_path / "out/view_000.png").shape == (6, 16, 3)
+    assert picture(tmp_path / "out/view_000.png").shape == (6, 16 + LEGEND, 3)
     assert "quick views have 8 pixels; --size asks for more" in caplog.text
 
 
@@ -275,6 +291,10 @@ def test_damaged_runs_are_named(run, tmp_path, capsys, what, words):
         (["--size", "9000"], "--size 9000: should be 1 to 8192 pixels"),
         (["--background", "1", "2", "0"], "three numbers in 0 to 1"),
         (["--window", "0", "1"], "--window 0.0 1.0 means nothing for a run"),
+        (["--quick", "--near", "4", "--far", "2"], "0 ≤ near < far, got 4.0 and 2.0"),
+        (["--quick", "--near", "4"], "0 ≤ near < far, got 4.0 and None"),
+        (["--quick", "--samples", "0"], "--samples 0: should be 1 to 4096"),
+        (["--near", "1", "--far", "2"], "--near 1.0 --far 2.0: means nothing without --quick"),
     ],
 )
 def test_wrong_options_are_named(run, tmp_path, capsys, options, words):

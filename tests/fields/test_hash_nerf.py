@@ -33,7 +33,7 @@ def test_density_is_that_of_fog_at_first_and_ends_with_the_field(contracted):
     density, color = field(points, torch.tensor([[0.0, 0.0, 1.0]]).expand(2, 3))
     assert float(density[0].detach()) * field.step == pytest.approx(0.01, rel=0.05)
     assert bool(density[1] > 0) == contracted
-    assert torch.equal(density, field.density(points))
+    assert torch.equal(density, field.density_at(points))
     assert bool(((color >= 0) & (color <= 1)).all())
 
 

@@ -53,6 +53,32 @@ def test_what_was_worked_out_by_hand():
     assert (seen.opacity, seen.transmittance, seen.color, seen.distance) == (1.0, 0.0, 2.0, 0.75)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_distance_is_that_of_a_literal_loop(dtype):
+    near, far, count = 2.0, 6.0, 64
+    density = (
+        scene(rays=20, samples=count, dtype=dtype)[0].pow(3) * torch.linspace(0, 2, 20, dtype=dtype)[:, None]
+    )
+    step = (far - near) / count
+    places = near + (torch.arange(count, dtype=dtype) + 0.5) * step
+    seen = composite(density, torch.full_like(density, step), distances=places.expand(20, count))
+    for ray, sigmas in enumerate(density.double().tolist()):
+        weights = []
+        for i, sigma in enumerate(sigmas):
+            weights.append(1 - math.exp(-sigma * step))
+            for j in range(i):
+                weights[i] *= math.exp(-sigmas[j] * step)  # 1 − alpha_j
+        total = sum(weights)
+        depth = (
+            sum(w * t for w, t in zip(weights, places.double().tolist(), strict=True)) / total
+            if total
+            else 0.0
+        )
+        found = float(seen.distance[ray] / seen.opacity[ray]) if total else 0.0
+        assert found == pytest.approx(depth, rel=1e-6 if dtype == torch.float32 else 1e-13)
+    assert float(seen.opacity[0]) == float(seen.distance[0]) == 0 < float(seen.opacity.max())
+
+
 def test_gradients_are_right_at_alpha_one_and_zero():
     alphas = torch.tensor(
         [[0.2, 1.0, 0.5], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64

@@ -19,6 +19,7 @@ from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
 from unrender.cli.runs import Run, load_run
 from unrender.errors import InputError
+from unrender.fields.radiance_field import KnowsBox
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -29,7 +30,7 @@ from unrender.io.frames import Frame
 from unrender.io.meshes import save_mesh
 from unrender.io.scenes import load_scene
 from unrender.render.depth import DepthView
-from unrender.tasks.extract_surface import extract_surface
+from unrender.tasks.extract_surface import choose_voxel_size, extract_surface, surface_density
 from unrender.tasks.fuse_depths import fuse_depths, points_from_views
 from unrender.tasks.measure_depth import measure_depth
 
@@ -46,7 +47,7 @@ class Export:
     format: str = "ply"
     """Of the file: ply, xyz, pcd or npz for points, ply, obj or glb for a mesh."""
     method: Literal["depth", "density"] = "depth"
-    """Of meshes: the surface on which depths agree, or where the density of a volume reaches a level."""
+    """Of meshes: the surface on which depths agree, or where the density of a run's field reaches a level."""
     views: int = 100
     """Views whose depths are used at most, evenly chosen."""
     size: int | None = None
@@ -58,7 +59,9 @@ class Export:
     spacing: float | None = None
     """Points: keep one in each cube of this side, in world units. By default all."""
     voxel_size: float | None = None
-    """Mesh from depths: side of a voxel, in world units. By default a 192nd of the longest side."""
+    """Mesh: side of a voxel, in world units. By default a 192nd of the longest side, and the voxels of a volume."""
+    opacity: float = 0.5
+    """Mesh by density: share of the light that matter as thick as a voxel takes where the surface lies."""
     output: Path | None = None
     """Folder for the results. By default runs/export/NAME-TIME."""
 
@@ -86,11 +89,12 @@ def command(source: Annotated[Path, tyro.conf.Positional], /, export: Export = E
     kind = _kind(source)
     learned = load_run(source) if kind == "run" else None
     if learned is None and export.method == "density":
-        raise InputError(f"{source}: --method density takes the run of a volume; depths have no density")
+        raise InputError(f"{source}: --method density takes the run of a field; depths have no density")
     if export.output is not None and export.output.resolve() == source.resolve():
         raise InputError(f"--output {export.output}: is the source itself; give another folder")
     views = [] if export.method == "density" else _views(source, kind, learned, export)
     made = _make(views, learned, export)
+    level = None if learned is None or export.method == "depth" else _level(learned, export)
     folder = open_run_folder("export", source.resolve().name, export.output)
     write_json(
         folder / "config.json",
@@ -103,10 +107,12 @@ def command(source: Annotated[Path, tyro.conf.Positional], /, export: Export = E
     else:
         save_cloud(made, path)
         metrics = {"points": len(made.points)}
-    metrics["views"] = len(views)
+    metrics |= {"views": len(views)} if level is None else {"density": level}
     write_json(folder / "metrics.json", metrics)
     _report(folder, source, made, export, metrics)
-    print(", ".join(f"{count:,} {name}" for name, count in metrics.items() if count))
+    print(", ".join(f"{count:,} {name}" for name, count in metrics.items() if isinstance(count, int)))
+    if level is not None:
+        print(f"where the density is {level:.4g} per world unit")
     print(path)
     print(folder / "report.html")
 
@@ -125,6 +131,10 @@ def _check(source: Path, export: Export) -> None:
         raise InputError(f"--size {export.size}: should be at least 1")
     if export.to == "points" and (export.method, export.voxel_size) != ("depth", None):
         raise InputError("--method density and --voxel-size are for --to mesh; leave them out")
+    if not 0 < export.opacity < 1:
+        raise InputError(f"--opacity {export.opacity}: should be above 0 and below 1")
+    if export.method == "depth" and "opacity" in changes(export):
+        raise InputError("--opacity is for --method density; leave it out")
 
 
 def _kind(source: Path) -> Literal["run", "depths", "scene"]:
@@ -184,9 +194,16 @@ def _make(views: Sequence[DepthView], run: Run | None, export: Export) -> Mesh |
     if export.method == "depth":
         return fuse_depths(views, voxel_size=export.voxel_size)
     assert run is not None
-    if not isinstance(run.field, SparseVoxels):
-        raise InputError(f"{run.folder}: --method density takes the run of a volume; leave it out")
-    return extract_surface(run.field)
+    return extract_surface(run.field, opacity=export.opacity, voxel_size=export.voxel_size)
+
+
+def _level(run: Run, export: Export) -> float:
+    """Return the density at which the surface lies."""
+    field = run.field
+    if isinstance(field, SparseVoxels) and export.voxel_size is None:
+        return surface_density(export.opacity, field.voxel_size)
+    assert isinstance(field, KnowsBox)
+    return surface_density(export.opacity, choose_voxel_size(field.box(), export.voxel_size))
 
 
 def _report(

@@ -18,7 +18,7 @@ class Film:
     views: int | None = None
     """How many pictures. By default 36, or all that --path has."""
     size: int | None = None
-    """Pixels along the longer side. By default 512 for a volume, and as the photos for a run, with --quick 320."""
+    """Pixels along the longer side. By default 512 for a volume, and as the photos for a run, with --quick 400."""
     background: Color | None = None
     """What is behind, RGB in 0 to 1. By default black for a volume, and as learned for a run."""
     video: Literal["mp4", "gif", "none"] = "mp4"

@@ -20,15 +20,17 @@ from unrender.cli.report import Picture, Section, write_report
 from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
 from unrender.cli.runs import CAMERAS, Run, describe_field, load_run
 from unrender.errors import InputError
-from unrender.fields.radiance_field import RadianceField
+from unrender.fields.even_samples import check_ends
+from unrender.fields.quick_look import quick_look
+from unrender.fields.radiance_field import RadianceField, SeenField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import orbit_path, path_between, spiral_path
 from unrender.io.camera_files import load_cameras, save_cameras
+from unrender.io.depth_pictures import depth_picture
 from unrender.io.files import MissingFileError
 from unrender.io.films import save_video
 from unrender.io.frames import Frame
 from unrender.io.images import load_image, save_image
-from unrender.render.looks import distance_colors
 
 log = logging.getLogger("unrender")
 PATHS = ("auto", "orbit", "between", "spiral", "held-out")
@@ -36,9 +38,13 @@ VIEWS, FRAMES_PER_SECOND = 36, 12.0
 VIEWS_BETWEEN, FEWEST_PHOTOS = 3, 8
 """Views on the way from one photo to the next, at least; unless few photos would be left, between which the way would
 cut through the middle."""
-QUICK_SIZE, PROBE_SIZE, QUICK_SECONDS = 320, 48, 1.0
-"""Of quick views: pixels along the longer side at most, those of the picture that tells how slow a field is, and the
-time that a view may take."""
+QUICK_SIZE, PROBE_SIZE, QUICK_SECONDS = 400, 48, 1.0
+"""Of quick views: pixels along the longer side at most, those of the first picture that tells how slow a field is, and
+the time that a view may take."""
+LONG = 0.1
+"""Share of that time from which on a probe tells it: shorter ones are mostly what does not depend on the size."""
+MOST_SAMPLES, SOLID = 4096, 0.5
+"""Of quick views: samples on each ray at most, and the opacity from which on a distance is shown."""
 REPORT_FRAMES, REPORT_SIZE = 12, 640
 FACING = 0.9
 """Length of the mean of the cameras' directions, from which on they face one way."""
@@ -54,8 +60,14 @@ class Route:
     file of cameras: a transforms.json, or a camera path of nerfstudio. auto: spiral where all photos face one way,
     else orbit around what has an end, and between the photos in what has none."""
     quick: bool = False
-    """A fast look, small, with fewer samples, about a second a view at most: color beside distance, near dark, far
-    bright, empty blue."""
+    """A fast look, small, about a second a view at most, by regular samples on each ray: color beside the mean
+    distance, near dark, far bright, empty blue, with a legend."""
+    samples: int = 64
+    """With --quick: samples on each ray."""
+    near: float | None = None
+    """With --quick: the distance from the camera at which they begin. By default where the field begins."""
+    far: float | None = None
+    """With --quick: the distance at which they end. By default where the field ends."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +84,7 @@ def render_run(source: Path, route: Route, film: Film) -> None:
     _check(route)
     run = load_run(source)
     frames = choose_views(run, route.path, film.views)
-    size = film.size or (_quick_size(run.field, frames[0].camera) if route.quick else None)
+    size = film.size or (_quick_size(run.field, frames[0].camera, route) if route.quick else None)
     frames = [_sized(frame, size) for frame in frames]
     if film.output is not None and film.output.resolve() == source.resolve():
         raise InputError(f"--output {film.output}: is the run itself; give another folder")
@@ -81,7 +93,7 @@ def render_run(source: Path, route: Route, film: Film) -> None:
     write_json(folder / "config.json", {"unrender": __version__, "task": "render"} | inputs)
     background = run.background if film.background is None else film.background
     begin = time.perf_counter()
-    shown = take_all(_show(run.field, frames, background, folder, route.quick), _words)
+    shown = take_all(_show(run.field, frames, background, folder, route), _words)
     seconds = (time.perf_counter() - begin) / len(shown)
     save_cameras([_placed(frame, view) for frame, view in zip(frames, shown, strict=False)], folder / CAMERAS)
     film_path = _save_film(shown, folder / f"film.{film.video}") if film.video != "none" else None
@@ -95,7 +107,13 @@ def render_run(source: Path, route: Route, film: Film) -> None:
 
 
 def _check(route: Route) -> None:
-    """Refuse a path that there is not, before anything is read."""
+    """Refuse a path that there is not, and quick samples that cannot be, before anything is read."""
+    given = {name: value for name, value in changes(route).items() if name in ("samples", "near", "far")}
+    if given and not route.quick:
+        raise InputError(f"{' '.join(as_options(given))}: means nothing without --quick; add it")
+    if not 1 <= route.samples <= MOST_SAMPLES:
+        raise InputError(f"--samples {route.samples}: should be 1 to {MOST_SAMPLES}")
+    check_ends("--near, --far", route.near, route.far)
     is_file = route.path.lower().endswith(".json")
     if route.path not in PATHS and not is_file:
         raise InputError(
@@ -132,16 +150,24 @@ def _along(cameras: list[Camera], path: str, field: RadianceField, count: int) -
     return spiral_path(cameras, count) if path == "spiral" else orbit_path(cameras, count)
 
 
-def _quick_size(field: RadianceField, camera: Camera) -> int:
+def _look(field: RadianceField, camera: Camera, behind: Tensor | None, route: Route) -> SeenField:
+    return quick_look(field, camera, behind, near=route.near, far=route.far, num_samples=route.samples)
+
+
+def _quick_size(field: RadianceField, camera: Camera, route: Route) -> int:
     """Choose the longer side of quick views: small, not enlarged, and of slow fields such as a second will do for."""
-    longest = max(camera.height, camera.width)
-    probe = _resized(camera, min(PROBE_SIZE, longest))
-    field.render(probe, quick=True)  # compiles and loads what is needed
-    begin = time.perf_counter()
-    field.render(probe, quick=True)
-    seconds = time.perf_counter() - begin
+    size = min(QUICK_SIZE, max(camera.height, camera.width))
+    side, seconds = min(PROBE_SIZE, size), 0.0
+    _look(field, _resized(camera, side), None, route)  # compiles and loads what is needed
+    while True:
+        probe = _resized(camera, side)
+        begin = time.perf_counter()
+        _look(field, probe, None, route)
+        seconds = time.perf_counter() - begin
+        if side == size or seconds > LONG * QUICK_SECONDS:
+            break
+        side = min(2 * side, size)
     in_time = int(max(probe.height, probe.width) * (QUICK_SECONDS / seconds) ** 0.5)
-    size = min(QUICK_SIZE, longest)
     if in_time >= size:
         return size
     log.info("this field is slow: quick views have %d pixels; --size asks for more", max(1, in_time))
@@ -164,18 +190,21 @@ def _placed(frame: Frame, view: Shown) -> Frame:
 
 
 def _show(
-    field: RadianceField, frames: Sequence[Frame], background: Color | None, folder: Path, quick: bool
+    field: RadianceField, frames: Sequence[Frame], background: Color | None, folder: Path, route: Route
 ) -> Iterator[Shown]:
     """Write one picture after the other, so that those made are kept whatever comes."""
     behind = None if background is None else torch.tensor(background)
     for index, frame in enumerate(frames):
-        seen = field.render(frame.camera, behind, quick=quick)
-        image = seen.color
-        if quick:
-            image = torch.cat([image, distance_colors(seen.distance, seen.opacity)], 1)
         path = folder / f"view_{index:03d}.png"
-        save_image(image, path)
+        save_image(_picture(field, frame.camera, behind, route), path)
         yield Shown(index, len(frames) - 1, path)
+
+
+def _picture(field: RadianceField, camera: Camera, behind: Tensor | None, route: Route) -> Tensor:
+    if not route.quick:
+        return field.render(camera, behind).color
+    seen = _look(field, camera, behind, route)
+    return torch.cat([seen.color, depth_picture(seen.distance, seen.opacity > SOLID, "grey")], 1)
 
 
 def _words(view: Shown) -> str:
@@ -206,7 +235,7 @@ def _report(
     how: Sequence[str],
 ) -> None:
     chosen = [_small(load_image(view.path)) for view in evenly(shown, REPORT_FRAMES)]
-    caption = "color, and distance: near dark, far bright, empty blue" if route.quick else "new views"
+    caption = "color, and mean distance: near dark, far bright, empty blue" if route.quick else "new views"
     write_report(
         folder / "report.html",
         f"Views of {source.resolve().name}",
@@ -235,7 +264,15 @@ def _how(run: Run, route: Route, film: Film, background: Color | None, folder: P
         "",
         f"field = unrender.load_field({str(run.field_file)!r})",
         f"frame = unrender.load_cameras({str(folder / CAMERAS)!r})[0]",
-        f"seen = field.render(frame.camera, {behind}, quick={route.quick})",
+        f"seen = {_call(route, behind)}",
         'unrender.save_image(seen.color, "view.png")',
     ]
     return [shlex.join(line), "\n".join(python)]
+
+
+def _call(route: Route, behind: str | None) -> str:
+    """Write the call that makes a view."""
+    if not route.quick:
+        return f"field.render(frame.camera, {behind})"
+    ends = "" if route.near is None else f"near={route.near}, far={route.far}, "
+    return f"unrender.quick_look(field, frame.camera, {behind}, {ends}num_samples={route.samples})"

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Self
 
@@ -11,10 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unrender.errors import InputError
+from unrender.fields.even_samples import same_for_all
 from unrender.fields.harmonics import spherical_harmonics
 from unrender.fields.occupancy import OccupancyGrid
 from unrender.fields.radiance_field import FieldSpace, SeenField
 from unrender.fields.render_field import render_field
+from unrender.fields.until_dark import density_until_dark
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.kernels.composite import composite
@@ -101,14 +102,19 @@ class HashNeRF(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return density per world unit and color in [0, 1], at points seen in directions of unit length.
 
-        Density is 0 beyond the end of a field that has one. Differentiable in: the parameters, points.
+        Density is 0 beyond the end of a field that has one, and in cells that were given up.
+        Differentiable in: the parameters, points.
         """
-        density, color = self._matter(self.space.into_cube(points), spherical_harmonics(directions, DEGREE))
-        return density * self.space.holds(points), color
+        places = self.space.into_cube(points)
+        density, color = self._matter(places, spherical_harmonics(directions, DEGREE))
+        return torch.where(self.occupancy.holds(places), density, 0), color
 
-    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Return the density per world unit alone. Differentiable in: the parameters, points."""
-        return self._density(self._geometry(self.space.into_cube(points))) * self.space.holds(points)
+    def density_at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return the density per world unit alone, without colors. Differentiable in: the parameters, points."""
+        places = self.space.into_cube(points)
+        there = self.occupancy.holds(places)
+        density = self._density(self._geometry(places[there]))
+        return density.new_zeros(len(points)).masked_scatter(there, density)
 
     def _matter(self, places: Tensor, harmonics: Tensor) -> tuple[Tensor, Tensor]:
         geometry = self._geometry(places)
@@ -125,6 +131,22 @@ class HashNeRF(nn.Module):
         """Return where on rays there is something to see: in steps, in occupied cells that light comes from."""
         middle = torch.full_like(rays.origins[:, 0], 0.5)
         return self._visible(rays, self.step * (2 if quick else 1), middle).samples
+
+    def box(self) -> Float[Tensor, "2 3"]:
+        """Return the lowest and the highest corner of all occupied cells or, in contracted space, of the inner cube."""
+        local = torch.tensor([[-1.0], [1.0]]).expand(2, 3) if self.contracted else self.occupancy.box
+        return self.space.middle + self.half_side * local
+
+    def even_samples(
+        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    ) -> RaySamples:
+        """Return the middles of `count` equal parts of the way of each ray, but for those in cells given up.
+
+        The way is that through the box of occupied cells or, where both are given, from `near` to `far`. In contracted
+        space, parts of the whole way grow from three half sides on.
+        """
+        given = None if near is None or far is None else same_for_all(rays, near, far)
+        return self.occupancy.look_evenly(rays, self.space, count, self.near, given)
 
     def march(self, rays: Rays, generator: torch.Generator) -> tuple[Marched, ...]:
         """Return what rays see, to learn from: sampled at random places; the grid of occupied cells takes notice.
@@ -149,24 +171,15 @@ class HashNeRF(nn.Module):
         ray = torch.repeat_interleave(samples.offsets.diff())
         points = torch.addcmul(rays.origins[ray], samples.distances[:, None], rays.directions[ray])
         places = self.space.into_cube(points)
-        density = self._density_until_dark(places, samples, ray)
+        density = density_until_dark(
+            lambda due, _: self._density(self._geometry(places[due])), samples, rounds=ROUNDS, stop=STOP
+        )
         weights = composite(density, samples.lengths, offsets=samples.offsets, stop_below=STOP).weights
         kept = (weights > SKIP).nonzero()[:, 0]
         counts = torch.bincount(ray[kept], minlength=len(rays.origins))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
         found = RaySamples(samples.distances[kept], samples.lengths[kept], offsets)
         return _Visible(found, ray[kept], places[kept])
-
-    def _density_until_dark(self, places: Tensor, samples: RaySamples, ray: Tensor) -> Tensor:
-        """Return densities, from the front to the back, of samples that light still comes from; of others 0."""
-        assert samples.offsets is not None
-        number = torch.arange(len(ray)) - samples.offsets[ray]
-        density, depth = torch.zeros_like(samples.distances), torch.zeros(len(samples.offsets) - 1)
-        for first, last in itertools.pairwise((0, *ROUNDS, sys.maxsize)):
-            due = ((number >= first) & (number < last) & (depth[ray] < -math.log(STOP))).nonzero()[:, 0]
-            density[due] = self._density(self._geometry(places[due]))
-            depth.index_add_(0, ray[due], density[due] * samples.lengths[due])
-        return density
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all there is to save: tensors, and what describes them; `from_contents` takes both."""

@@ -15,24 +15,17 @@ from torch.nn.functional import softplus
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.encoding import harmonic_embedding
+from unrender.fields.even_samples import EVEN_UP_TO, even_rows, sample_bent, sample_parts
 from unrender.fields.radiance_field import FARTHEST, FieldSpace, SeenField
 from unrender.fields.render_field import render_field
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, Stretch, clip_to_box
 from unrender.render.march import Marched, march
-from unrender.render.sample import (
-    RaySamples,
-    sample_importance,
-    sample_stratified,
-    sample_uniform,
-    samples_at,
-)
+from unrender.render.sample import RaySamples, sample_importance
 
 Model = Literal["paper", "tutorial"]
 POINTS_AT_ONCE = 2048
 """That go through a network together: what its layers make of them stays in the caches of a processor."""
-EVEN_UP_TO = 3.0
-"""In contracted space: half sides up to which steps along a ray are of the same length; beyond, they grow."""
 
 
 class PaperNetwork(nn.Module):
@@ -62,12 +55,21 @@ class PaperNetwork(nn.Module):
 
     def forward(self, places: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Return density ≥ 0, in units of its own, and color in [0, 1], at places in [−1, 1]³."""
-        position = _embed(places, 10)
-        hidden = self.first(position)
-        hidden = self.second(torch.cat([hidden, position], -1))
-        density = softplus(self.density(hidden)[:, 0] - 1)
+        hidden = self._hidden(places)
         color = self.color(torch.cat([self.feature(hidden), _embed(directions, 4)], -1))
-        return density, color.sigmoid()
+        return self._absorb(hidden), color.sigmoid()
+
+    def absorb(self, places: Tensor) -> Tensor:
+        """Return the density alone."""
+        return self._absorb(self._hidden(places))
+
+    def _hidden(self, places: Tensor) -> Tensor:
+        position = _embed(places, 10)
+        hidden: Tensor = self.second(torch.cat([self.first(position), position], -1))
+        return hidden
+
+    def _absorb(self, hidden: Tensor) -> Tensor:
+        return softplus(self.density(hidden)[:, 0] - 1)
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw weights at random, as the authors' code does: Glorot's, and no bias."""
@@ -100,10 +102,20 @@ class TutorialNetwork(nn.Module):
 
     def forward(self, places: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Return density ≥ 0, in units of its own, and color in [0, 1], at places in [−1, 1]³."""
-        hidden = self.hidden(harmonic_embedding(places * self.half_side, 60, lowest=self.lowest))
-        density = softplus(self.density(hidden)[:, 0], beta=10)
+        hidden = self._hidden(places)
         direction = harmonic_embedding(directions, 60, lowest=self.lowest)
-        return density, self.color(torch.cat([hidden, direction], -1)).sigmoid()
+        return self._absorb(hidden), self.color(torch.cat([hidden, direction], -1)).sigmoid()
+
+    def absorb(self, places: Tensor) -> Tensor:
+        """Return the density alone."""
+        return self._absorb(self._hidden(places))
+
+    def _hidden(self, places: Tensor) -> Tensor:
+        hidden: Tensor = self.hidden(harmonic_embedding(places * self.half_side, 60, lowest=self.lowest))
+        return hidden
+
+    def _absorb(self, hidden: Tensor) -> Tensor:
+        return softplus(self.density(hidden)[:, 0], beta=10)
 
     def draw(self, generator: torch.Generator | None) -> None:
         """Draw weights at random, as PyTorch does; begin with next to no density."""
@@ -218,13 +230,23 @@ class NeRF(nn.Module):
         """
         return self._ask(self.coarse_network or self.fine_network, points, directions)
 
+    def density_at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return the density per world unit alone, without colors. Differentiable in: the parameters, points."""
+        lots = (2 * self.space.into_cube(points) - 1).split(POINTS_AT_ONCE)
+        return self._in_world(torch.cat([self.fine_network.absorb(lot) for lot in lots]), points)
+
+    def _in_world(self, density: Tensor, points: Tensor) -> Tensor:
+        """Turn a network's unit of density into that of the world, and let there be nothing beyond the cube."""
+        return torch.where(
+            self.space.holds(points), density * (self.fine_network.density_unit / self.half_side), 0
+        )
+
     def _ask(self, network: nn.Module, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Send points through a network, some at a time, each lot on a graph of its own."""
         places = (2 * self.space.into_cube(points) - 1).reshape(-1, 3)
         lots = (t.split(POINTS_AT_ONCE) for t in (places, directions.reshape(-1, 3)))
         density, color = (torch.cat(each) for each in zip(*map(network, *lots), strict=True))
-        density = density.view(points.shape[:-1]) * (self.fine_network.density_unit / self.half_side)
-        return torch.where(self.space.holds(points), density, 0), color.view(points.shape)
+        return self._in_world(density.view(points.shape[:-1]), points), color.view(points.shape)
 
     def march(self, rays: Rays, generator: torch.Generator | None = None) -> tuple[Marched, Marched]:
         """Look along a row of rays through the coarse and the fine network, before black, to learn from both.
@@ -263,6 +285,23 @@ class NeRF(nn.Module):
         weights = weights.view(places.distances.shape)
         return _rows(sample_importance(places, weights, count, keeps_old=not quick), hits)
 
+    def box(self) -> Float[Tensor, "2 3"]:
+        """Return the lowest and the highest corner of the cube."""
+        return torch.stack([self.middle - self.half_side, self.middle + self.half_side])
+
+    @torch.no_grad()
+    def even_samples(
+        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    ) -> RaySamples:
+        """Return the middles of `count` equal parts of the way of each ray through the cube, or from `near` to `far`.
+
+        In contracted space, parts of the whole way grow from three half sides on. Differentiable in: nothing.
+        """
+        if near is not None and far is not None:
+            return even_rows(rays, near, far, count)
+        hits, places = self._first_places(rays, count, None)
+        return _rows(places, hits)
+
     def render(
         self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
     ) -> SeenField:
@@ -280,10 +319,8 @@ class NeRF(nn.Module):
         hits = far > near
         near, far = near[hits], far[hits]
         if not self.contracted:
-            return hits, _spread(near, far, count, generator)
-        even = EVEN_UP_TO * self.half_side
-        bent = _spread(_bend(near / even), _bend(far / even), count, generator)
-        return hits, samples_at(_straighten(bent.distances) * even, near, far)
+            return hits, sample_parts(Stretch(near, far), count, generator)
+        return hits, sample_bent(Stretch(near, far), count, EVEN_UP_TO * self.half_side, generator)
 
     def _stretch(self, rays: Rays) -> Stretch:
         if self.contracted:
@@ -328,21 +365,6 @@ class NeRF(nn.Module):
                 raise InputError(f"NeRF: {name} has values that are not finite")
         field.load_state_dict(dict(tensors))
         return field
-
-
-def _spread(near: Tensor, far: Tensor, count: int, generator: torch.Generator | None) -> RaySamples:
-    if generator is None:
-        return sample_uniform(near, far, count)
-    return sample_stratified(near, far, count, generator=generator)
-
-
-def _bend(distance: Tensor) -> Tensor:
-    """Bring all distances into [0, 2): as they are up to 1, then 2 − 1 / distance."""
-    return torch.where(distance <= 1, distance, 2 - 1 / distance.clamp(min=1))
-
-
-def _straighten(bent: Tensor) -> Tensor:
-    return torch.where(bent <= 1, bent, 1 / (2 - bent.clamp(min=1)))
 
 
 def _rows(samples: RaySamples, hits: Bool[Tensor, " rays"]) -> RaySamples:

@@ -9,8 +9,17 @@ from torch.nn.functional import max_pool3d
 
 from unrender._checked import checked
 from unrender.errors import InputError
+from unrender.fields.even_samples import (
+    EVEN_UP_TO,
+    occupied_box,
+    same_for_all,
+    sample_bent,
+    sample_contracted,
+    sample_parts,
+    sample_straight,
+)
 from unrender.fields.radiance_field import FARTHEST, FieldSpace
-from unrender.geometry.rays import Rays, clip_to_box
+from unrender.geometry.rays import Rays, Stretch, clip_to_box
 from unrender.kernels.walk_space import blocks_of, walk_space
 from unrender.render.sample import RaySamples
 
@@ -29,6 +38,8 @@ class OccupancyGrid(nn.Module):
     occupied: Bool[Tensor, "side side side"]
     seen: Float[Tensor, "side side side"]
     """The largest weight of a sample since cells were last given up."""
+    box: Float[Tensor, "2 3"]
+    """Around all occupied cells, where the cube is [−1, 1]³."""
 
     def __init__(self, occupied: Bool[Tensor, "side side side"]) -> None:
         super().__init__()
@@ -42,10 +53,7 @@ class OccupancyGrid(nn.Module):
         """Prepare what makes walks fast: blocks of cells, and the box around all that are occupied."""
         self.num_occupied = int(occupied.sum())
         self._blocks = blocks_of(occupied)
-        ends = [occupied.any(0).any(0), occupied.any(0).any(1), occupied.any(1).any(1)][::-1]
-        filled = [axis.nonzero()[:, 0] for axis in ends]
-        box = [(int(axis[0]), int(axis[-1]) + 1) if len(axis) else (0, 0) for axis in filled]
-        self._box = torch.tensor(box).T * (2 / len(occupied)) - 1
+        self.box = occupied_box(occupied) * (2 / len(occupied)) - 1
 
     @property
     def side(self) -> int:
@@ -57,19 +65,45 @@ class OccupancyGrid(nn.Module):
         self, rays: Rays, space: FieldSpace, step: float, near: float, jitter: Float[Tensor, " rays"]
     ) -> RaySamples:
         """Look along rays in occupied cells only, in steps of so many world units; see `walk_space`."""
-        local = Rays((rays.origins - space.middle) / space.half_side, rays.directions / space.half_side)
-        if space.contracted:
-            far = torch.full_like(jitter, FARTHEST * space.half_side)
-            begin, end = torch.full_like(far, near), far.masked_fill(rays.directions.isnan().any(-1), 0)
-        else:
-            begin, end = clip_to_box(local, *self._box)
-            begin, end = (
-                torch.where(end > begin, t, 0) for t in (begin, end)
-            )  # those that miss may be endless
-            begin = begin.clamp(min=near)
-        ends = (local.origins, local.directions, begin, end, jitter)
+        local = _local(rays, space)
+        ends = (local.origins, local.directions, *self.stretch(rays, space, near), jitter)
         walk = walk_space(self.occupied, self._blocks, *ends, step=step, contracted=space.contracted)
         return RaySamples(*walk)
+
+    def stretch(self, rays: Rays, space: FieldSpace, near: float) -> Stretch:
+        """Return between which distances a row of rays may meet an occupied cell; contracted space ends far away."""
+        if space.contracted:
+            return same_for_all(rays, near, FARTHEST * space.half_side)
+        begin, end = clip_to_box(_local(rays, space), *self.box)
+        begin, end = (torch.where(end > begin, t, 0) for t in (begin, end))  # those that miss may be endless
+        return Stretch(begin.clamp(min=near), end)
+
+    def holds(self, places: Float[Tensor, "points 3"]) -> Bool[Tensor, " points"]:
+        """Say which places in the unit cube lie in occupied cells; none does beyond the cube."""
+        inside = ((places >= 0) & (places <= 1)).all(-1)
+        cells = (places.detach().nan_to_num() * self.side).long().clamp_(0, self.side - 1)
+        return self.occupied[cells.unbind(-1)] & inside
+
+    @torch.no_grad()
+    def look_evenly(
+        self, rays: Rays, space: FieldSpace, count: int, near: float, given: Stretch | None = None
+    ) -> RaySamples:
+        """Cut the way of rays through the field, or what is given of it, into equal parts; see `KnowsWay`.
+
+        In contracted space, parts of the whole way grow from three half sides on.
+        """
+        stretch = given or self.stretch(rays, space, near)
+        if not space.contracted:
+            low, cell = space.middle - space.half_side, 2 * space.half_side / self.side
+            return sample_straight(rays, stretch, count, self.occupied, low, cell)
+        places = (
+            sample_bent(stretch, count, EVEN_UP_TO * space.half_side)
+            if given is None
+            else sample_parts(stretch, count)
+        )
+        return sample_contracted(
+            rays, places, self.occupied, lambda points: space.into_cube(points) * self.side
+        )
 
     @torch.no_grad()
     @checked
@@ -97,3 +131,8 @@ class OccupancyGrid(nn.Module):
         for axis in range(3):
             fine = fine.repeat_interleave(2, axis)
         return type(self)(fine)
+
+
+def _local(rays: Rays, space: FieldSpace) -> Rays:
+    """Return rays in the frame in which the cube is [−1, 1]³."""
+    return Rays((rays.origins - space.middle) / space.half_side, rays.directions / space.half_side)

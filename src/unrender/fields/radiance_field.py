@@ -1,6 +1,6 @@
 """What all radiance fields have in common: where they lie, and what can be asked of them."""
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,6 +49,43 @@ class RadianceField(Protocol):
 
     def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
         """Return what a camera sees."""
+
+
+@runtime_checkable
+class KnowsDensity(Protocol):
+    """A field that can leave out colors."""
+
+    def density_at(self, points: Tensor, /) -> Tensor:
+        """Return the density per world unit at points [n, 3]."""
+
+
+@runtime_checkable
+class KnowsPlaces(Protocol):
+    """A field that knows where to look."""
+
+    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
+        """Return where on rays, in one row, there can be something to see."""
+
+
+@runtime_checkable
+class KnowsWay(Protocol):
+    """A field that knows where it begins and ends, and where it is empty."""
+
+    def even_samples(
+        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    ) -> RaySamples:
+        """Return the middles of `count` equal parts of the way of each ray, in one row, but for those in empty space.
+
+        The way is that through the field, or from `near` to `far` where both are given.
+        """
+
+
+@runtime_checkable
+class KnowsBox(Protocol):
+    """A field that knows in which part of the world it lies."""
+
+    def box(self) -> Float[Tensor, "2 3"]:
+        """Return the lowest and the highest corner of the box that it fills; of one without end, of its inner cube."""
 
 
 class FieldSpace(TensorStruct):

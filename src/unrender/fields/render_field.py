@@ -9,7 +9,7 @@ from unrender.errors import InputError
 from unrender.fields.radiance_field import RadianceField, SeenField
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, rays_of
-from unrender.render.march import march
+from unrender.render.march import Field, march
 
 POINTS_AT_ONCE = 262_144
 """At which a field is asked: its own memory does not grow with the number of samples on a ray."""
@@ -47,7 +47,7 @@ def render_field(
         rays = rays_of(band)
         there = ~rays.directions.isnan().any(-1)
         seen = march(
-            lambda points, directions: _in_parts(field, points, directions),
+            lambda points, directions: ask_in_parts(field, points, directions),
             Rays(rays.origins[there], rays.directions[there]),
             lambda part: field.samples(part, quick=quick),
             background=behind,
@@ -63,7 +63,10 @@ def render_field(
     return SeenField(color, opacity, distance)
 
 
-def _in_parts(field: RadianceField, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def ask_in_parts(
+    field: RadianceField | Field, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
+) -> tuple[Tensor, Tensor]:
+    """Return what a field says of points, asked about some of them after others."""
     parts = zip(points.split(POINTS_AT_ONCE), directions.split(POINTS_AT_ONCE), strict=True)
     density, color = zip(*(field(*part) for part in parts), strict=True)
     return torch.cat(density), torch.cat(color)

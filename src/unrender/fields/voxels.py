@@ -7,18 +7,27 @@ from typing import Any, Self
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import pad
+from torch.nn.functional import embedding_bag, pad
 
 from unrender._checked import checked
 from unrender.errors import InputError
+from unrender.fields.even_samples import (
+    EVEN_UP_TO,
+    occupied_box,
+    same_for_all,
+    sample_bent,
+    sample_contracted,
+    sample_parts,
+    sample_straight,
+)
 from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
 from unrender.fields.radiance_field import FARTHEST, SeenField
 from unrender.geometry.camera import Camera
-from unrender.geometry.rays import Rays, clip_to_box, rays_of
+from unrender.geometry.rays import Rays, Stretch, clip_to_box, rays_of
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import contract, look_up
-from unrender.kernels.march_voxels.table import CORNERS, VoxelTable
+from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
 from unrender.kernels.sample_voxels import sample_voxels
 from unrender.kernels.walk_voxels import walk_voxels
 from unrender.render.sample import RaySamples
@@ -134,16 +143,50 @@ class SparseVoxels(nn.Module):
         grid_rays = self._in_grid(rays, rays.directions[:, :0])
         return RaySamples(*walk_voxels(grid_rays, self.log_density, self.table, strides))
 
+    def box(self) -> Float[Tensor, "2 3"]:
+        """Return the lowest and the highest corner of all voxels or, in contracted space, of the inner cube."""
+        if self.contracted:
+            return torch.stack([self.middle - self.unit, self.middle + self.unit])
+        return self.middle + occupied_box(self.table.bricks >= 0) * (BRICK * self.unit)
+
+    @torch.no_grad()
+    def even_samples(
+        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    ) -> RaySamples:
+        """Return the middles of `count` equal parts of the way of each ray, but for those with no voxel near.
+
+        The way is that through the box of all voxels or, where both are given, from `near` to `far`. In contracted
+        space, parts of the whole way grow from three half sides of the inner cube on. Differentiable in: nothing.
+        """
+        bricks = self.table.bricks >= 0
+        given = None if near is None or far is None else same_for_all(rays, near, far)
+        if not self.contracted:
+            stretch = given or self._filled_stretch(rays)
+            return sample_straight(rays, stretch, count, bricks, self.middle, BRICK * self.unit)
+        if given is None:
+            whole = same_for_all(rays, self.near, FARTHEST * self.unit)
+            places = sample_bent(whole, count, EVEN_UP_TO * self.unit)
+        else:
+            places = sample_parts(given, count)
+        return sample_contracted(rays, places, bricks, lambda points: self._places(points) / BRICK)
+
+    def _filled_stretch(self, rays: Rays) -> Stretch:
+        begin, end = clip_to_box(rays, *self.box())
+        begin, end = (torch.where(end > begin, t, 0) for t in (begin, end))  # those that miss may be endless
+        return Stretch(begin.clamp(min=self.near), end)
+
+    def _places(self, points: Tensor) -> Tensor:
+        """Return where in the grid points lie, in voxels."""
+        places = (points - self.middle) / self.unit
+        return contract(places, self.table.shape[0]) if self.contracted else places
+
     @torch.no_grad()
     def density_at(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
         """Return the density at points alone, without colors.
 
         Differentiable in: nothing.
         """
-        places = (points - self.middle) / self.unit
-        if self.contracted:
-            places = contract(places, self.table.shape[0])
-        return sample_voxels(self.log_density, places, self.table, outside=-math.inf).exp_()
+        return sample_voxels(self.log_density, self._places(points), self.table, outside=-math.inf).exp_()
 
     def _in_grid(self, rays: Rays, basis: Tensor, jitter: Tensor | None = None) -> GridRays:
         begin, end = self._stretch(rays)
@@ -201,15 +244,14 @@ class SparseVoxels(nn.Module):
 
         Differentiable in: the parameters.
         """
-        places = ((points - self.middle) / self.unit).flatten(0, -2)
-        if self.contracted:
-            places = contract(places, self.table.shape[0])
+        places = self._places(points).flatten(0, -2)
         voxel, weights = look_up(places, self.table)
         within = (places >= 0) & (places <= places.new_tensor(self.table.shape))
         exists = within.all(-1) & (voxel >= 0)
         corners = self.table.corners[voxel].long()
         density = (self.log_density[corners] * weights).sum(-1).exp()
-        mixed = (self.harmonics[corners] * weights[..., None]).sum(1).unflatten(-1, (3, -1))
+        mixed = embedding_bag(corners, self.harmonics, per_sample_weights=weights, mode="sum")
+        mixed = mixed.unflatten(-1, (3, -1))
         basis = spherical_harmonics(directions.flatten(0, -2), self.degree)
         color = (0.5 + (mixed * basis[:, None]).sum(-1)).clamp(min=0)
         return (density * exists).reshape(points.shape[:-1]), (color * exists[:, None]).reshape(points.shape)

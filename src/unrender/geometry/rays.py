@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unrender._checked import checked
@@ -45,6 +45,13 @@ def rays_of(camera: Camera) -> Rays:
     """
     each = camera[..., None, None] if camera.batch_shape else camera
     return rays_through(each, pixel_centers(camera))
+
+
+def present_rays(camera: Camera) -> tuple[Rays, Bool[Tensor, "height width"]]:
+    """Return the rays of those pixels of one camera that have a direction, in a row, and which these are."""
+    rays = rays_of(camera)
+    there = rays.directions.isfinite().all(-1)
+    return rays.map(lambda t: t[there]), there
 
 
 def pixel_centers(camera: Camera) -> Float[Tensor, "height width 2"]:

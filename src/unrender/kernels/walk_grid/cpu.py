@@ -1,6 +1,7 @@
-"""Walks through a grid, twice: to count, then to write. Rays are spread over the threads.
+"""Walks through a grid, into room for all samples, of which little is touched; then what was found moves together.
 
-From an empty voxel a ray leaps to the last sample before it leaves it; rounding can then never skip a sample.
+Rays are spread over the threads. From an empty voxel a ray leaps to the last sample before it leaves it; rounding can
+then never skip a sample.
 """
 
 import numba
@@ -18,14 +19,20 @@ BLOCK = 64
 def forward(
     occupied: Tensor, origins: Tensor, directions: Tensor, near: Tensor, far: Tensor, counts: Tensor
 ) -> tuple[Tensor, Tensor]:
+    counts = counts.clamp(min=0)
     arrays = [t.detach().contiguous().numpy() for t in (occupied, origins, directions, near, far, counts)]
-    offsets = torch.zeros(len(counts) + 1, dtype=torch.int64)
+    starts = _starts(counts)
+    space, used = room(near, int(starts[-1])), torch.empty_like(counts)
     with cpu_threads(len(counts)):
-        _walk_all(*arrays, offsets.numpy(), room(near, 0).numpy(), False)
-        offsets = offsets.cumsum(0)
+        _walk_all(*arrays, starts.numpy(), space.numpy(), used.numpy())
+        offsets = _starts(used)
         distances = room(near, int(offsets[-1]))
-        _walk_all(*arrays, offsets.numpy(), distances.numpy(), True)
+        _pack(space.numpy(), starts.numpy(), offsets.numpy(), distances.numpy())
     return distances, offsets
+
+
+def _starts(counts):
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -37,10 +44,11 @@ def _leave(voxel, origin, direction):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _walk(occupied, origin, direction, near, far, count, distances, writes):
+def _walk(occupied, origin, direction, near, far, count, distances):
     depth, height, width = occupied.shape
     dtype = type(near)
     step, half, found, i = (far - near) / dtype(max(count, 1)), dtype(0.5), 0, 0
+    can_leap = step * max(abs(direction[0]), abs(direction[1]), abs(direction[2])) < 1
     while i < count:
         t = near + (dtype(i) + half) * step
         x = np.floor(origin[0] + t * direction[0])
@@ -48,10 +56,9 @@ def _walk(occupied, origin, direction, near, far, count, distances, writes):
         z = np.floor(origin[2] + t * direction[2])
         inside = x >= 0 and x < width and y >= 0 and y < height and z >= 0 and z < depth
         if inside and occupied[int(z), int(y), int(x)]:
-            if writes:
-                distances[found] = t
+            distances[found] = t
             found += 1
-        elif inside:
+        elif inside and can_leap:
             end = min(
                 _leave(x, origin[0], direction[0]),
                 _leave(y, origin[1], direction[1]),
@@ -65,14 +72,21 @@ def _walk(occupied, origin, direction, near, far, count, distances, writes):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _walk_all(occupied, origins, directions, near, far, counts, offsets, distances, writes):
-    """Count into `offsets`, or write to where they say."""
+def _walk_all(occupied, origins, directions, near, far, counts, starts, space, used):
+    """Write the samples of each ray to where its room starts, and how many they are."""
     rays = len(counts)
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
-            target = distances[offsets[ray] : offsets[ray + 1]] if writes else distances
-            found = _walk(
-                occupied, origins[ray], directions[ray], near[ray], far[ray], counts[ray], target, writes
+            target = space[starts[ray] : starts[ray + 1]]
+            used[ray] = _walk(
+                occupied, origins[ray], directions[ray], near[ray], far[ray], counts[ray], target
             )
-            if not writes:
-                offsets[ray + 1] = found
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _pack(space, starts, offsets, distances):
+    rays = len(offsets) - 1
+    for block in numba.prange((rays + BLOCK - 1) // BLOCK):
+        for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
+            begin, end = offsets[ray], offsets[ray + 1]
+            distances[begin:end] = space[starts[ray] : starts[ray] + end - begin]
