@@ -26,7 +26,6 @@ from unrender import (
     Camera,
     FitVolume,
     Frame,
-    Marched,
     Mesh,
     Scene,
     SeenField,
@@ -39,6 +38,7 @@ from unrender import (
     save_image,
     save_transforms,
 )
+from unrender.kernels.march_grid import GridMarch
 from unrender.tasks.tutorial_volume import see_alphas
 
 PYTORCH3D_SECONDS, PYTORCH3D_MM = 15.5, 0.111
@@ -112,7 +112,7 @@ def fit_until(scene: Scene, images: Tensor, silhouettes: Tensor, cameras: Camera
             return
 
 
-def compare(what: str, seen: Sequence[Marched | SeenField], images: Tensor, silhouettes: Tensor) -> float:
+def compare(what: str, seen: Sequence[GridMarch | SeenField], images: Tensor, silhouettes: Tensor) -> float:
     error = torch.stack([s.color for s in seen]) - images[::EVERY]
     opaque = torch.stack([s.opacity for s in seen]) > 0.5
     truth = silhouettes[::EVERY] > 0.5
