@@ -32,7 +32,7 @@ def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
     """
     found = topology(mesh.faces)
     normals = unit(area_vectors(as_columns(mesh.vertices), mesh.faces))
-    one, two = (found.hinge_sides // 3).unbind(1)
+    one, two = found.hinge_faces.unbind(1)
     return _mean(1 - found.hinge_signs * dot(take(normals, one), take(normals, two)))
 
 
