@@ -157,6 +157,16 @@ def _search(queries, query_order, points, order, boxes, distances, ids, norm):
                         nearby_leaf = node
 
 
+@numba.njit(cache=True)
+def _differ(columns, point, norm, distance):
+    distance[:] = 0
+    for axis in range(len(columns)):
+        column, place = columns[axis], point[axis]
+        for i in range(len(distance)):
+            difference = place - column[i]
+            distance[i] += abs(difference) if norm == 1 else difference * difference
+
+
 @numba.njit(cache=True, parallel=True)
 def _compare(columns, points, distances, ids, norm):
     """Take some queries against one point after another: so they are computed side by side, in vectors."""
@@ -166,12 +176,13 @@ def _compare(columns, points, distances, ids, norm):
         least, distance = np.full(count, np.inf, points.dtype), np.empty(count, points.dtype)
         nearest = np.zeros(count, np.int32)
         for j in range(np.int32(len(points))):
-            distance[:] = 0
-            for axis in range(len(columns)):
-                column, place = columns[axis, here], points[j, axis]
+            if len(columns) == 3 and norm == 2:  # as nearly always: all axes at once
+                x, y, z = columns[0, here], columns[1, here], columns[2, here]
                 for i in range(count):
-                    difference = place - column[i]
-                    distance[i] += abs(difference) if norm == 1 else difference * difference
+                    dx, dy, dz = points[j, 0] - x[i], points[j, 1] - y[i], points[j, 2] - z[i]
+                    distance[i] = dx * dx + dy * dy + dz * dz
+            else:
+                _differ(columns[:, here], points[j], norm, distance)
             for i in range(count):
                 closer = distance[i] < least[i]
                 least[i] = distance[i] if closer else least[i]
