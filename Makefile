@@ -1,10 +1,10 @@
-# make setup | test | demo | bench | docs | clean
+# make setup | test | demo | bench | docs | figures | clean
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.14 python3.13 python3.12 python3.11,$(shell \
 	$(name) -c 'import sys; assert sys.version_info >= (3, 11); print("$(name)")' 2>/dev/null)))
 BIN := .venv/bin
 
-.PHONY: setup test demo bench docs clean
+.PHONY: setup test demo bench docs figures clean
 
 setup: .venv/ready
 
@@ -30,6 +30,10 @@ bench: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+figures: setup
+	$(BIN)/python docs/figures/draw.py
+	$(BIN)/python docs/figures/symptoms.py
 
 clean:
 	rm -rf site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -9,7 +9,7 @@ import statistics
 
 import torch
 from bench_march_voxels import SHELL, SIZE, shell
-from timing import machine, seconds
+from timing import machine, record, seconds
 
 from unrender import Camera, measure_depth
 
@@ -28,9 +28,9 @@ def main() -> None:
         colors.append(seconds(lambda: field.render(camera)))
         depths.append(seconds(lambda: measure_depth(field, camera)))
     ratio = statistics.median(d / c for c, d in zip(colors, depths, strict=True))
-    print(
-        f"color {statistics.median(colors):.2f} s, depth {statistics.median(depths):.2f} s, ratio {ratio:.2f}"
-    )
+    color, depth = statistics.median(colors), statistics.median(depths)
+    print(f"color {color:.2f} s, depth {depth:.2f} s, ratio {ratio:.2f}")
+    record("depth/time", f"{ratio:.2f} times ({depth:.1f} s, {color:.1f} s)")
 
 
 if __name__ == "__main__":

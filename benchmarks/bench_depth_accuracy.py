@@ -10,7 +10,7 @@ import argparse
 from pathlib import Path
 
 import torch
-from timing import machine
+from timing import machine, record
 from torch.nn.functional import max_pool2d
 
 from unrender import load_field, load_scene, measure_depth, rays_of
@@ -44,6 +44,9 @@ def main() -> None:
             f"{kind}: mean error {error.mean():.4f}, median {error.median():.4f}; "
             f"{100 * float((error <= options.within).sum()) / seen:.2f} % within {options.within} of {seen:,} pixels"
         )
+        if kind == "median" and scene.name == "chair":
+            share = 100 * float((error <= options.within).sum()) / seen
+            record("depth/chair", f"{error.mean():.4f} units; {share:.2f} %")
 
 
 def _far_from_edges(truth: torch.Tensor, edge: float) -> torch.Tensor:

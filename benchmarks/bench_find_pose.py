@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from timing import machine
+from timing import machine, record
 from torch import Tensor
 
 import unrender
@@ -159,6 +159,7 @@ def teapot_by_descent(data: Path) -> None:
         optimizer.step()
     took = time.perf_counter() - start
     print(f"teapot, 200 steps of gradient descent at 256²: {took:.1f} s, squared error {loss.item():.0f}")
+    record("find_pose/teapot", f"{took:.1f} s")
 
 
 def soup_can(folder: Path) -> None:

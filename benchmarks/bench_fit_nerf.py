@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from timing import machine
+from timing import machine, record
 
 from unrender import FitNerf, Scene, fit_nerf, load_scene, psnr, save_field, save_image, ssim
 
@@ -67,6 +67,11 @@ def _measure(scene: Scene, minutes: float, folder: Path | None) -> None:
         f"{spent / len(values):.2f} s a view; "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most",
         flush=True,
+    )
+    gibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    record(
+        f"fit_nerf/{scene.name} {minutes:g}",
+        f"{sum(values) / len(values):.2f} dB, SSIM {sum(similar) / len(similar):.3f}, {gibibytes:.1f} GiB",
     )
 
 

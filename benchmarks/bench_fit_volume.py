@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import torch
-from timing import machine
+from timing import machine, record
 
 from unrender import FitVolume, fit_volume, load_scene, psnr, save_field, save_image, ssim
 
@@ -62,6 +62,11 @@ def main() -> None:
         f"{len(values)} held-out views: PSNR {sum(values) / len(values):.2f} dB, "
         f"SSIM {sum(similar) / len(similar):.4f}; {spent / len(values):.2f} s a view; "
         f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB at most"
+    )
+    gibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+    record(
+        f"fit_volume/{scene.name} {options.minutes:g}",
+        f"{sum(values) / len(values):.2f} dB, SSIM {sum(similar) / len(similar):.3f}, {gibibytes:.1f} GiB",
     )
 
 

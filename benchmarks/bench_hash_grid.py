@@ -6,12 +6,15 @@ python benchmarks/bench_hash_grid.py
 import os
 
 import torch
-from timing import machine, timed
+from timing import machine, record, timed
 from torch import Tensor
 
 from unrender.kernels.hash_grid import HashLevels, hash_grid
 
 POINTS = 200_000
+
+
+Times = list[tuple[float, float]]
 
 
 def main() -> None:
@@ -22,13 +25,15 @@ def main() -> None:
         levels = HashLevels.growing(16, 2048, num_levels, largest)
         table = (2e-4 * torch.rand(levels.num_entries, 2) - 1e-4).requires_grad_()
         for kind in ("at random", "along rays"):
-            figures = compare(places(kind), table, levels, 7)
-            print(f"{num_levels:7}{f'2^{largest}':>9}{kind:>12}{figures}")
+            times = compare(places(kind), table, levels, 7)
+            print(f"{num_levels:7}{f'2^{largest}':>9}{kind:>12}{columns(times)}")
+            if num_levels == 16:
+                record(f"hash_grid/{kind}", ", ".join(f"{mm:.2f} mm" for _, mm in times))
     os.environ["UNRENDER_KERNELS"] = "reference"
-    print(f"{'reference, the last of these':28}{compare(places('along rays'), table, levels, 1)}")
+    print(f"{'reference, the last of these':28}{columns(compare(places('along rays'), table, levels, 1))}")
 
 
-def compare(points: Tensor, table: Tensor, levels: HashLevels, repeats: int) -> str:
+def compare(points: Tensor, table: Tensor, levels: HashLevels, repeats: int) -> Times:
     found = hash_grid(points, table, levels)
     cotangent = torch.randn(found.shape[1], len(points)).mT
 
@@ -39,9 +44,11 @@ def compare(points: Tensor, table: Tensor, levels: HashLevels, repeats: int) -> 
     def backward() -> None:
         torch.autograd.grad(found, table, cotangent, retain_graph=True)
 
-    return "".join(
-        f"{ms:10.1f} ({mm:.2f})" for ms, mm in (timed(work, repeats) for work in (forward, backward))
-    )
+    return [timed(work, repeats) for work in (forward, backward)]
+
+
+def columns(times: Times) -> str:
+    return "".join(f"{ms:10.1f} ({mm:.2f})" for ms, mm in times)
 
 
 def places(kind: str) -> Tensor:

@@ -10,7 +10,7 @@ import argparse
 import resource
 
 import torch
-from timing import machine, seconds, timed
+from timing import machine, record, seconds, timed
 
 from unrender import (
     chamfer_distance,
@@ -37,7 +37,8 @@ def main() -> None:
     print(f"\n{'chamfer, forward + backward':36}{'ms':>8}{'mm':>8}{'PyTorch3D':>11}{'faster':>9}{'reach':>7}")
     for count, theirs in PYTORCH3D_CHAMFER.items():
         x, y = cloud(count, 0).requires_grad_(), cloud(count, 1)
-        row(f"{count:,} points each side", lambda x=x, y=y: chamfer(x, y), theirs, REACH[count])
+        faster = row(f"{count:,} points each side", lambda x=x, y=y: chamfer(x, y), theirs, REACH[count])
+        record(f"nearest/chamfer {count}", f"{faster:.0f} times as fast")
     step = tutorial_step()
     row("one step of a fit, 5,000 samples", step, PYTORCH3D_STEP, None)
     print(f"\n{'nearest, index built, both ways':36}{'s':>8}{'µs a point':>12}")
@@ -47,16 +48,18 @@ def main() -> None:
             both_ways(x, y)
             took = seconds(lambda x=x, y=y: both_ways(x, y))
             print(f"{count:<36,}{took:8.3f}{1e6 * took / count:12.2f}")
+            record(f"nearest/{count}", f"{took:.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"peak memory of this process: {peak:.2f} GiB")
 
 
-def row(name: str, work: object, theirs: float, reach: int | None) -> None:
+def row(name: str, work: object, theirs: float, reach: int | None) -> float:
     milliseconds, products = timed(work)
     faster = theirs / PYTORCH3D_MM / products
     print(
         f"{name:36}{milliseconds:8.1f}{products:8.3f}{theirs / PYTORCH3D_MM:11.2f}{faster:8.0f}×{reach or '':>7}"
     )
+    return faster
 
 
 def cloud(count: int, seed: int) -> torch.Tensor:

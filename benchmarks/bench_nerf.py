@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable
 
 import torch
-from timing import machine, seconds
+from timing import machine, record, seconds
 from torch import nn
 from torch.nn.functional import normalize
 
@@ -48,11 +48,12 @@ def main() -> None:
     points = 2 * torch.rand(64 * options.rays, 3) - 1
     directions = normalize(torch.randn_like(points), dim=-1)
     macs = multiplications(field.fine_network)
-    report("step", step, 6 * macs * SAMPLES * options.rays, options.repeats)
+    share = report("step", step, 6 * macs * SAMPLES * options.rays, options.repeats)
+    record("nerf/step", f"{share:.0%}")
     report("eager", eager, 6 * macs * len(points), options.repeats)
 
 
-def report(name: str, work: Callable[[], None], operations: float, repeats: int) -> None:
+def report(name: str, work: Callable[[], None], operations: float, repeats: int) -> float:
     matrix, times, products = torch.rand(2048, 2048), [], []
     work()
     for _ in range(repeats):
@@ -63,6 +64,7 @@ def report(name: str, work: Callable[[], None], operations: float, repeats: int)
     print(
         f"{name:6s} {spent:6.2f} s, {operations / spent / 1e9:4.0f} GFLOP/s, {share:.0%} of mm ({1000 * mm:.0f} ms)"
     )
+    return share
 
 
 def multiplications(network: nn.Module) -> int:

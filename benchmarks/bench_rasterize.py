@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import machine, timed
+from timing import machine, record, timed
 
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
@@ -24,6 +24,15 @@ from unrender.render.lights import AmbientLight, Material, PointLight
 from unrender.render.mesh import render_silhouette
 from unrender.render.shade import phong
 
+KEYS = {
+    "rasterize cow 256², 1 layer": "rasterize/cow",
+    "rasterize armadillo 256², 1 layer": "rasterize/armadillo 256",
+    "rasterize armadillo 1024², 1 layer": "rasterize/armadillo 1024",
+    "silhouette cow 256², forward": "silhouette/forward",
+    "silhouette cow 256², forward + backward": "silhouette/backward",
+    "soft Phong cow 256², 8 layers, forward + backward": "phong/backward",
+}
+"""Rows of the documentation's table, with --meshes."""
 BLUR = 3.88  # pixels: PyTorch3D's 9.2e-4 NDC² at 256²
 
 
@@ -54,6 +63,8 @@ def main() -> None:
     for name, work, reach in rows:
         milliseconds, products = timed(work, arguments.repeats)
         print(f"{name:52}{milliseconds:9.1f}{products:8.3f}{reach or '':>7}")
+        if arguments.meshes is not None and name in KEYS:
+            record(KEYS[name], f"{products:.3f} mm")
     compare_with_twin(cow)
 
 

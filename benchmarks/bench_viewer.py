@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
-from timing import machine, timed
+from timing import machine, record, timed
 
 from unrender import FitVolume, fit_volume, load_cameras, load_field, orbit_path, save_demo_scene
 from unrender.viewer.page import MOVING_QUALITY
@@ -71,6 +71,8 @@ def look_around(run: Path, clock) -> None:
         f"moving: {len(walker.sizes) / SECONDS:.1f} pictures a second, half of them {middle} pixels wide or more"
     )
     print(f"at rest: final after {walker.final_after:.2f} s")
+    record("viewer/moving", f"{len(walker.sizes) / SECONDS:.1f} pictures a second")
+    record("viewer/rest", f"after {walker.final_after:.2f} s")
 
 
 def train_beside(clock) -> None:
@@ -90,6 +92,7 @@ def train_beside(clock) -> None:
         middle = {name: sorted(times[WARM_UP:])[(ROUNDS - WARM_UP) // 2] for name, times in spent.items()}
     slower = 100 * (middle["with a page"] / middle["alone"] - 1)
     print(f"a step alone {1000 * middle['alone']:.1f} ms, with a page that nobody looks at {slower:+.1f} %")
+    record("viewer/training", f"{slower:+.1f} %")
     begin = time.perf_counter()
     with Window(port=0) as window:
         for _ in range(1000):

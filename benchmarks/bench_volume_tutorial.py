@@ -15,16 +15,18 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
-from timing import machine, seconds
+from timing import machine, record, seconds
 from torch import Tensor
 
 from unrender import (
     Camera,
+    FitNerfStep,
     FitVolume,
+    FitVolumeStep,
     Frame,
     Mesh,
     Scene,
@@ -60,7 +62,8 @@ def main() -> None:
         reached = follow_recipe(*pictures, options.steps)
         goal = reached if goal is None else goal
     with tempfile.TemporaryDirectory() as folder:
-        fit_until(save_scene(*pictures, Path(folder)), *pictures, 30.0 if goal is None else goal)
+        fit = fit_volume(save_scene(*pictures, Path(folder)), OURS)
+        fit_until(fit, 50, *pictures, 30.0 if goal is None else goal)
 
 
 def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: int) -> float:
@@ -75,6 +78,7 @@ def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: i
             print(f"step {step.index:3d}  {losses}  {statistics.median(times):.2f} s a step", flush=True)
     ours, mm = statistics.median(times[1:]), statistics.median(products[1:])
     print(f"{ours:.2f} s, {ours / mm:.0f} mm a step")
+    record("volume_tutorial/step", f"{ours / mm:.0f} mm")
     print(f"PyTorch3D {PYTORCH3D_SECONDS} s, {PYTORCH3D_SECONDS / PYTORCH3D_MM:.0f} mm")
     grid = torch.cat([step.volume.density[..., None], step.volume.color], -1)
     with torch.no_grad():
@@ -83,7 +87,7 @@ def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: i
 
 
 def save_scene(images: Tensor, silhouettes: Tensor, cameras: Camera, folder: Path) -> Scene:
-    """Write the pictures with their silhouettes as alpha."""
+    """Write the pictures with their silhouettes as alpha; all are for learning."""
     frames = []
     for i in range(VIEWS):
         path = folder / f"{i:02d}.png"
@@ -92,20 +96,28 @@ def save_scene(images: Tensor, silhouettes: Tensor, cameras: Camera, folder: Pat
         save_image(torch.cat([color, alpha], -1), path)
         frames.append(Frame(path.name, cameras[i], path))
     save_transforms(frames, folder / "transforms.json")
-    return load_scene(folder)
+    scene = load_scene(folder)
+    frames = [dataclasses.replace(frame, split="train") for frame in scene.frames]
+    return dataclasses.replace(scene, frames=tuple(frames))
 
 
-def fit_until(scene: Scene, images: Tensor, silhouettes: Tensor, cameras: Camera, goal: float) -> None:
+def fit_until(
+    fit: Iterable[FitVolumeStep | FitNerfStep],
+    look_every: int,
+    images: Tensor,
+    silhouettes: Tensor,
+    cameras: Camera,
+    goal: float,
+) -> None:
     """Learn from all pictures, as the recipe does, and look now and then how good it is; that is not counted."""
-    all_frames = tuple(dataclasses.replace(frame, split="train") for frame in scene.frames)
     begin, looking = time.perf_counter(), 0.0
-    for step in fit_volume(dataclasses.replace(scene, frames=all_frames), OURS):
-        if step.index % 50:
+    for step in fit:
+        if step.index % look_every:
             continue
         spent = time.perf_counter() - begin - looking
         pause = time.perf_counter()
         seen = [step.result.render(cameras[i], torch.zeros(3)) for i in range(0, VIEWS, EVERY)]
-        reached = compare(f"fit_volume, step {step.index}, {spent:.1f} s", seen, images, silhouettes)
+        reached = compare(f"step {step.index}, {spent:.1f} s", seen, images, silhouettes)
         looking += time.perf_counter() - pause
         if reached >= goal:
             print(f"{goal:.2f} dB after {spent:.1f} s")

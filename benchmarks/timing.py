@@ -3,6 +3,9 @@
 "mm" is one float32 matrix product 2048³: on a shared machine its time drifts with everything else, ratios do not.
 """
 
+import datetime
+import json
+import os
 import platform
 import statistics
 import subprocess
@@ -33,11 +36,30 @@ def seconds(work: Callable[[], object]) -> float:
 
 def machine() -> str:
     """Say which processor, how many threads, which torch, and which commit."""
+    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {_commit()}"
+
+
+def record(key: str, measured: str) -> None:
+    """Write a figure, as words, into the row `key` of the file $UNRENDER_FIGURES, with commit and date.
+
+    The documentation's tables are made of that file. Without the variable, or such a row, nothing is written.
+    """
+    if (place := os.environ.get("UNRENDER_FIGURES")) is None:
+        return
+    content = json.loads(Path(place).read_text("utf-8"))
+    rows = [figure for figure in content["figures"] if figure["key"] == key]
+    if not rows:
+        print(f"{place} has no row {key!r}")
+        return
+    rows[0] |= {"measured": measured, "commit": _commit(), "date": datetime.date.today().isoformat()}
+    Path(place).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+
+
+def _commit() -> str:
     described = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
-    commit = described.stdout.strip() or "unknown"
-    return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {commit}"
+    return described.stdout.strip() or "unknown"
 
 
 def _processor() -> str:

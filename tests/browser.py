@@ -36,6 +36,11 @@ class Tab:
     def __init__(self, socket: ClientConnection) -> None:
         self._socket, self._numbers = socket, itertools.count(1)
         self.errors: list[str] = []
+        """Exceptions that nobody caught."""
+        self.complaints: list[str] = []
+        """What else the console shows as an error."""
+        self.requests: list[str] = []
+        """Addresses that the page asked for, once `Network.enable` is called."""
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -44,11 +49,19 @@ class Tab:
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._socket.recv(timeout=60))
-            if answer.get("method") == "Runtime.exceptionThrown":
-                self.errors.append(json.dumps(answer["params"]))
+            self._note(answer.get("method"), answer.get("params"))
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return answer["result"]
+
+    def _note(self, event: str | None, about: dict) -> None:
+        if event == "Runtime.exceptionThrown":
+            self.errors.append(json.dumps(about))
+        if event == "Network.requestWillBeSent":
+            self.requests.append(about["request"]["url"])
+        is_error = event == "Log.entryAdded" and about["entry"]["level"] == "error"
+        if is_error or (event == "Runtime.consoleAPICalled" and about["type"] == "error"):
+            self.complaints.append(json.dumps(about))
 
     def picture(self) -> np.ndarray:
         data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])

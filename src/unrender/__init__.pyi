@@ -71,6 +71,7 @@ from .io.frames import Frame as Frame
 from .io.frames import View as View
 from .io.images import load_image as load_image
 from .io.images import save_image as save_image
+from .io.known_depths import KnownDepths as KnownDepths
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
 from .io.photos import Photo as Photo
@@ -101,7 +102,9 @@ from .losses.chamfer import Chamfer as Chamfer
 from .losses.chamfer import chamfer_distance as chamfer_distance
 from .losses.chamfer import point_to_mesh_distance as point_to_mesh_distance
 from .losses.depth import depth_errors as depth_errors
+from .losses.depth import depth_loss as depth_loss
 from .losses.distortion import distortion_loss as distortion_loss
+from .losses.images import match_exposure as match_exposure
 from .losses.images import psnr as psnr
 from .losses.images import ssim as ssim
 from .losses.regularize import mesh_edge_loss as mesh_edge_loss

@@ -65,7 +65,7 @@ def test_a_photo_leaves_everything_in_its_folder(files: Path, capsys: pytest.Cap
     folder = files / "run"
     options = ["--fov-degrees", str(FOV), "--output", str(folder), *FAST]
     assert run(files, "object.ply", "photo.png", *options) == 0
-    names = ["config.json", "metrics.json", "overlay.png", "pose.json", "report.html"]
+    names = ["config.json", "curves.json", "metrics.json", "overlay.png", "pose.json", "report.html"]
     assert sorted(path.name for path in folder.iterdir()) == names
     pose = json.loads((folder / "pose.json").read_text())
     expected = {"camera_from_object", "convention", "verdict", "iou", "candidates", "rotation_std_degrees"}

@@ -14,7 +14,6 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import torus
 from unrender.io import load_mesh, save_cloud, save_mesh
-from unrender.tasks.fit_volume import FitVolume
 
 FAST = ["--edge-length", "0.3", "--steps", "6"]
 
@@ -39,6 +38,7 @@ def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.Captur
     assert main(["fit-mesh", str(scan), "--output", str(folder), "--holdout", "0.1", *truth, *FAST]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
         "config.json",
+        "curves.json",
         "mesh.ply",
         "metrics.json",
         "report.html",
@@ -148,17 +148,3 @@ def test_overview_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> No
 def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert "matrix product" in capsys.readouterr().out
-
-
-@pytest.mark.usefixtures("one_view")
-def test_demo_runs_from_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("unrender.cli.demo.NUM_POINTS", 2000)
-    monkeypatch.setattr("unrender.cli.demo.PHOTO_SIZE", 32)
-    monkeypatch.setattr("unrender.cli.demo.VOLUME", FitVolume(resolution=32, steps=100, rays=4096))
-    assert main(["demo", "--output", str(tmp_path / "demo")]) == 0
-    for job in ("pose-in-photo", "pose-in-cloud"):
-        assert json.loads((tmp_path / "demo" / job / "pose.json").read_text())["verdict"] == "converged"
-    assert json.loads((tmp_path / "demo" / "volume" / "metrics.json").read_text())["psnr"] > 15
-    metrics = json.loads((tmp_path / "demo" / "fit-mesh" / "metrics.json").read_text())
-    assert metrics["watertight"] is True
-    assert metrics["mesh_to_reference_mean"] < 0.01 * metrics["diagonal"]

@@ -82,7 +82,7 @@ def test_a_run_leaves_the_field_its_figures_and_a_report(learner, scene, tmp_pat
     assert main(["fit-nerf", str(scene), *STEPS, "--seed", "3", "--output", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
     assert names >= {
-        "config.json", "cameras.json", "metrics.json", "report.html", "field.safetensors", "held-out",
+        "config.json", "cameras.json", "metrics.json", "curves.json", "report.html", "field.safetensors", "held-out",
         "turntable.mp4", "checkpoint.safetensors",
     }  # fmt: skip
     config = json.loads((out / "config.json").read_text())

@@ -23,7 +23,8 @@ def test_a_run_leaves_the_volume_its_figures_and_a_report(scene: Path, tmp_path:
     assert main(["fit-volume", str(scene), "--output", str(folder), *settings]) == 0
     found = {path.name for path in folder.iterdir()}
     assert found >= {
-        "config.json", "metrics.json", "report.html", "volume.safetensors", "held-out", "turntable.mp4",
+        "config.json", "metrics.json", "curves.json", "report.html", "volume.safetensors", "held-out",
+        "turntable.mp4",
     }  # fmt: skip
     assert len(list((folder / "held-out").glob("*.png"))) == 2
     metrics = json.loads((folder / "metrics.json").read_text())

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unrender.errors import InputError
-from unrender.losses.images import psnr, ssim
+from unrender.losses.images import match_exposure, psnr, ssim
 
 
 def test_psnr_is_the_mean_squared_error_in_decibels() -> None:
@@ -30,3 +30,14 @@ def test_ssim_of_flat_pictures_is_that_of_the_formula() -> None:
 def test_ssim_needs_room_for_a_window() -> None:
     with pytest.raises(InputError, match="11 × 11"):
         ssim(torch.zeros(8, 16, 3), torch.zeros(8, 16, 3))
+
+
+def test_exposures_are_matched() -> None:
+    truth = torch.rand(5, 6, 3, generator=torch.Generator().manual_seed(0))
+    darker = truth * torch.tensor([0.5, 0.7, 0.9])
+    torch.testing.assert_close(match_exposure(darker, truth), truth)
+    mask = torch.zeros(5, 6, dtype=torch.bool)
+    mask[2] = True
+    spoiled = torch.where(mask[..., None], darker, 7.0)
+    torch.testing.assert_close(match_exposure(spoiled, truth, mask)[2], truth[2])
+    assert bool((match_exposure(0 * truth, truth) == 0).all())

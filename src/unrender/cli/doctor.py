@@ -15,7 +15,7 @@ def command() -> None:
 
     print(f"unrender  {__version__}")
     print(f"python    {platform.python_version()} on {platform.platform()}")
-    print(f"processor {_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
+    print(f"processor {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
     for package in ("torch", "numpy", "numba", "scipy", "trimesh", "scikit-image"):
         print(f"{package:9s} {_version(package)}")
     matrix = torch.rand(2048, 2048)
@@ -48,7 +48,8 @@ def _version(package: str) -> str:
         return "missing"
 
 
-def _processor() -> str:
+def processor() -> str:
+    """Name the processor as its maker does, where the system tells."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

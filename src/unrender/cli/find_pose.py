@@ -17,7 +17,7 @@ from unrender._version import __version__
 from unrender.cli import pictures, pose_pictures
 from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
+from unrender.cli.run_folder import as_options, changes, open_run_folder, write_curves, write_json
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
@@ -91,6 +91,7 @@ def command(
     write_json(folder / "pose.json", _pose(estimate, scene, seconds))
     metrics = _metrics(estimate, steps, seconds)
     write_json(folder / "metrics.json", metrics)
+    write_curves(folder, _series(steps))
     if isinstance(scene, Photo):
         shown = _photo_pictures(shape.to(torch.float32), texture, scene, steps, folder)
     else:
@@ -303,11 +304,15 @@ def _report(
             Section(
                 "How it went",
                 "Costs are compared within a stage: finer pictures hold more to explain.",
-                svg=pictures.curves({"cost of the best pose": [step.cost for step in steps]}, marks),
+                svg=pictures.curves(_series(steps), marks),
             ),
             Section("Do it again", code=how),
         ],
     )
+
+
+def _series(steps: list[FindPoseStep]) -> dict[str, list[float]]:
+    return {"cost of the best pose": [step.cost for step in steps]}
 
 
 def _verdict(estimate: PoseEstimate) -> str:

@@ -15,7 +15,7 @@ from unrender._version import __version__
 from unrender.cli import pictures
 from unrender.cli.progress import take_all
 from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import changes, open_run_folder, write_json
+from unrender.cli.run_folder import changes, open_run_folder, write_curves, write_json
 from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
@@ -96,6 +96,7 @@ def command(
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
     metrics = _measure(steps, points, truth) | {"seconds": seconds}
     write_json(folder / "metrics.json", metrics)
+    write_curves(folder, _series(steps[1:]))
     _report(
         folder / "report.html", cloud, points, steps, metrics, up, _how(cloud, config, depth, reference, up)
     )
@@ -183,12 +184,15 @@ def _turntables(cloud: PointCloud, steps: list[FitMeshStep], up: str) -> list[Pi
 
 
 def _curves(steps: list[FitMeshStep]) -> str:
-    series = {
+    return pictures.curves(_series(steps), {step.stage: step.index for step in reversed(steps)})
+
+
+def _series(steps: list[FitMeshStep]) -> dict[str, list[float]]:
+    return {
         "chamfer (squared diagonals)": [step.losses["chamfer"] for step in steps],
         "normal consistency": [step.losses["normal_consistency"] for step in steps],
         "points kept back (diagonals)": [step.losses["unseen"] for step in steps if "unseen" in step.losses],
     }
-    return pictures.curves(series, {step.stage: step.index for step in reversed(steps)})
 
 
 def _how(source: Path, config: FitMesh, depth: DepthImage, reference: Path | None, up: str) -> list[str]:

@@ -14,12 +14,12 @@ from unrender.cli.field_report import After, FieldRun, check_after, color_behind
 from unrender.cli.live import EVENTS, Events, Live, words
 from unrender.cli.progress import Watched, take_all
 from unrender.cli.run_folder import choose_run_folder, make_run_folder
-from unrender.cli.runs import CHECKPOINT, read_config, version_words
+from unrender.cli.runs import read_config, version_words
 from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
 from unrender.io.scenes import load_scene
 from unrender.tasks.fit_nerf import fit_nerf
-from unrender.tasks.nerf_settings import FitNerf
+from unrender.tasks.nerf_settings import CHECKPOINT, FitNerf
 from unrender.tasks.saved_fields import Field, save_field
 
 TASK = "fit-nerf"
@@ -71,6 +71,7 @@ def command(
         events.close()
     last = watched.last
     save_field(cast(Field, last.result), run.field_file)
+    live.write_curves()
     if not watched.has_ended and (folder / CHECKPOINT).is_file():
         print(f"to go on later: {run.command('--resume', str(folder))}", flush=True)
     log.info("the field is saved; now to the pictures that were held out")

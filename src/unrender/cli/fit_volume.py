@@ -11,7 +11,7 @@ import tyro
 from unrender.cli import pictures
 from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
 from unrender.cli.progress import Watched, take_all
-from unrender.cli.run_folder import open_run_folder
+from unrender.cli.run_folder import open_run_folder, write_curves
 from unrender.cli.watching import watched_in_browser
 from unrender.io.scenes import load_scene
 from unrender.tasks.fit_volume import FitVolume, FitVolumeStep, fit_volume
@@ -70,13 +70,15 @@ def command(
             config.resolution,
         )
     save_field(last.result, run.field_file)
+    series = _series(progress)
+    write_curves(folder, series)
     log.info("the volume is saved; now to the pictures that were held out")
     learned = {
         "psnr_while_learning": last.losses["psnr"],
         "seconds": last.seconds,
         "steps": last.index,
     }
-    finish(run, last.result, learned, _curves(progress))
+    finish(run, last.result, learned, pictures.curves(series, {}))
 
 
 def _progress(step: FitVolumeStep) -> Progress:
@@ -87,7 +89,7 @@ def _words(step: Progress) -> str:
     return f"step {step.index:5d}  {step.psnr:5.2f} dB  {step.num_voxels:9,d} voxels  {step.seconds:5.0f} s"
 
 
-def _curves(progress: Sequence[Progress]) -> str:
+def _series(progress: Sequence[Progress]) -> dict[str, list[float]]:
     errors = [10 ** (-step.psnr / 10) for step in progress]
     voxels = [float(step.num_voxels) for step in progress]
-    return pictures.curves({"mean squared error of colors": errors, "voxels": voxels}, {})
+    return {"mean squared error of colors": errors, "voxels": voxels}

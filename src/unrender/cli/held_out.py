@@ -15,7 +15,7 @@ from unrender.cli.runs import as_color
 from unrender.fields.radiance_field import RadianceField, SeenField
 from unrender.io.frames import Frame, View
 from unrender.io.images import save_image
-from unrender.losses.images import SSIM_WINDOW, psnr, ssim
+from unrender.losses.images import SSIM_WINDOW, match_exposure, psnr, ssim
 from unrender.losses.perceptual import PerceptualLoss
 from unrender.render.looks import distance_colors
 
@@ -76,6 +76,8 @@ def _compare(
         "psnr": psnr(seen.color, photo, view.mask),
         "ssim": ssim(seen.color, photo) if can_compare else None,
     }
+    if view.alpha is None:  # photos, whose exposure may differ
+        metrics["psnr_matched"] = psnr(match_exposure(seen.color, photo, view.mask), photo, view.mask)
     if perceptual is not None:
         metrics["lpips"] = perceptual(seen.color, photo) if is_whole else None
     return metrics
@@ -150,6 +152,8 @@ def protocol(frames: Sequence[Frame], compared: Sequence[HeldOut], behind: Tenso
         "masked_frames": sum(frame.mask_path is not None for frame in chosen),
         "psnr": "from the mean squared error over all channels of a picture (within its mask, if it has one), "
         "values in 0 to 1; then the mean over pictures",
+        "psnr_matched": "the same, after each channel of a view is multiplied by what brings it nearest to its photo: "
+        "nothing tells how a photo was exposed that was not learned from; of photos without transparency",
         "ssim": "Wang et al. 2004, Gaussian windows of 11 × 11 pixels with a deviation of 1.5, mean over channels, "
         "data range 1 (scikit-image, use_sample_covariance=False); then the mean over pictures",
     }

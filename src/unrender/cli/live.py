@@ -11,6 +11,7 @@ from unrender.cli import held_out, pictures
 from unrender.cli.field_report import FieldRun
 from unrender.cli.held_out import small_png
 from unrender.cli.report import Picture, Section, write_report
+from unrender.cli.run_folder import write_curves
 from unrender.errors import InputError
 from unrender.fields.radiance_field import SeenField
 from unrender.geometry.camera import Camera
@@ -132,7 +133,16 @@ class Live:
             log.warning("no report at step %d: %s", note.index, error)
 
     def curves(self) -> str:
-        """Draw how the errors fell, of pixels that were learned from and of others; return an SVG."""
+        """Draw how the errors fell; return an SVG."""
+        errors, steps = self._series()
+        return pictures.curves(errors, {}, steps)
+
+    def write_curves(self) -> None:
+        """Write how the errors fell into the folder of the run."""
+        write_curves(self._run.folder, *self._series())
+
+    def _series(self) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
+        """Return errors, of pixels that were learned from and of others, and at which steps."""
         name, other = "mean squared error of rays", "of rays that are held out"
         steps = {name: [], other: [note.index for note in self._notes if note.is_new]}
         errors: dict[str, list[float]] = {name: [], other: []}
@@ -140,7 +150,7 @@ class Live:
             steps[name].append(part[-1].index)
             errors[name].append(sum(_error(note.psnr) for note in part) / len(part))
         errors[other] = [_error(note.held_out) for note in self._notes if note.is_new and note.held_out]
-        return pictures.curves({key: values for key, values in errors.items() if values}, {}, steps)
+        return {key: values for key, values in errors.items() if values}, steps
 
 
 def _error(psnr: float) -> float:

@@ -48,14 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     _log_to_terminal()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded, below
-    import tyro
-
-    module = importlib.import_module(COMMANDS[name][0])
     try:
-        command = module.command_for(rest[:-1]) if hasattr(module, "command_for") else module.command
-        status = tyro.cli(
-            command, prog=f"unrender {name}", args=rest[:-1], config=(tyro.conf.OmitArgPrefixes,)
-        )
+        status = run_command(name, rest[:-1])
     except KernelError as error:
         print(f"unrender {name}: {error}", file=sys.stderr)
         return 1
@@ -66,6 +60,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unrender {name}: stopped", file=sys.stderr)
         return 1
     return status or 0
+
+
+def run_command(name: str, arguments: Sequence[str]) -> int | None:
+    """Run one command with its arguments; what goes wrong is raised."""
+    import tyro
+
+    module = importlib.import_module(COMMANDS[name][0])
+    command = module.command_for(arguments) if hasattr(module, "command_for") else module.command
+    status: int | None = tyro.cli(
+        command, prog=f"unrender {name}", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+    )
+    return status
 
 
 def _overview() -> str:

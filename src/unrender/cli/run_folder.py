@@ -1,11 +1,11 @@
-"""The folder of a run: config.json, metrics.json, results, report.html."""
+"""The folder of a run: config.json, metrics.json, curves.json, results, report.html."""
 
 import dataclasses
 import itertools
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,19 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file, whole or not at all; what is infinite or not a number becomes null."""
     with write_whole(path) as file:
         file.write((json.dumps(_plain(values), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_curves(
+    folder: Path,
+    series: Mapping[str, Sequence[float]],
+    steps: Mapping[str, Sequence[int]] | None = None,
+) -> None:
+    """Write curves.json: the values of each series, and at which steps; every step from the first, if not said."""
+    table = {
+        name: {"step": list((steps or {}).get(name, range(1, len(values) + 1))), "value": list(values)}
+        for name, values in series.items()
+    }
+    write_json(folder / "curves.json", table)
 
 
 def _plain(value: Any) -> Any:

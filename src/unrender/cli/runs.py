@@ -16,9 +16,10 @@ from unrender.io.camera_files import load_cameras
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.frames import Frame
 from unrender.io.scenes import load_scene
+from unrender.tasks.nerf_settings import CHECKPOINT
 from unrender.tasks.saved_fields import load_field
 
-CONFIG, CAMERAS, CHECKPOINT = "config.json", "cameras.json", "checkpoint.safetensors"
+CONFIG, CAMERAS = "config.json", "cameras.json"
 FIELD_FILES = {"fit-volume": "volume.safetensors", "fit-nerf": "field.safetensors"}
 """What a run of each task learned."""
 

@@ -20,6 +20,7 @@ from unrender.geometry.rays import Rays
 from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels, hash_grid
 from unrender.kernels.tiny_mlp import tiny_mlp
+from unrender.kernels.tiny_mlp.reference import truncated_exp
 from unrender.render.march import Marched
 from unrender.render.sample import RaySamples
 
@@ -29,13 +30,10 @@ DEGREE = 3
 """Of the spherical harmonics that tell the second perceptron a direction."""
 TABLE_RANGE = 1e-4
 """Features of the table begin within ± so much (Müller et al. 2022, section 4)."""
-STEEPEST = 15.0
 FOG = 0.01
 """Opacity of every step at first."""
 STOP, SKIP = 1e-3, 1e-3
 """Transmittance at which a ray ends, and weight below which a sample is not looked at any closer."""
-
-
 ROUNDS = (6, 12, 24, 48)
 """Samples of a ray after which it is asked whether any light comes from behind them."""
 
@@ -121,8 +119,7 @@ class HashNeRF(nn.Module):
         return tiny_mlp(hash_grid(places, self.table, self.levels), *_parameters(self.density_layers))
 
     def _density(self, geometry: Tensor) -> Tensor:
-        density: Tensor = _Exponential.apply(geometry[:, 0]) / self.unit  # type: ignore[no-untyped-call]
-        return density
+        return truncated_exp(geometry[:, 0]) / self.unit
 
     def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
         """Return where on rays there is something to see: in steps, in occupied cells that light comes from."""
@@ -215,21 +212,6 @@ class HashNeRF(nn.Module):
     ) -> SeenField:
         """Return what a camera sees, before `background` or the color that was learned for it; see `render_field`."""
         return render_field(self, camera, background, quick=quick)
-
-
-class _Exponential(torch.autograd.Function):
-    """exp, with a gradient that stays finite: where x > 15 it is that at 15."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.save_for_backward(x)
-        return x.exp()
-
-    @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        slope: Tensor = cotangents[0] * x.clamp(max=STEEPEST).exp()
-        return slope
 
 
 def _perceptron(widths: list[int], generator: torch.Generator | None) -> nn.ModuleList:

@@ -15,7 +15,7 @@ from torch.nn.functional import softplus
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.encoding import harmonic_embedding
-from unrender.fields.radiance_field import FieldSpace, SeenField
+from unrender.fields.radiance_field import FARTHEST, FieldSpace, SeenField
 from unrender.fields.render_field import render_field
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, Stretch, clip_to_box
@@ -31,8 +31,6 @@ from unrender.render.sample import (
 Model = Literal["paper", "tutorial"]
 POINTS_AT_ONCE = 2048
 """That go through a network together: what its layers make of them stays in the caches of a processor."""
-FARTHEST = 1000.0
-"""Where space ends that is contracted, in half sides of the cube."""
 EVEN_UP_TO = 3.0
 """In contracted space: half sides up to which steps along a ray are of the same length; beyond, they grow."""
 
@@ -239,17 +237,19 @@ class NeRF(nn.Module):
         Differentiable in: the parameters.
         """
         hits, places = self._first_places(rays, self.fine_network.coarse_samples, generator)
-        coarse = march(self.coarse, rays, _rows(places, hits), keeps_weights=True)
+        first = _rows(places, hits)
+        coarse = march(self.coarse, rays, first, keeps_weights=True).replace(samples=first)
         if self.coarse_network is None:
             return coarse, coarse
         assert coarse.weights is not None
         weights = coarse.weights.view(places.distances.shape)
         more = sample_importance(places, weights, self.fine_network.fine_samples, generator=generator)
-        return coarse, march(self, rays, _rows(more, hits), keeps_weights=True)
+        second = _rows(more, hits)
+        return coarse, march(self, rays, second, keeps_weights=True).replace(samples=second)
 
     @torch.no_grad()
     def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return where on a row of rays there can be something to see, by the coarse network; quick: at a third.
+        """Return where on a row of rays there can be something to see, by the coarse network; quick: at half as many.
 
         Differentiable in: nothing.
         """

@@ -9,13 +9,11 @@ from torch.nn.functional import max_pool3d
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.radiance_field import FieldSpace
+from unrender.fields.radiance_field import FARTHEST, FieldSpace
 from unrender.geometry.rays import Rays, clip_to_box
 from unrender.kernels.walk_space import blocks_of, walk_space
 from unrender.render.sample import RaySamples
 
-FARTHEST = 1000.0
-"""Where space ends that is contracted, in half sides of the inner cube."""
 STAY = 0.95
 """Of the occupied cells: if more would stay, all do."""
 

@@ -13,6 +13,9 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.render.sample import RaySamples
 
+FARTHEST = 1000.0
+"""How far rays go in contracted space, in half sides of the inner cube."""
+
 
 class SeenField(NamedTuple):
     """A picture of a field."""

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
-from unrender.fields.radiance_field import SeenField
+from unrender.fields.radiance_field import FARTHEST, SeenField
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, clip_to_box, rays_of
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
@@ -23,8 +23,6 @@ from unrender.kernels.sample_voxels import sample_voxels
 from unrender.kernels.walk_voxels import walk_voxels
 from unrender.render.sample import RaySamples
 
-FARTHEST = 1000.0
-"""Where space ends that is contracted, in half sides of the inner cube."""
 BLACK_TO_WHITE = 0.28209479177387814
 """The constant harmonic."""
 RAYS_AT_ONCE = 65_536

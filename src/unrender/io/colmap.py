@@ -181,18 +181,23 @@ def _frame(
     camera, note = fit_to_picture(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
     if note:
         notes[note] = None
-    near, far = _near_and_far(pose.numpy(), image, points)
-    return Frame(image.name, camera, path, near=near, far=far)
+    seen, depths = _seen_points(pose.numpy(), image, points)
+    near, far = _near_and_far(depths)
+    return Frame(image.name, camera, path, near=near, far=far, points=torch.from_numpy(seen).float())
 
 
-def _near_and_far(
-    pose: Floats, image: ColmapImage, points: ColmapPoints
-) -> tuple[float | None, float | None]:
-    """Bound the depths of the points seen in a frame, with a margin; points are in the order of their ids."""
+def _seen_points(pose: Floats, image: ColmapImage, points: ColmapPoints) -> tuple[Floats, Floats]:
+    """Return the points seen in a frame, and their depths, which are positive; points are in the order of their ids."""
     places = np.searchsorted(points.ids, image.point_ids)
     places = places[places < len(points.ids)]
+    places = places[np.isin(points.ids[places], image.point_ids)]
     depths = points.positions[places] @ pose[2, :3] + pose[2, 3]
-    depths = depths[depths > 0]
+    ahead = np.isfinite(depths) & (depths > 0)
+    return points.positions[places[ahead]], depths[ahead]
+
+
+def _near_and_far(depths: Floats) -> tuple[float | None, float | None]:
+    """Bound the depths of points, with a margin."""
     if len(depths) < MIN_POINTS:
         return None, None
     near, far = np.quantile(depths, NEAR_AND_FAR)

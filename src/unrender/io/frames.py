@@ -67,6 +67,8 @@ class Frame:
     """Depth before which nothing is, in world units; None where the scene does not say."""
     far: float | None = None
     """Depth behind which nothing is."""
+    points: Float[Tensor, "points 3"] | None = None
+    """Places in the world that were measured, and that the picture shows: depth, though sparse."""
 
     def load(self) -> View:
         """Read the frame's files. EXIF's orientation is applied only where the camera has the size of that."""
@@ -97,16 +99,32 @@ class Frame:
         return load_mask(self.mask_path, (self.camera.height, self.camera.width)) > 0.5
 
     def _load_depth(self) -> Tensor | None:
-        if self.depth_file is None:
+        """Read z."""
+        file = self.depth_file
+        if file is None:
             return None
-        values = self.depth_file.read()
-        with reading(self.depth_file.path):
+        return self._read_depth(file) * (self._ahead() if file.kind == "distance" else 1)
+
+    def load_distance(self) -> Float[Tensor, "height width"]:
+        """Read how far along each pixel's ray it is, in world units; 0 where that is unknown, or all of it is."""
+        file = self.depth_file
+        if file is None:
+            return torch.zeros(self.camera.height, self.camera.width)
+        depth = self._read_depth(file)
+        if file.kind == "distance":
+            return depth
+        ahead = self._ahead()
+        return torch.where(ahead > 0, depth / ahead, 0)
+
+    def _read_depth(self, file: DepthFile) -> Tensor:
+        values = file.read()
+        with reading(file.path):
             self._check_size("a depth picture", values.shape)
-        depth = torch.from_numpy(values)
-        if self.depth_file.kind == "distance":
-            forward = self.camera.camera_from_world[2, :3]
-            depth = depth * (rays_of(self.camera).directions @ forward).nan_to_num()
-        return depth
+        return torch.from_numpy(values)
+
+    def _ahead(self) -> Tensor:
+        """Return how much z grows along each pixel's ray; 0 where there is no ray."""
+        return (rays_of(self.camera).directions @ self.camera.camera_from_world[2, :3]).nan_to_num()
 
     def _check_size(self, what: str, shape: tuple[int, ...]) -> None:
         size = (self.camera.height, self.camera.width)

@@ -15,9 +15,8 @@ from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import FileAccessError, reading
 from unrender.io.scenes import Scene
 from unrender.tasks._nerf_learner import Learner
-from unrender.tasks.nerf_settings import FitNerf
+from unrender.tasks.nerf_settings import CHECKPOINT, FitNerf
 
-CHECKPOINT = "checkpoint.safetensors"
 KIND = "checkpoint of fit-nerf"
 MAY_DIFFER = ("minutes", "steps", "memory_mib")
 """Settings that a fit may be resumed with others of."""
@@ -91,6 +90,8 @@ def _fingerprint(scene: Scene) -> str:
     for frame in scene.frames:
         told.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
         told.update(f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}".encode())
+        depth, points = frame.depth_file, frame.points
+        told.update(f"{depth and depth.scale} {points is not None and len(points)}".encode())
         for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
             told.update(tensor.numpy().tobytes())
     return told.hexdigest()

@@ -7,16 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unrender.errors import InputError
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.nerf import NeRF
 from unrender.fields.occupancy import OccupancyGrid
 from unrender.fields.radiance_field import FieldSpace
+from unrender.geometry.rays import Rays
+from unrender.io.known_depths import RAYS_OF_DEPTH, KnownDepths
 from unrender.io.pixels import PixelBatch, PixelSource
 from unrender.io.scenes import Scene
 from unrender.kernels.hash_grid import HashLevels
+from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
 from unrender.render.march import Marched
+from unrender.tasks._exposures import Exposures
 from unrender.tasks._voxel_space import VoxelSpace, find_space
 from unrender.tasks.nerf_settings import Background, FitNerf
 
@@ -29,17 +32,20 @@ STEPS_IN_ALL_SPACE = ((0.0, 64), (0.1, 128), (0.4, 256))
 """From which share of the work on how many samples fit along the side of the cube; in all space, of the inner cube."""
 COARSEST, FINEST, NUM_LEVELS, FEATURES = 16, 1024, 16, 2
 RATES, SLOWING = {"hash": 2e-2, "paper": 5e-4, "tutorial": 1e-3}, 0.03
-"""Of Adam, for all parameters; it falls to that share."""
+"""Of Adam, for all parameters of the field; it falls to that share."""
+RATE_OF_EXPOSURE = 1e-2
 FOGGY, MOST_RAYS = 16, 65536
 """Samples on a ray that the first step expects, and rays in a step at most."""
 RAYS_OF_PAPER = 1024
+LOOKS_PER_SAMPLE = 6
+"""Places at which the density is looked up, at most, for each at which the field is learned."""
 STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
 """Steps, and samples for each cell, after which cells are given up that no ray saw."""
 SEEN, SEEN_IN_ALL_SPACE = 0.05, 0.02
 """Weight on a ray above which a cell stays; its neighbours stay with it."""
 COUNTED = (
     "index",
-    "born",
+    "first_index",
     "error",
     "mean_error",
     "mean_trivial_error",
@@ -97,14 +103,22 @@ def _cube_of(room: VoxelSpace) -> tuple[FieldSpace, Tensor]:
 class Learner:
     """A field, its optimizer, its pixels and its random numbers."""
 
-    def __init__(self, field: HashNeRF | NeRF, pixels: PixelSource, config: FitNerf, seed: int) -> None:
-        self.field, self.pixels, self.config, self.seed = field, pixels, config, seed
+    def __init__(
+        self,
+        field: HashNeRF | NeRF,
+        pixels: PixelSource,
+        depths: KnownDepths | None,
+        config: FitNerf,
+        seed: int,
+    ) -> None:
+        self.field, self.pixels, self.depths, self.config, self.seed = field, pixels, depths, config, seed
         self.generator = Generator().manual_seed(seed)
-        self.rate = RATES[config.model]
-        self.optimizer = torch.optim.Adam(
-            field.parameters(), lr=self.rate, betas=(0.9, 0.99), eps=1e-15, fused=True
-        )
-        self.index = self.born = 0
+        self.exposures = Exposures(len(pixels.frames)) if _vary(pixels, config) else None
+        rates = [{"params": list(field.parameters()), "rate": RATES[config.model]}]
+        if self.exposures is not None:
+            rates.append({"params": list(self.exposures.parameters()), "rate": RATE_OF_EXPOSURE})
+        self.optimizer = torch.optim.Adam(rates, betas=(0.9, 0.99), eps=1e-15, fused=True)
+        self.index = self.first_index = 0
         self.error = self.mean_error = self.mean_trivial_error = math.inf
         self.seconds = 0.0
         self.num_rays = max(1, config.samples // FOGGY) if config.model == "hash" else RAYS_OF_PAPER
@@ -119,7 +133,7 @@ class Learner:
     def step(self, share: float) -> bool:
         """Descend once, `share` of the way through the work; return False, and change nothing, if numbers failed."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.rate * SLOWING**share
+            group["lr"] = group["rate"] * SLOWING**share
         if isinstance(self.field, HashNeRF):
             self.field.step = _step(self.field.space, share)
         batch = self.pixels.draw(self.num_rays, 1)
@@ -133,13 +147,13 @@ class Learner:
         self.optimizer.step()
         self._note(float(color.detach()), trivial)
         if isinstance(self.field, HashNeRF):
-            self._keep_house(self.field, share)
+            self._follow_what_was_seen(self.field, share)
         return True
 
     def _note(self, error: float, trivial: float) -> None:
         self.index += 1
         self.error = error
-        begins = self.index == self.born + 1
+        begins = self.index == self.first_index + 1
         self.mean_error = error if begins else 0.98 * self.mean_error + 0.02 * error
         self.mean_trivial_error = trivial if begins else 0.98 * self.mean_trivial_error + 0.02 * trivial
 
@@ -149,6 +163,8 @@ class Learner:
         for number, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"adam/{number}/{name}": value for name, value in state.items()}
         tensors |= {f"pixels/{name}": value for name, value in self.pixels.state().items()}
+        if self.exposures is not None:
+            tensors |= {f"exposures/{name}": value for name, value in self.exposures.state_dict().items()}
         tensors["random"] = self.generator.get_state()
         return tensors, {name: getattr(self, name) for name in COUNTED}
 
@@ -159,6 +175,8 @@ class Learner:
         if isinstance(self.field, HashNeRF):  # its cells may have been halved
             self.field.occupancy = OccupancyGrid(tensors["field/occupancy.occupied"])
         self.field.load_state_dict(_under("field", tensors))
+        if self.exposures is not None:
+            self.exposures.load_state_dict(_under("exposures", tensors))
         adam: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("adam", tensors).items():
             number, key = name.split("/")
@@ -168,18 +186,38 @@ class Learner:
         self.generator.set_state(tensors["random"])
 
     def _losses(self, batch: PixelBatch) -> tuple[Tensor, Tensor, float]:
-        seen = self.field.march(batch.rays, self.generator)
+        rays, known = self._with_known_depths(batch.rays)
+        seen = self.field.march(rays, self.generator)
         if seen[0] is seen[-1]:  # of one network
             seen = seen[-1:]
-        target, behind = aims(batch, self.field.background, self.config.background, self.generator)
-        errors = [_error(each, target, behind, batch.valid) for each in seen]
+        target, behind = colors_to_learn(batch, self.field.background, self.config.background, self.generator)
+        errors = [self._error(each, batch, target, behind) for each in seen]
         self.num_samples = sum(each.weights.numel() for each in seen if each.weights is not None)
         total = torch.stack(errors).sum()
+        if len(known) > 0:
+            total = total + self.config.depth * sum(_misplaced(each, known) for each in seen)
         if self.config.distortion > 0:
             total = total + self.config.distortion * sum(_spread(each, self.field.half_side) for each in seen)
         return errors[-1], total, _trivial(target, behind, batch.valid)
 
-    def _keep_house(self, field: HashNeRF, share: float) -> None:
+    def _error(self, seen: Marched, batch: PixelBatch, target: Tensor, behind: Tensor) -> Tensor:
+        """Return the mean squared error of the colors that are seen along the first rays."""
+        count = len(target)  # behind these come rays of depth
+        color = seen.color[:count] + (1 - seen.opacity[:count])[:, None] * behind
+        if self.exposures is not None:
+            color = self.exposures(color, batch.frame)
+        squares = (color - target).square().mean(1)
+        return torch.where(batch.valid, squares, 0).sum() / batch.valid.sum().clamp(min=1)
+
+    def _with_known_depths(self, rays: Rays) -> tuple[Rays, Tensor]:
+        """Add rays along which it is known how far it is; return that for the last ones too."""
+        if self.depths is None:
+            return rays, rays.origins[:0, 0]
+        known = self.depths.draw(math.ceil(RAYS_OF_DEPTH * len(rays.origins)), self.generator)
+        origins = torch.cat([rays.origins, known.rays.origins])
+        return Rays(origins, torch.cat([rays.directions, known.rays.directions])), known.distances
+
+    def _follow_what_was_seen(self, field: HashNeRF, share: float) -> None:
         """Give up what is empty, and take so many rays that the samples come out as asked for."""
         grid = field.occupancy
         self.steps_since_pruning += 1
@@ -191,8 +229,14 @@ class Learner:
         if share >= SPLIT_AT and grid.side <= CELLS:
             field.occupancy = grid.split()
             self.steps_since_pruning = self.samples_since_pruning = 0
-        wanted = self.num_rays * self.config.samples / max(self.num_samples, 1)
+        spent = max(self.num_samples, field.num_looked_at / LOOKS_PER_SAMPLE, 1)
+        wanted = self.num_rays * self.config.samples / spent
         self.num_rays = int(min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, MOST_RAYS))
+
+
+def _vary(pixels: PixelSource, config: FitNerf) -> bool:
+    """Decide whether photos may differ in exposure."""
+    return config.exposure == "each" or (config.exposure == "auto" and not pixels.has_alpha)
 
 
 def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -200,7 +244,7 @@ def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def aims(
+def colors_to_learn(
     batch: PixelBatch, learned: Tensor, background: Background, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Return the colors that rays should have, and what is behind them."""
@@ -214,17 +258,23 @@ def aims(
     return torch.lerp(behind, batch.colors, batch.alpha[:, None]), behind
 
 
-def _error(seen: Marched, target: Tensor, behind: Tensor, valid: Tensor) -> Tensor:
-    color = seen.color + (1 - seen.opacity)[:, None] * behind
-    squares = (color - target).square().mean(1)
-    return torch.where(valid, squares, 0).sum() / valid.sum().clamp(min=1)
+def _misplaced(seen: Marched, known: Tensor) -> Tensor:
+    """Return how much of the last rays' light does not end where it should."""
+    samples, weights = seen.samples, seen.weights
+    assert samples is not None
+    assert samples.offsets is not None
+    assert weights is not None
+    offsets = samples.offsets[-len(known) - 1 :]
+    first = int(offsets[0])
+    return depth_loss(weights[first:], samples.distances[first:], offsets - first, known)
 
 
 def _spread(seen: Marched, unit: float) -> Tensor:
     """Return how far weights are spread in t / (t + unit), in which all distances are between 0 and 1."""
     samples = seen.samples
-    if samples is None or samples.offsets is None or seen.weights is None:
-        raise InputError("fit_nerf: `distortion` needs the samples that the field chose, and there are none")
+    assert samples is not None
+    assert samples.offsets is not None
+    assert seen.weights is not None
     places = samples.distances / (samples.distances + unit)
     lengths = samples.lengths * unit / (samples.distances + unit).square()
     return distortion_loss(seen.weights, places, lengths, samples.offsets)

@@ -14,11 +14,12 @@ from torch import Tensor
 from unrender.errors import InputError, UnrenderError
 from unrender.fields.radiance_field import RadianceField
 from unrender.io.frames import Frame
+from unrender.io.known_depths import KnownDepths
 from unrender.io.pixels import PixelSource
 from unrender.io.scenes import Scene
 from unrender.render.march import march
 from unrender.tasks._nerf_checkpoint import read_checkpoint, save_checkpoint
-from unrender.tasks._nerf_learner import Learner, aims, begin_field
+from unrender.tasks._nerf_learner import Learner, begin_field, colors_to_learn
 from unrender.tasks.nerf_settings import FitNerf, check
 
 log = logging.getLogger("unrender")
@@ -53,6 +54,8 @@ class FitNerfStep:
     """The field as it is now; later steps change it."""
     held_out: float | None = None
     """PSNR of patches of pictures that are not learned from, when they were looked at after this step."""
+    exposures: Tensor | None = None
+    """By how much each photo for training is brighter than the field, in each channel, where that is learned."""
 
 
 def fit_nerf(
@@ -86,8 +89,10 @@ def fit_nerf(
 
 
 def _new_learner(scene: Scene, config: FitNerf, seed: int) -> Learner:
-    pixels = PixelSource(scene.split("train"), memory_mib=config.memory_mib, seed=seed)
-    return Learner(begin_field(scene, config, seed), pixels, config, seed)
+    frames = scene.split("train")
+    pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=seed)
+    depths = KnownDepths(frames, seed=seed) if config.depth > 0 else None
+    return Learner(begin_field(scene, config, seed), pixels, depths or None, config, seed)
 
 
 def _fit(
@@ -95,13 +100,11 @@ def _fit(
 ) -> Iterator[FitNerfStep]:
     looks, guard, saved = _Looks(scene.split("test")), _Guard(learner), time.perf_counter()
     if learner.index > 0 and _share(learner, config) >= 1:  # resumed, and nothing is left to do
-        yield FitNerfStep(
-            learner.index, learner.index, learner.losses, learner.num_samples, learner.seconds, learner.field
-        )
+        yield _describe(learner, learner.index, None)
     try:
         while (share := _share(learner, config)) < 1 or learner.index == 0:  # one step there is
             guard.step(share)
-            if learner.index - learner.born == COLLAPSE_AT and learner.mean_error > (
+            if learner.index - learner.first_index == COLLAPSE_AT and learner.mean_error > (
                 COLLAPSED * learner.mean_trivial_error
             ):
                 learner = _begin_again(learner, scene, config)
@@ -113,20 +116,26 @@ def _fit(
                 saved = time.perf_counter()
             held_out = looks.look(learner.field)
             last = config.steps or max(learner.index, round(learner.index / max(share, 1e-3)))
-            yield FitNerfStep(
-                learner.index,
-                last,
-                learner.losses,
-                learner.num_samples,
-                learner.seconds,
-                learner.field,
-                held_out,
-            )
+            yield _describe(learner, last, held_out)
             learner.seconds = time.perf_counter() - begin
     except GeneratorExit:  # closed after a whole step; what fails within one is not saved
         _save(learner, scene, config, checkpoints)
         raise
     _save(learner, scene, config, checkpoints)
+
+
+def _describe(learner: Learner, last_index: int, held_out: float | None) -> FitNerfStep:
+    exposures = None if learner.exposures is None else learner.exposures.factors().detach()
+    return FitNerfStep(
+        learner.index,
+        last_index,
+        learner.losses,
+        learner.num_samples,
+        learner.seconds,
+        learner.field,
+        held_out,
+        exposures,
+    )
 
 
 def _share(learner: Learner, config: FitNerf) -> float:
@@ -150,7 +159,7 @@ def _begin_again(learner: Learner, scene: Scene, config: FitNerf) -> Learner:
         )
     log.warning("the field collapsed to one color: beginning again with another seed")
     other = _new_learner(scene, config, config.seed + 1)
-    other.index = other.born = learner.index
+    other.index = other.first_index = learner.index
     return other
 
 
@@ -198,7 +207,7 @@ class _Looks:
         begin, batch = time.perf_counter(), self._batch
         if batch is None or begin < self._next:
             return None
-        target, behind = aims(batch, field.background, "white", torch.Generator())
+        target, behind = colors_to_learn(batch, field.background, "white", torch.Generator())
         with torch.no_grad():
             seen = march(field, batch.rays, field.samples, background=behind)
         error = (

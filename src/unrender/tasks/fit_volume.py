@@ -13,9 +13,11 @@ from torch.nn.functional import max_pool3d
 
 from unrender.errors import InputError
 from unrender.fields.voxels import SparseVoxels
+from unrender.io.known_depths import RAYS_OF_DEPTH, DepthBatch, KnownDepths
 from unrender.io.pixels import PixelBatch, PixelSource
 from unrender.io.scenes import Scene
 from unrender.kernels.roughness import roughness
+from unrender.losses.depth import depth_loss
 from unrender.tasks._voxel_space import Space, VoxelSpace, find_space
 
 Background = Literal["auto", "white", "black", "random"]
@@ -71,6 +73,9 @@ class FitVolume:
     all space, else 0."""
     sparsity: float | None = None
     """Weight of the mean opacity of voxels: removes haze. By default 0.03 in all space, else 0."""
+    depth: float = 0.02
+    """Weight of what draws surfaces to where the scene measured them: to its pictures of depth, or to the points that
+    COLMAP found; nothing, where there are none. 0: they are not learned from."""
     memory_mib: float = 1500.0
     """For pictures; those that do not fit take turns."""
     seed: int = 0
@@ -105,23 +110,31 @@ def fit_volume(scene: Scene, config: FitVolume = FitVolume()) -> Iterator[FitVol
     if not frames:
         raise InputError(f"fit_volume: the scene {scene.name} has no frames for training")
     pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=config.seed)
+    depths = KnownDepths(frames, seed=config.seed) if config.depth > 0 else None
     space = find_space(scene, frames, config.space, config.resolution // STAGES[0][0])
-    return _fit(pixels, space, config, begin)
+    return _fit(pixels, depths or None, space, config, begin)
 
 
 class _Weights(NamedTuple):
     """Of what is added to the error of colors."""
 
+    depth: float
     smoothness: float
     sparsity: float
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether neighbours should resemble each other."""
+        return self.smoothness > 0 or self.sparsity > 0
 
 
 def _weights(config: FitVolume, space: VoxelSpace) -> _Weights:
     """Decide on what the config leaves open."""
-    usual = _Weights(0.3, 0.03) if space.contracted else _Weights(0.0, 0.0)
+    smoothness, sparsity = (0.3, 0.03) if space.contracted else (0.0, 0.0)
     return _Weights(
-        usual.smoothness if config.smoothness is None else config.smoothness,
-        usual.sparsity if config.sparsity is None else config.sparsity,
+        config.depth,
+        smoothness if config.smoothness is None else config.smoothness,
+        sparsity if config.sparsity is None else config.sparsity,
     )
 
 
@@ -130,7 +143,7 @@ def _check(config: FitVolume) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"fit_volume: `{name}` should be above 0, got {value}")
-    for name in ("smoothness", "sparsity", "seed"):
+    for name in ("smoothness", "sparsity", "depth", "seed"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"fit_volume: `{name}` should be 0 or more, got {value}")
@@ -191,10 +204,11 @@ class _Grid:
                     }
 
 
-def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float) -> Iterator[FitVolumeStep]:
+def _fit(
+    pixels: PixelSource, depths: KnownDepths | None, space: VoxelSpace, config: FitVolume, begin: float
+) -> Iterator[FitVolumeStep]:
     generator = torch.Generator().manual_seed(config.seed)
     weights = _weights(config, space)
-    is_regular = any(weights)
     fog = SparseVoxels.from_mask(
         space.mask,
         space.middle,
@@ -204,7 +218,7 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
         degree=0,
         opacity=THIN_FOG if space.contracted else FOG,
     )
-    grid, stage, age = _Grid(fog, is_regular), 0, 0
+    grid, stage, age = _Grid(fog, weights.is_regular), 0, 0
     window = WINDOW if config.minutes else min(WINDOW, max(1, config.steps // SHORT))
     for index in itertools.count(1):
         seconds = time.perf_counter() - begin
@@ -216,10 +230,13 @@ def _fit(pixels: PixelSource, space: VoxelSpace, config: FitVolume, begin: float
             grid, stage, age = grid.without_unseen(), stage + is_due, 0
             if is_due:  # coarse grids have coarse colors: of degrees 0, 1, and then all
                 degree = config.degree if stage == len(STAGES) - 1 else min(stage, config.degree)
-                grid = _Grid(grid.field.split(degree), is_regular)
+                grid = _Grid(grid.field.split(degree), weights.is_regular)
         grid.slow_down(share)
         batch = pixels.draw(max(1, config.rays // PATCH**2 // STAGES[stage][0]), PATCH)
         losses = _losses(grid, batch, config.background, weights, generator)
+        if depths is not None:
+            known = depths.draw(math.ceil(RAYS_OF_DEPTH * len(batch.colors)), generator)
+            losses["total"] = losses["total"] + weights.depth * _misplaced(grid, known, generator)
         grid.optimizer.zero_grad()
         losses["total"].backward()
         grid.optimizer.step()
@@ -265,6 +282,19 @@ def _losses(
         rough = roughness(opacity[:, None], grid.neighbors) + roughness(field.harmonics, grid.neighbors)
         losses["total"] = losses["total"] + weights.smoothness * rough + weights.sparsity * opacity.mean()
     return losses
+
+
+def _misplaced(grid: _Grid, known: DepthBatch, generator: torch.Generator) -> Tensor:
+    """Return how much light does not end where it should; a ray counts as ending at its mean distance."""
+    seen = grid.field.march(
+        known.rays,
+        jitter=torch.rand(len(known.distances), generator=generator),
+        skip=SKIP,
+        stop=STOP,
+        voxel_weight=grid.seen,
+    )
+    mean = seen.distance / seen.opacity.clamp(min=SKIP)
+    return depth_loss(seen.opacity, mean, torch.arange(len(mean) + 1), known.distances)
 
 
 def _behind(background: Background, count: int, generator: torch.Generator) -> Tensor:

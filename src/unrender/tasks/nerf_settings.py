@@ -8,7 +8,10 @@ from unrender.errors import InputError
 from unrender.tasks._voxel_space import Space
 
 Background = Literal["auto", "white", "black", "random"]
+Exposure = Literal["auto", "each", "same"]
 Model = Literal["hash", "paper", "tutorial"]
+CHECKPOINT = "checkpoint.safetensors"
+"""The file, in the folder for checkpoints, from which a fit goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +38,15 @@ class FitNerf:
     everything: in all space, contracted far away. auto: hull where pictures have transparency, else everything."""
     background: Background = "auto"
     """What is behind transparent pictures. auto: random colors while learning, white in results."""
+    exposure: Exposure = "auto"
+    """Whether photos differ in brightness and white balance. each: by a factor for each channel of each photo, which
+    are learned too; same: no. auto: each where photos have no transparency."""
     distortion: float = 0.0
     """Weight of the loss that draws the weights along a ray together (Mip-NeRF 360, eq. 15), such as 0.001: it
     removes haze, and some detail."""
+    depth: float = 0.02
+    """Weight of what draws surfaces to where the scene measured them: to its pictures of depth, or to the points that
+    COLMAP found; nothing, where there are none. 0: they are not learned from."""
     memory_mib: float = 1500.0
     """For pictures; those that do not fit take turns."""
     seed: int = 0
@@ -50,18 +59,17 @@ def check(config: FitNerf) -> None:
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be above 0, got {value}")
-    for name in ("distortion", "seed"):
+    for name in ("distortion", "depth", "seed"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be 0 or more, got {value}")
-    for name, known in (("model", Model), ("space", Space), ("background", Background)):
+    kinds = {"model": Model, "space": Space, "background": Background, "exposure": Exposure}
+    for name, known in kinds.items():
         if getattr(config, name) not in get_args(known):
             raise InputError(
                 f"fit_nerf: `{name}` should be one of {', '.join(get_args(known))}, got {getattr(config, name)!r}"
             )
     if config.minutes is not None and config.steps is not None:
         raise InputError("fit_nerf: give `minutes` or `steps`, not both")
-    if config.model != "hash" and config.distortion:
-        raise InputError("fit_nerf: `distortion` is for the hash model; leave it out, or give 0")
     if not 10 <= config.table_log2 <= 24:
         raise InputError(f"fit_nerf: `table_log2` should be 10 to 24, got {config.table_log2}")

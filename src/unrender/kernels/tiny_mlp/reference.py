@@ -24,7 +24,7 @@ def _softplus(values: Tensor) -> Tensor:
     return torch.logaddexp(values, values.new_zeros(()))
 
 
-def _truncated_exp(values: Tensor) -> Tensor:
+def truncated_exp(values: Tensor) -> Tensor:
     """Return e^x, whose slope is e^min(x, 15): large densities do not blow up, nor do their gradients."""
     slope = values.detach().clamp(max=STEEPEST).exp()
     return values.detach().exp() + slope * (values - values.detach())
@@ -35,6 +35,6 @@ OUTPUT: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda values: values,
     "relu": torch.relu,
     "softplus": _softplus,
-    "exp": _truncated_exp,
+    "exp": truncated_exp,
     "sigmoid": torch.sigmoid,
 }

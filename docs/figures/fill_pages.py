@@ -1,0 +1,46 @@
+"""What mkdocs does beyond pages: tables of measured figures, and the notebooks as files to fetch.
+
+A page has a table where it says `<!-- figures: TABLE -->`; the rows are those of performance.json, which benchmarks
+write: `UNRENDER_FIGURES=docs/performance.json python benchmarks/bench_….py`.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).parents[1]
+FIGURES = DOCS / "performance.json"
+NOTEBOOKS = DOCS.parent / "examples/notebooks"
+MARK = re.compile(r"^<!-- figures: (\w+) -->$", re.MULTILINE)
+NO_BREAK = "\u2011"
+"""A hyphen at which no line ends."""
+NOT_MEASURED = "*not measured*"
+
+
+def table(name: str) -> str:
+    """Write one table of figures as markdown."""
+    rows = [figure for figure in json.loads(FIGURES.read_text("utf-8"))["figures"] if figure["table"] == name]
+    lines = ["| what | measured | aim | by | commit |", "|---|---|---|---|---|", *map(_row, rows)]
+    return "\n".join(lines)
+
+
+def _row(figure: dict[str, Any]) -> str:
+    measured = NOT_MEASURED if figure["measured"] is None else f"**{figure['measured']}**"
+    when = f"{figure['commit']}<br>{figure['date'].replace('-', NO_BREAK)}" if "commit" in figure else ""
+    cells = (figure["name"], measured, figure.get("aim", ""), f"`{figure['command']}`", when)
+    return f"| {' | '.join(cells)} |"
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Put tables where pages ask for them (called by mkdocs)."""
+    return MARK.sub(lambda found: table(found[1]), markdown)
+
+
+def on_files(files: Any, *, config: Any) -> Any:
+    """Add the notebooks to the site (called by mkdocs)."""
+    from mkdocs.structure.files import File
+
+    for notebook in sorted(NOTEBOOKS.glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{notebook.name}", abs_src_path=str(notebook)))
+    return files

@@ -1,0 +1,78 @@
+"""Rays along which it is known how far it is."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import scene_files
+from unrender import Camera, load_scene
+from unrender.io import known_depths
+from unrender.io.depth import DepthFile
+from unrender.io.frames import Frame
+from unrender.io.known_depths import KnownDepths
+
+
+def frame_with_depth(folder, kind="z", alpha=255, mask=False):
+    """A frame that looks along z at a wall in a depth of 2, which its lower half does not know."""
+    pixels = np.full((6, 8, 4), 255, np.uint8)
+    pixels[..., 3] = alpha
+    scene_files.write_picture(folder / "image.png", pixels)
+    camera = Camera(torch.tensor([8.0, 8.0]), torch.tensor([4.0, 3.0]), torch.eye(4), 6, 8)
+    depth = np.full((6, 8), 2.0, np.float32)
+    depth[3:] = 0
+    np.save(folder / "depth.npy", depth)
+    if mask:
+        white = np.zeros((6, 8), np.uint8)
+        white[:, 4:] = 255
+        scene_files.write_picture(folder / "mask.png", white)
+    return Frame(
+        "image.png",
+        camera,
+        folder / "image.png",
+        mask_path=folder / "mask.png" if mask else None,
+        depth_file=DepthFile(folder / "depth.npy", 1.0, kind),
+    )
+
+
+def drawn(known, count=2000):
+    return known.draw(count, torch.Generator().manual_seed(0))
+
+
+def test_depth_pictures_become_distances(tmp_path):
+    known = KnownDepths([frame_with_depth(tmp_path)])
+    assert len(known) == 24
+    rays, distances = drawn(known)
+    torch.testing.assert_close(distances * rays.directions[:, 2], torch.full((2000,), 2.0))
+    assert len(rays.directions.unique(dim=0)) == 24
+    along = KnownDepths([frame_with_depth(tmp_path, "distance")])
+    torch.testing.assert_close(drawn(along).distances, torch.full((2000,), 2.0))
+
+
+def test_pixels_that_are_masked_or_covered_in_part_are_left_out(tmp_path):
+    assert len(KnownDepths([frame_with_depth(tmp_path, mask=True)])) == 12
+    assert len(KnownDepths([frame_with_depth(tmp_path, alpha=254)])) == 0
+
+
+def test_nothing_is_drawn_where_nothing_is_known(tmp_path):
+    known = KnownDepths([dataclasses.replace(frame_with_depth(tmp_path), depth_file=None)])
+    assert len(known) == 0
+    assert len(drawn(known).distances) == 0
+
+
+def test_of_many_depths_each_frame_keeps_as_many(tmp_path, monkeypatch):
+    monkeypatch.setattr(known_depths, "MOST", 20)
+    frame = frame_with_depth(tmp_path)
+    assert len(KnownDepths([frame, frame])) == 20
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_points_of_colmap_are_depths_where_they_are_seen(tmp_path, text):
+    scene_files.write_colmap(tmp_path, scene_files.cameras(), text=text)
+    scene = load_scene(tmp_path)
+    known = KnownDepths(scene.frames)
+    rays, distances = drawn(known)
+    ends = rays.origins + distances[:, None] * rays.directions
+    assert torch.cdist(ends.double(), scene.points.points.double()).amin(1).max() < 1e-4
+    assert len(known) == sum(len(frame.points) for frame in scene.frames) > 0
