@@ -28,7 +28,6 @@ from unrender import (
     FitVolume,
     FitVolumeStep,
     Frame,
-    Marched,
     Mesh,
     Scene,
     SeenField,
@@ -41,6 +40,7 @@ from unrender import (
     save_image,
     save_transforms,
 )
+from unrender.kernels.march_grid import GridMarch
 from unrender.tasks.tutorial_volume import see_alphas
 
 PYTORCH3D_SECONDS, PYTORCH3D_MM = 15.5, 0.111
@@ -124,7 +124,7 @@ def fit_until(
             return
 
 
-def compare(what: str, seen: Sequence[Marched | SeenField], images: Tensor, silhouettes: Tensor) -> float:
+def compare(what: str, seen: Sequence[GridMarch | SeenField], images: Tensor, silhouettes: Tensor) -> float:
     error = torch.stack([s.color for s in seen]) - images[::EVERY]
     opaque = torch.stack([s.opacity for s in seen]) > 0.5
     truth = silhouettes[::EVERY] > 0.5

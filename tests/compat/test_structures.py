@@ -114,6 +114,18 @@ def test_says_what_is_wrong(two):
         _ = two[7]
 
 
+def test_subsample_keeps_whole_rows():
+    clouds = Pointclouds(
+        [torch.rand(9, 3), torch.rand(3, 3)], features=[torch.arange(9.0)[:, None], torch.rand(3, 1)]
+    )
+    fewer = clouds.subsample(4)
+    assert fewer.num_points_per_cloud().tolist() == [4, 3]
+    assert torch.equal(fewer.points_list()[0], clouds.points_list()[0][fewer.features_list()[0][:, 0].long()])
+    assert clouds.subsample([2, 1]).num_points_per_cloud().tolist() == [2, 1]
+    with pytest.raises(InputError, match="1 number or 2, got 3"):
+        clouds.subsample([1, 2, 3])
+
+
 def test_clouds():
     clouds = Pointclouds([torch.rand(5, 3), torch.rand(3, 3)], features=[torch.rand(5, 2), torch.rand(3, 2)])
     assert clouds.points_padded().shape == (2, 5, 3)

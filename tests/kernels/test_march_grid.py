@@ -21,14 +21,14 @@ def scene(channels: int = 4, rows: int = 60) -> tuple[Tensor, Tensor, Tensor, Te
 
 
 @pytest.mark.parametrize("rows", [1, 60])
-@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+@pytest.mark.parametrize("channels", [1, 4])
 def test_agrees_with_the_definition(channels, rows):
     grid, *rays = scene(channels, rows)
     check_kernel(lambda leaf: march_grid(leaf, *(t.to(leaf) for t in rays)), [grid])
 
 
 def test_is_look_up_and_compositing(monkeypatch):
-    monkeypatch.setattr("unrender.kernels.march_grid.cpu.SAMPLES_AT_ONCE", 100)  # several parts
+    monkeypatch.setattr("unrender.kernels.march_grid.cpu.SAMPLES_AT_ONCE", 100)  # several times
     grid, origins, directions, distances = scene()
     grid.requires_grad_()
     seen = march_grid(grid, origins, directions, distances)

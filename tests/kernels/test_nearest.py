@@ -29,12 +29,24 @@ def test_kernel_agrees_with_the_reference(queries, points, k, norm):
 
 
 @pytest.mark.parametrize("norm", [1, 2])
-def test_kernel_agrees_on_many_points(norm):
+@pytest.mark.parametrize("k", [1, 3])
+def test_kernel_agrees_on_many_points(norm, k):
     queries, points = cloud(3000, 3), cloud(2000, 3, seed=1)
-    expected = reference.forward(queries, points, 3, norm)
-    found = nearest(queries, points, 3, norm=norm)
+    expected = reference.forward(queries, points, k, norm)
+    found = nearest(queries, points, k, norm=norm)
     torch.testing.assert_close(found.distances, expected[0])
     assert torch.equal(found.ids, expected[1])
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+def test_tree_and_comparison_of_all_find_the_same(norm):
+    few, many = cloud(40, 3), cloud(2000, 3, seed=1)
+    for searched, compared in (
+        (nearest(few, index_points(many), norm=norm), nearest(few, many, norm=norm)),
+        (nearest(many, torch.cat([few, many + 1000]), norm=norm), nearest(many, few, norm=norm)),
+    ):
+        assert torch.equal(searched.distances, compared.distances)
+        assert torch.equal(searched.ids, compared.ids)
 
 
 @given(

@@ -27,5 +27,23 @@ def harmonic_embedding(
     if num_frequencies < 0:
         raise InputError(f"harmonic_embedding: `num_frequencies` should be at least 0, got {num_frequencies}")
     doubling = 2.0 ** torch.arange(num_frequencies, dtype=values.dtype, device=values.device)
-    angles = (values[..., None] * (lowest * doubling)).flatten(-2)
-    return torch.cat([angles.sin(), angles.cos(), *([values] if append_input else [])], -1)
+    return waves(values, lowest * doubling, append_input)
+
+
+def waves(values: Tensor, frequencies: Tensor, append_input: bool) -> Tensor:
+    """Return sin(f · x) of all frequencies and coordinates, then all cosines, and last, if asked for, the values.
+
+    Where nothing is differentiated, each part is written to its place in the result: for many points and frequencies
+    to put them together takes longer than the sines.
+    """
+    angles = (values[..., None] * frequencies).flatten(-2)
+    last = [values] if append_input else []
+    if torch.is_grad_enabled() and angles.requires_grad:
+        return torch.cat([angles.sin(), angles.cos(), *last], -1)
+    count = angles.shape[-1]
+    found = angles.new_empty(*angles.shape[:-1], 2 * count + len(last) * values.shape[-1])
+    torch.sin(angles, out=found[..., :count])
+    torch.cos(angles, out=found[..., count : 2 * count])
+    if append_input:
+        found[..., 2 * count :] = values
+    return found

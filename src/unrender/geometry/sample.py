@@ -34,8 +34,10 @@ def sample_points_from_mesh(
     u, v = torch.rand(
         2, *face_ids.shape, generator=generator, dtype=mesh.vertices.dtype, device=mesh.vertices.device
     )
-    weights = torch.stack([1 - u.sqrt(), u.sqrt() * (1 - v), u.sqrt() * v], -2)
-    a, b, c = (take(columns, corner) for corner in mesh.faces[face_ids].unbind(-1))
+    side = u * u.clamp(min=torch.finfo(u.dtype).tiny).rsqrt()  # √u; torch's own wakes all threads
+    weights = torch.stack([1 - side, side * (1 - v), side * v], -2)
+    drawn = mesh.faces.index_select(0, face_ids.flatten()).view(*face_ids.shape, 3)
+    a, b, c = (take(columns, corner) for corner in drawn.unbind(-1))
     points = weights[..., 0:1, :] * a + weights[..., 1:2, :] * b + weights[..., 2:3, :] * c
     normals = unit(cross(b - a, c - a))
     return SurfaceSamples(as_rows(points), as_rows(normals), face_ids, as_rows(weights))

@@ -43,6 +43,11 @@ class Topology(TensorStruct):
         return torch.cat(pairs, -1).mT
 
     @cached_property
+    def hinge_faces(self) -> Tensor:
+        """The two faces of each hinge: [hinges 2]."""
+        return self.hinge_sides // 3
+
+    @cached_property
     def hinge_signs(self) -> Tensor:
         """1 where the two faces of a hinge turn alike, else −1: [hinges]."""
         one, two = self.forward.flatten()[self.hinge_sides].unbind(1)

@@ -11,7 +11,15 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.kernels.closest_on_mesh import closest_on_mesh
-from unrender.kernels.nearest import Nearest, PointIndex, check_agreement, check_points, index_points, nearest
+from unrender.kernels.nearest import (
+    FEW,
+    Nearest,
+    PointIndex,
+    check_agreement,
+    check_points,
+    index_points,
+    nearest,
+)
 
 
 class Chamfer(NamedTuple):
@@ -63,6 +71,8 @@ def chamfer_distance(
         )
     a, b = _Side.of(x=x), _Side.of(y=y)
     check_agreement("chamfer_distance", x=a.points, y=b.points)
+    if min(a.points.shape[-2], b.points.shape[-2]) > FEW:
+        a, b = a.indexed(), b.indexed()
     distances, cosines = [], []
     for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):
         found = _nearest(source, target, norm)
@@ -101,7 +111,7 @@ def point_to_mesh_distance(
 
 
 class _Side(NamedTuple):
-    """One of the two clouds, whatever it came as; `tree` is there unless the clouds of a batch differ in size."""
+    """One of the two clouds, whatever it came as; `tree`, built or not, is there unless sizes in a batch differ."""
 
     points: Tensor
     tree: PointIndex | None
@@ -117,15 +127,21 @@ class _Side(NamedTuple):
         points = cloud if isinstance(cloud, Tensor) else cloud.points
         check_points("chamfer_distance", **{name: points})
         if isinstance(cloud, Tensor):
-            return cls(points, index_points(points))
+            return cls(points, PointIndex(points))
         if cloud.lengths is None:
-            return cls(points, index_points(points), cloud.normals, cloud.weights)
+            return cls(points, PointIndex(points), cloud.normals, cloud.weights)
         low, high = (int(x) for x in torch.aminmax(cloud.lengths))
         if low < 1 or high > points.shape[-2]:
             raise InputError(
                 f"chamfer_distance: the lengths of `{name}` should be 1 to {points.shape[-2]}, got {low} to {high}"
             )
         return cls(points, None, cloud.normals, cloud.weights, cloud.lengths)
+
+    def indexed(self) -> "_Side":
+        """Build a tree, which pays where both clouds have many points."""
+        if self.tree is None or self.tree.ordered is not None:
+            return self
+        return self._replace(tree=index_points(self.points))
 
     def all_weights(self) -> Tensor:
         """Weigh every point, the padding with 0."""

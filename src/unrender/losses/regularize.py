@@ -21,7 +21,7 @@ def mesh_edge_loss(mesh: Mesh, target_length: float = 0.0) -> Float[Tensor, ""]:
     Differentiable in: the vertices (gradient zero at an edge of length zero).
     """
     pull = _differences(as_columns(mesh.vertices), mesh.faces)
-    return _mean((norm(pull) - target_length).square())
+    return _mean(dot(pull, pull) if target_length == 0 else (norm(pull) - target_length).square())
 
 
 def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
@@ -32,7 +32,7 @@ def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
     """
     found = topology(mesh.faces)
     normals = unit(area_vectors(as_columns(mesh.vertices), mesh.faces))
-    one, two = (found.hinge_sides // 3).unbind(1)
+    one, two = found.hinge_faces.unbind(1)
     return _mean(1 - found.hinge_signs * dot(take(normals, one), take(normals, two)))
 
 
@@ -64,9 +64,8 @@ def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Ten
     """Give w_ij as a factor for each edge times one for each vertex i."""
     found, size = topology(faces), columns.shape[-1]
     if method == "uniform":
-        ones = columns.new_ones(1, len(found.edges))
-        neighbors = sum_at(ones, found.edges[:, 0], size) + sum_at(ones, found.edges[:, 1], size)
-        return ones, _inverse(neighbors)
+        neighbors = found.edges.flatten().bincount(minlength=size).to(columns)
+        return columns.new_ones(1), _inverse(neighbors)
     cotangents, areas = _cotangents(columns, faces)
     edge_weights = sum_at(cotangents, found.face_edges.mT.flatten(), len(found.edges))
     start, end = found.edges.unbind(1)

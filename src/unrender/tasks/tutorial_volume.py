@@ -15,11 +15,9 @@ from torch import Tensor
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
-from unrender.geometry.rays import Rays, rays_of
+from unrender.geometry.rays import rays_of
 from unrender.geometry.volume import Volume
-from unrender.kernels.sample_grid import sample_grid
-from unrender.render.march import Marched, march
-from unrender.render.sample import RaySamples
+from unrender.kernels.march_grid import GridMarch, march_grid
 
 EXTENT = 3.0
 """Sides of the volume, around the origin, in world units."""
@@ -95,21 +93,15 @@ def _fit(
         yield TutorialStep(index, steps - 1, losses, as_volume(logits.detach().sigmoid()))
 
 
-def see_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> Marched:
+def see_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> GridMarch:
     """March through alphas and colors, in axes ``height width``; samples are at even depths, not distances."""
     rays = rays_of(camera)
     ahead = rays.directions @ camera.camera_from_world[2, :3]
-    depths = torch.linspace(NEAR, FAR, SAMPLES).to(ahead)
-    distances = depths / ahead[..., None]
-    size = grid.shape[0]
-    in_voxels = Rays(rays.origins * (size / EXTENT) + size / 2, rays.directions * (size / EXTENT))
-
-    def field(points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        alphas, color = sample_grid(grid, points).split([1, 3], dim=1)
-        return alphas[:, 0], color
-
-    lengths = distances.new_ones(()).expand_as(distances)  # alphas do not ask for them
-    return march(field, in_voxels, RaySamples(distances, lengths), gives="alpha")
+    distances = torch.linspace(NEAR, FAR, SAMPLES).to(ahead) / ahead[..., None]
+    scale = grid.shape[0] / EXTENT
+    in_voxels = rays.origins * scale + grid.shape[0] / 2, rays.directions * scale
+    color, opacity = march_grid(grid, *(t.reshape(-1, t.shape[-1]) for t in (*in_voxels, distances)))
+    return GridMarch(color.view(*ahead.shape, 3), opacity.view(ahead.shape))
 
 
 def huber(values: Tensor, targets: Tensor) -> Tensor:

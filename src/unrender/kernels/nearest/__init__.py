@@ -1,5 +1,6 @@
 """Nearest points between clouds."""
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -13,6 +14,9 @@ from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.kernels._dispatch import implementation
 from unrender.kernels.nearest import reference
+
+FEW = 512
+"""Up to so many points, each query is compared with all; up to so many queries, no tree is built for them."""
 
 
 class PointIndex(TensorStruct):
@@ -75,12 +79,15 @@ def nearest(
     fast = implementation("nearest", found.device)
     if fast is None:
         return Nearest(*reference.forward(wanted, found, k, norm))
-    index = points if isinstance(points, PointIndex) and points.ordered is not None else _build(fast, found)
-    if query_order is None:
-        query_order = torch.arange(wanted.shape[-2]).expand(wanted.shape[:-1])
-    return Nearest(
-        *_Nearest.apply(fast, wanted, found, query_order, index.ordered, index.order, index.boxes, k, norm)
-    )
+    index = points if isinstance(points, PointIndex) and points.ordered is not None else None
+    if k == 1 and (found.shape[-2] <= FEW or (index is None and wanted.shape[-2] <= FEW)):
+        return Nearest(
+            *_Nearest.apply(fast, lambda: fast.compare_all(wanted, found, norm), wanted, found, norm)
+        )
+    tree = _build(fast, found) if index is None else index
+    order = torch.arange(wanted.shape[-2]).expand(wanted.shape[:-1]) if query_order is None else query_order
+    arguments = (order, tree.ordered, tree.order, tree.boxes, k, norm)
+    return Nearest(*_Nearest.apply(fast, lambda: fast.forward(wanted, *arguments), wanted, found, norm))
 
 
 def check_points(where: str, **points: Tensor) -> None:
@@ -114,11 +121,16 @@ def check_agreement(where: str, **points: Tensor) -> None:
 class _Nearest(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, fast: ModuleType, queries: Tensor, points: Tensor, *arguments: Any
+        ctx: Any,
+        fast: ModuleType,
+        search: Callable[[], tuple[Tensor, Tensor]],
+        queries: Tensor,
+        points: Tensor,
+        norm: int,
     ) -> tuple[Tensor, Tensor]:
-        distances, ids = fast.forward(queries, *arguments)
+        distances, ids = search()
         ctx.save_for_backward(queries, points, ids)
-        ctx.fast, ctx.norm = fast, arguments[-1]
+        ctx.fast, ctx.norm = fast, norm
         ctx.mark_non_differentiable(ids)
         return distances, ids
 
@@ -126,4 +138,4 @@ class _Nearest(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradients = ctx.fast.backward(*ctx.saved_tensors, cotangent, ctx.norm)
-        return (None, *gradients, *[None] * 6)
+        return (None, None, *gradients, None)

@@ -1,4 +1,7 @@
-"""Nearest points through a tree of boxes, searched nearest box first; queries are spread over the threads."""
+"""Nearest points through a tree of boxes, searched nearest box first; queries are spread over the threads.
+
+Where one of the clouds is small, each query is compared with all points instead, which needs no tree.
+"""
 
 import math
 
@@ -12,6 +15,10 @@ from unrender.kernels._box_tree import MAX_STACK, fit_boxes, leaf_range, sort_po
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 256
+LANES = 64
+"""Queries that are compared with all points side by side."""
+PAIRS = 4096
+"""Compared in the time in which a tree answers a few queries."""
 
 
 def build(points: Tensor) -> tuple[Tensor, ...]:
@@ -39,6 +46,17 @@ def forward(
     with cpu_threads(count):
         for arrays in one_by_one(len(batch), queries, query_order, ordered, order, boxes, distances, ids):
             _search(*arrays, norm)
+    return distances, ids
+
+
+def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Tensor]:
+    """Find the nearest point of each query, as `forward` does for k = 1."""
+    batch, count = queries.shape[:-2], queries.shape[-2]
+    distances = queries.new_empty(*batch, count, 1)
+    ids = torch.empty(*batch, count, 1, dtype=torch.int64)
+    with cpu_threads(count * points.shape[-2] // PAIRS):
+        for arrays in one_by_one(len(batch), queries.mT, points, distances, ids):
+            _compare(*arrays, norm)
     return distances, ids
 
 
@@ -137,6 +155,40 @@ def _search(queries, query_order, points, order, boxes, distances, ids, norm):
                         _insert(found, found_ids, _distance(points, j, query, norm), order[j])
                     if found_ids[0] != before:
                         nearby_leaf = node
+
+
+@numba.njit(cache=True)
+def _differ(columns, point, norm, distance):
+    distance[:] = 0
+    for axis in range(len(columns)):
+        column, place = columns[axis], point[axis]
+        for i in range(len(distance)):
+            difference = place - column[i]
+            distance[i] += abs(difference) if norm == 1 else difference * difference
+
+
+@numba.njit(cache=True, parallel=True)
+def _compare(columns, points, distances, ids, norm):
+    """Take some queries against one point after another: so they are computed side by side, in vectors."""
+    for block in numba.prange((len(distances) + LANES - 1) // LANES):
+        here = slice(block * LANES, min(len(distances), (block + 1) * LANES))
+        count = here.stop - here.start
+        least, distance = np.full(count, np.inf, points.dtype), np.empty(count, points.dtype)
+        nearest = np.zeros(count, np.int32)
+        for j in range(np.int32(len(points))):
+            if len(columns) == 3 and norm == 2:  # as nearly always: all axes at once
+                x, y, z = columns[0, here], columns[1, here], columns[2, here]
+                for i in range(count):
+                    dx, dy, dz = points[j, 0] - x[i], points[j, 1] - y[i], points[j, 2] - z[i]
+                    distance[i] = dx * dx + dy * dy + dz * dz
+            else:
+                _differ(columns[:, here], points[j], norm, distance)
+            for i in range(count):
+                closer = distance[i] < least[i]
+                least[i] = distance[i] if closer else least[i]
+                nearest[i] = np.int32(j) if closer else nearest[i]
+        for i in range(count):
+            distances[here.start + i, 0], ids[here.start + i, 0] = least[i], nearest[i]
 
 
 @numba.njit(cache=True)

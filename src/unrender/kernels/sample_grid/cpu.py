@@ -49,9 +49,8 @@ def _array(tensor):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _near(points, n, depth, height, width):
+def _near(x, y, z, depth, height, width):
     """Tell whether a point is less than half a voxel outside of the grid."""
-    x, y, z = points[n, 0], points[n, 1], points[n, 2]
     in_x, in_y, in_z = (
         x > -0.5 and x < width + 0.5,
         y > -0.5 and y < height + 0.5,
@@ -62,22 +61,24 @@ def _near(points, n, depth, height, width):
 
 @numba.njit(cache=True, error_model="numpy")
 def _axis(position, size, half):
-    """Return the two voxels around a position near the grid, and their shares: none for one beyond the grid."""
+    """Return the two voxels around a position near the grid, and their shares: none for one beyond the grid.
+
+    An int times a float32 would be a float64, and slow: so 0 and 1 are made of halves.
+    """
     behind = position - half
     base = np.floor(behind)
-    i, share = int(base), behind - base
-    first, first_share = (i, half + half - share) if i >= 0 else (0, share * 0)
-    second, second_share = (i + 1, share) if i + 1 < size else (i, share * 0)
+    i, share, nothing = int(base), behind - base, half - half
+    first, first_share = (i, half + half - share) if i >= 0 else (0, nothing)
+    second, second_share = (i + 1, share) if i + 1 < size else (i, nothing)
     return first, second, first_share, second_share
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _corners(points, n, depth, height, width):
+def _corners(x, y, z, depth, height, width, half):
     """Return the rows of the eight voxels around a point near the grid, in pairs along x, and their shares."""
-    half = points.dtype.type(0.5)
-    x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
-    y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
-    z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
+    x0, x1, wx0, wx1 = _axis(x, width, half)
+    y0, y1, wy0, wy1 = _axis(y, height, half)
+    z0, z1, wz0, wz1 = _axis(z, depth, half)
     first, second = np.uint64(x0), np.uint64(x1)
     a, b = np.uint64((z0 * height + y0) * width), np.uint64((z0 * height + y1) * width)
     c, d = np.uint64((z1 * height + y0) * width), np.uint64((z1 * height + y1) * width)
@@ -93,8 +94,10 @@ def _look_up(grid, points, mixed):
     voxels = grid.reshape(-1, channels)
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
-            if _near(points, n, depth, height, width):
-                r, w = _corners(points, n, depth, height, width)
+            if _near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+                r, w = _corners(
+                    points[n, 0], points[n, 1], points[n, 2], depth, height, width, points.dtype.type(0.5)
+                )
                 for k in range(np.uint64(channels)):
                     mixed[n, k] = (
                         (w[0] * voxels[r[0], k] + w[1] * voxels[r[1], k])
@@ -115,7 +118,7 @@ def _slopes(grid, points, cotangent, to_points):
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
             sx, sy, sz = zero, zero, zero
-            if _near(points, n, depth, height, width):
+            if _near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
                 x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
                 y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
                 z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
@@ -141,7 +144,7 @@ def _slopes(grid, points, cotangent, to_points):
 
 @numba.njit(cache=True, error_model="numpy")
 def _slab(points, n, depth, height, width, slabs):
-    if not _near(points, n, depth, height, width):
+    if not _near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
         return slabs
     return (int(np.floor(points[n, 2] - points.dtype.type(0.5))) + 1) // SLAB
 

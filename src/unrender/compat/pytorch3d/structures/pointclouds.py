@@ -162,6 +162,21 @@ class Pointclouds:
             raise InputError(f"Pointclouds.extend: `N` should be at least 1, got {N}")
         return self[[i for i in range(len(self)) for _ in range(N)]]
 
+    def subsample(self, max_points: int | Sequence[int]) -> "Pointclouds":
+        """Keep at most so many points of all clouds, or of each, drawn at random."""
+        limits = [max_points] * len(self) if isinstance(max_points, int) else list(max_points)
+        if len(limits) != len(self):
+            raise InputError(f"Pointclouds.subsample: takes 1 number or {len(self)}, got {len(limits)}")
+        kept = [
+            torch.randperm(len(p), device=p.device)[:limit] if len(p) > limit else torch.arange(len(p))
+            for p, limit in zip(self._points, limits, strict=True)
+        ]
+        each = (self._points, self._normals, self._features)
+        points, normals, features = (
+            None if t is None else [x[rows] for x, rows in zip(t, kept, strict=True)] for t in each
+        )
+        return Pointclouds(points or [], normals, features)
+
     def clone(self) -> "Pointclouds":
         """Copy all tensors."""
         return self._map(torch.clone)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.fields.encoding import waves
 
 
 class HarmonicEmbedding(nn.Module):
@@ -31,13 +32,12 @@ class HarmonicEmbedding(nn.Module):
 
     def forward(self, x: Tensor, diag_cov: Tensor | None = None, **kwargs: object) -> Tensor:
         """Return [..., D · 2n (+ D)]; with variances `diag_cov` the mean over that normal distribution (mip-NeRF)."""
-        angles = (x[..., None] * self._frequencies).flatten(-2)
-        waves = torch.cat([angles.sin(), angles.cos(), *([x] if self.append_input else [])], -1)
+        found = waves(x, self._frequencies, self.append_input)
         if diag_cov is None:
-            return waves
+            return found
         damping = (-0.5 * diag_cov[..., None] * self._frequencies**2).exp().flatten(-2)
         rest = [torch.ones_like(x)] if self.append_input else []
-        return waves * torch.cat([damping, damping, *rest], -1)
+        return found * torch.cat([damping, damping, *rest], -1)
 
     def get_output_dim(self, input_dims: int = 3) -> int:
         """Return the number of values for inputs of so many."""
