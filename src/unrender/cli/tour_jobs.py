@@ -52,7 +52,7 @@ class Sizes:
     photo_height: int = 480
     """Pixels of the photo in which a pose is looked for; a third more across."""
     pose: FindPose = FindPose()
-    pixels: int = 200
+    pixels: int = 256
     """Of the photos' sides."""
     num_train: int = 40
     num_test: int = 6
