@@ -50,5 +50,7 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in small.items():
             patch.setattr(_nerf_learner, name, value)
-        *_, last = unrender.fit_nerf(scene, unrender.FitNerf(steps=200, samples=8192, table_log2=14))
+        *_, last = unrender.fit_nerf(
+            scene, unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth=0.0)
+        )
     return Learned(scene, last.result)

@@ -21,7 +21,7 @@ from unrender.io.depth import MILLIMETRES, DepthFile
 from unrender.io.depth_pictures import color_depth
 
 HERE = Path(__file__).parent
-SETTINGS = unrender.FitVolume(resolution=64, steps=250, rays=4096, degree=1)
+SETTINGS = unrender.FitVolume(resolution=64, steps=250, rays=4096, degree=1, depth=0.0)
 HEIGHT, WIDTH, NUM_TRAIN = 72, 96, 20
 WALL = (1.0, 0.7)
 """Half of its width and height; it stands at z = 0 and is seen from z < 0."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from unrender import InputError, SparseVoxels, extract_surface
+from unrender import InputError, SparseVoxels, extract_surface, vertex_normals
 from unrender.tasks.extract_surface import choose_voxel_size, surface_density
 
 
@@ -19,6 +19,7 @@ def test_the_surface_of_any_callable_is_found(monkeypatch):
     torch.testing.assert_close(
         mesh.vertices.norm(dim=-1), torch.full_like(mesh.vertices[:, 0], radius), atol=0.01, rtol=0
     )
+    assert bool(((vertex_normals(mesh) * mesh.vertices).sum(-1) > 0).all())  # outward
     torch.testing.assert_close(mesh.vertex_colors, mesh.vertices.abs().clamp(max=1))
     monkeypatch.setattr("unrender.tasks.extract_surface.POINTS_AT_ONCE", 300)
     again = extract_surface(ball, voxel_size=0.05, box=box)
