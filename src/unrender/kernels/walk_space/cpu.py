@@ -1,4 +1,6 @@
-"""Walks through space, twice: to count, then to write. Rays are spread over the threads.
+"""Walks through space, to count and to note the first samples of each ray; then they move together.
+
+Only rays with more samples than there is room to note are walked along once more. Rays are spread over the threads.
 
 From an empty cell, or block of cells, a ray leaps by whole steps, to the last one that begins before it leaves it;
 where space is bent it goes step by step.
@@ -15,6 +17,8 @@ from unrender.kernels.walk_space.blocks import BLOCK
 
 RAYS = 64
 """Rays that one thread takes at a time."""
+NOTED = 96
+"""Samples of each ray that are noted, at most."""
 
 
 def forward(
@@ -31,13 +35,13 @@ def forward(
     arrays = [t.contiguous().numpy() for t in (occupied, blocks, origins, directions, near, far, jitter)]
     size = arrays[4].dtype.type(step)
     offsets = torch.zeros(len(near) + 1, dtype=torch.int64)
-    nothing = room(near, 0).numpy()
+    noted = room(near, 2 * NOTED * len(near)).view(len(near), 2, NOTED).numpy()
     with cpu_threads(8 * len(near)):
-        _walk_all(*arrays, size, contracted, offsets.numpy(), nothing, nothing, False)
+        _count_all(*arrays, size, contracted, noted, offsets.numpy())
         offsets = offsets.cumsum(0)
-        distances, lengths = (room(near, int(offsets[-1])) for _ in range(2))
-        _walk_all(*arrays, size, contracted, offsets.numpy(), distances.numpy(), lengths.numpy(), True)
-    return distances, lengths, offsets
+        found = room(near, 2 * int(offsets[-1])).view(2, -1)
+        _write_all(*arrays, size, contracted, noted, offsets.numpy(), found.numpy())
+    return found[0], found[1], offsets
 
 
 @numba.njit(inline="always", error_model="numpy")
@@ -71,7 +75,8 @@ def _leave(x, y, z, ix, iy, iz, wide):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, distances, lengths, writes):
+def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, samples):
+    """Write as many samples as there is room for, distances and lengths, and return how many there are."""
     size = occupied.shape[0]
     one = type(near)(1)
     unit = one * size / 4 if contracted else one * size / 2
@@ -102,9 +107,8 @@ def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, distances
             i, j, k = np.uint32(x), np.uint32(y), np.uint32(z)
             if occupied[i, j, k]:
                 if here < far:
-                    if writes:
-                        distances[found] = here
-                        lengths[found] = length
+                    if found < samples.shape[1]:
+                        samples[0, found], samples[1, found] = here, length
                     found += 1
             elif not bent and length == step:
                 empty = not blocks[i // np.uint32(BLOCK), j // np.uint32(BLOCK), k // np.uint32(BLOCK)]
@@ -117,31 +121,30 @@ def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, distances
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _walk_all(
-    occupied,
-    blocks,
-    origins,
-    directions,
-    near,
-    far,
-    jitter,
-    step,
-    contracted,
-    offsets,
-    distances,
-    lengths,
-    writes,
-):
-    """Count into `offsets`, or write to where they say."""
+def _count_all(
+    occupied, blocks, origins, directions, near, far, jitter, step, contracted, noted, offsets
+):  # fmt: skip
     rays = len(near)
     for part in numba.prange((rays + RAYS - 1) // RAYS):
         for ray in range(part * RAYS, min(rays, (part + 1) * RAYS)):
-            begin, end = (offsets[ray], offsets[ray + 1]) if writes else (0, 0)
-            if writes and begin == end:
-                continue
-            found = _walk(
+            offsets[ray + 1] = _walk(
                 occupied, blocks, origins[ray], directions[ray], near[ray], far[ray], jitter[ray], step, contracted,
-                distances[begin:end], lengths[begin:end], writes,
+                noted[ray],
             )  # fmt: skip
-            if not writes:
-                offsets[ray + 1] = found
+
+
+@numba.njit(cache=True, parallel=True, error_model="numpy")
+def _write_all(
+    occupied, blocks, origins, directions, near, far, jitter, step, contracted, noted, offsets, found
+):  # fmt: skip
+    rays = len(near)
+    for part in numba.prange((rays + RAYS - 1) // RAYS):
+        for ray in range(part * RAYS, min(rays, (part + 1) * RAYS)):
+            begin, end = offsets[ray], offsets[ray + 1]
+            if end - begin <= NOTED:
+                found[:, begin:end] = noted[ray, :, : end - begin]
+            else:
+                _walk(
+                    occupied, blocks, origins[ray], directions[ray], near[ray], far[ray], jitter[ray], step,
+                    contracted, found[:, begin:end],
+                )  # fmt: skip
