@@ -21,7 +21,7 @@ SIZE = 150
 COLORS = 128
 """In each file, which makes it small."""
 WHITE = torch.ones(3)
-ENOUGH = unrender.FitVolume(resolution=64, steps=200, rays=4096, degree=1)
+ENOUGH = unrender.FitVolume(resolution=64, steps=200, rays=4096, degree=1, depth=0.0)
 
 
 def volumes(folder: Path) -> None:

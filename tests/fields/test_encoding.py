@@ -34,3 +34,19 @@ def test_no_frequencies_leave_the_values_and_fewer_are_refused():
     assert torch.equal(harmonic_embedding(values, 0, append_input=True), values)
     with pytest.raises(InputError, match="num_frequencies"):
         harmonic_embedding(values, -1)
+
+
+@pytest.mark.filterwarnings("ignore:.*jit.script.*:DeprecationWarning")
+def test_is_followed_by_all_kinds_of_differentiation():
+    values = torch.rand(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def embed(x):
+        return harmonic_embedding(x, 4, append_input=True)
+
+    assert torch.equal(torch.vmap(embed)(values), embed(values))
+    forward, backward = (take(embed)(values) for take in (torch.func.jacfwd, torch.func.jacrev))
+    torch.testing.assert_close(forward, backward)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(values, torch.ones_like(values))
+        slope = torch.autograd.forward_ad.unpack_dual(embed(dual)).tangent
+    torch.testing.assert_close(slope[:, -3:], torch.ones(5, 3, dtype=torch.float64))

@@ -110,6 +110,13 @@ def test_views_do_not_depend_on_how_many_rays_go_at_once(monkeypatch):
         assert torch.equal(here, there)
 
 
+@pytest.mark.parametrize("make", [voxels, hashed, nerf, lambda: fog])
+def test_cameras_of_double_precision_see_the_same(make):
+    ends = {"near": 1.0, "far": 6.0}
+    seen, double = (quick_look(make(), camera, **ends) for camera in (CAMERA, CAMERA.to(torch.float64)))
+    torch.testing.assert_close(double.color.float(), seen.color, atol=0.02, rtol=0)
+
+
 def test_emptiness_has_no_distance():
     away = Camera.look_at([0.0, 0.0, 5.0], [0.0, 0.0, 9.0], fov_degrees=50, height=4, width=5)
     for field in (voxels(), hashed(), nerf()):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import scene_files
-from unrender import Camera, load_scene
+from unrender import Camera, FileFormatError, load_scene
 from unrender.io import known_depths
 from unrender.io.depth import DepthFile
 from unrender.io.frames import Frame
@@ -76,3 +76,15 @@ def test_points_of_colmap_are_depths_where_they_are_seen(tmp_path, text):
     ends = rays.origins + distances[:, None] * rays.directions
     assert torch.cdist(ends.double(), scene.points.points.double()).amin(1).max() < 1e-4
     assert len(known) == sum(len(frame.points) for frame in scene.frames) > 0
+
+
+def test_depth_of_another_size_is_looked_up_at_the_nearest_pixels(tmp_path):
+    frame = frame_with_depth(tmp_path)
+    np.save(tmp_path / "depth.npy", np.arange(12, dtype=np.float32).reshape(3, 4))
+    found = frame.load().depth
+    assert found.shape == (6, 8)
+    assert torch.equal(found[::2, ::2], torch.arange(12.0).reshape(3, 4))
+    assert torch.equal(found[1::2, 1::2], found[::2, ::2])
+    np.save(tmp_path / "depth.npy", np.ones((5, 4), np.float32))
+    with pytest.raises(FileFormatError, match=r"a depth picture of \[5, 4\] pixels"):
+        frame.load()

@@ -51,3 +51,6 @@ def test_bad_input():
         depth_loss(weights, distances, offsets, known[1:])
     with pytest.raises(InputError, match="`tolerance` should be above 0, got 0"):
         depth_loss(weights, distances, offsets, known, tolerance=0)
+    for wrong in (0.0, -1.0, float("inf"), float("nan")):
+        with pytest.raises(InputError, match="`known` should be positive and finite"):
+            depth_loss(weights, distances, offsets, torch.full_like(known, wrong))

@@ -11,7 +11,7 @@ from unrender import FitNerf, Scene, fit_nerf
 from unrender.tasks import _nerf_learner
 from unrender.tasks._exposures import Exposures
 
-SMALL = FitNerf(steps=150, samples=8192, table_log2=12, depth=0, space="box")
+SMALL = FitNerf(steps=150, samples=8192, table_log2=12, depth=0, space="box", exposure="each")
 FACTORS = 0.5 + 0.5 * torch.rand(12, 3, generator=torch.Generator().manual_seed(0))
 """How bright the photos for training are, by channel."""
 
@@ -45,8 +45,8 @@ def test_exposures_of_photos_are_found(scene: Scene) -> None:
 
 
 def test_exposures_may_be_left_alone(scene: Scene) -> None:
-    step = next(iter(fit_nerf(scene, dataclasses.replace(SMALL, exposure="same"))))
-    assert step.exposures is None
+    for exposure in ("same", "auto"):  # by itself that is learned in all space
+        assert next(iter(fit_nerf(scene, dataclasses.replace(SMALL, exposure=exposure)))).exposures is None
 
 
 def test_a_resumed_fit_knows_the_exposures(scene: Scene, tmp_path: Path) -> None:

@@ -60,11 +60,12 @@ def command(output: Path | None = None) -> None:
             _get_ready()
         with _told("scanning and photographing the object"):
             stage = _set_stage(folder, SIZES)
-        jobs = [_do(job, stage) for job in JOBS]
-    photo = draw.photo(load_photo(folder / PHOTO, fov_degrees=FOV_DEGREES))
-    machine = f"{torch.get_num_threads()} threads of {processor()}"
-    report = folder / "report.html"
-    write_tour(Tour(jobs, photo, time.perf_counter() - begin, machine), report)
+        photo = draw.photo(load_photo(folder / PHOTO, fov_degrees=FOV_DEGREES))
+        machine = f"{torch.get_num_threads()} threads of {processor()}"
+        jobs, report = [], folder / "report.html"
+        for job in JOBS:  # the report has all that is done, should a later job fail
+            jobs.append(_do(job, stage))
+            write_tour(Tour(jobs, photo, time.perf_counter() - begin, machine), report)
     print(f"done in {time.perf_counter() - begin:.0f} s; open the report in a browser:")
     print(report)
 

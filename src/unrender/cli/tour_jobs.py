@@ -58,7 +58,7 @@ class Sizes:
     num_test: int = 6
     """Photos to learn from, and held out."""
     volume: FitVolume = FitVolume(resolution=128, steps=500, rays=16384, depth=0.0)
-    nerf: FitNerf = FitNerf(minutes=0.75, depth=0.0)
+    nerf: FitNerf = FitNerf(steps=200, depth=0.0)
     """Neither learns from the depth that the scene has: it is there to measure what is found without it."""
     depth_views: int = 30
     depth_pixels: int = 160

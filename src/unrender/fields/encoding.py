@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from unrender._checked import checked
 from unrender.errors import InputError
@@ -38,7 +39,7 @@ def waves(values: Tensor, frequencies: Tensor, append_input: bool) -> Tensor:
     """
     angles = (values[..., None] * frequencies).flatten(-2)
     last = [values] if append_input else []
-    if torch.is_grad_enabled() and angles.requires_grad:
+    if angles.requires_grad or _is_transformed(angles):
         return torch.cat([angles.sin(), angles.cos(), *last], -1)
     count = angles.shape[-1]
     found = angles.new_empty(*angles.shape[:-1], 2 * count + len(last) * values.shape[-1])
@@ -47,3 +48,9 @@ def waves(values: Tensor, frequencies: Tensor, append_input: bool) -> Tensor:
     if append_input:
         found[..., 2 * count :] = values
     return found
+
+
+def _is_transformed(tensor: Tensor) -> bool:
+    """Say whether torch.func or forward differentiation follows a tensor: neither allows writing to places."""
+    following = torch._C._are_functorch_transforms_active()
+    return following or forward_ad.unpack_dual(tensor).tangent is not None

@@ -55,8 +55,11 @@ def quick_look(
     if camera.batch_shape:
         raise InputError(f"quick_look: `camera` should be one, got {list(camera.batch_shape)}; index it")
     places = _places(field, near, far, num_samples)
-    behind = getattr(field, "background", torch.zeros(3)) if background is None else background
+    learned: Tensor | None = getattr(field, "background", None)
+    if learned is not None:  # what was learned has a precision of its own
+        camera, background = camera.to(learned.dtype), learned if background is None else background
     rays, there = present_rays(camera.detach())
+    behind = rays.origins.new_zeros(3) if background is None else background.detach().to(rays.origins)
     parts = []
     size = max(1, SAMPLES_AT_ONCE // max(num_samples, 1))
     for begin in range(0, max(len(rays.origins), 1), size):
@@ -64,8 +67,8 @@ def quick_look(
         parts.append(_see(field, part, places(part)))
     opacity, light, color, distance = (torch.cat(each) for each in zip(*parts, strict=True))
     shape = (camera.height, camera.width)
-    seen = SeenField(behind.detach().repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape))
-    seen.color[there] = (color + light[:, None] * behind.detach()).clamp(0, 1)
+    seen = SeenField(behind.repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape))
+    seen.color[there] = (color + light[:, None] * behind).clamp(0, 1)
     seen.opacity[there] = opacity
     seen.distance[there] = torch.where(opacity > 0, distance / opacity, 0)
     return seen

@@ -117,10 +117,16 @@ class Frame:
         return torch.where(ahead > 0, depth / ahead, 0)
 
     def _read_depth(self, file: DepthFile) -> Tensor:
-        values = file.read()
-        with reading(file.path):
-            self._check_size("a depth picture", values.shape)
-        return torch.from_numpy(values)
+        """Read a depth picture; one that is smaller or larger than the photo is looked up at the nearest pixels."""
+        values, height, width = file.read(), self.camera.height, self.camera.width
+        if abs(values.shape[0] * width / (values.shape[1] * height) - 1) > SAME_SHAPE:
+            with reading(file.path):
+                self._check_size("a depth picture", values.shape)
+        rows, columns = (
+            ((np.arange(wanted) + 0.5) * has / wanted).astype(int)
+            for wanted, has in zip((height, width), values.shape, strict=True)
+        )
+        return torch.from_numpy(values[rows[:, None], columns])
 
     def _ahead(self) -> Tensor:
         """Return how much z grows along each pixel's ray; 0 where there is no ray."""

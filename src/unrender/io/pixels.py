@@ -83,11 +83,6 @@ class PixelSource:
         """Whether only a part of the pictures is held at a time."""
         return self._streams
 
-    @property
-    def has_alpha(self) -> bool:
-        """Whether a picture that was read so far has transparent pixels."""
-        return self._has_alpha
-
     def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
         """Draw squares of neighbouring pixels from all frames, larger pictures more often.
 

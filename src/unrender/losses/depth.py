@@ -37,6 +37,10 @@ def depth_loss(
         raise InputError(
             f"depth_loss: {len(offsets) - 1} rays have samples, and {len(known)} a known distance"
         )
+    if not bool(((known > 0) & known.isfinite()).all()):
+        raise InputError(
+            "depth_loss: `known` should be positive and finite; leave out rays of which nothing is known"
+        )
     if len(known) == 0:
         return weights.sum()
     right = known.repeat_interleave(offsets.diff())

@@ -117,7 +117,8 @@ class Learner:
         self.generator = Generator().manual_seed(seed)
         usual = DISTORTION_IN_ALL_SPACE if field.contracted else 0.0
         self.distortion = usual if config.distortion is None else config.distortion
-        self.exposures = Exposures(len(pixels.frames)) if _vary(pixels, config) else None
+        varies = config.exposure == "each" or (config.exposure == "auto" and field.contracted)
+        self.exposures = Exposures(len(pixels.frames)) if varies else None
         rates = [{"params": list(field.parameters()), "rate": RATES[config.model]}]
         if self.exposures is not None:
             rates.append({"params": list(self.exposures.parameters()), "rate": RATE_OF_EXPOSURE})
@@ -236,11 +237,6 @@ class Learner:
         spent = max(self.num_samples, field.num_looked_at / LOOKS_PER_SAMPLE, 1)
         wanted = self.num_rays * self.config.samples / spent
         self.num_rays = int(min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, MOST_RAYS))
-
-
-def _vary(pixels: PixelSource, config: FitNerf) -> bool:
-    """Decide whether photos may differ in exposure."""
-    return config.exposure == "each" or (config.exposure == "auto" and not pixels.has_alpha)
 
 
 def _under(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -40,7 +40,7 @@ class FitNerf:
     """What is behind transparent pictures. auto: random colors while learning, white in results."""
     exposure: Exposure = "auto"
     """Whether photos differ in brightness and white balance. each: by a factor for each channel of each photo, which
-    are learned too; same: no. auto: each where photos have no transparency."""
+    are learned too; same: no. auto: each in all space."""
     distortion: float | None = None
     """Weight of what draws the weights along a ray together (Mip-NeRF 360, eq. 15): it removes haze and floaters. By
     default 0.03 in all space, else 0."""
