@@ -35,6 +35,7 @@ class Learner:
 
     def __call__(self, scene, config, *, checkpoints=None, resume=None):
         self.configs.append(config)
+        self.exposures = torch.ones(len(scene.split("train")), 3)
         first = 0
         if resume is not None:
             tensors, description = load_tensors(resume / "checkpoint.safetensors")
@@ -50,7 +51,9 @@ class Learner:
                 losses = {"color": 0.1 / index, "psnr": 10.0 + index, "trivial": 0.2}
                 unseen = 9.0 + index if index % 2 else None
                 field = Ball(0.1 * index)
-                yield FitNerfStep(index, config.steps, losses, 1000 * index, 0.5 * index, field, unseen)
+                yield FitNerfStep(
+                    index, config.steps, losses, 1000 * index, 0.5 * index, field, unseen, self.exposures
+                )
                 report = folder / "report.html"
                 self.saw.append(report.read_text() if report.is_file() else "")
                 if index == self.stops_at:
@@ -93,6 +96,9 @@ def test_a_run_leaves_the_field_its_figures_and_a_report(learner, scene, tmp_pat
     assert (metrics["steps"], metrics["seconds"], metrics["psnr_while_learning"]) == (6, 3.0, 16.0)
     assert metrics["num_held_out"] == 2
     assert {"psnr", "ssim", "psnr/images/008.png", "peak_memory_mib"} <= metrics.keys()
+    exposures = json.loads((out / "exposures.json").read_text())
+    assert exposures["images/001.png"] == [1, 1, 1]
+    assert not exposures.keys() & set(config["held_out"])
     report = (out / "report.html").read_text()
     assert "unrender.fit_nerf(scene, unrender.FitNerf(steps=6, seed=3))" in report
     assert "of rays that are held out" in report

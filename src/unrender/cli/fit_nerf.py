@@ -13,7 +13,7 @@ import tyro
 from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
 from unrender.cli.live import EVENTS, Events, Live, words
 from unrender.cli.progress import Watched, take_all
-from unrender.cli.run_folder import choose_run_folder, make_run_folder
+from unrender.cli.run_folder import choose_run_folder, make_run_folder, write_json
 from unrender.cli.runs import read_config, version_words
 from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
@@ -71,6 +71,9 @@ def command(
         events.close()
     last = watched.last
     save_field(cast(Field, last.result), run.field_file)
+    if last.exposures is not None:
+        names = [frame.name for frame in photos.split("train")]
+        write_json(folder / "exposures.json", dict(zip(names, last.exposures.tolist(), strict=True)))
     live.write_curves()
     if not watched.has_ended and (folder / CHECKPOINT).is_file():
         print(f"to go on later: {run.command('--resume', str(folder))}", flush=True)
