@@ -50,8 +50,9 @@ def _take(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> tuple[li
 
     taken: list[AnyStep] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    console = Console(file=sys.stderr)
     with (
-        Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress,
+        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
         _interrupts_wait() as interrupted,
     ):
         bar = progress.add_task("starting", total=None)
