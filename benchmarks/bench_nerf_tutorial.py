@@ -62,7 +62,7 @@ def main() -> None:
     if options.steps:
         follow_recipe(*pictures, options)
     with tempfile.TemporaryDirectory() as folder:
-        config = FitNerf(minutes=options.minutes, background="black")
+        config = FitNerf(minutes=options.minutes)
         fit_until(fit_nerf(save_scene(*pictures, Path(folder)), config), 200, *pictures, math.inf)
 
 
