@@ -22,8 +22,9 @@ from torch import Tensor
 
 import unrender
 from unrender import Camera, FindPose, Mesh, Photo, PoseEstimate, Texture
-from unrender.cli import pictures, pose_pictures
 from unrender.geometry.camera import rigid, transform
+from unrender.reports import images as pictures
+from unrender.reports import pose_images as pose_pictures
 
 SIZE, FOV_DEGREES = 256, 40.0
 LIGHTS = (unrender.AmbientLight(0.3), unrender.DirectionalLight(torch.tensor([0.3, -0.8, -0.5]), 0.7))

@@ -21,7 +21,7 @@ from unrender import Camera, Mesh, demo_object, load_mesh, rasterize
 from unrender.geometry.camera import rigid, transform
 from unrender.geometry.rotations import random_rotations, rotation_angle
 from unrender.geometry.sample import sample_points_from_mesh
-from unrender.tasks._pose_cloud import align_cloud
+from unrender.tasks.pose.cloud import align_cloud
 
 
 class Scan(NamedTuple):

@@ -19,7 +19,7 @@ from timing import machine
 
 from unrender import FitMesh, Mesh, PointCloud, demo_object, fit_mesh, load_cloud, load_mesh, torus
 from unrender.geometry.sample import sample_points_from_mesh
-from unrender.tasks.measure_mesh import measure_mesh
+from unrender.tasks.mesh.measure_mesh import measure_mesh
 
 HEADER = f"{'cloud':24}{'method':10}" + "".join(
     f"{name:>{width}}"

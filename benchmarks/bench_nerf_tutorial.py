@@ -39,7 +39,7 @@ from unrender import (
     rays_of,
     rays_through,
 )
-from unrender.tasks.tutorial_volume import huber
+from unrender.tasks.volume.tutorial import huber
 
 PYTORCH3D_SECONDS, PYTORCH3D_MM = 25.7, 0.111
 VIEWS_A_STEP, RAYS_A_VIEW, POINTS = 6, 750, 128

@@ -29,8 +29,8 @@ from unrender import (
     FitVolumeStep,
     Frame,
     Mesh,
+    RenderOutput,
     Scene,
-    SeenField,
     Texture,
     fit_tutorial_volume,
     fit_volume,
@@ -41,7 +41,7 @@ from unrender import (
     save_transforms,
 )
 from unrender.kernels.march_grid import GridMarch
-from unrender.tasks.tutorial_volume import see_alphas
+from unrender.tasks.volume.tutorial import see_alphas
 
 PYTORCH3D_SECONDS, PYTORCH3D_MM = 15.5, 0.111
 VIEWS, SIZE, DISTANCE = 40, 128, 2.7
@@ -124,7 +124,9 @@ def fit_until(
             return
 
 
-def compare(what: str, seen: Sequence[GridMarch | SeenField], images: Tensor, silhouettes: Tensor) -> float:
+def compare(
+    what: str, seen: Sequence[GridMarch | RenderOutput], images: Tensor, silhouettes: Tensor
+) -> float:
     error = torch.stack([s.color for s in seen]) - images[::EVERY]
     opaque = torch.stack([s.opacity for s in seen]) > 0.5
     truth = silhouettes[::EVERY] > 0.5

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from unrender import Camera, RaySamples, SeenField, rays_of, sample_uniform
-from unrender.fields.even_samples import even_rows
+from unrender import Camera, RaySamples, RenderOutput, rays_of, sample_uniform
+from unrender.fields.uniform_samples import even_rows
 
 
 class Ball:
@@ -32,7 +32,9 @@ class Ball:
     def even_samples(self, rays, count, *, near=None, far=None) -> RaySamples:
         return even_rows(rays, near or 0.0, far or 4.0, count)
 
-    def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
+    def render(
+        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
+    ) -> RenderOutput:
         self.pixels += camera.height * camera.width
         rays = rays_of(camera)
         middle = -(rays.origins * rays.directions).sum(-1)
@@ -40,4 +42,4 @@ class Ball:
         opacity = ((inside > 0) & (middle > 0)).float()
         behind = self.background if background is None else background
         color = torch.where(opacity[..., None] > 0, self.color, behind)
-        return SeenField(color, opacity, opacity * (middle - inside.clamp(min=0).sqrt()))
+        return RenderOutput(color, opacity, opacity * (middle - inside.clamp(min=0).sqrt()))

@@ -43,7 +43,7 @@ class Learned(NamedTuple):
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     """A hash field of the generated scene, small enough to be learned once for all tests that need a real one."""
     import unrender
-    from unrender.tasks import _nerf_learner
+    from unrender.tasks.nerf import trainer as _nerf_learner
 
     scene = unrender.save_demo_scene(tmp_path_factory.mktemp("learned"), size=64, num_train=20, num_test=3)
     small = {"CELLS": 64, "STEPS_PER_SIDE": ((0.0, 64), (0.3, 192)), "FINEST": 192, "STEPS_TO_PRUNE": 30}

@@ -18,7 +18,7 @@ from torch import Tensor
 
 import unrender
 from unrender.io.depth import MILLIMETRES, DepthFile
-from unrender.io.depth_pictures import color_depth
+from unrender.io.depth_preview import color_depth
 
 HERE = Path(__file__).parent
 SETTINGS = unrender.FitVolume(resolution=64, steps=250, rays=4096, degree=1, depth=0.0)

@@ -17,11 +17,11 @@ import pytest
 import unrender
 from browser import CHROMIUM, open_tab
 from unrender.cli import demo, export, find_pose, fit_mesh, main
-from unrender.cli.tour_jobs import Sizes
-from unrender.cli.tour_report import Curve, Tour
-from unrender.tasks.find_pose import FindPose
-from unrender.tasks.fit_volume import FitVolume
-from unrender.tasks.nerf_settings import FitNerf
+from unrender.tasks.nerf.config import FitNerf
+from unrender.tasks.pose.find_pose import FindPose
+from unrender.tasks.volume.fit_volume import FitVolume
+from unrender.tour.jobs import Sizes
+from unrender.tour.report import Curve, Tour
 
 SMALL = Sizes(
     points=2000,

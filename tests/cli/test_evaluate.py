@@ -40,7 +40,7 @@ def scene(tmp_path: Path) -> Path:
 def field(monkeypatch) -> Ball:
     """What the runs of these tests learned."""
     learned = Ball(0.5, COLOR)
-    monkeypatch.setattr("unrender.cli.runs.load_field", lambda path: learned)
+    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: learned)
     return learned
 
 

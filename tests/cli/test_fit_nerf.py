@@ -14,11 +14,11 @@ from ball_field import Ball
 from scene_files import cameras, write_nerfstudio
 from unrender import InputError
 from unrender.cli import fit_nerf as cli_fit_nerf
-from unrender.cli import live
 from unrender.cli.main import main
 from unrender.io.checkpoints import load_tensors, save_tensors
-from unrender.tasks.fit_nerf import FitNerfStep
-from unrender.tasks.nerf_settings import FitNerf
+from unrender.reports import live_report
+from unrender.tasks.nerf.config import FitNerf
+from unrender.tasks.nerf.fit_nerf import FitNerfStep
 
 STEPS = ["--steps", "6"]
 FEW = [*STEPS, "--no-film", "--views", "1"]
@@ -68,7 +68,7 @@ def learner(monkeypatch) -> Learner:
     double = Learner()
     monkeypatch.setattr(cli_fit_nerf, "fit_nerf", double)
     monkeypatch.setattr(cli_fit_nerf, "save_field", lambda field, path: path.touch())
-    monkeypatch.setattr("unrender.cli.field_report.FILM_FRAMES", 3)
+    monkeypatch.setattr("unrender.reports.field_report.FILM_FRAMES", 3)
     return double
 
 
@@ -117,8 +117,8 @@ def test_fewer_views_and_no_film(learner, scene, tmp_path) -> None:
 
 
 def test_a_view_is_shown_while_it_learns(learner, scene, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(live, "SHARE_OF_LOOKS", 1e9)
+    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live_report, "SHARE_OF_LOOKS", 1e9)
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
     assert len(set(learner.saw)) == 6  # another one each time
     second = learner.saw[1]
@@ -131,8 +131,8 @@ def test_a_full_disk_does_not_stop_the_work(learner, scene, tmp_path, monkeypatc
     def full(*given, **named):
         raise unrender.FileAccessError("the disk is full")
 
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(live, "write_report", full)
+    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live_report, "write_report", full)
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
     assert "no report at step 1: the disk is full" in caplog.text
 
@@ -165,8 +165,8 @@ def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
 
 def test_event_files_for_tensorboard(learner, scene, tmp_path, monkeypatch) -> None:
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monkeypatch.setattr(live, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(live, "SHARE_OF_LOOKS", 1e9)
+    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live_report, "SHARE_OF_LOOKS", 1e9)
     out = tmp_path / "out"
     given = [*FEW, "--tensorboard", "--output", str(out)]
     assert main(["fit-nerf", str(scene), *given]) == 0

@@ -7,7 +7,7 @@ import torch
 import scene_files
 from unrender import Camera, load_scene
 from unrender.cli.main import main
-from unrender.tasks.inspect_scene import find_suspicious, fov_degrees, inspect_picture
+from unrender.tasks.scene.inspect_scene import find_suspicious, fov_degrees, inspect_picture
 
 
 def suspicious(folder, views):

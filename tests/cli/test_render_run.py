@@ -12,7 +12,7 @@ from ball_field import Ball
 from scene_files import cameras
 from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
 from unrender.cli.main import main
-from unrender.io.depth_pictures import LEGEND
+from unrender.io.depth_preview import LEGEND
 
 SIZE = ["--size", "24"]
 
@@ -121,7 +121,7 @@ def nerf(run, monkeypatch) -> Ball:
     (run / "volume.safetensors").rename(run / "field.safetensors")
     config = {"unrender": "0", "task": "fit-nerf", "scene": "gone", "background": None}
     (run / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr("unrender.cli.runs.load_field", lambda path: field)
+    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: field)
     field = Ball(0.8)
     return field
 

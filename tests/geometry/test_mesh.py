@@ -9,10 +9,10 @@ from torch.autograd import gradcheck
 from unrender.errors import InputError
 from unrender.geometry.mesh import (
     Mesh,
-    concatenate,
     enclosed_volume,
     face_areas,
     face_normals,
+    join_meshes,
     surface_area,
     vertex_normals,
 )
@@ -121,21 +121,21 @@ def test_threads_leave_the_bits_alone(measure, assert_same_bits):
 def test_concatenate_keeps_every_part():
     parts = [cube(), ico_sphere(1), torus()]
     parts = [mesh.replace(vertex_colors=torch.rand(len(mesh.vertices), 3)) for mesh in parts]
-    whole = concatenate(parts)
+    whole = join_meshes(parts)
     torch.testing.assert_close(surface_area(whole), sum(surface_area(mesh) for mesh in parts))
     torch.testing.assert_close(enclosed_volume(whole), sum(enclosed_volume(mesh) for mesh in parts))
     assert torch.equal(whole.vertex_colors[-len(parts[2].vertices) :], parts[2].vertex_colors)
 
 
 def test_concatenate_names_what_is_wrong():
-    with pytest.raises(InputError, match="concatenate: `meshes` should hold at least one mesh"):
-        concatenate([])
+    with pytest.raises(InputError, match="join_meshes: `meshes` should hold at least one mesh"):
+        join_meshes([])
     with pytest.raises(
         InputError, match="1 of 2 meshes have `vertex_colors`; give all of them colors, or none"
     ):
-        concatenate([cube(), cube().replace(vertex_colors=torch.rand(8, 3))])
+        join_meshes([cube(), cube().replace(vertex_colors=torch.rand(8, 3))])
 
 
 def test_small_indices_work():
     mesh = cube().replace(faces=cube().faces.int())
-    assert enclosed_volume(concatenate([mesh, mesh])) == pytest.approx(2)
+    assert enclosed_volume(join_meshes([mesh, mesh])) == pytest.approx(2)

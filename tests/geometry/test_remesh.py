@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from skimage.measure import marching_cubes
 
 from unrender.errors import InputError
-from unrender.geometry.elephant import demo_object
+from unrender.geometry.demo_object import demo_object
 from unrender.geometry.mesh import Mesh, enclosed_volume, face_areas, face_normals, surface_area
 from unrender.geometry.remesh import remesh_isotropic
 from unrender.geometry.sample import sample_points_from_mesh

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unrender.errors import InputError
-from unrender.geometry.elephant import demo_object
+from unrender.geometry.demo_object import demo_object
 from unrender.geometry.mesh import enclosed_volume, face_normals
 from unrender.geometry.shapes import cube, ico_sphere, torus
 from unrender.geometry.topology import connected_components, genus, topology

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from unrender.errors import InputError, ShapeError
-from unrender.geometry.mesh import Mesh, concatenate
+from unrender.geometry.mesh import Mesh, join_meshes
 from unrender.geometry.shapes import cube, ico_sphere, torus
 from unrender.geometry.topology import (
     connected_components,
@@ -78,7 +78,7 @@ def test_shapes_are_checked():
 
 
 @pytest.mark.parametrize(
-    ("mesh", "handles"), [(cube(), 0), (ico_sphere(2), 0), (torus(), 1), (concatenate([torus(), torus()]), 2)]
+    ("mesh", "handles"), [(cube(), 0), (ico_sphere(2), 0), (torus(), 1), (join_meshes([torus(), torus()]), 2)]
 )
 def test_closed_shapes(mesh, handles):
     assert is_watertight(mesh)
@@ -99,7 +99,7 @@ def test_manifold_looks_at_edges_and_vertices():
     assert not is_manifold(surface(FAN))
     assert not is_manifold(surface(BOW_TIE))
     assert is_manifold(surface(FAN[:2]))
-    pinched = concatenate([cube(), cube()])
+    pinched = join_meshes([cube(), cube()])
     faces = torch.where(pinched.faces == 8, 0, pinched.faces)  # two cubes with one common corner
     assert is_watertight(pinched.replace(faces=faces))
     assert not is_manifold(pinched.replace(faces=faces))
@@ -115,7 +115,7 @@ def test_nothing_is_no_closed_surface():
 
 
 def test_components():
-    mesh = concatenate([cube(), torus(), ico_sphere(0)])
+    mesh = join_meshes([cube(), torus(), ico_sphere(0)])
     labels = connected_components(mesh.faces, len(mesh.vertices) + 1)
     sizes = labels.unique_consecutive(return_counts=True)[1]
     assert sizes.tolist() == [8, 48 * 24, 12, 1]

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from unrender.geometry.camera import Camera, invert_rigid
-from unrender.geometry.mesh import Mesh, concatenate
+from unrender.geometry.mesh import Mesh, join_meshes
 from unrender.geometry.points import PointCloud
 from unrender.geometry.shapes import ico_sphere
 from unrender.render.blend import blend_hard, blend_silhouette, blend_softmax
@@ -183,7 +183,7 @@ def test_softmax_mixes_by_coverage_and_depth():
         square(2.0).replace(vertex_colors=red.expand(4, 3)),
         square(3.0).replace(vertex_colors=green.expand(4, 3)),
     ]
-    both = concatenate(objects)
+    both = join_meshes(objects)
     fragments = rasterize(both, square_camera(), layers=8, blur=1.0)
     colors = interpolate(fragments, both.faces, both.vertex_colors)
     sharp = blend_softmax(colors, fragments, blur=1.0, gamma=1e-3)

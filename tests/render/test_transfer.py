@@ -6,7 +6,7 @@ from unrender import (
     InputError,
     TransferFunction,
     Volume,
-    classify,
+    apply_transfer_function,
     rays_of,
     render_volume,
     visible_blocks,
@@ -54,7 +54,7 @@ def test_values_go_on_to_the_border():
     volume = Volume.in_box(torch.full((3, 3, 3), -1000.0), -torch.ones(3), torch.ones(3))
     steep = TransferFunction(-1100.0, 0.0, torch.tensor([1.0, 0.0]), torch.ones(2, 3))
     points = transform(volume.world_from_volume, torch.tensor([[0.01, 1.5, 2.99], [1.5, 1.5, 1.5]]))
-    density, _ = classify(volume, steep)(points, points)
+    density, _ = apply_transfer_function(volume, steep)(points, points)
     torch.testing.assert_close(density[0], density[1])
 
 

@@ -3,8 +3,8 @@ import itertools
 import pytest
 import torch
 
-from unrender import Camera, SeenField, SparseVoxels
-from unrender.render.looks import EMPTY
+from unrender import Camera, RenderOutput, SparseVoxels
+from unrender.render.colormaps import EMPTY
 from unrender.viewer.painter import FIRST_GUESS, MOVING, REST, Painter, Subject
 
 HEIGHT, WIDTH = 60, 80
@@ -28,7 +28,7 @@ class Wall:
         shape = (camera.height, camera.width)
         self.clock.now += self.pace * camera.height * camera.width
         color = torch.zeros(*shape, 3) if background is None else background.expand(*shape, 3)
-        return SeenField(color, torch.ones(shape), torch.ones(shape))
+        return RenderOutput(color, torch.ones(shape), torch.ones(shape))
 
 
 class Onlooker:

@@ -10,27 +10,29 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from unrender.cli import tour_jobs
-from unrender.cli import tour_pictures as draw
+from unrender.cli import main
 from unrender.cli.doctor import processor
-from unrender.cli.run_folder import open_run_folder
-from unrender.cli.tour_jobs import FOV_DEGREES, ONE_SIDE, PHOTO, SCAN, SCENE, TRUTH, Sizes, Stage
-from unrender.cli.tour_report import Job, Tour, write_tour
+from unrender.data.demo_scene import save_demo_scene
+from unrender.data.photos import Photo, load_photo
 from unrender.geometry.camera import Camera, transform
-from unrender.geometry.elephant import demo_object
+from unrender.geometry.demo_object import demo_object
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
-from unrender.io import Photo, load_photo, save_cloud, save_image, save_mesh
-from unrender.io.demo_scene import save_demo_scene
+from unrender.io import save_cloud, save_image, save_mesh
 from unrender.render.lights import AmbientLight, DirectionalLight
 from unrender.render.mesh import render_mesh
-from unrender.tasks.find_pose import FindPose, find_pose
-from unrender.tasks.fit_mesh import FitMesh, fit_mesh
-from unrender.tasks.fit_nerf import fit_nerf
-from unrender.tasks.fit_volume import FitVolume, fit_volume
-from unrender.tasks.measure_depth import measure_depth
-from unrender.tasks.nerf_settings import FitNerf
+from unrender.runs.folder import open_run_folder
+from unrender.tasks.depth.measure_depth import measure_depth
+from unrender.tasks.mesh.fit_mesh import FitMesh, fit_mesh
+from unrender.tasks.nerf.config import FitNerf
+from unrender.tasks.nerf.fit_nerf import fit_nerf
+from unrender.tasks.pose.find_pose import FindPose, find_pose
+from unrender.tasks.volume.fit_volume import FitVolume, fit_volume
+from unrender.tour import images as draw
+from unrender.tour import jobs as tour_jobs
+from unrender.tour.jobs import FOV_DEGREES, ONE_SIDE, PHOTO, SCAN, SCENE, TRUTH, Sizes, Stage
+from unrender.tour.report import Job, Tour, write_tour
 
 JOBS = (
     tour_jobs.mesh_from_scan,
@@ -112,7 +114,7 @@ def _set_stage(folder: Path, sizes: Sizes) -> Stage:
     scene = save_demo_scene(
         folder / SCENE, size=sizes.pixels, num_train=sizes.num_train, num_test=sizes.num_test
     )
-    return Stage(folder, sizes, truth, camera, scene)
+    return Stage(folder, sizes, truth, camera, scene, main.run_command)
 
 
 def _scan(mesh: Mesh, sizes: Sizes) -> PointCloud:

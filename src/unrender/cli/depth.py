@@ -14,20 +14,20 @@ import tyro
 from torch import Tensor
 
 from unrender._version import __version__
-from unrender.cli import pictures
-from unrender.cli.progress import take_all
 from unrender.cli.render_run import PATHS, choose_views
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
-from unrender.cli.runs import Run, load_run
+from unrender.data.depth_maps import DepthFiles, save_depth
+from unrender.data.frames import Frame
 from unrender.errors import InputError
-from unrender.fields.radiance_field import RadianceField
-from unrender.io.depth_maps import DepthFiles, save_depth
-from unrender.io.depth_pictures import Colormap, color_depth, depth_picture, depth_range
-from unrender.io.frames import Frame
+from unrender.fields.protocol import RadianceField
+from unrender.io.depth_preview import Colormap, color_depth, depth_picture, depth_range
 from unrender.render.depth import DepthMap, DepthView
-from unrender.tasks.compare_depths import view_consistency
-from unrender.tasks.measure_depth import measure_depth
+from unrender.reports import figures
+from unrender.reports.html import Picture, Section, write_report
+from unrender.runs.folder import as_options, changes, open_run_folder, write_json
+from unrender.runs.progress import take_all
+from unrender.runs.saved_run import Run, load_run
+from unrender.tasks.depth.compare_depths import view_consistency
+from unrender.tasks.depth.measure_depth import measure_depth
 
 log = logging.getLogger("unrender")
 LARGEST = 8192
@@ -222,7 +222,7 @@ def _small(image: Tensor) -> bytes:
     step = max(1, round(max(image.shape[:2]) / SHOWN_SIDE))
     if step > 1:
         image = torch.nn.functional.avg_pool2d(image.movedim(-1, 0), step).movedim(0, -1)
-    return pictures.png(pictures.to_bytes(image))
+    return figures.png(figures.to_bytes(image))
 
 
 def _report(

@@ -8,16 +8,16 @@ import torch
 import tyro
 
 from unrender._version import __version__
-from unrender.cli import held_out
-from unrender.cli.progress import take_all
-from unrender.cli.report import Section, write_report
-from unrender.cli.run_folder import as_options, open_run_folder, write_json
-from unrender.cli.runs import Run, load_run
+from unrender.data.frames import Frame, Split
+from unrender.data.scenes import load_scene
 from unrender.errors import InputError
-from unrender.io.frames import Frame, Split
-from unrender.io.scenes import load_scene
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
-from unrender.tasks.evaluate_depth import evaluate_depth
+from unrender.reports import evaluation
+from unrender.reports.html import Section, write_report
+from unrender.runs.folder import as_options, open_run_folder, write_json
+from unrender.runs.progress import take_all
+from unrender.runs.saved_run import Run, load_run
+from unrender.tasks.depth.evaluate_depth import evaluate_depth
 
 SLASHES_OF_MEANS = 2
 """In the names of figures of depth; those of single frames have more."""
@@ -58,17 +58,17 @@ def command(
     }
     write_json(folder / "config.json", {"unrender": __version__, "task": "eval", "run": run} | asked)
     behind = None if learned.background is None else torch.tensor(learned.background)
-    frames = held_out.evenly(found, views)
-    evaluation = held_out.evaluate_frames(learned.field, frames, behind, folder / "views", perceptual)
-    compared = take_all(evaluation, held_out.progress_words)
+    frames = evaluation.evenly(found, views)
+    views_compared = evaluation.evaluate_frames(learned.field, frames, behind, folder / "views", perceptual)
+    compared = take_all(views_compared, evaluation.progress_words)
     how: dict[str, Any] = {"run": run.resolve(), "split": split, "frames_of_split": len(found)}
-    how |= held_out.protocol(frames, compared, behind) | {"lpips": lpips}
-    mean, by_view = held_out.mean_metrics(compared), held_out.metrics_of_views(compared)
+    how |= evaluation.protocol(frames, compared, behind) | {"lpips": lpips}
+    mean, by_view = evaluation.mean_metrics(compared), evaluation.metrics_of_views(compared)
     depth = evaluate_depth(learned.field, [f for f in frames[: len(compared)] if f.depth_file is not None])
     parts = {"protocol": how, "mean": mean, "views": {view.name: view.metrics for view in compared}}
     write_json(folder / "eval.json", {"unrender": __version__} | parts | {"depth": depth})
     write_json(folder / "metrics.json", mean | depth | by_view)
-    verdict = held_out.verdict(run.resolve().name, mean, learned_from=split == "train")
+    verdict = evaluation.verdict(run.resolve().name, mean, learned_from=split == "train")
     line = ["unrender", "eval", str(run), *as_options({k: v for k, v in asked.items() if v is not None})]
     mean_depth = {name: value for name, value in depth.items() if name.count("/") <= SLASHES_OF_MEANS}
     sections = [
@@ -119,4 +119,4 @@ def _lpips() -> tuple[PerceptualLoss | None, str]:
 
 def _words(how: dict[str, Any]) -> str:
     count = f"{len(how['frames'])} of the {how['frames_of_split']} frames of the split {how['split']}."
-    return f"{count} {held_out.protocol_words(how)} LPIPS: {how['lpips']}."
+    return f"{count} {evaluation.protocol_words(how)} LPIPS: {how['lpips']}."

@@ -12,27 +12,27 @@ import tyro
 from torch import Tensor
 
 from unrender._version import __version__
-from unrender.cli import pictures
 from unrender.cli.depth import color_of_surface, sized, view_of
-from unrender.cli.progress import take_all
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
-from unrender.cli.runs import Run, load_run
+from unrender.data.depth_maps import load_depth_views
+from unrender.data.frames import Frame
+from unrender.data.scenes import load_scene
 from unrender.errors import InputError
-from unrender.fields.radiance_field import KnowsBox
+from unrender.fields.protocol import KnowsBox
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io.clouds import save_cloud
-from unrender.io.depth_maps import load_depth_views
 from unrender.io.files import MissingFileError, read_bytes, reading
-from unrender.io.frames import Frame
 from unrender.io.meshes import save_mesh
-from unrender.io.scenes import load_scene
 from unrender.render.depth import DepthView
-from unrender.tasks.extract_surface import choose_voxel_size, extract_surface, surface_density
-from unrender.tasks.fuse_depths import fuse_depths, points_from_views
-from unrender.tasks.measure_depth import measure_depth
+from unrender.reports import figures
+from unrender.reports.html import Picture, Section, write_report
+from unrender.runs.folder import as_options, changes, open_run_folder, write_json
+from unrender.runs.progress import take_all
+from unrender.runs.saved_run import Run, load_run
+from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
+from unrender.tasks.depth.measure_depth import measure_depth
+from unrender.tasks.surface.extract_surface import choose_voxel_size, extract_surface, surface_density
 
 FILES = {"points": ("ply", "xyz", "pcd", "npz"), "mesh": ("ply", "obj", "glb")}
 TURNS = 12
@@ -211,7 +211,7 @@ def _report(
 ) -> None:
     places: Tensor = made.vertices if isinstance(made, Mesh) else made.points
     frames = [
-        pictures.png(pictures.show(made, pictures.view_from(360 * i / TURNS, places))) for i in range(TURNS)
+        figures.png(figures.show(made, figures.view_from(360 * i / TURNS, places))) for i in range(TURNS)
     ]
     line = ["unrender", "export", str(source), *as_options(changes(export))]
     sections = [

@@ -14,20 +14,21 @@ import tyro
 from torch import Tensor
 
 from unrender._version import __version__
-from unrender.cli import pictures, pose_pictures
-from unrender.cli.progress import take_all
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import as_options, changes, open_run_folder, write_curves, write_json
+from unrender.data.photos import Photo, load_photo
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.io import load_cloud, load_mesh, load_photo, load_textured_mesh, save_mesh
+from unrender.io import load_cloud, load_mesh, load_textured_mesh, save_mesh
 from unrender.io.files import MissingFileError, read_bytes, reading, write_whole
 from unrender.io.images import IMAGE_SUFFIXES
-from unrender.io.photos import Photo
 from unrender.render.texture import Texture
-from unrender.tasks.find_pose import FREE_TURN, FindPose, FindPoseStep, PoseEstimate, find_pose
+from unrender.reports import figures
+from unrender.reports import pose_images as pose_pictures
+from unrender.reports.html import Picture, Section, write_report
+from unrender.runs.folder import as_options, changes, open_run_folder, write_curves, write_json
+from unrender.runs.progress import take_all
+from unrender.tasks.pose.find_pose import FREE_TURN, FindPose, FindPoseStep, PoseEstimate, find_pose
 
 log = logging.getLogger("unrender")
 NUM_FRAMES = 24
@@ -199,26 +200,26 @@ def _photo_pictures(
     texture = None if texture is None else texture.to(torch.float32)
     photo = photo.to(torch.float32)
     view, near = pose_pictures.whole(photo, PHOTO_SIZE), pose_pictures.close_up(photo, CLOSE_UP_SIZE)
-    best = pictures.png(pose_pictures.overlay(view, mesh, texture, estimate.camera_from_object))
+    best = figures.png(pose_pictures.overlay(view, mesh, texture, estimate.camera_from_object))
     with write_whole(folder / "overlay.png") as file:
         file.write(best)
     result = Section(
         "What came out",
         _verdict(estimate),
         [
-            Picture("the photo", [pictures.png(pictures.to_bytes(view.image))]),
+            Picture("the photo", [figures.png(figures.to_bytes(view.image))]),
             Picture("the object where it was found", [best]),
             Picture(
                 "the same, closer",
-                [pictures.png(pose_pictures.overlay(near, mesh, texture, estimate.camera_from_object))],
+                [figures.png(pose_pictures.overlay(near, mesh, texture, estimate.camera_from_object))],
             ),
             Picture(
                 "outlines: mask blue, object orange",
-                [pictures.png(pose_pictures.contours(near, mesh, estimate.camera_from_object))],
+                [figures.png(pose_pictures.contours(near, mesh, estimate.camera_from_object))],
             ),
             Picture(
                 "the way there: play it",
-                [pictures.png(pose_pictures.contours(near, mesh, pose)) for pose in _way(steps)],
+                [figures.png(pose_pictures.contours(near, mesh, pose)) for pose in _way(steps)],
                 plays=True,
             ),
         ],
@@ -226,7 +227,7 @@ def _photo_pictures(
     others = [
         Picture(
             f"score {score:.2f}, overlap {agreement:.3f}",
-            [pictures.png(pose_pictures.overlay(near, mesh, texture, pose))],
+            [figures.png(pose_pictures.overlay(near, mesh, texture, pose))],
         )
         for pose, score, agreement in zip(
             estimate.candidates, estimate.scores.tolist(), estimate.agreements.tolist(), strict=True
@@ -252,8 +253,8 @@ def _cloud_pictures(mesh: Mesh, cloud: PointCloud, steps: list[FindPoseStep]) ->
     found = found.replace(vertices=local(found.vertices))
     around = _from_the_seen_side(found.vertices, points.points)
     moves = [mesh.replace(vertices=local(_placed(mesh, pose).vertices)) for pose in _way(steps)]
-    turntable = [pictures.png(pose_pictures.mesh_in_cloud(found, points, camera)) for camera in around]
-    film = [pictures.png(pose_pictures.mesh_in_cloud(shape, points, around[0])) for shape in moves]
+    turntable = [figures.png(pose_pictures.mesh_in_cloud(found, points, camera)) for camera in around]
+    film = [figures.png(pose_pictures.mesh_in_cloud(shape, points, around[0])) for shape in moves]
     return [
         Section(
             "What came out",
@@ -261,7 +262,7 @@ def _cloud_pictures(mesh: Mesh, cloud: PointCloud, steps: list[FindPoseStep]) ->
             [
                 Picture(
                     f"the cloud, {len(points.points):,} points",
-                    [pictures.png(pictures.show(points, c)) for c in around],
+                    [figures.png(figures.show(points, c)) for c in around],
                 ),
                 Picture("the mesh where it was found", turntable),
                 Picture("the way there: play it", film, plays=True),
@@ -277,7 +278,7 @@ def _way(steps: list[FindPoseStep]) -> list[Tensor]:
 
 def _from_the_seen_side(vertices: Tensor, points: Tensor) -> list[Camera]:
     """Go once around the object, beginning where most points are in front of it."""
-    around = [pictures.view_from(30 + 360 * i / NUM_VIEWS, vertices) for i in range(NUM_VIEWS)]
+    around = [figures.view_from(30 + 360 * i / NUM_VIEWS, vertices) for i in range(NUM_VIEWS)]
     side = points.mean(0) - vertices.mean(0)
     first = max(range(NUM_VIEWS), key=lambda i: float(around[i].position @ side))
     return around[first:] + around[:first]
@@ -304,7 +305,7 @@ def _report(
             Section(
                 "How it went",
                 "Costs are compared within a stage: finer pictures hold more to explain.",
-                svg=pictures.curves(_series(steps), marks),
+                svg=figures.curves(_series(steps), marks),
             ),
             Section("Do it again", code=how),
         ],

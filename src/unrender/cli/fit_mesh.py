@@ -12,18 +12,18 @@ import torch
 import tyro
 
 from unrender._version import __version__
-from unrender.cli import pictures
-from unrender.cli.progress import take_all
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import changes, open_run_folder, write_curves, write_json
-from unrender.cli.watching import watched_in_browser
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io import load_cloud, load_depth, load_mesh, save_mesh
 from unrender.kernels.nearest import nearest
-from unrender.tasks.fit_mesh import FitMesh, FitMeshStep, fit_mesh
-from unrender.tasks.measure_mesh import distances_to_mesh, measure_mesh
+from unrender.reports import figures
+from unrender.reports.html import Picture, Section, write_report
+from unrender.runs.folder import changes, open_run_folder, write_curves, write_json
+from unrender.runs.progress import take_all
+from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
+from unrender.tasks.mesh.measure_mesh import distances_to_mesh, measure_mesh
+from unrender.viewer.training import watched_in_browser
 
 Metrics = dict[str, Any]
 log = logging.getLogger("unrender")
@@ -166,25 +166,25 @@ def _turntables(cloud: PointCloud, steps: list[FitMeshStep], up: str) -> list[Pi
     error = distances_to_mesh(unit.points, last.mesh)
     highest = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
     gap = nearest(last.mesh.vertices, unit.points).distances[:, 0].sqrt()
-    seen = pictures.colored(gap, 2 * SEEN_WITHIN * last.cloud.spacing, "cividis")
+    seen = figures.colored(gap, 2 * SEEN_WITHIN * last.cloud.spacing, "cividis")
     shapes: dict[str, Mesh | PointCloud] = {
         f"the cloud, {len(cloud.points):,} points": unit,
         "the start": start,
         f"the result, {len(last.mesh.faces):,} faces": last.mesh,
         "seen (dark) and filled in (bright)": last.mesh.replace(vertex_colors=seen),
         f"points by distance to the mesh, 0 to {highest * last.cloud.diagonal:.3g}": unit.replace(
-            colors=pictures.colored(error, highest)
+            colors=figures.colored(error, highest)
         ),
     }
-    around = [pictures.view_from(30 + 360 * i / NUM_VIEWS, unit.points, up) for i in range(NUM_VIEWS)]
+    around = [figures.view_from(30 + 360 * i / NUM_VIEWS, unit.points, up) for i in range(NUM_VIEWS)]
     return [
-        Picture(caption, [pictures.png(pictures.show(shape, camera)) for camera in around])
+        Picture(caption, [figures.png(figures.show(shape, camera)) for camera in around])
         for caption, shape in shapes.items()
     ]
 
 
 def _curves(steps: list[FitMeshStep]) -> str:
-    return pictures.curves(_series(steps), {step.stage: step.index for step in reversed(steps)})
+    return figures.curves(_series(steps), {step.stage: step.index for step in reversed(steps)})
 
 
 def _series(steps: list[FitMeshStep]) -> dict[str, list[float]]:

@@ -10,17 +10,17 @@ from typing import Annotated, Any, cast
 
 import tyro
 
-from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
-from unrender.cli.live import EVENTS, Events, Live, words
-from unrender.cli.progress import Watched, take_all
-from unrender.cli.run_folder import choose_run_folder, make_run_folder, write_json
-from unrender.cli.runs import read_config, version_words
-from unrender.cli.watching import watched_in_browser
+from unrender.data.scenes import load_scene
 from unrender.errors import InputError
-from unrender.io.scenes import load_scene
-from unrender.tasks.fit_nerf import fit_nerf
-from unrender.tasks.nerf_settings import CHECKPOINT, FitNerf
-from unrender.tasks.saved_fields import Field, save_field
+from unrender.reports.field_report import After, FieldRun, check_after, color_behind, finish
+from unrender.reports.live_report import EVENTS, Events, Live, words
+from unrender.runs.folder import choose_run_folder, make_run_folder, write_json
+from unrender.runs.progress import Watched, take_all
+from unrender.runs.saved_run import read_config, version_words
+from unrender.tasks.nerf.config import CHECKPOINT, FitNerf
+from unrender.tasks.nerf.fit_nerf import fit_nerf
+from unrender.training.saved_fields import Field, save_field
+from unrender.viewer.training import watched_in_browser
 
 TASK = "fit-nerf"
 log = logging.getLogger("unrender")

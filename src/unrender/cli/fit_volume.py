@@ -8,14 +8,14 @@ from typing import Annotated
 
 import tyro
 
-from unrender.cli import pictures
-from unrender.cli.field_report import After, FieldRun, check_after, color_behind, finish
-from unrender.cli.progress import Watched, take_all
-from unrender.cli.run_folder import open_run_folder, write_curves
-from unrender.cli.watching import watched_in_browser
-from unrender.io.scenes import load_scene
-from unrender.tasks.fit_volume import FitVolume, FitVolumeStep, fit_volume
-from unrender.tasks.saved_fields import save_field
+from unrender.data.scenes import load_scene
+from unrender.reports import figures
+from unrender.reports.field_report import After, FieldRun, check_after, color_behind, finish
+from unrender.runs.folder import open_run_folder, write_curves
+from unrender.runs.progress import Watched, take_all
+from unrender.tasks.volume.fit_volume import FitVolume, FitVolumeStep, fit_volume
+from unrender.training.saved_fields import save_field
+from unrender.viewer.training import watched_in_browser
 
 log = logging.getLogger("unrender")
 
@@ -78,7 +78,7 @@ def command(
         "seconds": last.seconds,
         "steps": last.index,
     }
-    finish(run, last.result, learned, pictures.curves(series, {}))
+    finish(run, last.result, learned, figures.curves(series, {}))
 
 
 def _progress(step: FitVolumeStep) -> Progress:

@@ -8,17 +8,22 @@ from typing import Annotated
 import tyro
 
 from unrender._version import __version__
-from unrender.cli.progress import take_all
-from unrender.cli.run_folder import open_run_folder, write_json
+from unrender.data.colmap import cloud_of_model
+from unrender.data.frames import hold_out
+from unrender.data.llff import pictures_in
+from unrender.data.save_transforms import save_transforms
 from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
-from unrender.io.colmap import cloud_of_model
-from unrender.io.frames import hold_out
 from unrender.io.images import IMAGE_SUFFIXES
-from unrender.io.llff import pictures_in
-from unrender.io.save_transforms import save_transforms
-from unrender.io.video import VIDEO_SUFFIXES, save_sharpest_frames
-from unrender.tasks.register_photos import RegisterPhotos, RegisterPhotosStep, Registration, register_photos
+from unrender.io.video_frames import VIDEO_SUFFIXES, save_sharpest_frames
+from unrender.runs.folder import open_run_folder, write_json
+from unrender.runs.progress import take_all
+from unrender.tasks.scene.register_photos import (
+    RegisterPhotos,
+    RegisterPhotosStep,
+    Registration,
+    register_photos,
+)
 
 
 def command(

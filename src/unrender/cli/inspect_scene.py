@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import tyro
 
 from unrender._version import __version__
-from unrender.cli import pictures
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import open_run_folder, write_json
-from unrender.cli.scene_pictures import draw_cameras
-from unrender.io.scenes import Scene, SceneFormat, load_scene
-from unrender.tasks.inspect_scene import (
+from unrender.data.scenes import Scene, SceneFormat, load_scene
+from unrender.reports import figures
+from unrender.reports.html import Picture, Section, write_report
+from unrender.reports.scene_images import draw_cameras
+from unrender.runs.folder import open_run_folder, write_json
+from unrender.tasks.scene.inspect_scene import (
     PictureFacts,
     describe_cameras,
     find_suspicious,
@@ -155,7 +155,7 @@ def _report(
 ) -> None:
     seen = [fact for fact in facts if fact.thumbnail is not None]
     sheet = [
-        Picture(fact.name, [pictures.png(fact.thumbnail)])
+        Picture(fact.name, [figures.png(fact.thumbnail)])
         for fact in seen[:: max(1, -(-len(seen) // ON_SHEET))]
         if fact.thumbnail is not None
     ]

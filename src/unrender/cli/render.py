@@ -5,12 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from unrender.cli.film import Film
 from unrender.cli.render_run import Route, render_run
 from unrender.cli.render_volume import Look, render_volume_file
-from unrender.cli.run_folder import as_options, changes
 from unrender.errors import InputError
 from unrender.io.files import MissingFileError
+from unrender.runs.folder import as_options, changes
+from unrender.runs.video_options import Film
 
 
 def command(

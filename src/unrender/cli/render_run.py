@@ -12,25 +12,25 @@ import torch
 from torch import Tensor
 
 from unrender._version import __version__
-from unrender.cli import pictures
-from unrender.cli.film import Color, Film
-from unrender.cli.held_out import evenly
-from unrender.cli.progress import take_all
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
-from unrender.cli.runs import CAMERAS, Run, describe_field, load_run
+from unrender.data.camera_files import load_cameras, save_cameras
+from unrender.data.frames import Frame
 from unrender.errors import InputError
-from unrender.fields.even_samples import check_ends
+from unrender.fields.protocol import RadianceField, RenderOutput
 from unrender.fields.quick_look import quick_look
-from unrender.fields.radiance_field import RadianceField, SeenField
+from unrender.fields.uniform_samples import check_ends
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import orbit_path, path_between, spiral_path
-from unrender.io.camera_files import load_cameras, save_cameras
-from unrender.io.depth_pictures import depth_picture
+from unrender.io.depth_preview import depth_picture
 from unrender.io.files import MissingFileError
-from unrender.io.films import save_video
-from unrender.io.frames import Frame
 from unrender.io.images import load_image, save_image
+from unrender.io.video import save_video
+from unrender.reports import figures
+from unrender.reports.evaluation import evenly
+from unrender.reports.html import Picture, Section, write_report
+from unrender.runs.folder import as_options, changes, open_run_folder, write_json
+from unrender.runs.progress import take_all
+from unrender.runs.saved_run import CAMERAS, Run, describe_field, load_run
+from unrender.runs.video_options import Color, Film
 
 log = logging.getLogger("unrender")
 PATHS = ("auto", "orbit", "between", "spiral", "held-out")
@@ -150,7 +150,7 @@ def _along(cameras: list[Camera], path: str, field: RadianceField, count: int) -
     return spiral_path(cameras, count) if path == "spiral" else orbit_path(cameras, count)
 
 
-def _look(field: RadianceField, camera: Camera, behind: Tensor | None, route: Route) -> SeenField:
+def _look(field: RadianceField, camera: Camera, behind: Tensor | None, route: Route) -> RenderOutput:
     return quick_look(field, camera, behind, near=route.near, far=route.far, num_samples=route.samples)
 
 
@@ -251,7 +251,7 @@ def _small(image: Tensor) -> bytes:
     """Encode a picture, averaged down to fit a report."""
     step = -(-max(image.shape[:2]) // REPORT_SIZE)
     smaller = torch.nn.functional.avg_pool2d(image.movedim(-1, 0), step, ceil_mode=True).movedim(0, -1)
-    return pictures.png(pictures.to_bytes(smaller))
+    return figures.png(figures.to_bytes(smaller))
 
 
 def _how(run: Run, route: Route, film: Film, background: Color | None, folder: Path) -> list[str]:

@@ -13,16 +13,11 @@ import torch
 from torch import Tensor
 
 from unrender._version import __version__
-from unrender.cli import pictures
-from unrender.cli.film import Color, Film
-from unrender.cli.progress import take_all
-from unrender.cli.report import Picture, Section, write_report
-from unrender.cli.run_folder import as_options, changes, open_run_folder, write_json
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.volume import Volume
 from unrender.io.files import write_whole
-from unrender.io.films import save_video
+from unrender.io.video import save_video
 from unrender.io.volumes import load_volume
 from unrender.render.transfer import (
     Blocks,
@@ -32,6 +27,11 @@ from unrender.render.transfer import (
     visible_blocks,
     window_transfer,
 )
+from unrender.reports import figures
+from unrender.reports.html import Picture, Section, write_report
+from unrender.runs.folder import as_options, changes, open_run_folder, write_json
+from unrender.runs.progress import take_all
+from unrender.runs.video_options import Color, Film
 
 log = logging.getLogger("unrender")
 REPORT_FRAMES = 12
@@ -97,7 +97,7 @@ def render_volume_file(volume: Path, look: Look, film: Film) -> None:
     begin = time.perf_counter()
     taken = take_all(_go_around(shown, transfer, blocks, cameras, look.step, background), _words)
     seconds = (time.perf_counter() - begin) / len(taken)
-    frames = [pictures.png(pictures.to_bytes(view.image)) for view in taken]
+    frames = [figures.png(figures.to_bytes(view.image)) for view in taken]
     for view, frame in zip(taken, frames, strict=True):
         with write_whole(folder / f"view_{view.index:03d}.png") as file:
             file.write(frame)

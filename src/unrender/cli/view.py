@@ -9,18 +9,18 @@ from typing import Annotated, Literal
 import torch
 import tyro
 
-from unrender.cli.runs import load_run
+from unrender.data.scenes import load_scene
 from unrender.errors import FileFormatError, InputError
 from unrender.io.arrays import array_from_npy
 from unrender.io.clouds import load_cloud
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.formats import CLOUD_READERS, MESH_READERS, read_contents
-from unrender.io.scenes import load_scene
 from unrender.io.textures import load_textured_mesh
 from unrender.io.volumes import READERS as VOLUME_READERS
 from unrender.io.volumes import load_volume
 from unrender.render.transfer import Preset, window_transfer
-from unrender.tasks.saved_fields import load_field
+from unrender.runs.saved_run import load_run
+from unrender.training.saved_fields import load_field
 from unrender.viewer.drawable import VisibleVolume
 from unrender.viewer.window import Window
 

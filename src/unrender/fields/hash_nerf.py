@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from unrender.errors import InputError
-from unrender.fields.even_samples import same_for_all
+from unrender.fields.early_termination import density_with_early_termination
 from unrender.fields.harmonics import spherical_harmonics
 from unrender.fields.occupancy import OccupancyGrid
-from unrender.fields.radiance_field import FieldSpace, SeenField
+from unrender.fields.protocol import FieldSpace, RenderOutput
 from unrender.fields.render_field import render_field
-from unrender.fields.until_dark import density_until_dark
+from unrender.fields.uniform_samples import same_for_all
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.kernels.composite import composite
@@ -171,7 +171,7 @@ class HashNeRF(nn.Module):
         ray = torch.repeat_interleave(samples.offsets.diff())
         points = torch.addcmul(rays.origins[ray], samples.distances[:, None], rays.directions[ray])
         places = self.space.into_cube(points)
-        density = density_until_dark(
+        density = density_with_early_termination(
             lambda due, _: self._density(self._geometry(places[due])), samples, rounds=ROUNDS, stop=STOP
         )
         weights = composite(density, samples.lengths, offsets=samples.offsets, stop_below=STOP).weights
@@ -222,7 +222,7 @@ class HashNeRF(nn.Module):
 
     def render(
         self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
-    ) -> SeenField:
+    ) -> RenderOutput:
         """Return what a camera sees, before `background` or the color that was learned for it; see `render_field`."""
         return render_field(self, camera, background, quick=quick)
 

@@ -15,9 +15,9 @@ from torch.nn.functional import softplus
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.encoding import harmonic_embedding
-from unrender.fields.even_samples import EVEN_UP_TO, even_rows, sample_bent, sample_parts
-from unrender.fields.radiance_field import FARTHEST, FieldSpace, SeenField
+from unrender.fields.protocol import FARTHEST, FieldSpace, RenderOutput
 from unrender.fields.render_field import render_field
+from unrender.fields.uniform_samples import EVEN_UP_TO, even_rows, sample_bent, sample_parts
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, Stretch, clip_to_box
 from unrender.render.march import Marched, march
@@ -304,7 +304,7 @@ class NeRF(nn.Module):
 
     def render(
         self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
-    ) -> SeenField:
+    ) -> RenderOutput:
         """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
 
         See `render_field`. Differentiable in: nothing.

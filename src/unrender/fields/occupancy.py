@@ -9,7 +9,8 @@ from torch.nn.functional import max_pool3d
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.even_samples import (
+from unrender.fields.protocol import FARTHEST, FieldSpace
+from unrender.fields.uniform_samples import (
     EVEN_UP_TO,
     occupied_box,
     same_for_all,
@@ -18,7 +19,6 @@ from unrender.fields.even_samples import (
     sample_parts,
     sample_straight,
 )
-from unrender.fields.radiance_field import FARTHEST, FieldSpace
 from unrender.geometry.rays import Rays, Stretch, clip_to_box
 from unrender.kernels.walk_space import blocks_of, walk_space
 from unrender.render.sample import RaySamples

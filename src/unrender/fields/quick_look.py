@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.fields.even_samples import check_ends, even_rows
-from unrender.fields.radiance_field import KnowsDensity, KnowsWay, RadianceField, SeenField
+from unrender.fields.early_termination import density_with_early_termination
+from unrender.fields.protocol import KnowsDensity, KnowsWay, RadianceField, RenderOutput
 from unrender.fields.render_field import ask_in_parts
-from unrender.fields.until_dark import density_until_dark
+from unrender.fields.uniform_samples import check_ends, even_rows
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, present_rays
 from unrender.kernels.composite import composite
@@ -34,7 +34,7 @@ def quick_look(
     near: float | None = None,
     far: float | None = None,
     num_samples: int = 64,
-) -> SeenField:
+) -> RenderOutput:
     """Return color and distance of what a camera sees, by few regular samples on each ray: the fastest look there is.
 
     The ray between near and far is cut into `num_samples` equal parts, and the field is asked in their middles, tᵢ:
@@ -67,7 +67,7 @@ def quick_look(
         parts.append(_see(field, part, places(part)))
     opacity, light, color, distance = (torch.cat(each) for each in zip(*parts, strict=True))
     shape = (camera.height, camera.width)
-    seen = SeenField(behind.repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape))
+    seen = RenderOutput(behind.repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape))
     seen.color[there] = (color + light[:, None] * behind).clamp(0, 1)
     seen.opacity[there] = opacity
     seen.distance[there] = torch.where(opacity > 0, distance / opacity, 0)
@@ -95,7 +95,7 @@ def _see(field: RadianceField | Field, rays: Rays, samples: RaySamples) -> tuple
         return ask_in_parts(field, _points(rays, samples, chosen, of), rays.directions[of])
 
     if isinstance(field, KnowsDensity):
-        density = density_until_dark(
+        density = density_with_early_termination(
             lambda due, of: field.density_at(_points(rays, samples, due, of)),
             samples,
             rounds=ROUNDS,

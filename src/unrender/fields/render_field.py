@@ -6,7 +6,7 @@ from torch import Tensor
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.radiance_field import RadianceField, SeenField
+from unrender.fields.protocol import RadianceField, RenderOutput
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, rays_of
 from unrender.render.march import Field, march
@@ -25,7 +25,7 @@ def render_field(
     quick: bool = False,
     stop_below: float = 1e-3,
     rays_at_once: int = 16_384,
-) -> SeenField:
+) -> RenderOutput:
     """Return what a camera sees in a field, at the places where the field says that there can be something.
 
     Behind everything is `background`, or the color that the field learned for it. Colors are in [0, 1]. Rays of an
@@ -60,7 +60,7 @@ def render_field(
             (distance, seen.mean_distance),
         ):
             image[top : top + band.height][there] = values
-    return SeenField(color, opacity, distance)
+    return RenderOutput(color, opacity, distance)
 
 
 def ask_in_parts(

@@ -11,7 +11,9 @@ from torch.nn.functional import embedding_bag, pad
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.even_samples import (
+from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
+from unrender.fields.protocol import FARTHEST, RenderOutput
+from unrender.fields.uniform_samples import (
     EVEN_UP_TO,
     occupied_box,
     same_for_all,
@@ -20,8 +22,6 @@ from unrender.fields.even_samples import (
     sample_parts,
     sample_straight,
 )
-from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
-from unrender.fields.radiance_field import FARTHEST, SeenField
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, Stretch, clip_to_box, rays_of
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
@@ -213,7 +213,7 @@ class SparseVoxels(nn.Module):
         background: Float[Tensor, "3"] | None = None,
         *,
         quick: bool = False,
-    ) -> SeenField:
+    ) -> RenderOutput:
         """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
 
         Colors are in [0, 1]. Rays of an absent direction, beyond the reach of a lens, show the background. With
@@ -234,7 +234,7 @@ class SparseVoxels(nn.Module):
             mean = torch.where(seen.opacity > 0, seen.distance / seen.opacity, 0)
             for image, values in ((color, before), (opacity, seen.opacity), (distance, mean)):
                 image[top : top + band.height].view(values.shape).copy_(values)
-        return SeenField(color, opacity, distance)
+        return RenderOutput(color, opacity, distance)
 
     @checked
     def forward(

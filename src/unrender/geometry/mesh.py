@@ -80,17 +80,17 @@ def enclosed_volume(mesh: Mesh) -> Float[Tensor, "*batch"]:
     return ordered_sum(dot(a, cross(b, c))) / 6
 
 
-def concatenate(meshes: Sequence[Mesh]) -> Mesh:
+def join_meshes(meshes: Sequence[Mesh]) -> Mesh:
     """Join meshes into one; they share batch axes, and either all have colors or none.
 
     Differentiable in: vertices and colors.
     """
     if not meshes:
-        raise InputError("concatenate: `meshes` should hold at least one mesh, got none")
+        raise InputError("join_meshes: `meshes` should hold at least one mesh, got none")
     colors = [mesh.vertex_colors for mesh in meshes if mesh.vertex_colors is not None]
     if colors and len(colors) < len(meshes):
         raise InputError(
-            f"concatenate: {len(colors)} of {len(meshes)} meshes have `vertex_colors`; "
+            f"join_meshes: {len(colors)} of {len(meshes)} meshes have `vertex_colors`; "
             "give all of them colors, or none"
         )
     starts = [0, *torch.tensor([mesh.vertices.shape[-2] for mesh in meshes]).cumsum(0).tolist()]

@@ -5,18 +5,15 @@ from unrender.io.depth import load_depth, points_from_depth
 from unrender.io.files import FileAccessError, MissingFileError, write_whole
 from unrender.io.images import load_image, save_image
 from unrender.io.meshes import load_mesh, save_mesh
-from unrender.io.photos import Photo, load_photo
 from unrender.io.textures import load_textured_mesh
 
 __all__ = [
     "FileAccessError",
     "MissingFileError",
-    "Photo",
     "load_cloud",
     "load_depth",
     "load_image",
     "load_mesh",
-    "load_photo",
     "load_textured_mesh",
     "points_from_depth",
     "save_cloud",

@@ -12,9 +12,9 @@ import numpy as np
 
 from unrender.errors import FileFormatError
 from unrender.io.contents import Floats, Indices
+from unrender.io.face_textures import Outside, Paint, Painting
 from unrender.io.files import read_bytes, reading
 from unrender.io.glb import geometries, place, read_header
-from unrender.io.painting import Outside, Paint, Painting
 
 _OUTSIDE: dict[int, Outside] = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
 _UV = "_UV"

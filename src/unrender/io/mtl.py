@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from unrender.errors import FileFormatError
+from unrender.io.face_textures import Paint
 from unrender.io.files import read_bytes, reading
 from unrender.io.lines import is_number, split_lines
-from unrender.io.painting import Paint
 
 WHITE = (1.0, 1.0, 1.0)
 _OPTIONS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from unrender.io.contents import Indices
+from unrender.io.face_textures import Paint, Painting
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.mtl import MtlMaterial, find_file, read_mtl
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
-from unrender.io.painting import Paint, Painting
 from unrender.io.polygons import triangulate
 
 _UV = re.compile(r"[^\s/]+/?([^\s/]*)\S*")

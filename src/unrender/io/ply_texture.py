@@ -7,10 +7,10 @@ import numpy as np
 
 from unrender.errors import FileFormatError
 from unrender.io.contents import Floats, Indices
+from unrender.io.face_textures import Paint, Painting
 from unrender.io.files import read_bytes, reading
 from unrender.io.lines import plain_text
 from unrender.io.mtl import find_file
-from unrender.io.painting import Paint, Painting
 from unrender.io.ply import Table, face_corners, read_tables, stack
 from unrender.io.polygons import triangulate
 

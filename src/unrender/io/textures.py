@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from unrender.geometry.mesh import Mesh
-from unrender.io.atlas import texture_from_painting
 from unrender.io.contents import Floats
+from unrender.io.face_textures import Paint, Painting
 from unrender.io.files import FilePath, MissingFileError, read_bytes, reading
 from unrender.io.glb_texture import read_glb_painting
 from unrender.io.images import colors_from_picture, open_picture
 from unrender.io.meshes import load_mesh
 from unrender.io.obj_texture import read_obj_painting
-from unrender.io.painting import Paint, Painting
 from unrender.io.ply_texture import read_ply_painting
+from unrender.io.texture_atlas import texture_from_painting
 from unrender.render.texture import Texture
 
 PAINTING_READERS: dict[str, Callable[[Path], Painting | None]] = {

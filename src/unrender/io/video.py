@@ -1,82 +1,89 @@
-"""Videos: the sharpest pictures of one."""
+"""Films: pictures one after another, written as mp4 or gif."""
 
-from pathlib import Path
+import io
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
 
 import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
 
-from unrender.errors import FileFormatError, InputError
-from unrender.io.contents import Floats
-from unrender.io.files import FilePath, open_file, reading, write_whole
+from unrender._checked import describe_value
+from unrender.errors import InputError
+from unrender.io.files import FilePath, write_whole
+from unrender.io.formats import known_suffix
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
-JPEG_QUALITY = 95
-WIDTH_LOOKED_AT = 320
+FILM_SUFFIXES = (".mp4", ".gif")
+CODECS = {"libx264": {"crf": "18"}, "libopenh264": {}, "mpeg4": {"qscale": "2"}}
+"""The first that av was built with is taken."""
+
+Frames = Iterable[Float[Tensor, "height width 3"]]
 
 
-def save_sharpest_frames(video: FilePath, folder: FilePath, count: int) -> list[Path]:
-    """Cut a video into `count` stretches of the same length and save the sharpest picture of each as jpg.
+def save_video(frames: Frames, path: FilePath, *, frames_per_second: float = 24.0) -> None:
+    """Save RGB pictures in [0, 1] of one size as a film (mp4, gif), whole or not at all.
 
-    Sharp is what differs much from its neighbours: the variance of the Laplacian (Pech-Pacheco et al. 2000). A video
-    with fewer pictures gives all of them.
+    Frames are taken one by one; of an mp4, one at a time is in memory. Values beyond 0 and 1 are cut off, as a screen
+    does. An mp4 has even numbers of pixels: a last odd row or column is repeated once. A gif has 256 colors for each
+    frame, and times in hundredths of a second.
     """
+    suffix = known_suffix(path, FILM_SUFFIXES)
+    if not 0 < frames_per_second <= 1000:
+        raise InputError(f"save_video: `frames_per_second` should be in 0 to 1000, got {frames_per_second}")
+    pictures = _bytes(frames)
+    first = next(pictures, None)
+    if first is None:
+        raise InputError("save_video: there are no frames")
+    with write_whole(path) as file:
+        save = _save_mp4 if suffix == ".mp4" else _save_gif
+        save(itertools.chain([first], pictures), file, first.shape, frames_per_second)
+
+
+def _bytes(frames: Frames) -> Iterator[NDArray[np.uint8]]:
+    shape = None
+    for number, frame in enumerate(frames):
+        if frame.dim() != 3 or frame.shape[-1] != 3 or frame.numel() == 0:
+            raise InputError(
+                f"save_video: frame {number} should be an RGB picture, got {describe_value(frame)}"
+            )
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise InputError(
+                f"save_video: frame {number} is of {list(frame.shape)}, the first of {list(shape)}; use one size"
+            )
+        yield (frame.detach().cpu().clamp(0, 1) * 255).round().numpy().astype(np.uint8)
+
+
+def _save_mp4(
+    frames: Iterator[NDArray[np.uint8]], file: BinaryIO, shape: tuple[int, ...], frames_per_second: float
+) -> None:
+    from fractions import Fraction
+
     import av
 
-    if count < 1:
-        raise InputError(f"save_sharpest_frames: `count` should be at least 1, got {count}")
-    target = Path(folder)
-    saved: list[Path] = []
-    with open_file(video) as file, reading(video), av.open(file, "r") as container:
-        if not container.streams.video:
-            raise FileFormatError("there are no pictures in it")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        length = _length(container, stream)
-        best: tuple[float, bytes] | None = None
-        stretch, number = 0, 0
-        for number, frame in enumerate(container.decode(stream)):
-            here = min(int(number / max(length, 1) * count), count - 1)
-            if here != stretch and best is not None:
-                saved.append(_save(best[1], target, len(saved)))
-                best = None
-            stretch = here
-            sharpness = _sharpness(frame.reformat(format="gray").to_ndarray())
-            if best is None or sharpness > best[0]:
-                best = (sharpness, _jpeg(frame.to_ndarray(format="rgb24")))
-        if best is None:
-            raise FileFormatError("no picture in it can be read")
-        saved.append(_save(best[1], target, len(saved)))
-    return saved
+    rate = Fraction(frames_per_second).limit_denominator(1001)
+    codec = next(name for name in CODECS if name in av.codecs_available)
+    target = io.BytesIO()  # mp4 is written back and forth
+    with av.open(target, "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate, CODECS[codec])
+        assert isinstance(stream, av.VideoStream)  # as these codecs make
+        height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for frame in frames:
+            even = np.pad(frame, ((0, height - shape[0]), (0, width - shape[1]), (0, 0)), mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, "rgb24")))
+        container.mux(stream.encode())
+    file.write(target.getbuffer())
 
 
-def _length(container, stream) -> int:  # type: ignore[no-untyped-def]
-    """Estimate how many pictures there are: many files do not say."""
-    if stream.frames:
-        return int(stream.frames)
-    seconds = float(container.duration or 0) / 1e6
-    return round(seconds * float(stream.average_rate or 30))
-
-
-def _sharpness(grey: Floats) -> float:
-    step = max(1, grey.shape[1] // WIDTH_LOOKED_AT)
-    small = grey[::step, ::step].astype(np.float32)
-    laplacian = (
-        small[1:-1, 2:] + small[1:-1, :-2] + small[2:, 1:-1] + small[:-2, 1:-1] - 4 * small[1:-1, 1:-1]
-    )
-    return float(laplacian.var()) if laplacian.size else 0.0
-
-
-def _jpeg(values: Floats) -> bytes:
-    import io
-
+def _save_gif(
+    frames: Iterator[NDArray[np.uint8]], file: BinaryIO, shape: tuple[int, ...], frames_per_second: float
+) -> None:
     from PIL import Image
 
-    file = io.BytesIO()
-    Image.fromarray(values).save(file, "jpeg", quality=JPEG_QUALITY)
-    return file.getvalue()
-
-
-def _save(data: bytes, folder: Path, number: int) -> Path:
-    path = folder / f"frame_{number:04d}.jpg"
-    with write_whole(path) as file:
-        file.write(data)
-    return path
+    first = Image.fromarray(next(frames))
+    others = (Image.fromarray(frame) for frame in frames)
+    milliseconds = max(10, round(100 / frames_per_second) * 10)
+    first.save(file, "gif", save_all=True, append_images=others, duration=milliseconds, loop=0)

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, normalize
 
 from unrender.geometry.camera import Camera
-from unrender.geometry.mesh import Mesh, concatenate, vertex_normals
+from unrender.geometry.mesh import Mesh, join_meshes, vertex_normals
 from unrender.kernels.silhouette import cover_pixels
 from unrender.render.blend import WHITE, blend_hard, blend_softmax
 from unrender.render.fragments import interpolate, near_plane, rasterize
@@ -81,14 +81,14 @@ def render_normals(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height w
 
 
 def face_object_ids(meshes: Sequence[Mesh]) -> Int[Tensor, " faces"]:
-    """Tell, for each face of `concatenate(meshes)`, which mesh it came from."""
+    """Tell, for each face of `join_meshes(meshes)`, which mesh it came from."""
     counts = torch.tensor([len(mesh.faces) for mesh in meshes])
     return torch.arange(len(meshes)).repeat_interleave(counts)
 
 
 def render_object_ids(meshes: Sequence[Mesh], camera: Camera) -> Int[Tensor, "*batch height width"]:
     """Tell, for each pixel, which of several meshes it shows; −1 where there is none."""
-    fragments = rasterize(concatenate([mesh.replace(vertex_colors=None) for mesh in meshes]), camera)
+    fragments = rasterize(join_meshes([mesh.replace(vertex_colors=None) for mesh in meshes]), camera)
     face_ids = fragments.face_ids[..., 0].long()
     return torch.where(face_ids >= 0, face_object_ids(meshes)[face_ids], -1)
 

@@ -117,7 +117,7 @@ def _find_window(volume: Volume, preset: str) -> tuple[float, float]:
 
 
 @checked
-def classify(volume: Volume, transfer: TransferFunction) -> Field:
+def apply_transfer_function(volume: Volume, transfer: TransferFunction) -> Field:
     """Make a field of a volume of values: interpolate the values, then look them up.
 
     In the outermost half voxel the values are those of the nearest centers.
@@ -183,4 +183,10 @@ def render_volume(
     def samples(rays: Rays) -> RaySamples:
         return sample_occupied(rays, seen.occupied, seen.blocks_from_world, length)
 
-    return march(classify(volume, transfer), rays_of(camera), samples, background=background, stop_below=1e-3)
+    return march(
+        apply_transfer_function(volume, transfer),
+        rays_of(camera),
+        samples,
+        background=background,
+        stop_below=1e-3,
+    )

@@ -7,14 +7,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.fields.radiance_field import FieldSpace, SeenField
+from unrender.fields.protocol import FieldSpace, RenderOutput
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, rays_of
 from unrender.geometry.volume import Volume
 from unrender.render.march import march
 from unrender.render.sample import RaySamples, sample_occupied
-from unrender.render.transfer import TransferFunction, classify, visible_blocks
+from unrender.render.transfer import TransferFunction, apply_transfer_function, visible_blocks
 
 STOP = 1e-3
 """Light that is left at which a ray ends."""
@@ -23,7 +23,9 @@ STOP = 1e-3
 class Drawable(Protocol):
     """What a camera can see."""
 
-    def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
+    def render(
+        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
+    ) -> RenderOutput:
         """Return what a camera sees; with `quick`, at fewer places."""
 
 
@@ -54,7 +56,9 @@ class Part:
         return density * inside, color
 
     @torch.no_grad()
-    def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
+    def render(
+        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
+    ) -> RenderOutput:
         """Return what a camera sees; with `quick`, at fewer places."""
         seen = march(
             self._within,
@@ -63,7 +67,7 @@ class Part:
             background=self._field.background if background is None else background,
             stop_below=STOP,
         )
-        return SeenField(seen.color.clamp(0, 1), seen.opacity, seen.mean_distance)
+        return RenderOutput(seen.color.clamp(0, 1), seen.opacity, seen.mean_distance)
 
 
 class VisibleVolume:
@@ -71,7 +75,10 @@ class VisibleVolume:
 
     def __init__(self, volume: Volume, transfer: TransferFunction) -> None:
         self.background = volume.density.new_zeros(3)
-        self._field, self._blocks = classify(volume, transfer), visible_blocks(volume, transfer)
+        self._field, self._blocks = (
+            apply_transfer_function(volume, transfer),
+            visible_blocks(volume, transfer),
+        )
         self._step = float(volume.world_from_volume[:3, :3].norm(dim=0).min())
         everywhere = volume.density.new_tensor([-torch.inf] * 3)
         self._whole = Part(self, everywhere, -everywhere)
@@ -85,7 +92,9 @@ class VisibleVolume:
         step = self._step * (2 if quick else 1)
         return sample_occupied(rays, self._blocks.occupied, self._blocks.blocks_from_world, step)
 
-    def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
+    def render(
+        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
+    ) -> RenderOutput:
         """Return what a camera sees; with `quick`, at fewer places."""
         return self._whole.render(camera, background, quick=quick)
 
@@ -96,10 +105,12 @@ class Nothing:
     def __init__(self, background: Tensor) -> None:
         self._background = background.detach()
 
-    def render(self, camera: Camera, background: Tensor | None = None, *, quick: bool = False) -> SeenField:
+    def render(
+        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
+    ) -> RenderOutput:
         """Return the background."""
         behind, shape = self._background if background is None else background, (camera.height, camera.width)
-        return SeenField(behind.expand(*shape, 3), behind.new_zeros(shape), behind.new_zeros(shape))
+        return RenderOutput(behind.expand(*shape, 3), behind.new_zeros(shape), behind.new_zeros(shape))
 
 
 def crop(thing: Drawable, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Drawable:

@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from unrender.fields.radiance_field import SeenField
+from unrender.fields.protocol import RenderOutput
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import rays_of
-from unrender.render.looks import distance_colors, normal_colors
+from unrender.render.colormaps import distance_colors, normal_colors
 from unrender.viewer.drawable import Drawable
 
 Mode = Literal["color", "depth", "normals", "opacity"]
@@ -53,7 +53,7 @@ class Painter:
         self._subject: Subject | None = None
         self._moved = -math.inf
         self._side = 0
-        self._bands: list[SeenField] = []
+        self._bands: list[RenderOutput] = []
         self._rate = FIRST_GUESS
         self.is_done = False
         """Whether there is no better picture."""
@@ -106,7 +106,7 @@ class Painter:
         band = camera.crop(0, top, height=rows, width=camera.width)
         self._bands.append(subject.thing.render(band, _behind(subject)))
         if top + rows == camera.height:
-            seen = SeenField(*(torch.cat(each) for each in zip(*self._bands, strict=True)))
+            seen = RenderOutput(*(torch.cat(each) for each in zip(*self._bands, strict=True)))
             self._onlooker.put(_look(seen, subject.mode, camera), is_final=True)
             self._bands, self.is_done = [], True
 
@@ -115,7 +115,7 @@ def _behind(subject: Subject) -> Tensor | None:
     return None if subject.background is None else torch.tensor(subject.background)
 
 
-def _look(seen: SeenField, mode: Mode, camera: Camera) -> Tensor:
+def _look(seen: RenderOutput, mode: Mode, camera: Camera) -> Tensor:
     if mode == "color":
         return seen.color
     if mode == "opacity":

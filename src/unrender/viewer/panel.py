@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unrender.data.camera_files import save_cameras
+from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import path_between
-from unrender.io.camera_files import save_cameras
-from unrender.io.frames import Frame
 from unrender.viewer.stage import ORANGE, Box, put_camera
 
 if TYPE_CHECKING:

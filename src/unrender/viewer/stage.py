@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unrender.data.frames import Frame
+from unrender.data.scene_bounds import bounds_of_cameras
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import upward
@@ -16,10 +18,8 @@ from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
 from unrender.io.contents import rgb_from_tensor
-from unrender.io.frames import Frame
-from unrender.io.scene_bounds import bounds_of_cameras
 from unrender.render.texture import Texture
-from unrender.tasks.inspect_scene import inspect_picture
+from unrender.tasks.scene.inspect_scene import inspect_picture
 from unrender.viewer.drawable import Drawable
 
 if TYPE_CHECKING:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Self, get_args
 
 import torch
 
+from unrender.data.frames import Frame
+from unrender.data.scene_bounds import bounds_of_cameras
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.io.frames import Frame
-from unrender.io.scene_bounds import bounds_of_cameras
 from unrender.render.texture import Texture
 from unrender.viewer.drawable import Drawable, crop
 from unrender.viewer.page import Page, camera_of, find_port

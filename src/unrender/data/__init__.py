@@ -1,0 +1,1 @@
+"""What training reads: scenes, their images and cameras, and depth supervision."""

@@ -1,0 +1,55 @@
+"""Scenes of Blender: transforms_train.json, transforms_val.json, transforms_test.json (NeRF-synthetic)."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import get_args
+
+from unrender.data.frames import FoundScene, Frame, Split
+from unrender.data.nerfstudio import make_frame, read_transforms
+from unrender.io.depth import DepthFile
+from unrender.io.files import MissingFileError, reading
+
+
+def recognises(place: Path) -> bool:
+    """Say whether one of the three files is there."""
+    return place.is_dir() and any((place / f"transforms_{split}.json").is_file() for split in get_args(Split))
+
+
+def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
+    """Read the three files, as far as they are there; each is like a transforms.json."""
+    if not recognises(place):
+        raise MissingFileError(
+            f"{place}: no transforms_train.json, transforms_val.json or transforms_test.json"
+        )
+    frames: list[Frame] = []
+    missing: list[str] = []
+    notes: dict[str, None] = {}
+    for split in get_args(Split):
+        path = place / f"transforms_{split}.json"
+        if not path.is_file():
+            continue
+        content = read_transforms(path)
+        with reading(path):
+            for values in content["frames"]:
+                found = make_frame({**content, **values}, place, {}, notes)
+                if isinstance(found, Frame):
+                    name = Path(os.path.relpath(found.image_path, place)).as_posix()
+                    frames.append(dataclasses.replace(found, name=name, split=split))
+                else:
+                    missing.append(found)
+    depths = {f.name: depth for f in frames if (depth := _depth_picture(f.image_path))}
+    if depths and inverted_depth_range is None:
+        notes[
+            f"{len(depths)} depth pictures are left out: they do not say their range; "
+            "give `inverted_depth_range`, which is 8 for NeRF-synthetic"
+        ] = None
+    elif inverted_depth_range is not None:
+        files = {n: DepthFile(depth, inverted_depth_range, "distance", True) for n, depth in depths.items()}
+        frames = [dataclasses.replace(f, depth_file=files.get(f.name, f.depth_file)) for f in frames]
+    return FoundScene(place.resolve().name, place, frames, True, missing=missing, notes=list(notes))
+
+
+def _depth_picture(path: Path) -> Path | None:
+    """Find Blender's depth picture beside a picture: r_0_depth_0000.png, numbered by Blender's frame."""
+    return next(iter(sorted(path.parent.glob(f"{path.stem}_depth_[0-9][0-9][0-9][0-9].png"))), None)

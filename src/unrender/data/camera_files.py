@@ -1,0 +1,105 @@
+"""Cameras on disk, without their pictures: those of a run, and paths made elsewhere."""
+
+import dataclasses
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unrender.data.frames import Frame, find_picture, number, rigid_pose
+from unrender.data.nerfstudio import camera_of_table, read_transforms, splits_of
+from unrender.data.save_transforms import save_transforms
+from unrender.errors import FileFormatError
+from unrender.geometry.camera import Camera
+from unrender.io.files import FilePath, read_bytes, reading
+
+log = logging.getLogger("unrender")
+MAX_PIXELS = 2**27
+"""In one picture; a file can ask for any number."""
+
+
+def save_cameras(frames: Sequence[Frame], path: FilePath) -> None:
+    """Save the cameras and splits of frames as a transforms.json, without their masks and depth.
+
+    That format knows no lens with a denominator: such a one is left out, and a warning says so.
+    """
+    save_transforms([dataclasses.replace(_plain(f), mask_path=None, depth_file=None) for f in frames], path)
+
+
+def load_cameras(path: FilePath) -> tuple[Frame, ...]:
+    """Load the cameras of a transforms.json, or of a camera path (json) that nerfstudio's viewer saved.
+
+    Pictures need not be there. A path's cameras are in the world that the viewer shows, which is that of the photos
+    only for models trained with `--orientation-method none --center-method none --auto-scale-poses False`.
+    """
+    place = Path(path)
+    data = read_bytes(place)
+    with reading(place):
+        content = json.loads(data)
+    is_path = isinstance(content, dict) and "camera_path" in content
+    frames = _of_path(content, place) if is_path else _of_transforms(place)
+    if not frames:
+        raise FileFormatError(f"{place}: it has no cameras")
+    return frames
+
+
+def _plain(frame: Frame) -> Frame:
+    lens = frame.camera.lens
+    if lens is None or not bool(lens.denominator.any()):
+        return frame
+    log.warning("%s: its lens has a denominator, and is left out of the saved camera", frame.name)
+    return dataclasses.replace(frame, camera=frame.camera.replace(lens=None))
+
+
+def _of_transforms(place: Path) -> tuple[Frame, ...]:
+    content = read_transforms(place)
+    with reading(place):
+        splits = splits_of(content)
+        return tuple(
+            _frame({**content, **values}, place.parent, splits.get(values["file_path"], "train"))
+            for values in content["frames"]
+        )
+
+
+def _frame(values: Mapping[str, Any], folder: Path, split: Any) -> Frame:
+    listed = values["file_path"]
+    picture = find_picture(folder, listed) or folder / listed
+    pose, _ = rigid_pose(listed, values.get("transform_matrix"))
+    return Frame(listed, _drawable(listed, camera_of_table(values, pose, picture)), picture, split)
+
+
+def _of_path(content: Mapping[str, Any], place: Path) -> tuple[Frame, ...]:
+    with reading(place):
+        kind = content.get("camera_type", "perspective")
+        if kind != "perspective":
+            raise FileFormatError(f"its cameras are {kind!r}; known is 'perspective'")
+        height, width = (
+            int(number(content, f"render_{side}", "camera path")) for side in ("height", "width")
+        )
+        if height < 1 or width < 1 or not isinstance(content["camera_path"], list):
+            raise FileFormatError(
+                f"a camera path has a size, got {height} × {width}, and a list 'camera_path'"
+            )
+        frames = []
+        for i, values in enumerate(content["camera_path"]):
+            pose, _ = rigid_pose(str(i), torch.tensor(values["camera_to_world"]).reshape(-1, 4).tolist())
+            fov = number(values, "fov", f"frame {i}")
+            if not 0 < fov < 180:
+                raise FileFormatError(f"frame {i}: 'fov' should lie between 0 and 180 degrees, got {fov:g}")
+            focal = height / 2 / math.tan(math.radians(fov / 2))
+            camera = Camera.from_opengl(pose.float(), focal, height=height, width=width)
+            name = f"view_{i:03d}.png"
+            frames.append(Frame(name, _drawable(name, camera), place.parent / name))
+        return tuple(frames)
+
+
+def _drawable(name: str, camera: Camera) -> Camera:
+    if camera.height * camera.width > MAX_PIXELS:
+        raise FileFormatError(
+            f"frame {name}: a picture of {camera.width} × {camera.height} pixels is too large"
+        )
+    return camera

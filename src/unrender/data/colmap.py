@@ -1,0 +1,204 @@
+"""Scenes of COLMAP: a sparse model beside a folder of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from unrender.data.colmap_model import (
+    ColmapCamera,
+    ColmapImage,
+    ColmapModel,
+    ColmapPoints,
+    best_model,
+    find_models,
+    read_model,
+)
+from unrender.data.frames import FoundScene, Frame, fit_to_picture, rigid_pose
+from unrender.errors import FileFormatError
+from unrender.geometry.camera import Camera
+from unrender.geometry.lens import Lens
+from unrender.geometry.points import PointCloud
+from unrender.io.contents import Floats
+from unrender.io.files import reading
+from unrender.io.images import IMAGE_SUFFIXES
+
+MIN_POINTS = 20
+"""Fewer points seen in a frame say nothing about how near and far it looks."""
+NEAR_AND_FAR = (0.01, 0.99)
+"""Shares of the points of a frame that are nearer."""
+MARGIN = 0.1
+
+
+def recognises(place: Path) -> bool:
+    """Say whether a model is there."""
+    return place.is_dir() and bool(find_models(place))
+
+
+def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
+    """Read the model with most pictures."""
+    if not place.is_dir():
+        raise FileFormatError(f"{place}: a scene of COLMAP is a folder")
+    folder, num_models = best_model(place)
+    model = read_model(folder)
+    notes: dict[str, None] = {}
+    if num_models > 1:
+        notes[f"{num_models} models: {folder.relative_to(place)} has most pictures, {len(model.images)}"] = (
+            None
+        )
+    pictures = _picture_folder(place, model)
+    with reading(folder):
+        found = frames_of_model(model, pictures, notes)
+    frames = [frame for frame in found if isinstance(frame, Frame)]
+    registered = {image.name for image in model.images}
+    return FoundScene(
+        place.resolve().name,
+        place,
+        frames,
+        missing=[frame for frame in found if isinstance(frame, str)],
+        without_pose=[name for name in _pictures_below(pictures) if name not in registered],
+        points=cloud_of_model(model),
+        notes=list(notes),
+    )
+
+
+def frames_of_model(model: ColmapModel, pictures: Path, notes: dict[str, None]) -> list[Frame | str]:
+    """Make a frame of each registered picture; of one that is absent, its name."""
+    cameras = {key: _intrinsics(key, camera) for key, camera in model.cameras.items()}
+    order = np.argsort(model.points.ids)
+    points = model.points._replace(ids=model.points.ids[order], positions=model.points.positions[order])
+    return [_frame(image, cameras, points, pictures, notes) for image in model.images]
+
+
+def cloud_of_model(model: ColmapModel) -> PointCloud | None:
+    """Take the points that are finite, with their colors."""
+    points = model.points
+    finite = np.isfinite(points.positions).all(axis=1)
+    if not finite.any():
+        return None
+    return PointCloud(
+        torch.from_numpy(points.positions[finite]).float(),
+        colors=torch.from_numpy(points.colors[finite] / 255).float(),
+    )
+
+
+def _picture_folder(place: Path, model: ColmapModel) -> Path:
+    """Choose the folder that holds most of the registered pictures."""
+    candidates = [place / "images", place, place.parent / "images", *sorted(place.glob("images_[0-9]*"))]
+    return max(
+        (folder for folder in candidates if folder.is_dir()),
+        key=lambda folder: sum((folder / image.name).is_file() for image in model.images),
+        default=place,
+    )
+
+
+def _pictures_below(folder: Path) -> list[str]:
+    return sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in IMAGE_SUFFIXES
+    )
+
+
+def _intrinsics(key: int, camera: ColmapCamera) -> Camera:
+    """Turn COLMAP's parameters into a camera at the origin."""
+    focal, center, lens = _parameters(key, camera)
+    if not (
+        np.isfinite(camera.parameters).all()
+        and min(focal) > 0
+        and 0 < camera.width < 2**20
+        and 0 < camera.height < 2**20
+    ):
+        raise FileFormatError(
+            f"camera {key}: {camera.width} × {camera.height} pixels and {camera.parameters} make no sense"
+        )
+    return Camera(
+        torch.tensor(focal), torch.tensor(center), torch.eye(4), camera.height, camera.width, lens=lens
+    )
+
+
+def _parameters(
+    key: int, camera: ColmapCamera
+) -> tuple[tuple[float, float], tuple[float, float], Lens | None]:
+    """Take focal lengths, principal point and lens apart."""
+    model, values = camera.model, camera.parameters
+    single = model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+    counts = {
+        "SIMPLE_PINHOLE": 0,
+        "PINHOLE": 0,
+        "SIMPLE_RADIAL": 1,
+        "RADIAL": 2,
+        "OPENCV": 4,
+        "FULL_OPENCV": 8,
+        "OPENCV_FISHEYE": 4,
+        "SIMPLE_RADIAL_FISHEYE": 1,
+        "RADIAL_FISHEYE": 2,
+    }
+    if model not in counts:
+        raise FileFormatError(
+            f"camera {key}: its model {model} is not supported; undistort the pictures with "
+            "`colmap image_undistorter`, or choose OPENCV"
+        )
+    if len(values) != counts[model] + (3 if single else 4):
+        raise FileFormatError(f"camera {key}: {len(values)} parameters do not fit its model {model}")
+    focal = (values[0], values[0]) if single else (values[0], values[1])
+    center, k = (values[1:3], values[3:]) if single else (values[2:4], values[4:])
+    if model.endswith("FISHEYE"):
+        lens = Lens.fisheye(k)
+    elif model in ("OPENCV", "FULL_OPENCV"):
+        lens = Lens.brown([*k[:2], *k[4:5]], k[2:4], k[5:])
+    else:
+        lens = Lens.brown(k)
+    straight = lens.model == "brown" and not any(k)
+    return focal, (center[0], center[1]), None if straight else lens
+
+
+def _frame(
+    image: ColmapImage,
+    cameras: dict[int, Camera],
+    points: ColmapPoints,
+    pictures: Path,
+    notes: dict[str, None],
+) -> Frame | str:
+    """Make a frame, or return the name of a picture that is absent."""
+    path = pictures / image.name
+    if image.camera not in cameras:
+        raise FileFormatError(f"frame {image.name}: there is no camera {image.camera}")
+    intrinsics = cameras[image.camera]
+    quaternion = torch.tensor(image.quaternion, dtype=torch.float64)
+    if not 0.999 < float(quaternion.norm()) < 1.001:
+        raise FileFormatError(f"frame {image.name}: its quaternion {image.quaternion} has not length 1")
+    located = Camera.from_colmap(
+        quaternion / quaternion.norm(),
+        torch.tensor(image.translation, dtype=torch.float64),
+        1.0,
+        height=intrinsics.height,
+        width=intrinsics.width,
+    )
+    pose, _ = rigid_pose(image.name, located.camera_from_world.numpy())
+    if not path.is_file():
+        return image.name
+    camera, note = fit_to_picture(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
+    if note:
+        notes[note] = None
+    seen, depths = _seen_points(pose.numpy(), image, points)
+    near, far = _near_and_far(depths)
+    return Frame(image.name, camera, path, near=near, far=far, points=torch.from_numpy(seen).float())
+
+
+def _seen_points(pose: Floats, image: ColmapImage, points: ColmapPoints) -> tuple[Floats, Floats]:
+    """Return the points seen in a frame, and their depths, which are positive; points are in the order of their ids."""
+    places = np.searchsorted(points.ids, image.point_ids)
+    places = places[places < len(points.ids)]
+    places = places[np.isin(points.ids[places], image.point_ids)]
+    depths = points.positions[places] @ pose[2, :3] + pose[2, 3]
+    ahead = np.isfinite(depths) & (depths > 0)
+    return points.positions[places[ahead]], depths[ahead]
+
+
+def _near_and_far(depths: Floats) -> tuple[float | None, float | None]:
+    """Bound the depths of points, with a margin."""
+    if len(depths) < MIN_POINTS:
+        return None, None
+    near, far = np.quantile(depths, NEAR_AND_FAR)
+    return float(near * (1 - MARGIN)), float(far * (1 + MARGIN))

@@ -1,0 +1,83 @@
+"""A generated scene: pictures of the demo object, with exact cameras, alpha and depth."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unrender.data.frames import Frame, Split
+from unrender.data.save_transforms import save_transforms
+from unrender.data.scenes import Scene, load_scene
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera
+from unrender.geometry.demo_object import demo_object
+from unrender.geometry.mesh import Mesh
+from unrender.io.depth import MILLIMETRES, DepthFile
+from unrender.io.files import FilePath, write_whole
+from unrender.io.images import save_image
+from unrender.render.lights import AmbientLight, DirectionalLight, Material
+from unrender.render.mesh import render_depth, render_mesh
+
+DISTANCE, FOV_DEGREES = 3.2, 40.0
+"""Of the cameras, which see a ball of radius 1.09 around the object, which fills one of 1."""
+LOWEST, HIGHEST = -0.25, 0.85
+"""Sines of the angles above the horizon between which the cameras stand."""
+SUPERSAMPLING = 4
+SUN = (AmbientLight(0.35), DirectionalLight(torch.tensor([-0.6, 0.7, 0.5]), 0.65))
+SHINY = Material(specular=0.25, shininess=24.0)
+
+
+def save_demo_scene(folder: FilePath, *, size: int = 200, num_train: int = 40, num_test: int = 20) -> Scene:
+    """Photograph the demo object from all around and write a scene; the folder is made if it is not there.
+
+    Square pictures of `size` pixels, with alpha: each pixel is the mean of 16. The light stands still and the
+    surface shines a little, so that its colors depend on where it is seen from. Depth is that of the surface at
+    pixel centres, exact to rounding.
+    """
+    if size < 1 or num_train < 1 or num_test < 0:
+        raise InputError(
+            "save_demo_scene: `size` and `num_train` should be at least 1 and `num_test` at least 0, "
+            f"got {size}, {num_train}, {num_test}"
+        )
+    place = Path(folder)
+    for part in ("images", "depth"):
+        (place / part).mkdir(parents=True, exist_ok=True)
+    mesh = demo_object()
+    cameras: list[tuple[Split, Camera]] = [("train", camera) for camera in _around(num_train, size, 0.0)]
+    cameras += [("test", camera) for camera in _around(num_test, size, 0.5)]
+    frames = [
+        _photograph(mesh, camera, split, f"{split}_{i:03d}", place)
+        for i, (split, camera) in enumerate(cameras)
+    ]
+    save_transforms(frames, place / "transforms.json")
+    return load_scene(place)
+
+
+def _around(count: int, size: int, turn: float) -> list[Camera]:
+    """Spread cameras evenly over a zone of the sphere, along a golden spiral."""
+    cameras = []
+    for i in range(count):
+        height = HIGHEST + (LOWEST - HIGHEST) * (i + 0.5) / count
+        angle, radius = (i + turn) * math.pi * (3 - math.sqrt(5)), math.sqrt(1 - height * height)
+        eye = [DISTANCE * radius * math.cos(angle), DISTANCE * height, DISTANCE * radius * math.sin(angle)]
+        cameras.append(Camera.look_at(eye, fov_degrees=FOV_DEGREES, height=size, width=size))
+    return cameras
+
+
+def _photograph(mesh: Mesh, camera: Camera, split: Split, name: str, folder: Path) -> Frame:
+    image_path, depth_path = folder / "images" / f"{name}.png", folder / "depth" / f"{name}.npy"
+    save_image(_straight_colors(mesh, camera), image_path)
+    with write_whole(depth_path) as file:
+        np.save(file, (render_depth(mesh, camera) / MILLIMETRES).numpy())
+    return Frame(name, camera, image_path, split, depth_file=DepthFile(depth_path, MILLIMETRES))
+
+
+def _straight_colors(mesh: Mesh, camera: Camera) -> Tensor:
+    """Render RGBA, with the colors of what covers a pixel where anything does."""
+    photo = render_mesh(
+        mesh, camera, lights=SUN, material=SHINY, background=None, supersampling=SUPERSAMPLING
+    ).clamp(max=1)
+    alpha = photo[..., 3:]
+    return torch.cat([photo[..., :3] / torch.where(alpha > 0, alpha, 1), alpha], -1).clamp(0, 1)

@@ -1,0 +1,75 @@
+"""Scenes of LLFF: poses_bounds.npy beside a folder of pictures."""
+
+from pathlib import Path
+
+import numpy as np
+
+from unrender.data.frames import FoundScene, Frame, fit_to_picture, rigid_pose
+from unrender.errors import FileFormatError
+from unrender.geometry.camera import Camera
+from unrender.io.arrays import array_from_npy
+from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.io.images import IMAGE_SUFFIXES
+
+
+def recognises(place: Path) -> bool:
+    """Say whether poses_bounds.npy is there."""
+    return place.name == "poses_bounds.npy" if place.is_file() else (place / "poses_bounds.npy").is_file()
+
+
+def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
+    """Read one row for each picture in order of names: a 3 × 5 matrix by rows, and the nearest and farthest depth.
+
+    The columns of the matrix are the camera's directions down, right and backward in the world, its position, and
+    (height, width, focal length) in pixels.
+    """
+    path = place if place.is_file() else place / "poses_bounds.npy"
+    folder = path.parent
+    data = read_bytes(path)
+    pictures = pictures_in(_picture_folder(folder))
+    with reading(path):
+        table = array_from_npy(data)
+        if table.ndim != 2 or table.shape[1] != 17 or table.dtype.kind != "f":
+            raise FileFormatError(
+                f"expected rows of 17 numbers, got {table.dtype} of shape {list(table.shape)}"
+            )
+        if len(table) != len(pictures):
+            raise FileFormatError(
+                f"{len(table)} poses for {len(pictures)} pictures in {_picture_folder(folder)}; which belongs to which?"
+            )
+        notes: dict[str, None] = {}
+        frames = [
+            _frame(row, picture, folder, notes)
+            for row, picture in zip(table.astype(np.float64), pictures, strict=True)
+        ]
+    return FoundScene(folder.resolve().name, folder, frames, notes=list(notes))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """List the pictures in a folder, by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _picture_folder(folder: Path) -> Path:
+    """Choose the largest pictures: images, else images_2, images_4, …."""
+    candidates = [folder / "images", *(folder / f"images_{n}" for n in (2, 4, 8))]
+    for candidate in candidates:
+        if candidate.is_dir() and pictures_in(candidate):
+            return candidate
+    raise MissingFileError(f"{folder}: poses_bounds.npy needs pictures in a folder `images` beside it")
+
+
+def _frame(row: np.ndarray, path: Path, folder: Path, notes: dict[str, None]) -> Frame:
+    name = path.relative_to(folder).as_posix()
+    matrix, (near, far) = row[:15].reshape(3, 5), row[15:]
+    down, right, backward, position, (height, width, focal) = matrix.T
+    pose, _ = rigid_pose(name, np.stack([right, -down, backward, position], axis=1))
+    if not (np.isfinite(row).all() and focal > 0 and height >= 1 and width >= 1):
+        raise FileFormatError(
+            f"frame {name}: its size and focal length should be positive, got {matrix[:, 4]}"
+        )
+    camera = Camera.from_opengl(pose.float(), float(focal), height=round(height), width=round(width))
+    camera, note = fit_to_picture(camera, path, name)
+    if note:
+        notes[note] = None
+    return Frame(name, camera, path, near=float(near), far=float(far))

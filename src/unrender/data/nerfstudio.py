@@ -1,0 +1,202 @@
+"""Scenes of nerfstudio and instant-ngp: transforms.json."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from unrender.data.frames import FoundScene, Frame, Split, find_picture, fit_to_picture, number, rigid_pose
+from unrender.errors import FileFormatError
+from unrender.geometry.camera import Camera
+from unrender.geometry.lens import Lens
+from unrender.geometry.points import PointCloud
+from unrender.io.depth import MILLIMETRES, DepthFile
+from unrender.io.files import read_bytes, reading
+from unrender.io.images import picture_size
+
+PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
+FISHEYES = ("OPENCV_FISHEYE",)
+NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
+"""instant-ngp's unit cube is around its middle: position · scale + offset."""
+
+
+def recognises(place: Path) -> bool:
+    """Say whether a transforms.json, or any other json of one list of frames, is there."""
+    return place.suffix.lower() == ".json" if place.is_file() else (place / "transforms.json").is_file()
+
+
+def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
+    """Read cameras, shared or one for each frame; poses are from camera to world, of OpenGL."""
+    path = place if place.is_file() else place / "transforms.json"
+    folder = path.parent
+    content = read_transforms(path)
+    frames: list[Frame] = []
+    missing: list[str] = []
+    notes: dict[str, None] = {}
+    with reading(path):
+        splits = splits_of(content)
+        for values in content["frames"]:
+            found = make_frame({**content, **values}, folder, splits, notes)
+            if isinstance(found, str):
+                missing.append(found)
+            else:
+                frames.append(found)
+        bounds = _aabb(content)
+        points = _points(content, folder, notes)
+    return FoundScene(
+        folder.resolve().name, folder, frames, bool(splits), bounds, missing, (), points, list(notes)
+    )
+
+
+def read_transforms(path: Path) -> dict[str, Any]:
+    """Read a json file with a list of frames."""
+    data = read_bytes(path)
+    with reading(path):
+        try:
+            content = json.loads(data)
+        except json.JSONDecodeError as error:
+            raise FileFormatError(
+                f"line {error.lineno}, column {error.colno}: broken JSON ({error.msg})"
+            ) from error
+        frames = content.get("frames") if isinstance(content, dict) else None
+        if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
+            raise FileFormatError(
+                "expected a table with a list 'frames' of tables; this is another kind of json"
+            )
+        for i, frame in enumerate(frames):
+            if not isinstance(frame.get("file_path"), str):
+                raise FileFormatError(f"frame {i} has no 'file_path'")
+        return content  # type: ignore[no-any-return]
+
+
+def make_frame(
+    values: Mapping[str, Any], folder: Path, splits: Mapping[str, Split], notes: dict[str, None]
+) -> Frame | str:
+    """Make a frame, or return the name of a picture that is absent."""
+    listed = values["file_path"]
+    pose, rounded = rigid_pose(listed, values.get("transform_matrix"))
+    path = find_picture(folder, listed)
+    if path is None:
+        return str(listed)
+    if rounded:
+        notes["poses that were nearly rigid were made so"] = None
+    camera, note = fit_to_picture(camera_of_table(values, pose, path), path, listed)
+    if note:
+        notes[note] = None
+    return Frame(
+        listed,
+        camera,
+        path,
+        splits.get(listed, "train"),
+        _other_picture(values, "mask_path", folder, notes),
+        _depth_file(values, folder, notes),
+    )
+
+
+def camera_of_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
+    """Take the camera of one frame; angles, the picture's size and its middle stand in for what is not given.
+
+    The picture at `path` is looked at only where the table does not say its size.
+    """
+    where = f"frame {values['file_path']}"
+    if "h" in values and "w" in values:
+        height, width = (int(number(values, key, where)) for key in ("h", "w"))
+    else:
+        height, width = picture_size(path)
+    if "fl_x" in values:
+        fx = number(values, "fl_x", where)
+    elif "camera_angle_x" in values:
+        fx = _focal(values, "camera_angle_x", where, width)
+    else:
+        raise FileFormatError(f"{where}: neither 'fl_x' nor 'camera_angle_x' says its focal length")
+    if "fl_y" in values:
+        fy = number(values, "fl_y", where)
+    elif "camera_angle_y" in values and "fl_x" not in values:
+        fy = _focal(values, "camera_angle_y", where, height)
+    else:
+        fy = fx
+    center = (number(values, "cx", where, width / 2), number(values, "cy", where, height / 2))
+    if not (fx > 0 and fy > 0 and height > 0 and width > 0):
+        raise FileFormatError(f"{where}: its focal lengths {fx:g}, {fy:g} and size should be positive")
+    camera = Camera.from_opengl(pose.float(), (fx, fy), center, height=height, width=width)
+    return camera.replace(lens=_lens(values, where))
+
+
+def _focal(values: Mapping[str, Any], key: str, where: str, pixels: int) -> float:
+    angle = number(values, key, where)
+    if not 0 < angle < math.pi:
+        raise FileFormatError(f"{where}: {key!r} should lie between 0 and π, got {angle}")
+    return pixels / 2 / math.tan(angle / 2)
+
+
+def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
+    """Take the lens: for pinholes k1 … k4, p1, p2 with k3 r⁶ and k4 r⁸, for fisheyes OpenCV's k1 … k4."""
+    model = str(values.get("camera_model", "OPENCV")).upper()
+    if model not in PINHOLES + FISHEYES:
+        raise FileFormatError(
+            f"{where}: camera model {model} is not supported; there are {', '.join(PINHOLES + FISHEYES)}"
+        )
+    radial = [number(values, key, where, 0.0) for key in ("k1", "k2", "k3", "k4")]
+    tangential = [number(values, key, where, 0.0) for key in ("p1", "p2")]
+    if model in FISHEYES or values.get("is_fisheye") is True:
+        return Lens.fisheye(radial)
+    return Lens.brown(radial, tangential) if any(radial + tangential) else None
+
+
+def splits_of(content: Mapping[str, Any]) -> dict[str, Split]:
+    """Read which pictures are for what, if the file says so."""
+    found: dict[str, Split] = {}
+    for split in get_args(Split):
+        names = content.get(f"{split}_filenames", [])
+        if not isinstance(names, list):
+            raise FileFormatError(f"'{split}_filenames' should be a list of pictures")
+        found |= {str(name): split for name in names}
+    return found
+
+
+def _other_picture(values: Mapping[str, Any], key: str, folder: Path, notes: dict[str, None]) -> Path | None:
+    """Find a mask or a depth picture; note it if it is listed and absent."""
+    listed = values.get(key)
+    if listed is None:
+        return None
+    path = folder / str(listed)
+    if not path.is_file():
+        notes[f"frame {values['file_path']}: {listed} is absent, and left out"] = None
+        return None
+    return path
+
+
+def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
+    path = _other_picture(values, "depth_file_path", folder, notes)
+    return None if path is None else DepthFile(path, MILLIMETRES)
+
+
+def _aabb(content: Mapping[str, Any]) -> Tensor | None:
+    """Turn instant-ngp's `aabb_scale`, a cube around its middle, into world units."""
+    if "aabb_scale" not in content:
+        return None
+    half = number(content, "aabb_scale", "transforms.json") / 2
+    scale = number(content, "scale", "transforms.json", NGP_SCALE)
+    offset = torch.tensor(content.get("offset", NGP_OFFSET), dtype=torch.float32)
+    if offset.shape != (3,) or not (half > 0 and scale > 0):
+        raise FileFormatError("'aabb_scale' and 'scale' should be positive, 'offset' three numbers")
+    middle = (0.5 - offset) / scale
+    return torch.stack([middle - half / scale, middle + half / scale])
+
+
+def _points(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> PointCloud | None:
+    """Load the cloud that nerfstudio keeps beside the pictures."""
+    from unrender.io.clouds import load_cloud
+
+    listed = content.get("ply_file_path")
+    if listed is None:
+        return None
+    path = folder / str(listed)
+    if not path.is_file():
+        notes[f"the points {listed} are absent"] = None
+        return None
+    return load_cloud(path)

@@ -1,0 +1,291 @@
+"""Random pixels of many pictures, with their rays: what radiance fields are trained on."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from unrender._struct import TensorStruct
+from unrender.data.frames import Frame
+from unrender.data.pixel_rays import PixelRays
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera
+from unrender.geometry.rays import Rays
+from unrender.io.contents import Floats
+from unrender.io.images import has_deep_colors, unit_pixels
+
+MEBIBYTE = 2**20
+MIN_TILES = 8
+"""Where not all pictures fit, at least as many parts of them are held at a time."""
+DRAWS_PER_TILE = 4
+"""Draws after which one of the tiles that are held is exchanged."""
+MAPS_SHARE = 0.25
+"""Of the memory, for directions that pictures share."""
+SHRINKS = (1, 2, 4, 8, 16)
+
+
+class PixelBatch(TensorStruct):
+    """Pixels in patches: all of a patch one after the other, by rows."""
+
+    rays: Rays
+    colors: Float[Tensor, "*batch 3"]
+    """RGB in [0, 1], not multiplied by alpha."""
+    alpha: Float[Tensor, "*batch"] | None
+    """Share of the pixel that is covered; None if no picture has transparency."""
+    frame: Int[Tensor, "*batch"]
+    """Which of the source's frames each pixel is of."""
+    valid: Bool[Tensor, "*batch"]
+    """Whether to use the pixel: the mask says so, and the lens sees something there."""
+
+
+class _Tile(NamedTuple):
+    """Rows of one frame."""
+
+    frame: int
+    top: int
+    rows: int
+
+
+class PixelSource:
+    """Random pixels of frames, from memory as 8 or 16 bits.
+
+    If all pictures together take more than `memory_mib`, a random part of them is held: whole pictures, or bands of
+    rows of large ones. One of these is exchanged every four draws, by a picture that is read beside the work; in the
+    long run all take their turn. The same seed gives the same pixels.
+
+    With `shrink`, pictures are 2, 4, 8 or 16 times smaller: means over squares of pixels, colors weighted by alpha.
+    Rows and columns that fill no square are left out.
+    """
+
+    def __init__(
+        self, frames: Sequence[Frame], *, memory_mib: float = 1500, shrink: int = 1, seed: int = 0
+    ) -> None:
+        if not frames:
+            raise InputError("PixelSource: there are no frames")
+        if shrink not in SHRINKS:
+            raise InputError(f"PixelSource: `shrink` should be one of {SHRINKS}, got {shrink}")
+        self.frames, self.shrink = tuple(frames), shrink
+        self.cameras = [_shrunk_camera(frame, shrink) for frame in frames]
+        self._generator = torch.Generator().manual_seed(seed)
+        self._deep = shrink > 1 or any(has_deep_colors(frame.image_path) for frame in frames)
+        self._has_mask = any(frame.mask_path is not None for frame in frames)
+        self._rays = PixelRays(self.cameras, int(MAPS_SHARE * memory_mib * MEBIBYTE))
+        self._plan(int(memory_mib * MEBIBYTE))
+        self._fill()
+
+    @property
+    def is_streaming(self) -> bool:
+        """Whether only a part of the pictures is held at a time."""
+        return self._streams
+
+    def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
+        """Draw squares of neighbouring pixels from all frames, larger pictures more often.
+
+        Pixels less than `patch_size` from a picture's border are in fewer squares than others.
+        """
+        self._exchange_one()
+        tile, x, y = self._choose(num_patches, patch_size)
+        steps = torch.arange(patch_size)
+        offset_y, offset_x = (t.flatten() for t in torch.meshgrid(steps, steps, indexing="ij"))
+        width = self._widths[tile]
+        corner = self._slots[tile] + y * width + x
+        places = (corner[:, None] + offset_y * width[:, None] + offset_x).flatten()
+        frame = self._frame_of_tile[tile]
+        pixel_x, pixel_y = x[:, None] + offset_x, (y + self._tops[tile])[:, None] + offset_y
+        rays = self._rays.through(frame, pixel_x, pixel_y)
+        values = self._unpacked(places)
+        valid = ~rays.directions[:, 0].isnan()
+        if self._has_mask:
+            valid &= self._mask[places]
+        return PixelBatch(
+            rays,
+            values[:, :3],
+            values[:, 3] if self._has_alpha else None,
+            frame.repeat_interleave(patch_size**2),
+            valid,
+        )
+
+    def _choose(self, num_patches: int, patch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Choose tiles, each with a probability like its number of pixels, and a place in each."""
+        smallest = min(min(tile.rows, self.cameras[tile.frame].width) for tile in self._tiles)
+        if num_patches < 1 or not 1 <= patch_size <= smallest:
+            raise InputError(
+                f"PixelSource.draw: patches of {patch_size} × {patch_size} do not fit into pictures, or parts of "
+                f"them, of {smallest} pixels; at least one is to be drawn, got {num_patches}"
+            )
+        random = torch.rand(3, num_patches, generator=self._generator, dtype=torch.float64)
+        shares = (self._rows * self._widths).cumsum(0)
+        tile = torch.searchsorted(shares, (random[0] * shares[-1]).long(), right=True)
+        x = (random[1] * (self._widths[tile] - patch_size + 1)).long()
+        y = (random[2] * (self._rows[tile] - patch_size + 1)).long()
+        return tile, x, y
+
+    def _unpacked(self, places: Tensor) -> Tensor:
+        """Look up RGBA in [0, 1]."""
+        packed = self._store[places]
+        if not self._deep:
+            return packed.view(torch.uint8).reshape(-1, 4).float() / 255
+        words = packed.view(torch.int16).reshape(-1, 4).to(torch.int32) & 0xFFFF
+        return words.float() / 65535
+
+    def _plan(self, memory: int) -> None:
+        """Decide what is held: one place for each frame, or fewer and of one size."""
+        pixel = (8 if self._deep else 4) + self._has_mask
+        sizes = [camera.height * camera.width for camera in self.cameras]
+        self._streams = sum(sizes) * pixel > memory
+        if not self._streams:
+            self._capacities = sizes
+            return
+        capacity = min(max(sizes), memory // pixel // MIN_TILES)
+        if capacity < max(camera.width for camera in self.cameras):
+            raise InputError(
+                f"PixelSource: {memory / MEBIBYTE:g} MiB do not hold {MIN_TILES} rows of the largest picture; "
+                "raise `memory_mib`"
+            )
+        self._capacities = [capacity] * (memory // pixel // capacity)
+
+    def _fill(self) -> None:
+        """Read the first tiles, two files at a time."""
+        self._order: list[int] = []
+        self._next_slot = self._num_draws = 0
+        self._pool = ThreadPoolExecutor(2)
+        self._coming: Future[tuple[_Tile, Floats, Floats | None]] | None = None
+        self._has_alpha = False
+        slots = torch.tensor([0, *self._capacities]).cumsum(0)
+        self._slots = slots[:-1]
+        self._store = torch.zeros(int(slots[-1]), dtype=torch.int64 if self._deep else torch.int32)
+        self._mask = torch.ones(int(slots[-1]) if self._has_mask else 0, dtype=torch.bool)
+        self._tiles = [self._choose_tile(slot) for slot in range(len(self._capacities))]
+        for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
+            self._put(slot, *content)
+        self._describe_tiles()
+        if not self._streams:
+            self._pool.shutdown()
+        else:
+            logging.getLogger("unrender").info(
+                "%d pictures do not fit into memory: %d parts of them are held at a time, in turns",
+                len(self.frames),
+                len(self._tiles),
+            )
+
+    def _choose_tile(self, slot: int) -> _Tile:
+        if not self._streams:
+            return _Tile(slot, 0, self.cameras[slot].height)
+        if not self._order:
+            self._order = torch.randperm(len(self.frames), generator=self._generator).tolist()
+        frame = self._order.pop()
+        height = self.cameras[frame].height
+        rows = min(height, self._capacities[slot] // self.cameras[frame].width)
+        top = int(torch.randint(height - rows + 1, (), generator=self._generator))
+        return _Tile(frame, top, rows)
+
+    def _read(self, tile: _Tile) -> tuple[_Tile, Floats, Floats | None]:
+        frame = self.frames[tile.frame]
+        values = frame.load_pixels()
+        if self._deep:
+            values = np.rint(_shrunk_colors(unit_pixels(values), self.shrink) * 65535)
+        rows = values[tile.top : tile.top + tile.rows]
+        packed = np.full(
+            (*rows.shape[:2], 4), 65535 if self._deep else 255, np.uint16 if self._deep else np.uint8
+        )
+        packed[..., : rows.shape[2]] = rows
+        self._has_alpha |= rows.shape[2] == 4 and bool(packed[..., 3].min() < np.iinfo(packed.dtype).max)
+        mask = frame.load_mask()
+        if mask is not None:
+            mask = _shrunk_mask(mask, self.shrink)[tile.top : tile.top + tile.rows]
+        return tile, packed, mask
+
+    def _put(self, slot: int, tile: _Tile, packed: Floats, mask: Floats | None) -> None:
+        start, count = int(self._slots[slot]), packed.shape[0] * packed.shape[1]
+        words = packed.reshape(-1).view(np.int64 if self._deep else np.int32)
+        self._store[start : start + count] = torch.from_numpy(words)
+        if self._has_mask:
+            self._mask[start : start + count] = (
+                True if mask is None else torch.from_numpy(np.ascontiguousarray(mask)).flatten()
+            )
+        self._tiles[slot] = tile
+
+    def _describe_tiles(self) -> None:
+        self._frame_of_tile, self._tops, self._rows = torch.tensor(self._tiles).unbind(-1)
+        self._widths = torch.tensor([self.cameras[tile.frame].width for tile in self._tiles])
+
+    def _exchange_one(self) -> None:
+        """Every few draws, put the tile that was read meanwhile into the place of the oldest one."""
+        self._num_draws += 1
+        if not self._streams or self._num_draws % DRAWS_PER_TILE:
+            return
+        if self._coming is not None:
+            self._put(self._next_slot, *self._coming.result())
+            self._next_slot = (self._next_slot + 1) % len(self._tiles)
+            self._describe_tiles()
+        self._coming = self._pool.submit(self._read, self._choose_tile(self._next_slot))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what later draws depend on, for `restore`."""
+        coming = [] if self._coming is None else [self._coming.result()[0]]
+        return {
+            "random": self._generator.get_state(),
+            "tiles": torch.tensor([*self._tiles, *coming]),
+            "order": torch.tensor(self._order, dtype=torch.int64),
+            "capacities": torch.tensor(self._capacities),
+            "turn": torch.tensor([self._next_slot, self._num_draws]),
+        }
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on with the draws that came after `state`, for the same frames.
+
+        With other memory, other parts of the pictures are held, and the draws are others.
+        """
+        self._generator.set_state(state["random"])
+        if state["capacities"].tolist() != list(self._capacities):
+            return
+        tiles = [_Tile(*tile) for tile in state["tiles"].tolist()]
+        held = len(self._tiles)
+        if self._streams:
+            self._tiles = tiles[:held]
+            for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
+                self._put(slot, *content)
+            self._describe_tiles()
+            self._coming = self._pool.submit(self._read, tiles[held]) if len(tiles) > held else None
+        self._order = state["order"].tolist()
+        self._next_slot, self._num_draws = state["turn"].tolist()
+
+
+def _shrunk_camera(frame: Frame, shrink: int) -> Camera:
+    camera = frame.camera
+    height, width = camera.height // shrink, camera.width // shrink
+    if min(height, width) < 1:
+        raise InputError(
+            f"PixelSource: frame {frame.name} has {camera.height} × {camera.width} pixels, too few to `shrink` "
+            f"by {shrink}"
+        )
+    return camera.crop(0, 0, height=height * shrink, width=width * shrink).resize(height, width)
+
+
+def _shrunk_colors(values: Floats, shrink: int) -> Floats:
+    """Average squares of pixels; colors count as much as their alpha."""
+    if shrink == 1:
+        return values
+    if values.shape[2] == 4:
+        values[..., :3] *= values[..., 3:]
+    height, width = (n // shrink * shrink for n in values.shape[:2])
+    total = np.zeros((height // shrink, width // shrink, values.shape[2]), np.float32)
+    for row in range(shrink):
+        for column in range(shrink):
+            total += values[row:height:shrink, column:width:shrink]
+    if values.shape[2] == 3:
+        return total / shrink**2
+    alpha = total[..., 3:]
+    return np.concatenate([total[..., :3] / np.where(alpha > 0, alpha, 1), alpha / shrink**2], axis=-1)
+
+
+def _shrunk_mask(mask: Floats, shrink: int) -> Floats:
+    """Use a square of pixels if all of it is to be used."""
+    height, width = (n // shrink for n in mask.shape)
+    squares = mask[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink)
+    return np.asarray(squares.all(axis=(1, 3)))

@@ -1,0 +1,92 @@
+"""transforms.json, written: what nerfstudio, instant-ngp and `load_scene` read."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+from unrender.data.frames import Frame, Split
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera
+from unrender.io.depth import MILLIMETRES
+from unrender.io.files import FilePath, write_whole
+
+
+def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | None = None) -> None:
+    """Write frames as a transforms.json; pictures are referred to, relative to its folder, and not copied.
+
+    What all cameras share stands once, at the top. `near` and `far` have no place in this format. `points` is a ply
+    file beside it.
+    """
+    folder = Path(path).parent
+    tables = [_table(frame, folder) for frame in frames]
+    shared = {
+        key: value
+        for key, value in (tables[0] if tables else {}).items()
+        if key != "file_path" and all(table.get(key) == value for table in tables)
+    }
+    content: dict[str, Any] = dict(shared) if points is None else shared | {"ply_file_path": points}
+    for split in get_args(Split):
+        names = [
+            table["file_path"] for table, frame in zip(tables, frames, strict=True) if frame.split == split
+        ]
+        content |= {f"{split}_filenames": names} if names else {}
+    content["frames"] = [
+        {k: v for k, v in table.items() if k not in shared or k == "transform_matrix"} for table in tables
+    ]
+    content.pop("transform_matrix", None)
+    with write_whole(path) as file:
+        file.write((json.dumps(content, indent=1) + "\n").encode())
+
+
+def _table(frame: Frame, folder: Path) -> dict[str, Any]:
+    camera = frame.camera
+    table: dict[str, Any] = {
+        "file_path": _relative(frame.image_path, folder),
+        **intrinsics_table(frame.name, camera),
+        "transform_matrix": camera.to_opengl().double().tolist(),
+    }
+    if frame.mask_path is not None:
+        table["mask_path"] = _relative(frame.mask_path, folder)
+    if frame.depth_file is not None:
+        if (frame.depth_file.scale, frame.depth_file.kind, frame.depth_file.inverted) != (
+            MILLIMETRES,
+            "z",
+            False,
+        ):
+            raise InputError(
+                f"save_transforms: frame {frame.name}: its depth is not z in thousandths of a unit; leave it out "
+                "with `dataclasses.replace(frame, depth_file=None)`"
+            )
+        table["depth_file_path"] = _relative(frame.depth_file.path, folder)
+    return table
+
+
+def intrinsics_table(name: str, camera: Camera) -> dict[str, Any]:
+    """Return size, focal length, principal point and lens under the names of transforms.json."""
+    if camera.projection != "perspective" or camera.batch_shape:
+        raise InputError(f"save_transforms: frame {name}: its camera should be one, and perspective")
+    (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
+    table: dict[str, Any] = {
+        "camera_model": "OPENCV",
+        "fl_x": fx,
+        "fl_y": fy,
+        "cx": cx,
+        "cy": cy,
+        "w": camera.width,
+        "h": camera.height,
+    }
+    lens = camera.lens
+    if lens is None:
+        return table
+    if bool(lens.denominator.any()):
+        raise InputError(f"save_transforms: frame {name}: transforms.json knows no lens with a denominator")
+    table |= dict(zip(("k1", "k2", "k3", "k4"), lens.radial.tolist(), strict=True))
+    if lens.model == "fisheye":
+        return table | {"camera_model": "OPENCV_FISHEYE"}
+    return table | dict(zip(("p1", "p2"), lens.tangential.tolist(), strict=True))
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()

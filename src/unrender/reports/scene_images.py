@@ -1,0 +1,98 @@
+"""Pictures of where a scene's cameras stand."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from unrender.data.scenes import Scene
+from unrender.geometry.camera import Camera
+from unrender.tasks.scene.inspect_scene import axes_of, positions_of
+
+SPLIT_COLORS = {"train": "#2a5d9c", "val": "#7a9a2a", "test": "#c4652a"}
+FRUSTUM = 0.06
+"""Length of a drawn frustum, in sizes of the scene."""
+MAX_POINTS = 3000
+AGREEING = 0.8
+"""Length of the mean of the cameras' upward directions, from which on it is believed."""
+Array = NDArray[Any]
+
+
+def draw_cameras(scene: Scene) -> str:
+    """Draw the cameras from above and from the side, with what they see and where the scene lies; return an SVG."""
+    from matplotlib.figure import Figure
+    from scipy.spatial import ConvexHull
+
+    cameras = [frame.camera for frame in scene.frames]
+    positions = positions_of(cameras).numpy()
+    basis = _upright(cameras)
+    size = float(np.linalg.norm(np.ptp(positions, axis=0))) or 1.0
+    figure = Figure(figsize=(9, 4.6), layout="constrained")
+    for axes, (title, across, along) in zip(
+        figure.subplots(1, 2), [("from above", 0, 1), ("from the side", 0, 2)], strict=True
+    ):
+        corners = (_corners(scene.bounds.double().numpy()) @ basis.T)[:, [across, along]]
+        rim = corners[ConvexHull(corners).vertices]
+        axes.fill(rim[:, 0], rim[:, 1], color="#f1efe6", label="bounds")
+        points = _points_within(scene) @ basis.T
+        axes.plot(points[:, across], points[:, along], ".", color="#999999", markersize=1.5)
+        for name, color in SPLIT_COLORS.items():
+            chosen = [frame.camera for frame in scene.frames if frame.split == name]
+            lines = [line @ basis.T for camera in chosen for line in _frustum(camera, FRUSTUM * size)]
+            if lines:
+                joined = np.concatenate([np.vstack([line, np.full((1, 3), np.nan)]) for line in lines])
+                axes.plot(joined[:, across], joined[:, along], color=color, linewidth=0.7, label=name)
+        axes.set_title(title, fontsize=9)
+        axes.set_aspect("equal")
+        axes.tick_params(labelsize=7)
+        axes.legend(fontsize=7, loc="upper right", framealpha=0.6)
+    file = io.StringIO()
+    figure.savefig(file, format="svg", metadata={"Date": None})
+    return file.getvalue()[file.getvalue().index("<svg") :]
+
+
+def _points_within(scene: Scene) -> Array:
+    """Choose some of the measured points within the bounds."""
+    if scene.points is None:
+        return np.zeros((0, 3))
+    points = scene.points.points
+    low, high = scene.bounds
+    inside = points[((points >= low) & (points <= high)).all(-1)]
+    return inside[:: 1 + len(inside) // MAX_POINTS].double().numpy()
+
+
+def _upright(cameras: Sequence[Camera]) -> Array:
+    """Choose three axes as rows, the last one upwards.
+
+    That is up in the mean picture or, of pictures that were turned, across the plane in which the cameras stand.
+    """
+    up = -axes_of(cameras, 1).mean(0)
+    if float(up.norm()) < AGREEING:
+        positions = positions_of(cameras)
+        plane = torch.linalg.svd(positions - positions.mean(0), full_matrices=True).Vh
+        up = plane[2] * (1.0 if float(plane[2] @ up) >= 0 else -1.0)
+    up = up / up.norm()
+    aside = torch.linalg.cross(up, torch.eye(3, dtype=torch.float64)[int(up.abs().argmin())])
+    aside = aside / aside.norm()
+    return torch.stack([aside, torch.linalg.cross(up, aside), up]).numpy()
+
+
+def _frustum(camera: Camera, length: float) -> list[Array]:
+    """Draw the picture's rim at some depth, and lines to its corners."""
+    size = camera.focal.new_tensor([camera.width, camera.height])
+    signs = camera.focal.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
+    flat = signs * (size / 2 / camera.focal).clamp(max=2.0)
+    corners_camera = torch.cat([flat, torch.ones(4, 1).to(flat)], -1) * length
+    world = camera.world_from_camera
+    corners = (corners_camera @ world[:3, :3].T + world[:3, 3]).double().numpy()
+    eye = world[:3, 3].double().numpy()
+    return [np.concatenate([corners, corners[:1]]), *(np.stack([eye, corner]) for corner in corners)]
+
+
+def _corners(bounds: Array) -> Array:
+    return np.array(
+        [[bounds[i, 0], bounds[j, 1], bounds[k, 2]] for i in (0, 1) for j in (0, 1) for k in (0, 1)]
+    )

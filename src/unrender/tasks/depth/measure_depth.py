@@ -1,0 +1,186 @@
+"""Depth of what a field shows to a camera: how far away, how sure, and how many surfaces one behind the other."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from unrender._struct import TensorStruct
+from unrender.errors import InputError
+from unrender.fields.protocol import KnowsDensity, KnowsPlaces, KnowsWay, RadianceField
+from unrender.fields.render_field import POINTS_AT_ONCE, ask_in_parts
+from unrender.fields.uniform_samples import check_ends, even_rows
+from unrender.geometry.camera import Camera
+from unrender.geometry.rays import Rays, present_rays
+from unrender.kernels.composite import composite
+from unrender.kernels.ray_depths import RayDepths, ray_depths
+from unrender.render.depth import DepthMap
+from unrender.render.march import Field
+from unrender.render.sample import RaySamples
+
+RAYS_AT_ONCE = 32_768
+"""Memory does not depend on the size of the view."""
+HUMILITY = 3
+"""Power of the share of light within the bound that is the confidence: fields are off by more than their light spreads.
+Measured on fields of the generated scene, where 0.6, 0.85 and 0.98 of the light stood for 0.27, 0.6 and 0.96."""
+EMPTY_STEPS = 4.0
+"""Lengths of samples without matter between two layers."""
+THIN = 0.1
+"""Share of `least` below which the weight of a sample is no matter."""
+
+
+class DepthLayers(TensorStruct):
+    """Surfaces one behind the other in each pixel, nearest first; as many as the deepest pixel has."""
+
+    distance: Float[Tensor, "layers height width"]
+    """Along the ray, in world units; 0 where there is no further one."""
+    weight: Float[Tensor, "layers height width"]
+    """Share of the light that ends there."""
+    valid: Bool[Tensor, "layers height width"]
+
+
+@torch.no_grad()
+def measure_depth(
+    field: RadianceField | Field,
+    camera: Camera,
+    *,
+    near: float | None = None,
+    far: float | None = None,
+    num_samples: int = 64,
+    threshold: float = 0.25,
+    least_opacity: float = 0.5,
+    bound: float = 0.01,
+    quick: bool = False,
+    rays_at_once: int = RAYS_AT_ONCE,
+) -> DepthMap:
+    """Return how far away what a camera sees in a field is, in world units.
+
+    A radiance field says where to look. With `near` and `far`, distances along the rays, it is looked at in the middles
+    of `num_samples` equal parts between them instead, which works for any callable: points and directions, both [n, 3],
+    to density per world unit [n] and color. weight_i = T_i · alpha_i as in `composite`, and from the weights all that a
+    `DepthMap` has; see `ray_depths` for the formulas. Results are the same bits whatever `rays_at_once` is, if those of
+    the field are.
+
+    threshold: opacity at which the first surface lies. least_opacity: of what is a surface. bound: relative error of
+    the median that the confidence speaks of. quick: at fewer places.
+    Differentiable in: nothing.
+    """
+    _check(camera, {"threshold": threshold, "least_opacity": least_opacity, "bound": bound})
+    places = _places(field, near, far, num_samples, quick)
+    rays, there = present_rays(camera.detach())
+    parts = [
+        (*ray_depths(weights, *samples, threshold=threshold, bound=bound), opacity)
+        for weights, opacity, samples in _weigh(field, rays, places, rays_at_once)
+    ]
+    shape = (camera.height, camera.width)
+    empty = rays.origins.new_zeros(len(RayDepths._fields) + 1, *shape)
+    empty[:, there] = torch.stack([torch.cat(each) for each in zip(*parts, strict=True)])
+    expected, median, first, std, confidence, opacity = empty
+    valid = opacity >= least_opacity
+    sure = confidence.clamp(max=1) ** HUMILITY
+    return DepthMap(camera.detach(), expected, median, first, opacity, std, sure, valid)
+
+
+@torch.no_grad()
+def depth_layers(
+    field: RadianceField | Field,
+    camera: Camera,
+    *,
+    near: float | None = None,
+    far: float | None = None,
+    num_samples: int = 64,
+    least: float = 0.05,
+    quick: bool = False,
+    rays_at_once: int = RAYS_AT_ONCE,
+) -> DepthLayers:
+    """Return all surfaces that rays meet, also those seen through others.
+
+    Samples whose weight is at least a tenth of `least` are matter. Where a ray has gone more than four times the length
+    of a sample without any, a new layer begins. It lies at the mean distance of its matter; of all layers, those are
+    returned where at least the share `least` of the light ends. Places to look at are those of `measure_depth`.
+    Differentiable in: nothing.
+    """
+    _check(camera, {"least": least})
+    places = _places(field, near, far, num_samples, quick)
+    rays, there = present_rays(camera.detach())
+    found = [_layers(w, samples, least) for w, _, samples in _weigh(field, rays, places, rays_at_once)]
+    most = max((len(part) for part, _ in found), default=0)
+    shape = (most, camera.height, camera.width)
+    distance, weight = rays.origins.new_zeros(shape), rays.origins.new_zeros(shape)
+    for target, parts in zip((distance, weight), zip(*found, strict=True), strict=True):
+        padded = [torch.nn.functional.pad(part, (0, 0, 0, most - len(part))) for part in parts]
+        target[:, there] = torch.cat(padded, 1)
+    return DepthLayers(distance, weight, weight > 0)
+
+
+def _check(camera: Camera, shares: Mapping[str, float]) -> None:
+    if camera.batch_shape:
+        raise InputError(f"measure_depth: `camera` should be one, got {list(camera.batch_shape)}; index it")
+    for name, value in shares.items():
+        if not 0 < value < 1:
+            raise InputError(f"measure_depth: `{name}` should be above 0 and below 1, got {value}")
+
+
+def _places(
+    field: RadianceField | Field, near: float | None, far: float | None, num_samples: int, quick: bool
+) -> Callable[[Rays], RaySamples]:
+    """Say where on rays to look: at regular places, or where the field knows."""
+    if near is None and far is None:
+        if not isinstance(field, KnowsPlaces):
+            raise InputError("measure_depth: this field does not say where to look; give `near` and `far`")
+        return lambda rays: field.samples(rays, quick=quick)
+    check_ends("measure_depth", near, far)
+    assert near is not None
+    assert far is not None
+    if isinstance(field, KnowsWay):
+        return lambda rays: field.even_samples(rays, num_samples, near=near, far=far)
+    return lambda rays: even_rows(rays, near, far, num_samples)
+
+
+def _weigh(
+    field: RadianceField | Field, rays: Rays, places: Callable[[Rays], RaySamples], size: int
+) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]]:
+    """Yield, for some rays after others, the weights of samples, the opacity, and distances, lengths and offsets."""
+    if size < 1:
+        raise InputError(f"measure_depth: `rays_at_once` should be at least 1, got {size}")
+    for begin in range(0, max(len(rays.origins), 1), size):
+        part = rays.map(lambda t, begin=begin: t[begin : begin + size])  # type: ignore[misc]
+        samples = places(part)
+        assert samples.offsets is not None
+        density = _density(field, part, samples)
+        seen = composite(density, samples.lengths, offsets=samples.offsets)
+        yield seen.weights, seen.opacity, (samples.distances, samples.lengths, samples.offsets)
+
+
+def _density(field: RadianceField | Field, rays: Rays, samples: RaySamples) -> Tensor:
+    assert samples.offsets is not None
+    counts = samples.offsets.diff()
+    origins, directions = (t.repeat_interleave(counts, 0) for t in (rays.origins, rays.directions))
+    points = torch.addcmul(origins, samples.distances[:, None], directions)
+    if isinstance(field, KnowsDensity):
+        return torch.cat([field.density_at(part) for part in points.split(POINTS_AT_ONCE)])
+    return ask_in_parts(field, points, directions)[0]
+
+
+def _layers(weights: Tensor, samples: tuple[Tensor, Tensor, Tensor], least: float) -> tuple[Tensor, Tensor]:
+    """Return distance and weight [layers, rays] of the layers of a row of rays."""
+    distances, lengths, offsets = samples
+    matter = (weights >= THIN * least).nonzero()[:, 0]
+    ray = torch.searchsorted(offsets, matter, right=True) - 1
+    w, t, length = weights[matter], distances[matter], lengths[matter]
+    begins = torch.ones_like(ray, dtype=torch.bool)
+    begins[1:] = (ray.diff() > 0) | (t.diff() > EMPTY_STEPS * length[1:])
+    layer = begins.cumsum(0) - 1
+    count = int(begins.sum())
+    weight = w.new_zeros(count, dtype=torch.float64).index_add_(0, layer, w.double())
+    distance = torch.zeros_like(weight).index_add_(0, layer, (w * t).double()) / weight
+    kept = weight >= least
+    weight, distance, owner = weight[kept], distance[kept], ray[begins][kept]
+    firsts = torch.searchsorted(owner, owner)
+    place = torch.arange(len(owner), device=owner.device) - firsts
+    shape = (int(place.max()) + 1 if len(place) else 0, len(offsets) - 1)
+    results = tuple(w.new_zeros(shape) for _ in range(2))
+    for result, values in zip(results, (distance, weight), strict=True):
+        result[place, owner] = values.to(w)
+    return results[0], results[1]

@@ -1,0 +1,1 @@
+"""Scenes: registered and inspected."""

@@ -1,0 +1,1 @@
+"""The guided tour of all jobs that `unrender demo` runs."""

@@ -1,0 +1,1 @@
+"""What all trainings share: the region to model, exposure, checkpoints."""

@@ -1,0 +1,26 @@
+"""Trainings in the browser, for `--view`."""
+
+import logging
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from unrender.data.frames import Frame
+from unrender.viewer.watch import AnyStep, watch
+from unrender.viewer.window import Window
+
+log = logging.getLogger("unrender")
+
+
+def watched_in_browser(
+    steps: Iterator[AnyStep], frames: Sequence[Frame] = (), background: Tensor | None = None
+) -> Iterator[AnyStep]:
+    """Pass on steps, and show their results in the browser until the last one is taken."""
+    with Window() as window:
+        if background is not None:
+            red, green, blue = background.tolist()
+            window.background = red, green, blue
+        if frames:
+            window.show_cameras(frames, visible=False)
+        log.info("watch it at %s", window.url)
+        yield from watch(steps, window)

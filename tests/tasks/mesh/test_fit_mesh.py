@@ -1,0 +1,219 @@
+"""Mesh from points: what comes out, on clouds of every kind."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.points import PointCloud
+from unrender.geometry.sample import sample_points_from_mesh
+from unrender.geometry.shapes import ico_sphere, torus
+from unrender.geometry.topology import genus, is_manifold, is_watertight
+from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
+from unrender.tasks.mesh.measure_mesh import distances_to_mesh, measure_mesh
+
+COARSE = FitMesh(edge_length=0.2, steps=40)
+
+
+def scan(mesh: Mesh, count: int, noise: float = 0.0, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    samples = sample_points_from_mesh(mesh.to(torch.float64), count, generator=generator)
+    return samples.points + noise * torch.randn(count, 3, generator=generator, dtype=torch.float64)
+
+
+def run(points: torch.Tensor, config: FitMesh = COARSE, **attributes: torch.Tensor) -> FitMeshStep:
+    *_, last = fit_mesh(PointCloud(points, **attributes), config)
+    return last
+
+
+def test_a_torus_comes_back_closed_with_its_hole() -> None:
+    truth = torus()
+    mesh = run(scan(truth, 3000)).result
+    assert is_watertight(mesh)
+    assert is_manifold(mesh)
+    assert genus(mesh) == 1
+    metrics = measure_mesh(mesh, scan(truth, 1000, seed=1), reference=truth)
+    assert metrics["cloud_to_mesh_mean"] < 0.001 * metrics["diagonal"]
+    assert metrics["mesh_to_reference_mean"] < 0.0015 * metrics["diagonal"]
+    assert metrics["reference_to_mesh_mean"] < 0.0015 * metrics["diagonal"]
+
+
+def test_losses_fall_and_the_start_comes_first() -> None:
+    steps = list(
+        fit_mesh(PointCloud(scan(torus(), 1500)), FitMesh(edge_length=0.25, steps=9, smoothness=1e-8))
+    )
+    assert [step.index for step in steps] == list(range(10))
+    assert steps[0].stage == "start"
+    assert steps[0].losses == {}
+    totals = [step.losses["total"] for step in steps[1:] if step.stage == "coarse"]
+    assert totals[-1] < 0.2 * totals[0]
+    assert all(step.index <= step.last_index for step in steps)
+
+
+@pytest.mark.parametrize("start", ["solid", "shell", "hull", "sphere"])
+def test_every_start_ends_near_the_points_and_closed(start: str) -> None:
+    points = scan(ico_sphere(3), 800) * torch.tensor([1.0, 0.7, 0.5])
+    last = run(points, FitMesh(start=start, edge_length=0.15, steps=60))
+    assert is_watertight(last.result)
+    assert float(distances_to_mesh(points, last.result).mean()) < 0.01
+
+
+def test_noise_is_averaged_and_outliers_are_ignored() -> None:
+    truth, noise = ico_sphere(4), 0.02
+    clean = scan(truth, 4000, noise)
+    strays = 2.4 * torch.rand(200, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64) - 1.2
+    last = run(torch.cat([clean, strays]))
+    radii = scan(last.result, 4000).norm(dim=1)
+    assert float((radii - 1).abs().mean()) < 0.4 * noise
+    assert int(last.cloud.is_outlier.sum()) > 80
+    assert genus(last.result) == 0
+
+
+def test_half_a_sphere_is_closed_about_as_a_sphere() -> None:
+    points = scan(ico_sphere(4), 3000)
+    front = points[points[:, 2] > 0]
+    last = run(front)
+    assert is_watertight(last.result)
+    assert float(distances_to_mesh(front, last.result).mean()) < 0.01
+    assert -1.4 < float(last.result.vertices[:, 2].min()) < -0.2
+    metrics = measure_mesh(last.result, front)
+    assert metrics["seen_share"] < 0.9
+
+
+def test_a_thin_one_sided_cloud_becomes_a_thin_shell() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sheet = torch.rand(800, 3, generator=generator, dtype=torch.float64) * torch.tensor([2.0, 1.0, 0.01])
+    sheet[:, 2] += 0.3 * (sheet[:, 0] - 1) ** 2
+    last = run(sheet, FitMesh(edge_length=0.08, steps=30))
+    assert is_watertight(last.result)
+    assert float(distances_to_mesh(sheet, last.result).mean()) < 0.02
+
+
+def test_units_and_position_do_not_matter() -> None:
+    points, errors = scan(ico_sphere(3), 600), []
+    for scale, offset in ((1.0, 0.0), (1e-6, 3e-6), (1e6, 4e6)):
+        mesh = run(points * scale + offset, FitMesh(edge_length=0.25 * scale, steps=12)).result
+        errors.append(float((((mesh.vertices - offset) / scale).norm(dim=1) - 1).abs().mean()))
+    assert max(errors) < 1.5 * errors[0] + 1e-4
+
+
+def test_given_normals_may_point_inwards_or_be_missing() -> None:
+    generator = torch.Generator().manual_seed(0)
+    samples = sample_points_from_mesh(torus().to(torch.float64), 1500, generator=generator)
+    for normals in (samples.normals, -samples.normals, torch.zeros_like(samples.normals)):
+        mesh = run(samples.points, FitMesh(edge_length=0.25, steps=10), normals=normals).result
+        assert genus(mesh) == 1
+        assert float(distances_to_mesh(samples.points, mesh).mean()) < 0.03
+
+
+def test_points_held_out_are_not_used() -> None:
+    points = scan(ico_sphere(3), 1000)
+    last = run(points, FitMesh(edge_length=0.3, steps=4, holdout=0.2))
+    assert len(last.cloud.held_out) == 200
+    assert set(last.cloud.held_out.tolist()).isdisjoint(last.cloud.used.tolist())
+
+
+def test_more_points_than_allowed_are_thinned_out(caplog: pytest.LogCaptureFixture) -> None:
+    last = run(scan(ico_sphere(3), 2000), FitMesh(edge_length=0.3, steps=2, max_points=500))
+    assert len(last.cloud.used) == 500
+    assert "500 of 2000 points" in caplog.text
+
+
+def test_repeated_points_count_once() -> None:
+    points = scan(ico_sphere(3), 300)
+    last = run(points.repeat(5, 1), FitMesh(edge_length=0.3, steps=2))
+    assert len(last.cloud.used) == 300
+
+
+def test_a_dozen_points_make_a_closed_mesh() -> None:
+    assert is_watertight(run(scan(ico_sphere(2), 12), FitMesh(edge_length=0.2, steps=9)).result)
+
+
+CUBE = torch.rand(100, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+BAD_CLOUDS = {
+    "at least 10 points, got 1": CUBE[:1],
+    "at least 10 points, got 0": CUBE[:0],
+    "all 100 points are equal": CUBE[:1].expand(100, 3),
+    "lie on a line": CUBE[:, :1] * torch.tensor([1.0, 2.0, -3.0]) + 5,
+    "lie in a plane": CUBE * torch.tensor([1.0, 1.0, 0.0]) + 5,
+    "2 of 100 points are NaN or infinite": torch.where(torch.arange(300).view(100, 3) < 4, torch.nan, CUBE),
+}
+
+
+@pytest.mark.parametrize("message", BAD_CLOUDS)
+def test_clouds_without_a_surface_are_refused_at_once(message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit_mesh(PointCloud(BAD_CLOUDS[message]))
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (FitMesh(holdout=1.0), "`holdout` is a share"),
+        (FitMesh(edge_length=1e-6), "allow more `max_vertices`"),
+        (FitMesh(edge_length=-1.0), "`edge_length`"),
+        (FitMesh(edge_length=1e9), "too long for a cloud"),
+        (FitMesh(smoothness=-1.0), "`smoothness`"),
+        (FitMesh(max_points=0), "`max_points`"),
+        (FitMesh(max_vertices=1), "too long for a cloud"),
+        (FitMesh(steps=-1), "`steps`"),
+        (FitMesh(seed=-1), "`seed`"),
+        (FitMesh(start="bunny"), "`start` should be one of auto, solid"),  # type: ignore[arg-type]
+    ],
+)
+def test_impossible_settings_are_refused_at_once(config: FitMesh, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit_mesh(PointCloud(scan(ico_sphere(2), 200)), config)
+
+
+def test_clusters_far_apart_are_refused_with_words() -> None:
+    points = scan(ico_sphere(3), 600)
+    with pytest.raises(InputError, match="clusters far apart"):
+        fit_mesh(PointCloud(torch.cat([points, points + 1e4])))
+
+
+def test_one_wild_point_changes_nothing() -> None:
+    points = scan(ico_sphere(3), 800)
+    wild = torch.tensor([[300.0, 0.0, 0.0]], dtype=torch.float64)
+    last = run(torch.cat([points, wild]), FitMesh(edge_length=0.3, steps=9))
+    assert last.cloud.diagonal == pytest.approx(float((points.amax(0) - points.amin(0)).norm()))
+    assert int(last.cloud.is_outlier.sum()) == 1
+
+
+def test_a_sparse_part_of_a_surface_is_no_outlier() -> None:
+    points = scan(ico_sphere(4), 12_000)
+    points = points[(points[:, 0] > 0) | (torch.arange(len(points)) % 12 == 0)]
+    flagged = run(points, FitMesh(edge_length=0.4, steps=0)).cloud.is_outlier
+    sparse = points[:, 0] < -0.3
+    assert int(sparse.sum()) > 200
+    assert float(flagged[sparse].double().mean()) < 0.1
+
+
+def test_a_batch_is_refused() -> None:
+    with pytest.raises(InputError, match="one cloud at a time"):
+        fit_mesh(PointCloud(CUBE.view(2, 50, 3)))
+
+
+SCRIPT = """
+import hashlib, torch
+from unrender import FitMesh, PointCloud, fit_mesh, sample_points_from_mesh, torus
+points = sample_points_from_mesh(torus(), 2000, generator=torch.Generator().manual_seed(0)).points
+for threads, start in ((1, "solid"), (3, "solid"), (1, "sphere"), (3, "sphere")):
+    torch.set_num_threads(threads)
+    *_, last = fit_mesh(PointCloud(points), FitMesh(start=start, edge_length=0.25, steps=6))
+    print(hashlib.sha256(last.result.vertices.numpy().tobytes() + last.result.faces.numpy().tobytes()).hexdigest())
+"""
+
+
+def test_the_mesh_is_the_same_for_any_number_of_threads() -> None:
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "4"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
+    )
+    one, three, *others = done.stdout.split()
+    assert one == three
+    assert len(others) == len(set(others)) + 1 == 2

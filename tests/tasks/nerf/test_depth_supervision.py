@@ -1,0 +1,92 @@
+"""Radiance fields that learn from depth too: noisy, with outliers, sparse."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+import unrender
+from unrender import FitNerf, FitVolume, Scene, fit_nerf, fit_volume
+from unrender.fields.protocol import RadianceField
+from unrender.tasks.nerf import trainer as _nerf_learner
+
+NOISE, OUTLIERS = 0.01, 0.1
+NERF = FitNerf(steps=150, samples=8192, table_log2=12)
+VOLUME = FitVolume(resolution=48, steps=200, rays=8192, degree=1)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_nerf_learner, "CELLS", 32)
+    monkeypatch.setattr(_nerf_learner, "STEPS_PER_SIDE", ((0.0, 48), (0.5, 96)))
+    monkeypatch.setattr(_nerf_learner, "FINEST", 64)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """The generated scene, with depths of training frames that are off by 1 %, and one in ten by anything."""
+    folder, random = tmp_path_factory.mktemp("elephant"), np.random.default_rng(0)
+    unrender.save_demo_scene(folder, size=48, num_train=8, num_test=3)
+    for path in sorted((folder / "depth").glob("train_*.npy")):
+        depth = np.load(path)
+        noisy = depth * (1 + NOISE * random.standard_normal(depth.shape))
+        wrong = random.random(depth.shape) < OUTLIERS
+        noisy[wrong] = random.uniform(1000, 5000, int(wrong.sum()))
+        np.save(path, np.where(depth > 0, noisy, 0).astype(np.float32))
+    return unrender.load_scene(folder)
+
+
+def sparse(scene: Scene, points_per_frame: int = 200) -> Scene:
+    """The same scene as COLMAP would find it: without pictures of depth, with some points that each frame shows."""
+    generator = torch.Generator().manual_seed(0)
+
+    def with_points(frame: unrender.Frame) -> unrender.Frame:
+        known = unrender.DepthSupervision([frame]).draw(points_per_frame, generator)
+        points = known.rays.origins + known.distances[:, None] * known.rays.directions
+        return dataclasses.replace(frame, depth_file=None, points=points)
+
+    return dataclasses.replace(
+        scene, frames=tuple(f if f.split == "test" else with_points(f) for f in scene.frames)
+    )
+
+
+def depth_error(steps: Iterator, scene: Scene) -> float:
+    """Mean relative error of the median depth, in frames that were not learned from."""
+    *_, last = steps
+    field: RadianceField = last.result
+    errors = []
+    for frame in scene.split("test"):
+        seen, truth = unrender.measure_depth(field, frame.camera), frame.load().depth
+        errors.append(unrender.depth_errors(seen.median_z, truth, seen.valid)["abs_rel"])
+    return sum(errors) / len(errors)
+
+
+@pytest.fixture(scope="module")
+def error_without_depth(scene: Scene) -> float:
+    return depth_error(fit_nerf(scene, dataclasses.replace(NERF, depth=0)), scene)
+
+
+def test_a_field_learns_from_noisy_depth(scene: Scene, error_without_depth: float) -> None:
+    error = depth_error(fit_nerf(scene, NERF), scene)
+    assert error < 0.6 * error_without_depth
+    assert error < NOISE
+
+
+def test_a_field_learns_from_sparse_points(scene: Scene, error_without_depth: float) -> None:
+    assert depth_error(fit_nerf(sparse(scene), NERF), scene) < 0.9 * error_without_depth
+
+
+def test_a_volume_learns_from_noisy_depth(scene: Scene) -> None:
+    without = depth_error(fit_volume(scene, dataclasses.replace(VOLUME, depth=0)), scene)
+    assert depth_error(fit_volume(scene, VOLUME), scene) < 0.8 * without
+
+
+def test_perceptrons_learn_from_depth(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_nerf_learner, "RAYS_OF_PAPER", 64)
+    config = FitNerf(model="tutorial", steps=1, depth=1.0)
+    steps = [next(iter(fit_nerf(scene, dataclasses.replace(config, depth=depth)))) for depth in (0.0, 1.0)]
+    fields = [torch.cat([p.detach().flatten() for p in step.result.parameters()]) for step in steps]
+    assert all(bool(field.isfinite().all()) for field in fields)
+    assert not torch.equal(*fields)

@@ -1,0 +1,281 @@
+"""Volume from posed images: what comes out of small scenes of every kind."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import unrender
+from check_kernel import num_threads
+from unrender.data.scenes import Scene, load_scene
+from unrender.errors import FileFormatError, InputError
+from unrender.fields.voxels import SparseVoxels
+from unrender.geometry.topology import is_watertight
+from unrender.io.checkpoints import save_tensors
+from unrender.tasks.surface.extract_surface import cloud_of_surface, extract_surface
+from unrender.tasks.volume.fit_volume import FitVolume, FitVolumeStep, fit_volume
+from unrender.training.saved_fields import load_field, save_field
+
+SMALL = FitVolume(resolution=48, steps=350, rays=8192, degree=1)
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    folder = tmp_path_factory.mktemp("elephant")
+    return unrender.save_demo_scene(folder, size=48, num_train=16, num_test=3)
+
+
+def without_alpha(scene: Scene, folder: Path, value: int | None = None) -> Scene:
+    """Copy a scene with opaque pictures before grey, or with an alpha that is the same everywhere."""
+    content = json.loads((scene.folder / "transforms.json").read_text())
+    for frame in content["frames"]:
+        frame.pop("depth_file_path", None)
+        with Image.open(scene.folder / frame["file_path"]) as picture:
+            copy = Image.new("RGBA", picture.size, (90, 90, 90, 255))
+            copy.alpha_composite(picture)
+        if value is not None:
+            copy.putalpha(value)
+        path = folder / frame["file_path"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (copy.convert("RGB") if value is None else copy).save(path)
+    (folder / "transforms.json").write_text(json.dumps(content))
+    return load_scene(folder)
+
+
+def run(scene: Scene, **changes: object) -> FitVolumeStep:
+    *_, last = fit_volume(scene, dataclasses.replace(SMALL, **changes))
+    return last
+
+
+def held_out_psnr(field: SparseVoxels, scene: Scene, background: torch.Tensor | None) -> float:
+    values = []
+    for frame in scene.split("test"):
+        view = frame.load()
+        photo = view.image
+        if view.alpha is not None and background is not None:
+            photo = torch.lerp(background.expand_as(photo), photo, view.alpha[..., None])
+        values.append(unrender.psnr(field.render(frame.camera, background).color, photo))
+    return sum(values) / len(values)
+
+
+@pytest.fixture(scope="module")
+def fit(scene: Scene) -> tuple[SparseVoxels, list[float], list[int]]:
+    """The field in the end, and the errors and numbers of voxels on the way."""
+    steps = [(step.losses["color"], step.num_voxels, step.result) for step in fit_volume(scene, SMALL)]
+    errors, voxels, fields = zip(*steps, strict=True)
+    return fields[-1], list(errors), list(voxels)
+
+
+def test_views_that_were_not_learned_from_look_like_their_photos(scene: Scene, fit) -> None:
+    field, _, _ = fit
+    assert held_out_psnr(field, scene, torch.ones(3)) > 23
+    frame = scene.split("test")[0]
+    view, seen = frame.load(), field.render(frame.camera)
+    assert float((seen.opacity - view.alpha).abs().mean()) < 0.04
+    sure = (view.alpha == 1) & (seen.opacity > 0.9)
+    ahead = unrender.rays_of(frame.camera).directions @ frame.camera.camera_from_world[2, :3]
+    assert float((seen.distance * ahead - view.depth)[sure].abs().median()) < 0.05
+
+
+def test_the_loss_falls_and_voxels_go(fit) -> None:
+    _, errors, voxels = fit
+    assert len(errors) == SMALL.steps
+    assert sum(errors[-20:]) < 0.3 * sum(errors[:20])
+    assert voxels[-1] < 8**2 * voxels[0]
+    assert len(set(voxels)) > 2
+
+
+def test_the_same_seed_gives_the_same_numbers_for_any_number_of_threads(scene: Scene) -> None:
+    results = []
+    for threads in (1, 2):
+        with num_threads(threads):
+            results.append(run(scene, steps=12).result.log_density.detach())
+    assert torch.equal(*results)
+    assert not torch.equal(results[0], run(scene, steps=12, seed=1).result.log_density)
+
+
+def test_a_scene_without_transparency_is_fitted_in_all_space(scene: Scene, tmp_path: Path) -> None:
+    photos = without_alpha(scene, tmp_path)
+    last = run(photos, resolution=32, steps=160)
+    assert last.result.contracted
+    assert held_out_psnr(last.result, photos, None) > 17
+
+
+@pytest.mark.parametrize("space", ["box", "everything"])
+def test_any_space_can_be_asked_for(scene: Scene, space: str) -> None:
+    field = run(scene, space=space, steps=3, smoothness=0.1, sparsity=0.1).result
+    assert field.contracted == (space == "everything")
+    assert bool(field.log_density.isfinite().all())
+
+
+def test_roughness_has_a_price(scene: Scene) -> None:
+    rough, smooth = (run(scene, steps=30, smoothness=weight).result for weight in (0.0, 1.0))
+    differences = [
+        unrender.kernels.total_variation.total_variation(field.opacities()[:, None], field.table.neighbors())
+        for field in (rough, smooth)
+    ]
+    assert float(differences[1].detach()) < 0.8 * float(differences[0].detach())
+
+
+def test_minutes_end_the_fit(scene: Scene) -> None:
+    last = run(scene, minutes=0.02, steps=10**6)
+    assert last.seconds < 20
+    assert last.index < 10**6
+
+
+def test_one_picture_is_enough_to_begin(scene: Scene) -> None:
+    one = dataclasses.replace(scene, frames=scene.split("train")[:1])
+    assert run(one, steps=5).index == 5
+
+
+def test_pictures_that_are_transparent_everywhere_are_refused(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="within all its masks"):
+        fit_volume(without_alpha(scene, tmp_path, value=0))
+
+
+def test_wide_bounds_do_not_hide_the_object(scene: Scene) -> None:
+    wide = dataclasses.replace(scene, bounds=torch.tensor([[-30.0] * 3, [30.0] * 3]))
+    field = run(wide, steps=1).result
+    assert max(field.table.shape) * field.voxel_size < 6
+
+
+def test_few_steps_reach_the_full_resolution(scene: Scene) -> None:
+    field = run(scene, steps=20).result
+    assert max(field.table.shape) == SMALL.resolution
+    assert field.degree == SMALL.degree
+
+
+def test_a_hull_needs_transparency(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no picture of the scene has transparent pixels"):
+        fit_volume(without_alpha(scene, tmp_path), FitVolume(space="hull"))
+
+
+def test_a_scene_needs_frames_to_learn_from(scene: Scene) -> None:
+    with pytest.raises(InputError, match="no frames for training"):
+        fit_volume(dataclasses.replace(scene, frames=scene.split("test")))
+
+
+def test_cameras_in_one_place_tell_nothing_of_distances(scene: Scene, tmp_path: Path) -> None:
+    photos = without_alpha(scene, tmp_path)
+    frame = photos.split("train")[0]
+    same = [dataclasses.replace(frame, name=str(i)) for i in range(3)]
+    with pytest.raises(InputError, match="all cameras stand in one place"):
+        fit_volume(dataclasses.replace(photos, frames=tuple(same)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 0}, "`steps` should be above 0"),
+        ({"minutes": float("nan")}, "`minutes` should be above 0"),
+        ({"rays": -1}, "`rays` should be above 0"),
+        ({"smoothness": -1.0}, "`smoothness` should be 0 or more"),
+        ({"resolution": 8}, "`resolution` should be 16 to 1024, got 8"),
+        ({"degree": 4}, "`degree` should be 0 to 3"),
+        ({"space": "hole"}, "`space` should be one of auto, hull, box, everything"),
+        ({"background": "green"}, "`background` should be one of auto, white, black, random"),
+    ],
+)
+def test_settings_out_of_range_are_refused(scene: Scene, changes: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        fit_volume(scene, FitVolume(**changes))
+
+
+def ball(contracted: bool) -> SparseVoxels:
+    """Make an orange ball of radius 1 around (1, 2, 3), hollow where no ray gets."""
+    middle = torch.tensor([1.0, 2.0, 3.0])
+    if contracted:
+        field = SparseVoxels.from_mask(
+            torch.ones(32, 32, 32, dtype=torch.bool), middle, 2.0, contracted=True, degree=0
+        )
+        places = middle + 2.0 * (field.table.corner_places / 8 - 2)
+    else:
+        low = middle - 1.5
+        field = SparseVoxels.from_mask(torch.ones(32, 32, 32, dtype=torch.bool), low, 3 / 32, degree=0)
+        places = low + field.table.corner_places * (3 / 32)
+    radius = (places - middle).norm(dim=-1)
+    with torch.no_grad():
+        field.log_density.copy_(3 + 20 * (1 - radius).clamp(-0.5, 0.5))
+        field.harmonics.copy_(torch.tensor([1.5, 0.0, -1.5]).expand_as(field.harmonics))
+    deep = radius[field.table.corners[:, 0].long()] < 0.5
+    return field if contracted else field.keep(~deep)[0]
+
+
+@pytest.mark.parametrize("contracted", [False, True])
+def test_the_surface_of_a_ball_is_a_closed_sphere(contracted: bool) -> None:
+    mesh = extract_surface(ball(contracted))
+    radius = (mesh.vertices - torch.tensor([1.0, 2.0, 3.0])).norm(dim=-1)
+    assert is_watertight(mesh)
+    assert float((radius - radius.mean()).abs().max()) < 0.03
+    assert float(radius.mean()) == pytest.approx(1, abs=0.1)
+    assert float(unrender.enclosed_volume(mesh)) > 0
+    assert mesh.vertex_colors[:, 0].mean() > 0.9 > 0.1 > mesh.vertex_colors[:, 2].mean()
+    cloud = cloud_of_surface(mesh)
+    outward = cloud.points - torch.tensor([1.0, 2.0, 3.0])
+    assert bool(((outward * cloud.normals).sum(-1) > 0.9).all())
+
+
+def test_an_empty_field_has_no_surface() -> None:
+    fog = SparseVoxels.from_mask(torch.ones(4, 4, 4, dtype=torch.bool), torch.zeros(3), 1.0)
+    with pytest.raises(InputError, match="lower `opacity`"):
+        extract_surface(fog)
+
+
+def test_a_field_comes_back_from_its_file(tmp_path: Path) -> None:
+    field = ball(contracted=False)
+    save_field(field, tmp_path / "ball.safetensors")
+    again = load_field(tmp_path / "ball.safetensors")
+    points = torch.rand(100, 3) * 3
+    for one, other in zip(field(points, points), again(points, points), strict=True):
+        assert torch.equal(one, other)
+    assert (again.unit, again.contracted, again.near) == (field.unit, field.contracted, field.near)
+
+
+@pytest.mark.parametrize("keep", [0, 7, 100, 20_000])
+def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "ball.safetensors"
+    save_field(ball(contracted=False), path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(FileFormatError, match=r"ball\.safetensors"):
+        load_field(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("log_density", lambda tensor: tensor * torch.nan),
+        ("log_density", lambda tensor: tensor.double()),
+        ("harmonics", lambda tensor: tensor[:, :2]),
+        ("middle", lambda tensor: tensor[:2]),
+        ("voxel_places", lambda tensor: tensor - 1),
+    ],
+)
+def test_contents_that_no_field_has_are_refused(tmp_path: Path, name: str, value) -> None:
+    tensors, description = ball(contracted=False).contents()
+    tensors[name] = value(tensors[name])
+    path = tmp_path / "odd.safetensors"
+    save_tensors(tensors, {"kind": "voxels"} | description, path)
+    with pytest.raises(FileFormatError, match=r"odd\.safetensors.*SparseVoxels"):
+        load_field(path)
+
+
+def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    save_file({"weights": torch.zeros(3)}, tmp_path / "other.safetensors")
+    with pytest.raises(FileFormatError, match="unrender did not write it"):
+        load_field(tmp_path / "other.safetensors")
+
+
+def test_what_is_done_between_steps_takes_none_of_the_minutes(scene: Scene, monkeypatch) -> None:
+    paused = 0.0
+    now = time.perf_counter
+    monkeypatch.setattr("unrender.tasks.volume.fit_volume.time.perf_counter", lambda: now() + paused)
+    for step in fit_volume(scene, dataclasses.replace(SMALL, steps=3, resolution=16, rays=256)):
+        assert step.seconds < 1e6
+        paused += 1e6
+    assert paused == 3e6
