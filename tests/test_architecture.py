@@ -1,5 +1,6 @@
 import ast
 import importlib
+import importlib.util
 import inspect
 import subprocess
 import sys
@@ -12,7 +13,19 @@ import unrender
 SOURCE = Path(unrender.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
 KERNELS = sorted(path.parent for path in SOURCE.glob("kernels/*/__init__.py"))
-HEAVY = ("numba", "triton", "scipy", "skimage", "trimesh", "PIL", "tyro", "rich", "matplotlib", "viser")
+HEAVY = (
+    "numba",
+    "warp",
+    "triton",
+    "scipy",
+    "skimage",
+    "trimesh",
+    "PIL",
+    "tyro",
+    "rich",
+    "matplotlib",
+    "viser",
+)
 
 # fmt: off
 PUBLIC_NAMES = [
@@ -138,9 +151,12 @@ def test_only_kernels_know_the_compilers():
         for node in ast.walk(tree(path))
         if (
             isinstance(node, ast.Import)
-            and any(a.name.split(".")[0] in {"numba", "triton"} for a in node.names)
+            and any(a.name.split(".")[0] in {"numba", "warp", "triton"} for a in node.names)
         )
-        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in {"numba", "triton"})
+        or (
+            isinstance(node, ast.ImportFrom)
+            and (node.module or "").split(".")[0] in {"numba", "warp", "triton"}
+        )
     ]
     assert not found
 
@@ -163,7 +179,16 @@ def test_every_kernel_has_the_same_rooms(folder):
     ]
     assert any("Differentiable in:" in text for text in documented)
     differentiable = not any("Differentiable in: nothing." in text for text in documented)
-    for function in (reference.forward, cpu.forward, *([cpu.backward] if differentiable else [])):
+    fast = [cpu]
+    if (folder / "gpu.py").exists() and importlib.util.find_spec("warp") is not None:
+        fast.append(importlib.import_module(f"unrender.kernels.{folder.name}.gpu"))
+    for function in (
+        reference.forward,
+        *(module.forward for module in fast),
+        *(module.backward for module in fast if differentiable),
+    ):
         parameters = inspect.signature(function).parameters.values()
         assert all(parameter.default is parameter.empty for parameter in parameters)
+    for name in {"build", "forward", "backward", "compare_all"} & set(dir(cpu)):
+        assert len({tuple(inspect.signature(getattr(module, name)).parameters) for module in fast}) == 1, name
     assert len((folder / "reference.py").read_text("utf-8").splitlines()) <= 100

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from unrender import KernelError, chamfer_distance, closest_on_mesh, cube, index_points, nearest
+from unrender.kernels import _dispatch
 from unrender.kernels._dispatch import implementation
 
 
@@ -34,7 +35,7 @@ def test_an_unknown_choice_is_named(call, monkeypatch):
     monkeypatch.setenv("UNRENDER_KERNELS", "bogus")
     with pytest.raises(KernelError) as caught:
         call()
-    assert str(caught.value) == "UNRENDER_KERNELS should be 'fast' or 'reference', got 'bogus'"
+    assert str(caught.value) == "UNRENDER_KERNELS should be 'fast', 'reference' or 'warp', got 'bogus'"
 
 
 def test_the_reference_serves_where_it_is_asked_for_or_nothing_else_does(monkeypatch):
@@ -42,6 +43,20 @@ def test_the_reference_serves_where_it_is_asked_for_or_nothing_else_does(monkeyp
     assert implementation("nearest", torch.device("meta")) is None
     monkeypatch.setenv("UNRENDER_KERNELS", "reference")
     assert implementation("nearest", torch.device("cpu")) is None
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_a_gpu_without_fast_kernels_is_named_once(device, monkeypatch, caplog):
+    monkeypatch.setattr(_dispatch, "_has_warp", lambda: False)
+    monkeypatch.setattr(_dispatch, "_has_gpu_kernel", lambda kernel: True)
+    _dispatch._say_once.cache_clear()
+    for _ in range(2):
+        assert implementation("nearest", torch.device(device)) is None
+    message = {
+        "cuda": "NVIDIA Warp is not installed, plain torch is used on the GPU: pip install unrender[gpu]",
+        "mps": "mps: no fast kernels for this device; plain torch is used",
+    }[device]
+    assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", message)]
 
 
 def test_python_threads_can_run_kernels_at_the_same_time():

@@ -1,11 +1,14 @@
 """Which implementation of a kernel runs: chosen by the device of the tensors, once, here.
 
-``UNRENDER_KERNELS=reference`` forces the plain-torch reference of every kernel.
+CPU tensors go to ``cpu.py`` (numba), CUDA tensors to ``gpu.py`` (NVIDIA Warp) where Warp is installed and the kernel
+has one; everything else to ``reference.py`` (plain torch). ``UNRENDER_KERNELS`` forces a choice: ``reference`` for
+every device, or ``warp``, which runs ``gpu.py`` for CPU tensors too, on Warp's CPU device (one thread: for tests).
 """
 
 import contextlib
 import functools
 import importlib
+import importlib.util
 import logging
 import os
 import threading
@@ -16,24 +19,76 @@ import torch
 
 from unrender.errors import KernelError
 
+_log = logging.getLogger("unrender")
 _import_lock = threading.Lock()
 _cpu_lock = threading.RLock()
 _forked = threading.Event()
 """Set in a process forked after OpenMP has run: its threads are gone, and to ask for them ends the process.
 The reference serves there. Processes started by "spawn" have no such limit."""
 ITEMS_PER_THREAD = 512
+CHOICES = ("fast", "reference", "warp")
 
 
 def implementation(kernel: str, device: torch.device) -> ModuleType | None:
     """Return the fast implementation of `kernel` for `device`, or None where its reference has to serve."""
     choice = os.environ.get("UNRENDER_KERNELS", "fast")
-    if choice not in ("fast", "reference"):
-        raise KernelError(f"UNRENDER_KERNELS should be 'fast' or 'reference', got {choice!r}")
-    if choice == "reference" or device.type != "cpu" or _forked.is_set():
+    if choice not in CHOICES:
+        raise KernelError(f"UNRENDER_KERNELS should be 'fast', 'reference' or 'warp', got {choice!r}")
+    if choice == "reference":
         return None
+    if device.type == "cpu" and choice == "fast":
+        return None if _forked.is_set() else _load(kernel, "cpu")
+    if device.type == "cpu" or (device.type == "cuda" and torch.version.hip is None):
+        return _gpu(kernel, device.type)
+    if device.type != "meta":
+        _say_once(f"{device.type}: no fast kernels for this device; plain torch is used")
+    return None
+
+
+def _gpu(kernel: str, device: str) -> ModuleType | None:
+    if not _has_gpu_kernel(kernel):
+        return None
+    if not _has_warp():
+        _say_once("NVIDIA Warp is not installed, plain torch is used on the GPU: pip install unrender[gpu]")
+        return None
+    module = _load(kernel, "gpu")
+    if device == "cuda":
+        _check_process()
+    return module
+
+
+@functools.cache
+def _has_gpu_kernel(kernel: str) -> bool:
+    return importlib.util.find_spec(f"unrender.kernels.{kernel}.gpu") is not None
+
+
+@functools.cache
+def _has_warp() -> bool:
+    return importlib.util.find_spec("warp") is not None
+
+
+@functools.cache
+def _load(kernel: str, file: str) -> ModuleType:
     with _import_lock:  # numba deadlocks when two threads import it at once
-        _prepare_numba()
-        return importlib.import_module(f"unrender.kernels.{kernel}.cpu")
+        if file == "cpu":
+            _prepare_numba()
+        return importlib.import_module(f"unrender.kernels.{kernel}.{file}")
+
+
+@functools.cache
+def _say_once(message: str) -> None:
+    _log.warning(message)
+
+
+@functools.cache
+def _cuda_process() -> int:
+    """Return the process that ran the first kernel on a GPU."""
+    return os.getpid()
+
+
+def _check_process() -> None:
+    if _cuda_process() != os.getpid():
+        raise KernelError("a forked process cannot use the GPU its parent uses: start processes with 'spawn'")
 
 
 @contextlib.contextmanager
@@ -71,7 +126,7 @@ def _prepare_numba() -> None:
         def on_start(self, event: object) -> None:
             if not announced.is_set():
                 announced.set()
-                logging.getLogger("unrender").info("compiling CPU kernels: once on each machine, then cached")
+                _log.info("compiling CPU kernels: once on each machine, then cached")
 
         def on_end(self, event: object) -> None:
             pass

@@ -1,0 +1,223 @@
+"""What kernels in NVIDIA Warp share: their instances by precision, launches on torch's stream, sums in fixed point.
+
+Kernels are compiled when first launched, once on each machine: Warp caches them in the folder it reads from
+``WARP_CACHE_PATH`` when it is initialized (default: the user's cache folder). It is read once and must not change
+afterwards: loaded modules and new ones would come from different folders. Processes may share it.
+
+On the CPU device, which tests use, the same source runs in one thread. Launches need contiguous tensors, on one
+device, of the kernel's types; arrays of n axes take a tensor whose first axes are collapsed. Nothing here waits for the
+device, so that launches can be captured in a CUDA graph; a kernel's first launch compiles it, and comes before.
+"""
+
+import functools
+import math
+import threading
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from unrender.errors import KernelError
+
+wp.config.log_level = wp.LOG_WARNING
+wp.config.enable_backward = False  # gradients are written by hand
+wp.init()
+
+TORCH_TYPES = {
+    wp.float16: torch.float16,
+    wp.float32: torch.float32,
+    wp.float64: torch.float64,
+    wp.int8: torch.int8,
+    wp.uint8: torch.uint8,
+    wp.int16: torch.int16,
+    wp.int32: torch.int32,
+    wp.int64: torch.int64,
+    wp.bool: torch.bool,
+}
+_descriptor = type(wp.from_torch(torch.empty(1), return_ctype=True))
+_compile_lock = threading.Lock()
+_streams: dict[tuple[int | None, int], Any] = {}
+
+
+class Precision:
+    """Warp's types for one of torch's: what a kernel is an instance for."""
+
+    def __init__(self, name: str, dtype: torch.dtype, exact: bool) -> None:
+        self.scalar = wp.float64 if dtype == torch.float64 else wp.float32
+        self.vec2, self.vec3, self.vec4 = (wp.types.vector(n, self.scalar) for n in (2, 3, 4))
+        self.module = wp.get_module(f"unrender.{name}.{str(dtype).split('.')[-1]}")
+        self.module.options |= {"enable_backward": False, "fuse_fp": not exact}
+
+    def kernel(self, function: Callable[..., None]) -> Any:
+        """Make a Warp kernel of a function, in the module of this precision."""
+        return wp.kernel(function, enable_backward=False, module=self.module)
+
+
+def per_precision(
+    name: str, *, exact: bool = False
+) -> Callable[[Callable[[Precision], SimpleNamespace]], Callable[[torch.dtype], SimpleNamespace]]:
+    """Decorate a function that defines a folder's kernels for one precision: each is defined when it is asked for.
+
+    `exact` forbids fused multiply-adds: for what has to come out the same, or with the opposite sign, when its terms
+    trade places. A folder has one Warp module for each precision.
+    """
+
+    def decorate(
+        define: Callable[[Precision], SimpleNamespace],
+    ) -> Callable[[torch.dtype], SimpleNamespace]:
+        @functools.cache
+        def instance(dtype: torch.dtype) -> SimpleNamespace:
+            with _compile_lock:
+                return define(Precision(name, dtype, exact))
+
+        return instance
+
+    return decorate
+
+
+class _Recorded:
+    """A launch of one kernel on one device, whose arguments are replaced before each use."""
+
+    def __init__(self, kernel: Any, device: torch.device) -> None:
+        where = "cpu" if device.type == "cpu" else f"cuda:{device.index}"
+        with _compile_lock:
+            self.command = wp.Launch(kernel, wp.get_device(where))
+        self.device = device
+        self.size: int | tuple[int, ...] | None = None
+        self.pack = [_packer(argument.type, argument.label, device) for argument in kernel.adj.args]
+        self.key = kernel.key
+
+    def __call__(self, size: int | tuple[int, ...], arguments: tuple[Any, ...]) -> None:
+        if len(arguments) != len(self.pack):
+            raise TypeError(f"{self.key} takes {len(self.pack)} arguments, got {len(arguments)}")
+        command = self.command
+        for i, (pack, argument) in enumerate(zip(self.pack, arguments, strict=True)):
+            command.set_param_at_index_from_ctype(i, pack(argument))
+        if size != self.size:
+            command.set_dim(size)
+            self.size = size
+        command.launch(_stream(self.device) if self.device.type == "cuda" else None)
+
+
+class _ThreadCommands(threading.local):
+    """Recorded launches of one thread: their arguments are changed in place."""
+
+    def __init__(self) -> None:
+        self.commands: dict[tuple[Any, torch.device], _Recorded] = {}
+
+
+_recorded = _ThreadCommands()
+
+
+def launch(kernel: Any, size: int | tuple[int, ...], *arguments: Tensor | float | None) -> None:
+    """Run a kernel on torch's current stream of the device of its first tensor; nothing where `size` is 0.
+
+    No array is given for None.
+    """
+    if (size if isinstance(size, int) else math.prod(size)) == 0:
+        return
+    device = next(argument.device for argument in arguments if isinstance(argument, Tensor))
+    commands = _recorded.commands
+    command = commands.get((kernel, device))
+    if command is None:
+        command = commands[kernel, device] = _Recorded(kernel, device)
+    command(size, arguments)
+
+
+def _packer(kind: Any, label: str, device: torch.device) -> Callable[[Any], Any]:
+    """Return what turns an argument into what Warp hands to the kernel."""
+    if not isinstance(kind, wp.array):
+        return int if issubclass(kind, (wp.int32, wp.int64, wp.bool)) else float
+    inner = getattr(kind.dtype, "_shape_", ())
+    scalar = getattr(kind.dtype, "_wp_scalar_type_", kind.dtype)
+    dtype, width, axes = TORCH_TYPES[scalar], math.prod(inner), kind.ndim
+    step = dtype.itemsize * width
+
+    def pack(tensor: Tensor | None) -> Any:
+        if tensor is None:
+            return _descriptor()
+        if tensor.dtype != dtype or tensor.device != device or not tensor.is_contiguous():
+            raise TypeError(
+                f"`{label}` should be contiguous {dtype} on {device}, "
+                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, strides {tensor.stride()}"
+            )
+        count = tensor.numel() // width
+        shape: tuple[int, ...] = (count,)
+        strides: tuple[int, ...] = (step,)
+        if axes > 1:
+            rest = tuple(tensor.shape[tensor.dim() - len(inner) - axes + 1 : tensor.dim() - len(inner)])
+            shape = (count // max(math.prod(rest), 1), *rest)
+            strides = tuple(step * math.prod(shape[i + 1 :]) for i in range(axes))
+        if max(shape) >= 2**31 or strides[0] >= 2**31:
+            raise KernelError(f"`{label}` is too large for one launch: {tuple(tensor.shape)}")
+        return _descriptor(tensor.data_ptr(), 0, axes, shape, strides)
+
+    return pack
+
+
+def _stream(device: torch.device) -> Any:
+    handle = torch.cuda.current_stream(device).cuda_stream
+    found = _streams.get((device.index, handle))
+    if found is None:
+        found = _streams[device.index, handle] = wp.Stream(f"cuda:{device.index}", cuda_stream=handle)
+    return found
+
+
+# Sums over colliding writes. Additions of floating-point numbers depend on their order, which on a GPU is by chance;
+# those of integers do not. A sum of up to `count` terms, none larger than the greatest of them, is kept as an integer
+# multiple of a power of two, the unit. It is chosen on the device, so that the sum of all terms fits into 62 bits:
+# nothing overflows, and each term is rounded by at most half a unit, 2^(log2 count − 61) of the greatest term.
+# If a term is NaN or infinite, the whole result is NaN: it surfaces, wherever it came from.
+
+INFINITE = wp.constant(wp.int64(0x7FF0000000000000))
+
+
+@wp.func
+def size_bits(term: wp.float64) -> wp.int64:
+    """Return |term| as an integer of the same order; NaN is the largest."""
+    return wp.cast(term, wp.int64) & wp.int64(0x7FFFFFFFFFFFFFFF)
+
+
+@wp.func
+def note_term(term: wp.float64, greatest: wp.array(dtype=wp.int64)) -> None:
+    """Raise `greatest` [1], which begins with 0, to the size of a term."""
+    bits = size_bits(term)
+    if bits > greatest[0]:  # mostly not: spares the atomic operation
+        wp.atomic_max(greatest, 0, bits)
+
+
+@wp.func
+def unit_exponent(greatest: wp.int64, count_log2: int) -> int:
+    """Return the exponent of the unit for terms up to `greatest` and 2^count_log2 of them."""
+    exponent = int(greatest >> wp.int64(52)) - 1022
+    return wp.max(exponent + count_log2 - 62, -1020)  # type: ignore[no-any-return]
+
+
+@wp.func
+def power_of_two(exponent: int) -> wp.float64:
+    """Return 2^exponent, for −1022 to 1023, exactly."""
+    return wp.cast(wp.int64(exponent + 1023) << wp.int64(52), wp.float64)
+
+
+@wp.func
+def in_units(term: wp.float64, exponent: int) -> wp.int64:
+    """Round a term to units; of an infinite one nothing is left, which `from_units` tells by `greatest`."""
+    if size_bits(term) >= INFINITE:
+        return wp.int64(0)
+    return wp.int64(wp.rint(term * power_of_two(-exponent)))
+
+
+@wp.func
+def from_units(total: wp.int64, greatest: wp.int64, exponent: int) -> wp.float64:
+    """Turn a sum of units into a number; NaN where a term was NaN or infinite."""
+    if greatest >= INFINITE:
+        return wp.cast(wp.int64(0x7FF8000000000000), wp.float64)
+    return wp.float64(total) * power_of_two(exponent)
+
+
+def count_log2(count: int) -> int:
+    """Return the power of two that is not below a number of terms."""
+    return max(count - 1, 0).bit_length()
