@@ -250,13 +250,23 @@ def test_an_empty_picture_is_refused(tmp_path, level):
         load_photo(tmp_path / "a.png", fov_degrees=40)
 
 
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 40)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 40), (7, 3000)])
 def test_tiny_pictures_are_answered(tmp_path, size):
     save_image(torch.rand(*size, 3, generator=torch.Generator().manual_seed(0)), tmp_path / "a.png")
-    with pytest.raises(InputError, match="--mask"):
+    with pytest.raises(InputError, match=rf"{size[1]} × {size[0]} pixels is too small .*--mask"):
         load_photo(tmp_path / "a.png", fov_degrees=40)
     save_image(torch.ones(size), tmp_path / "mask.png")
     assert load_photo(tmp_path / "a.png", fov_degrees=40, mask=tmp_path / "mask.png").mask.shape == size
+
+
+@pytest.mark.parametrize("size", [(8, 8), (12, 4000)])
+def test_the_smallest_pictures_with_an_answer(tmp_path, size):
+    height, width = size
+    image, expected = torch.full((*size, 3), 0.5), torch.zeros(size)
+    expected[2 : height - 2, width // 4 : width // 2] = 1
+    save_image(image + 0.4 * expected[..., None], tmp_path / "a.png")
+    mask = load_photo(tmp_path / "a.png", fov_degrees=40).mask
+    assert torch.equal((mask > 0.5).float(), expected)
 
 
 BUSY = sorted((DATA / "fox/images").glob("*.jpg"))[::12] + sorted((DATA / "pose/lmo/rgb").glob("*.png"))

@@ -8,12 +8,16 @@ from unrender.io.contents import Floats
 
 SIDE = 320
 """Pixels along the longer side of the picture that the background is found in."""
+LEAST_SIDE = 8
+"""Pixels along its shorter side: fewer do not tell a polynomial from an object."""
 TRIALS = 500
 """Guesses from six pixels of the border each: one is right with 40 % of it hidden, but for 1 in 10 billion."""
 DEGREE, QUADRATIC = 4, 6
 """Highest degree of a background's polynomial; terms up to degree 2."""
 EXPONENTS = tuple(np.array([(i, d - i) for d in range(DEGREE + 1) for i in range(d + 1)]).T)
 """Of y and x in each term, the lowest degree first."""
+LEAST_RANK = 1e-6
+"""Of a fit, the least singular value, as part of the largest, with which its polynomial is determined."""
 CLOSEST = 0.6
 """Part of the border by which a guess is judged."""
 GROWTH = (6, 6, 6, 15, 15, 15, 15, 15)
@@ -75,8 +79,12 @@ def cover_before_backdrop(image: Floats) -> Floats:
 def _difference(image: Floats) -> Floats:
     """Return how far each pixel is from the background, where noise stays below 1."""
     height, width = image.shape[:2]
+    if min(height, width) < LEAST_SIDE:
+        raise InputError(
+            f"a picture of {width} × {height} pixels is too small to tell an object from its background; {ADVICE}"
+        )
     step = -(-max(height, width) // SIDE)
-    rows, columns = (slice((size - 1) % step // 2, None, step) for size in (height, width))
+    rows, columns = (_every(min(step, size // LEAST_SIDE), size) for size in (height, width))
     down, across = _powers(height), _powers(width)
     coefficients, noise = _grow_background(image[rows, columns], _terms(down[rows], across[columns]))
     squares = np.zeros((height, width), np.float32)
@@ -87,6 +95,10 @@ def _difference(image: Floats) -> Floats:
         squares += np.square(image[..., channel] - background)
     difference: Floats = np.sqrt(squares, out=squares) / np.float32(CLEAR * noise)
     return difference
+
+
+def _every(step: int, size: int) -> slice:
+    return slice((size - 1) % step // 2, None, step)
 
 
 def _powers(size: int) -> Floats:
@@ -105,14 +117,17 @@ def _grow_background(image: Floats, terms: Floats) -> tuple[Floats, float]:
 
     border = np.ones(image.shape[:2], bool)
     border[1:-1, 1:-1] = False
-    background, coefficients = border, _guess(image[border].astype(np.float64), terms[border])
+    background, coefficients = border, np.zeros((terms.shape[-1], image.shape[-1]))
+    coefficients[:QUADRATIC] = _guess(image[border].astype(np.float64), terms[border])
     for num_terms in GROWTH:
-        residuals = image - terms[..., : len(coefficients)] @ coefficients
+        residuals = image - terms @ coefficients
         lengths = np.linalg.norm(residuals, axis=-1)
         noise = max(float(np.median(lengths[background])) / MEDIAN_LENGTH, QUIET)
         near = lengths < CLEAR * noise
         background = ndimage.binary_propagation(near & border, mask=near)
-        coefficients = np.linalg.lstsq(terms[background][:, :num_terms], image[background], rcond=None)[0]
+        fit, _, rank, _ = np.linalg.lstsq(terms[background][:, :num_terms], image[background], LEAST_RANK)
+        if rank == num_terms:  # otherwise these pixels leave the polynomials open
+            coefficients[:num_terms] = fit
     if noise > LOUDEST or near[border].mean() < PLAIN or _has_structure(residuals, background):
         raise InputError(f"the background is not plain; {ADVICE}")
     surely = ndimage.binary_closing(background, iterations=2) | background
@@ -127,7 +142,8 @@ def _has_structure(residuals: Floats, background: Mask) -> bool:
 
     share = ndimage.uniform_filter(background.astype(np.float32), WINDOW)
     sums = ndimage.uniform_filter(residuals * background[..., None], (WINDOW, WINDOW, 1))
-    means = sums[share > 0.5] / share[share > 0.5][:, None]
+    most = share > 0.5 + 0.5 / WINDOW**2  # of the pixels, between half and one more
+    means = sums[most] / share[most][:, None]
     return _typical(means) > max(2 * QUIET, STRUCTURE * _typical(residuals[background]))
 
 
@@ -136,9 +152,15 @@ def _typical(values: Floats) -> float:
 
 
 def _guess(colors: Floats, terms: Floats) -> Floats:
-    """Return the polynomials of degree 2 through six random pixels that `CLOSEST` of the others are nearest to."""
+    """Return the polynomials of degree 2 through six random pixels that `CLOSEST` of the others are nearest to.
+
+    Pixels that do not determine a polynomial, such as six of one edge, guess nothing.
+    """
     chosen = np.random.default_rng(0).integers(len(colors), size=(TRIALS, QUADRATIC))
-    guesses = np.linalg.pinv(terms[chosen][..., :QUADRATIC]) @ colors[chosen]
+    systems = terms[chosen][..., :QUADRATIC]
+    sizes = np.linalg.svd(systems, compute_uv=False)
+    determined = sizes[:, -1] > LEAST_RANK * sizes[:, 0]
+    guesses = np.linalg.solve(systems[determined], colors[chosen[determined]])
     distances = [np.linalg.norm(colors - terms[:, :QUADRATIC] @ guess, axis=-1) for guess in guesses]
     best: Floats = guesses[np.argmin(np.quantile(distances, CLOSEST, axis=1))]
     return best
