@@ -14,7 +14,7 @@ from unrender._checked import checked
 def weigh(
     points: Float[Tensor, "*batch points 3"], weights: Float[Tensor, "*batch points"] | None = None
 ) -> str:
-    """Say what came."""
+    """Return a description of the arguments."""
     return f"{list(points.shape)}"
 
 
@@ -23,14 +23,14 @@ def aim(target: Float[Tensor, "3"] | Sequence[float] | float, ids: Int[Tensor, "
     return type(target).__name__
 
 
-def test_what_fits_passes():
+def test_matching_shapes_pass():
     assert weigh(torch.rand(2, 5, 3), torch.rand(2, 5)) == "[2, 5, 3]"
     assert weigh(points=torch.rand(0, 3)) == "[0, 3]"
-    assert weigh.__doc__ == "Say what came."
+    assert weigh.__doc__ == "Return a description of the arguments."
 
 
 @pytest.mark.parametrize("target", [torch.rand(3), [1.0, 2.0, 3.0], (1, 2, 3), 1.5, 1])
-def test_a_union_admits_each_of_its_members(target):
+def test_each_member_of_a_union_passes(target):
     assert aim(target) == type(target).__name__
 
 
@@ -69,16 +69,16 @@ def test_a_union_admits_each_of_its_members(target):
         (lambda: aim(1.0, torch.rand(2)), "aim: `ids` should be Int[Tensor, 'ids'] or None, got float32[2]"),
     ],
 )
-def test_what_does_not_fit_is_named(call, message):
+def test_mismatches_are_reported(call, message):
     with pytest.raises(ShapeError) as caught:
         call()
     assert str(caught.value) == message
 
 
-def test_a_wrong_call_is_still_a_type_error():
+def test_missing_arguments_raise_type_error():
     with pytest.raises(TypeError, match="missing a required argument: 'points'"):
         weigh()
 
 
-def test_axis_names_bind_within_one_call_only():
+def test_axis_names_are_bound_per_call():
     assert weigh(torch.rand(4, 3)) != weigh(torch.rand(5, 3))

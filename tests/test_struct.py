@@ -71,7 +71,7 @@ def test_map_and_detach_reach_every_tensor_and_nothing_else():
         (torch.tensor([1, 1, 0, 1]), (4, 3)),
     ],
 )
-def test_index_reaches_the_batch_axes_only(index, batch):
+def test_indexing_applies_to_batch_axes_only(index, batch):
     value = poses(2, 3)
     taken = value[index]
     assert taken.points.shape == (*batch, 5, 3)
@@ -81,7 +81,7 @@ def test_index_reaches_the_batch_axes_only(index, batch):
     assert taken.faces is value.faces
 
 
-def test_iterating_walks_the_first_batch_axis():
+def test_iteration_is_over_the_first_batch_axis():
     value = poses(2)
     assert [torch.equal(one.points, points) for one, points in zip(value, value.points, strict=True)] == [
         True
@@ -89,8 +89,10 @@ def test_iterating_walks_the_first_batch_axis():
 
 
 @pytest.mark.parametrize("value", [poses(), Shared(torch.zeros(1, 3, dtype=torch.int64))])
-def test_without_batch_axes_there_is_nothing_to_index(value):
-    with pytest.raises(TypeError, match=f"^{type(value).__name__}: there are no batch axes to index$"):
+def test_indexing_without_batch_axes_is_an_error(value):
+    with pytest.raises(
+        TypeError, match=f"^{type(value).__name__}: cannot be indexed, as it has no batch axes$"
+    ):
         value[0]
 
 
@@ -107,7 +109,7 @@ class Nested(TensorStruct):
     shared: Poses
 
 
-def test_indexing_reaches_values_within_that_have_the_same_axes():
+def test_indexing_applies_to_nested_values_with_the_same_batch_shape():
     nested = Nested(torch.rand(4, 2), poses(4), poses())
     assert nested.batch_shape == (4,)
     torch.testing.assert_close(nested[1:3].own.points, nested.own.points[1:3])

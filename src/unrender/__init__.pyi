@@ -32,8 +32,8 @@ from .fields.protocol import RenderOutput as RenderOutput
 from .fields.quick_look import quick_look as quick_look
 from .fields.voxels import SparseVoxels as SparseVoxels
 from .geometry.camera import Camera as Camera
+from .geometry.camera_paths import interpolated_path as interpolated_path
 from .geometry.camera_paths import orbit_path as orbit_path
-from .geometry.camera_paths import path_between as path_between
 from .geometry.camera_paths import spiral_path as spiral_path
 from .geometry.demo_object import demo_object as demo_object
 from .geometry.lens import Lens as Lens

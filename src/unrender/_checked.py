@@ -1,11 +1,11 @@
-"""Shape annotations, enforced where values enter the library.
+"""Runtime checks of jaxtyping shape annotations.
 
 A public function states the shapes of its tensors once, in its annotations::
 
     @checked
     def nearest(queries: Float[Tensor, "*batch queries dim"], points: Float[Tensor, "*batch points dim"]): ...
 
-and a wrong tensor is answered with a `ShapeError` that names function, argument, what was expected and what came.
+and a mismatch raises a `ShapeError` that names the function, the argument, the expected and the actual shape.
 """
 
 import functools
@@ -40,12 +40,12 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def shape_hints(hints: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-    """Keep the annotations that speak of tensors, each as the members of its union."""
+    """Select the annotations that contain tensors, each as the members of its union."""
     return {name: _members(hint) for name, hint in hints.items() if any(map(is_tensor_hint, _members(hint)))}
 
 
 def check_shapes(where: str, values: Mapping[str, Any], hints: Mapping[str, tuple[Any, ...]]) -> None:
-    """Raise `ShapeError` unless every tensor among `values` fits its hint; axis names bind across all of them."""
+    """Raise `ShapeError` unless every tensor in `values` matches its hint; axis names are bound across all of them."""
     with jaxtyped("context"):
         for name, members in hints.items():
             if name in values and not any(_admits(member, values[name]) for member in members):
@@ -55,7 +55,7 @@ def check_shapes(where: str, values: Mapping[str, Any], hints: Mapping[str, tupl
 
 
 def _describe(members: tuple[Any, ...]) -> str:
-    """Write an annotation as it stands in the source."""
+    """Format an annotation as it is written in the source."""
     return " or ".join(
         f"{member.dtype.__name__}[Tensor, '{member.dim_str}']"
         if is_tensor_hint(member)
@@ -65,7 +65,7 @@ def _describe(members: tuple[Any, ...]) -> str:
 
 
 def describe_value(value: object) -> str:
-    """Name a value's dtype and shape, or its type if it is no tensor."""
+    """Format a tensor's dtype and shape, or the type name of any other value."""
     if isinstance(value, Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     return type(value).__name__
@@ -77,12 +77,12 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def is_tensor_hint(hint: Any) -> bool:
-    """Tell whether an annotation is a jaxtyping one."""
+    """Return whether an annotation is a jaxtyping annotation."""
     return isinstance(hint, type) and issubclass(hint, AbstractArray)
 
 
 def _admits(member: Any, value: object) -> bool:
-    """Say whether a value fits one member of a union; members that are no plain classes admit everything."""
+    """Return whether a value matches one member of a union; members that are not classes match everything."""
     kind = typing.get_origin(member) or member
     if kind is float:
         return isinstance(value, int | float)

@@ -1,4 +1,4 @@
-"""`TensorStruct`: frozen dataclasses of tensors that move, map and index as one value."""
+"""`TensorStruct`: frozen dataclasses of tensors that support `to`, `map` and indexing as one value."""
 
 import dataclasses
 import math
@@ -14,10 +14,10 @@ from unrender._checked import check_shapes, is_tensor_hint, shape_hints
 
 @dataclass_transform(frozen_default=True)
 class TensorStruct:
-    """Base of the library's values: a subclass is a frozen dataclass whose tensor fields are checked on creation.
+    """Base class of the library's values: a subclass is a frozen dataclass whose tensor shapes are checked on creation.
 
-    Fields annotated ``"*batch …"`` share their leading axes; indexing the value indexes those, and values within it
-    that have the same axes, and keeps the rest.
+    Fields annotated ``"*batch …"`` share their leading axes. Indexing applies to these fields, and to nested values
+    with the same batch shape; other fields are kept.
     """
 
     def __init_subclass__(cls) -> None:
@@ -30,12 +30,12 @@ class TensorStruct:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(typing.cast(Any, self))}
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed."""
+        """Return a copy with some fields replaced."""
         changed: Self = dataclasses.replace(typing.cast(Any, self), **changes)
         return changed
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Self:
-        """Return a copy with `function` applied to every tensor, also within values that are fields."""
+        """Return a copy with `function` applied to every tensor, including those of nested values."""
         changes: dict[str, Any] = {}
         for name, value in self._fields().items():
             if isinstance(value, Tensor):
@@ -45,13 +45,13 @@ class TensorStruct:
         return self.replace(**changes)
 
     def to(self, target: torch.device | torch.dtype | str) -> Self:
-        """Move to a device, or change the precision of the floating-point fields."""
+        """Move to a device, or convert floating-point tensors to another dtype."""
         if isinstance(target, torch.dtype):
             return self.map(lambda tensor: tensor.to(target) if tensor.is_floating_point() else tensor)
         return self.map(lambda tensor: tensor.to(target))
 
     def detach(self) -> Self:
-        """Return a copy cut off from the autograd graph; what carries no gradient stays the same tensor."""
+        """Return a copy detached from the autograd graph; integer tensors are shared with the original."""
         return self.map(lambda tensor: tensor.detach() if tensor.is_floating_point() else tensor)
 
     @property
@@ -69,11 +69,11 @@ class TensorStruct:
         shape, own_axes = self.batch_shape, _axes_after_batch(type(self))
         changes: dict[str, Tensor | TensorStruct] = {}
         if not shape:
-            raise TypeError(f"{type(self).__name__}: there are no batch axes to index")
-        places = torch.arange(math.prod(shape)).reshape(shape)[index]
+            raise TypeError(f"{type(self).__name__}: cannot be indexed, as it has no batch axes")
+        flat_index = torch.arange(math.prod(shape)).reshape(shape)[index]
         for name, value in self._fields().items():
             if name in own_axes and isinstance(value, Tensor):
-                changes[name] = value.flatten(0, len(shape) - 1)[places]
+                changes[name] = value.flatten(0, len(shape) - 1)[flat_index]
             elif isinstance(value, TensorStruct) and value.batch_shape == shape:
                 changes[name] = value[index]
         return self.replace(**changes)

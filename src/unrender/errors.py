@@ -1,8 +1,8 @@
-"""The errors that unrender raises; each message says what was wrong, where, and what to do."""
+"""Exceptions raised by unrender. Each message says what is wrong, where, and how to fix it."""
 
 
 class UnrenderError(Exception):
-    """Root of every error that unrender raises on purpose."""
+    """Base class of all exceptions that unrender raises deliberately."""
 
 
 class ShapeError(UnrenderError, ValueError):
@@ -10,12 +10,12 @@ class ShapeError(UnrenderError, ValueError):
 
 
 class InputError(UnrenderError, ValueError):
-    """An argument has the right shape but a value that cannot be used."""
+    """An argument has a valid shape but an invalid value."""
 
 
 class FileFormatError(UnrenderError, ValueError):
-    """A file is damaged, or not what its name says."""
+    """A file is damaged, or its content does not match its format."""
 
 
 class KernelError(UnrenderError, RuntimeError):
-    """No implementation of a kernel fits, or a kernel could not run."""
+    """No implementation of a kernel is available for the inputs, or a kernel failed to run."""

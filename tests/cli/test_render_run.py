@@ -286,7 +286,7 @@ def test_damaged_runs_are_named(run, tmp_path, capsys, what, words):
     [
         (["--path", "round"], "--path round: should be one of auto, orbit, between, spiral, held-out"),
         (["--path", "absent.json"], "--path absent.json: there is no such file"),
-        (["--path", "spiral"], "spiral_path: the cameras do not face one way"),
+        (["--path", "spiral"], "spiral_path: the cameras face different directions"),
         (["--views", "0"], "--views 0: should be at least 1"),
         (["--size", "9000"], "--size 9000: should be 1 to 8192 pixels"),
         (["--background", "1", "2", "0"], "three numbers in 0 to 1"),

@@ -43,7 +43,7 @@ def test_unproject_inverts_project(seed, projection):
 
 @settings(deadline=None, max_examples=20)
 @given(seed=seeds)
-def test_conventions_go_there_and_back(seed):
+def test_conventions_round_trip(seed):
     camera = random_camera(seed)
     size = {"height": 48, "width": 64}
     assert_same_camera(camera, Camera.from_opengl(camera.to_opengl(), camera.focal, camera.center, **size))
@@ -51,7 +51,7 @@ def test_conventions_go_there_and_back(seed):
     assert_same_camera(camera, Camera.from_pytorch3d(*camera.to_pytorch3d(), **size))
 
 
-def test_looks_at_the_middle_of_the_image_with_up_upwards():
+def test_look_at_centers_the_target_with_up_upwards():
     camera = Camera.look_at([3.0, 1.0, 2.0], [0.5, 0.0, 1.0], fov_degrees=50, height=40, width=60)
     target, above, right = camera.project(torch.tensor([[0.5, 0, 1], [0.5, 0.1, 1], [0.5, 0, 0.9]]))
     torch.testing.assert_close(target[:2], torch.tensor([30.0, 20.0]))
@@ -83,7 +83,7 @@ def test_opengl_camera_looks_backward_along_z():
     assert (float(x), float(y), float(depth)) == (15.0, 5.0, 2.0)
 
 
-def test_opencv_counts_from_the_centre_of_the_first_pixel():
+def test_opencv_puts_the_first_pixel_center_at_zero():
     """cv2.projectPoints gives (fx X / Z + cx, …) with (0, 0) in the middle of the first pixel."""
     matrix = torch.tensor([[20.0, 0, 7], [0, 30, 9], [0, 0, 1]])
     camera = Camera.from_opencv(torch.eye(3), torch.tensor([0.0, 0, 1]), matrix, height=20, width=20)
@@ -127,10 +127,10 @@ def test_batches_broadcast_and_are_differentiable():
     assert torch.autograd.gradcheck(projected, eye)
 
 
-def test_says_what_is_wrong():
-    with pytest.raises(InputError, match="`eye` and `target` are the same point"):
+def test_invalid_arguments_are_rejected():
+    with pytest.raises(InputError, match="`eye` and `target` should differ"):
         Camera.look_at([0.0, 0.0, 0.0], height=8, width=8)
-    with pytest.raises(InputError, match="at least one pixel, got 0 × 8"):
+    with pytest.raises(InputError, match="`width` should be at least 1, got 0 × 8"):
         Camera.look_at([0.0, 0.0, 1.0], height=0, width=8)
     with pytest.raises(ShapeError, match=r"`focal` should be Float\[Tensor, '\*batch 2'\]"):
         Camera(torch.ones(3), torch.ones(2), torch.eye(4), 8, 8)

@@ -22,14 +22,14 @@ MEASURES = [face_normals, face_areas, vertex_normals, surface_area, enclosed_vol
 
 
 def bent_sphere(*batch, dtype=torch.float64):
-    """A small sphere with random bumps."""
+    """Create a small sphere with random bumps."""
     mesh = ico_sphere(1).to(dtype)
     noise = torch.randn(*batch, *mesh.vertices.shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
     return mesh.replace(vertices=mesh.vertices + 0.1 * noise)
 
 
 def crumpled():
-    """Faces without area: a repeated corner, three corners on a line, and all corners in one point."""
+    """Create degenerate faces: a repeated corner, three collinear corners, and all corners in one point."""
     vertices = torch.tensor([[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, 0]]).double()
     return Mesh(vertices, torch.tensor([[0, 0, 1], [0, 1, 2], [0, 3, 4], [0, 1, 5]]))
 
@@ -41,7 +41,7 @@ def test_agrees_with_reference_arrays(golden):
     torch.testing.assert_close(face_areas(mesh), arrays["face_areas"])
 
 
-def test_cube_has_known_measures():
+def test_areas_and_volume_of_a_cube():
     mesh = cube()
     assert surface_area(mesh) == pytest.approx(6)
     assert enclosed_volume(mesh) == pytest.approx(1)
@@ -59,7 +59,7 @@ def test_torus_volume_is_that_of_pappus():
 
 
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-10, 10), turns=st.integers(0, 2))
-def test_measures_follow_similarity(scale, shift, turns):
+def test_similarity_transforms(scale, shift, turns):
     mesh = bent_sphere()
     moved = mesh.replace(vertices=mesh.vertices.roll(turns, -1) * scale + shift)
     torch.testing.assert_close(surface_area(moved), surface_area(mesh) * scale**2)
@@ -68,7 +68,7 @@ def test_measures_follow_similarity(scale, shift, turns):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_batch_is_one_pose_after_another(measure):
+def test_batch_matches_single_meshes(measure):
     mesh = bent_sphere(2, 3)
     torch.testing.assert_close(measure(mesh)[1, 2], measure(mesh[1, 2]))
 
@@ -83,7 +83,7 @@ def test_gradients(measure):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_faces_without_area_are_harmless(measure, dtype):
+def test_degenerate_faces_give_finite_values_and_gradients(measure, dtype):
     mesh = crumpled().to(dtype)
     vertices = mesh.vertices.requires_grad_()
     values = measure(mesh.replace(vertices=vertices))
@@ -106,7 +106,7 @@ def test_no_faces(measure):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_threads_leave_the_bits_alone(measure, assert_same_bits):
+def test_results_do_not_depend_on_the_number_of_threads(measure, assert_same_bits):
     mesh = ico_sphere(5)
     vertices = (mesh.vertices * torch.tensor([1.0, 0.7, 0.3])).requires_grad_()
 
@@ -118,7 +118,7 @@ def test_threads_leave_the_bits_alone(measure, assert_same_bits):
     assert_same_bits(lambda: measure(mesh.replace(vertices=vertices)).detach())
 
 
-def test_concatenate_keeps_every_part():
+def test_join_meshes_keeps_every_mesh():
     parts = [cube(), ico_sphere(1), torus()]
     parts = [mesh.replace(vertex_colors=torch.rand(len(mesh.vertices), 3)) for mesh in parts]
     whole = join_meshes(parts)
@@ -127,11 +127,11 @@ def test_concatenate_keeps_every_part():
     assert torch.equal(whole.vertex_colors[-len(parts[2].vertices) :], parts[2].vertex_colors)
 
 
-def test_concatenate_names_what_is_wrong():
+def test_join_meshes_rejects_invalid_arguments():
     with pytest.raises(InputError, match="join_meshes: `meshes` should hold at least one mesh"):
         join_meshes([])
     with pytest.raises(
-        InputError, match="1 of 2 meshes have `vertex_colors`; give all of them colors, or none"
+        InputError, match="1 of 2 meshes have `vertex_colors`; set them on all meshes or on none"
     ):
         join_meshes([cube(), cube().replace(vertex_colors=torch.rand(8, 3))])
 

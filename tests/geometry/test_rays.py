@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unrender import Camera, InputError, Lens, Rays, ShapeError, clip_to_box, rays_of, rays_through
-from unrender.geometry.lens import FARTHEST
+from unrender.geometry.lens import MAX_RADIUS
 
 LENSES = {
     "pinhole": None,
@@ -36,7 +36,7 @@ def test_project_and_unproject_are_inverse(name):
 
 
 @lens_names
-def test_rays_pass_where_unproject_says(name):
+def test_rays_pass_through_unprojected_points(name):
     camera = camera_with(LENSES[name])
     rays = rays_of(camera)
     assert rays.origins.shape == (48, 64, 3)
@@ -49,7 +49,7 @@ def test_rays_pass_where_unproject_says(name):
 
 
 @lens_names
-def test_float32_is_as_exact_as_it_can_be(name):
+def test_float32_is_exact_to_rounding(name):
     camera = camera_with(LENSES[name])
     narrow = rays_of(camera.to(torch.float32)).directions
     torch.testing.assert_close(narrow.double(), rays_of(camera).directions, rtol=0, atol=3e-7)
@@ -91,14 +91,14 @@ def test_fisheye_sees_behind_itself():
 
 
 @pytest.mark.parametrize("lens", [Lens.brown([-0.3]), Lens.brown([-0.3], [0.001, 0.002])])
-def test_beyond_the_reach_there_is_nothing(lens):
+def test_points_beyond_the_valid_radius_are_nan(lens):
     """r (1 − 0.3 r²) rises up to r = 1/√0.9 and 0.703; the same distorted place must not be seen twice."""
     lens = lens.to(torch.float64)
-    assert float(lens.reach) == pytest.approx(1 / math.sqrt(0.9))
+    assert float(lens.max_radius) == pytest.approx(1 / math.sqrt(0.9))
     radius = torch.linspace(0, 3, 301, dtype=torch.float64)
     points = torch.stack([radius * 0.6, radius * 0.8, torch.ones_like(radius)], -1)
     seen = lens.distort(points)
-    assert torch.equal(seen[:, 0].isnan(), radius > lens.reach)
+    assert torch.equal(seen[:, 0].isnan(), radius > lens.max_radius)
     inside = radius < 1.04
     back = lens.undistort(seen[inside])
     torch.testing.assert_close(back / back[:, 2:], points[inside], rtol=0, atol=1e-9)
@@ -112,7 +112,7 @@ def test_beyond_the_reach_there_is_nothing(lens):
 )
 def test_no_ray_is_silently_wrong(k, p, d):
     lens = Lens.brown(k, p, d).to(torch.float64)
-    assert 0 < float(lens.reach) <= FARTHEST["brown"]
+    assert 0 < float(lens.max_radius) <= MAX_RADIUS["brown"]
     places = torch.cartesian_prod(*[torch.linspace(-3, 3, 13, dtype=torch.float64)] * 2)
     rays = lens.undistort(places)
     found = ~rays.isnan().any(-1)
@@ -120,7 +120,7 @@ def test_no_ray_is_silently_wrong(k, p, d):
 
 
 @pytest.mark.parametrize("name", ["tangential", "rational", "fisheye"])
-def test_differentiable_there_and_back(name):
+def test_differentiable_in_both_directions(name):
     lens = LENSES[name].to(torch.float64)
     places = torch.tensor([[0.3, -0.2], [0.1, 0.4]], dtype=torch.float64, requires_grad=True)
     radial = lens.radial.clone().requires_grad_()
@@ -170,7 +170,7 @@ def test_crop_and_resize_keep_the_lens():
     torch.testing.assert_close(windowed, (seen - seen.new_tensor([4, 2])) * seen.new_tensor([3, 2]))
 
 
-def test_box_cuts_rays():
+def test_rays_are_clipped_to_a_box():
     low, high = torch.zeros(3), torch.ones(3)
     origins = torch.tensor([[-1.0, 0.5, 0.5], [0.5, 0.5, 0.5], [-1.0, 2.0, 0.5], [2.0, 0.5, 0.5], [0, 0, 0]])
     directions = torch.tensor([[1.0, 0, 0]]).repeat(5, 1)
@@ -195,16 +195,16 @@ def test_box_and_rays_from_everywhere():
     assert torch.equal(inside[sure], expected[sure])
 
 
-def test_says_what_is_wrong():
+def test_invalid_arguments_are_rejected():
     lens = Lens.brown([0.1])
     camera = camera_with(lens)
-    with pytest.raises(InputError, match="drawn without lens distortion"):
+    with pytest.raises(InputError, match="lens distortion is not supported"):
         camera.project_homogeneous(torch.zeros(1, 3, dtype=torch.float64))
     with pytest.raises(InputError, match="to_pytorch3d"):
         camera.to_pytorch3d()
-    with pytest.raises(InputError, match="only a perspective camera"):
+    with pytest.raises(InputError, match="`lens` requires a perspective projection"):
         Camera.look_at([0.0, 0, 1], view_height=1, height=4, width=4).replace(lens=lens)
-    with pytest.raises(ShapeError, match=r"one for each of \[\] cameras, got \[2\]"):
+    with pytest.raises(ShapeError, match=r"batch shape \[\] of the cameras, got batch shape \[2\]"):
         camera.replace(lens=Lens(torch.zeros(2, 4), torch.zeros(2, 2), torch.zeros(2, 3)))
     with pytest.raises(InputError, match="at most 4"):
         Lens.brown([0.1] * 5)

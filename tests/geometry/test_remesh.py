@@ -25,7 +25,7 @@ from unrender.geometry.topology import (
 
 
 def random_solid(seed, smoothness, size=12):
-    """The surface of a random blob with handles and several parts."""
+    """Create the surface of a random blob with handles and several components."""
     field = gaussian_filter(np.random.default_rng(seed).standard_normal((size,) * 3), smoothness)
     field = np.pad(field / field.std(), 1, constant_values=-3)
     vertices, faces, _, _ = marching_cubes(field.astype(np.float32), 0.5)
@@ -75,7 +75,7 @@ def test_open_manifolds_keep_their_boundaries(seed, edge_length, height):
 
 
 @pytest.mark.parametrize("edge_length", [0.05, 0.1, 0.2])
-def test_sphere_gets_even_triangles_and_stays_round(edge_length):
+def test_sphere_gets_regular_triangles_and_stays_round(edge_length):
     mesh = ico_sphere(4)
     result = remesh_isotropic(mesh, edge_length)
     lengths = edge_lengths(result) / edge_length
@@ -90,7 +90,7 @@ def test_sphere_gets_even_triangles_and_stays_round(edge_length):
     assert ((result.vertices[result.faces].mean(1) * face_normals(result)).sum(-1) > 0.9).all()
 
 
-def test_demo_object_keeps_its_place():
+def test_demo_object_keeps_its_surface():
     mesh, edge_length = demo_object(64), 0.04
     result = remesh_isotropic(mesh, edge_length)
     assert genus(result) == 1
@@ -107,7 +107,7 @@ def edge_squares(mesh):
 
 
 @pytest.mark.parametrize("mesh", [cube(), torus(1.0, 0.3, 12, 6)])
-def test_coarse_input_is_filled(mesh):
+def test_coarse_input_is_refined(mesh):
     result = remesh_isotropic(mesh, 0.1)
     assert genus(result) == genus(mesh)
     assert edge_lengths(result).mean() == pytest.approx(0.1, rel=0.2)
@@ -123,7 +123,7 @@ def test_edge_length_may_vary_over_the_surface():
     assert lengths[height > 0.3].mean() == pytest.approx(0.2, rel=0.25)
 
 
-def test_boundary_stays():
+def test_boundary_is_preserved():
     sphere = ico_sphere(3)
     mesh = sphere.replace(faces=sphere.faces[(sphere.vertices[sphere.faces][..., 2] > 0).all(1)])
     result = remesh_isotropic(mesh, 0.25)
@@ -138,7 +138,7 @@ def rim_of(mesh):
     return mesh.vertices[found.edges[found.edge_faces == 1].unique()]
 
 
-def test_colors_precision_and_index_type_come_along():
+def test_colors_and_dtypes_are_preserved():
     mesh = ico_sphere(2)
     mesh = Mesh(mesh.vertices.double(), mesh.faces.int(), mesh.vertices / 2 + 0.5)
     result = remesh_isotropic(mesh, 0.1, iterations=2)
@@ -147,7 +147,7 @@ def test_colors_precision_and_index_type_come_along():
     torch.testing.assert_close(result.vertex_colors, result.vertices.float() / 2 + 0.5, atol=0.1, rtol=0)
 
 
-def test_same_input_same_result():
+def test_deterministic():
     mesh = random_solid(0, 1.5)
     one, two = (remesh_isotropic(mesh, 1.5) for _ in range(2))
     assert torch.equal(one.vertices, two.vertices)
@@ -160,20 +160,20 @@ def test_tetrahedron_is_not_collapsed():
     assert len(remesh_isotropic(mesh, 100.0).faces) == 4
 
 
-def test_nothing_and_a_single_point():
+def test_empty_mesh_and_single_point():
     empty = Mesh(torch.rand(4, 3), torch.empty(0, 3, dtype=torch.int64))
     assert len(remesh_isotropic(empty, 0.1).faces) == 0
     point = ico_sphere(1).replace(vertices=torch.ones(42, 3))
     assert is_watertight(remesh_isotropic(point, 0.1))
 
 
-def test_wrong_input_is_named():
+def test_invalid_arguments_are_rejected():
     mesh = cube()
-    with pytest.raises(InputError, match=r"`mesh` should hold one pose, got a batch of \[2\]"):
+    with pytest.raises(InputError, match=r"`mesh` should not be batched, got batch shape \[2\]"):
         remesh_isotropic(mesh.replace(vertices=mesh.vertices.expand(2, -1, -1)), 0.1)
-    with pytest.raises(InputError, match="finite vertices, and `edge_length` be positive"):
+    with pytest.raises(InputError, match="finite vertices, and `edge_length` should be positive"):
         remesh_isotropic(mesh, 0.0)
     with pytest.raises(InputError, match="finite vertices"):
         remesh_isotropic(mesh.replace(vertices=mesh.vertices * torch.nan), 0.1)
-    with pytest.raises(InputError, match=r"so short that about 1e\+13 faces would be needed"):
+    with pytest.raises(InputError, match=r"too short: the result would have about 1e\+13 faces"):
         remesh_isotropic(mesh, 1e-6)

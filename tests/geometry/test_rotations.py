@@ -33,7 +33,7 @@ def some_axes():
 
 
 def test_agrees_with_reference_arrays(golden):
-    """Exponential and quaternions agree as they are: PyTorch3D builds them for columns too, as in the books.
+    """Compare with PyTorch3D, whose exponential and quaternions also act on column vectors.
 
     Its cameras then multiply rows (x R), and its six numbers are the first two rows of the matrix. So its six numbers
     belong to the transposed matrix here.
@@ -60,7 +60,7 @@ def test_a_quarter_turn_about_z_takes_x_to_y():
 
 
 @pytest.mark.parametrize("angle", ANGLES)
-def test_logarithm_undoes_exponential_to_rounding(angle):
+def test_logarithm_inverts_exponential_to_rounding(angle):
     logarithm = angle * some_axes()
     rotation = so3_exp_map(logarithm)
     torch.testing.assert_close(rotation, torch.matrix_exp(hat(logarithm)), atol=1e-14, rtol=0)
@@ -136,7 +136,7 @@ def test_gradients_are_finite_everywhere(angle, dtype):
     assert torch.autograd.grad(total, logarithm)[0].isfinite().all()
 
 
-def test_degenerate_coordinates_are_harmless():
+def test_degenerate_coordinates_give_finite_values():
     zeros = torch.zeros(6, requires_grad=True)
     rotation_from_6d(zeros).sum().backward()
     assert zeros.grad.isfinite().all()
@@ -155,7 +155,7 @@ def test_random_rotations_are_uniform():
     assert torch.equal(some_rotations(3), some_rotations(3))
 
 
-def test_angle_is_a_distance():
+def test_rotation_angle_is_a_metric():
     a, b, c = some_rotations(60).view(3, 20, 3, 3)
     torch.testing.assert_close(rotation_angle(a, b), rotation_angle(b, a))
     torch.testing.assert_close(rotation_angle(a, b), so3_log_map(a.mT @ b).norm(dim=-1))

@@ -19,7 +19,7 @@ def stretched():
     return mesh.replace(vertices=mesh.vertices * torch.tensor([3.0, 1.0, 0.3]))
 
 
-def test_points_lie_where_faces_and_barycentric_coordinates_say():
+def test_points_match_faces_and_barycentric_coordinates():
     mesh = stretched()
     samples = sample_points_from_mesh(mesh, 500, generator=seeded())
     triangles = mesh.vertices[mesh.faces[samples.face_ids]]
@@ -57,7 +57,7 @@ def test_same_seed_same_points():
     assert not torch.equal(one, sample_points_from_mesh(cube(), 50, generator=seeded(4)).points)
 
 
-def test_every_pose_gets_its_own_points():
+def test_batches_are_sampled_independently():
     mesh = cube().replace(vertices=torch.stack([cube().vertices, cube().vertices + 10]))
     samples = sample_points_from_mesh(mesh, 40, generator=seeded())
     assert samples.points.shape == (2, 40, 3)
@@ -86,7 +86,7 @@ def test_gradients():
     )
 
 
-def test_faces_without_area_are_never_drawn():
+def test_degenerate_faces_are_never_sampled():
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]]).requires_grad_()
     mesh = Mesh(vertices, torch.tensor([[0, 0, 1], [0, 1, 2], [1, 1, 1]]))
     samples = sample_points_from_mesh(mesh, 1000, generator=seeded())
@@ -103,13 +103,13 @@ def test_faces_without_area_are_never_drawn():
         (torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]])),
     ],
 )
-def test_surface_without_area_is_named(vertices, faces):
+def test_mesh_without_area_is_rejected(vertices, faces):
     with pytest.raises(InputError, match="`mesh` should have a positive, finite surface area"):
         sample_points_from_mesh(Mesh(vertices, faces), 10)
 
 
 @pytest.mark.parametrize("batch", [(), (3,)])
-def test_threads_leave_the_bits_alone(batch, assert_same_bits):
+def test_results_do_not_depend_on_the_number_of_threads(batch, assert_same_bits):
     mesh = ico_sphere(5)
     vertices = mesh.vertices.expand(*batch, -1, -1).clone().requires_grad_()
 

@@ -11,7 +11,7 @@ from unrender.geometry.topology import connected_components, genus, topology
 
 
 @pytest.mark.parametrize("level", [0, 1, 3])
-def test_ico_sphere_is_round_and_even(level):
+def test_ico_sphere_is_round_and_regular(level):
     mesh = ico_sphere(level)
     assert mesh.vertices.shape == (10 * 4**level + 2, 3)
     torch.testing.assert_close(mesh.vertices.norm(dim=-1), torch.ones(len(mesh.vertices)))
@@ -21,29 +21,31 @@ def test_ico_sphere_is_round_and_even(level):
 
 
 @pytest.mark.parametrize("mesh", [cube(), ico_sphere(2), torus(), torus(segments=3, tube_segments=3)])
-def test_shapes_are_closed_and_turn_outward(mesh):
+def test_shapes_are_closed_with_outward_normals(mesh):
     genus(mesh)
     assert enclosed_volume(mesh) > 0
     assert face_normals(mesh).norm(dim=-1).min() == pytest.approx(1)
 
 
-def test_torus_keeps_its_distances():
+def test_torus_has_the_given_radii():
     vertices = torus(2.0, 0.5).vertices
     ring = (vertices[:, :2].norm(dim=-1) - 2).hypot(vertices[:, 2])
     torch.testing.assert_close(ring, torch.full_like(ring, 0.5))
 
 
-def test_wrong_numbers_are_named():
-    with pytest.raises(InputError, match="ico_sphere: `level` should be 0 or more, got -1"):
+def test_invalid_arguments_are_rejected():
+    with pytest.raises(InputError, match="ico_sphere: `level` should be at least 0, got -1"):
         ico_sphere(-1)
-    with pytest.raises(InputError, match=r"torus: `tube_radius` should lie between 0 and 1.0, got 2.0"):
+    with pytest.raises(InputError, match=r"torus: `tube_radius` should be between 0 and 1.0, got 2.0"):
         torus(1.0, 2.0)
-    with pytest.raises(InputError, match="torus: segments should be 3 or more, got 2 and 24"):
+    with pytest.raises(
+        InputError, match="torus: `segments` and `tube_segments` should be at least 3, got 2 and 24"
+    ):
         torus(segments=2)
 
 
-def test_coarse_demo_object_is_refused():
-    with pytest.raises(InputError, match="demo_object: `resolution` should be 48 or more"):
+def test_demo_object_rejects_low_resolution():
+    with pytest.raises(InputError, match="demo_object: `resolution` should be at least 48"):
         demo_object(47)
 
 
@@ -52,7 +54,7 @@ def test_sphere_volume_converges():
 
 
 @pytest.mark.parametrize("resolution", [48, 96])
-def test_demo_object_is_what_it_promises(resolution):
+def test_demo_object_is_watertight_of_genus_one(resolution):
     mesh = demo_object(resolution)
     assert genus(mesh) == 1
     assert not connected_components(mesh.faces, len(mesh.vertices)).any()
@@ -67,7 +69,7 @@ def test_demo_object_is_what_it_promises(resolution):
     assert torch.equal(again.vertex_colors, mesh.vertex_colors)
 
 
-def test_demo_object_is_no_mirror_image_of_itself():
+def test_demo_object_is_asymmetric():
     points = demo_object(48).vertices
     for mirrored in (points * torch.tensor([1, 1, -1]), points * torch.tensor([-1, 1, 1])):
         assert torch.cdist(mirrored, points).min(1).values.max() > 0.1

@@ -18,7 +18,7 @@ def test_same_surface_in_four_times_the_faces(mesh):
     assert torch.equal(fine.vertices[: len(mesh.vertices)], mesh.vertices)
 
 
-def test_poses_and_colors_come_along():
+def test_batches_and_colors():
     mesh = cube()
     colors = mesh.vertices + 0.5
     poses = torch.stack([mesh.vertices, 2 * mesh.vertices]).requires_grad_()
@@ -37,7 +37,7 @@ def test_open_and_empty_meshes():
     assert torch.equal(subdivide(empty).vertices, empty.vertices)
 
 
-def test_threads_leave_the_bits_alone(assert_same_bits):
+def test_results_do_not_depend_on_the_number_of_threads(assert_same_bits):
     mesh = ico_sphere(5)
     vertices = mesh.vertices.clone().requires_grad_()
     weights = torch.rand(len(subdivide(mesh).vertices), 3)

@@ -55,7 +55,7 @@ def test_edges_agree_with_counting_by_hand():
     assert sorted((a, b) for a, b in found.hinge_sides.tolist()) == hinges
 
 
-def test_topology_is_remembered_until_the_faces_change():
+def test_topology_is_cached_until_the_faces_change():
     faces = cube().faces
     known = topology(faces)
     assert topology(faces) is known
@@ -67,7 +67,7 @@ def test_topology_is_remembered_until_the_faces_change():
     assert gone() is None
 
 
-def test_inference_tensors_are_not_remembered():
+def test_inference_tensors_are_not_cached():
     with torch.inference_mode():
         assert len(topology(cube().faces).edges) == 18
 
@@ -95,7 +95,7 @@ def test_closed_shapes(mesh, handles):
         genus(opened)
 
 
-def test_manifold_looks_at_edges_and_vertices():
+def test_is_manifold_checks_edges_and_vertices():
     assert not is_manifold(surface(FAN))
     assert not is_manifold(surface(BOW_TIE))
     assert is_manifold(surface(FAN[:2]))
@@ -105,7 +105,7 @@ def test_manifold_looks_at_edges_and_vertices():
     assert not is_manifold(pinched.replace(faces=faces))
 
 
-def test_nothing_is_no_closed_surface():
+def test_empty_mesh_is_not_watertight():
     mesh = Mesh(torch.rand(2, 3), NO_FACES)
     assert not is_watertight(mesh)
     assert is_manifold(mesh)

@@ -19,7 +19,7 @@ from unrender.fields.protocol import RadianceField, RenderOutput
 from unrender.fields.quick_look import quick_look
 from unrender.fields.uniform_samples import check_ends
 from unrender.geometry.camera import Camera
-from unrender.geometry.camera_paths import orbit_path, path_between, spiral_path
+from unrender.geometry.camera_paths import interpolated_path, orbit_path, spiral_path
 from unrender.io.depth_preview import depth_picture
 from unrender.io.files import MissingFileError
 from unrender.io.images import load_image, save_image
@@ -146,7 +146,7 @@ def _along(cameras: list[Camera], path: str, field: RadianceField, count: int) -
         path = "spiral" if is_facing else "between" if field.contracted else "orbit"
     if path == "between":
         keys = evenly(cameras, max(FEWEST_PHOTOS, count // VIEWS_BETWEEN))
-        return path_between(keys, count, closed=True, order="nearest")
+        return interpolated_path(keys, count, closed=True, order="nearest")
     return spiral_path(cameras, count) if path == "spiral" else orbit_path(cameras, count)
 
 

@@ -110,7 +110,7 @@ class _LensGrids:
         below = torch.lerp(self.nodes[corner + width], self.nodes[corner + width + 1], right)
         flat = torch.lerp(above, below, down)
         distorted = (torch.stack([x, y], -1) - self.center[lens, None]) / self.focal[lens, None]
-        closer = self.lens[lens][:, None].approach(distorted, flat)
+        closer = self.lens[lens][:, None].newton_step(distorted, flat)
         is_close = ((closer - flat).abs() <= LARGEST_STEP).flatten(1).all(1)
         local = torch.cat([closer, torch.ones_like(closer[..., :1])], -1)
         return local / local.norm(dim=-1, keepdim=True), is_close

@@ -1,7 +1,7 @@
-"""Cameras: where they stand, and which point of the world falls on which point of the image.
+"""Camera poses and intrinsics, projection and unprojection.
 
-Camera frame: +x right, +y down, +z forward. Image: x to the right and y down in pixels, the first pixel covers
-0 to 1 and has its centre at 0.5, row 0 at the top.
+Camera frame (OpenCV): +x right, +y down, +z forward. Image coordinates are in pixels, x to the right and y down, row 0
+at the top; the first pixel covers [0, 1] and has its center at 0.5.
 """
 
 from collections.abc import Sequence
@@ -22,36 +22,40 @@ Numbers = Tensor | Sequence[float] | float
 
 
 class Camera(TensorStruct):
-    """One camera or a batch of them, all of one image size.
+    """One camera or a batch of cameras with the same image size.
 
-    A point (X, Y, Z) in the camera frame falls on x = focal_x · X / Z + center_x, and likewise y; the orthographic
-    projection leaves out the division, and its focal is in pixels per world unit. A `lens` bends X / Z and Y / Z.
+    A point (X, Y, Z) in the camera frame projects to x = focal_x · X / Z + center_x, and likewise for y. Orthographic
+    projection omits the division; its focal length is in pixels per world unit. A `lens` distorts X / Z and Y / Z.
+
+    Example: `Camera.look_at((2.0, 1.0, 2.0), fov_degrees=60.0, height=256, width=256)` looks at the origin.
     """
 
     focal: Float[Tensor, "*batch 2"]
     center: Float[Tensor, "*batch 2"]
     camera_from_world: Float[Tensor, "*batch 4 4"]
-    """Rigid: rotation and translation."""
+    """Rigid transform from world to camera coordinates."""
     height: int
     width: int
     projection: Projection = "perspective"
     lens: Lens | None = None
-    """Lens distortion, one for each camera or one for all; none for a pinhole."""
+    """Lens distortion, one per camera or one for all; None for a pinhole camera."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.height < 1 or self.width < 1:
-            raise InputError(f"Camera: an image has at least one pixel, got {self.height} × {self.width}")
+            raise InputError(
+                f"Camera: `height` and `width` should be at least 1, got {self.height} × {self.width}"
+            )
         if self.projection not in ("perspective", "orthographic"):
             raise InputError(
                 f"Camera: `projection` should be 'perspective' or 'orthographic', got {self.projection!r}"
             )
         if self.lens is not None and self.projection != "perspective":
-            raise InputError("Camera: only a perspective camera can have a lens")
+            raise InputError("Camera: `lens` requires a perspective projection, got an orthographic camera")
         if self.lens is not None and self.lens.batch_shape not in ((), self.batch_shape):
             raise ShapeError(
-                f"Camera: `lens` should be one, or one for each of {list(self.batch_shape)} cameras, "
-                f"got {list(self.lens.batch_shape)}"
+                f"Camera: `lens` should be a single lens or have the batch shape {list(self.batch_shape)} of the "
+                f"cameras, got batch shape {list(self.lens.batch_shape)}"
             )
 
     @classmethod
@@ -66,10 +70,10 @@ class Camera(TensorStruct):
         height: int,
         width: int,
     ) -> Self:
-        """Stand at `eye` and look towards `target`, with `up` upwards in the image.
+        """Create a camera at `eye` that looks at `target`, with `up` pointing up in the image.
 
-        The field of view is measured from top to bottom. With `view_height`, the projection is orthographic and
-        that many world units fit between top and bottom.
+        `fov_degrees` is the vertical field of view. With `view_height`, the projection is orthographic and the image
+        is that many world units high.
         Differentiable in: eye, target, up.
         """
         like = next((t for t in (eye, target, up) if isinstance(t, Tensor)), torch.zeros(()))
@@ -96,7 +100,7 @@ class Camera(TensorStruct):
         height: int,
         width: int,
     ) -> Self:
-        """Take a pose of OpenGL, Blender or a NeRF scene: +x right, +y up, +z backward, from camera to world."""
+        """Create a camera from an OpenGL, Blender or NeRF pose: camera to world, +x right, +y up, +z backward."""
         flip = world_from_camera.new_tensor([1.0, -1.0, -1.0, 1.0])
         pose = invert_rigid(world_from_camera * flip)
         return cls(*_intrinsics(pose, focal, center, height, width), pose, height, width)
@@ -111,7 +115,7 @@ class Camera(TensorStruct):
         height: int,
         width: int,
     ) -> Self:
-        """Take the pose and camera matrix of OpenCV, for which the first pixel's centre is at 0, not at 0.5."""
+        """Create a camera from an OpenCV pose and camera matrix, in which the first pixel's center is at 0, not 0.5."""
         pose = rigid(rotation, translation)
         focal = camera_matrix.diagonal(dim1=-2, dim2=-1)[..., :2]
         return cls(
@@ -129,7 +133,7 @@ class Camera(TensorStruct):
         height: int,
         width: int,
     ) -> Self:
-        """Take a pose of COLMAP: quaternion (w, x, y, z) and translation, from world to camera."""
+        """Create a camera from a COLMAP pose: quaternion (w, x, y, z) and translation, from world to camera."""
         pose = rigid(rotation_from_quaternion(quaternion), translation)
         return cls(*_intrinsics(pose, focal, center, height, width), pose, height, width)
 
@@ -144,9 +148,9 @@ class Camera(TensorStruct):
         height: int,
         width: int,
     ) -> Self:
-        """Take a camera of PyTorch3D: row vectors X R + T, +x left, +y up; the image's shorter side is 2 units.
+        """Create a camera from a PyTorch3D camera: row vectors X R + T, +x left, +y up.
 
-        `focal_ndc` is 1 / tan(fov / 2) for its field-of-view cameras.
+        The shorter side of the image is 2 NDC units. For field-of-view cameras, `focal_ndc` is 1 / tan(fov / 2).
         """
         flip = R.new_tensor([-1.0, -1.0, 1.0])
         pose = rigid((R * flip).mT, T * flip)
@@ -156,13 +160,13 @@ class Camera(TensorStruct):
         return cls(focal, center, pose, height, width)
 
     def to_opengl(self) -> Float[Tensor, "*batch 4 4"]:
-        """Return world from camera, with the camera's +y up and +z backward."""
+        """Return the camera-to-world matrix in OpenGL's convention: +y up, +z backward."""
         return self.world_from_camera * self.focal.new_tensor([1.0, -1.0, -1.0, 1.0])
 
     def to_opencv(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return rotation, translation and camera matrix of OpenCV: the first pixel's centre is at 0.
+        """Return OpenCV's rotation, translation and camera matrix, in which the first pixel's center is at 0.
 
-        Its distortion coefficients stand in `lens`.
+        Distortion coefficients are not included; read them from `lens`.
         """
         (fx, fy), (cx, cy) = self.focal.unbind(-1), (self.center - 0.5).unbind(-1)
         zero, one = torch.zeros_like(fx), torch.ones_like(fx)
@@ -170,18 +174,18 @@ class Camera(TensorStruct):
         return self.camera_from_world[..., :3, :3], self.camera_from_world[..., :3, 3], matrix
 
     def to_pytorch3d(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return R, T, focal and principal point in PyTorch3D's conventions (see `from_pytorch3d`).
+        """Return R, T, focal length and principal point in PyTorch3D's conventions (see `from_pytorch3d`).
 
-        They know no lens: a camera with one is refused.
+        Raises InputError for a camera with a lens, which these conventions cannot express.
         """
-        self._refuse_lens("to_pytorch3d")
+        self._require_pinhole("to_pytorch3d")
         flip, scale = self.focal.new_tensor([-1.0, -1.0, 1.0]), min(self.height, self.width) / 2
-        middle = self.focal.new_tensor([self.width / 2, self.height / 2])
+        image_center = self.focal.new_tensor([self.width / 2, self.height / 2])
         return (
             self.camera_from_world[..., :3, :3].mT * flip,
             self.camera_from_world[..., :3, 3] * flip,
             self.focal / scale,
-            (middle - self.center) / scale,
+            (image_center - self.center) / scale,
         )
 
     @property
@@ -191,11 +195,11 @@ class Camera(TensorStruct):
 
     @property
     def position(self) -> Float[Tensor, "*batch 3"]:
-        """Where the camera stands in the world."""
+        """The camera center in world coordinates."""
         return self.world_from_camera[..., :3, 3]
 
     def project(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
-        """Map points of the world to the image: x and y in pixels, and depth; nan beyond the reach of the lens.
+        """Project world points to the image: x and y in pixels, and depth; nan outside the valid range of the lens.
 
         Differentiable in: points and the camera.
         """
@@ -203,19 +207,20 @@ class Camera(TensorStruct):
             x, y, w, depth = self.project_homogeneous(points).unbind(-1)
             return torch.stack([x / w, y / w, depth], -1)
         points_camera = transform(self.camera_from_world, points)
-        xy = self._lens_of_rows(self.lens).distort(points_camera)
+        xy = self._lens_over_points(self.lens).distort(points_camera)
         xy = xy * self.focal[..., None, :] + self.center[..., None, :]
         return torch.cat([xy, points_camera[..., 2:]], -1)
 
     @checked
     def project_homogeneous(self, points: Float[Tensor, "*points_batch points 3"]) -> Tensor:
-        """Map points of the world to (x·w, y·w, w, depth), which is smooth through the plane of the camera too.
+        """Project world points to homogeneous coordinates (x·w, y·w, w, depth).
 
-        w is the depth in perspective and 1 in orthographic projection. Batches of points and cameras broadcast.
-        Straight lines stay straight: a camera with a lens is refused.
+        w is the depth in perspective and 1 in orthographic projection, so that the result is smooth across the camera
+        plane. Batches of points and cameras broadcast.
+        Raises InputError for a camera with a lens, as this projection is linear.
         Differentiable in: points and the camera.
         """
-        self._refuse_lens("project_homogeneous")
+        self._require_pinhole("project_homogeneous")
         points_camera = transform(self.camera_from_world, points)
         depth = points_camera[..., 2:]
         w = depth if self.projection == "perspective" else torch.ones_like(depth)
@@ -224,21 +229,21 @@ class Camera(TensorStruct):
 
     @checked
     def unproject(self, pixels: Float[Tensor, "*points_batch points 3"]) -> Tensor:
-        """Map image points (x, y, depth) back to the world; the inverse of `project`.
+        """Unproject image points (x, y, depth) to world coordinates; the inverse of `project`.
 
-        nan where the lens maps no direction to a place.
+        The result is nan where the lens maps no direction to the pixel.
         Differentiable in: pixels and the camera.
         """
         depth = pixels[..., 2:]
         flat = (pixels[..., :2] - self.center[..., None, :]) / self.focal[..., None, :]
         if self.lens is not None:
-            directions = self._lens_of_rows(self.lens).undistort(flat)
+            directions = self._lens_over_points(self.lens).undistort(flat)
             return transform(self.world_from_camera, directions * (depth / directions[..., 2:]))
         w = depth if self.projection == "perspective" else torch.ones_like(depth)
         return transform(self.world_from_camera, torch.cat([flat * w, depth], -1))
 
     def rays(self, pixels: Float[Tensor, "*pixels 2"]) -> tuple[Tensor, Tensor]:
-        """Return origins and unit directions of the rays through image points; see `rays_through`."""
+        """Return origins and unit directions of the rays through image points, in world coordinates."""
         flat = (pixels - self.center) / self.focal
         world_from_camera = self.world_from_camera
         x, y, z, origin = world_from_camera[..., :3, :].unbind(-1)
@@ -253,48 +258,49 @@ class Camera(TensorStruct):
         directions = rays_camera[..., :1] * x + rays_camera[..., 1:2] * y + rays_camera[..., 2:] * z
         return origin.expand(directions.shape), directions
 
-    def _lens_of_rows(self, lens: Lens) -> Lens:
-        """Give the lens an axis for the points."""
+    def _lens_over_points(self, lens: Lens) -> Lens:
+        """Add a trailing batch axis, so that the lens broadcasts over the points of each camera."""
         return lens[..., None] if lens.batch_shape else lens
 
-    def _refuse_lens(self, function: str) -> None:
+    def _require_pinhole(self, function: str) -> None:
         if self.lens is not None:
             raise InputError(
-                f"Camera.{function}: meshes and points are drawn without lens distortion; leave it out with "
-                "`camera.replace(lens=None)`, or look along `rays_of(camera)`"
+                f"Camera.{function}: lens distortion is not supported when rasterizing meshes and points; remove it "
+                "with `camera.replace(lens=None)`, or trace `rays_of(camera)`"
             )
 
     def crop(self, left: Numbers, top: Numbers, *, height: int, width: int) -> Self:
-        """Keep a window of the image, in pixels; it may reach beyond the image."""
+        """Crop the image to a window, in pixels; the window may extend beyond the image."""
         corner = torch.stack(
             torch.broadcast_tensors(_as_tensor(left, self.focal), _as_tensor(top, self.focal)), -1
         )
         return self.replace(center=self.center - corner, height=height, width=width)
 
     def resize(self, height: int, width: int) -> Self:
-        """See the same view on another number of pixels."""
+        """Scale the image to another resolution; the view stays the same."""
         scale = self.focal.new_tensor([width / self.width, height / self.height])
         return self.replace(focal=self.focal * scale, center=self.center * scale, height=height, width=width)
 
 
 def transform(a_from_b: Tensor, points: Tensor) -> Tensor:
-    """Move points, in rows, by 4 × 4 rigid matrices; batches broadcast.
+    """Transform points by 4 × 4 rigid matrices; batches broadcast.
 
-    Spelled out: a matrix product wakes all threads for three numbers, and its last bits depend on their number.
+    Written out per coordinate: a matrix product starts all threads for three numbers, and its last bits depend on how
+    many threads there are.
     """
     x, y, z, origin = a_from_b[..., None, :3, :].unbind(-1)
     return points[..., :1] * x + points[..., 1:2] * y + points[..., 2:] * z + origin
 
 
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
-    """Build 4 × 4 matrices from rotations and translations."""
+    """Build 4 × 4 rigid transforms from rotations and translations."""
     top = torch.cat([rotation, translation[..., None]], -1)
     bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
     return torch.cat([top, bottom], -2)
 
 
 def invert_rigid(matrix: Tensor) -> Tensor:
-    """Invert rotation and translation: Rᵀ, −Rᵀ t."""
+    """Invert rigid transforms: (R, t) becomes (Rᵀ, −Rᵀ t)."""
     inverse = matrix[..., :3, :3].mT
     return rigid(inverse, -(inverse @ matrix[..., :3, 3:])[..., 0])
 
@@ -302,11 +308,11 @@ def invert_rigid(matrix: Tensor) -> Tensor:
 def _look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     forward = target - eye
     if bool((forward.detach().norm(dim=-1) == 0).any()):
-        raise InputError("Camera.look_at: `eye` and `target` are the same point")
+        raise InputError("Camera.look_at: `eye` and `target` should differ, got the same point")
     forward = torch.nn.functional.normalize(forward, dim=-1)
     up = torch.nn.functional.normalize(up, dim=-1)
     parallel = torch.linalg.cross(forward, up).norm(dim=-1, keepdim=True) < 1e-6
-    up = torch.where(parallel, up.roll(1, -1), up)  # looking straight up or down: any direction will do
+    up = torch.where(parallel, up.roll(1, -1), up)  # looking along `up`: any other direction will do
     right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
     rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], -2)
     return rigid(rotation, -(rotation @ eye[..., None])[..., 0])

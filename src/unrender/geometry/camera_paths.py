@@ -1,7 +1,7 @@
-"""Camera paths: where a camera goes for a film, by where others stand.
+"""Camera paths for videos, derived from the poses of existing cameras.
 
-Cameras of a path are one batch, and have the intrinsics and the size of the first camera given, without its lens;
-`Camera.resize` gives them other pixels.
+A path is one batch of cameras with the intrinsics and image size of the first given camera, without its lens. Use
+`Camera.resize` for another resolution.
 """
 
 import math
@@ -18,34 +18,33 @@ from unrender.geometry.camera import Camera, invert_rigid, rigid
 from unrender.geometry.rotations import rotation_angle, so3_exp_map, so3_log_map
 
 Order = Literal["given", "nearest"]
-AGREEING = 0.5
-"""Length of the mean of directions, from which on it is believed."""
-VARIED, LEVEL = 0.03, 0.2
-"""Least mean square of the pictures' rows along their second axis, and most along the third as a share of that, in
-pictures from different directions by cameras held level."""
-PARALLEL = 1e-3
-"""Mean squared sine of the angle between optical axes and their common direction, below which they meet nowhere."""
-ROUNDING = 1e-5
-"""Mean step, relative to the largest coordinate, and mean turn in radians, below which they are nothing but noise."""
-SPIRAL_SIZE = 0.9
-"""Share of the cameras within the spiral's width and height."""
+MIN_MEAN_LENGTH = 0.5
+"""A mean of unit vectors shorter than this does not define a direction."""
+MIN_ROW_SPREAD, MAX_TILT_RATIO = 0.03, 0.2
+"""Cameras count as held level in different directions if the second eigenvalue of the scatter of their image rows
+exceeds the first number, and the third eigenvalue is at most this fraction of the second."""
+MIN_AXIS_SPREAD = 1e-3
+"""Mean squared sine of the angles between optical axes and their common direction below which they are parallel."""
+NOISE_FLOOR = 1e-5
+"""Mean step relative to the largest coordinate, and mean rotation in radians, below which motion is rounding noise."""
+SPIRAL_QUANTILE = 0.9
+"""Fraction of the cameras within the spiral's width and height."""
 
 
 def orbit_path(cameras: Camera | Sequence[Camera], num_frames: int) -> Camera:
-    """Go once around what cameras look at, always looking there, and begin on the side of the first camera.
+    """Create a circular path around the point that the cameras look at, starting on the side of the first camera.
 
-    That is the point nearest to all optical axes; the path has their median distance from it and their median
-    elevation above it, by what is up for them: see `upward`. For cameras on one side of a scene, `spiral_path`
-    shows more of what they saw.
-    Raises InputError where all cameras stand in one place.
+    The center is `focus_point`; the path has the cameras' median distance from it and their median elevation above
+    it, with respect to `up_direction`. For forward-facing scenes, use `spiral_path`.
+    Raises InputError if all cameras share one position.
     """
     given = _one_batch("orbit_path", cameras, num_frames)
-    middle, up = _middle("orbit_path", given), upward(given)
-    offsets = given.position - middle
+    center, up = _focus_point("orbit_path", given), up_direction(given)
+    offsets = given.position - center
     distance = offsets.norm(dim=-1)
     rise = torch.asin((offsets @ up / distance.clamp(min=1e-30)).clamp(-1, 1)).median()
     forward = offsets[0] - (offsets[0] @ up) * up
-    if float(forward.norm()) < 1e-6 * float(distance.median()):  # from straight above, any side is the first
+    if float(forward.norm()) < 1e-6 * float(distance.median()):  # straight above: start on any side
         forward = torch.linalg.cross(up, torch.eye(3).to(up)[int(up.abs().argmin())])
     forward = forward / forward.norm()
     turn = (torch.arange(num_frames).to(up) * (2 * math.pi / num_frames))[:, None]
@@ -53,107 +52,112 @@ def orbit_path(cameras: Camera | Sequence[Camera], num_frames: int) -> Camera:
     outward = rise.cos() * around + rise.sin() * up
     right = torch.linalg.cross(up.expand_as(around), around)
     axes = torch.stack([right, torch.linalg.cross(right, outward), -outward], -1)
-    return _posed(_first(cameras), rigid(axes, middle + distance.median() * outward))
+    return _with_world_from_camera(_first(cameras), rigid(axes, center + distance.median() * outward))
 
 
-def path_between(
+def interpolated_path(
     cameras: Camera | Sequence[Camera], num_frames: int, *, closed: bool = False, order: Order = "given"
 ) -> Camera:
-    """Go smoothly through the poses of cameras, from the first to the last, or around to the first again if `closed`.
+    """Interpolate smoothly between camera poses, from the first to the last, and back to the first if `closed`.
 
-    Positions are a Catmull-Rom spline, rotations are interpolated along the shortest way. Frames are even in time, of
-    which each part of the way takes its length plus its turn, both as multiples of their means. With the order
-    "nearest", what follows is the nearest camera that was not visited yet. Equal poses one after the other count once.
-    Source: Barry and Goldman 1988, for knots that are not even.
+    Positions follow a Catmull-Rom spline; rotations are interpolated along the geodesic (slerp). Knots are spaced by
+    the distance plus the rotation angle between poses, each divided by its mean, and frames are uniform in that
+    parameter. With `order="nearest"`, each camera is followed by the nearest one not yet visited. Repeated poses in a
+    row count once.
+    Source: Barry and Goldman 1988, for non-uniform knots.
     """
-    given = _one_batch("path_between", cameras, num_frames)
+    given = _one_batch("interpolated_path", cameras, num_frames)
     if order not in get_args(Order):
         raise InputError(
-            f"path_between: `order` should be one of {', '.join(get_args(Order))}, got {order!r}"
+            f"interpolated_path: `order` should be one of {', '.join(get_args(Order))}, got {order!r}"
         )
     visited = _nearest_order(given.position) if order == "nearest" else list(range(len(given.position)))
     poses = given.world_from_camera[visited + visited[:1] if closed else visited]
-    lengths = _lengths(poses)
+    lengths = _segment_lengths(poses)
     poses, lengths = poses[[True, *(lengths > 0).tolist()]], lengths[lengths > 0]
     if len(lengths) == 0:
-        return _posed(_first(cameras), poses[:1].expand(num_frames, 4, 4))
+        return _with_world_from_camera(_first(cameras), poses[:1].expand(num_frames, 4, 4))
     knots = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
-    share = torch.arange(num_frames).to(knots) / max(num_frames - (not closed), 1)
-    times = share * knots[-1]
-    part = (torch.searchsorted(knots, times, right=True) - 1).clamp(0, len(lengths) - 1)
-    along = ((times - knots[part]) / lengths[part])[:, None]
-    positions = _spline(poses[:, :3, 3], lengths, closed, part, along)
-    rotations = _turned(poses[:, :3, :3], part, along)
-    return _posed(_first(cameras), rigid(rotations, positions))
+    fraction = torch.arange(num_frames).to(knots) / max(num_frames - (not closed), 1)
+    times = fraction * knots[-1]
+    segment = (torch.searchsorted(knots, times, right=True) - 1).clamp(0, len(lengths) - 1)
+    t = ((times - knots[segment]) / lengths[segment])[:, None]
+    positions = _catmull_rom(poses[:, :3, 3], lengths, closed, segment, t)
+    rotations = _slerp(poses[:, :3, :3], segment, t)
+    return _with_world_from_camera(_first(cameras), rigid(rotations, positions))
 
 
 def spiral_path(
     cameras: Camera | Sequence[Camera], num_frames: int, *, turns: int = 2, focus: float | None = None
 ) -> Camera:
-    """Go around before a scene that all cameras face, swaying as they did, and back to the beginning.
+    """Create a closed spiral in front of a forward-facing scene.
 
-    About their mean pose, an ellipse in which 9 of 10 of them stand, and as far forward and back, once on the way.
-    All look at the point `focus` world units before the mean pose; by default as far as that nearest to all optical
-    axes.
+    The spiral is centered at the mean pose. Its width and height contain 9 of 10 camera positions; it moves forward
+    and back once by the same measure. Every frame looks at the point `focus` world units in front of the mean pose, by
+    default at the depth of `focus_point`.
     Source: LLFF (Mildenhall et al. 2019), `render_path_spiral`.
     """
     given = _one_batch("spiral_path", cameras, num_frames)
     if turns < 1 or (focus is not None and not 0 < focus < math.inf):
         raise InputError(
-            f"spiral_path: `turns` should be at least 1 and `focus` a distance > 0, got {turns} and {focus}"
+            f"spiral_path: `turns` should be at least 1 and `focus` a positive distance, got {turns} and {focus}"
         )
-    up, forward = upward(given), given.camera_from_world[:, 2, :3].mean(0)
-    if float(forward.norm()) < AGREEING:
+    up, forward = up_direction(given), given.camera_from_world[:, 2, :3].mean(0)
+    if float(forward.norm()) < MIN_MEAN_LENGTH:
         raise InputError(
-            "spiral_path: the cameras do not face one way; `orbit_path` goes around what they see"
+            "spiral_path: the cameras face different directions; use `orbit_path` for scenes captured from all around"
         )
     start = given.position.mean(0)
     mean = Camera.look_at(start, start + forward, up, height=1, width=1)
     local = (given.position - start) @ mean.camera_from_world[:3, :3].T
-    radii = local.abs().quantile(SPIRAL_SIZE, 0)
+    radii = local.abs().quantile(SPIRAL_QUANTILE, 0)
     if focus is None:
-        focus = float((_middle("spiral_path", given) - start) @ mean.camera_from_world[2, :3])
+        focus = float((_focus_point("spiral_path", given) - start) @ mean.camera_from_world[2, :3])
     if not focus > float(radii[2]):
-        raise InputError("spiral_path: the cameras look at nothing before them; give `focus`, a distance")
+        raise InputError(
+            "spiral_path: the optical axes do not meet in front of the cameras; set `focus`, the distance to look at"
+        )
     turn = torch.arange(num_frames).to(up) * (2 * math.pi * turns / num_frames)
     sway = torch.stack([turn.cos(), turn.sin(), (turn / turns).sin()], -1) * radii
     target = start + focus * mean.camera_from_world[2, :3]
-    return _looking(_first(cameras), start + sway @ mean.camera_from_world[:3, :3], target, up)
+    eyes = start + sway @ mean.camera_from_world[:3, :3]
+    return _with_poses(_first(cameras), Camera.look_at(eyes, target, up, height=1, width=1).camera_from_world)
 
 
 @checked
-def nearest_to_axes(
+def focus_point(
     positions: Float[Tensor, "cameras 3"], forward: Float[Tensor, "cameras 3"]
 ) -> Float[Tensor, "3"]:
-    """Return the point with the least squared distances from optical axes: what cameras look at.
+    """Compute the point closest to all optical axes in the least-squares sense: what the cameras look at.
 
-    forward: directions of unit length. Where all axes are parallel, the point lies before the cameras, twice as far
-    as the farthest of them is from their middle.
+    `forward` holds unit view directions. If all axes are parallel, the point lies in front of the cameras, at twice
+    the distance of the farthest camera from their centroid.
     """
     across = torch.eye(3).to(forward) - forward[:, :, None] * forward[:, None]
     matrix, right = across.mean(0), (across @ positions[..., None]).mean(0)[:, 0]
-    if float(torch.linalg.eigvalsh(matrix)[0]) < PARALLEL:
+    if float(torch.linalg.eigvalsh(matrix)[0]) < MIN_AXIS_SPREAD:
         spread = float((positions - positions.mean(0)).norm(dim=-1).max())
         return positions.mean(0) + 2 * spread * forward.mean(0)
     nearest: Tensor = torch.linalg.solve(matrix, right)
     return nearest
 
 
-def upward(cameras: Camera) -> Float[Tensor, "3"]:
-    """Return the direction, of unit length, that is up for a batch of cameras.
+def up_direction(cameras: Camera) -> Float[Tensor, "3"]:
+    """Estimate the unit up direction of a batch of cameras.
 
-    Of cameras held level in different directions, it is across all their pictures' rows; else what is up in the mean
-    of the pictures or, where they were turned every way, across the plane in which the cameras stand.
+    For cameras held level in different directions, it is orthogonal to all image rows. Otherwise it is the mean of the
+    images' up directions or, where these cancel, the normal of the plane through the camera positions.
     """
     rows, down, forward = cameras.camera_from_world[:, :3, :3].unbind(1)
-    above = -down - forward / 2  # who looks straight down has what is up behind
+    above = -down - forward / 2  # a camera that looks straight down has up behind it
     values, vectors = torch.linalg.eigh((rows[:, :, None] * rows[:, None]).mean(0))
     side = float((above @ vectors[:, 0]).sign().mean())
-    if float(values[1]) > VARIED and float(values[0]) < LEVEL * float(values[1]) and abs(side) > AGREEING:
+    is_level = float(values[1]) > MIN_ROW_SPREAD and float(values[0]) < MAX_TILT_RATIO * float(values[1])
+    if is_level and abs(side) > MIN_MEAN_LENGTH:
         level: Tensor = vectors[:, 0] * math.copysign(1.0, side)
         return level
     up: Tensor = -down.mean(0)
-    if float(up.norm()) < AGREEING:
+    if float(up.norm()) < MIN_MEAN_LENGTH:
         positions = cameras.position
         across = torch.linalg.svd(positions - positions.mean(0), full_matrices=True).Vh[2]
         up = across * math.copysign(1.0, float(across @ above.mean(0)))
@@ -161,7 +165,7 @@ def upward(cameras: Camera) -> Float[Tensor, "3"]:
 
 
 def _one_batch(function: str, cameras: Camera | Sequence[Camera], num_frames: int) -> Camera:
-    """Join the poses of cameras, in double precision, with the intrinsics of the first."""
+    """Stack camera poses, in double precision, with the intrinsics of the first camera."""
     if num_frames < 1:
         raise InputError(f"{function}: `num_frames` should be at least 1, got {num_frames}")
     poses = (
@@ -172,7 +176,7 @@ def _one_batch(function: str, cameras: Camera | Sequence[Camera], num_frames: in
         else torch.zeros(0, 4, 4)
     )
     if len(poses) == 0:
-        raise InputError(f"{function}: there are no cameras")
+        raise InputError(f"{function}: `cameras` should hold at least one camera, got none")
     first = _first(cameras).to(torch.float64)
     return _with_poses(first, poses.detach().double())
 
@@ -184,7 +188,7 @@ def _first(cameras: Camera | Sequence[Camera]) -> Camera:
 
 
 def _with_poses(first: Camera, camera_from_world: Tensor) -> Camera:
-    """Give the first camera's intrinsics, without its lens, to each pose."""
+    """Combine the first camera's intrinsics, without its lens, with each pose."""
     count = len(camera_from_world)
     return first.replace(
         focal=first.focal.expand(count, 2),
@@ -194,24 +198,22 @@ def _with_poses(first: Camera, camera_from_world: Tensor) -> Camera:
     )
 
 
-def _posed(first: Camera, world_from_camera: Tensor) -> Camera:
+def _with_world_from_camera(first: Camera, world_from_camera: Tensor) -> Camera:
     return _with_poses(first, invert_rigid(world_from_camera))
 
 
-def _looking(first: Camera, eyes: Tensor, target: Tensor, up: Tensor) -> Camera:
-    return _with_poses(first, Camera.look_at(eyes, target, up, height=1, width=1).camera_from_world)
-
-
-def _middle(function: str, cameras: Camera) -> Tensor:
-    """Return what the cameras look at; refuse those that have nothing around which to go."""
-    middle = nearest_to_axes(cameras.position, cameras.camera_from_world[:, 2, :3])
-    if not float((cameras.position - middle).norm(dim=-1).median()) > 0:
-        raise InputError(f"{function}: all cameras stand in one place: nothing tells how far things are")
-    return middle
+def _focus_point(function: str, cameras: Camera) -> Tensor:
+    """Compute the cameras' focus point; raise InputError if all of them share one position."""
+    center = focus_point(cameras.position, cameras.camera_from_world[:, 2, :3])
+    if not float((cameras.position - center).norm(dim=-1).median()) > 0:
+        raise InputError(
+            f"{function}: all cameras share one position: depth cannot be recovered without a baseline"
+        )
+    return center
 
 
 def _nearest_order(positions: Tensor) -> list[int]:
-    """Order positions so that each one's successor is the nearest that is left."""
+    """Order positions greedily: each is followed by the nearest one not yet visited."""
     order, left = [0], torch.ones(len(positions), dtype=torch.bool)
     left[0] = False
     while bool(left.any()):
@@ -221,20 +223,20 @@ def _nearest_order(positions: Tensor) -> list[int]:
     return order
 
 
-def _lengths(poses: Tensor) -> Tensor:
-    """Say how long the parts of a way are: distance and angle, each divided by its mean."""
+def _segment_lengths(poses: Tensor) -> Tensor:
+    """Measure each segment of a path: distance and rotation angle, each divided by its mean."""
     positions, rotations = poses[:, :3, 3], poses[:, :3, :3]
     steps: Tensor = (positions[1:] - positions[:-1]).norm(dim=-1)
     angles = rotation_angle(rotations[1:], rotations[:-1])
     if len(steps) == 0:
         return steps
-    least = ROUNDING * max(float(positions.abs().max()), 1e-30)
-    lengths: Tensor = steps / steps.mean().clamp(min=least) + angles / angles.mean().clamp(min=ROUNDING)
+    min_step = NOISE_FLOOR * max(float(positions.abs().max()), 1e-30)
+    lengths: Tensor = steps / steps.mean().clamp(min=min_step) + angles / angles.mean().clamp(min=NOISE_FLOOR)
     return lengths
 
 
-def _spline(points: Tensor, lengths: Tensor, closed: bool, part: Tensor, along: Tensor) -> Tensor:
-    """Interpolate with cubics: the velocity at a point is that of the parabola through it and its neighbours."""
+def _catmull_rom(points: Tensor, lengths: Tensor, closed: bool, segment: Tensor, t: Tensor) -> Tensor:
+    """Interpolate with cubics: the velocity at a point is that of the parabola through it and its neighbors."""
     steps = (points[1:] - points[:-1]) / lengths[:, None]
     before, after = (torch.cat([steps[-1:], steps, steps[:1]])[i : i + len(points)] for i in (0, 1))
     spans = torch.cat([lengths[-1:], lengths, lengths[:1]])[:, None]
@@ -243,13 +245,13 @@ def _spline(points: Tensor, lengths: Tensor, closed: bool, part: Tensor, along: 
         velocity[0], velocity[-1] = steps[0], steps[-1]
         if len(steps) > 1:
             velocity[0], velocity[-1] = 2 * steps[0] - velocity[1], 2 * steps[-1] - velocity[-2]
-    a, b = points[part], points[part + 1]
-    u, v = velocity[part] * lengths[part, None], velocity[part + 1] * lengths[part, None]
-    cubic = a + along * u + along**2 * (3 * (b - a) - 2 * u - v) + along**3 * (2 * (a - b) + u + v)
+    a, b = points[segment], points[segment + 1]
+    u, v = velocity[segment] * lengths[segment, None], velocity[segment + 1] * lengths[segment, None]
+    cubic = a + t * u + t**2 * (3 * (b - a) - 2 * u - v) + t**3 * (2 * (a - b) + u + v)
     return cubic
 
 
-def _turned(rotations: Tensor, part: Tensor, along: Tensor) -> Tensor:
-    """Turn from one rotation to the next, evenly about one axis."""
-    start = rotations[part]
-    return start @ so3_exp_map(along * so3_log_map(start.mT @ rotations[part + 1]))
+def _slerp(rotations: Tensor, segment: Tensor, t: Tensor) -> Tensor:
+    """Rotate from one orientation to the next about a fixed axis, at constant angular velocity."""
+    start = rotations[segment]
+    return start @ so3_exp_map(t * so3_log_map(start.mT @ rotations[segment + 1]))

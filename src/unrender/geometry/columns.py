@@ -1,7 +1,7 @@
-"""Vectors as columns, `[... 3 n]`: each coordinate lies contiguous, and every sum has a fixed order.
+"""Vectors stored as columns, `[... 3 n]`: each coordinate is contiguous, and every sum has a fixed order.
 
-Reading vertices by index in this layout goes back as one ordered sum per coordinate, and `ordered_sum` cuts
-its terms at fixed places: values and gradients are bit-identical for any number of threads.
+In this layout, gathering vertices by index has a backward pass of one ordered sum per coordinate, and `ordered_sum`
+reduces in blocks of fixed size: values and gradients are bit-identical for any number of threads.
 """
 
 from typing import Any
@@ -12,45 +12,45 @@ from torch.nn.functional import pad
 
 
 def as_columns(vectors: Tensor) -> Tensor:
-    """Turn rows of coordinates into contiguous columns."""
+    """Transpose rows of coordinates to contiguous columns."""
     return vectors.mT.contiguous()
 
 
 def as_rows(columns: Tensor) -> Tensor:
-    """Turn columns back into contiguous rows of coordinates."""
+    """Transpose columns back to contiguous rows of coordinates."""
     return columns.mT.contiguous()
 
 
-def take(columns: Tensor, index: Tensor) -> Tensor:
-    """Read the columns that an index names; the index may have the leading axes of the columns."""
-    return columns.gather(-1, _spread(columns, index))
+def gather_columns(columns: Tensor, index: Tensor) -> Tensor:
+    """Select columns by index; the index may have the leading axes of the columns."""
+    return columns.gather(-1, _expand_index(columns, index))
 
 
-def sum_at(columns: Tensor, index: Tensor, size: int) -> Tensor:
-    """Add columns up where an index sends them, in the order of the index; the transpose of `take`."""
+def scatter_sum(columns: Tensor, index: Tensor, size: int) -> Tensor:
+    """Sum the columns that share an index, in order; the transpose of `gather_columns`."""
     sums = columns.new_zeros(*columns.shape[:-1], size)
-    return sums.scatter_add(-1, _spread(columns, index), columns)
+    return sums.scatter_add(-1, _expand_index(columns, index), columns)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product of columns."""
+    """Compute the cross product of columns."""
     (ax, ay, az), (bx, by, bz) = a.unbind(-2), b.unbind(-2)
     return torch.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], -2)
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:
-    """Inner product of columns."""
+    """Compute the inner product of columns."""
     return (a * b).sum(-2)
 
 
 def norm(columns: Tensor) -> Tensor:
-    """Length of columns; its gradient is zero where the length is."""
+    """Compute the length of columns; the gradient is zero where the length is zero."""
     length: Tensor = _Norm.apply(columns)  # type: ignore[no-untyped-call]
     return length
 
 
 class _Norm(torch.autograd.Function):
-    """By 1 / √: torch's √ wakes all threads from 2,048 numbers on, which costs more than the numbers do."""
+    """Uses 1 / √: `torch.sqrt` starts all threads for 2,048 numbers or more, which costs more than it saves."""
 
     @staticmethod
     def forward(ctx: Any, columns: Tensor) -> Tensor:
@@ -60,25 +60,25 @@ class _Norm(torch.autograd.Function):
         return length
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_length: Tensor) -> Tensor:
         columns, length = ctx.saved_tensors
-        slopes: Tensor = columns * (cotangent / torch.where(length > 0, length, torch.inf)).unsqueeze(-2)
-        return slopes
+        gradient: Tensor = columns * (grad_length / torch.where(length > 0, length, torch.inf)).unsqueeze(-2)
+        return gradient
 
 
-def unit(columns: Tensor) -> Tensor:
-    """Columns divided by their length; zero, with zero gradient, where that is below 1e-15 (float64: 1e-150)."""
+def normalize(columns: Tensor) -> Tensor:
+    """Divide columns by their length; zero, with zero gradient, if that is below 1e-15 (float64: 1e-150)."""
     length = norm(columns)
-    shortest = 1e4 * torch.finfo(length.dtype).tiny ** 0.5  # from here on the gradients do not overflow
-    return columns / torch.where(length > shortest, length, torch.inf).unsqueeze(-2)
+    min_length = 1e4 * torch.finfo(length.dtype).tiny ** 0.5  # above this, gradients do not overflow
+    return columns / torch.where(length > min_length, length, torch.inf).unsqueeze(-2)
 
 
 def ordered_sum(values: Tensor) -> Tensor:
-    """Sum over the last axis, blocks of 1,024 first: what a thread gets never changes the order."""
+    """Sum over the last axis in blocks of 1,024, so that the order does not depend on the number of threads."""
     blocks = -(-values.shape[-1] // 1024)
     padded = pad(values, (0, blocks * 1024 - values.shape[-1]))
     return padded.view(*values.shape[:-1], blocks, 1024).sum(-1).sum(-1)
 
 
-def _spread(columns: Tensor, index: Tensor) -> Tensor:
+def _expand_index(columns: Tensor, index: Tensor) -> Tensor:
     return index.long().unsqueeze(-2).expand(*columns.shape[:-1], index.shape[-1])

@@ -1,7 +1,7 @@
-"""An elephant that is a watering can: the object that demos and examples look at.
+"""The object of demos and examples: an elephant that is a watering can.
 
-Its surface is where a smooth union of solids has distance zero (Quílez, "Distance functions" and "Smooth minimum");
-a vertex takes the color of the solid it is nearest to, then the paint it lies in.
+Its surface is the zero level set of a smooth union of signed distance functions (Quílez, "Distance functions" and
+"Smooth minimum"). A vertex takes the color of the nearest solid, then of the paint regions it lies in.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ from unrender.geometry.mesh import Mesh
 Array = NDArray[np.float32]
 Point = tuple[float, float, float]
 Distance = Callable[[Array], Array]
-"""From points in columns to their signed distance, negative inside, roughly."""
+"""Maps points in columns to their approximate signed distance, negative inside."""
 
 SKIN, BELLY, PINK, CREAM = (0.44, 0.58, 0.70), (0.66, 0.75, 0.80), (0.95, 0.62, 0.66), (0.98, 0.94, 0.82)
 RED, GOLD, COPPER, DARK = (0.80, 0.17, 0.20), (0.98, 0.77, 0.22), (0.80, 0.48, 0.26), (0.10, 0.09, 0.12)
@@ -26,7 +26,7 @@ LEGS = [(0.10, 0.20), (0.14, -0.19), (-0.44, 0.21), (-0.48, -0.18)]
 
 
 class Solid(NamedTuple):
-    """A distance with a color; `blend` is how far it melts into the solids before it."""
+    """A signed distance function with a color; `blend` is the width of the smooth union with the solids before it."""
 
     distance: Distance
     color: Point
@@ -34,15 +34,16 @@ class Solid(NamedTuple):
 
 
 def demo_object(resolution: int = 96) -> Mesh:
-    """Build a colored elephant with a handle: closed, of genus 1, different from every side, in the unit ball.
+    """Build a colored test mesh: an elephant with a handle, watertight, of genus 1, without symmetry, in the unit ball.
 
-    It looks along +x and stands upright along +y. `resolution` counts the cells of its grid along x.
+    It faces +x, with +y up. `resolution` is the number of grid cells along x (at least 48) from which the surface is
+    extracted.
     """
     from skimage.measure import marching_cubes
 
     if resolution < 48:
         raise InputError(
-            f"demo_object: `resolution` should be 48 or more, or thin parts break; got {resolution}"
+            f"demo_object: `resolution` should be at least 48 to resolve thin parts, got {resolution}"
         )
 
     solids, low, high = _solids(), (-0.9, -0.75, -0.65), (1.1, 0.9, 0.65)
@@ -64,7 +65,7 @@ def _solids() -> list[Solid]:
         Solid(_ellipsoid(body, (0.48, 0.37, 0.36)), SKIN),
         Solid(_ellipsoid(head, (0.29, 0.30, 0.28)), SKIN, 0.12),
         *[Solid(_tube([(x, -0.2, z), (x, -0.5, z)], [0.15, 0.14]), SKIN, 0.08) for x, z in LEGS],
-        # the trunk is the spout, with a copper rose
+        # the trunk is the spout, with a copper sprinkler head
         Solid(
             _tube(_arc((0.58, 0.18, 0), (0.76, -0.36, 0.03), (0.88, 0.24, 0.05)), [0.13, 0.06]), SKIN, 0.08
         ),
@@ -117,7 +118,7 @@ def _petals() -> list[Point]:
 
 
 def _distances(solids: Sequence[Solid], grid: Array, step: float) -> Array:
-    """Compute the union's distance at every other grid point, and near the surface at all of them."""
+    """Compute the union's signed distance at every other grid point, and near the surface at every grid point."""
     sparse = grid[:, ::2, ::2, ::2]
     coarse = _union(solids, sparse.reshape(3, -1)).reshape(sparse.shape[1:])
     x, y, z = grid.shape[1:]
@@ -138,7 +139,7 @@ def _union(solids: Sequence[Solid], points: Array) -> Array:
 
 
 def _colors(solids: Sequence[Solid], points: Array) -> Array:
-    """Mix the colors of solids near each point, then lay paint over them."""
+    """Blend the colors of the solids near each point, then apply the paint regions."""
     weights = np.stack([np.exp(-np.maximum(solid.distance(points), 0) / 0.006) for solid in solids])
     colors = weights.T @ np.array([solid.color for solid in solids]) / (weights.sum(0)[:, None] + 1e-9)
     for solid in _paint():
@@ -161,7 +162,7 @@ def _ball(center: Point, radius: float) -> Distance:
 
 
 def _ellipsoid(center: Point, radii: Point, angles: Point = (0.0, 0.0, 0.0)) -> Distance:
-    """Turn by `angles` about x, y and z."""
+    """Create an ellipsoid, rotated by `angles` about x, y and z."""
     turn = np.eye(3)
     for axis, angle in enumerate(angles):
         c, s = np.cos(angle), np.sin(angle)
@@ -179,7 +180,7 @@ def _ellipsoid(center: Point, radii: Point, angles: Point = (0.0, 0.0, 0.0)) -> 
 
 
 def _tube(path: Sequence[Point], radii: Sequence[float]) -> Distance:
-    """Follow a path; the radius goes from the first to the last."""
+    """Create a tube along a path, with a radius that changes linearly from the first to the last."""
     knots = np.linspace(radii[0], radii[-1], len(path))
 
     def distance(points: Array) -> Array:
@@ -194,9 +195,9 @@ def _tube(path: Sequence[Point], radii: Sequence[float]) -> Distance:
     return distance
 
 
-def _arc(start: Point, middle: Point, end: Point) -> list[Point]:
-    """Bézier curve of three points, in six pieces."""
-    a, b, c = np.array(start), np.array(middle), np.array(end)
+def _arc(start: Point, control: Point, end: Point) -> list[Point]:
+    """Sample a quadratic Bézier curve in six segments."""
+    a, b, c = np.array(start), np.array(control), np.array(end)
     return [tuple((1 - t) ** 2 * a + 2 * t * (1 - t) * b + t * t * c) for t in np.linspace(0, 1, 7)]
 
 

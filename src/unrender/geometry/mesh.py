@@ -1,4 +1,4 @@
-"""Triangle meshes: the value, and its first derivatives in space (normals, areas)."""
+"""Triangle meshes, with normals, areas and volume."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,29 @@ from torch import Tensor
 from unrender._checked import describe_value
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.geometry.columns import as_columns, as_rows, cross, dot, norm, ordered_sum, sum_at, take, unit
+from unrender.geometry.columns import (
+    as_columns,
+    as_rows,
+    cross,
+    dot,
+    gather_columns,
+    norm,
+    normalize,
+    ordered_sum,
+    scatter_sum,
+)
 
 
 class Mesh(TensorStruct):
-    """One topology and any number of poses of its vertices, in world units.
+    """A triangle mesh: one topology, and one or a batch of vertex positions in world units.
 
-    Faces turn counter-clockwise seen from outside. Several topologies are a Python list of meshes.
+    Faces are counter-clockwise seen from outside. Use a Python list for meshes of different topology.
     """
 
     vertices: Float[Tensor, "*batch vertices 3"]
     faces: Int[Tensor, "faces 3"]
     vertex_colors: Float[Tensor, "vertices channels"] | None = None
-    """Linear in [0, 1]."""
+    """Linear RGB in [0, 1]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,23 +39,23 @@ class Mesh(TensorStruct):
             low, high = (int(x) for x in torch.aminmax(self.faces))
             if low < 0 or high >= self.vertices.shape[-2]:
                 raise InputError(
-                    f"Mesh: `faces` index vertices {low} to {high}, but there are "
-                    f"{self.vertices.shape[-2]} vertices in {describe_value(self.vertices)}"
+                    f"Mesh: `faces` should index vertices 0 to {self.vertices.shape[-2] - 1}, got indices {low} to "
+                    f"{high} with vertices {describe_value(self.vertices)}"
                 )
 
 
 def face_normals(mesh: Mesh) -> Float[Tensor, "*batch faces 3"]:
-    """Compute the unit outward normal of every face; zero for a face without area.
+    """Compute the unit outward normal of every face; zero for degenerate faces.
 
-    Differentiable in: the vertices (gradient zero at a face without area).
+    Differentiable in: the vertices (gradient zero at degenerate faces).
     """
-    return as_rows(unit(area_vectors(as_columns(mesh.vertices), mesh.faces)))
+    return as_rows(normalize(area_vectors(as_columns(mesh.vertices), mesh.faces)))
 
 
 def face_areas(mesh: Mesh) -> Float[Tensor, "*batch faces"]:
     """Compute the area of every face, in squared world units.
 
-    Differentiable in: the vertices (gradient zero at a face without area).
+    Differentiable in: the vertices (gradient zero at degenerate faces).
     """
     return norm(area_vectors(as_columns(mesh.vertices), mesh.faces)) / 2
 
@@ -53,12 +63,12 @@ def face_areas(mesh: Mesh) -> Float[Tensor, "*batch faces"]:
 def vertex_normals(mesh: Mesh) -> Float[Tensor, "*batch vertices 3"]:
     """Compute unit vertex normals: the mean of the adjacent face normals, weighted by area.
 
-    Zero where that mean is, and for vertices without faces.
+    Zero where that mean is zero, and for unreferenced vertices.
     Differentiable in: the vertices.
     """
     vectors = area_vectors(as_columns(mesh.vertices), mesh.faces)
-    around = sum_at(torch.cat([vectors] * 3, -1), mesh.faces.mT.flatten(), mesh.vertices.shape[-2])
-    return as_rows(unit(around))
+    sums = scatter_sum(torch.cat([vectors] * 3, -1), mesh.faces.mT.flatten(), mesh.vertices.shape[-2])
+    return as_rows(normalize(sums))
 
 
 def surface_area(mesh: Mesh) -> Float[Tensor, "*batch"]:
@@ -70,9 +80,10 @@ def surface_area(mesh: Mesh) -> Float[Tensor, "*batch"]:
 
 
 def enclosed_volume(mesh: Mesh) -> Float[Tensor, "*batch"]:
-    """Compute the volume inside a watertight mesh, in cubed world units; negative if its faces turn inward.
+    """Compute the volume inside a watertight mesh, in cubed world units; negative if its normals point inward.
 
-    The sum over faces (a, b, c) of a · (b × c) / 6, with the first vertex as origin.
+    The sum over faces (a, b, c) of a · (b × c) / 6, with the first vertex as origin. The result is meaningless for a
+    mesh that is not watertight: see `is_watertight`.
     Differentiable in: the vertices.
     """
     columns = as_columns(mesh.vertices)
@@ -81,7 +92,7 @@ def enclosed_volume(mesh: Mesh) -> Float[Tensor, "*batch"]:
 
 
 def join_meshes(meshes: Sequence[Mesh]) -> Mesh:
-    """Join meshes into one; they share batch axes, and either all have colors or none.
+    """Concatenate meshes into one mesh; all should share batch axes, and either all have vertex colors or none.
 
     Differentiable in: vertices and colors.
     """
@@ -91,7 +102,7 @@ def join_meshes(meshes: Sequence[Mesh]) -> Mesh:
     if colors and len(colors) < len(meshes):
         raise InputError(
             f"join_meshes: {len(colors)} of {len(meshes)} meshes have `vertex_colors`; "
-            "give all of them colors, or none"
+            "set them on all meshes or on none"
         )
     starts = [0, *torch.tensor([mesh.vertices.shape[-2] for mesh in meshes]).cumsum(0).tolist()]
     return Mesh(
@@ -102,11 +113,11 @@ def join_meshes(meshes: Sequence[Mesh]) -> Mesh:
 
 
 def corners(columns: Tensor, faces: Tensor) -> list[Tensor]:
-    """Read the three corners of every face from vertices in columns."""
-    return [take(columns, faces[:, k]) for k in range(3)]
+    """Gather the three corners of every face, in columns."""
+    return [gather_columns(columns, faces[:, k]) for k in range(3)]
 
 
 def area_vectors(columns: Tensor, faces: Tensor) -> Tensor:
-    """Compute normals twice as long as the area of their face, in columns."""
+    """Compute face normals of length twice the face area, in columns."""
     a, b, c = corners(columns, faces)
     return cross(b - a, c - a)

@@ -1,4 +1,4 @@
-"""What the neighbours of a point tell about the surface it was taken from."""
+"""Local surface estimates from the nearest neighbors of each point, and outlier detection."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -8,33 +8,33 @@ from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.kernels.nearest import index_points, nearest
 
-FLAT = 0.15
-"""Neighbours stray from the plane of a surface by less than this part of their distance."""
+MAX_FLATNESS = 0.15
+"""A neighborhood is flat if its spread about the fitted plane is less than this fraction of its radius."""
 
 
 class Neighborhoods(TensorStruct):
-    """Local estimates at each point of a cloud that samples a surface."""
+    """Estimates at each point of a point cloud that samples a surface."""
 
     normals: Float[Tensor, "points 3"]
-    """Unit, of either sign."""
+    """Unit length, with arbitrary sign."""
     areas: Float[Tensor, " points"]
-    """The share of the surface that each point stands for: π r² / m for the distance r of the m-th neighbour."""
+    """Surface area per point: π r² / m for the distance r of the m-th neighbor."""
     spread: Float[Tensor, " points"]
-    """Root mean square distance of the neighbours from their plane: noise, and what curvature adds to it."""
+    """Root mean square distance of the neighbors from the fitted plane: noise plus the effect of curvature."""
 
 
 @checked
 def neighborhoods(points: Float[Tensor, "points 3"], num_neighbors: int = 24) -> Neighborhoods:
-    """Fit a plane to the nearest neighbours of each point (principal components; Hoppe et al. 1992, section 3.2)."""
+    """Fit a plane to the nearest neighbors of each point by PCA (Hoppe et al. 1992, section 3.2)."""
     index = index_points(points)
     k = min(num_neighbors, len(points) - 1)
     distances, ids = nearest(index, index, k=k + 1)
     offsets = points[ids] - points[ids].mean(1, keepdim=True)
     variances, axes = torch.linalg.eigh(offsets.mT @ offsets / (k + 1))
-    middle = max(1, k // 3)
+    m = max(1, k // 3)
     return Neighborhoods(
         normals=axes[..., 0],
-        areas=torch.pi * distances[:, middle] / middle,
+        areas=torch.pi * distances[:, m] / m,
         spread=variances[:, 0].clamp_min(0).sqrt(),
     )
 
@@ -43,11 +43,11 @@ def neighborhoods(points: Float[Tensor, "points 3"], num_neighbors: int = 24) ->
 def is_outlier(
     points: Float[Tensor, "points 3"], num_neighbors: int = 24, factor: float = 3.0
 ) -> Bool[Tensor, " points"]:
-    """Mark points that are alone, or off the surface their neighbours lie on.
+    """Mark points that are isolated, or off the surface that their neighbors sample.
 
-    Alone: the k/3-th neighbour is farther than `factor` times what is usual at the k neighbours, or than what is usual
-    everywhere unless the neighbourhood is flat, as a sparse part of a surface is. Off the surface: the median distance
-    from the planes of the neighbours exceeds `factor` times the noise, and the usual distance of neighbours.
+    Isolated: the distance of the k/3-th neighbor exceeds `factor` times its median over the k neighbors or, unless the
+    neighborhood is flat, over all points (a sparsely sampled region of a surface is flat). Off the surface: the median
+    distance from the neighbors' planes exceeds both `factor` times the noise and the median neighbor distance.
     """
     index = index_points(points)
     k = min(num_neighbors, len(points) - 1)
@@ -55,11 +55,11 @@ def is_outlier(
     local = neighborhoods(points, num_neighbors)
     reach = distances[:, max(1, k // 3)].sqrt()
     neighbors = ids[:, 1:]
-    usual, usual_here = reach.median(), reach[neighbors].median(1).values
-    is_flat = local.spread < FLAT * distances[:, -1].sqrt()
-    is_alone = (reach > factor * usual_here) | ((reach > factor * usual) & ~is_flat)
+    median, local_median = reach.median(), reach[neighbors].median(1).values
+    is_flat = local.spread < MAX_FLATNESS * distances[:, -1].sqrt()
+    is_isolated = (reach > factor * local_median) | ((reach > factor * median) & ~is_flat)
     heights = (
         ((points[:, None] - points[neighbors]) * local.normals[neighbors]).sum(-1).abs().median(1).values
     )
-    tolerated = torch.maximum(factor * local.spread.median(), torch.where(is_flat, usual_here, usual))
-    return is_alone | (heights > tolerated)
+    tolerance = torch.maximum(factor * local.spread.median(), torch.where(is_flat, local_median, median))
+    return is_isolated | (heights > tolerance)

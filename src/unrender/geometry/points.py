@@ -1,4 +1,4 @@
-"""Point clouds: the value."""
+"""Point clouds."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -7,7 +7,7 @@ from unrender._struct import TensorStruct
 
 
 class PointCloud(TensorStruct):
-    """Points in world units, with what is known about each."""
+    """A point cloud in world units with optional per-point attributes, or a padded batch of point clouds."""
 
     points: Float[Tensor, "*batch points 3"]
     normals: Float[Tensor, "*batch points 3"] | None = None
@@ -15,6 +15,6 @@ class PointCloud(TensorStruct):
     colors: Float[Tensor, "*batch points channels"] | None = None
     """In [0, 1]."""
     weights: Float[Tensor, "*batch points"] | None = None
-    """How much each point counts, ≥ 0."""
+    """Weight of each point in losses, ≥ 0."""
     lengths: Int[Tensor, "*batch"] | None = None
-    """How many points of each cloud of a batch are real; the rest is padding."""
+    """Number of valid points of each cloud in a batch; the rest is padding."""

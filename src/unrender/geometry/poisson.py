@@ -1,7 +1,7 @@
-"""Closed surfaces from oriented points: the Poisson equation, solved by fast Fourier transforms.
+"""Poisson surface reconstruction from oriented points, solved by fast Fourier transforms.
 
-The indicator of a solid (1 inside, 0 outside) has the gradient −n δ on its surface. Spread the points' normals over
-a grid as a vector field V, and the indicator χ solves ∇²χ = −∇·V: one division per frequency.
+The indicator function χ of a solid (1 inside, 0 outside) has the gradient −n δ on its surface. With the points' normals
+splatted onto a grid as a vector field V, χ solves ∇²χ = −∇·V: one division per frequency.
 Sources: Kazhdan et al. 2006, section 3; Peng et al. 2021 (Shape As Points), eq. 2 to 5.
 """
 
@@ -21,7 +21,9 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.shapes import ico_sphere
 
 Array = npt.NDArray[np.float64]
-MARGIN = 0.15  # of the box's diagonal, on each side: the field is periodic, its images have to stay apart
+MARGIN = 0.15
+"""Padding on each side as a fraction of the bounding box's diagonal: the field is periodic, so that its copies need to
+stay apart."""
 
 
 @checked
@@ -34,11 +36,12 @@ def orient_normals(
     resolution: int = 128,
     iterations: int = 30,
 ) -> Float[Tensor, "points 3"]:
-    """Flip normals until all of them point out of the solid.
+    """Orient normals consistently, pointing out of the solid.
 
-    Solve for the indicator, let each normal point down its gradient, repeat (Hou et al. 2022, iterative Poisson).
-    The first signs are the given ones if `trust_signs`, else away from the center. A grid of half the `resolution`
-    comes first: it sees open clouds as a whole; the fine one then sees thin tubes, whose sides cancel in the coarse.
+    Solve for the indicator function, flip each normal to point down its gradient, repeat (Hou et al. 2022, iterative
+    Poisson). The initial signs are the given ones if `trust_signs`, else away from the centroid. The first pass runs at
+    half the `resolution`, which captures incomplete point clouds as a whole; the second resolves thin tubes, whose
+    sides cancel on the coarse grid.
     """
     p, n, a = (tensor.detach().double().cpu().numpy() for tensor in (points, normals, areas))
     outward = ((p - p.mean(0)) * n).sum(1)
@@ -52,9 +55,7 @@ def orient_normals(
             signs = flipped
             if changed < 1e-3:
                 break
-    if (
-        signs * outward * a
-    ).sum() < 0:  # consistent, but inside out: a closed surface would enclose less than nothing
+    if (signs * outward * a).sum() < 0:  # consistent but inside out: the enclosed volume would be negative
         signs = -signs
     return normals * torch.as_tensor(signs, dtype=normals.dtype, device=normals.device)[:, None]
 
@@ -69,11 +70,11 @@ def poisson_surface(
     blur: float = 1.5,
     reach: float = math.inf,
 ) -> Mesh:
-    """Return the closed surface on which the indicator has the mean of its values at the points.
+    """Reconstruct a closed surface: the level set of the indicator function at its mean value over the points.
 
-    `resolution` counts the grid's cells along a side, `blur` is the standard deviation of the smoothing in cells.
-    What lies farther than `reach` outside the points' convex hull (as seen from 162 directions) is cut off: there an
-    open cloud, seen from one side, says nothing.
+    `resolution` is the number of grid cells per side, `blur` the standard deviation of the smoothing in cells. The
+    solid is clipped to a distance of `reach` from the points' convex hull (approximated by 162 half-spaces), as it is
+    unconstrained beyond incomplete point clouds.
     """
     p, n, a = (tensor.detach().double().cpu().numpy() for tensor in (points, normals, areas))
     grid = Grid.around(p, resolution, blur)
@@ -86,7 +87,7 @@ def poisson_surface(
 
 @checked
 def shell_surface(points: Float[Tensor, "points 3"], radius: float, *, resolution: int = 128) -> Mesh:
-    """Return the surface of the balls around the points: a thin closed shell where they sample an open sheet."""
+    """Extract the surface of the union of balls around the points: a thin closed shell around an open surface."""
     from scipy.spatial import KDTree
 
     p = points.detach().double().cpu().numpy()
@@ -98,7 +99,7 @@ def shell_surface(points: Float[Tensor, "points 3"], radius: float, *, resolutio
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """A periodic cube of cells; values live at cell centers and are trilinear in between."""
+    """A periodic cubic grid; values are stored at cell centers and interpolated trilinearly."""
 
     origin: Array
     cell: float
@@ -107,13 +108,13 @@ class Grid:
 
     @staticmethod
     def around(points: Array, resolution: int, blur: float = 1.5) -> "Grid":
-        """Lay a grid around points, with a margin."""
+        """Create a grid that encloses points, with a margin."""
         low, high = points.min(0), points.max(0)
         side = float((high - low).max() + 2 * MARGIN * np.linalg.norm(high - low))
         return Grid((low + high) / 2 - side / 2, side / resolution, resolution, blur)
 
     def solve(self, points: Array, vectors: Array) -> Array:
-        """Return the indicator whose gradient is −`vectors` spread over the grid (area-weighted normals)."""
+        """Solve for the indicator function whose gradient is minus the splatted `vectors` (area-weighted normals)."""
         import scipy.fft
 
         shape = (self.resolution,) * 3
@@ -134,14 +135,14 @@ class Grid:
         return indicator
 
     def values_at(self, field: Array, points: Array) -> Array:
-        """Return the trilinear values of a field at points."""
+        """Interpolate a field trilinearly at points."""
         values = np.zeros(len(points))
         for ids, weights in self._corners(points):
             values += weights * field.reshape(-1)[ids]
         return values
 
     def gradient_at(self, field: Array, points: Array) -> Array:
-        """Return central differences of a field, one cell to either side."""
+        """Compute the gradient of a field at points by central differences over one cell."""
         steps = self.cell * np.eye(3)
         return np.stack(
             [self.values_at(field, points + step) - self.values_at(field, points - step) for step in steps],
@@ -149,28 +150,28 @@ class Grid:
         ) / (2 * self.cell)
 
     def centers(self) -> Array:
-        """Return the cells' centers [cells 3]."""
-        places = (np.arange(self.resolution) + 0.5) * self.cell
-        return np.stack(np.meshgrid(*(self.origin[:, None] + places), indexing="ij"), -1).reshape(-1, 3)
+        """Return the cell centers [cells 3]."""
+        offsets = (np.arange(self.resolution) + 0.5) * self.cell
+        return np.stack(np.meshgrid(*(self.origin[:, None] + offsets), indexing="ij"), -1).reshape(-1, 3)
 
     def outside_hull(self, points: Array) -> Array:
-        """Return how far each cell is outside the convex hull of points, in the worst of 162 directions."""
-        places = self.origin[:, None] + (np.arange(self.resolution) + 0.5) * self.cell
+        """Compute how far each cell center is outside the convex hull, as the maximum over 162 directions."""
+        centers = self.origin[:, None] + (np.arange(self.resolution) + 0.5) * self.cell
         farthest = np.full((self.resolution,) * 3, -np.inf)
         for direction in ico_sphere(2).vertices.double().numpy():
-            x, y, z = direction[:, None] * places
+            x, y, z = direction[:, None] * centers
             beyond = x[:, None, None] + y[:, None] + (z - (points @ direction).max())
             np.maximum(farthest, beyond, out=farthest)
         return farthest
 
     def surface(self, inside: Array) -> Mesh:
-        """Return the zero level of a field that is positive inside; the cells around the grid are outside."""
+        """Extract the zero level set of a field that is positive inside; cells beyond the grid count as outside."""
         from skimage.measure import marching_cubes
 
         if not inside.max() > 0:
             raise InputError(
-                "the points leave no solid larger than a cell of the grid around them: are they clusters far apart? "
-                "fit each on its own"
+                "fit_mesh: the solid is smaller than a grid cell: the points may form clusters that are far apart; "
+                "reconstruct each cluster on its own"
             )
         padded = np.pad(inside, 1, constant_values=-float(np.abs(inside).max()))
         vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="ascent")
@@ -180,7 +181,7 @@ class Grid:
         )
 
     def _corners(self, points: Array) -> Iterator[tuple[npt.NDArray[np.int64], Array]]:
-        """Yield, for each of the eight cell centers around each point, its flat id and trilinear weight."""
+        """Yield flat index and trilinear weight of each of the eight cell centers around each point."""
         position = (points - self.origin) / self.cell - 0.5
         base = np.floor(position).astype(np.int64)
         fraction = position - base

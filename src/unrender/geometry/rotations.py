@@ -1,7 +1,7 @@
-"""Rotations and their coordinates: matrices act on columns, y = R x; `x_from_y` turns y into x.
+"""Conversions between rotation representations.
 
-A logarithm is the axis times the angle in radians. Quaternions are (w, x, y, z). Six numbers ("6d") are the first
-two columns of the matrix, one after the other.
+Matrices act on column vectors, y = R x. The logarithm is the rotation axis times the angle in radians. Quaternions are
+(w, x, y, z). The 6D representation holds the first two columns of the matrix, one after the other.
 """
 
 import torch
@@ -9,21 +9,21 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._checked import checked
-from unrender.geometry.columns import cross, dot, norm, unit
+from unrender.geometry.columns import cross, dot, norm, normalize
 
-SMALL = 1e-4
-"""Below this squared angle, four terms of a series are exact to rounding in double precision."""
+SMALL_SQUARED_ANGLE = 1e-4
+"""Below this, four terms of the Taylor series are exact to rounding in double precision."""
 
 
 @checked
 def so3_exp_map(logarithm: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3 3"]:
-    """Turn axis times angle, of any size, into rotations.
+    """Convert axis-angle vectors of any length to rotation matrices (the exponential map of SO(3)).
 
-    By way of the quaternion (cos θ/2, sin(θ/2)/θ · logarithm), which is accurate near 0 and π.
+    Computed through the quaternion (cos θ/2, sin(θ/2)/θ · logarithm), which is accurate near 0 and π.
     Differentiable in: `logarithm`, also at zero.
     """
     squared = logarithm.square().sum(-1, keepdim=True)
-    small = squared < SMALL
+    small = squared < SMALL_SQUARED_ANGLE
     angle = torch.where(small, 1, squared).sqrt()
     cosine = torch.where(small, 1 - squared / 8 + squared**2 / 384 - squared**3 / 46080, (angle / 2).cos())
     sine = torch.where(
@@ -34,15 +34,15 @@ def so3_exp_map(logarithm: Float[Tensor, "*batch 3"]) -> Float[Tensor, "*batch 3
 
 @checked
 def so3_log_map(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 3"]:
-    """Turn rotations into axis times angle, the angle in [0, π].
+    """Convert rotation matrices to axis-angle vectors, with angles in [0, π] (the logarithm of SO(3)).
 
     2 atan2(|v|, w) / |v| · v for the quaternion (w, v), which is accurate near 0 and π.
-    Differentiable in: `rotation`, also at the identity; at π the axis jumps to its opposite.
+    Differentiable in: `rotation`, also at the identity; the axis is discontinuous at π.
     """
     quaternion = quaternion_from_rotation(rotation)
     w, v = quaternion[..., :1], quaternion[..., 1:]
     squared = v.square().sum(-1, keepdim=True)
-    small = squared < SMALL
+    small = squared < SMALL_SQUARED_ANGLE
     sine = torch.where(small, 1, squared).sqrt()
     series = 2 + squared / 3 + squared**2 * (3 / 20) + squared**3 * (5 / 56)  # 2 arcsin(sine) / sine
     return torch.where(small, series, 2 * torch.atan2(sine, w) / sine) * v
@@ -50,7 +50,7 @@ def so3_log_map(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 
 
 @checked
 def rotation_from_quaternion(quaternion: Float[Tensor, "*batch 4"]) -> Float[Tensor, "*batch 3 3"]:
-    """Turn quaternions of any length into rotations; zero gives the identity.
+    """Convert quaternions of any length to rotation matrices; the zero quaternion gives the identity.
 
     Differentiable in: `quaternion`.
     """
@@ -69,10 +69,10 @@ def rotation_from_quaternion(quaternion: Float[Tensor, "*batch 4"]) -> Float[Ten
 
 @checked
 def quaternion_from_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 4"]:
-    """Turn rotations into unit quaternions with w ≥ 0.
+    """Convert rotation matrices to unit quaternions with w ≥ 0.
 
-    The entries of R give those of 4 q qᵀ; its row with the largest diagonal, made unit, is q.
-    Differentiable in: `rotation`; at an angle of π the sign jumps.
+    The entries of R determine 4 q qᵀ; q is its normalized row with the largest diagonal entry.
+    Differentiable in: `rotation`; discontinuous in sign at an angle of π.
     """
     a, b, c, d, e, f, g, h, i = rotation.flatten(-2).unbind(-1)
     entries = [
@@ -84,26 +84,27 @@ def quaternion_from_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Ten
     outer = torch.stack(entries, -1).reshape(*rotation.shape[:-2], 4, 4)
     best = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)
     row = outer.take_along_dim(best[..., None, None], -2)
-    quaternion = unit(row.mT).squeeze(-1)
+    quaternion = normalize(row.mT).squeeze(-1)
     return torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
 
 
 @checked
 def rotation_from_6d(six: Float[Tensor, "*batch 6"]) -> Float[Tensor, "*batch 3 3"]:
-    """Turn any six numbers into rotations, by Gram-Schmidt; a representation without jumps.
+    """Convert the 6D representation to rotation matrices by Gram-Schmidt; use it to optimize rotations.
 
-    Differentiable in: `six`; two vectors on one line give no rotation (columns of zeros).
+    The representation is continuous. Collinear vectors give no rotation but columns of zeros.
+    Differentiable in: `six`.
     Source: Zhou et al. 2019, eq. 15.
     """
     a, b = six[..., :3, None], six[..., 3:, None]
-    x = unit(a)
-    y = unit(b - dot(x, b).unsqueeze(-2) * x)
+    x = normalize(a)
+    y = normalize(b - dot(x, b).unsqueeze(-2) * x)
     return torch.cat([x, y, cross(x, y)], -1)
 
 
 @checked
 def sixd_from_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch 6"]:
-    """Take the first two columns of rotations.
+    """Convert rotation matrices to the 6D representation: their first two columns.
 
     Differentiable in: `rotation`. Source: Zhou et al. 2019, eq. 14.
     """
@@ -113,9 +114,9 @@ def sixd_from_rotation(rotation: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "
 def random_rotations(
     count: int, *, generator: torch.Generator | None = None, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "count 3 3"]:
-    """Draw rotations uniformly: the directions of normally distributed quaternions.
+    """Draw uniformly distributed rotation matrices, by normalizing Gaussian quaternions.
 
-    They lie where the generator lives.
+    They are created on the generator's device.
     """
     device = None if generator is None else generator.device
     return rotation_from_quaternion(torch.randn(count, 4, generator=generator, dtype=dtype, device=device))
@@ -123,7 +124,7 @@ def random_rotations(
 
 @checked
 def rotation_angle(a: Float[Tensor, "*batch 3 3"], b: Float[Tensor, "*batch 3 3"]) -> Float[Tensor, "*batch"]:
-    """Compute the angle between rotations, in [0, π] radians: the geodesic distance.
+    """Compute the geodesic distance between rotations: the angle of aᵀ b, in [0, π] radians.
 
     atan2(|skew|, (trace − 1) / 2) of aᵀ b, which is accurate near 0 and π.
     Differentiable in: `a` and `b` (gradient zero at 0 and π).

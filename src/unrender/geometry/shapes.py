@@ -1,22 +1,19 @@
-"""Shapes to start from: closed surfaces around the origin."""
+"""Primitive shapes: closed meshes centered at the origin."""
 
 import math
 
 import torch
 
 from unrender.errors import InputError
-from unrender.geometry.columns import as_columns, as_rows, unit
+from unrender.geometry.columns import as_columns, as_rows, normalize
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.subdivide import subdivide
 
 
 def ico_sphere(level: int = 0) -> Mesh:
-    """Build the unit sphere as an icosahedron whose faces are cut in four `level` times.
-
-    It has 10 · 4^level + 2 vertices.
-    """
+    """Create a unit sphere by subdividing an icosahedron `level` times; it has 10 · 4^level + 2 vertices."""
     if level < 0:
-        raise InputError(f"ico_sphere: `level` should be 0 or more, got {level}")
+        raise InputError(f"ico_sphere: `level` should be at least 0, got {level}")
     t = (1 + math.sqrt(5)) / 2
     points = [(-1, t, 0), (1, t, 0), (-1, -t, 0), (1, -t, 0)]
     corners = [(x, y, z)[-turn:] + (x, y, z)[:-turn] for turn in (3, 1, 2) for x, y, z in points]
@@ -32,7 +29,7 @@ def ico_sphere(level: int = 0) -> Mesh:
 
 
 def cube() -> Mesh:
-    """Build the cube of side 1, as twelve faces."""
+    """Create an axis-aligned cube of side 1 with twelve faces."""
     corners = [(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)]
     squares = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
     faces = [face for a, b, c, d in squares for face in ((a, b, c), (a, c, d))]
@@ -40,11 +37,13 @@ def cube() -> Mesh:
 
 
 def torus(radius: float = 1.0, tube_radius: float = 0.4, segments: int = 48, tube_segments: int = 24) -> Mesh:
-    """Build a torus around the z axis: the tube runs around the circle of `radius`."""
+    """Create a torus around the z axis: a tube of `tube_radius` around a circle of `radius`."""
     if not 0 < tube_radius < radius:
-        raise InputError(f"torus: `tube_radius` should lie between 0 and {radius}, got {tube_radius}")
+        raise InputError(f"torus: `tube_radius` should be between 0 and {radius}, got {tube_radius}")
     if min(segments, tube_segments) < 3:
-        raise InputError(f"torus: segments should be 3 or more, got {segments} and {tube_segments}")
+        raise InputError(
+            f"torus: `segments` and `tube_segments` should be at least 3, got {segments} and {tube_segments}"
+        )
     around = torch.arange(segments)[:, None] * (2 * math.pi / segments)
     along = torch.arange(tube_segments) * (2 * math.pi / tube_segments)
     distance = radius + tube_radius * along.cos()
@@ -57,4 +56,4 @@ def torus(radius: float = 1.0, tube_radius: float = 0.4, segments: int = 48, tub
 
 
 def _onto_unit_sphere(mesh: Mesh) -> Mesh:
-    return mesh.replace(vertices=as_rows(unit(as_columns(mesh.vertices))))
+    return mesh.replace(vertices=as_rows(normalize(as_columns(mesh.vertices))))

@@ -1,4 +1,4 @@
-"""Fewer faces for a mesh that is looked at from afar."""
+"""Mesh simplification by vertex clustering."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,10 @@ from unrender.geometry.mesh import Mesh
 
 
 def cluster_vertices(mesh: Mesh, cells: int) -> Mesh:
-    """Merge the vertices in each cell of a grid of `cells` along the longest side of the mesh into their mean.
+    """Simplify a mesh by replacing the vertices in each grid cell with their mean.
 
-    Faces that become edges or points vanish (Rossignac and Borrel 1993). The topology may change.
+    The grid has `cells` cells along the longest side of the mesh. Degenerate faces are removed; the topology may change
+    (Rossignac and Borrel 1993).
     """
     low, high = mesh.vertices.aminmax(dim=0)
     corner = ((mesh.vertices - low) * (cells / (high - low).max())).long().clamp(max=cells - 1)

@@ -1,17 +1,17 @@
-"""Finer meshes of the same surface."""
+"""Mesh subdivision."""
 
 import torch
 from torch import Tensor
 
-from unrender.geometry.columns import as_columns, as_rows, take
+from unrender.geometry.columns import as_columns, as_rows, gather_columns
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.topology import topology
 
 
 def subdivide(mesh: Mesh) -> Mesh:
-    """Cut every face into four at the midpoints of its edges; colors are interpolated.
+    """Subdivide every face into four at the midpoints of its edges; vertex colors are interpolated.
 
-    The old vertices keep their places at the front.
+    The original vertices come first, in their order.
     Differentiable in: vertices and colors.
     """
     edges = topology(mesh.faces)
@@ -24,5 +24,5 @@ def subdivide(mesh: Mesh) -> Mesh:
 
 def _with_midpoints(rows: Tensor, edges: Tensor) -> Tensor:
     columns = as_columns(rows)
-    midpoints = (take(columns, edges[:, 0]) + take(columns, edges[:, 1])) / 2
+    midpoints = (gather_columns(columns, edges[:, 0]) + gather_columns(columns, edges[:, 1])) / 2
     return torch.cat([rows, as_rows(midpoints)], -2)

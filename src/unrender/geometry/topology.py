@@ -1,7 +1,7 @@
-"""How faces hang together: edges, hinges, components, and what follows for the surface.
+"""Mesh topology: edges, pairs of adjacent faces, connected components, manifold tests and genus.
 
-Edge k of a face joins its corners k and k + 1. A hinge is an edge with two of its faces; an edge at which n
-faces meet makes n (n − 1) / 2 hinges.
+Edge k of a face joins its corners k and k + 1. A hinge is a pair of faces that share an edge; an edge with n faces has
+n (n − 1) / 2 hinges.
 """
 
 from collections.abc import MutableMapping
@@ -22,19 +22,19 @@ from unrender.geometry.mesh import Mesh
 
 
 class Topology(TensorStruct):
-    """The edges of faces; `topology` builds it once for each faces tensor."""
+    """The edges of a mesh; `topology` computes and caches it for each faces tensor."""
 
     edges: Int[Tensor, "edges 2"]
-    """Each edge once, lower vertex first, sorted."""
+    """Unique edges, lower vertex first, sorted."""
     face_edges: Int[Tensor, "faces 3"]
     edge_faces: Int[Tensor, " edges"]
-    """How many faces meet at each edge."""
+    """Number of faces at each edge."""
     forward: Bool[Tensor, "faces 3"]
-    """Whether a face passes its edge from the lower vertex to the upper one."""
+    """Whether a face traverses its edge from the lower vertex to the upper one."""
 
     @cached_property
     def hinge_sides(self) -> Tensor:
-        """The two places in flattened `face_edges` (face · 3 + k) where each hinge's edge stands: [hinges 2]."""
+        """The two half-edges of each hinge, as indices face · 3 + k into the flattened `face_edges`: [hinges 2]."""
         edge, side = self.face_edges.flatten().sort(stable=True)
         pairs = [torch.empty(2, 0, dtype=side.dtype, device=side.device)]
         for step in range(1, int(self.edge_faces.max()) if len(edge) else 0):
@@ -49,22 +49,22 @@ class Topology(TensorStruct):
 
     @cached_property
     def hinge_signs(self) -> Tensor:
-        """1 where the two faces of a hinge turn alike, else −1: [hinges]."""
+        """1 where the two faces of a hinge have consistent winding, else −1: [hinges]."""
         one, two = self.forward.flatten()[self.hinge_sides].unbind(1)
         return torch.where(one == two, -1, 1)
 
 
-_remembered: MutableMapping[Tensor, tuple[int, Topology]] = WeakIdKeyDictionary()
+_cache: MutableMapping[Tensor, tuple[int, Topology]] = WeakIdKeyDictionary()
 
 
 @checked
 def topology(faces: Int[Tensor, "faces 3"]) -> Topology:
-    """Find the edges of faces; remembered as long as the tensor lives and is not changed in place."""
-    if faces.is_inference():  # torch keeps no version of these, so a change would pass unseen
+    """Compute the edges of faces; cached for the lifetime of the tensor unless it is modified in place."""
+    if faces.is_inference():  # inference tensors have no version counter to detect changes with
         return _find_edges(faces)
-    if faces not in _remembered or _remembered[faces][0] != faces._version:
-        _remembered[faces] = faces._version, _find_edges(faces)
-    return _remembered[faces][1]
+    if faces not in _cache or _cache[faces][0] != faces._version:
+        _cache[faces] = faces._version, _find_edges(faces)
+    return _cache[faces][1]
 
 
 def _find_edges(faces: Tensor) -> Topology:
@@ -79,15 +79,12 @@ def _find_edges(faces: Tensor) -> Topology:
 
 @checked
 def connected_components(faces: Int[Tensor, "faces 3"], num_vertices: int) -> Int[Tensor, " vertices"]:
-    """Find the connected parts of a surface, and give every vertex the number of its part.
-
-    A vertex without faces is a part of its own.
-    """
+    """Label every vertex with the index of its connected component; an unreferenced vertex is its own component."""
     return _label(topology(faces).edges, num_vertices).to(faces.device)
 
 
 def keep_faces(mesh: Mesh, keep: Bool[Tensor, " faces"]) -> Mesh:
-    """Drop the other faces, and vertices that no face uses any more.
+    """Remove all other faces, and vertices that become unreferenced.
 
     Differentiable in: vertices and colors.
     """
@@ -97,23 +94,23 @@ def keep_faces(mesh: Mesh, keep: Bool[Tensor, " faces"]) -> Mesh:
 
 
 def keep_largest_component(mesh: Mesh) -> Mesh:
-    """Keep the connected part with the most faces.
+    """Keep the connected component with the most faces; use it to remove small fragments of a reconstruction.
 
     Differentiable in: vertices and colors.
     """
-    part = connected_components(mesh.faces, mesh.vertices.shape[-2])[mesh.faces[:, 0].long()]
-    return keep_faces(mesh, part == part.bincount().argmax() if len(part) else part.bool())
+    labels = connected_components(mesh.faces, mesh.vertices.shape[-2])[mesh.faces[:, 0].long()]
+    return keep_faces(mesh, labels == labels.bincount().argmax() if len(labels) else labels.bool())
 
 
 def is_watertight(mesh: Mesh) -> bool:
-    """Tell whether every edge joins exactly two faces, which pass it in opposite directions."""
+    """Return whether the mesh is closed: every edge has exactly two faces, with consistent winding."""
     edges = topology(mesh.faces)
-    turns = torch.bincount(edges.face_edges.flatten(), edges.forward.flatten().double())
-    return len(mesh.faces) > 0 and bool((edges.edge_faces == 2).all() and (turns == 1).all())
+    num_forward = torch.bincount(edges.face_edges.flatten(), edges.forward.flatten().double())
+    return len(mesh.faces) > 0 and bool((edges.edge_faces == 2).all() and (num_forward == 1).all())
 
 
 def is_manifold(mesh: Mesh) -> bool:
-    """Tell whether at most two faces meet at every edge, and the faces around every vertex form one fan."""
+    """Return whether every edge has at most two faces, and the faces around every vertex form a single fan."""
     edges = topology(mesh.faces)
     if len(edges.edges) and int(edges.edge_faces.max()) > 2:
         return False
@@ -126,18 +123,21 @@ def is_manifold(mesh: Mesh) -> bool:
 
 
 def euler_characteristic(mesh: Mesh) -> int:
-    """Count vertices − edges + faces, over the vertices that faces use."""
+    """Compute vertices − edges + faces; unreferenced vertices do not count."""
     return len(torch.unique(mesh.faces)) - len(topology(mesh.faces).edges) + len(mesh.faces)
 
 
 def genus(mesh: Mesh) -> int:
-    """Count the handles of a closed manifold, over all its parts: Σ (2 − χ) / 2."""
+    """Compute the genus (number of handles) of a closed manifold: Σ (2 − χ) / 2 over its connected components.
+
+    Raises InputError if the mesh is not a closed manifold.
+    """
     if not (is_watertight(mesh) and is_manifold(mesh)):
         raise InputError(
-            "genus: `mesh` should be a closed manifold; `is_watertight` and `is_manifold` tell why not"
+            "genus: `mesh` should be a closed manifold; check it with `is_watertight` and `is_manifold`"
         )
-    part = connected_components(mesh.faces, mesh.vertices.shape[-2])[mesh.faces[:, 0].long()]
-    return len(torch.unique(part)) - euler_characteristic(mesh) // 2
+    labels = connected_components(mesh.faces, mesh.vertices.shape[-2])[mesh.faces[:, 0].long()]
+    return len(torch.unique(labels)) - euler_characteristic(mesh) // 2
 
 
 def _label(pairs: Tensor, size: int) -> Tensor:

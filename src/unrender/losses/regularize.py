@@ -10,7 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.geometry.columns import as_columns, cross, dot, norm, ordered_sum, sum_at, take, unit
+from unrender.geometry.columns import (
+    as_columns,
+    cross,
+    dot,
+    gather_columns,
+    norm,
+    normalize,
+    ordered_sum,
+    scatter_sum,
+)
 from unrender.geometry.mesh import Mesh, area_vectors, corners
 from unrender.geometry.topology import topology
 
@@ -31,9 +40,9 @@ def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
     Differentiable in: the vertices (gradient zero at a face without area).
     """
     found = topology(mesh.faces)
-    normals = unit(area_vectors(as_columns(mesh.vertices), mesh.faces))
+    normals = normalize(area_vectors(as_columns(mesh.vertices), mesh.faces))
     one, two = found.hinge_faces.unbind(1)
-    return _mean(1 - found.hinge_signs * dot(take(normals, one), take(normals, two)))
+    return _mean(1 - found.hinge_signs * dot(gather_columns(normals, one), gather_columns(normals, two)))
 
 
 def mesh_laplacian_smoothing(
@@ -57,7 +66,7 @@ def mesh_laplacian_smoothing(
     start, end = topology(mesh.faces).edges.unbind(1)
     pull = edge_weights * _differences(columns, mesh.faces)
     size = columns.shape[-1]
-    return _mean(norm(vertex_weights * (sum_at(pull, start, size) - sum_at(pull, end, size))))
+    return _mean(norm(vertex_weights * (scatter_sum(pull, start, size) - scatter_sum(pull, end, size))))
 
 
 def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Tensor, Tensor]:
@@ -67,11 +76,13 @@ def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Ten
         neighbors = found.edges.flatten().bincount(minlength=size).to(columns)
         return columns.new_ones(1), _inverse(neighbors)
     cotangents, areas = _cotangents(columns, faces)
-    edge_weights = sum_at(cotangents, found.face_edges.mT.flatten(), len(found.edges))
+    edge_weights = scatter_sum(cotangents, found.face_edges.mT.flatten(), len(found.edges))
     start, end = found.edges.unbind(1)
     if method == "cot":
-        return edge_weights, _inverse(sum_at(edge_weights, start, size) + sum_at(edge_weights, end, size))
-    around = sum_at(torch.cat([areas] * 3, -1), faces.mT.flatten(), size)
+        return edge_weights, _inverse(
+            scatter_sum(edge_weights, start, size) + scatter_sum(edge_weights, end, size)
+        )
+    around = scatter_sum(torch.cat([areas] * 3, -1), faces.mT.flatten(), size)
     return edge_weights, _inverse(4 * around)
 
 
@@ -91,7 +102,7 @@ def _cotangents(columns: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
 
 def _differences(columns: Tensor, faces: Tensor) -> Tensor:
     start, end = topology(faces).edges.unbind(1)
-    return take(columns, end) - take(columns, start)
+    return gather_columns(columns, end) - gather_columns(columns, start)
 
 
 def _inverse(values: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from unrender.errors import InputError
 from unrender.fields.protocol import RadianceField
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
-from unrender.geometry.camera_paths import orbit_path, path_between
+from unrender.geometry.camera_paths import interpolated_path, orbit_path
 from unrender.geometry.mesh import Mesh
 from unrender.io import save_cloud, save_mesh
 from unrender.io.video import save_video
@@ -190,7 +190,7 @@ def _film_cameras(scene: Scene, field: RadianceField) -> list[Camera]:
     scale = min(1.0, FILM_SIDE / max(first.height, first.width))
     height, width = (max(2, round(side * scale)) for side in (first.height, first.width))
     path = (
-        path_between(cameras, FILM_FRAMES, order="nearest")
+        interpolated_path(cameras, FILM_FRAMES, order="nearest")
         if field.contracted
         else orbit_path(cameras, FILM_FRAMES)
     )

@@ -14,7 +14,7 @@ from unrender.data.frames import Frame
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
-from unrender.geometry.camera_paths import nearest_to_axes
+from unrender.geometry.camera_paths import focus_point
 from unrender.kernels.march_voxels.table import BRICK
 
 ROUGH = 64
@@ -116,7 +116,7 @@ def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
     """Fill all space; the inner cube lies where the cameras look, half of the way to them."""
     positions = torch.stack([frame.camera.position for frame in frames])
     forward = torch.stack([frame.camera.camera_from_world[2, :3] for frame in frames])
-    middle = nearest_to_axes(positions, forward)
+    middle = focus_point(positions, forward)
     reach = float((positions - middle).norm(dim=-1).median())
     if not reach > 0:
         raise InputError("all cameras stand in one place: nothing tells how far things are")

@@ -11,7 +11,7 @@ from unrender.data.camera_files import save_cameras
 from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
 from unrender.geometry.camera import Camera
-from unrender.geometry.camera_paths import path_between
+from unrender.geometry.camera_paths import interpolated_path
 from unrender.viewer.stage import ORANGE, Box, put_camera
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class PathPanel:
 
     def _save(self) -> None:
         try:
-            path = path_between(self._kept, int(self._count.value))
+            path = interpolated_path(self._kept, int(self._count.value))
             names = [f"view_{index:03d}.png" for index in range(*path.batch_shape)]
             folder = self._file.resolve().parent
             save_cameras(

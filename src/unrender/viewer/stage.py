@@ -13,7 +13,7 @@ from unrender.data.frames import Frame
 from unrender.data.scene_bounds import bounds_of_cameras
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
-from unrender.geometry.camera_paths import upward
+from unrender.geometry.camera_paths import up_direction
 from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
@@ -59,13 +59,13 @@ def home_of(cameras: Sequence[Camera]) -> Home:
     forward = first.camera_from_world[2, :3]
     ahead = float((bounds_of_cameras(cameras).mean(0) - first.position) @ forward)
     target = first.position + (ahead if ahead > 0 else 1.0) * forward
-    return Home(first.position, target, upward(_together(cameras)), math.degrees(_fov(first)))
+    return Home(first.position, target, up_direction(_together(cameras)), math.degrees(_fov(first)))
 
 
 def home_beside(cameras: Sequence[Camera]) -> Home:
     """See all cameras."""
     many = _together(cameras)
-    return home_around(many.position, upward(many))
+    return home_around(many.position, up_direction(many))
 
 
 def _together(cameras: Sequence[Camera]) -> Camera:
