@@ -1,0 +1,40 @@
+"""Sums over colliding writes, from tensors: how large their terms are, and what comes of them (see `_warp`)."""
+
+from types import SimpleNamespace
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from unrender.kernels._warp import Precision, from_units, launch, per_precision, unit_exponent
+
+
+def greatest_of(terms: Tensor) -> Tensor:
+    """Return the size of the largest term, as `note_term` notes it [1]; NaN is the largest."""
+    if terms.numel() == 0:
+        return torch.zeros(1, dtype=torch.int64, device=terms.device)
+    return terms.abs().amax().double().view(torch.int64).view(1)
+
+
+def from_sums(sums: Tensor, greatest: Tensor, count_log2: int, dtype: torch.dtype) -> Tensor:
+    """Return what sums in fixed point, of terms up to `greatest`, amount to."""
+    total = torch.empty(sums.shape, dtype=dtype, device=sums.device)
+    launch(_kernels(dtype).finish, sums.numel(), sums, greatest, count_log2, total)
+    return total
+
+
+@per_precision("fixed_point")
+def _kernels(precision: Precision) -> SimpleNamespace:
+    scalar = precision.scalar
+
+    @precision.kernel
+    def finish(
+        sums: wp.array(dtype=wp.int64),
+        greatest: wp.array(dtype=wp.int64),
+        bits: int,
+        total: wp.array(dtype=scalar),
+    ):
+        i = wp.tid()
+        total[i] = scalar(from_units(sums[i], greatest[0], unit_exponent(greatest[0], bits)))
+
+    return SimpleNamespace(finish=finish)

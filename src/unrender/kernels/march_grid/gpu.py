@@ -1,0 +1,184 @@
+"""Rays through a voxel grid: one thread for each channel of each ray.
+
+On the way back one thread for each ray leaves of each sample its weight and the slope by its alpha; then one for each
+channel of each sample adds to the voxels, in 64-bit fixed point, so that the order of threads does not matter.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from unrender.kernels._fixed_point import from_sums
+from unrender.kernels._warp import (
+    Precision,
+    count_log2,
+    launch,
+    note_term,
+    per_precision,
+    power_of_two,
+    unit_exponent,
+)
+from unrender.kernels.sample_grid.gpu import _rows_and_size, corner_functions
+
+SAMPLES_AT_ONCE = 1 << 24
+"""Whose slopes are kept."""
+
+
+def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
+    rays = (origins.contiguous(), directions.contiguous(), distances.contiguous())
+    seen = grid.new_empty(len(origins), grid.shape[-1])
+    launch(_kernels(grid.dtype).look, tuple(seen.shape), *_rows_and_size(grid), *rays, seen)
+    return seen[:, 1:].contiguous(), seen[:, 0].clone()
+
+
+def backward(
+    grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor, of_color: Tensor, of_opacity: Tensor
+) -> Tensor:
+    kernels, (rows, *size), samples = _kernels(grid.dtype), _rows_and_size(grid), distances.shape[1]
+    slopes = torch.cat([of_opacity[:, None], of_color], 1)
+    count = max(1, SAMPLES_AT_ONCE // max(samples, 1))
+    to_grid = torch.zeros_like(rows)
+    for begin in range(0, len(origins) if samples else 0, count):
+        part = slice(begin, begin + count)
+        rays = (
+            origins[part].contiguous(),
+            directions[part].contiguous(),
+            (distances[part] if len(distances) > 1 else distances).contiguous(),
+        )
+        mine, number = slopes[part].contiguous(), len(rays[0])
+        by_sample = grid.new_empty(number * samples, 3)
+        greatest = torch.zeros(1, dtype=torch.int64, device=grid.device)
+        launch(kernels.weigh, number, rows, *size, *rays, mine, by_sample, greatest)
+        sums = torch.zeros(rows.shape, dtype=torch.int64, device=grid.device)
+        bits = count_log2(len(by_sample))
+        threads = (number, samples, grid.shape[-1])
+        launch(kernels.scatter, threads, *size, *rays, mine, by_sample, greatest, bits, sums)
+        to_grid += from_sums(sums, greatest, bits, grid.dtype)
+    return to_grid.view(grid.shape)
+
+
+@per_precision("march_grid")
+def _kernels(precision: Precision) -> SimpleNamespace:
+    scalar, vec3 = precision.scalar, precision.vec3
+    rows, vectors = wp.array2d(dtype=scalar), wp.array(dtype=vec3)
+    corners = corner_functions(scalar)
+    is_near, base_of, part_of = corners.is_near, corners.base_of, corners.part_of
+    row_of, share_of = corners.row_of, corners.share_of
+
+    @wp.func
+    def distance_of(distances: rows, ray: int, k: int):
+        if distances.shape[0] == 1:
+            return distances[0, k]
+        return distances[ray, k]
+
+    @precision.kernel
+    def look(
+        grid: rows,
+        depth: int,
+        height: int,
+        width: int,
+        origins: vectors,
+        directions: vectors,
+        distances: rows,
+        seen: rows,
+    ):
+        ray, channel = wp.tid()
+        origin, direction = origins[ray], directions[ray]
+        left, total = scalar(1.0), scalar(0.0)
+        for k in range(distances.shape[1]):
+            p = origin + distance_of(distances, ray, k) * direction
+            if is_near(p, depth, height, width):
+                base = base_of(p)
+                part = part_of(p, base)
+                alpha, value = scalar(0.0), scalar(0.0)
+                for corner in range(8):
+                    row = row_of(base, corner, depth, height, width)
+                    if row >= 0:
+                        share = share_of(part, corner)
+                        alpha += share * grid[row, 0]
+                        value += share * grid[row, channel]
+                weight = left * alpha
+                total += wp.where(channel == 0, weight, weight * value)
+                left *= scalar(1.0) - alpha
+        seen[ray, channel] = total
+
+    @precision.kernel
+    def weigh(
+        grid: rows,
+        depth: int,
+        height: int,
+        width: int,
+        origins: vectors,
+        directions: vectors,
+        distances: rows,
+        slopes: rows,
+        by_sample: rows,
+        greatest: wp.array(dtype=wp.int64),
+    ):
+        """Fill the slope by each sample's alpha and its weight; on the way there, what it brings, alpha and light."""
+        ray = wp.tid()
+        origin, direction, samples = origins[ray], directions[ray], distances.shape[1]
+        left, largest = scalar(1.0), scalar(0.0)
+        for channel in range(1, grid.shape[1]):
+            largest += wp.abs(slopes[ray, channel])
+        for k in range(samples):
+            alpha, bring, n = scalar(0.0), scalar(0.0), ray * samples + k
+            p = origin + distance_of(distances, ray, k) * direction
+            if is_near(p, depth, height, width):
+                bring = slopes[ray, 0]
+                base = base_of(p)
+                part = part_of(p, base)
+                for corner in range(8):
+                    row = row_of(base, corner, depth, height, width)
+                    if row >= 0:
+                        share = share_of(part, corner)
+                        alpha += share * grid[row, 0]
+                        for channel in range(1, grid.shape[1]):
+                            bring += share * slopes[ray, channel] * grid[row, channel]
+            by_sample[n, 0] = bring
+            by_sample[n, 1] = alpha
+            by_sample[n, 2] = left
+            left *= scalar(1.0) - alpha
+        rest = scalar(0.0)
+        for i in range(samples):
+            n = ray * samples + samples - 1 - i
+            brought, taken, light = by_sample[n, 0], by_sample[n, 1], by_sample[n, 2]
+            slope, weight = light * (brought - rest), light * taken
+            rest = taken * brought + (scalar(1.0) - taken) * rest
+            by_sample[n, 0] = slope
+            by_sample[n, 1] = weight
+            note_term(wp.float64(slope), greatest)
+            note_term(wp.float64(weight * largest), greatest)
+
+    @precision.kernel
+    def scatter(
+        depth: int,
+        height: int,
+        width: int,
+        origins: vectors,
+        directions: vectors,
+        distances: rows,
+        slopes: rows,
+        by_sample: rows,
+        greatest: wp.array(dtype=wp.int64),
+        bits: int,
+        sums: wp.array2d(dtype=wp.int64),
+    ):
+        ray, k, channel = wp.tid()
+        n = ray * distances.shape[1] + k
+        p = origins[ray] + distance_of(distances, ray, k) * directions[ray]
+        slope = by_sample[n, 0]
+        if channel > 0:
+            slope = by_sample[n, 1] * slopes[ray, channel]
+        if slope != scalar(0.0) and is_near(p, depth, height, width):
+            units = scalar(wp.float64(slope) * power_of_two(-unit_exponent(greatest[0], bits)))
+            base = base_of(p)
+            part = part_of(p, base)
+            for corner in range(8):
+                row = row_of(base, corner, depth, height, width)
+                if row >= 0:
+                    wp.atomic_add(sums, row, channel, wp.int64(share_of(part, corner) * units))
+
+    return SimpleNamespace(look=look, weigh=weigh, scatter=scatter)
