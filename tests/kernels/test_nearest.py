@@ -3,9 +3,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from check_kernel import check_kernel
+from check_kernel import HAS_WARP, check_kernel, implementations, needs_warp
 from unrender import InputError, ShapeError, index_points, nearest
 from unrender.kernels.nearest import reference
+
+if HAS_WARP:
+    from unrender.kernels.nearest import gpu
 
 
 def cloud(*shape, seed=0, dtype=torch.float32):
@@ -228,3 +231,40 @@ def test_gradients_stop_after_the_first_derivative():
     (gradient,) = torch.autograd.grad(loss, queries, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
+
+
+@needs_warp
+@pytest.mark.parametrize(("dim", "dtype"), [(2, torch.float32), (3, torch.float32), (3, torch.float64)])
+@pytest.mark.parametrize("norm", [1, 2])
+def test_trees_of_the_gpu_find_the_same(dim, dtype, norm):
+    # whole numbers: many ties, many coincident points, and exact sums
+    queries, points = (cloud(2, n, dim, seed=n, dtype=dtype).mul(3).round() for n in (90, 700))
+    expected = (queries[:, :, None] - points[:, None]).abs().pow(norm).sum(-1).sort(dim=-1, stable=True)
+    with implementations("warp"):
+        for k in (1, 4):
+            order, tree = index_points(queries).order, index_points(points)
+            distances, ids = gpu.forward(queries, order, tree.ordered, tree.order, tree.boxes, k, norm)
+            assert torch.equal(distances, expected.values[..., :k])
+            assert torch.equal(ids, expected.indices[..., :k])
+
+
+@needs_warp
+def test_a_query_that_is_nowhere_surfaces_on_a_gpu():
+    queries, points = cloud(3, 3), cloud(40, 3, seed=1)
+    queries[1, 2] = torch.nan
+    with implementations("warp"):
+        tree = index_points(points)
+        by_tree = gpu.forward(queries, torch.arange(3), tree.ordered, tree.order, tree.boxes, 1, 2)
+        for distances, ids in (by_tree, gpu.compare_all(queries, points, 2)):
+            assert distances[:, 0].isnan().tolist() == [False, True, False]
+            gradients = gpu.backward(queries, points, ids, torch.ones_like(distances), 2)
+            assert gradients[1].isnan().all()
+
+
+@needs_warp
+def test_a_tree_of_another_kind_is_not_used():
+    queries, points = cloud(20, 3), cloud(2000, 3, seed=1)
+    found = nearest(queries, index_points(points), 2)
+    with implementations("warp"):
+        foreign = index_points(points)
+    assert torch.equal(nearest(queries, foreign, 2).ids, found.ids)

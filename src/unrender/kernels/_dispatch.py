@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import torch
+from torch import Tensor
 
 from unrender.errors import KernelError
 
@@ -43,6 +44,11 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
     if device.type != "meta":
         _say_once(f"{device.type}: no fast kernels for this device; plain torch is used")
     return None
+
+
+def can_ask(tensor: Tensor) -> bool:
+    """Say whether values can be looked at without waiting: on a GPU that would cost more than many a kernel takes."""
+    return tensor.device.type == "cpu"
 
 
 def _gpu(kernel: str, device: str) -> ModuleType | None:

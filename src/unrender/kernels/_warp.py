@@ -48,7 +48,7 @@ class Precision:
     def __init__(self, name: str, dtype: torch.dtype, exact: bool) -> None:
         self.scalar = wp.float64 if dtype == torch.float64 else wp.float32
         self.vec2, self.vec3, self.vec4 = (wp.types.vector(n, self.scalar) for n in (2, 3, 4))
-        self.module = wp.get_module(f"unrender.{name}.{str(dtype).split('.')[-1]}")
+        self.module = wp.get_module(f"unrender.{name}")
         self.module.options |= {"enable_backward": False, "fuse_fp": not exact}
 
     def kernel(self, function: Callable[..., None]) -> Any:
@@ -56,22 +56,23 @@ class Precision:
         return wp.kernel(function, enable_backward=False, module=self.module)
 
 
-def per_precision(
-    name: str, *, exact: bool = False
-) -> Callable[[Callable[[Precision], SimpleNamespace]], Callable[[torch.dtype], SimpleNamespace]]:
-    """Decorate a function that defines a folder's kernels for one precision: each is defined when it is asked for.
+Instance = Callable[..., SimpleNamespace]
 
-    `exact` forbids fused multiply-adds: for what has to come out the same, or with the opposite sign, when its terms
-    trade places. A folder has one Warp module for each precision.
+
+def per_precision(name: str, *, exact: bool = False) -> Callable[[Instance], Instance]:
+    """Decorate a function that defines a folder's kernels: for each precision they are defined when asked for.
+
+    The function takes a `Precision`, what it becomes takes torch's dtype; both may take constants besides, such as a
+    number of axes. Each instance is one Warp module. `exact` forbids fused multiply-adds: for what has to come out the
+    same, or with the opposite sign, when its terms trade places.
     """
 
-    def decorate(
-        define: Callable[[Precision], SimpleNamespace],
-    ) -> Callable[[torch.dtype], SimpleNamespace]:
+    def decorate(define: Instance) -> Instance:
         @functools.cache
-        def instance(dtype: torch.dtype) -> SimpleNamespace:
+        def instance(dtype: torch.dtype, *constants: int) -> SimpleNamespace:
+            full_name = ".".join((name, str(dtype).split(".")[-1], *map(str, constants)))
             with _compile_lock:
-                return define(Precision(name, dtype, exact))
+                return define(Precision(full_name, dtype, exact), *constants)
 
         return instance
 

@@ -12,13 +12,13 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import (
-    FEW,
     Nearest,
     PointIndex,
     check_agreement,
     check_points,
     index_points,
     nearest,
+    pays_to_index,
 )
 
 
@@ -71,7 +71,7 @@ def chamfer_distance(
         )
     a, b = _Side.of(x=x), _Side.of(y=y)
     check_agreement("chamfer_distance", x=a.points, y=b.points)
-    if min(a.points.shape[-2], b.points.shape[-2]) > FEW:
+    if pays_to_index(a.points, b.points):
         a, b = a.indexed(), b.indexed()
     distances, cosines = [], []
     for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):

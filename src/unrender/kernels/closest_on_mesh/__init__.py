@@ -10,9 +10,9 @@ from torch.autograd.function import once_differentiable
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.kernels._dispatch import implementation
+from unrender.kernels._dispatch import can_ask, implementation
 from unrender.kernels.closest_on_mesh import reference
-from unrender.kernels.nearest import PointIndex, check_agreement, check_finite
+from unrender.kernels.nearest import PointIndex, check_agreement, check_finite, given_order
 
 
 class ClosestOnMesh(NamedTuple):
@@ -63,13 +63,15 @@ def closest_on_mesh(
     if face_order is None:
         face_order = fast.build(vertices, faces)
     if query_order is None:
-        query_order = torch.arange(points.shape[-2]).expand(points.shape[:-1])
+        query_order = given_order(points)
     return ClosestOnMesh(*_ClosestOnMesh.apply(fast, points, vertices, faces, query_order, face_order))
 
 
 def _check_faces(where: str, faces: Tensor, vertices: Tensor) -> None:
     if len(faces) == 0:
         raise InputError(f"{where}: `faces` is empty: a mesh without faces has no surface")
+    if not can_ask(faces):
+        return
     low, high = (int(x) for x in torch.aminmax(faces))
     if low < 0 or high >= vertices.shape[-2]:
         raise InputError(

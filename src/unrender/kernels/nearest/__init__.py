@@ -12,20 +12,20 @@ from torch.autograd.function import once_differentiable
 from unrender._checked import checked, describe_value
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.kernels._dispatch import implementation
+from unrender.kernels._dispatch import can_ask, implementation
 from unrender.kernels.nearest import reference
-
-FEW = 512
-"""Up to so many points, each query is compared with all; up to so many queries, no tree is built for them."""
 
 
 class PointIndex(TensorStruct):
-    """Points with a search tree over them, built once by `index_points` and used in any number of searches."""
+    """Points with a search tree over them, built once by `index_points` and used in any number of searches.
+
+    On a device of another kind than the one it was built on the points are searched without it.
+    """
 
     points: Float[Tensor, "*batch points dim"]
-    ordered: Float[Tensor, "*batch points dim"] | None = None
+    ordered: Float[Tensor, "*batch points axes"] | None = None
     order: Int[Tensor, "*batch points"] | None = None
-    boxes: Float[Tensor, "*batch nodes 2 dim"] | None = None
+    boxes: Float[Tensor, "*batch nodes 2 axes"] | None = None
 
 
 class Nearest(NamedTuple):
@@ -79,15 +79,35 @@ def nearest(
     fast = implementation("nearest", found.device)
     if fast is None:
         return Nearest(*reference.forward(wanted, found, k, norm))
-    index = points if isinstance(points, PointIndex) and points.ordered is not None else None
-    if k == 1 and (found.shape[-2] <= FEW or (index is None and wanted.shape[-2] <= FEW)):
+    index = points if isinstance(points, PointIndex) and _has_tree(points, fast) else None
+    if k == 1 and fast.compares_all(wanted.shape[-2], found.shape[-2], index is not None):
         return Nearest(
             *_Nearest.apply(fast, lambda: fast.compare_all(wanted, found, norm), wanted, found, norm)
         )
     tree = _build(fast, found) if index is None else index
-    order = torch.arange(wanted.shape[-2]).expand(wanted.shape[:-1]) if query_order is None else query_order
+    order = given_order(wanted) if query_order is None else query_order
     arguments = (order, tree.ordered, tree.order, tree.boxes, k, norm)
     return Nearest(*_Nearest.apply(fast, lambda: fast.forward(wanted, *arguments), wanted, found, norm))
+
+
+def _has_tree(index: PointIndex, fast: ModuleType) -> bool:
+    """Say whether an index has a tree of the implementation's kind."""
+    count = index.points.shape[-2]
+    return index.boxes is not None and index.boxes.shape[-3] == fast.num_nodes(count)
+
+
+def pays_to_index(x: Tensor, y: Tensor) -> bool:
+    """Say whether to index clouds that are each searched for the other's points."""
+    fast = implementation("nearest", x.device)
+    sizes = x.shape[-2], y.shape[-2]
+    return fast is not None and not any(
+        fast.compares_all(num_queries, num_points, True) for num_queries, num_points in (sizes, sizes[::-1])
+    )
+
+
+def given_order(points: Tensor) -> Tensor:
+    """Return the order in which points are."""
+    return torch.arange(points.shape[-2], device=points.device).expand(points.shape[:-1])
 
 
 def check_points(where: str, **points: Tensor) -> None:
@@ -99,9 +119,9 @@ def check_points(where: str, **points: Tensor) -> None:
 
 
 def check_finite(where: str, **points: Tensor) -> None:
-    """Raise `InputError` for points that are nowhere."""
+    """Raise `InputError` for points that are nowhere. On a GPU, which nothing waits for, their distances are NaN."""
     for name, tensor in points.items():
-        if not bool(torch.isfinite(tensor.detach()).all()):
+        if can_ask(tensor) and not bool(torch.isfinite(tensor.detach()).all()):
             raise InputError(f"{where}: `{name}` holds NaN or infinite coordinates; drop those points first")
 
 

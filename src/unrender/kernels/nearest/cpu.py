@@ -19,6 +19,18 @@ LANES = 64
 """Queries that are compared with all points side by side."""
 PAIRS = 4096
 """Compared in the time in which a tree answers a few queries."""
+FEW = 512
+"""Up to so many points, each query is compared with all; up to so many queries, no tree is built for them."""
+
+
+def compares_all(num_queries: int, num_points: int, indexed: bool) -> bool:
+    """Say whether to search for the nearest point without a tree; `indexed` says that there is one."""
+    return num_points <= FEW or (not indexed and num_queries <= FEW)
+
+
+def num_nodes(num_points: int) -> int:
+    """Return the size of a tree."""
+    return (2 << tree_depth(num_points)) - 1
 
 
 def build(points: Tensor) -> tuple[Tensor, ...]:
@@ -29,7 +41,7 @@ def build(points: Tensor) -> tuple[Tensor, ...]:
     )
     order = torch.arange(count).repeat(len(ordered), 1)
     depth = tree_depth(count)
-    boxes = ordered.new_empty(len(ordered), (2 << depth) - 1, 2, dim)
+    boxes = ordered.new_empty(len(ordered), num_nodes(count), 2, dim)
     with cpu_threads(count):
         for b in range(len(ordered)):
             sort_points(ordered[b].numpy(), order[b].numpy(), depth)
