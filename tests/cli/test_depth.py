@@ -58,7 +58,7 @@ def test_held_out_views_are_measured(run, tmp_path, capsys):
     assert folders(out) == ["0", "3", "6"]
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["views"] == 3
-    assert 0.02 < metrics["valid_share"] < 0.6
+    assert 0.02 < metrics["valid_fraction"] < 0.6
     z = np.load(out / "depth" / "3" / "median_z.npy")
     stored = np.asarray(Image.open(out / "depth" / "3" / "median_z.png"))
     valid = np.asarray(Image.open(out / "depth" / "3" / "valid.png")) > 0

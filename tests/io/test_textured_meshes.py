@@ -58,7 +58,7 @@ def color(textured, x, y):
     face = int(inside.amin(1).argmax())
     assert inside[face].amin() > -1e-6
     uv = inside[face] @ texture.uvs[texture.faces[face]]
-    return [round(value, 2) for value in texture.at(uv[None])[0].tolist()]
+    return [round(value, 2) for value in texture.sample(uv[None])[0].tolist()]
 
 
 def assert_quarters(textured):
@@ -302,7 +302,7 @@ def test_real_mesh_has_no_seams(name):
     """Edges whose faces lie at different places of the picture show the same colors from both sides."""
     mesh, texture = load_checked(DATA / name)
     assert texture.image.shape == (*REAL[name], 3)
-    corners = texture.at(texture.uvs)[texture.faces].flatten(0, 1)
+    corners = texture.sample(texture.uvs)[texture.faces].flatten(0, 1)
     at = mesh.faces.flatten()
     means = torch.zeros(len(mesh.vertices), 3).index_add_(0, at, corners)
     means /= at.bincount(minlength=len(mesh.vertices))[:, None]

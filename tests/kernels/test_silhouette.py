@@ -9,8 +9,8 @@ from torch import Tensor
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.kernels.rasterize import rasterize_faces
-from unrender.kernels.silhouette import cover_pixels
-from unrender.kernels.silhouette.reference import EDGE
+from unrender.kernels.silhouette import soft_silhouette
+from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 GOLDEN = Path(__file__).parents[2] / "../shared/golden"
 SIZE = {"height": 14, "width": 19, "near": 0.05}
@@ -39,7 +39,7 @@ def test_agrees_with_the_definition(monkeypatch, dtype, orthographic):
     for kernels in ("fast", "reference"):
         monkeypatch.setenv("UNRENDER_KERNELS", kernels)
         leaf = points.clone().requires_grad_()
-        images.append(cover_pixels(leaf, faces, blur=2.0, **SIZE))
+        images.append(soft_silhouette(leaf, faces, blur=2.0, **SIZE))
         (images[-1] * weights(images[-1])).sum().backward()
         gradients.append(leaf.grad / leaf.grad.abs().max())
     tolerance = 1e-5 if dtype == torch.float32 else 1e-12
@@ -51,11 +51,11 @@ def test_agrees_with_the_definition(monkeypatch, dtype, orthographic):
 def test_gradient_agrees_with_differences():
     points, faces = soup(torch.float64)
     points = points.requires_grad_()
-    image = cover_pixels(points, faces, blur=2.5, **SIZE)
+    image = soft_silhouette(points, faces, blur=2.5, **SIZE)
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
         step = 1e-7 * torch.randn(points.shape, generator=generator, dtype=torch.float64)
-        more, less = (cover_pixels(points.detach() + s * step, faces, blur=2.5, **SIZE) for s in (1, -1))
+        more, less = (soft_silhouette(points.detach() + s * step, faces, blur=2.5, **SIZE) for s in (1, -1))
         smooth = (more - less).abs() < 1e-5  # a face that comes within `blur` adds 1e-4 at once
         assert smooth.double().mean() > 0.99
         (gradient,) = torch.autograd.grad((image * weights(image))[smooth].sum(), points, retain_graph=True)
@@ -70,10 +70,10 @@ def test_counts_every_face_once():
     ones = torch.ones(9000, 1, dtype=torch.float64)
     points = torch.cat([xy.view(-1, 2), ones, ones], 1)
     outside = points + torch.tensor([12.0, 0, 0, 0], dtype=torch.float64)
-    image = cover_pixels(outside, torch.arange(9000).view(-1, 3), blur=6.0, **SIZE)
+    image = soft_silhouette(outside, torch.arange(9000).view(-1, 3), blur=6.0, **SIZE)
     fragments = rasterize_faces(outside, torch.arange(9000).view(-1, 3), layers=3000, blur=6.0, **SIZE)
     expected = -torch.expm1(
-        -torch.nn.functional.softplus(-fragments.squared_distance * EDGE / 36)
+        -torch.nn.functional.softplus(-fragments.squared_distance * LOGIT_AT_BLUR / 36)
         .where(fragments.face_ids >= 0, 0)
         .sum(-1)
     )
@@ -93,7 +93,7 @@ def test_gradients_are_finite_at_degenerate_faces(dtype):
     w = torch.full((15, 1), 2.0, dtype=dtype)
     w[:3] = -1
     points = torch.cat([xy * w, w, w], 1).requires_grad_()
-    image = cover_pixels(points, torch.arange(15).view(5, 3), blur=3.0, **SIZE)
+    image = soft_silhouette(points, torch.arange(15).view(5, 3), blur=3.0, **SIZE)
     (image * weights(image)).sum().backward()
     assert points.grad.isfinite().all()
     assert not points.grad[:3].any()
@@ -107,7 +107,7 @@ def test_same_bits_for_any_number_of_threads():
         for count in (1, 2, 2):
             torch.set_num_threads(count)
             points, faces = soup(torch.float32)
-            image = cover_pixels(points.requires_grad_(), faces, blur=3.0, **SIZE)
+            image = soft_silhouette(points.requires_grad_(), faces, blur=3.0, **SIZE)
             (image * weights(image)).sum().backward()
             results.append((image.detach(), points.grad))
     finally:
@@ -118,7 +118,7 @@ def test_same_bits_for_any_number_of_threads():
 def test_edges_are_as_wide_as_they_should_be():
     half_plane = torch.tensor([[-500.0, -500, 1, 1], [9.5, -500, 1, 1], [9.5, 500, 1, 1], [-500, 500, 1, 1]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
-    row = cover_pixels(half_plane, faces, blur=4.0, **SIZE)[7]
+    row = soft_silhouette(half_plane, faces, blur=4.0, **SIZE)[7]
     assert row[9] == pytest.approx(0.5, abs=1e-3)
     assert row[13] == pytest.approx(1e-4, rel=0.02)
     assert row[14] == 0
@@ -128,8 +128,8 @@ def test_edges_are_as_wide_as_they_should_be():
 def test_says_what_is_wrong():
     points, faces = soup(torch.float32)
     with pytest.raises(InputError, match=r"`blur` should be a number of pixels > 0, got 0\.0"):
-        cover_pixels(points, faces, blur=0.0, **SIZE)
-    assert not cover_pixels(points, faces[:0], blur=1.0, **SIZE).any()
+        soft_silhouette(points, faces, blur=0.0, **SIZE)
+    assert not soft_silhouette(points, faces[:0], blur=1.0, **SIZE).any()
 
 
 def test_agrees_with_pytorch3d():
@@ -138,18 +138,18 @@ def test_agrees_with_pytorch3d():
         pytest.skip("no reference arrays")
     golden = {key: torch.from_numpy(value) for key, value in np.load(path).items()}
     camera = Camera.from_pytorch3d(golden["R"], golden["T"], math.sqrt(3), height=96, width=96)
-    blur = 48 * math.sqrt(1e-4 * EDGE)
+    blur = 48 * math.sqrt(1e-4 * LOGIT_AT_BLUR)
     size = {"height": 96, "width": 96, "near": 0.01, "blur": blur}
     vertices = golden["vertices"].requires_grad_()
     points = camera.project_homogeneous(vertices)
     fragments = rasterize_faces(points, golden["faces"], layers=50, **size)
     filled = fragments.face_ids >= 0
-    layered = 1 - (fragments.squared_distance * EDGE / blur**2).sigmoid().where(filled, 1).prod(-1)
+    layered = 1 - (fragments.squared_distance * LOGIT_AT_BLUR / blur**2).sigmoid().where(filled, 1).prod(-1)
     torch.testing.assert_close(layered, golden["silhouette"], rtol=1e-4, atol=3e-5)
     (layered * golden["cotangent"]).sum().backward()
     scale = golden["grad_vertices"].abs().max()
     torch.testing.assert_close(vertices.grad / scale, golden["grad_vertices"] / scale, rtol=0, atol=1e-3)
-    image = cover_pixels(camera.project_homogeneous(vertices), golden["faces"], **size)
+    image = soft_silhouette(camera.project_homogeneous(vertices), golden["faces"], **size)
     all_found = ~filled[..., -1]  # elsewhere PyTorch3D misses the faces after its fiftieth
     assert all_found.double().mean() > 0.9
     torch.testing.assert_close(image[all_found], golden["silhouette"][all_found], rtol=1e-4, atol=3e-5)

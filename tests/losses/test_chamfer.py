@@ -27,7 +27,7 @@ def oriented(*shape, seed=0, **fields):
 
 
 def by_definition(x, y, norm=2):
-    """Return Σ|x − y|^norm of each x to its nearest y, and which y that is."""
+    """Return Σ|x − y|^norm of each x to its nearest y, and the index of that y."""
     distances = (x[..., :, None, :] - y[..., None, :, :]).abs().pow(norm).sum(-1)
     return distances.min(-1)
 
@@ -95,7 +95,7 @@ def test_single_directional():
 
 
 @pytest.mark.parametrize("point_reduction", ["mean", "sum", "max"])
-def test_lengths_are_as_good_as_clouds_one_by_one(point_reduction):
+def test_padded_batch_matches_single_clouds(point_reduction):
     lengths = torch.tensor([5, 12, 1])
     x = oriented(3, 12, 3, lengths=lengths)
     x = x.replace(points=x.points.masked_fill(torch.arange(12)[:, None] >= lengths[:, None, None], 1e9))
@@ -161,14 +161,14 @@ def test_huber_is_linear_far_away():
 
 
 @pytest.mark.parametrize(("trim", "kept"), [(0.0, 10), (0.1, 9), (0.25, 8), (0.9, 1), (0.99, 1)])
-def test_trim_leaves_out_the_farthest(trim, kept):
+def test_trim_ignores_the_farthest_pairs(trim, kept):
     x, y = cloud(10, 3), cloud(8, 3, seed=1)
     nearest = by_definition(x, y).values.sort().values[:kept]
     result = chamfer_distance(x, y, trim=trim, single_directional=True).distance
     torch.testing.assert_close(result, nearest.mean())
 
 
-def test_outliers_pull_less_on_the_robust_kinds():
+def test_huber_and_trim_reduce_the_influence_of_outliers():
     x = cloud(200, 3)
     y = torch.cat([x, torch.full((4, 3), 100.0, dtype=torch.float64)])
     assert chamfer_distance(x, y, trim=0.05).distance == 0
@@ -200,7 +200,7 @@ def test_gradients_are_finite_where_points_coincide():
     assert x.normals.grad.isfinite().all()
 
 
-def test_an_indexed_cloud_gives_the_same():
+def test_point_index_gives_the_same_result():
     x, y = cloud(40, 3), cloud(50, 3, seed=1)
     expected = chamfer_distance(x, y).distance
     assert chamfer_distance(x, index_points(y)).distance == expected
@@ -230,22 +230,22 @@ POINTS = torch.rand(4, 3)
         (
             lambda: chamfer_distance(POINTS, POINTS, trim=1),
             InputError,
-            "chamfer_distance: `trim` is a share, 0 ≤ trim < 1, got 1",
+            "chamfer_distance: `trim` should be a fraction, 0 ≤ trim < 1, got 1",
         ),
         (
             lambda: chamfer_distance(POINTS, POINTS, huber=0.0),
             InputError,
-            "chamfer_distance: `huber` is a distance > 0, for norm 2; got 0.0, norm 2",
+            "chamfer_distance: `huber` should be a positive distance, with norm 2; got 0.0 with norm 2",
         ),
         (
             lambda: chamfer_distance(POINTS, POINTS, huber=0.1, norm=1),
             InputError,
-            "chamfer_distance: `huber` is a distance > 0, for norm 2; got 0.1, norm 1",
+            "chamfer_distance: `huber` should be a positive distance, with norm 2; got 0.1 with norm 1",
         ),
         (
             lambda: chamfer_distance(POINTS, POINTS, huber=math.nan),
             InputError,
-            "chamfer_distance: `huber` is a distance > 0, for norm 2; got nan, norm 2",
+            "chamfer_distance: `huber` should be a positive distance, with norm 2; got nan with norm 2",
         ),
         (
             lambda: chamfer_distance(POINTS, POINTS, norm=3),
@@ -271,7 +271,7 @@ POINTS = torch.rand(4, 3)
         (
             lambda: chamfer_distance(PointCloud(POINTS[None], lengths=torch.tensor([0])), POINTS[None]),
             InputError,
-            "chamfer_distance: the lengths of `x` should be 1 to 4, got 0 to 0",
+            "chamfer_distance: `x.lengths` should be 1 to 4, got 0 to 0",
         ),
         (
             lambda: chamfer_distance(PointCloud(POINTS[None]), POINTS),
@@ -287,7 +287,7 @@ POINTS = torch.rand(4, 3)
         ),
     ],
 )
-def test_wrong_input_is_named(call, error, message):
+def test_invalid_arguments_are_rejected(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message

@@ -1,4 +1,4 @@
-"""The spread of weights along rays."""
+"""Distortion loss."""
 
 import pytest
 import torch
@@ -22,19 +22,19 @@ def by_definition(weights, places, lengths, offsets):
     return total / (len(offsets) - 1)
 
 
-def test_is_the_sum_over_pairs():
+def test_matches_the_definition():
     torch.testing.assert_close(distortion_loss(*rays()), by_definition(*rays()))
     weights, places, lengths, offsets = rays(torch.float32)
     assert distortion_loss(weights, places, lengths, offsets).dtype == torch.float32
 
 
-def test_gradients_are_those_of_finite_differences():
+def test_gradients():
     *inputs, offsets = rays()
     inputs = [t.requires_grad_() for t in inputs]
     assert torch.autograd.gradcheck(lambda w, s, d: distortion_loss(w, s, d, offsets), inputs)
 
 
-def test_weights_in_one_place_are_better_than_spread_ones():
+def test_concentrated_weights_have_a_smaller_loss():
     places, lengths = torch.linspace(0, 1, 10), torch.full((10,), 0.1)
     offsets = torch.tensor([0, 10])
     sharp = torch.zeros(10)

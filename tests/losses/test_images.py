@@ -1,4 +1,4 @@
-"""How much two pictures differ."""
+"""Image quality metrics."""
 
 import math
 
@@ -15,24 +15,24 @@ def test_psnr_is_the_mean_squared_error_in_decibels() -> None:
     assert psnr(grey, grey) == math.inf
 
 
-def test_ssim_of_a_picture_with_itself_is_1() -> None:
+def test_ssim_of_equal_images_is_1() -> None:
     picture = torch.rand(16, 16, 3, generator=torch.Generator().manual_seed(0))
     assert ssim(picture, picture) == pytest.approx(1)
     assert ssim(1 - picture, picture) < 0
 
 
-def test_ssim_of_flat_pictures_is_that_of_the_formula() -> None:
+def test_ssim_of_constant_images_matches_the_formula() -> None:
     first, second = torch.full((16, 16, 3), 0.5), torch.full((16, 16, 3), 0.6)
     expected = (2 * 0.5 * 0.6 + 1e-4) / (0.5**2 + 0.6**2 + 1e-4)
     assert ssim(first, second) == pytest.approx(expected, abs=1e-5)
 
 
-def test_ssim_needs_room_for_a_window() -> None:
+def test_ssim_rejects_images_smaller_than_the_window() -> None:
     with pytest.raises(InputError, match="11 × 11"):
         ssim(torch.zeros(8, 16, 3), torch.zeros(8, 16, 3))
 
 
-def test_exposures_are_matched() -> None:
+def test_match_exposure() -> None:
     truth = torch.rand(5, 6, 3, generator=torch.Generator().manual_seed(0))
     darker = truth * torch.tensor([0.5, 0.7, 0.9])
     torch.testing.assert_close(match_exposure(darker, truth), truth)

@@ -1,4 +1,4 @@
-"""LPIPS: used where it is installed with its weights, never fetched."""
+"""LPIPS is used if it is installed with its weights; nothing is downloaded."""
 
 import sys
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from unrender.losses.perceptual import load_lpips
 
 
 class Network:
-    """Stands in for lpips.LPIPS: the mean difference."""
+    """Replaces lpips.LPIPS with the mean difference."""
 
     def __init__(self, *, net: str, verbose: bool) -> None:
         assert (net, verbose) == ("vgg", False)
@@ -36,19 +36,19 @@ def installed(tmp_path, monkeypatch):
     return tmp_path / "checkpoints" / "vgg16-1234.pth"
 
 
-def test_pictures_are_compared_where_all_is_there(installed) -> None:
+def test_images_are_compared_if_lpips_is_installed(installed) -> None:
     installed.touch()
     image = torch.rand(20, 30, 3)
     assert load_lpips()(image, image) == 0
     assert load_lpips()(image, image + 0.25) == pytest.approx(0.25)
 
 
-def test_absent_weights_are_named(installed) -> None:
-    with pytest.raises(InputError, match=r"needs the weights https://somewhere/vgg16-1234.pth as .*1234.pth"):
+def test_missing_weights_are_reported(installed) -> None:
+    with pytest.raises(InputError, match=r"download https://somewhere/vgg16-1234.pth to .*1234.pth"):
         load_lpips()
 
 
-def test_an_absent_package_is_named(monkeypatch) -> None:
+def test_missing_package_is_reported(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "lpips", None)
     with pytest.raises(InputError, match="pip install lpips"):
         load_lpips()

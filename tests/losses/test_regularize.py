@@ -49,7 +49,7 @@ def test_gradients(loss):
 
 
 @pytest.mark.parametrize("method", ["cot", "cotcurv"])
-def test_cotangent_laplacian_is_the_textbook_matrix(method):
+def test_cotangent_laplacian_matches_the_textbook_matrix(method):
     mesh = bumpy_sphere()
     x = mesh.vertices.clone().requires_grad_()
     laplacian, area = torch.zeros(2, 42, 42, dtype=x.dtype)
@@ -67,7 +67,7 @@ def test_cotangent_laplacian_is_the_textbook_matrix(method):
 
 
 @given(scale=st.floats(1e-3, 1e3), shift=st.floats(-10, 10))
-def test_losses_follow_similarity(scale, shift):
+def test_similarity_transforms(scale, shift):
     mesh = bumpy_sphere()
     moved = mesh.replace(vertices=mesh.vertices.roll(1, -1) * scale + shift)
     for loss, power in zip(LOSSES.values(), (2, 0, 1, 1, -1), strict=True):
@@ -93,7 +93,7 @@ def test_edge_of_three_faces_counts_every_pair():
 
 
 @every_loss
-def test_loss_of_poses_is_their_mean(loss):
+def test_loss_of_a_batch_is_the_mean(loss):
     poses = bumpy_sphere(2, 3)
     each = torch.stack([loss(poses[i, j]) for i in range(2) for j in range(3)])
     torch.testing.assert_close(loss(poses), each.mean())
@@ -101,7 +101,7 @@ def test_loss_of_poses_is_their_mean(loss):
 
 @every_loss
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_degenerate_meshes_are_harmless(loss, dtype):
+def test_degenerate_meshes_give_finite_values_and_gradients(loss, dtype):
     vertices = torch.tensor([[0, 0, 0], [1, 0, 0], [2, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, 0]]).float()
     crumpled = Mesh(vertices, torch.tensor([[0, 0, 1], [0, 1, 2], [0, 3, 4], [0, 1, 5]]))
     point = ico_sphere(1).replace(vertices=torch.ones(42, 3))
@@ -113,7 +113,7 @@ def test_degenerate_meshes_are_harmless(loss, dtype):
 
 
 @every_loss
-def test_no_faces_and_unused_vertices_cost_nothing(loss):
+def test_no_faces_and_unreferenced_vertices(loss):
     mesh = Mesh(torch.rand(4, 3), torch.empty(0, 3, dtype=torch.int64))
     assert loss(mesh) == 0
     assert not gradient(loss, mesh).any()
@@ -124,7 +124,7 @@ def test_no_faces_and_unused_vertices_cost_nothing(loss):
 
 @every_loss
 @pytest.mark.parametrize("mesh", [bumpy_sphere(level=5, dtype=torch.float32), torus(segments=150)])
-def test_threads_leave_the_bits_alone(loss, mesh):
+def test_results_do_not_depend_on_the_number_of_threads(loss, mesh):
     threads, results = torch.get_num_threads(), []
     for count in (1, 2, 2):
         torch.set_num_threads(count)
@@ -133,6 +133,6 @@ def test_threads_leave_the_bits_alone(loss, mesh):
     assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
 
 
-def test_unknown_method_is_named():
+def test_invalid_arguments_are_rejected():
     with pytest.raises(InputError, match='`method` should be "uniform", "cot" or "cotcurv", got \'cotan\''):
         mesh_laplacian_smoothing(cube(), "cotan")

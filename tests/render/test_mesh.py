@@ -39,17 +39,17 @@ def camera() -> Camera:
 
 
 def square(depth: float = 2.0) -> Mesh:
-    """A unit square in the camera's plane z = depth, turned to a camera at the origin that looks along z."""
+    """Create a unit square in the plane z = depth, facing a camera at the origin that looks along z."""
     corners = torch.tensor([[0.0, 0.0], [1, 0], [1, 1], [0, 1]])
     return Mesh(torch.cat([corners, torch.full((4, 1), depth)], 1), torch.tensor([[0, 2, 1], [0, 3, 2]]))
 
 
 def square_camera(size: int = 8) -> Camera:
-    """See exactly the square, x to the right and y down."""
+    """Create a camera that shows exactly the square, x to the right and y down."""
     return Camera(torch.full((2,), float(size)), torch.zeros(2), torch.eye(4), size, size, "orthographic")
 
 
-def test_sphere_has_its_depth_normals_and_outline(ball, camera):
+def test_depth_normals_and_silhouette_of_a_sphere(ball, camera):
     depth, normals = render_depth(ball, camera), render_normals(ball, camera)
     assert depth[16, 22] == pytest.approx(2.0, abs=0.01)
     assert depth[0, 0] == 0
@@ -64,7 +64,7 @@ def test_sphere_has_its_depth_normals_and_outline(ball, camera):
     assert hit.sum() == pytest.approx(math.pi * float(radius) ** 2, rel=0.02)
 
 
-def test_silhouette_covers_what_depth_covers(ball, camera):
+def test_silhouette_agrees_with_depth(ball, camera):
     silhouette = render_silhouette(ball, camera, blur=1.0)
     hit = render_depth(ball, camera) > 0
     assert (silhouette[hit] >= 0.5).all()
@@ -72,7 +72,7 @@ def test_silhouette_covers_what_depth_covers(ball, camera):
     torch.testing.assert_close(silhouette, blend_silhouette(fragments, blur=1.0), rtol=0, atol=1e-5)
 
 
-def test_moving_mesh_and_camera_together_leaves_the_image(ball):
+def test_moving_mesh_and_camera_together_keeps_the_image(ball):
     eye = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
     turn = Camera.look_at(eye, height=1, width=1).camera_from_world
     mesh = ball.to(torch.float64)
@@ -111,7 +111,7 @@ def test_interpolates_vertex_values_exactly(ball, camera):
     assert not positions[~hit].any()
 
 
-def test_lambert_phong_and_gouraud_follow_their_laws(ball, camera):
+def test_lambert_phong_and_gouraud_match_their_formulas(ball, camera):
     lit = {
         "lights": [DirectionalLight(torch.tensor([0.0, 0, -2]), 0.8), AmbientLight(0.1)],
         "color": (1.0, 0.5, 0.25),
@@ -132,7 +132,7 @@ def test_lambert_phong_and_gouraud_follow_their_laws(ball, camera):
 
 
 @pytest.mark.parametrize("light", [Headlight(), PointLight(torch.tensor([0.0, 0, -3]))])
-def test_headlight_is_a_light_at_the_camera(ball, camera, light: Light):
+def test_headlight_matches_a_light_at_the_camera(ball, camera, light: Light):
     fragments = rasterize(ball, camera)
     expected = phong(ball, fragments, camera, [PointLight(camera.position)])
     torch.testing.assert_close(phong(ball, fragments, camera, [light]), expected, rtol=1e-4, atol=1e-5)
@@ -154,7 +154,7 @@ def test_background_and_alpha(ball, camera):
     assert ((rgba[..., 3] > 0) & (rgba[..., 3] < 1)).any()
 
 
-def test_texel_centres_lie_half_a_texel_inside():
+def test_texel_centers_are_half_a_texel_inside():
     generator = torch.Generator().manual_seed(0)
     picture = torch.rand(4, 4, 3, generator=generator)
     uvs = torch.tensor([[0.0, 1], [1, 1], [1, 0], [0, 0]])  # y is down in the image, v is up
@@ -169,7 +169,7 @@ def test_texel_centres_lie_half_a_texel_inside():
     )
 
 
-def test_vertex_colors_mix_on_the_way_across():
+def test_vertex_colors_are_interpolated():
     mesh = square().replace(vertex_colors=torch.tensor([[0.0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]]))
     image = render_mesh(mesh, square_camera(4), lights=[AmbientLight()])
     centers = (torch.arange(4) + 0.5) / 4
@@ -177,7 +177,7 @@ def test_vertex_colors_mix_on_the_way_across():
     torch.testing.assert_close(image[..., 1], centers[:, None].expand(4, 4))
 
 
-def test_softmax_mixes_by_coverage_and_depth():
+def test_softmax_blends_by_coverage_and_depth():
     red, green, _ = torch.eye(3)
     objects = [
         square(2.0).replace(vertex_colors=red.expand(4, 3)),
@@ -202,8 +202,8 @@ def test_object_ids_and_joined_meshes():
     assert (render_object_ids([left], square_camera())[:, 4:] == -1).all()
 
 
-def test_soft_images_move_with_the_mesh():
-    """The gradient of a soft picture is its slope, in float64."""
+def test_gradients_of_soft_images():
+    """Compare gradients of soft images with finite differences in float64."""
     generator = torch.Generator().manual_seed(3)
     mesh, camera = (
         ico_sphere(1).to(torch.float64),
@@ -233,14 +233,14 @@ def test_soft_images_move_with_the_mesh():
 
 
 @pytest.mark.parametrize("scale", [1e-5, 1.0, 1e5])
-def test_scale_does_not_matter(ball, camera, scale):
+def test_images_do_not_depend_on_scale(ball, camera, scale):
     eye = camera.position * scale
     far = Camera.look_at(eye, fov_degrees=50, height=33, width=45)
     image = render_mesh(ball.replace(vertices=ball.vertices * scale), far, blur=1.0, layers=4)
     torch.testing.assert_close(image, render_mesh(ball, camera, blur=1.0, layers=4), rtol=0, atol=2e-3)
 
 
-def test_strange_meshes_make_pictures(ball, camera):
+def test_degenerate_meshes_are_rendered(ball, camera):
     empty = Mesh(ball.vertices, ball.faces[:0])
     assert (render_mesh(empty, camera) == 1).all()
     assert not render_depth(empty, camera).any()
@@ -254,7 +254,7 @@ def test_strange_meshes_make_pictures(ball, camera):
     assert gradient.isfinite().all()
 
 
-def test_points_hide_one_another(camera):
+def test_nearer_points_occlude_others(camera):
     points = torch.tensor([[0.0, 0, 0], [0, 0, -1], [0.7, 0, 0], [0, 0, -9]])
     colors = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0]])
     image = render_points(PointCloud(points, colors=colors), camera, radius=2.0)
@@ -264,7 +264,7 @@ def test_points_hide_one_another(camera):
 
 
 def cow_texture() -> Texture:
-    """The cow's, with PyTorch3D's convention turned into ours: its uvs 0 and 1 are the outermost texel centres."""
+    """Load the cow's texture, converted from PyTorch3D, where UVs 0 and 1 are the outermost texel centers."""
     folder = SHARED / "data/meshes/cow"
     picture = torch.from_numpy(np.asarray(Image.open(folder / "cow_texture.png").convert("RGB")).copy()) / 255
     lines = [line.split() for line in (folder / "cow.obj").read_text().splitlines()]

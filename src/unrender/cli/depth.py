@@ -68,7 +68,7 @@ class Measured:
     index: int
     last_index: int
     name: str
-    valid_share: float
+    valid_fraction: float
     view: DepthView
     shown: Sequence[bytes]
     """Color, median depth, first surface, spread and confidence, of some views."""
@@ -98,12 +98,12 @@ def command(run: Annotated[Path, tyro.conf.Positional], /, depths: Depths = Dept
     metrics = _metrics(found, (time.perf_counter() - begin) / len(found))
     write_json(folder / "metrics.json", metrics)
     _report(folder, run, found, depths, metrics)
-    if not metrics["valid_share"]:
+    if not metrics["valid_fraction"]:
         raise InputError(
             f"{run}: no view shows any surface: nothing is more than {depths.least_opacity:.0%} opaque; was it fitted "
             f"long enough, and do the views look at it? What there is lies in {folder / 'depth'}"
         )
-    print(f"{len(found)} views, {metrics['valid_share']:.1%} of their pixels on a surface")
+    print(f"{len(found)} views, {metrics['valid_fraction']:.1%} of their pixels on a surface")
     print(folder / "depth")
     print(folder / "report.html")
 
@@ -200,12 +200,12 @@ def _words(view: Measured) -> str:
 def _metrics(found: Sequence[Measured], seconds: float) -> dict[str, Any]:
     metrics: dict[str, Any] = {
         "views": len(found),
-        "valid_share": sum(view.valid_share for view in found) / len(found),
+        "valid_fraction": sum(view.valid_fraction for view in found) / len(found),
         "seconds_per_view": seconds,
     }
     if len(found) > 1:
         metrics |= view_consistency([view.view for view in found])
-    return metrics | {f"valid_share/{view.name}": view.valid_share for view in found}
+    return metrics | {f"valid_fraction/{view.name}": view.valid_fraction for view in found}
 
 
 def _pictures(depth: DepthMap, color: Tensor, colormap: Colormap) -> list[bytes]:

@@ -105,7 +105,7 @@ def _about(depth: DepthMap, name: str, files: DepthFiles) -> dict[str, Any]:
         "nothing": 0,
         "formats": ["npy", *files.formats],
         "png_scale": files.scale if "png16" in files.formats else None,
-        "valid_share": float(depth.valid.float().mean()),
+        "valid_fraction": float(depth.valid.float().mean()),
         "camera": {
             **intrinsics_table(name, depth.camera),
             "transform_matrix": depth.camera.to_opengl().double().tolist(),

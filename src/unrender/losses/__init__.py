@@ -1,1 +1,1 @@
-"""How far things are from what they should be, differentiable."""
+"""Loss functions and error metrics for point clouds, meshes, depth and images."""

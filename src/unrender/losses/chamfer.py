@@ -1,4 +1,4 @@
-"""How far two clouds, or a cloud and a surface, are apart. Distances are squared unless said otherwise."""
+"""Chamfer distance between point clouds, and point-to-mesh distance. Distances are squared unless noted."""
 
 from typing import Literal, NamedTuple
 
@@ -23,7 +23,7 @@ from unrender.kernels.nearest import (
 
 
 class Chamfer(NamedTuple):
-    """The two terms of `chamfer_distance`; without normals on both sides the second is None."""
+    """The terms of `chamfer_distance`; `normals` is None unless both point clouds have normals."""
 
     distance: Tensor
     normals: Tensor | None
@@ -43,23 +43,28 @@ def chamfer_distance(
     huber: float | None = None,
     trim: float = 0.0,
 ) -> Chamfer:
-    r"""Measure how far two clouds are apart: mean over x of min Σ|x − y|^norm, plus the same from y to x.
+    r"""Compute the Chamfer distance: mean over x of min_y Σ|x − y|^norm, plus the same from y to x.
 
-    The second term compares the normals of each pair: 1 − \|cos\|, or 1 − cos without `abs_cosine`. Clouds of unequal
-    size in one batch carry `lengths`; points that count more or less carry `weights` (the mean is weighted).
-    Against outliers: `huber` makes the squared distance linear beyond that distance (2·huber·d − huber²), `trim`
-    leaves out that share of the farthest pairs. With `point_reduction="none"` each term has a value for each point,
-    those of x before those of y, and batches are not reduced; "max" gives the squared Hausdorff distance. A fixed
-    cloud can come as a `PointIndex`.
+    The second term compares the normals of nearest neighbors: 1 − \|cos\|, or 1 − cos without `abs_cosine`. Point
+    clouds of different sizes in one batch have `lengths`; per-point `weights` give a weighted mean.
 
-    Differentiable in: points, normals and weights of both sides. Source: Fan et al. 2017, eq. 1.
+    For robustness to outliers, `huber` makes the squared distance linear beyond that distance (2·huber·d − huber²), and
+    `trim` ignores that fraction of the pairs, the farthest ones. `point_reduction="none"` returns each term per point,
+    those of x before those of y, without batch reduction; "max" gives the squared Hausdorff distance. Pass a
+    `PointIndex` for a point cloud that is used repeatedly, as the target of an optimization is.
+
+    Example: `loss = chamfer_distance(sample_points_from_mesh(mesh, 5000).points, cloud).distance`.
+
+    Differentiable in: points, normals and weights of both point clouds. Source: Fan et al. 2017, eq. 1.
     """
     if not 0 <= trim < 1:
-        raise InputError(f"chamfer_distance: `trim` is a share, 0 ≤ trim < 1, got {trim}")
+        raise InputError(f"chamfer_distance: `trim` should be a fraction, 0 ≤ trim < 1, got {trim}")
     if norm not in (1, 2):
         raise InputError(f"chamfer_distance: `norm` should be 1 or 2, got {norm}")
     if huber is not None and (norm != 2 or not huber > 0):
-        raise InputError(f"chamfer_distance: `huber` is a distance > 0, for norm 2; got {huber}, norm {norm}")
+        raise InputError(
+            f"chamfer_distance: `huber` should be a positive distance, with norm 2; got {huber} with norm {norm}"
+        )
     if point_reduction not in ("mean", "sum", "max", "none") or batch_reduction not in (
         "mean",
         "sum",
@@ -103,7 +108,7 @@ def chamfer_distance(
 def point_to_mesh_distance(
     points: Float[Tensor, "*batch points 3"] | PointIndex, mesh: Mesh
 ) -> Float[Tensor, "*batch points"]:
-    """Measure the squared distance from each point to the surface of a mesh.
+    """Compute the squared distance from each point to the surface of a mesh.
 
     Differentiable in: points, mesh.vertices.
     """
@@ -111,7 +116,7 @@ def point_to_mesh_distance(
 
 
 class _Side(NamedTuple):
-    """One of the two clouds, whatever it came as; `tree`, built or not, is there unless sizes in a batch differ."""
+    """One of the two point clouds; `tree` holds its index, built or not, unless sizes within the batch differ."""
 
     points: Tensor
     tree: PointIndex | None
@@ -133,26 +138,26 @@ class _Side(NamedTuple):
         low, high = (int(x) for x in torch.aminmax(cloud.lengths))
         if low < 1 or high > points.shape[-2]:
             raise InputError(
-                f"chamfer_distance: the lengths of `{name}` should be 1 to {points.shape[-2]}, got {low} to {high}"
+                f"chamfer_distance: `{name}.lengths` should be 1 to {points.shape[-2]}, got {low} to {high}"
             )
         return cls(points, None, cloud.normals, cloud.weights, cloud.lengths)
 
     def indexed(self) -> "_Side":
-        """Build a tree, which pays where both clouds have many points."""
+        """Build the search tree, which is faster if both point clouds are large."""
         if self.tree is None or self.tree.ordered is not None:
             return self
         return self._replace(tree=index_points(self.points))
 
     def all_weights(self) -> Tensor:
-        """Weigh every point, the padding with 0."""
+        """Return the weight of every point; 0 for padding."""
         weights = torch.ones_like(self.points[..., 0]) if self.weights is None else self.weights
         if self.lengths is None:
             return weights
-        places = torch.arange(weights.shape[-1], device=weights.device)
-        return torch.where(places < self.lengths[..., None], weights, 0)
+        index = torch.arange(weights.shape[-1], device=weights.device)
+        return torch.where(index < self.lengths[..., None], weights, 0)
 
-    def one_by_one(self) -> list[Tensor]:
-        """List the clouds of a batch without their padding."""
+    def unpadded(self) -> list[Tensor]:
+        """List the point clouds of a batch without padding."""
         flat = self.points.reshape(-1, *self.points.shape[-2:])
         if self.lengths is None:
             return list(flat)
@@ -163,7 +168,7 @@ def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:
     if source.tree is not None and target.tree is not None:
         return nearest(source.tree, target.tree, norm=norm)
     rows = source.points.shape[-2]
-    found = [nearest(a, b, norm=norm) for a, b in zip(source.one_by_one(), target.one_by_one(), strict=True)]
+    found = [nearest(a, b, norm=norm) for a, b in zip(source.unpadded(), target.unpadded(), strict=True)]
     shape = (*source.points.shape[:-1], 1)
     return Nearest(
         *(
@@ -175,10 +180,10 @@ def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:
     )
 
 
-def _is_among_smallest(distance: Tensor, counts: Tensor, share: float) -> Tensor:
-    """Mark the given share, rounded up, of the points that count at all: those of smallest distance."""
-    rank = torch.where(counts, distance, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
-    return rank < torch.ceil(share * counts.sum(-1, keepdim=True))
+def _is_among_smallest(distance: Tensor, valid: Tensor, fraction: float) -> Tensor:
+    """Mark the given fraction, rounded up, of the valid points: those with the smallest distances."""
+    rank = torch.where(valid, distance, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
+    return rank < torch.ceil(fraction * valid.sum(-1, keepdim=True))
 
 
 def _reduce_points(values: Tensor, weights: Tensor, reduction: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""How much two pictures differ, as papers measure it."""
+"""Image quality metrics: PSNR and SSIM."""
 
 import math
 
@@ -10,7 +10,7 @@ from unrender._checked import checked
 from unrender.errors import InputError
 
 SSIM_WINDOW = 11
-"""Pixels that the structural similarity needs along each side."""
+"""Side of the SSIM window in pixels, the minimum size of an image."""
 
 
 @checked
@@ -19,9 +19,9 @@ def psnr(
     truth: Float[Tensor, "height width 3"],
     mask: Bool[Tensor, "height width"] | None = None,
 ) -> float:
-    """Return the peak signal-to-noise ratio in decibels: −10 log₁₀ of the mean squared difference; inf if equal.
+    """Compute the peak signal-to-noise ratio in dB: −10 log₁₀ of the mean squared error; inf for equal images.
 
-    Both pictures have values in [0, 1]. With a mask, the mean is over its pixels; nan if it has none.
+    Images have values in [0, 1]. With a mask, the mean is over its pixels; nan if the mask is empty.
     Differentiable in: nothing.
     """
     squares = (image.detach().double() - truth.double()).square().mean(-1)
@@ -35,26 +35,29 @@ def match_exposure(
     truth: Float[Tensor, "height width 3"],
     mask: Bool[Tensor, "height width"] | None = None,
 ) -> Float[Tensor, "height width 3"]:
-    """Return a picture with each channel times the factor that brings it nearest to the truth, by least squares.
+    """Scale each channel of an image by the factor that fits the ground truth best in the least-squares sense.
 
-    With a mask, nearest within it. Channels that are black there stay as they are. Differentiable in: image, truth.
+    Use it before `psnr` to ignore differences in exposure and white balance. With a mask, the fit is over its pixels.
+    Channels that are black there are left unchanged.
+    Differentiable in: image, truth.
     """
-    seen, right = (t.flatten(0, 1) if mask is None else t[mask] for t in (image, truth))
-    power = seen.square().sum(0)
-    return image * torch.where(power > 0, (seen * right).sum(0) / torch.where(power > 0, power, 1), 1)
+    pixels, target = (t.flatten(0, 1) if mask is None else t[mask] for t in (image, truth))
+    power = pixels.square().sum(0)
+    return image * torch.where(power > 0, (pixels * target).sum(0) / torch.where(power > 0, power, 1), 1)
 
 
 @checked
 def ssim(image: Float[Tensor, "height width 3"], truth: Float[Tensor, "height width 3"]) -> float:
-    """Return the structural similarity, 1 for the same picture (Wang et al. 2004).
+    """Compute the structural similarity index, 1 for equal images (Wang et al. 2004).
 
-    Means over Gaussian windows of 11 × 11 pixels with a deviation of 1.5, over the three channels; by scikit-image.
-    Both pictures have values in [0, 1] and at least 11 pixels along each side. Differentiable in: nothing.
+    Averaged over Gaussian windows of 11 × 11 pixels (σ = 1.5) and over channels, with scikit-image. Images have values
+    in [0, 1] and at least 11 pixels per side.
+    Differentiable in: nothing.
     """
     from skimage.metrics import structural_similarity
 
     if min(image.shape[:2]) < SSIM_WINDOW:
-        raise InputError(f"ssim: pictures should have 11 × 11 pixels or more, got {list(image.shape[:2])}")
+        raise InputError(f"ssim: images should have at least 11 × 11 pixels, got {list(image.shape[:2])}")
     return float(
         structural_similarity(
             truth.detach().cpu().numpy(),

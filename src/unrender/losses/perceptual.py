@@ -1,4 +1,4 @@
-"""How different two pictures look to a network: LPIPS, where it is installed."""
+"""Perceptual image distance: LPIPS, if the package is installed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,22 +10,22 @@ from torch import Tensor
 from unrender.errors import InputError
 
 PerceptualLoss = Callable[[Tensor, Tensor], float]
-"""From two pictures [height, width, 3] in 0 to 1 to a number ≥ 0, 0 for the same picture."""
+"""Maps two images [height, width, 3] in [0, 1] to their distance ≥ 0; 0 for equal images."""
 
 
 def load_lpips() -> PerceptualLoss:
-    """Return LPIPS (Zhang et al. 2018) of VGG, as papers on new views report it; nothing is ever downloaded.
+    """Load LPIPS with VGG features (Zhang et al. 2018), the variant reported for novel view synthesis.
 
-    Raises InputError, which says what is absent: the package lpips, or the weights of the network on this machine.
+    Nothing is downloaded. Raises InputError if the package lpips or the network's weights are missing.
     """
     try:
         import lpips
         from torchvision.models import VGG16_Weights
     except ImportError as error:
-        raise InputError("LPIPS needs the package lpips: pip install lpips") from error
+        raise InputError("LPIPS requires the package lpips; install it with `pip install lpips`") from error
     weights = Path(torch.hub.get_dir(), "checkpoints", Path(VGG16_Weights.IMAGENET1K_V1.url).name)
     if not weights.is_file():
-        raise InputError(f"LPIPS needs the weights {VGG16_Weights.IMAGENET1K_V1.url} as {weights}")
+        raise InputError(f"LPIPS weights not found; download {VGG16_Weights.IMAGENET1K_V1.url} to {weights}")
     network: Any = lpips.LPIPS(net="vgg", verbose=False).eval()
 
     @torch.no_grad()

@@ -1,7 +1,4 @@
-"""What keeps a mesh well shaped while it is fitted: short edges, even vertices, smooth hinges.
-
-Every loss is the mean over the poses of a mesh.
-"""
+"""Mesh regularizers: edge length, Laplacian smoothing and normal consistency, averaged over a batch."""
 
 from typing import Literal
 
@@ -25,19 +22,19 @@ from unrender.geometry.topology import topology
 
 
 def mesh_edge_loss(mesh: Mesh, target_length: float = 0.0) -> Float[Tensor, ""]:
-    """Average (length − `target_length`)² over the edges, in squared world units.
+    """Compute the mean of (length − `target_length`)² over all edges, in squared world units.
 
     Differentiable in: the vertices (gradient zero at an edge of length zero).
     """
-    pull = _differences(as_columns(mesh.vertices), mesh.faces)
-    return _mean(dot(pull, pull) if target_length == 0 else (norm(pull) - target_length).square())
+    edges = _edge_vectors(as_columns(mesh.vertices), mesh.faces)
+    return _mean(dot(edges, edges) if target_length == 0 else (norm(edges) - target_length).square())
 
 
 def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
-    """Average 1 − cos over all pairs of faces at an edge, with the angle between their normals.
+    """Compute the mean of 1 − cos of the angle between the normals of adjacent faces.
 
-    It counts how the surface bends, whichever way the faces turn; a face without area counts as 1.
-    Differentiable in: the vertices (gradient zero at a face without area).
+    The result does not depend on the winding of the faces; pairs with a degenerate face contribute 1.
+    Differentiable in: the vertices (gradient zero at degenerate faces).
     """
     found = topology(mesh.faces)
     normals = normalize(area_vectors(as_columns(mesh.vertices), mesh.faces))
@@ -48,13 +45,13 @@ def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
 def mesh_laplacian_smoothing(
     mesh: Mesh, method: Literal["uniform", "cot", "cotcurv"] = "uniform"
 ) -> Float[Tensor, ""]:
-    """Average |Σ_j w_ij (v_j − v_i)| over the vertices i, with neighbours j.
+    """Compute the mean of |Σ_j w_ij (v_j − v_i)| over the vertices i, with neighbors j.
 
-    uniform: w_ij = 1 / number of neighbours; in world units.
-    cot: w_ij in proportion to c_ij = cot α_ij + cot β_ij, and Σ_j w_ij = 1; in world units.
+    uniform: w_ij = 1 / number of neighbors; in world units.
+    cot: w_ij proportional to c_ij = cot α_ij + cot β_ij, with Σ_j w_ij = 1; in world units.
     cotcurv: w_ij = c_ij / (4 A_i), which gives a third of the mean curvature; in inverse world units.
-    α_ij and β_ij are the angles across from the edge, A_i is the area of the faces around i. A vertex counts as
-    zero where the w_ij are undefined: without neighbours, without area, or if its c_ij do not have a positive sum.
+    α_ij and β_ij are the angles opposite the edge, A_i is the area of the faces around i. A vertex contributes zero
+    where the w_ij are undefined: without neighbors, without area, or if its c_ij do not have a positive sum.
     Differentiable in: the vertices, with the weights held fixed. Source: Desbrun et al. 1999, eq. 8 to 14.
     """
     if method not in ("uniform", "cot", "cotcurv"):
@@ -64,13 +61,14 @@ def mesh_laplacian_smoothing(
     columns = as_columns(mesh.vertices)
     edge_weights, vertex_weights = _laplacian_weights(columns.detach(), mesh.faces, method)
     start, end = topology(mesh.faces).edges.unbind(1)
-    pull = edge_weights * _differences(columns, mesh.faces)
+    weighted = edge_weights * _edge_vectors(columns, mesh.faces)
     size = columns.shape[-1]
-    return _mean(norm(vertex_weights * (scatter_sum(pull, start, size) - scatter_sum(pull, end, size))))
+    laplacian = scatter_sum(weighted, start, size) - scatter_sum(weighted, end, size)
+    return _mean(norm(vertex_weights * laplacian))
 
 
 def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Tensor, Tensor]:
-    """Give w_ij as a factor for each edge times one for each vertex i."""
+    """Compute w_ij as the product of a weight per edge and a weight per vertex i."""
     found, size = topology(faces), columns.shape[-1]
     if method == "uniform":
         neighbors = found.edges.flatten().bincount(minlength=size).to(columns)
@@ -82,14 +80,14 @@ def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Ten
         return edge_weights, _inverse(
             scatter_sum(edge_weights, start, size) + scatter_sum(edge_weights, end, size)
         )
-    around = scatter_sum(torch.cat([areas] * 3, -1), faces.mT.flatten(), size)
-    return edge_weights, _inverse(4 * around)
+    vertex_areas = scatter_sum(torch.cat([areas] * 3, -1), faces.mT.flatten(), size)
+    return edge_weights, _inverse(4 * vertex_areas)
 
 
 def _cotangents(columns: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the cotangents of the angles across from the edges of all faces, and the areas of the faces.
+    """Compute the cotangents of the angles opposite the edges of all faces, and the face areas.
 
-    A sliver counts as one with the cotangent 1e6, still far from the end of single precision.
+    Cotangents are limited to about 1e6 for slivers, well within the range of single precision.
     """
     a, b, c = corners(columns, faces)
     ab, bc, ca = b - a, c - b, a - c
@@ -100,13 +98,13 @@ def _cotangents(columns: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([x.unsqueeze(-2) / safe for x in across], -1), twice / 2
 
 
-def _differences(columns: Tensor, faces: Tensor) -> Tensor:
+def _edge_vectors(columns: Tensor, faces: Tensor) -> Tensor:
     start, end = topology(faces).edges.unbind(1)
     return gather_columns(columns, end) - gather_columns(columns, start)
 
 
 def _inverse(values: Tensor) -> Tensor:
-    """1 / x for positive x, else 0."""
+    """Return 1 / x for positive x, else 0."""
     return torch.where(values > 0, 1 / values, 0)
 
 

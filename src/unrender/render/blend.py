@@ -1,4 +1,4 @@
-"""Layers of fragments become one image: red, green, blue, and how opaque the pixel is."""
+"""Blending of fragment layers to an RGBA image."""
 
 import torch
 from jaxtyping import Float
@@ -8,11 +8,11 @@ from torch.nn.functional import logsigmoid
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.kernels.rasterize import Fragments
-from unrender.kernels.silhouette.reference import EDGE
+from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 WHITE = (1.0, 1.0, 1.0)
 EPSILON = 1e-10
-"""How near the background is, from 0 to 1."""
+"""Closeness of the background, in [0, 1] (ε in eq. 4)."""
 
 
 @checked
@@ -21,13 +21,13 @@ def blend_hard(
     fragments: Fragments,
     background: tuple[float, ...] = WHITE,
 ) -> Float[Tensor, "*batch height width channels_and_alpha"]:
-    """Show the nearest layer, or the background; alpha is 1 or 0.
+    """Return the color of the nearest layer, or the background; alpha is 1 or 0.
 
     Differentiable in: colors.
     """
-    seen = fragments.face_ids[..., 0, None] >= 0
-    color = torch.where(seen, colors[..., 0, :], colors.new_tensor(background))
-    return torch.cat([color, seen.to(color.dtype)], -1)
+    covered = fragments.face_ids[..., 0, None] >= 0
+    color = torch.where(covered, colors[..., 0, :], colors.new_tensor(background))
+    return torch.cat([color, covered.to(color.dtype)], -1)
 
 
 @checked
@@ -40,18 +40,18 @@ def blend_softmax(
     depth_range: tuple[float, float] | None = None,
     background: tuple[float, ...] = WHITE,
 ) -> Float[Tensor, "*batch height width channels_and_alpha"]:
-    """Mix layers by how far they cover the pixel and how near they are (Liu et al., Soft Rasterizer, 2019).
+    """Blend layers by coverage and depth, differentiably (Liu et al., Soft Rasterizer, 2019).
 
     C = Σ_k w_k C_k + w_b C_b (eq. 3), w_k ∝ D_k exp(z_k / γ), w_b ∝ exp(ε / γ) (eq. 4), with D_k = sigmoid(−d²/σ)
-    (eq. 2), σ = blur² / 9.21 (`blur` as given to `rasterize`), z_k from 1 at the near to 0 at the far end of
-    `depth_range` (by default that of each image), ε = 1e-10. Alpha is 1 − Π (1 − D_k) (eq. 5).
+    (eq. 2), σ = blur² / 9.21 (`blur` in pixels, as passed to `rasterize`), z_k from 1 at the near end to 0 at the far
+    end of `depth_range` (by default that of each image), ε = 1e-10. Alpha is 1 − Π (1 − D_k) (eq. 5).
     Differentiable in: colors, depths, squared distances.
     """
     if not blur > 0 or not gamma > 0:
         raise InputError(f"blend_softmax: `blur` and `gamma` should be positive, got {blur} and {gamma}")
-    seen = (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]  # the other pixels show the background
+    covered = (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]  # all others show the background
     face_ids, depth, squared, color = (
-        field.flatten(0, field.dim() - axes - 1)[seen]
+        field.flatten(0, field.dim() - axes - 1)[covered]
         for field, axes in (
             (fragments.face_ids, 1),
             (fragments.depth, 1),
@@ -61,35 +61,34 @@ def blend_softmax(
     )
     filled = face_ids >= 0
     near, far = (
-        d.expand(fragments.depth[..., :1].shape).reshape(-1, 1)[seen] for d in _depths(fragments, depth_range)
+        d.expand(fragments.depth[..., :1].shape).reshape(-1, 1)[covered]
+        for d in _near_far(fragments, depth_range)
     )
     closeness = (far - depth) / (far - near) * filled
-    nearest = (
-        closeness.detach().amax(-1, keepdim=True).clamp(min=EPSILON)
-    )  # cancels: it only prevents overflow
-    sharpness = EDGE / blur**2
+    nearest = closeness.detach().amax(-1, keepdim=True).clamp(min=EPSILON)  # cancels out; prevents overflow
+    sharpness = LOGIT_AT_BLUR / blur**2
     weights = torch.sigmoid(squared * -sharpness) * filled * ((closeness - nearest) / gamma).exp()
     rest = ((EPSILON - nearest) / gamma).exp().clamp(min=EPSILON)
     mixed = torch.linalg.vecdot(weights[..., None], color, dim=-2) + rest * color.new_tensor(background)
-    open_share = (logsigmoid(squared * sharpness) * filled).sum(-1, keepdim=True)
-    pixels = torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), -torch.expm1(open_share)], -1)
+    log_transparency = (logsigmoid(squared * sharpness) * filled).sum(-1, keepdim=True)
+    pixels = torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), -torch.expm1(log_transparency)], -1)
     image = colors.new_tensor([*background, 0.0]).repeat(fragments.face_ids[..., 0].numel(), 1)
-    return image.index_copy(0, seen, pixels).view(*colors.shape[:-2], -1)
+    return image.index_copy(0, covered, pixels).view(*colors.shape[:-2], -1)
 
 
 @checked
 def blend_silhouette(fragments: Fragments, *, blur: float) -> Float[Tensor, "*batch height width"]:
-    """Compute how far the layers cover each pixel: 1 − Π (1 − sigmoid(−d²/σ)), σ = blur² / 9.21.
+    """Compute a soft silhouette from the layers: 1 − Π (1 − sigmoid(−d²/σ)), σ = blur² / 9.21.
 
-    `render_silhouette` does the same over all faces instead of the nearest layers.
+    `render_silhouette` computes the same over all faces instead of the nearest layers.
     Differentiable in: squared distances.
     """
     filled = fragments.face_ids >= 0
-    return 1 - (1 - torch.sigmoid(fragments.squared_distance * (-EDGE / blur**2)) * filled).prod(-1)
+    return 1 - (1 - torch.sigmoid(fragments.squared_distance * (-LOGIT_AT_BLUR / blur**2)) * filled).prod(-1)
 
 
-def _depths(fragments: Fragments, depth_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
-    """Return the near and the far end: as given, or the smallest and the largest depth in each image."""
+def _near_far(fragments: Fragments, depth_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """Return the near and far depth: as given, or the minimum and maximum of each image."""
     filled, depth = fragments.face_ids >= 0, fragments.depth.detach()
     if depth_range is not None:
         return depth.new_tensor(depth_range[0]), depth.new_tensor(depth_range[1])

@@ -1,4 +1,4 @@
-"""What a camera sees of a mesh, and what lies there."""
+"""Rasterization of meshes to fragments, and interpolation of vertex attributes."""
 
 import math
 
@@ -11,7 +11,7 @@ from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
-from unrender.kernels.interpolate import mix_corners
+from unrender.kernels.interpolate import interpolate_attributes
 from unrender.kernels.rasterize import Fragments, rasterize_faces
 
 
@@ -24,11 +24,11 @@ def rasterize(
     cull: bool = False,
     near: float | None = None,
 ) -> Fragments:
-    """Find the `layers` nearest faces that cover a pixel or pass within `blur` pixels of its centre.
+    """Rasterize a mesh: find the `layers` nearest faces within `blur` pixels of each pixel center.
 
-    Faces are cut at depth `near`; by default that is a ten-thousandth of the farthest vertex's depth in
-    perspective, and 0 in orthographic projection. `cull` leaves out faces that show their back. Batches of
-    meshes and cameras broadcast.
+    Faces are clipped at the near plane, at depth `near`; the default is 1e-4 times the depth of the farthest vertex in
+    perspective, and 0 in orthographic projection. `cull` enables backface culling. Batches of meshes and cameras
+    broadcast. With `blur=0`, a face is found where it covers the pixel center.
 
     Differentiable in: vertices and camera, through barycentrics, depths and squared distances (not twice).
     """
@@ -39,27 +39,27 @@ def rasterize(
 
 
 def near_plane(points: Tensor, camera: Camera) -> float:
-    """Return the depth at which faces are cut unless a caller says otherwise."""
+    """Return the default depth of the near plane."""
     if camera.projection == "orthographic" or points.numel() == 0:
         return 0.0
     return max(1e-4 * float(points.detach()[..., 3].max()), torch.finfo(points.dtype).tiny)
 
 
 class Hits(TensorStruct):
-    """The filled slots of fragments, one row each: what shading works on."""
+    """The filled slots of fragments as rows, the input of shading."""
 
     barycentric: Float[Tensor, "slots 3"]
-    """Of all slots."""
-    places: Int[Tensor, " filled"]
-    """Which slots are filled."""
+    """Barycentric coordinates of all slots, filled or not."""
+    slot_ids: Int[Tensor, " filled"]
+    """Indices of the filled slots."""
     face_ids: Int[Tensor, " filled"]
-    images: Int[Tensor, " filled"]
-    """Which image of the batch each belongs to."""
+    image_ids: Int[Tensor, " filled"]
+    """Index of the image in the batch."""
     shape: tuple[int, ...]
-    """Of the fragments: batch, height, width, layers."""
+    """Shape of the fragments: batch, height, width, layers."""
 
-    def mix(self, faces: Tensor, values: Tensor) -> Tensor:
-        """Interpolate values `[*batch vertices channels]`; those without batch axes serve every image."""
+    def interpolate(self, faces: Tensor, values: Tensor) -> Tensor:
+        """Interpolate vertex values `[*batch vertices channels]`; values without batch axes apply to every image."""
         batch, own = self.shape[:-3], values.shape[:-2]
         if len(own) > len(batch) or any(
             n not in (1, m) for n, m in zip(own[::-1], batch[::-1], strict=False)
@@ -68,44 +68,46 @@ class Hits(TensorStruct):
                 f"interpolate: batch axes of values and fragments should agree, got values {describe_value(values)} "
                 f"and fragments {list(self.shape)}"
             )
-        images = self.images if math.prod(own) > 1 else torch.zeros_like(self.images)
+        image_ids = self.image_ids if math.prod(own) > 1 else torch.zeros_like(self.image_ids)
         if math.prod(own) > 1:
             values = values.expand(*batch, *values.shape[-2:])
         values = values.reshape(-1, *values.shape[-2:])
-        return mix_corners(self.barycentric, values, faces, self.face_ids, self.places, images)
+        return interpolate_attributes(
+            self.barycentric, values, faces, self.face_ids, self.slot_ids, image_ids
+        )
 
-    def of_each_image(self, camera: Camera) -> Camera:
-        """Repeat the camera of each row's image; one camera serves all."""
+    def cameras(self, camera: Camera) -> Camera:
+        """Return the camera of each row's image; a single camera applies to all rows."""
         if camera.focal.dim() == 1:
             return camera
         batch, axes = self.shape[:-3], camera.focal.dim() - 1
         cameras = camera.map(lambda t: t.expand(*batch, *t.shape[axes:]).flatten(0, len(batch) - 1))
-        return cameras[self.images]
+        return cameras[self.image_ids]
 
-    def spread(self, rows: Tensor) -> Tensor:
-        """Put rows back into an image with layers, zero in empty slots."""
+    def scatter(self, rows: Tensor) -> Tensor:
+        """Scatter rows to the shape of the fragments, with zeros in empty slots."""
         image = rows.new_zeros(len(self.barycentric), rows.shape[-1])
-        return image.index_copy(0, self.places, rows).view(*self.shape, rows.shape[-1])
+        return image.index_copy(0, self.slot_ids, rows).view(*self.shape, rows.shape[-1])
 
 
 def hits(fragments: Fragments) -> Hits:
-    """List the filled slots of fragments."""
+    """Gather the filled slots of fragments."""
     shape = tuple(fragments.face_ids.shape)
     flat = fragments.face_ids.flatten()
-    places = (flat >= 0).nonzero()[:, 0]
+    slot_ids = (flat >= 0).nonzero()[:, 0]
     slots_per_image = shape[-3] * shape[-2] * shape[-1]
-    images = places.div(slots_per_image, rounding_mode="floor")
-    return Hits(fragments.barycentric.reshape(-1, 3), places, flat[places], images, shape)
+    image_ids = slot_ids.div(slots_per_image, rounding_mode="floor")
+    return Hits(fragments.barycentric.reshape(-1, 3), slot_ids, flat[slot_ids], image_ids, shape)
 
 
 @checked
 def interpolate(
     fragments: Fragments, faces: Int[Tensor, "faces 3"], values: Float[Tensor, "*batch vertices channels"]
 ) -> Float[Tensor, "*batch height width layers channels"]:
-    """Interpolate values given at the vertices: Σ b_i v_i at each fragment, zero in empty slots.
+    """Interpolate vertex values at each fragment: Σ b_i v_i; zero in empty slots.
 
-    Values without batch axes serve every image of a batch.
+    Values without batch axes apply to every image of a batch.
     Differentiable in: barycentrics, values.
     """
     rows = hits(fragments)
-    return rows.spread(rows.mix(faces, values))
+    return rows.scatter(rows.interpolate(faces, values))

@@ -1,7 +1,4 @@
-"""Lights and materials, and how a surface looks in them.
-
-Shading works on rows: any number of surface points with what is known about each.
-"""
+"""Lights, materials and the Phong reflection model, evaluated for any number of surface points."""
 
 from collections.abc import Sequence
 
@@ -14,73 +11,73 @@ from unrender._struct import TensorStruct
 
 
 class SurfacePoints(TensorStruct):
-    """Points of a surface in the world, unit normals, unit directions to the camera, and colors."""
+    """Surface points in world coordinates, with unit normals, unit directions to the camera, and colors."""
 
     positions: Float[Tensor, "points 3"]
     normals: Float[Tensor, "points 3"]
-    views: Float[Tensor, "points 3"]
+    view_directions: Float[Tensor, "points 3"]
     colors: Float[Tensor, "points channels"]
 
 
 class AmbientLight(TensorStruct):
-    """Light from everywhere."""
+    """Light of equal strength from all directions."""
 
     color: Float[Tensor, "#channels"] | float = 1.0
 
 
 class DirectionalLight(TensorStruct):
-    """Light from very far away, such as the sun."""
+    """Light from a distant source such as the sun."""
 
     towards: Float[Tensor, "3"]
-    """From the scene to the light."""
+    """Direction from the scene to the light, of any length."""
     color: Float[Tensor, "#channels"] | float = 1.0
 
     def direction(self, points: SurfacePoints) -> Tensor:
-        """Point from the surface to the light, at unit length."""
+        """Return the unit directions from the surface to the light."""
         return normalize(self.towards, dim=-1).expand_as(points.positions)
 
 
 class PointLight(TensorStruct):
-    """Light from one place, of the same strength at any distance."""
+    """Light from a point, without falloff with distance."""
 
     position: Float[Tensor, "3"]
     color: Float[Tensor, "#channels"] | float = 1.0
 
     def direction(self, points: SurfacePoints) -> Tensor:
-        """Point from the surface to the light, at unit length."""
+        """Return the unit directions from the surface to the light."""
         return normalize(self.position - points.positions, dim=-1)
 
 
 class Headlight(TensorStruct):
-    """Light from where the camera is."""
+    """Light from the position of the camera."""
 
     color: Float[Tensor, "#channels"] | float = 1.0
 
     def direction(self, points: SurfacePoints) -> Tensor:
-        """Point from the surface to the light, at unit length."""
-        return points.views
+        """Return the unit directions from the surface to the light."""
+        return points.view_directions
 
 
 Light = AmbientLight | DirectionalLight | PointLight | Headlight
 
 
 class Material(TensorStruct):
-    """How much light a surface returns: all ways (diffuse), or mirrored (specular, not tinted)."""
+    """Reflection coefficients of the Phong model; specular highlights have the color of the light."""
 
     ambient: Float[Tensor, "#channels"] | float = 1.0
     diffuse: Float[Tensor, "#channels"] | float = 1.0
     specular: Float[Tensor, "#channels"] | float = 0.0
     shininess: Float[Tensor, ""] | float = 64.0
-    """Exponent of the highlight: the higher, the smaller it is."""
+    """Exponent of the specular highlight; higher values give smaller highlights."""
 
 
 def illuminate(
     points: SurfacePoints, lights: Sequence[Light], material: Material
 ) -> Float[Tensor, "points channels"]:
-    """Add up what every light makes of a surface (Phong 1975).
+    """Sum the reflection of all lights at surface points (Phong 1975).
 
     Ambient: k_a c L. Others: k_d c L max(n · l, 0) + k_s L max(r · v, 0)^shininess, with l towards the light, v
-    towards the camera, r = 2 (n · l) n − l; the highlight is missing where n · l ≤ 0.
+    towards the camera, r = 2 (n · l) n − l; there is no highlight where n · l ≤ 0.
     Differentiable in: all.
     """
     total = torch.zeros_like(points.colors)
@@ -93,7 +90,7 @@ def illuminate(
         total = total + points.colors * _times(material.diffuse, light.color) * cosine.clamp(min=0)
         if isinstance(material.specular, Tensor) or material.specular != 0:
             mirrored = 2 * cosine * points.normals - direction
-            aligned = (mirrored * points.views).sum(-1, keepdim=True)
+            aligned = (mirrored * points.view_directions).sum(-1, keepdim=True)
             bright = (aligned > 0) & (cosine > 0)
             highlight = torch.where(bright, aligned, 1) ** material.shininess * bright
             total = total + _times(material.specular, light.color) * highlight

@@ -1,4 +1,4 @@
-"""Pictures of meshes, each a short composition of verbs."""
+"""Rendering of meshes: shaded images, silhouettes, depth, normals and object ids."""
 
 from collections.abc import Sequence
 
@@ -9,11 +9,11 @@ from torch.nn.functional import avg_pool2d, normalize
 
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh, join_meshes, vertex_normals
-from unrender.kernels.silhouette import cover_pixels
+from unrender.kernels.silhouette import soft_silhouette
 from unrender.render.blend import WHITE, blend_hard, blend_softmax
 from unrender.render.fragments import interpolate, near_plane, rasterize
 from unrender.render.lights import Light, Material
-from unrender.render.shade import GREY, MATTE, STUDIO, phong
+from unrender.render.shade import DEFAULT_COLOR, DEFAULT_LIGHTS, DEFAULT_MATERIAL, phong
 from unrender.render.texture import Texture
 
 
@@ -21,22 +21,25 @@ def render_mesh(
     mesh: Mesh,
     camera: Camera,
     *,
-    lights: Sequence[Light] = STUDIO,
-    material: Material = MATTE,
+    lights: Sequence[Light] = DEFAULT_LIGHTS,
+    material: Material = DEFAULT_MATERIAL,
     texture: Texture | None = None,
-    color: tuple[float, float, float] = GREY,
+    color: tuple[float, float, float] = DEFAULT_COLOR,
     background: tuple[float, float, float] | None = WHITE,
     blur: float = 0.0,
     layers: int = 8,
     supersampling: int = 1,
 ) -> Float[Tensor, "*batch height width channels"]:
-    """Show a mesh, by default matt and lit from the camera.
+    """Render a mesh with Phong shading; by default diffuse, lit from the camera, on white.
 
-    It has the texture's colors, else those of its vertices, else `color`; faces look alike from both sides.
-    Without background the image is RGBA, color multiplied by alpha. With `blur`, edges are that many pixels wide
-    and `layers` faces deep, and the picture is smooth in the geometry; without, they are hard.
-    `supersampling` averages that many pixels squared into one.
-    Differentiable in: the mesh, camera, lights, material, texture; the outline only with `blur`.
+    Colors come from the texture, else from the vertices, else from `color`; shading is two-sided. With
+    `background=None` the image is RGBA with premultiplied alpha. With `blur`, edges are that many pixels wide and blend
+    `layers` faces, so that the image is differentiable in the geometry; without, edges are hard. `supersampling`
+    renders that many times the resolution and averages.
+
+    Example: `render_mesh(ico_sphere(3), Camera.look_at((0, 0, 3), height=256, width=256))`.
+
+    Differentiable in: the mesh, camera, lights, material, texture; at silhouettes only with `blur`.
     """
     fine = camera.resize(camera.height * supersampling, camera.width * supersampling)
     fragments = rasterize(mesh, fine, layers=layers if blur else 1, blur=blur * supersampling)
@@ -52,18 +55,18 @@ def render_mesh(
 def render_silhouette(
     mesh: Mesh, camera: Camera, *, blur: float = 2.0, near: float | None = None
 ) -> Float[Tensor, "*batch height width"]:
-    """Compute how far a mesh covers each pixel, in [0, 1], with soft edges `blur` pixels wide to either side.
+    """Render a soft silhouette in [0, 1], with edges that fade out over `blur` pixels to either side.
 
-    See `cover_pixels` for the formula.
+    See `soft_silhouette` for the formula.
     Differentiable in: vertices and camera (not twice).
     """
     points = camera.project_homogeneous(mesh.vertices)
     near = near_plane(points, camera) if near is None else near
-    return cover_pixels(points, mesh.faces, height=camera.height, width=camera.width, near=near, blur=blur)
+    return soft_silhouette(points, mesh.faces, height=camera.height, width=camera.width, near=near, blur=blur)
 
 
 def render_depth(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height width"]:
-    """Compute the depth of the surface behind each pixel's centre, in world units; 0 where there is none.
+    """Render the depth (z) of the nearest surface at each pixel center, in world units; 0 for background.
 
     Differentiable in: vertices and camera (not twice).
     """
@@ -71,7 +74,7 @@ def render_depth(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height wid
 
 
 def render_normals(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height width 3"]:
-    """Compute smooth unit normals of the surface behind each pixel's centre, in the world; 0 where there is none.
+    """Render interpolated unit vertex normals at each pixel center, in world coordinates; 0 for background.
 
     Differentiable in: vertices and camera (not twice).
     """
@@ -81,20 +84,20 @@ def render_normals(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height w
 
 
 def face_object_ids(meshes: Sequence[Mesh]) -> Int[Tensor, " faces"]:
-    """Tell, for each face of `join_meshes(meshes)`, which mesh it came from."""
+    """Return the index of the source mesh of each face of `join_meshes(meshes)`."""
     counts = torch.tensor([len(mesh.faces) for mesh in meshes])
     return torch.arange(len(meshes)).repeat_interleave(counts)
 
 
 def render_object_ids(meshes: Sequence[Mesh], camera: Camera) -> Int[Tensor, "*batch height width"]:
-    """Tell, for each pixel, which of several meshes it shows; −1 where there is none."""
+    """Render the index of the mesh visible at each pixel; −1 for background."""
     fragments = rasterize(join_meshes([mesh.replace(vertex_colors=None) for mesh in meshes]), camera)
     face_ids = fragments.face_ids[..., 0].long()
     return torch.where(face_ids >= 0, face_object_ids(meshes)[face_ids], -1)
 
 
 def downsample(image: Tensor, factor: int) -> Tensor:
-    """Average squares of pixels."""
+    """Downsample an image by averaging blocks of `factor` × `factor` pixels."""
     if factor == 1:
         return image
     channels_first = image.reshape(-1, *image.shape[-3:]).movedim(-1, 1)

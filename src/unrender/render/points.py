@@ -1,4 +1,4 @@
-"""Pictures of point clouds."""
+"""Rendering of point clouds."""
 
 import numpy as np
 import torch
@@ -21,9 +21,10 @@ def render_points(
     background: tuple[float, float, float] = (1.0, 1.0, 1.0),
     supersampling: int = 1,
 ) -> Float[Tensor, "height width 3"]:
-    """Show one cloud as discs of `radius` pixels, the nearest in front, in its own colors if it has any.
+    """Render a point cloud as discs of `radius` pixels with hidden points removed.
 
-    For looking at: not differentiable.
+    Points have their own colors, or `color` if the cloud has none. Meant for visualization.
+    Differentiable in: nothing.
     """
     fine = camera.resize(camera.height * supersampling, camera.width * supersampling)
     xy, depth = fine.project(cloud.points.detach()).split((2, 1), -1)
@@ -37,9 +38,9 @@ def render_points(
         covered = (pixels + 0.5 - xy[chunk, None]).norm(dim=-1) <= radius * supersampling
         covered &= (column >= 0) & (column < fine.width) & (row >= 0) & (row < fine.height)
         flat = (row * fine.width + column)[covered].long()
-        # of several writes to one place numpy keeps the last, here the nearest point
+        # numpy keeps the last of several writes to one index, which is the nearest point
         winner[flat.numpy()] = chunk[:, None].expand(covered.shape)[covered].numpy()
     colors = cloud.colors[:, :3] if cloud.colors is not None else xy.new_tensor(color).expand(len(xy), 3)
-    seen = torch.from_numpy(winner)
-    image = torch.where(seen[:, None] >= 0, colors.to(xy.dtype)[seen], xy.new_tensor(background))
+    visible = torch.from_numpy(winner)
+    image = torch.where(visible[:, None] >= 0, colors.to(xy.dtype)[visible], xy.new_tensor(background))
     return downsample(image.view(fine.height, fine.width, 3), supersampling)

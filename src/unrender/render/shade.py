@@ -1,4 +1,4 @@
-"""Colors of fragments: what is known about the surface there, in some light."""
+"""Shading of fragments: Phong, flat and Gouraud."""
 
 from collections.abc import Sequence
 
@@ -14,76 +14,76 @@ from unrender.render.fragments import Hits, hits
 from unrender.render.lights import AmbientLight, Headlight, Light, Material, SurfacePoints, illuminate
 from unrender.render.texture import Texture
 
-GREY = (0.72, 0.74, 0.78)
-STUDIO: tuple[Light, ...] = (AmbientLight(0.25), Headlight(0.75))
-MATTE = Material()
+DEFAULT_COLOR = (0.72, 0.74, 0.78)
+DEFAULT_LIGHTS: tuple[Light, ...] = (AmbientLight(0.25), Headlight(0.75))
+DEFAULT_MATERIAL = Material()
 
 
 def phong(
     mesh: Mesh,
     fragments: Fragments,
     camera: Camera,
-    lights: Sequence[Light] = STUDIO,
-    material: Material = MATTE,
+    lights: Sequence[Light] = DEFAULT_LIGHTS,
+    material: Material = DEFAULT_MATERIAL,
     *,
     texture: Texture | None = None,
-    color: tuple[float, ...] = GREY,
+    color: tuple[float, ...] = DEFAULT_COLOR,
     two_sided: bool = False,
 ) -> Float[Tensor, "*batch height width layers channels"]:
-    """Light every fragment, with normals interpolated between the vertices (Phong 1975).
+    """Shade every fragment with interpolated vertex normals (Phong 1975).
 
-    The surface has the texture's colors, else those of the vertices, else `color`. A two-sided surface looks from
-    behind as from the front. Without highlights in the material this is Lambert's law.
+    Colors come from the texture, else from the vertices, else from `color`. With `two_sided`, normals are flipped
+    towards the camera. A material without specular reflection is Lambertian.
     Differentiable in: the mesh, the camera through the fragments, lights, material, texture.
     """
     rows = hits(fragments)
     points = _surface(mesh, rows, camera, texture, color, vertex_normals(mesh))
-    return rows.spread(illuminate(_facing(points) if two_sided else points, lights, material))
+    return rows.scatter(illuminate(_facing(points) if two_sided else points, lights, material))
 
 
 def flat(
     mesh: Mesh,
     fragments: Fragments,
     camera: Camera,
-    lights: Sequence[Light] = STUDIO,
-    material: Material = MATTE,
+    lights: Sequence[Light] = DEFAULT_LIGHTS,
+    material: Material = DEFAULT_MATERIAL,
     *,
     texture: Texture | None = None,
-    color: tuple[float, ...] = GREY,
+    color: tuple[float, ...] = DEFAULT_COLOR,
     two_sided: bool = False,
 ) -> Float[Tensor, "*batch height width layers channels"]:
-    """Light every fragment with the normal of its face; otherwise as `phong`."""
+    """Shade every fragment with its face normal; otherwise like `phong`."""
     rows = hits(fragments)
     normals = face_normals(mesh)
-    images = rows.images if normals.dim() > 2 else torch.zeros_like(rows.images)
+    image_ids = rows.image_ids if normals.dim() > 2 else torch.zeros_like(rows.image_ids)
     points = _surface(mesh, rows, camera, texture, color)
-    points = points.replace(normals=normals.reshape(-1, len(mesh.faces), 3)[images, rows.face_ids])
-    return rows.spread(illuminate(_facing(points) if two_sided else points, lights, material))
+    points = points.replace(normals=normals.reshape(-1, len(mesh.faces), 3)[image_ids, rows.face_ids])
+    return rows.scatter(illuminate(_facing(points) if two_sided else points, lights, material))
 
 
 def gouraud(
     mesh: Mesh,
     fragments: Fragments,
     camera: Camera,
-    lights: Sequence[Light] = STUDIO,
-    material: Material = MATTE,
+    lights: Sequence[Light] = DEFAULT_LIGHTS,
+    material: Material = DEFAULT_MATERIAL,
     *,
-    color: tuple[float, ...] = GREY,
+    color: tuple[float, ...] = DEFAULT_COLOR,
     two_sided: bool = False,
 ) -> Float[Tensor, "*batch height width layers channels"]:
-    """Light the vertices and interpolate the colors (Gouraud 1971); otherwise as `phong`, without texture."""
-    views = normalize(directions_to(camera, mesh.vertices), dim=-1)
-    vertices, normals = (t.expand_as(views) for t in (mesh.vertices, vertex_normals(mesh)))
+    """Shade the vertices and interpolate the colors (Gouraud 1971); otherwise like `phong`, without texture."""
+    directions = normalize(directions_to_camera(camera, mesh.vertices), dim=-1)
+    vertices, normals = (t.expand_as(directions) for t in (mesh.vertices, vertex_normals(mesh)))
     colors = _vertex_colors(mesh, color)
-    colors = colors.expand(*views.shape[:-1], colors.shape[-1])
-    points = SurfacePoints(*(t.reshape(-1, t.shape[-1]) for t in (vertices, normals, views, colors)))
+    colors = colors.expand(*directions.shape[:-1], colors.shape[-1])
+    points = SurfacePoints(*(t.reshape(-1, t.shape[-1]) for t in (vertices, normals, directions, colors)))
     lit = illuminate(_facing(points) if two_sided else points, lights, material)
     rows = hits(fragments)
-    return rows.spread(rows.mix(mesh.faces, lit.view(*views.shape[:-1], lit.shape[-1])))
+    return rows.scatter(rows.interpolate(mesh.faces, lit.view(*directions.shape[:-1], lit.shape[-1])))
 
 
-def directions_to(camera: Camera, points: Tensor) -> Tensor:
-    """Point from each point to the camera; not of unit length."""
+def directions_to_camera(camera: Camera, points: Tensor) -> Tensor:
+    """Return the directions from points to the camera, not normalized."""
     if camera.projection == "perspective":
         return camera.position[..., None, :] - points
     backward = -camera.camera_from_world[..., None, 2, :3]
@@ -98,21 +98,22 @@ def _surface(
     color: tuple[float, ...],
     normals: Tensor | None = None,
 ) -> SurfacePoints:
-    """Interpolate all there is to know about the surface, at once."""
+    """Interpolate all attributes of the surface at once."""
     normals = torch.zeros_like(mesh.vertices) if normals is None else normals
     colors = _vertex_colors(mesh, color).expand(*mesh.vertices.shape[:-1], -1)
     at_vertices = [mesh.vertices, normals, *([colors] if texture is None else [])]
-    positions, normals, *mixed = rows.mix(mesh.faces, torch.cat(at_vertices, -1)).split_with_sizes(
+    interpolated = rows.interpolate(mesh.faces, torch.cat(at_vertices, -1))
+    positions, normals, *vertex_colors = interpolated.split_with_sizes(
         [values.shape[-1] for values in at_vertices], -1
     )
-    views = directions_to(rows.of_each_image(camera), positions[:, None])[:, 0]
-    found = texture.on(rows) if texture is not None else mixed[0]
-    return SurfacePoints(positions, normalize(normals, dim=-1), normalize(views, dim=-1), found)
+    directions = directions_to_camera(rows.cameras(camera), positions[:, None])[:, 0]
+    albedo = texture.sample_hits(rows) if texture is not None else vertex_colors[0]
+    return SurfacePoints(positions, normalize(normals, dim=-1), normalize(directions, dim=-1), albedo)
 
 
 def _facing(points: SurfacePoints) -> SurfacePoints:
-    towards = (points.normals * points.views).sum(-1, keepdim=True)
-    return points.replace(normals=torch.where(towards < 0, -points.normals, points.normals))
+    cosine = (points.normals * points.view_directions).sum(-1, keepdim=True)
+    return points.replace(normals=torch.where(cosine < 0, -points.normals, points.normals))
 
 
 def _vertex_colors(mesh: Mesh, color: tuple[float, ...]) -> Tensor:

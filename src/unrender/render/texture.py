@@ -1,4 +1,4 @@
-"""Pictures on surfaces."""
+"""Texture mapping."""
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -10,20 +10,20 @@ from unrender.render.fragments import Hits, hits
 
 
 class Texture(TensorStruct):
-    """A picture, and where each corner of each face lies on it.
+    """A texture image with UV coordinates for the corners of each face.
 
-    u runs to the right and v upwards: (0, 0) is the lower left corner of the picture, (1, 1) the upper right, and
-    the centre of the texel in row r and column c lies at u = (c + ½) / width, v = 1 − (r + ½) / height. Between
-    centres texels are mixed bilinearly; outside of them the nearest counts.
+    u increases to the right and v upwards: (0, 0) is the lower left corner of the image, (1, 1) the upper right, and
+    the center of the texel in row r and column c is at u = (c + ½) / width, v = 1 − (r + ½) / height. Sampling is
+    bilinear, clamped to the border.
     """
 
     image: Float[Tensor, "height width channels"]
     uvs: Float[Tensor, "uvs 2"]
     faces: Int[Tensor, "faces 3"]
-    """Which uvs the corners of the mesh's faces have."""
+    """Indices into `uvs` for the corners of the mesh's faces."""
 
-    def at(self, uvs: Float[Tensor, "points 2"]) -> Float[Tensor, "points channels"]:
-        """Read the picture at points.
+    def sample(self, uvs: Float[Tensor, "points 2"]) -> Float[Tensor, "points channels"]:
+        """Sample the texture at UV coordinates.
 
         Differentiable in: image, uvs.
         """
@@ -32,17 +32,17 @@ class Texture(TensorStruct):
         found = grid_sample(texels, grid[None, None], "bilinear", "border", align_corners=False)
         return found[0, :, 0].mT
 
-    def on(self, rows: Hits) -> Float[Tensor, "filled channels"]:
-        """Read the picture where a camera hits the surface."""
-        return self.at(rows.mix(self.faces, self.uvs))
+    def sample_hits(self, rows: Hits) -> Float[Tensor, "filled channels"]:
+        """Sample the texture at the filled slots of fragments."""
+        return self.sample(rows.interpolate(self.faces, self.uvs))
 
 
 def sample_texture(
     fragments: Fragments, texture: Texture
 ) -> Float[Tensor, "*batch height width layers channels"]:
-    """Read a texture at each fragment, zero in empty slots.
+    """Sample a texture at each fragment; zero in empty slots.
 
     Differentiable in: barycentrics, image, uvs.
     """
     rows = hits(fragments)
-    return rows.spread(texture.on(rows))
+    return rows.scatter(texture.sample_hits(rows))

@@ -282,7 +282,7 @@ def shape_from_depth(stage: Stage) -> Job:
             ("mean error of the median depth (abs-rel)", _percent(median)),
             ("the same of the first surface", _percent(depth["depth/first_surface/abs_rel"])),
             ("the same of the expected depth", _percent(depth["depth/expected/abs_rel"])),
-            ("share of the true surface that is seen", _percent(depth["depth/median/valid_share"])),
+            ("share of the true surface that is seen", _percent(depth["depth/median/valid_fraction"])),
             ("points on which views agree", f"{len(points.points):,}"),
             *_mesh_figures("the mesh fused from depths", fused, stage),
             *_mesh_figures("the mesh fitted to the points", fitted, stage),

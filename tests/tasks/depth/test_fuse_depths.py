@@ -137,7 +137,7 @@ def test_errors_are_those_of_the_formulas():
         "mae": 0.4,
         "rmse": math.sqrt((0.04 + 1) / 3),
         "delta_1.25": 2 / 3,
-        "valid_share": 3 / 4,
+        "valid_fraction": 3 / 4,
     }
     assert errors == pytest.approx(expected, abs=1e-6)
     assert math.isnan(depth_errors(estimate, truth, torch.zeros(6, dtype=torch.bool))["mae"])

@@ -32,7 +32,7 @@ def test_depth_is_near_the_truth(learned):
     figures = evaluate_depth(learned.field, learned.scene.split("test"))
     for kind in ("expected", "median", "first_surface"):
         assert figures[f"depth/{kind}/abs_rel"] < 0.03
-        assert figures[f"depth/{kind}/valid_share"] > 0.9
+        assert figures[f"depth/{kind}/valid_fraction"] > 0.9
 
 
 def test_sure_pixels_are_as_often_right_as_they_say(learned):

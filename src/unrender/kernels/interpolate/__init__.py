@@ -13,7 +13,7 @@ from unrender.kernels.interpolate import reference
 
 
 @checked
-def mix_corners(
+def interpolate_attributes(
     barycentric: Float[Tensor, "slots 3"],
     values: Float[Tensor, "images vertices channels"],
     faces: Int[Tensor, "faces 3"],

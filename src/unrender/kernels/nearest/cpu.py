@@ -19,13 +19,13 @@ LANES = 64
 """Queries that are compared with all points side by side."""
 PAIRS = 4096
 """Compared in the time in which a tree answers a few queries."""
-FEW = 512
+BRUTE_FORCE_LIMIT = 512
 """Up to so many points, each query is compared with all; up to so many queries, no tree is built for them."""
 
 
 def compares_all(num_queries: int, num_points: int, indexed: bool) -> bool:
     """Say whether to search for the nearest point without a tree; `indexed` says that there is one."""
-    return num_points <= FEW or (not indexed and num_queries <= FEW)
+    return num_points <= BRUTE_FORCE_LIMIT or (not indexed and num_queries <= BRUTE_FORCE_LIMIT)
 
 
 def num_nodes(num_points: int) -> int:

@@ -15,7 +15,7 @@ from unrender.kernels.silhouette import reference
 
 
 @checked
-def cover_pixels(
+def soft_silhouette(
     points: Float[Tensor, "*batch vertices 4"],
     faces: Int[Tensor, "faces 3"],
     *,
@@ -33,9 +33,9 @@ def cover_pixels(
 
     Differentiable in: points (not twice).
     """
-    check_screen("cover_pixels", points, height, width, blur)
+    check_screen("soft_silhouette", points, height, width, blur)
     if blur <= 0:
-        raise InputError(f"cover_pixels: `blur` should be a number of pixels > 0, got {blur}")
+        raise InputError(f"soft_silhouette: `blur` should be a number of pixels > 0, got {blur}")
     settings = (height, width, float(blur), float(near))
     if implementation("silhouette", points.device) is None:
         return 1 - reference.forward(points, faces, *settings)

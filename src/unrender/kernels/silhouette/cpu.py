@@ -12,7 +12,7 @@ from torch import Tensor
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._exponential import exp
 from unrender.kernels._screen import TILE, cut_backward, project, scatter_to_vertices
-from unrender.kernels.silhouette.reference import EDGE
+from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 
 def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
@@ -80,7 +80,7 @@ def _cover(corners, counts, areas, bounds, starts, bins, blur, image):
     dtype = image.dtype.type
     columns = (width + TILE - 1) // TILE
     sharpness, limit, zero, one, most = (
-        dtype(EDGE) / (blur * blur),
+        dtype(LOGIT_AT_BLUR) / (blur * blur),
         blur * blur,
         dtype(0),
         dtype(1),
@@ -116,7 +116,7 @@ def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, s
     dtype = image.dtype.type
     columns = (width + TILE - 1) // TILE
     sharpness, limit, zero, one, most = (
-        dtype(EDGE) / (blur * blur),
+        dtype(LOGIT_AT_BLUR) / (blur * blur),
         blur * blur,
         dtype(0),
         dtype(1),

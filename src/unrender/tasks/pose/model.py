@@ -95,10 +95,10 @@ def for_size(model: Model, size: int) -> Model:
 def albedo(model: Model, rows: Hits) -> Tensor:
     """Read the colors of the surface; white where it has none."""
     if model.texture is not None:
-        return model.texture.on(rows)
+        return model.texture.sample_hits(rows)
     if model.mesh.vertex_colors is not None:
-        return rows.mix(model.mesh.faces, model.mesh.vertex_colors)
-    return rows.barycentric.new_ones(len(rows.places), 3)
+        return rows.interpolate(model.mesh.faces, model.mesh.vertex_colors)
+    return rows.barycentric.new_ones(len(rows.slot_ids), 3)
 
 
 def cameras_at(camera: Camera, poses: Tensor) -> Camera:
@@ -113,5 +113,7 @@ def _baked(model: Model) -> Mesh:
     if model.texture is None:
         return model.mesh
     colors = torch.ones_like(model.mesh.vertices)
-    colors[model.mesh.faces.flatten()] = model.texture.at(model.texture.uvs[model.texture.faces.flatten()])
+    colors[model.mesh.faces.flatten()] = model.texture.sample(
+        model.texture.uvs[model.texture.faces.flatten()]
+    )
     return model.mesh.replace(vertex_colors=colors)

@@ -201,18 +201,18 @@ def _light_up(
     Distant light of any kind on a matt surface is a quadratic function of the normal, to within 1 % (Ramamoorthi and
     Hanrahan 2001, eq. 11): nine numbers a channel, by least squares over the pixels `inside`.
     """
-    mixed = rows.mix(model.mesh.faces, vertex_normals(model.mesh))
-    normals = (poses[:, :3, :3][rows.images] @ normalize(mixed, dim=-1)[..., None])[..., 0]
+    mixed = rows.interpolate(model.mesh.faces, vertex_normals(model.mesh))
+    normals = (poses[:, :3, :3][rows.image_ids] @ normalize(mixed, dim=-1)[..., None])[..., 0]
     normals = torch.where(normals[:, 2:] > 0, -normals, normals)  # seen from behind: inside-out
     base, surface = _harmonics(normals), albedo(model, rows)
-    photo = color.flatten(0, 1)[rows.places % inside[0].numel()]
-    chosen = inside.flatten()[rows.places].nonzero()[:, 0]
+    photo = color.flatten(0, 1)[rows.slot_ids % inside[0].numel()]
+    chosen = inside.flatten()[rows.slot_ids].nonzero()[:, 0]
     chosen = chosen[:: 1 + len(chosen) // (LIGHT_SAMPLES * len(poses))]
-    some_base, some_surface, photo, images = (t[chosen] for t in (base, surface, photo, rows.images))
-    light = _fit_light(some_base, some_surface, photo, images, len(poses))[rows.images]
+    some_base, some_surface, photo, images = (t[chosen] for t in (base, surface, photo, rows.image_ids))
+    light = _fit_light(some_base, some_surface, photo, images, len(poses))[rows.image_ids]
     lit = (base[:, None] @ light)[:, 0] * surface
     slope = torch.linalg.cross(normals[..., None].expand(-1, 3, 3), _harmonic_slopes(normals, light), dim=1)
-    both = rows.spread(torch.cat([lit, (slope * surface[:, None]).mT.flatten(1)], 1))[..., 0, :]
+    both = rows.scatter(torch.cat([lit, (slope * surface[:, None]).mT.flatten(1)], 1))[..., 0, :]
     picture, slopes = both.split_with_sizes([3, 9], -1)
     return picture.movedim(-1, 1), slopes.unflatten(-1, (3, 3))
 

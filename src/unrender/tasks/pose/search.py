@@ -146,7 +146,7 @@ def _draw(model: Model, views: Tensor, distance: float) -> tuple[Tensor, float]:
     if not model.has_colors:
         return covered[:, None], focal
     rows = hits(seen)
-    colors = rows.spread(albedo(model, rows))[..., 0, :].movedim(-1, 1)
+    colors = rows.scatter(albedo(model, rows))[..., 0, :].movedim(-1, 1)
     return torch.cat([covered[:, None], colors], 1), focal
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
-from unrender.kernels.interpolate import mix_corners
+from unrender.kernels.interpolate import interpolate_attributes
 
 
 def interpolate_face_attributes(
@@ -15,7 +15,7 @@ def interpolate_face_attributes(
     places = (pix_to_face.flatten() >= 0).nonzero()[:, 0]
     face_ids = pix_to_face.flatten()[places]
     corners = torch.arange(face_attributes.shape[0] * 3, device=face_attributes.device).view(-1, 3)
-    mixed = mix_corners(
+    mixed = interpolate_attributes(
         barycentric_coords.reshape(-1, 3),
         face_attributes.reshape(1, -1, channels),
         corners,

@@ -9,7 +9,7 @@ from torch import Tensor
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.kernels import rasterize
-from unrender.kernels.silhouette.reference import EDGE
+from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 from unrender.render import blend
 
 
@@ -23,7 +23,7 @@ class BlendParams(NamedTuple):
     @property
     def blur(self) -> float:
         """Our measure of soft edges: the distance at which coverage has fallen to 1/10,000, in NDC."""
-        return float((self.sigma * EDGE) ** 0.5)
+        return float((self.sigma * LOGIT_AT_BLUR) ** 0.5)
 
     @property
     def background(self) -> tuple[float, ...]:

@@ -19,7 +19,7 @@ from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.utils import list_to_padded
 from unrender.errors import InputError
-from unrender.kernels.silhouette import cover_pixels
+from unrender.kernels.silhouette import soft_silhouette
 
 
 @dataclass
@@ -90,7 +90,7 @@ class MeshRasterizer(nn.Module):
         _, size, points, near = self._prepare(meshes_world, kwargs)
         height, width = size
         images = [
-            cover_pixels(
+            soft_silhouette(
                 pixels(p, size), faces, height=height, width=width, near=near, blur=blur * min(size) / 2
             )
             for p, faces in zip(points, meshes_world.faces_list(), strict=True)

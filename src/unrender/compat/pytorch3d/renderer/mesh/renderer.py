@@ -10,7 +10,7 @@ from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.renderer.mesh.rasterizer import MeshRasterizer
 from unrender.compat.pytorch3d.renderer.mesh.shader import SoftSilhouetteShader
 from unrender.compat.pytorch3d.structures.meshes import Meshes
-from unrender.kernels.silhouette.reference import EDGE
+from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 
 class MeshRenderer(nn.Module):
@@ -49,7 +49,7 @@ class MeshRenderer(nn.Module):
             return None
         settings = kwargs.get("raster_settings", self.rasterizer.raster_settings)
         params = kwargs.get("blend_params", self.shader.blend_params)
-        fits = abs(settings.blur_radius - EDGE * params.sigma) <= 1e-3 * settings.blur_radius
+        fits = abs(settings.blur_radius - LOGIT_AT_BLUR * params.sigma) <= 1e-3 * settings.blur_radius
         if not fits or settings.blur_radius <= 0 or settings.cull_backfaces:
             return None
         blur: float = params.blur

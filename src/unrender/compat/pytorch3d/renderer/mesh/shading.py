@@ -23,9 +23,9 @@ def phong_shading(
     """Light every fragment, with normals interpolated between the vertices: [N, H, W, K, 3]."""
     rows = hits(core_fragments(fragments))
     values = torch.cat([meshes.verts_packed(), meshes.verts_normals_packed()], -1)
-    positions, normals = rows.mix(meshes.faces_packed(), values).split(3, -1)
-    colors = texels.reshape(-1, texels.shape[-1])[rows.places]
-    return rows.spread(_light(positions, normals, colors, rows.images, lights, cameras, materials))
+    positions, normals = rows.interpolate(meshes.faces_packed(), values).split(3, -1)
+    colors = texels.reshape(-1, texels.shape[-1])[rows.slot_ids]
+    return rows.scatter(_light(positions, normals, colors, rows.image_ids, lights, cameras, materials))
 
 
 def flat_shading(
@@ -34,9 +34,9 @@ def flat_shading(
     """Light every fragment as the middle of its face: [N, H, W, K, 3]."""
     rows = hits(core_fragments(fragments))
     middles = meshes.verts_packed()[meshes.faces_packed()].mean(1)
-    colors = texels.reshape(-1, texels.shape[-1])[rows.places]
+    colors = texels.reshape(-1, texels.shape[-1])[rows.slot_ids]
     positions, normals = middles[rows.face_ids], meshes.faces_normals_packed()[rows.face_ids]
-    return rows.spread(_light(positions, normals, colors, rows.images, lights, cameras, materials))
+    return rows.scatter(_light(positions, normals, colors, rows.image_ids, lights, cameras, materials))
 
 
 def gouraud_shading(
@@ -57,7 +57,7 @@ def gouraud_shading(
         materials,
     )
     rows = hits(core_fragments(fragments))
-    return rows.spread(rows.mix(meshes.faces_packed(), lit))
+    return rows.scatter(rows.interpolate(meshes.faces_packed(), lit))
 
 
 def _light(

@@ -138,7 +138,7 @@ class TexturesVertex(TexturesBase):
         if faces_packed is None:
             raise InputError("TexturesVertex.sample_textures: needs `faces_packed`")
         rows = _rows(fragments)
-        return rows.spread(rows.mix(faces_packed, self.verts_features_packed()))
+        return rows.scatter(rows.interpolate(faces_packed, self.verts_features_packed()))
 
 
 class TexturesUV(TexturesBase):
@@ -230,10 +230,10 @@ class TexturesUV(TexturesBase):
         rows = _rows(fragments)
         starts = [0, *torch.tensor([len(uvs) for uvs in self._verts_uvs]).cumsum(0).tolist()]
         corners = torch.cat([uvs + start for uvs, start in zip(self._faces_uvs, starts, strict=False)])
-        uvs = rows.mix(corners, torch.cat(self._verts_uvs))
-        counts = torch.bincount(rows.images, minlength=len(self)).tolist()
+        uvs = rows.interpolate(corners, torch.cat(self._verts_uvs))
+        counts = torch.bincount(rows.image_ids, minlength=len(self)).tolist()
         texels = [self.read(image, part) for image, part in zip(self._maps, uvs.split(counts), strict=True)]
-        return rows.spread(torch.cat(texels))
+        return rows.scatter(torch.cat(texels))
 
     def read(self, image: Tensor, uvs: Tensor) -> Tensor:
         """Read a picture at places [P, 2]."""
