@@ -12,7 +12,7 @@ import unrender
 
 SOURCE = Path(unrender.__file__).parent
 MODULES = sorted(SOURCE.rglob("*.py"))
-KERNELS = sorted(path.parent for path in SOURCE.glob("kernels/*/__init__.py"))
+KERNELS = sorted(path.parent for path in SOURCE.glob("kernels/[a-z]*/__init__.py"))
 HEAVY = (
     "numba",
     "warp",
@@ -112,6 +112,56 @@ def test_no_file_is_long():
     assert not {name: length for name, length in lengths.items() if length > 500}
 
 
+LONG = {  # this list gets shorter
+    "cli/evaluate.py: command",
+    "cli/fit_mesh.py: command",
+    "cli/fit_nerf.py: command",
+    "cli/import_photos.py: command",
+    "losses/chamfer.py: chamfer_distance",
+}
+
+
+def is_compiled(function: ast.FunctionDef) -> bool:
+    """Tell whether it is the inside of a kernel, for numba or Warp: calls in there cost time."""
+    ends = ("njit", "wp.func", ".kernel")
+    return any(ast.unparse(decorator).split("(")[0].endswith(ends) for decorator in function.decorator_list)
+
+
+def num_lines(function: ast.FunctionDef) -> int:
+    """Count the lines of a function without those of the functions in it."""
+    inside = [
+        node for node in ast.walk(function) if isinstance(node, ast.FunctionDef) and node is not function
+    ]
+    inner = {line for node in inside for line in range(node.lineno, node.end_lineno + 1)}
+    return len(set(range(function.lineno, function.end_lineno + 1)) - inner)
+
+
+def num_parameters(function: ast.FunctionDef) -> int:
+    arguments = [a.arg for a in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+    return len(arguments) - (arguments[:1] in (["self"], ["cls"]))
+
+
+def test_no_function_is_long():
+    found = {
+        f"{short(path)}: {function.name}"
+        for path in MODULES
+        for function in functions(path)
+        if not is_compiled(function) and num_lines(function) > 50
+    }
+    assert found <= LONG
+
+
+def test_no_function_has_many_parameters():
+    found = [
+        f"{short(path)}: {function.name}"
+        for path in MODULES
+        if not short(path).startswith("compat")  # their signatures
+        for function in functions(path)
+        if not is_compiled(function) and num_parameters(function) > 12
+    ]
+    assert not found
+
+
 def test_interfaces_are_not_hidden_in_kwargs():
     allowed = {  # one value each, under its own name
         "_checked.py: wrapper",
@@ -164,6 +214,81 @@ def test_only_kernels_know_the_compilers():
 @pytest.mark.parametrize("name", [name for name in PUBLIC_NAMES if not name.startswith("_")])
 def test_what_is_public_is_documented(name):
     assert inspect.getdoc(getattr(unrender, name))
+
+
+KERNEL_MODULES = [path for path in MODULES if short(path).startswith("kernels")]
+
+
+def test_internals_of_numba_lie_in_one_folder():
+    found = [
+        f"{short(path)}:{node.lineno}"
+        for path in KERNEL_MODULES
+        if not short(path).startswith("kernels/_llvm/")
+        for node in ast.walk(tree(path))
+        for name in (
+            [alias.name for alias in node.names]
+            if isinstance(node, ast.Import)
+            else [node.module or ""]
+            if isinstance(node, ast.ImportFrom)
+            else []
+        )
+        if name.split(".")[0] == "llvmlite" or name.startswith("numba.")
+    ]
+    assert not found
+
+
+def test_kernels_import_no_private_names():
+    found = [
+        f"{short(path)}:{node.lineno} {alias.name}"
+        for path in KERNEL_MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name.startswith("_") and (node.module or "").startswith("unrender.kernels.")
+    ]
+    assert not found
+
+
+REMEMBERED = {  # this list gets shorter
+    "kernels/march_voxels/cpu.py: _room_per_ray",
+    "kernels/walk_voxels/cpu.py: _room_per_ray",
+}
+
+
+def test_kernels_remember_nothing():
+    found = {
+        f"{short(path)}: {name}"
+        for path in KERNEL_MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Global)
+        for name in node.names
+    }
+    assert found <= REMEMBERED
+
+
+INDEX = {"query_order", "order", "boxes", "blocks"}
+"""Parameters for what a fast version builds once, opaque to others."""
+DIFFERENT = {"march_voxels"}  # this list gets shorter
+
+
+@pytest.mark.parametrize("folder", KERNELS, ids=lambda folder: folder.name)
+def test_implementations_have_one_signature(folder):
+    names = ["reference", "cpu"]
+    if (folder / "gpu.py").exists() and importlib.util.find_spec("warp") is not None:
+        names.append("gpu")
+    modules = [importlib.import_module(f"unrender.kernels.{folder.name}.{name}") for name in names]
+    assert folder.name in DIFFERENT or len({parameters_but_index(m.forward) for m in modules}) == 1
+    for name in ("build", "forward", "backward", "compare_all"):
+        signatures = {
+            tuple(inspect.signature(f).parameters) for m in modules[1:] if (f := getattr(m, name, None))
+        }
+        assert len(signatures) <= 1, name
+
+
+def parameters_but_index(function) -> tuple[str, ...]:
+    """List the names of parameters; points in the order of a tree are points."""
+    names = [name for name in inspect.signature(function).parameters if name not in INDEX]
+    return tuple("points" if name == "ordered" else name for name in names)
 
 
 @pytest.mark.parametrize("folder", KERNELS, ids=lambda folder: folder.name)

@@ -19,6 +19,11 @@ def one_by_one(num_axes: int, *tensors: Tensor) -> Iterator[tuple[NDArray[Any], 
     return zip(*flat, strict=True)
 
 
+def array(tensor: Tensor) -> NDArray[Any]:
+    """Return the values of a tensor, copied only where they do not lie side by side."""
+    return tensor.detach().contiguous().numpy()
+
+
 def room(like: Tensor, *shape: int) -> Tensor:
     """Make a tensor to be filled, of the kind of `like`.
 

@@ -116,7 +116,8 @@ def cpu_threads(num_items: int) -> Iterator[None]:
 def _prepare_numba() -> None:
     """Say, when a kernel has to be compiled, that this is what takes the time; and watch for forks."""
     import numba
-    from numba.core import event
+
+    from unrender.kernels._llvm.compilation import on_compilation
 
     def after_fork() -> None:
         with contextlib.suppress(ValueError):  # raised where no parallel kernel has run yet: then all is well
@@ -126,15 +127,9 @@ def _prepare_numba() -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=after_fork)
-    announced = threading.Event()
+    on_compilation(_announce)
 
-    class Announcer(event.Listener):  # type: ignore[misc]
-        def on_start(self, event: object) -> None:
-            if not announced.is_set():
-                announced.set()
-                _log.info("compiling CPU kernels: once on each machine, then cached")
 
-        def on_end(self, event: object) -> None:
-            pass
-
-    event.register("numba:compile", Announcer())
+@functools.cache
+def _announce() -> None:
+    _log.info("compiling CPU kernels: once on each machine, then cached")

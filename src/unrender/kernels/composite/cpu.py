@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unrender.kernels._batch import room
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._exponential import absorb
+from unrender.kernels._llvm.exponential import absorb
 
 BLOCK = 64
 """Rays that one thread takes at a time."""

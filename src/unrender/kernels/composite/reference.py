@@ -24,8 +24,8 @@ def forward(
     """
     through = 1 - density if lengths is None else torch.exp(-density * lengths)
     alphas = density if lengths is None else -torch.expm1(-density * lengths)
-    through, there = _by_ray(through, offsets)
-    alphas, color = (_by_ray(values, offsets)[0] for values in (alphas, color))
+    through, there = by_ray(through, offsets)
+    alphas, color = (by_ray(values, offsets)[0] for values in (alphas, color))
     entering = torch.cat([torch.ones_like(through[:, :1]), through], 1).cumprod(1)[:, :-1].detach()
     seen = there & (entering.abs() >= stop_below)
     light = torch.cat([torch.ones_like(through[:, :1]), torch.where(seen, through, 1)], 1).cumprod(1)
@@ -37,11 +37,11 @@ def forward(
         (weights[..., None] * color).sum(1),
         weights.new_zeros(len(weights))
         if distances is None
-        else (weights * _by_ray(distances, offsets)[0]).sum(1),
+        else (weights * by_ray(distances, offsets)[0]).sum(1),
     )
 
 
-def _by_ray(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+def by_ray(values: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
     """Give each ray a row, as long as the longest; tell which places are filled."""
     counts = offsets.diff()
     longest = int(counts.max()) if len(counts) else 0

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import array, room
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._queue import take
+from unrender.kernels._llvm.prefetch import prefetch
+from unrender.kernels._llvm.queue import new_queue, take
 from unrender.kernels.hash_grid.levels import HashLevels
-from unrender.kernels.hash_grid.prefetch import prefetch
 from unrender.kernels.hash_grid.reference import PRIMES
 
 BLOCK = 256
@@ -32,7 +32,7 @@ RELAXED = {"contract", "reassoc", "nsz"}
 def forward(points: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
     features = room(table, len(levels.resolutions) * table.shape[1], len(points))
     with cpu_threads(len(points) * len(levels.resolutions)):
-        _look_up(_array(points), _array(table), *_arrays(levels), features.numpy(), *_queue())
+        _look_up(array(points), array(table), *_arrays(levels), features.numpy(), *new_queue())
     return features.mT
 
 
@@ -41,24 +41,16 @@ def backward(
 ) -> tuple[Tensor | None, Tensor | None]:
     """`wanted` says which of points and table need a gradient."""
     to_points = to_table = None
-    places, slopes = _array(points), _array(cotangent.mT)
+    places, slopes = array(points), array(cotangent.mT)
     with cpu_threads(len(points) * len(levels.resolutions)):
         if wanted[0]:
             to_points = room(points, *points.shape)
-            _slopes(places, _array(table), *_arrays(levels), slopes, to_points.numpy(), *_queue())
+            _slopes(places, array(table), *_arrays(levels), slopes, to_points.numpy(), *new_queue())
         if wanted[1]:
             sums = np.zeros(table.shape, places.dtype)  # the system zeroes pages when they are first touched
-            _scatter(places, *_arrays(levels), slopes, sums, *_queue())
+            _scatter(places, *_arrays(levels), slopes, sums, *new_queue())
             to_table = torch.from_numpy(sums)
     return to_points, to_table
-
-
-def _array(tensor):
-    return tensor.detach().contiguous().numpy()
-
-
-def _queue():
-    return numba.get_num_threads(), np.zeros(1, np.int64)
 
 
 def _arrays(levels):

@@ -8,13 +8,12 @@ for any number of threads. Then come the next rays.
 
 import numba
 import numpy as np
-from numba.cpython.unsafe.tuple import tuple_setitem
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import array, room
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels.march_grid.channels import add, mix
-from unrender.kernels.sample_grid.cpu import _array, _corners, _near
+from unrender.kernels._llvm.channels import add, mix, tuple_setitem
+from unrender.kernels.sample_grid.cpu import corners, near
 
 BLOCK = 16
 """Rays that one thread takes at a time."""
@@ -29,7 +28,7 @@ RELAXED = {"contract"}
 
 def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     color, opacity = room(grid, len(origins), grid.shape[-1] - 1), room(grid, len(origins))
-    arrays = [_array(t) for t in (grid, origins, directions, distances)]
+    arrays = [array(t) for t in (grid, origins, directions, distances)]
     with cpu_threads(len(origins) * distances.shape[1]):
         _look(*arrays, _nothing(arrays[0]), color.numpy(), opacity.numpy())
     return color, opacity
@@ -40,15 +39,15 @@ def backward(
 ) -> Tensor:
     to_grid, samples = room(grid, *grid.shape).zero_(), distances.shape[1]
     count = min(max(1, SAMPLES_AT_ONCE // max(samples, 1)), len(origins))
-    voxels, *rays = [_array(t) for t in (grid, origins, directions, distances, of_color)]
-    nothing, of_opacity = _nothing(voxels), _array(of_opacity)
+    voxels, *rays = [array(t) for t in (grid, origins, directions, distances, of_color)]
+    nothing, opacity = _nothing(voxels), array(of_opacity)
     slopes = room(grid, count * samples, 2).numpy()
     runs = np.empty((PARTS, -(-count // PARTS) * samples, 3), np.int32)  # what is not filled takes no memory
     with cpu_threads(len(origins) * samples):
         for begin in range(0, len(origins) if samples else 0, count):
             end = min(begin + count, len(origins))
             found = np.zeros((PARTS, grid.shape[0] // SLAB + 1), np.int64)
-            _walk_again(voxels, *rays, of_opacity, begin, end, nothing, slopes, runs, found)
+            _walk_again(voxels, *rays, opacity, begin, end, nothing, slopes, runs, found)
             order, starts = _sort(runs, found)
             for parity in (0, 1):
                 _scatter(*rays, begin, nothing, slopes, order, starts, parity, to_grid.numpy())
@@ -96,8 +95,8 @@ def _look(grid, origins, directions, distances, nothing, color, opacity):
             light, covered, seen = one, one - one, nothing
             for k in range(np.uint64(len(mine))):
                 x, y, z = _at(origins, directions, ray, mine[k])
-                if _near(x, y, z, depth, height, width):
-                    rows, shares = _corners(x, y, z, depth, height, width, half)
+                if near(x, y, z, depth, height, width):
+                    rows, shares = corners(x, y, z, depth, height, width, half)
                     values = mix(grid, rows, shares, nothing)
                     weight = light * values[0]
                     for c in range(len(nothing)):
@@ -134,9 +133,9 @@ def _walk_again(
             for k in range(samples):
                 x, y, z = _at(origins, directions, ray, mine[k])
                 slab = -1
-                if _near(x, y, z, depth, height, width):
+                if near(x, y, z, depth, height, width):
                     slab = (int(np.floor(z - half)) + 1) // SLAB
-                    rows, shares = _corners(x, y, z, depth, height, width, half)
+                    rows, shares = corners(x, y, z, depth, height, width, half)
                     values = mix(grid, rows, shares, nothing)
                     bring = of_opacity[ray]
                     for c in range(len(nothing)):
@@ -204,7 +203,7 @@ def _scatter(
             mine, of_colors = distances[ray if len(distances) > 1 else 0], _of_colors(of_color, ray, nothing)
             for n in range(first, last):
                 x, y, z = _at(origins, directions, ray, mine[k + n - first])
-                rows, shares = _corners(x, y, z, depth, height, width, half)
+                rows, shares = corners(x, y, z, depth, height, width, half)
                 slope = tuple_setitem(of_colors, 0, slopes[n, 0])
                 for c in range(1, len(nothing)):
                     slope = tuple_setitem(slope, c, slopes[n, 1] * of_colors[c])

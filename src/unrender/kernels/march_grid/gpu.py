@@ -20,7 +20,7 @@ from unrender.kernels._warp import (
     power_of_two,
     unit_exponent,
 )
-from unrender.kernels.sample_grid.gpu import _rows_and_size, corner_functions
+from unrender.kernels.sample_grid.gpu import corner_functions, rows_and_size
 
 SAMPLES_AT_ONCE = 1 << 24
 """Whose slopes are kept."""
@@ -29,14 +29,14 @@ SAMPLES_AT_ONCE = 1 << 24
 def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     rays = (origins.contiguous(), directions.contiguous(), distances.contiguous())
     seen = grid.new_empty(len(origins), grid.shape[-1])
-    launch(_kernels(grid.dtype).look, tuple(seen.shape), *_rows_and_size(grid), *rays, seen)
+    launch(_kernels(grid.dtype).look, tuple(seen.shape), *rows_and_size(grid), *rays, seen)
     return seen[:, 1:].contiguous(), seen[:, 0].clone()
 
 
 def backward(
     grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor, of_color: Tensor, of_opacity: Tensor
 ) -> Tensor:
-    kernels, (rows, *size), samples = _kernels(grid.dtype), _rows_and_size(grid), distances.shape[1]
+    kernels, (rows, *size), samples = _kernels(grid.dtype), rows_and_size(grid), distances.shape[1]
     slopes = torch.cat([of_opacity[:, None], of_color], 1)
     count = max(1, SAMPLES_AT_ONCE // max(samples, 1))
     to_grid = torch.zeros_like(rows)

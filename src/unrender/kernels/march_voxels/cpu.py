@@ -10,13 +10,13 @@ from typing import NamedTuple
 import numba
 import numpy as np
 import torch
-from numba.core import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unrender.kernels._batch import array
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._exponential import exp
+from unrender.kernels._llvm.bits import count_ones
+from unrender.kernels._llvm.exponential import exp
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
 from unrender.kernels.march_voxels.table import VoxelTable
@@ -56,11 +56,11 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Records]:
     corners = table.corners.numpy()
     with cpu_threads(len(rays.near) * 8):
-        records = _walk_all(rays, table, _array(log_density), strides)
+        records = _walk_all(rays, table, array(log_density), strides)
         first, used, order, ray, _, distance, voxel, _, passed, colors = (t.numpy() for t in records)
         _color(
-            _array(rays.origins), _array(rays.directions), _array(rays.basis), order, ray, distance, voxel, corners,
-            table.voxel_places.numpy(), _array(harmonics), colors, strides.contracted, table.shape[0],
+            array(rays.origins), array(rays.directions), array(rays.basis), order, ray, distance, voxel, corners,
+            table.voxel_places.numpy(), array(harmonics), colors, strides.contracted, table.shape[0],
         )  # fmt: skip
         sums = log_density.new_empty(len(rays.near), 5)
         _add_up(first, used, distance, passed, colors, sums.numpy())
@@ -84,18 +84,14 @@ def backward(
         t.numpy() for t in records
     )
     with cpu_threads(len(rays.near) * 8):
-        _backward_of_rays(first, used, distance, optical_depth, passed, colors, _array(cotangents), by_sample)
+        _backward_of_rays(first, used, distance, optical_depth, passed, colors, array(cotangents), by_sample)
         for parity in (0, 1):
             _scatter(
-                _array(rays.origins), _array(rays.directions), _array(rays.basis), order, ray, planes, distance, voxel,
+                array(rays.origins), array(rays.directions), array(rays.basis), order, ray, planes, distance, voxel,
                 table.corners.numpy(), table.voxel_places.numpy(), by_sample, parity, strides.contracted,
                 table.shape[0], gradient, of_harmonics, weight.numpy(),
             )  # fmt: skip
     return torch.from_numpy(gradient), torch.from_numpy(of_harmonics)
-
-
-def _array(tensor: Tensor) -> NDArray[np.floating]:
-    return tensor.detach().contiguous().numpy()
 
 
 def _walk_all(
@@ -104,7 +100,7 @@ def _walk_all(
     """Walk with as much room as the last rays needed, and once more if it was not enough; then sort by brick."""
     global _room_per_ray
     num_rays = len(rays.near)
-    arrays = [_array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
+    arrays = [array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
     limits = [log_density.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
     num_chunks = (num_rays + RAYS - 1) // RAYS
     first, used = np.empty(num_rays, np.int64), np.empty(num_rays, np.int32)
@@ -167,14 +163,8 @@ def _gather(corners, voxels, values, least, gathered, exists, visible, lowest):
         exists[b], visible[b], lowest[b] = here, seen, number
 
 
-@intrinsic
-def _count_ones(typing_context, bits):
-    """Return how many of 64 bits are set."""
-    return types.uint64(types.uint64), lambda context, builder, signature, values: builder.ctpop(values[0])
-
-
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
-def _locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
+def locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
     """Return where a ray is at distance t, in voxels."""
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     if contracted:
@@ -188,7 +178,7 @@ def _locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
 
 
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
-def _stride(ox, oy, oz, dx, dy, dz, t, step):
+def stride(ox, oy, oz, dx, dy, dz, t, step):
     """Return how far to go in contracted space, so that the step there is as long as within the inner cube."""
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     r = max(abs(x), abs(y), abs(z))
@@ -208,7 +198,7 @@ def _stride(ox, oy, oz, dx, dy, dz, t, step):
 
 
 @numba.njit(inline="always", error_model="numpy")
-def _way_out(p, v, brick, steps):
+def way_out(p, v, brick, steps):
     """Return how far it is, along one axis, to the end of the bricks that are known to be empty."""
     if v == 0:
         return p * 0 + np.inf
@@ -249,9 +239,9 @@ def _walk(
             while t < until and left > stop:
                 n = 0
                 while t < until and n < BATCH:
-                    length = _stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
+                    length = stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
                     here = t + offset * length
-                    x, y, z = _locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
+                    x, y, z = locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
                     i = min(max(np.int32(x), np.int32(0)), last_x)
                     j = min(max(np.int32(y), np.int32(0)), last_y)
                     k = min(max(np.int32(z), np.int32(0)), last_z)
@@ -263,9 +253,9 @@ def _walk(
                         steps, ahead = one, max(-b, 1)
                         if not contracted:
                             out = min(
-                                _way_out(x, dx, i >> 2, ahead),
-                                _way_out(y, dy, j >> 2, ahead),
-                                _way_out(z, dz, k >> 2, ahead),
+                                way_out(x, dx, i >> 2, ahead),
+                                way_out(y, dy, j >> 2, ahead),
+                                way_out(z, dz, k >> 2, ahead),
                             )
                             steps = real(np.floor(max(out, zero) / step)) + one  # rounding may put it outside
                         t += steps * length
@@ -273,7 +263,7 @@ def _walk(
                     t += length
                     bit = np.uint64(1) << np.uint64(((i & 3) << 4) | ((j & 3) << 2) | (k & 3))
                     at[n], lengths[n], their_bricks[n] = here, length, b
-                    voxels[n] = lowest[b] + np.int32(_count_ones(exists[b] & (bit - np.uint64(1))))
+                    voxels[n] = lowest[b] + np.int32(count_ones(exists[b] & (bit - np.uint64(1))))
                     within[n, 0], within[n, 1], within[n, 2] = x - real(i), y - real(j), z - real(k)
                     n += int((seen & bit) != 0)  # without a branch
                 for m in range(n):
@@ -333,7 +323,7 @@ def _sort(first, used, brick, places, order, ray):
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
 def _corner_weights(origins, directions, ray, t, place, contracted, size, weights):
     """Write how much each corner of the voxel at `place` counts at distance t of a ray."""
-    x, y, z = _locate(
+    x, y, z = locate(
         origins[ray, 0], origins[ray, 1], origins[ray, 2],
         directions[ray, 0], directions[ray, 1], directions[ray, 2], t, contracted, size,
     )  # fmt: skip

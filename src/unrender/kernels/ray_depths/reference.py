@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unrender.kernels.composite.reference import _by_ray as by_ray
+from unrender.kernels.composite.reference import by_ray
 
 
 def forward(

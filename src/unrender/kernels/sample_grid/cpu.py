@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import array, room
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 1024
@@ -23,7 +23,7 @@ PARTS = 64
 def forward(grid: Tensor, points: Tensor) -> Tensor:
     mixed = room(grid, len(points), grid.shape[-1])
     with cpu_threads(len(points)):
-        _look_up(_array(grid), _array(points), mixed.numpy())
+        _look_up(array(grid), array(points), mixed.numpy())
     return mixed
 
 
@@ -33,7 +33,7 @@ def backward(
     """`wanted` says which of grid and points need a gradient."""
     to_grid = room(grid, *grid.shape).zero_() if wanted[0] else None
     to_points = room(points, *points.shape) if wanted[1] else None
-    arrays = _array(grid), _array(points), _array(cotangent)
+    arrays = array(grid), array(points), array(cotangent)
     with cpu_threads(len(points)):
         if to_points is not None:
             _slopes(*arrays, to_points.numpy())
@@ -44,12 +44,8 @@ def backward(
     return to_grid, to_points
 
 
-def _array(tensor):
-    return tensor.detach().contiguous().numpy()
-
-
 @numba.njit(cache=True, error_model="numpy")
-def _near(x, y, z, depth, height, width):
+def near(x, y, z, depth, height, width):
     """Tell whether a point is less than half a voxel outside of the grid."""
     in_x, in_y, in_z = (
         x > -0.5 and x < width + 0.5,
@@ -74,7 +70,7 @@ def _axis(position, size, half):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _corners(x, y, z, depth, height, width, half):
+def corners(x, y, z, depth, height, width, half):
     """Return the rows of the eight voxels around a point near the grid, in pairs along x, and their shares."""
     x0, x1, wx0, wx1 = _axis(x, width, half)
     y0, y1, wy0, wy1 = _axis(y, height, half)
@@ -94,8 +90,8 @@ def _look_up(grid, points, mixed):
     voxels = grid.reshape(-1, channels)
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
-            if _near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
-                r, w = _corners(
+            if near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+                r, w = corners(
                     points[n, 0], points[n, 1], points[n, 2], depth, height, width, points.dtype.type(0.5)
                 )
                 for k in range(np.uint64(channels)):
@@ -118,7 +114,7 @@ def _slopes(grid, points, cotangent, to_points):
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
             sx, sy, sz = zero, zero, zero
-            if _near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+            if near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
                 x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
                 y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
                 z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
@@ -144,7 +140,7 @@ def _slopes(grid, points, cotangent, to_points):
 
 @numba.njit(cache=True, error_model="numpy")
 def _slab(points, n, depth, height, width, slabs):
-    if not _near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+    if not near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
         return slabs
     return (int(np.floor(points[n, 2] - points.dtype.type(0.5))) + 1) // SLAB
 

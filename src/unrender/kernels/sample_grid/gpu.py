@@ -26,7 +26,7 @@ from unrender.kernels._warp import (
 def forward(grid: Tensor, points: Tensor) -> Tensor:
     found = grid.new_empty(len(points), grid.shape[-1])
     look_up = _kernels(grid.dtype).look_up
-    launch(look_up, tuple(found.shape), *_rows_and_size(grid), points.contiguous(), found)
+    launch(look_up, tuple(found.shape), *rows_and_size(grid), points.contiguous(), found)
     return found
 
 
@@ -34,7 +34,7 @@ def backward(
     grid: Tensor, points: Tensor, cotangent: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """`wanted` says which of grid and points need a gradient."""
-    kernels, (rows, *size) = _kernels(grid.dtype), _rows_and_size(grid)
+    kernels, (rows, *size) = _kernels(grid.dtype), rows_and_size(grid)
     places, slopes = points.contiguous(), cotangent.contiguous()
     to_grid = to_points = None
     if wanted[0]:
@@ -48,7 +48,7 @@ def backward(
     return to_grid, to_points
 
 
-def _rows_and_size(grid: Tensor) -> tuple[Tensor, int, int, int]:
+def rows_and_size(grid: Tensor) -> tuple[Tensor, int, int, int]:
     depth, height, width, channels = grid.shape
     return grid.contiguous().view(-1, channels), depth, height, width
 

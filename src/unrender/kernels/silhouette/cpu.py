@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._exponential import exp
+from unrender.kernels._llvm.exponential import exp
 from unrender.kernels._screen import TILE, cut_backward, project, scatter_to_vertices
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from unrender.kernels._batch import room
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._queue import take
+from unrender.kernels._llvm.blocks import COLUMNS, LEFT, RIGHT, ROWS, VECTOR_BYTES, correlate, multiply
+from unrender.kernels._llvm.queue import new_queue, take
 from unrender.kernels.tiny_mlp.activations import CODES, RELU, activate, multiply_by_slope
-from unrender.kernels.tiny_mlp.blocks import COLUMNS, LEFT, RIGHT, ROWS, VECTOR_BYTES, correlate, multiply
 
 PITCH = 240
 """Points in a tile: five blocks of columns; 15 cache lines, as an even number would crowd a part of the cache."""
@@ -32,7 +32,7 @@ def forward(
     layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
     with cpu_threads(len(inputs)):
         _forward(
-            *_rows(inputs), _widths(weights), _packed(layers), CODES[hidden], CODES[output], found.numpy(), *_queue()
+            *_rows(inputs), _widths(weights), _packed(layers), CODES[hidden], CODES[output], found.numpy(), *new_queue()
         )  # fmt: skip
     return found.mT
 
@@ -58,7 +58,7 @@ def backward(
     with cpu_threads(len(inputs)):
         _backward(
             *_rows(inputs), widths, _packed(layers), _packed([w.detach().mT for w in weights]), CODES[hidden],
-            CODES[output], *_rows(found), *_rows(cotangent), any(wanted[1:]), sums, to_inputs.numpy(), *_queue(),
+            CODES[output], *_rows(found), *_rows(cotangent), any(wanted[1:]), sums, to_inputs.numpy(), *new_queue(),
         )  # fmt: skip
     total = torch.from_numpy(sums.sum(0))
     gradients = [
@@ -69,10 +69,6 @@ def backward(
     ]
     to_layers = [*(g[:, :-1] for g in gradients), *(g[:, -1] for g in gradients)]
     return to_inputs.mT if wanted[0] else None, *to_layers
-
-
-def _queue():
-    return numba.get_num_threads(), np.zeros(1, np.int64)
 
 
 def _widths(weights):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from unrender.kernels._batch import room
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, _locate, _stride, _way_out
+from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, locate, stride, way_out
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
 from unrender.kernels.march_voxels.table import VoxelTable
@@ -80,9 +80,9 @@ def _walk(
             dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
             first, left, t, until, offset = s, one, near[r], far[r], jitter[r]
             while t < until and left > stop:
-                length = _stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
+                length = stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
                 here = t + offset * length
-                x, y, z = _locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
+                x, y, z = locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
                 i = min(max(np.int32(x), np.int32(0)), last_x)
                 j = min(max(np.int32(y), np.int32(0)), last_y)
                 k = min(max(np.int32(z), np.int32(0)), last_z)
@@ -91,9 +91,9 @@ def _walk(
                     steps = one
                     if not contracted:
                         out = min(
-                            _way_out(x, dx, i >> 2, -b),
-                            _way_out(y, dy, j >> 2, -b),
-                            _way_out(z, dz, k >> 2, -b),
+                            way_out(x, dx, i >> 2, -b),
+                            way_out(y, dy, j >> 2, -b),
+                            way_out(z, dz, k >> 2, -b),
                         )
                         steps = real(np.floor(max(out, zero) / step)) + one
                     t += steps * length

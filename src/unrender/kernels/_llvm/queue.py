@@ -4,8 +4,15 @@ numba gives every thread an equal share beforehand; where pieces differ, or anot
 then waits for the other. Which thread does a piece must not matter to the result.
 """
 
+import numba
+import numpy as np
 from numba.core import types
 from numba.extending import intrinsic
+
+
+def new_queue():
+    """Return how many threads there are, and the counter that they share."""
+    return numba.get_num_threads(), np.zeros(1, np.int64)
 
 
 @intrinsic

@@ -6,6 +6,7 @@ they come as a tuple, which says so; grids lie in memory without gaps.
 
 import llvmlite.ir as ir
 from numba.core import types
+from numba.cpython.unsafe.tuple import tuple_setitem as tuple_setitem
 from numba.extending import intrinsic
 
 FUSED = ("contract",)

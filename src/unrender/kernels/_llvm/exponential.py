@@ -4,17 +4,11 @@ import math
 
 import numpy as np
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import overload
 
+from unrender.kernels._llvm.bits import float_from_bits
 
-@intrinsic
-def _float_from_bits(typing_context, bits):
-    """Read 32 bits as a float."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], context.get_value_type(types.float32))
-
-    return types.float32(types.int32), generate
+SERIES = tuple(1 / k for k in range(15, 0, -2))
 
 
 def exp(x):
@@ -43,7 +37,7 @@ def _overload_power_of_two(x):
         p = p * r + np.float32(4.1665795894e-2)
         p = p * r + np.float32(1.6666665459e-1)
         p = p * r + np.float32(5.0000001201e-1)
-        return _float_from_bits((np.int32(n) + np.int32(127)) << np.int32(23)), p * r * r + r
+        return float_from_bits((np.int32(n) + np.int32(127)) << np.int32(23)), p * r * r + r
 
     return split32
 
@@ -73,3 +67,44 @@ def _overload_absorb(thickness):
         return np.float32(1) - power - power * rest, np.float32(0) if opaque else through
 
     return absorb32
+
+
+def log1p(x):
+    """Return ln(1 + x); in single precision for x from 0 to 1."""
+    raise NotImplementedError
+
+
+@overload(log1p, jit_options={"fastmath": {"contract"}})
+def _overload_log1p(x):
+    if x != types.float32:
+        return lambda x: math.log1p(x)
+
+    def log32(x):
+        """2 artanh(x / (2 + x)) by its series, for x from 0 to 1."""
+        s = x / (np.float32(2) + x)
+        square, total = s * s, np.float32(0)
+        for factor in SERIES:
+            total = total * square + np.float32(factor)
+        return np.float32(2) * s * total
+
+    return log32
+
+
+def safe_exp(x):
+    """Return e^x for any x."""
+    raise NotImplementedError
+
+
+@overload(safe_exp, jit_options={"fastmath": {"contract"}})
+def _overload_safe_exp(x):
+    if x != types.float32:
+        return lambda x: np.exp(x)
+
+    def exp32(x):
+        """Square e^(x/2), which can be computed wherever the square is neither 0 nor infinite."""
+        half = x * np.float32(0.5)
+        half = np.float32(80) if half > np.float32(80) else half
+        root = exp(np.float32(-80) if half < np.float32(-80) else half)
+        return root * root
+
+    return exp32
