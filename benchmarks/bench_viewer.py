@@ -1,4 +1,4 @@
-"""Measure the viewer: pictures a second while one moves, seconds until the final one, and what a training loses.
+"""Measure the viewer: frame rate while the camera moves, time to the final image, and overhead for a training step.
 
 unrender fit-volume ../shared/data/chair --steps 500 --rays 24576 --resolution 160 --output runs/chair
 python benchmarks/bench_viewer.py runs/chair
@@ -68,10 +68,10 @@ def look_around(run: Path, clock) -> None:
             time.sleep(0 if clock is processor else 0.02)  # a nap takes no processor
     middle = sorted(walker.sizes)[len(walker.sizes) // 2]
     print(
-        f"moving: {len(walker.sizes) / SECONDS:.1f} pictures a second, half of them {middle} pixels wide or more"
+        f"moving: {len(walker.sizes) / SECONDS:.1f} frames per second, half of them {middle} pixels wide or more"
     )
     print(f"at rest: final after {walker.final_after:.2f} s")
-    record("viewer/moving", f"{len(walker.sizes) / SECONDS:.1f} pictures a second")
+    record("viewer/moving", f"{len(walker.sizes) / SECONDS:.1f} frames per second")
     record("viewer/rest", f"after {walker.final_after:.2f} s")
 
 

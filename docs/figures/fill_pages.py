@@ -1,7 +1,7 @@
-"""What mkdocs does beyond pages: tables of measured figures, and the notebooks as files to fetch.
+"""mkdocs hook: insert tables of measurements into pages, and publish the notebooks.
 
-A page has a table where it says `<!-- figures: TABLE -->`; the rows are those of performance.json, which benchmarks
-write: `UNRENDER_FIGURES=docs/performance.json python benchmarks/bench_….py`.
+`<!-- figures: TABLE -->` in a page is replaced by a table of rows of performance.json, which benchmarks write:
+`UNRENDER_FIGURES=docs/performance.json python benchmarks/bench_….py`.
 """
 
 import json
@@ -14,14 +14,18 @@ FIGURES = DOCS / "performance.json"
 NOTEBOOKS = DOCS.parent / "examples/notebooks"
 MARK = re.compile(r"^<!-- figures: (\w+) -->$", re.MULTILINE)
 NO_BREAK = "\u2011"
-"""A hyphen at which no line ends."""
+"""A non-breaking hyphen."""
 NOT_MEASURED = "*not measured*"
 
 
 def table(name: str) -> str:
-    """Write one table of figures as markdown."""
+    """Return one table of measurements as markdown."""
     rows = [figure for figure in json.loads(FIGURES.read_text("utf-8"))["figures"] if figure["table"] == name]
-    lines = ["| what | measured | aim | by | commit |", "|---|---|---|---|---|", *map(_row, rows)]
+    lines = [
+        "| benchmark | measured | target | command | commit |",
+        "|---|---|---|---|---|",
+        *map(_row, rows),
+    ]
     return "\n".join(lines)
 
 
@@ -33,7 +37,7 @@ def _row(figure: dict[str, Any]) -> str:
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
-    """Put tables where pages ask for them (called by mkdocs)."""
+    """Replace the marks of a page by tables (called by mkdocs)."""
     return MARK.sub(lambda found: table(found[1]), markdown)
 
 
