@@ -36,10 +36,10 @@ def _measure(scene: Scene, minutes: float, folder: Path | None) -> None:
     said, samples = -1.0, 0
     for step in fit_nerf(scene, FitNerf(minutes=minutes)):
         samples += step.samples
-        if step.held_out is not None and step.seconds > said:
+        if step.held_out_psnr is not None and step.seconds > said:
             print(
                 f"{step.seconds:6.0f} s  step {step.index:5d}  {samples / 1e6:6.0f} million samples  "
-                f"{step.losses['psnr']:.2f} dB while learning, {step.held_out:.2f} dB in held-out patches",
+                f"{step.losses['psnr']:.2f} dB while learning, {step.held_out_psnr:.2f} dB in held-out patches",
                 flush=True,
             )
             said = step.seconds + 3 * minutes

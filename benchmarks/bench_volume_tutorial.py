@@ -24,7 +24,6 @@ from torch import Tensor
 
 from unrender import (
     Camera,
-    FitNerfStep,
     FitVolume,
     FitVolumeStep,
     Frame,
@@ -32,6 +31,7 @@ from unrender import (
     RenderOutput,
     Scene,
     Texture,
+    TrainingStep,
     fit_tutorial_volume,
     fit_volume,
     load_scene,
@@ -102,7 +102,7 @@ def save_scene(images: Tensor, silhouettes: Tensor, cameras: Camera, folder: Pat
 
 
 def fit_until(
-    fit: Iterable[FitVolumeStep | FitNerfStep],
+    fit: Iterable[FitVolumeStep | TrainingStep],
     look_every: int,
     images: Tensor,
     silhouettes: Tensor,

@@ -43,14 +43,12 @@ class Learned(NamedTuple):
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     """A hash field of the generated scene, small enough to be learned once for all tests that need a real one."""
     import unrender
-    from unrender.tasks.nerf import trainer as _nerf_learner
+    from unrender.tasks.nerf.schedule import NerfSchedule
 
     scene = unrender.save_demo_scene(tmp_path_factory.mktemp("learned"), size=64, num_train=20, num_test=3)
-    small = {"CELLS": 64, "STEPS_PER_SIDE": ((0.0, 64), (0.3, 192)), "FINEST": 192, "STEPS_TO_PRUNE": 30}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in small.items():
-            patch.setattr(_nerf_learner, name, value)
-        *_, last = unrender.fit_nerf(
-            scene, unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth=0.0)
-        )
+    schedule = NerfSchedule(
+        occupancy_resolution=64, samples_per_side=((0.0, 64), (0.3, 192)), finest_level=192, pruning_steps=30
+    )
+    config = unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth=0.0)
+    *_, last = unrender.fit_nerf(scene, config, schedule=schedule)
     return Learned(scene, last.result)

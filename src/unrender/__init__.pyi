@@ -156,7 +156,6 @@ from .tasks.mesh.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.mesh.fit_mesh import fit_mesh as fit_mesh
 from .tasks.mesh.measure_mesh import measure_mesh as measure_mesh
 from .tasks.nerf.config import FitNerf as FitNerf
-from .tasks.nerf.fit_nerf import FitNerfStep as FitNerfStep
 from .tasks.nerf.fit_nerf import fit_nerf as fit_nerf
 from .tasks.pose.find_pose import FindPose as FindPose
 from .tasks.pose.find_pose import FindPoseStep as FindPoseStep
@@ -174,5 +173,6 @@ from .tasks.volume.fit_volume import fit_volume as fit_volume
 from .tasks.volume.tutorial import fit_tutorial_volume as fit_tutorial_volume
 from .training.saved_fields import load_field as load_field
 from .training.saved_fields import save_field as save_field
+from .training.step import TrainingStep as TrainingStep
 from .viewer.watch import watch as watch
 from .viewer.window import Window as Window

@@ -18,7 +18,7 @@ from unrender.cli.main import main
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.reports import live_report
 from unrender.tasks.nerf.config import FitNerf
-from unrender.tasks.nerf.fit_nerf import FitNerfStep
+from unrender.training.step import TrainingStep
 
 STEPS = ["--steps", "6"]
 FEW = [*STEPS, "--no-film", "--views", "1"]
@@ -51,7 +51,7 @@ class Learner:
                 losses = {"color": 0.1 / index, "psnr": 10.0 + index, "trivial": 0.2}
                 unseen = 9.0 + index if index % 2 else None
                 field = Ball(0.1 * index)
-                yield FitNerfStep(
+                yield TrainingStep(
                     index, config.steps, losses, 1000 * index, 0.5 * index, field, unseen, self.exposures
                 )
                 report = folder / "report.html"

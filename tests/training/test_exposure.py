@@ -1,26 +1,22 @@
 """Photos that differ in brightness and in white balance."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
 import torch
 
 import unrender
-from unrender import FitNerf, Scene, fit_nerf
-from unrender.tasks.nerf import trainer as _nerf_learner
+from unrender import FitNerf, Scene
+from unrender.tasks.nerf.schedule import NerfSchedule
 from unrender.training.exposure import Exposures
 
 SMALL = FitNerf(steps=150, samples=8192, table_log2=12, depth=0, space="box", exposure="each")
+SHORT = NerfSchedule(occupancy_resolution=32, samples_per_side=((0.0, 48), (0.5, 96)), finest_level=64)
+fit_nerf = functools.partial(unrender.fit_nerf, schedule=SHORT)
 FACTORS = 0.5 + 0.5 * torch.rand(12, 3, generator=torch.Generator().manual_seed(0))
 """How bright the photos for training are, by channel."""
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nerf_learner, "CELLS", 32)
-    monkeypatch.setattr(_nerf_learner, "STEPS_PER_SIDE", ((0.0, 48), (0.5, 96)))
-    monkeypatch.setattr(_nerf_learner, "FINEST", 64)
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,9 @@ from unrender.reports.live_report import EVENTS, Events, Live, words
 from unrender.runs.folder import choose_run_folder, make_run_folder, write_json
 from unrender.runs.progress import Watched, take_all
 from unrender.runs.saved_run import read_config, version_words
-from unrender.tasks.nerf.config import CHECKPOINT, FitNerf
+from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.nerf.fit_nerf import fit_nerf
+from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.saved_fields import Field, save_field
 from unrender.viewer.training import watched_in_browser
 

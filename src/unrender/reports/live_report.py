@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unrender.errors import InputError
-from unrender.fields.protocol import RenderOutput
+from unrender.fields.protocol import RadianceField, RenderOutput
 from unrender.geometry.camera import Camera
 from unrender.io.files import FileAccessError
 from unrender.render.colormaps import distance_colors
@@ -17,7 +17,7 @@ from unrender.reports.evaluation import small_png
 from unrender.reports.field_report import FieldRun
 from unrender.reports.html import Picture, Section, write_report
 from unrender.runs.folder import write_curves
-from unrender.tasks.nerf.fit_nerf import FitNerfStep
+from unrender.training.step import TrainingStep
 
 EVENTS = "tensorboard"
 """Folder of event files in a run."""
@@ -63,13 +63,13 @@ class Events:
         self._open: Any = SummaryWriter
         self._writer: Any = None
 
-    def add(self, folder: Path, step: FitNerfStep) -> None:
+    def add(self, folder: Path, step: TrainingStep[RadianceField]) -> None:
         """Write the figures of a step; those that an earlier, broken run wrote of later steps no longer count."""
         if self._writer is None:
             self._writer = self._open(str(folder), purge_step=step.index)
         values = {f"training/{name}": value for name, value in step.losses.items()}
-        values |= {"samples": step.samples, "seconds": step.seconds}
-        values |= {} if step.held_out is None else {"held_out/psnr": step.held_out}
+        values |= {"samples": step.num_samples, "seconds": step.seconds}
+        values |= {} if step.held_out_psnr is None else {"held_out/psnr": step.held_out_psnr}
         for name, value in values.items():
             self._writer.add_scalar(name, value, step.index)
 
@@ -92,12 +92,12 @@ class Live:
         self._notes: list[Note] = []
         self._due = time.perf_counter() + SECONDS_BETWEEN_LOOKS
 
-    def note(self, step: FitNerfStep) -> Note:
+    def note(self, step: TrainingStep[RadianceField]) -> Note:
         """Note a step, and look at its field if that is due."""
         before = self._notes[-1].held_out if self._notes else None
-        value, is_new = (before, False) if step.held_out is None else (step.held_out, True)
+        value, is_new = (before, False) if step.held_out_psnr is None else (step.held_out_psnr, True)
         psnr = step.losses["psnr"]
-        note = Note(step.index, step.last_index, psnr, step.samples, step.seconds, value, is_new)
+        note = Note(step.index, step.last_index, psnr, step.num_samples, step.seconds, value, is_new)
         self._notes.append(note)
         if self._events is not None:
             self._events.add(self._run.folder / EVENTS, step)
@@ -108,7 +108,7 @@ class Live:
             self._due = begin + max(SECONDS_BETWEEN_LOOKS, spent / SHARE_OF_LOOKS)
         return note
 
-    def _look(self, step: FitNerfStep, note: Note) -> None:
+    def _look(self, step: TrainingStep[RadianceField], note: Note) -> None:
         frames = self._run.scene.split("test") or self._run.scene.split("train")
         camera = _small(frames[0].camera)
         seen = step.result.render(camera, self._run.behind, quick=True)

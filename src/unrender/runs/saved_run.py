@@ -16,7 +16,7 @@ from unrender.fields.protocol import RadianceField
 from unrender.fields.voxels import SparseVoxels
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.runs.video_options import Color
-from unrender.tasks.nerf.config import CHECKPOINT
+from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.saved_fields import load_field
 
 CONFIG, CAMERAS = "config.json", "cameras.json"

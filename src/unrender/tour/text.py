@@ -65,7 +65,7 @@ def field(config: str) -> Words:
         _lines(
             'scene = unrender.load_scene("photos")',
             f"for step in unrender.fit_nerf(scene, unrender.FitNerf({config})):",
-            "    print(step.index, step.losses, step.held_out)",
+            "    print(step.index, step.losses, step.held_out_psnr)",
             'unrender.save_field(step.result, "field.safetensors")',
             'unrender.save_image(step.result.render(scene.frames[0].camera).color, "view.png")',
         ),

@@ -1,6 +1,6 @@
 """Trainings, watched as they run."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 from unrender.viewer.window import Thing, Window
@@ -18,7 +18,7 @@ class Step(Protocol):
         """No step comes after that one."""
 
     @property
-    def losses(self) -> dict[str, float]:
+    def losses(self) -> Mapping[str, float]:
         """By name."""
 
     @property

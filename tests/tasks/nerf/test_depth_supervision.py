@@ -1,6 +1,7 @@
 """Radiance fields that learn from depth too: noisy, with outliers, sparse."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 
 import numpy as np
@@ -8,20 +9,17 @@ import pytest
 import torch
 
 import unrender
-from unrender import FitNerf, FitVolume, Scene, fit_nerf, fit_volume
+from unrender import FitNerf, FitVolume, Scene, fit_volume
 from unrender.fields.protocol import RadianceField
-from unrender.tasks.nerf import trainer as _nerf_learner
+from unrender.tasks.nerf.schedule import NerfSchedule
 
 NOISE, OUTLIERS = 0.01, 0.1
 NERF = FitNerf(steps=150, samples=8192, table_log2=12)
+SHORT = NerfSchedule(
+    occupancy_resolution=32, samples_per_side=((0.0, 48), (0.5, 96)), finest_level=64, mlp_rays=64
+)
+fit_nerf = functools.partial(unrender.fit_nerf, schedule=SHORT)
 VOLUME = FitVolume(resolution=48, steps=200, rays=8192, degree=1)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nerf_learner, "CELLS", 32)
-    monkeypatch.setattr(_nerf_learner, "STEPS_PER_SIDE", ((0.0, 48), (0.5, 96)))
-    monkeypatch.setattr(_nerf_learner, "FINEST", 64)
 
 
 @pytest.fixture(scope="module")
@@ -83,8 +81,7 @@ def test_a_volume_learns_from_noisy_depth(scene: Scene) -> None:
     assert depth_error(fit_volume(scene, VOLUME), scene) < 0.8 * without
 
 
-def test_perceptrons_learn_from_depth(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_nerf_learner, "RAYS_OF_PAPER", 64)
+def test_perceptrons_learn_from_depth(scene: Scene) -> None:
     config = FitNerf(model="tutorial", steps=1, depth=1.0)
     steps = [next(iter(fit_nerf(scene, dataclasses.replace(config, depth=depth)))) for depth in (0.0, 1.0)]
     fields = [torch.cat([p.detach().flatten() for p in step.result.parameters()]) for step in steps]

@@ -6,12 +6,10 @@ from typing import Literal, get_args
 
 from unrender.errors import InputError
 from unrender.training.initial_occupancy import Space
+from unrender.training.targets import Background
 
-Background = Literal["auto", "white", "black", "random"]
 Exposure = Literal["auto", "each", "same"]
 Model = Literal["hash", "paper", "tutorial"]
-CHECKPOINT = "checkpoint.safetensors"
-"""The file, in the folder for checkpoints, from which a fit goes on."""
 
 
 @dataclasses.dataclass(frozen=True)

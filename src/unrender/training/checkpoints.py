@@ -1,0 +1,119 @@
+"""Checkpoints: all that a training needs to resume, in one file."""
+
+import dataclasses
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unrender._version import __version__
+from unrender.data.scenes import Scene
+from unrender.errors import FileFormatError, InputError
+from unrender.io.checkpoints import load_tensors, save_tensors
+from unrender.io.files import FileAccessError, reading
+from unrender.training.state import State
+
+CHECKPOINT = "checkpoint.safetensors"
+"""The file, in the folder for checkpoints, from which a training resumes."""
+KIND, FORMAT = "training checkpoint", 1
+"""What the file says it holds, and in which version of the format."""
+MAY_DIFFER = ("minutes", "steps", "memory_mib")
+"""Settings that may change when a training is resumed."""
+UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
+"""Names of files that were being written when a process was killed."""
+log = logging.getLogger("unrender")
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """What a checkpoint belongs to: it resumes only the same task, with the same scene and settings."""
+
+    task: str
+    scene: Scene
+    settings: Mapping[str, Any]
+
+
+def save_checkpoint(folder: Path, origin: Origin, state: State) -> None:
+    """Save a checkpoint, whole or not at all; if it cannot be written, warn: the one before is still there."""
+    description = {
+        "kind": KIND,
+        "format": FORMAT,
+        "unrender": __version__,
+        "task": origin.task,
+        "scene": _fingerprint(origin.scene),
+        "settings": origin.settings,
+        "numbers": state.numbers,
+    }
+    try:
+        save_tensors(state.tensors, description, folder / CHECKPOINT)
+    except FileAccessError as error:
+        log.warning("no checkpoint was saved after step %d: %s", state.numbers["index"], error)
+
+
+def read_checkpoint(folder: Path, origin: Origin) -> State:
+    """Read a checkpoint, and delete what a killed process left unfinished beside it.
+
+    Raises InputError if the checkpoint belongs to another scene or other settings, FileFormatError if it is damaged or
+    of another version of the format.
+    """
+    path = folder / CHECKPOINT
+    tensors, description = load_tensors(path)
+    with reading(path):
+        _check_format(description)
+        state = State(tensors, dict(description["numbers"]))
+        index = int(state.numbers["index"])
+        differences = _differences(description, origin)
+    if differences:
+        raise InputError(
+            f"{path}: the run was started with different settings: {'; '.join(differences)}. Give the same settings, "
+            "or start a new run"
+        )
+    steps = origin.settings.get("steps")
+    if steps is not None and index > steps:
+        raise InputError(f"{path}: the run has taken {index} steps, more than {steps}; give more `steps`")
+    for left in folder.iterdir():
+        if UNFINISHED.fullmatch(left.name):
+            left.unlink(missing_ok=True)
+    return state
+
+
+def _check_format(description: Mapping[str, Any]) -> None:
+    kind = str(description.get("kind"))
+    if kind != KIND and not kind.startswith("checkpoint of"):
+        raise FileFormatError(f"it holds {kind!r}, not a {KIND}")
+    if kind != KIND or description.get("format") != FORMAT:
+        raise FileFormatError(
+            f"unrender {description.get('unrender')} wrote this checkpoint in a format that {__version__} does not "
+            "read; start a new run"
+        )
+
+
+def _differences(description: Mapping[str, Any], origin: Origin) -> list[str]:
+    """Say in what a checkpoint differs from the training to resume."""
+    if description["task"] != origin.task:
+        return [f"it is of {description['task']}, not {origin.task}"]
+    before, now = description["settings"], json.loads(json.dumps(origin.settings))
+    differences = [
+        f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
+        for name in sorted(before.keys() | now.keys())
+        if name not in MAY_DIFFER and before.get(name) != now.get(name)
+    ]
+    if description["scene"] != _fingerprint(origin.scene):
+        differences.append("the scene has other frames or cameras")
+    return differences
+
+
+def _fingerprint(scene: Scene) -> str:
+    """Tell scenes with other frames, or frames with other cameras, apart."""
+    digest = hashlib.sha256()
+    for frame in scene.frames:
+        digest.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
+        digest.update(f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}".encode())
+        depth, points = frame.depth_file, frame.points
+        digest.update(f"{depth and depth.scale} {points is not None and len(points)}".encode())
+        for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,44 @@
+"""When a training evaluates, saves and recovers, and how values change as it progresses."""
+
+import dataclasses
+from typing import TypeVar
+
+Value = TypeVar("Value")
+Stages = tuple[tuple[float, Value], ...]
+"""Values, each with the progress (0 to 1) from which on it holds; the first one from 0."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """What the training loop does beside taking steps. Tests pass a shorter one."""
+
+    evaluation_seconds: float = 20.0
+    """Seconds between two evaluations on test views, at least."""
+    evaluation_fraction: float = 0.05
+    """Largest fraction of the time that is spent on evaluations."""
+    first_checkpoint_seconds: float = 30.0
+    """Seconds until the first checkpoint."""
+    checkpoint_seconds: float = 180.0
+    """Seconds between two checkpoints, at least."""
+    checkpoint_fraction: float = 0.05
+    """Largest fraction of the time that is spent on saving checkpoints."""
+    steps_between_checks: int = 1
+    """Steps after which losses and gradients are checked for non-finite values. Each check waits for the device."""
+    snapshot_steps: int = 500
+    """Steps after which a good state is copied, to return to when values become non-finite."""
+    max_recoveries: int = 3
+    """How often training returns to a good state before it fails."""
+    collapse_step: int = 300
+    """Step after which the mean loss is compared to that of a constant image."""
+    collapse_ratio: float = 0.95
+    """Training has collapsed if the mean loss is above this fraction of a constant image's."""
+
+
+def stage_at(stages: Stages[Value], progress: float) -> Value:
+    """Return the value of the stage that `progress` (0 to 1) lies in."""
+    return [value for start, value in stages if progress >= start][-1]
+
+
+def decayed(rate: float, final_ratio: float, progress: float) -> float:
+    """Return a learning rate that decays exponentially from `rate` to `final_ratio` · `rate`."""
+    return float(rate * final_ratio**progress)

@@ -1,0 +1,45 @@
+"""What a training depends on from one step to the next, as tensors and numbers that can be copied and saved."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+
+class State(NamedTuple):
+    """All that later steps depend on."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+    """Values that JSON can hold."""
+
+    def copy(self) -> Self:
+        """Return a state that later steps do not change."""
+        return type(self)({name: tensor.clone() for name, tensor in self.tensors.items()}, dict(self.numbers))
+
+
+def in_folder(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Prefix the names of tensors: folder/name."""
+    return {f"{folder}/{name}": tensor for name, tensor in tensors.items()}
+
+
+def of_folder(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors whose names `in_folder` prefixed, without the prefix."""
+    prefix = folder + "/"
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's moments, named NUMBER/NAME by the number of the parameter."""
+    states = optimizer.state_dict()["state"]
+    return {f"{number}/{name}": value for number, state in states.items() for name, value in state.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Set an optimizer's moments to copies of what `optimizer_tensors` returned."""
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        number, key = name.split("/")
+        states.setdefault(int(number), {})[key] = value.clone()
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": states})
