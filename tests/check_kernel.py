@@ -23,6 +23,10 @@ needs_cuda = pytest.mark.skipif(
 )
 
 
+either_kernel = pytest.mark.parametrize("kernels", ["fast", pytest.param("warp", marks=needs_warp)])
+"""Runs a test that asks for `kernels` in numba, and in Warp on the CPU."""
+
+
 def check_kernel(op: Op, inputs: Sequence[Tensor], *, ties: bool = False) -> None:
     """Check a function of floating-point tensors, in single precision, in numba, in Warp on the CPU and on a GPU.
 

@@ -1,4 +1,5 @@
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
+from check_kernel import either_kernel
 from unrender.errors import InputError, ShapeError
 from unrender.geometry.camera import Camera
 from unrender.kernels.rasterize import Fragments, rasterize_faces
 
+pytestmark = either_kernel
 GOLDEN = Path(__file__).parents[2] / "../shared/golden"
 SIZE = {"height": 14, "width": 19, "near": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def _choose(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
 
 
 def soup(dtype: torch.dtype, *, orthographic: bool = False) -> tuple[Tensor, Tensor]:
@@ -35,8 +43,8 @@ def both(
 ) -> list[tuple[Fragments, Tensor]]:
     """Fragments, and the points they are differentiable in, of the fast kernel and of the reference."""
     results = []
-    for kernels in ("fast", "reference"):
-        monkeypatch.setenv("UNRENDER_KERNELS", kernels)
+    for choice in (os.environ["UNRENDER_KERNELS"], "reference"):
+        monkeypatch.setenv("UNRENDER_KERNELS", choice)
         leaf = points.detach().clone().requires_grad_()
         results.append((rasterize_faces(leaf, faces, **settings), leaf))
     return results

@@ -1,4 +1,5 @@
 import math
+import os
 from pathlib import Path
 
 import numpy as np
@@ -6,14 +7,21 @@ import pytest
 import torch
 from torch import Tensor
 
+from check_kernel import either_kernel, implementations
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.kernels.rasterize import rasterize_faces
 from unrender.kernels.silhouette import soft_silhouette
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
+pytestmark = either_kernel
 GOLDEN = Path(__file__).parents[2] / "../shared/golden"
 SIZE = {"height": 14, "width": 19, "near": 0.05}
+
+
+@pytest.fixture(autouse=True)
+def _choose(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
 
 
 def soup(dtype: torch.dtype, *, orthographic: bool = False) -> tuple[Tensor, Tensor]:
@@ -36,8 +44,8 @@ def weights(like: Tensor) -> Tensor:
 def test_agrees_with_the_definition(monkeypatch, dtype, orthographic):
     points, faces = soup(dtype, orthographic=orthographic)
     images, gradients = [], []
-    for kernels in ("fast", "reference"):
-        monkeypatch.setenv("UNRENDER_KERNELS", kernels)
+    for choice in (os.environ["UNRENDER_KERNELS"], "reference"):
+        monkeypatch.setenv("UNRENDER_KERNELS", choice)
         leaf = points.clone().requires_grad_()
         images.append(soft_silhouette(leaf, faces, blur=2.0, **SIZE))
         (images[-1] * weights(images[-1])).sum().backward()
@@ -71,7 +79,8 @@ def test_counts_every_face_once():
     points = torch.cat([xy.view(-1, 2), ones, ones], 1)
     outside = points + torch.tensor([12.0, 0, 0, 0], dtype=torch.float64)
     image = soft_silhouette(outside, torch.arange(9000).view(-1, 3), blur=6.0, **SIZE)
-    fragments = rasterize_faces(outside, torch.arange(9000).view(-1, 3), layers=3000, blur=6.0, **SIZE)
+    with implementations("fast"):
+        fragments = rasterize_faces(outside, torch.arange(9000).view(-1, 3), layers=3000, blur=6.0, **SIZE)
     expected = -torch.expm1(
         -torch.nn.functional.softplus(-fragments.squared_distance * LOGIT_AT_BLUR / 36)
         .where(fragments.face_ids >= 0, 0)

@@ -10,10 +10,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from unrender.kernels._fixed_point import from_sums
 from unrender.kernels._warp import (
     Precision,
     count_log2,
-    from_units,
     in_units,
     launch,
     note_term,
@@ -62,15 +62,14 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     tensors = (queries, vertices, faces.long(), ids, barycentrics, cotangent)
     arrays = [t.detach().contiguous() for t in tensors]
-    gradients = torch.empty_like(arrays[0]), torch.empty_like(arrays[1])
+    gradient = torch.empty_like(arrays[0])
     totals = torch.zeros(vertices.numel() + 1, dtype=torch.int64, device=vertices.device)
     totals, greatest = totals[:-1], totals[-1:]
     kernels, terms = closest_kernels(queries.dtype), count_log2(3 * ids.numel())
     size = (math.prod(queries.shape[:-2]), queries.shape[-2])
-    launch(kernels.query_gradients, size, *arrays, gradients[0], greatest)
-    launch(kernels.scatter, size, gradients[0], *arrays[2:5], vertices.shape[-2], terms, greatest, totals)
-    launch(kernels.read, totals.numel(), totals, greatest, terms, gradients[1])
-    return gradients
+    launch(kernels.query_gradients, size, *arrays, gradient, greatest)
+    launch(kernels.scatter, size, gradient, *arrays[2:5], vertices.shape[-2], terms, greatest, totals)
+    return gradient, from_sums(totals, greatest, terms, vertices.dtype).view(vertices.shape)
 
 
 @per_precision("closest_on_mesh")
@@ -227,14 +226,4 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
             for axis in range(3):
                 wp.atomic_sub(totals, place + axis, in_units(wp.float64(term[axis]), exponent))
 
-    @types.kernel
-    def read(
-        totals: wp.array(dtype=wp.int64),
-        greatest: wp.array(dtype=wp.int64),
-        terms: int,
-        gradient: wp.array(dtype=scalar),
-    ):
-        i = wp.tid()
-        gradient[i] = scalar(from_units(totals[i], greatest[0], unit_exponent(greatest[0], terms)))
-
-    return SimpleNamespace(search=search, query_gradients=query_gradients, scatter=scatter, read=read)
+    return SimpleNamespace(search=search, query_gradients=query_gradients, scatter=scatter)

@@ -10,10 +10,10 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from unrender.kernels._fixed_point import from_sums
 from unrender.kernels._warp import (
     Precision,
     count_log2,
-    from_units,
     in_units,
     launch,
     note_term,
@@ -71,13 +71,13 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     dim = points.shape[-1]
     arrays = [_widen(queries), _widen(points), ids.contiguous(), cotangent.contiguous()]
-    query_gradient, point_gradient = torch.empty_like(arrays[0]), torch.empty_like(arrays[1])
-    totals = torch.zeros(point_gradient.numel() + 1, dtype=torch.int64, device=points.device)
+    query_gradient = torch.empty_like(arrays[0])
+    totals = torch.zeros(arrays[1].numel() + 1, dtype=torch.int64, device=points.device)
     totals, greatest = totals[:-1], totals[-1:]
     kernels, terms = nearest_kernels(queries.dtype, arrays[0].shape[-1]), count_log2(ids.numel())
     launch(kernels.query_gradients, _size(queries), *arrays, norm, query_gradient, greatest)
     launch(kernels.scatter, _size(queries), *arrays, norm, terms, greatest, totals)
-    launch(kernels.read, totals.numel(), totals, greatest, terms, point_gradient)
+    point_gradient = from_sums(totals, greatest, terms, points.dtype).view(arrays[1].shape)
     return query_gradient[..., :dim], point_gradient[..., :dim]
 
 
@@ -270,16 +270,4 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
                 place = (b * points.shape[1] + point) * dim + axis
                 wp.atomic_sub(totals, place, in_units(wp.float64(term[axis]), exponent))
 
-    @types.kernel
-    def read(
-        totals: wp.array(dtype=wp.int64),
-        greatest: wp.array(dtype=wp.int64),
-        terms: int,
-        gradient: wp.array(dtype=scalar),
-    ):
-        i = wp.tid()
-        gradient[i] = scalar(from_units(totals[i], greatest[0], unit_exponent(greatest[0], terms)))
-
-    return SimpleNamespace(
-        search=search, compare=compare, query_gradients=query_gradients, scatter=scatter, read=read
-    )
+    return SimpleNamespace(search=search, compare=compare, query_gradients=query_gradients, scatter=scatter)

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.kernels._dispatch import implementation
+from unrender.kernels._dispatch import can_ask, implementation
 from unrender.kernels.rasterize import reference
 
 
@@ -56,12 +56,15 @@ def rasterize_faces(
 
 
 def check_screen(where: str, points: Tensor, height: int, width: int, blur: float) -> None:
-    """Raise `InputError` for an image without pixels, a negative blur, or points that are nowhere."""
+    """Raise `InputError` for an image without pixels, a negative blur, or points that are nowhere.
+
+    On a GPU, which nothing waits for, faces with such points are not drawn.
+    """
     if height < 1 or width < 1:
         raise InputError(f"{where}: an image has at least one pixel, got {height} × {width}")
     if not 0 <= blur < float("inf"):
         raise InputError(f"{where}: `blur` should be a number of pixels ≥ 0, got {blur}")
-    if not bool(torch.isfinite(points.detach()).all()):
+    if can_ask(points) and not bool(torch.isfinite(points.detach()).all()):
         raise InputError(f"{where}: vertices hold NaN or infinite coordinates")
 
 
