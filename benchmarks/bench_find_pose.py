@@ -23,8 +23,7 @@ from torch import Tensor
 import unrender
 from unrender import Camera, FindPose, Mesh, Photo, PoseEstimate, Texture
 from unrender.geometry.camera import rigid, transform
-from unrender.reports import images as pictures
-from unrender.reports import pose_images as pose_pictures
+from unrender.reports import figures, pose_images
 
 SIZE, FOV_DEGREES = 256, 40.0
 LIGHTS = (unrender.AmbientLight(0.3), unrender.DirectionalLight(torch.tensor([0.3, -0.8, -0.5]), 0.7))
@@ -139,8 +138,8 @@ def off(mesh: Mesh, pose: Tensor, truth: Tensor) -> tuple[float, float]:
 
 def keep_picture(mesh: Mesh, photo: Photo, estimate: PoseEstimate, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scenery = pose_pictures.close_up(photo, 360)
-    path.write_bytes(pictures.png(pose_pictures.contours(scenery, mesh, estimate.camera_from_object)))
+    crop = pose_images.close_up(photo, 360)
+    path.write_bytes(figures.png(pose_images.contours(crop, mesh, estimate.camera_from_object)))
 
 
 def teapot_by_descent(data: Path) -> None:

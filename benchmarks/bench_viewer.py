@@ -18,7 +18,7 @@ from timing import machine, record, timed
 
 from unrender import FitVolume, fit_volume, load_cameras, load_field, orbit_path, save_demo_scene
 from unrender.viewer.page import MOVING_QUALITY
-from unrender.viewer.painter import Painter, Subject
+from unrender.viewer.renderer import ProgressiveRenderer, View
 from unrender.viewer.watch import watch
 from unrender.viewer.window import Window
 
@@ -57,14 +57,14 @@ def look_around(run: Path, clock) -> None:
     field = load_field(run / "volume.safetensors")
     cameras = [frame.camera for frame in load_cameras(run / "cameras.json")]
     path = orbit_path(cameras, int(20 * SECONDS)).resize(SIDE, SIDE)
-    subject = Subject(field, background=(1.0, 1.0, 1.0))
+    view = View(field, background=(1.0, 1.0, 1.0))
     for quick in (True, False):
         milliseconds, products = timed(lambda quick=quick: field.render(path[0], quick=quick), repeats=5)
         print(f"one picture of {SIDE} × {SIDE}, {quick=}: {milliseconds:.0f} ms, {products:.1f} mm")
     walker = Walker(path, clock)
-    painter = Painter(walker, clock)
+    renderer = ProgressiveRenderer(walker, clock)
     while walker.final_after is None:
-        if not painter.paint(subject):
+        if not renderer.render_next(view):
             time.sleep(0 if clock is processor else 0.02)  # a nap takes no processor
     middle = sorted(walker.sizes)[len(walker.sizes) // 2]
     print(
@@ -96,7 +96,7 @@ def train_beside(clock) -> None:
     begin = time.perf_counter()
     with Window(port=0) as window:
         for _ in range(1000):
-            window.keep_up(SimpleNamespace(render=None))
+            window.update(SimpleNamespace(render=None))
         print(f"between two steps: {1000 * (time.perf_counter() - begin):.0f} µs")
 
 

@@ -16,14 +16,15 @@ import pytest
 
 import unrender
 from browser import CHROMIUM, open_tab
-from unrender.cli import demo, export, find_pose, fit_mesh, main
+from unrender.cli import demo, main
+from unrender.reports import mesh_report, pose_report, shape_report
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.pose.find_pose import FindPose
 from unrender.tasks.volume.fit_volume import FitVolume
-from unrender.tour.jobs import Sizes
+from unrender.tour.generate import TourSizes
 from unrender.tour.report import Curve, Tour
 
-SMALL = Sizes(
+SMALL = TourSizes(
     points=2000,
     photo_height=180,
     pose=FindPose(num_views=200, num_starts=32, resolution=96),
@@ -37,7 +38,7 @@ SMALL = Sizes(
     depth_views=12,
     depth_pixels=48,
     turntable=(6, 96),
-    film=(4, 48),
+    video=(4, 48),
 )
 LARGEST = 15 * 2**20
 """Bytes of a report."""
@@ -73,41 +74,41 @@ def done(tmp_path_factory) -> Done:
         patch.setattr(demo, "SIZES", SMALL)
         patch.setattr(demo, "write_tour", note)
         patch.setattr(main, "run_command", note_run)
-        patch.setattr(fit_mesh, "NUM_VIEWS", 1)  # of the reports of single commands
-        patch.setattr(find_pose, "NUM_VIEWS", 1)
-        patch.setattr(find_pose, "NUM_FRAMES", 2)
-        patch.setattr(export, "TURNS", 1)
+        patch.setattr(mesh_report, "NUM_VIEWS", 1)  # of the reports of single commands
+        patch.setattr(pose_report, "NUM_VIEWS", 1)
+        patch.setattr(pose_report, "MAX_FRAMES", 2)
+        patch.setattr(shape_report, "NUM_FRAMES", 1)
         assert main.main(["demo", "--output", str(folder)]) == 0
     return Done(tours[0], ran[1:], folder, said.getvalue())
 
 
 def test_every_job_is_near_the_truth(done):
-    mesh, fitted, volume, seen = map(done.metrics, ("mesh", "fitted", "volume", "held-out"))
+    mesh, fitted, volume, seen = map(done.metrics, ("mesh", "fitted", "volume", "evaluation"))
     assert mesh["watertight"] is True
     assert mesh["mesh_to_reference_mean"] < 0.005 * mesh["diagonal"]
     assert fitted["mesh_to_reference_mean"] < 0.03 * mesh["diagonal"]
     assert volume["psnr"] > 18
     assert seen["psnr"] > 18
     assert seen["depth/median/abs_rel"] < 0.1  # of a field that learned for seconds
-    figures = {job.words.name: dict(job.figures) for job in done.tour.jobs}
+    figures = {job.description.name: dict(job.metrics) for job in done.tour.tasks}
     for where in ("photo", "scan"):
-        assert float(figures["pose"][f"{where}: turned away from the truth"].rstrip("°")) < 2
-        assert figures["pose"][f"{where}: what the command says of it"] == "converged"
-    fused = figures["depth"]["from the mesh fused from depths to the true surface, mean"]
+        assert float(figures["pose"][f"{where}: rotation error"].rstrip("°")) < 2
+        assert figures["pose"][f"{where}: status"] == "converged"
+    fused = figures["depth"]["mean distance, fused mesh to true surface"]
     assert 0 < float(fused.rstrip(" %")) < 4
 
 
 def test_each_job_is_a_line(done):
     lines = done.said.splitlines()
-    for job in done.tour.jobs:
-        begin = job.words.title.replace("→", "to") + " … "
+    for job in done.tour.tasks:
+        begin = job.description.title.replace("→", "to") + " … "
         assert sum(line.startswith(begin) and line.endswith(job.outcome) for line in lines) == 1
     assert lines[-1] == str(done.folder / "report.html")
     assert len(lines) <= 12
 
 
 def test_what_is_shown_is_what_was_run(done):
-    shown = [shlex.split(ran.line) for job in done.tour.jobs for ran in job.ran]
+    shown = [shlex.split(ran.line) for job in done.tour.tasks for ran in job.commands]
     here = f"{done.folder}/"
     assert shown == [["unrender", *(word.replace(here, "") for word in words)] for words in done.ran]
     assert len(shown) == 12
@@ -118,10 +119,10 @@ def test_the_lines_of_python_run(done, name, monkeypatch, capsys):
     monkeypatch.chdir(done.folder)
     for task in ("fit_mesh", "find_pose", "fit_volume", "fit_nerf"):
         monkeypatch.setattr(unrender, task, first_steps(getattr(unrender, task)))
-    (job,) = (job for job in done.tour.jobs if job.words.name == name)
+    (job,) = (job for job in done.tour.tasks if job.description.name == name)
     names: dict[str, object] = {}
-    exec(compile(job.words.python, name, "exec"), names)
-    assert len(job.words.python.splitlines()) <= 9
+    exec(compile(job.description.python, name, "exec"), names)
+    assert len(job.description.python.splitlines()) <= 9
     assert name != "depth" or len(names["mesh"].faces) > 100
 
 
@@ -169,7 +170,9 @@ def test_the_report_in_a_browser(done):
         tab.call("Page.navigate", url=(done.folder / "report.html").as_uri())
         until(lambda: tab.evaluate("document.readyState") == "complete")
         assert tab.evaluate("document.documentElement.scrollWidth") == 360
-        assert tab.evaluate("document.querySelector('h1').innerText").startswith("unrender runs rendering")
+        assert tab.evaluate("document.querySelector('h1').innerText").startswith(
+            "unrender: inverse rendering"
+        )
         broken = "[...document.images].filter(image => !image.naturalWidth).length"
         assert tab.evaluate(broken) == 0
 

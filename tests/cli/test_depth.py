@@ -22,6 +22,7 @@ from unrender import (
     save_field,
 )
 from unrender.cli.main import main
+from unrender.runs.folder import RUN_FORMAT
 
 
 def write_run(folder, opacity=0.97, size=0.125):
@@ -37,7 +38,7 @@ def write_run(folder, opacity=0.97, size=0.125):
     mask = torch.ones(8, 8, 8, dtype=torch.bool)
     field = SparseVoxels.from_mask(mask, torch.full((3,), -4 * size), size, opacity=opacity)
     save_field(field, folder / "volume.safetensors")
-    config = {"unrender": "0", "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    config = {"format": RUN_FORMAT, "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -73,8 +74,8 @@ def test_held_out_views_are_measured(run, tmp_path, capsys):
     [
         (["--view", "4.png"], ["4"]),
         (["--view", "images/1.png", "2"], ["1", "2"]),
-        (["--path", "training"], ["1", "2", "4", "5", "7", "8"]),
-        (["--path", "training", "--views", "2"], ["1", "5"]),
+        (["--path", "train"], ["1", "2", "4", "5", "7", "8"]),
+        (["--path", "train", "--views", "2"], ["1", "5"]),
         (["--path", "orbit", "--views", "2"], ["view_000", "view_001"]),
     ],
 )
@@ -95,7 +96,7 @@ def test_stopping_keeps_whole_views(run, tmp_path, monkeypatch):
         return render(*arguments, **named)
 
     monkeypatch.setattr(SparseVoxels, "render", interrupted)
-    assert main(["depth", str(run), "--path", "training", "--size", "16", "--output", str(out)]) == 0
+    assert main(["depth", str(run), "--path", "train", "--size", "16", "--output", str(out)]) == 0
     assert folders(out) == ["1", "2"]
     assert len(load_depth_views(out)) == 2
 
@@ -103,15 +104,15 @@ def test_stopping_keeps_whole_views(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--view", "77"], "--view 77: the run has no such view; there are images/0.png, images/1.png"),
-        (["--path", "round"], "should be one of"),
-        (["--path", "absent.json"], "absent.json: there is no such file"),
-        (["--scale", "0"], "--scale 0.0: should be positive"),
+        (["--view", "77"], "--view 77: no such view; for example images/0.png, images/1.png"),
+        (["--path", "round"], "must be one of"),
+        (["--path", "absent.json"], "absent.json: no such file"),
+        (["--scale", "0"], "--scale 0.0: must be positive"),
         (["--scale", "1e-9", "--format", "png16"], "the largest depth, "),
-        (["--threshold", "1"], "--threshold 1.0: should be above 0 and below 1"),
-        (["--least-opacity", "0"], "--least-opacity 0.0: should be above 0 and below 1"),
-        (["--views", "0"], "--views 0: should be at least 1"),
-        (["--size", "9000"], "--size 9000: should be 1 to 8192 pixels"),
+        (["--threshold", "1"], "--threshold 1.0: must be between 0 and 1"),
+        (["--min-opacity", "0"], "--min-opacity 0.0: must be between 0 and 1"),
+        (["--views", "0"], "--views 0: must be at least 1"),
+        (["--size", "9000"], "--size 9000: must be 1 to 8192 pixels"),
     ],
 )
 def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
@@ -122,15 +123,15 @@ def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
 def test_a_field_that_never_trained_is_named(tmp_path, capsys):
     run, out = write_run(tmp_path / "fog", opacity=0.01), tmp_path / "out"
     assert main(["depth", str(run), "--output", str(out)]) == 2
-    assert "no view shows any surface: nothing is more than 50% opaque" in capsys.readouterr().err
+    assert "no surface in any view: no pixel is more than 50% opaque" in capsys.readouterr().err
     assert not np.asarray(Image.open(out / "depth" / "0" / "valid.png")).any()
 
 
 def test_a_run_is_not_written_over(run, capsys):
     assert main(["depth", str(run), "--output", str(run)]) == 2
-    assert "is the run itself" in capsys.readouterr().err
+    assert "is the input folder" in capsys.readouterr().err
     assert main(["export", str(run), "--output", str(run)]) == 2
-    assert "is the source itself" in capsys.readouterr().err
+    assert "is the input folder" in capsys.readouterr().err
 
 
 def test_a_run_becomes_points_and_meshes(run, tmp_path):
@@ -155,7 +156,7 @@ def write_learned_run(folder, learned):
     folder.mkdir()
     save_cameras(learned.scene.frames, folder / "cameras.json")
     save_field(learned.field, folder / "field.safetensors")
-    config = {"unrender": "0", "task": "fit-nerf", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": "gone", "background": [1.0, 1.0, 1.0]}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -181,12 +182,12 @@ def test_a_learned_field_is_measured_and_exported(learned, tmp_path, capsys):
         assert mesh.vertex_colors is not None
     metrics = json.loads((tmp_path / "density" / "metrics.json").read_text())
     assert metrics["density"] == pytest.approx(math.log(2) / 0.04)
-    assert "where the density is 17.33 per world unit" in capsys.readouterr().out
+    assert "surface at a density of 17.33 per world unit" in capsys.readouterr().out
 
 
 def test_depth_folders_become_points(run, tmp_path):
     depths, out = tmp_path / "depths", tmp_path / "out"
-    assert main(["depth", str(run), "--path", "training", "--output", str(depths)]) == 0
+    assert main(["depth", str(run), "--path", "train", "--output", str(depths)]) == 0
     for source in (depths, depths / "depth"):
         folder = out / source.name
         options = ["--tolerance", "0.05", "--format", "pcd", "--output", str(folder)]
@@ -207,15 +208,15 @@ def test_depth_cameras_become_a_mesh(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--format", "obj"], "--format obj: should be one of ply, xyz, pcd, npz"),
-        (["--to", "mesh", "--format", "pcd"], "--format pcd: should be one of ply, obj, glb"),
-        (["--views", "1"], "--views 1: should be at least 2"),
-        (["--method", "density"], "are for --to mesh"),
-        (["--to", "mesh", "--method", "density"], "depths have no density"),
-        (["--to", "mesh", "--opacity", "0.3"], "--opacity is for --method density"),
+        (["--format", "obj"], "--format obj: must be one of ply, xyz, pcd, npz"),
+        (["--to", "mesh", "--format", "pcd"], "--format pcd: must be one of ply, obj, glb"),
+        (["--views", "1"], "--views 1: must be at least 2"),
+        (["--method", "density"], "apply to --to mesh only"),
+        (["--to", "mesh", "--method", "density"], "--method density needs a run with a field"),
+        (["--to", "mesh", "--opacity", "0.3"], "--opacity applies to --method density only"),
         (
             ["--to", "mesh", "--method", "density", "--opacity", "1"],
-            "--opacity 1.0: should be above 0 and below 1",
+            "--opacity 1.0: must be between 0 and 1",
         ),
     ],
 )
@@ -229,12 +230,12 @@ def test_what_cannot_be_exported_is_named(tmp_path, capsys, options, words):
 
 def test_a_scene_without_depth_is_named(run, tmp_path, capsys):
     assert main(["export", str(tmp_path / "absent")]) == 2
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "no such folder" in capsys.readouterr().err
     scene = save_demo_scene(tmp_path / "scene", size=8, num_train=2, num_test=0)
     content = json.loads((scene.folder / "transforms.json").read_text())
     for frame in content["frames"]:
         del frame["depth_file_path"]
     (scene.folder / "transforms.json").write_text(json.dumps(content))
     assert main(["export", str(scene.folder), "--output", str(tmp_path / "out")]) == 2
-    assert "a scene without depth" in capsys.readouterr().err
+    assert "a scene without depth images" in capsys.readouterr().err
     assert len(load_cameras(run / "cameras.json")) == 9

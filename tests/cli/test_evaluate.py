@@ -14,6 +14,7 @@ from ball_field import Ball
 from unrender.cli import evaluate
 from unrender.cli.main import main
 from unrender.io.depth import MILLIMETRES, DepthFile
+from unrender.runs.folder import RUN_FORMAT
 
 COLOR = (1.0, 0.25, 0.0)
 
@@ -47,8 +48,8 @@ def field(monkeypatch) -> Ball:
 def write_run(folder: Path, place: Path, **changes) -> Path:
     folder.mkdir()
     (folder / "field.safetensors").touch()
-    config = {"unrender": "0", "task": "fit-nerf", "scene": str(place), "background": [1, 1, 1]}
-    (folder / "config.json").write_text(json.dumps(config | {"held_out": ["0.png", "4.png"]} | changes))
+    config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": str(place), "background": [1, 1, 1]}
+    (folder / "config.json").write_text(json.dumps(config | {"test_views": ["0.png", "4.png"]} | changes))
     return folder
 
 
@@ -58,22 +59,22 @@ def test_figures_come_with_how_they_were_measured(scene, field, tmp_path, capsys
     assert main(["eval", str(run), "--output", str(out)]) == 0
     found = json.loads((out / "eval.json").read_text())
     how, mean, views = found["protocol"], found["mean"], found["views"]
-    assert (how["split"], how["frames"], how["frames_of_split"]) == ("test", ["0.png", "4.png"], 2)
-    assert (how["sizes"], how["background"], how["masked_frames"]) == ([[32, 24]], [1.0, 1.0, 1.0], 0)
+    assert (how["split"], how["views"], how["views_in_split"]) == ("test", ["0.png", "4.png"], 2)
+    assert (how["sizes"], how["background"], how["masked_views"]) == ([[32, 24]], [1.0, 1.0, 1.0], 0)
     share = float(field.render(unrender.load_scene(scene).frames[0].camera).opacity.mean())
     expected = -10 * torch.log10(torch.tensor(share * 0.25 / 3))
     assert views["0.png"]["psnr"] == pytest.approx(float(expected), abs=0.05)  # the photo is in bytes
     assert mean["psnr"] == pytest.approx((views["0.png"]["psnr"] + views["4.png"]["psnr"]) / 2)
-    assert mean["num_held_out"] == 2
+    assert mean["num_evaluated_views"] == 2
     assert 0 < mean["ssim"] < 1
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["psnr/4.png"] == views["4.png"]["psnr"]
     assert "lpips" not in mean
-    assert how["lpips"].startswith("left out: LPIPS needs")
+    assert how["lpips"].startswith("not computed: LPIPS needs")
     report = (out / "report.html").read_text()
-    assert "2 of the 2 frames of the split test" in report
-    assert "before white: 0.png, 4.png" in report
-    assert "not learned from: PSNR" in capsys.readouterr().out
+    assert "2 of the 2 views of the test split" in report
+    assert "composited on white: 0.png, 4.png" in report
+    assert "2 test views of run: PSNR" in capsys.readouterr().out
     assert len(list((out / "views").glob("*.png"))) == 2
 
 
@@ -107,14 +108,14 @@ def test_some_views_of_another_split(scene, field, tmp_path, capsys) -> None:
     run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
     assert main(["eval", str(run), "--split", "train", "--views", "3", "--output", str(out)]) == 0
     how = json.loads((out / "eval.json").read_text())["protocol"]
-    assert (how["frames"], how["frames_of_split"]) == (["1.png", "3.png", "6.png"], 6)
-    assert "pictures of run that were learned from" in capsys.readouterr().out
+    assert (how["views"], how["views_in_split"]) == (["1.png", "3.png", "6.png"], 6)
+    assert "3 training views of run" in capsys.readouterr().out
 
 
 def test_the_run_says_what_it_held_out(scene, field, tmp_path) -> None:
-    run, out = write_run(tmp_path / "run", scene, held_out=["3.png"]), tmp_path / "out"
+    run, out = write_run(tmp_path / "run", scene, test_views=["3.png"]), tmp_path / "out"
     assert main(["eval", str(run), "--output", str(out)]) == 0
-    assert json.loads((out / "eval.json").read_text())["protocol"]["frames"] == ["3.png"]
+    assert json.loads((out / "eval.json").read_text())["protocol"]["views"] == ["3.png"]
 
 
 def test_a_scene_that_was_moved_is_found_where_it_is_said_to_be(scene, field, tmp_path) -> None:
@@ -126,14 +127,14 @@ def test_a_scene_that_was_moved_is_found_where_it_is_said_to_be(scene, field, tm
 @pytest.mark.parametrize(
     ("changes", "options", "words"),
     [
-        ({"scene": "gone"}, [], "its scene gone is gone, with the photos to compare to"),
-        ({"scene": None}, [], "its scene None is gone"),
-        ({"held_out": ["9.png"]}, [], "9.png was held out by"),
-        ({"held_out": 5}, [], "config.json: damaged"),
-        ({"held_out": []}, [], "it held no photo out; it learned from those of --split train"),
-        ({}, ["--split", "val"], "it has no frames for --split val; it has train and test"),
-        ({}, ["--views", "0"], "--views 0: should be at least 1"),
-        ({"task": "fit-mesh"}, [], "a run of fit-mesh, which learns no field"),
+        ({"scene": "gone"}, [], "the scene gone does not exist"),
+        ({"scene": None}, [], "the scene None does not exist"),
+        ({"test_views": ["9.png"]}, [], "no 9.png, a test view of"),
+        ({"test_views": 5}, [], "config.json: damaged"),
+        ({"test_views": []}, [], "no views were held out; evaluate the training views: --split train"),
+        ({}, ["--split", "val"], "no views in the val split; give --split train or test"),
+        ({}, ["--views", "0"], "--views 0: must be at least 1"),
+        ({"task": "fit-mesh"}, [], "a run of fit-mesh has no field"),
     ],
 )
 def test_what_cannot_be_compared_is_named(scene, field, tmp_path, capsys, changes, options, words) -> None:

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import unrender
-from unrender.cli import find_pose as cli_find_pose
 from unrender.cli.main import main
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.points import PointCloud
 from unrender.geometry.simplify import cluster_vertices
+from unrender.reports import pose_report
 
 SIZE, FOV = 120, 40.0
 FAST = ["--num-views", "200", "--num-starts", "12", "--resolution", "64"]
@@ -23,8 +23,8 @@ EYE = torch.tensor([2.0, 1.2, 3.0])
 @pytest.fixture(autouse=True)
 def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare most pictures of the report."""
-    monkeypatch.setattr(cli_find_pose, "NUM_FRAMES", 2)
-    monkeypatch.setattr(cli_find_pose, "NUM_VIEWS", 1)
+    monkeypatch.setattr(pose_report, "MAX_FRAMES", 2)
+    monkeypatch.setattr(pose_report, "NUM_VIEWS", 1)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_photo_leaves_everything_in_its_folder(files: Path, capsys: pytest.Cap
     assert out.strip().endswith(str(folder / "report.html"))
     html = (folder / "report.html").read_text()
     assert not re.search(r"""(src|href)=["']?(http|//)""", html.replace("xlink:href", ""))
-    assert "data-plays" in html
+    assert "data-video" in html
     assert "find-pose" in html
 
 
@@ -92,7 +92,7 @@ def test_a_cloud_gets_the_mesh_put_into_it(files: Path) -> None:
     assert run(files, "object.ply", "scan.ply", "--output", str(folder)) == 0
     pose = json.loads((folder / "pose.json").read_text())
     assert degrees_off(pose["camera_from_object"]) < 1
-    assert pose["inlier_share"] > 0.9
+    assert pose["inlier_fraction"] > 0.9
     placed, scan = unrender.load_mesh(folder / "mesh_in_cloud.ply"), unrender.load_cloud(files / "scan.ply")
     found = unrender.closest_on_mesh(scan.points.double(), placed.vertices.double(), placed.faces)
     assert float(found.squared_distances.max()) < 1e-6
@@ -145,7 +145,7 @@ def test_a_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["object.ply", "photo.png"], r"does not say the focal length"),
         (["object.ply", "photo.png", "--fov-degrees", "200"], r"`fov_degrees` should lie between 0 and 180"),
         (["object.ply", "photo.gif"], r"suffix '.gif' is not one of"),
-        (["object.ply", "scan.ply", "--fov-degrees", "40"], r"a cloud, for which --fov-degrees mean nothing"),
+        (["object.ply", "scan.ply", "--fov-degrees", "40"], r"--fov-degrees does not apply to a point cloud"),
         (["object.ply", "photo.png", "--fov-degrees", "40", "--guess", "scan.ply"], r"scan.ply: "),
     ],
 )

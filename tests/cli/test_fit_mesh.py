@@ -14,6 +14,7 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import torus
 from unrender.io import load_mesh, save_cloud, save_mesh
+from unrender.reports import mesh_report
 
 FAST = ["--edge-length", "0.3", "--steps", "6"]
 
@@ -21,7 +22,7 @@ FAST = ["--edge-length", "0.3", "--steps", "6"]
 @pytest.fixture
 def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare the pictures of the report, which take longer than the fit."""
-    monkeypatch.setattr(cli_fit_mesh, "NUM_VIEWS", 1)
+    monkeypatch.setattr(mesh_report, "NUM_VIEWS", 1)
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.Captur
     assert html.count("<figure>") == 5
     assert "unrender.FitMesh(edge_length=0.3, steps=6, holdout=0.1)" in html
     assert html.count("data:image/png") == 5 * (
-        cli_fit_mesh.NUM_VIEWS + 1
+        mesh_report.NUM_VIEWS + 1
     )  # the first is also shown without scripts
 
 
@@ -142,7 +143,7 @@ def test_overview_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> No
     assert all(f"unrender {name}" in out for name in COMMANDS)
     assert len(out.splitlines()) <= 24
     assert main(["fly"]) == 2
-    assert "no command 'fly'" in capsys.readouterr().err
+    assert "unknown command 'fly'" in capsys.readouterr().err
 
 
 def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:

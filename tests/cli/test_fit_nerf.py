@@ -21,7 +21,7 @@ from unrender.tasks.nerf.config import FitNerf
 from unrender.training.step import TrainingStep
 
 STEPS = ["--steps", "6"]
-FEW = [*STEPS, "--no-film", "--views", "1"]
+FEW = [*STEPS, "--no-video", "--views", "1"]
 
 
 class Learner:
@@ -68,7 +68,7 @@ def learner(monkeypatch) -> Learner:
     double = Learner()
     monkeypatch.setattr(cli_fit_nerf, "fit_nerf", double)
     monkeypatch.setattr(cli_fit_nerf, "save_field", lambda field, path: path.touch())
-    monkeypatch.setattr("unrender.reports.field_report.FILM_FRAMES", 3)
+    monkeypatch.setattr("unrender.reports.field_report.NUM_FRAMES", 3)
     return double
 
 
@@ -85,44 +85,44 @@ def test_a_run_leaves_the_field_its_figures_and_a_report(learner, scene, tmp_pat
     assert main(["fit-nerf", str(scene), *STEPS, "--seed", "3", "--output", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
     assert names >= {
-        "config.json", "cameras.json", "metrics.json", "curves.json", "report.html", "field.safetensors", "held-out",
-        "turntable.mp4", "checkpoint.safetensors",
+        "config.json", "cameras.json", "metrics.json", "curves.json", "report.html", "field.safetensors", "test-views",
+        "video.mp4", "checkpoint.safetensors",
     }  # fmt: skip
     config = json.loads((out / "config.json").read_text())
     assert (config["task"], config["config"]["seed"]) == ("fit-nerf", 3)
-    assert (config["held_out"], config["background"]) == (["images/000.png", "images/008.png"], [1, 1, 1])
+    assert (config["test_views"], config["background"]) == (["images/000.png", "images/008.png"], [1, 1, 1])
     assert Path(config["scene"]) == scene.resolve()
     metrics = json.loads((out / "metrics.json").read_text())
-    assert (metrics["steps"], metrics["seconds"], metrics["psnr_while_learning"]) == (6, 3.0, 16.0)
-    assert metrics["num_held_out"] == 2
+    assert (metrics["steps"], metrics["seconds"], metrics["training_psnr"]) == (6, 3.0, 16.0)
+    assert metrics["num_evaluated_views"] == 2
     assert {"psnr", "ssim", "psnr/images/008.png", "peak_memory_mib"} <= metrics.keys()
     exposures = json.loads((out / "exposures.json").read_text())
     assert exposures["images/001.png"] == [1, 1, 1]
-    assert not exposures.keys() & set(config["held_out"])
+    assert not exposures.keys() & set(config["test_views"])
     report = (out / "report.html").read_text()
     assert "unrender.fit_nerf(scene, unrender.FitNerf(steps=6, seed=3))" in report
-    assert "of rays that are held out" in report
+    assert "held-out MSE" in report
     assert "http-equiv" not in report
     said = capsys.readouterr().out
-    assert "to go on later" not in said
+    assert "resume with" not in said
     assert said.strip().endswith("report.html")
 
 
-def test_fewer_views_and_no_film(learner, scene, tmp_path) -> None:
+def test_fewer_views_and_no_video(learner, scene, tmp_path) -> None:
     out = tmp_path / "out"
-    given = [*STEPS, "--views", "1", "--no-film", "--no-mesh", "--output", str(out)]
+    given = [*STEPS, "--views", "1", "--no-video", "--no-mesh", "--output", str(out)]
     assert main(["fit-nerf", str(scene), *given]) == 0
-    assert [path.name for path in (out / "held-out").iterdir()] == ["000.png"]
-    assert not (out / "turntable.mp4").exists()
+    assert [path.name for path in (out / "test-views").iterdir()] == ["000.png"]
+    assert not (out / "video.mp4").exists()
 
 
 def test_a_view_is_shown_while_it_learns(learner, scene, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(live_report, "SHARE_OF_LOOKS", 1e9)
+    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(live_report, "MAX_TIME_FRACTION", 1e9)
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
     assert len(set(learner.saw)) == 6  # another one each time
     second = learner.saw[1]
-    assert "images/000.png: now" in second
+    assert "images/000.png: rendered" in second
     assert "12.00 dB  held out 10.00 dB" in second
     assert 'http-equiv="refresh"' in second
 
@@ -131,10 +131,10 @@ def test_a_full_disk_does_not_stop_the_work(learner, scene, tmp_path, monkeypatc
     def full(*given, **named):
         raise unrender.FileAccessError("the disk is full")
 
-    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_UPDATES", 0.0)
     monkeypatch.setattr(live_report, "write_report", full)
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
-    assert "no report at step 1: the disk is full" in caplog.text
+    assert "step 1: the report was not updated: the disk is full" in caplog.text
 
 
 def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_path, capsys) -> None:
@@ -142,12 +142,12 @@ def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_pa
     learner.stops_at = 2
     assert main(["fit-nerf", str(scene), "--model", "tutorial", *FEW, "--output", str(out)]) == 0
     assert json.loads((out / "metrics.json").read_text())["steps"] == 3  # the step at work was ended
-    line = next(line for line in capsys.readouterr().out.splitlines() if "to go on later" in line)
+    line = next(line for line in capsys.readouterr().out.splitlines() if "resume with" in line)
     assert line.endswith(
-        f"unrender fit-nerf {scene} --model tutorial --steps 6 --views 1 --no-film --resume {out}"
+        f"unrender fit-nerf {scene} --model tutorial --steps 6 --views 1 --no-video --resume {out}"
     )
     learner.stops_at = None
-    assert main(["fit-nerf", str(scene), "--resume", str(out), "--no-film"]) == 0
+    assert main(["fit-nerf", str(scene), "--resume", str(out), "--no-video"]) == 0
     assert learner.configs[-1] == FitNerf(model="tutorial", steps=6)  # as the run was begun
     assert json.loads((out / "metrics.json").read_text())["steps"] == 6
 
@@ -155,7 +155,7 @@ def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_pa
 def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
     out = tmp_path / "out"
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 0
-    assert main(["fit-nerf", str(scene), f"--resume={out}", "--steps", "8", "--no-film"]) == 0
+    assert main(["fit-nerf", str(scene), f"--resume={out}", "--steps", "8", "--no-video"]) == 0
     assert json.loads((out / "metrics.json").read_text())["steps"] == 8
     assert json.loads((out / "config.json").read_text())["config"]["steps"] == 8
     begun, minutes = FitNerf(steps=8), FitNerf(steps=8, minutes=2.0)
@@ -165,8 +165,8 @@ def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
 
 def test_event_files_for_tensorboard(learner, scene, tmp_path, monkeypatch) -> None:
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_LOOKS", 0.0)
-    monkeypatch.setattr(live_report, "SHARE_OF_LOOKS", 1e9)
+    monkeypatch.setattr(live_report, "SECONDS_BETWEEN_UPDATES", 0.0)
+    monkeypatch.setattr(live_report, "MAX_TIME_FRACTION", 1e9)
     out = tmp_path / "out"
     given = [*FEW, "--tensorboard", "--output", str(out)]
     assert main(["fit-nerf", str(scene), *given]) == 0
@@ -188,16 +188,16 @@ def test_tensorboard_that_is_not_there_is_named(learner, scene, tmp_path, monkey
 @pytest.mark.parametrize(
     ("what", "options", "words"),
     [
-        ("nothing", [], "no run: it has no config.json"),
-        ("another task", [], "a run of fit-volume; only those of fit-nerf can be resumed"),
-        ("no checkpoint", [], "it has no checkpoint.safetensors: it ended before there was one"),
+        ("nothing", [], "not a run: no config.json"),
+        ("another task", [], "a run of fit-volume; only fit-nerf runs can be resumed"),
+        ("no checkpoint", [], "no checkpoint.safetensors: it stopped before the first"),
         ("half a checkpoint", [], "no whole safetensors file"),
-        ("another version", [], "unrender 9.9 wrote it, this is"),
-        ("another version", [], "the setting warp is not known to both"),
-        ("no settings", [], "its config.json has no settings"),
+        ("another version", [], "written by unrender 9.9, this is"),
+        ("another version", [], "their options differ: warp"),
+        ("no settings", [], "no settings in its config.json"),
         ("all", ["--model", "hash"], "model was 'tutorial', is 'hash'"),
-        ("all", ["--output", "other"], "a resumed run goes on in"),
-        ("all", ["--views", "0"], "--views 0: should be at least 1"),
+        ("all", ["--output", "other"], "a resumed run continues in"),
+        ("all", ["--views", "0"], "--views 0: must be at least 1"),
     ],
 )
 def test_what_cannot_be_resumed_is_named(learner, scene, tmp_path, capsys, what, options, words) -> None:
@@ -229,9 +229,9 @@ def test_no_time_for_a_step(learner, scene, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 0
     assert main(["fit-nerf", str(scene), "--resume", str(out)]) == 2
-    assert "there was nothing left to do; give more --steps or --minutes" in capsys.readouterr().err
+    assert "the run is already complete; give more --steps or --minutes" in capsys.readouterr().err
 
 
 def test_a_folder_in_use_is_refused(learner, scene, tmp_path, capsys) -> None:
     assert main(["fit-nerf", str(scene), "--output", str(scene)]) == 2
-    assert "there is something in it already" in capsys.readouterr().err
+    assert "the folder is not empty" in capsys.readouterr().err

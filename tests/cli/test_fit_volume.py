@@ -23,18 +23,18 @@ def test_a_run_leaves_the_volume_its_figures_and_a_report(scene: Path, tmp_path:
     assert main(["fit-volume", str(scene), "--output", str(folder), *settings]) == 0
     found = {path.name for path in folder.iterdir()}
     assert found >= {
-        "config.json", "metrics.json", "curves.json", "report.html", "volume.safetensors", "held-out",
-        "turntable.mp4",
+        "config.json", "metrics.json", "curves.json", "report.html", "volume.safetensors", "test-views",
+        "video.mp4",
     }  # fmt: skip
-    assert len(list((folder / "held-out").glob("*.png"))) == 2
+    assert len(list((folder / "test-views").glob("*.png"))) == 2
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["psnr"] > 15
-    assert metrics["num_held_out"] == 2
+    assert metrics["num_evaluated_views"] == 2
     assert metrics["steps"] == 120
     assert {"ssim", "seconds", "num_voxels", "peak_memory_mib", "psnr/images/test_010.png"} <= set(metrics)
     frame = unrender.load_scene(scene).split("test")[0]
     again = unrender.load_field(folder / "volume.safetensors").render(frame.camera, torch.ones(3))
-    saved = unrender.load_image(folder / "held-out" / "test_010.png")
+    saved = unrender.load_image(folder / "test-views" / "test_010.png")
     assert float((again.color - saved).abs().max()) < 0.003
     report = (folder / "report.html").read_text()
     assert 'src="http' not in report
@@ -60,8 +60,8 @@ def test_what_cannot_be_done_is_said_in_one_line(scene, tmp_path, capsys, argume
 
 
 def test_a_run_can_be_watched(scene: Path, tmp_path: Path, caplog) -> None:
-    settings = ["--resolution", "16", "--steps", "3", "--rays", "256", "--no-film", "--no-mesh", "--view"]
+    settings = ["--resolution", "16", "--steps", "3", "--rays", "256", "--no-video", "--no-mesh", "--view"]
     caplog.set_level("INFO", "unrender")
     assert main(["fit-volume", str(scene), "--output", str(tmp_path / "run"), *settings]) == 0
-    assert "watch it at http://localhost:" in caplog.text
+    assert "viewer running at http://localhost:" in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3

@@ -27,7 +27,7 @@ def test_the_command_tells_what_there_is(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "cup, 23 frames" in said
     assert "11 train, 0 val, 12 test" in said
-    assert "1 listed and absent: ./train/r_3" in said
+    assert "1 listed but not found: ./train/r_3" in said
     assert "r_2.png: damaged" in said
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     assert (metrics["num_frames"], metrics["num_missing"], metrics["num_broken"]) == (23, 1, 1)

@@ -29,10 +29,10 @@ def test_a_run_leaves_pictures_a_film_and_a_report(scan, tmp_path, capsys, video
     assert main(["render", str(scan), *FEW, "--video", video, "--output", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
     assert {"config.json", "metrics.json", "report.html", "view_000.png", "view_002.png"} <= names
-    assert (f"turntable.{video}" in names) == (video != "none")
+    assert (f"video.{video}" in names) == (video != "none")
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["voxels"] == "22 × 20 × 24"
-    assert metrics["visible_share"] < 0.8
+    assert metrics["visible_fraction"] < 0.8
     image = np.asarray(Image.open(out / "view_000.png"))
     assert image.shape == (40, 40, 3)
     seen = np.argwhere(image.sum(-1) > 0)
@@ -61,7 +61,7 @@ def test_windows_colors_and_spacing_are_taken(scan, tmp_path):
     assert main(["render", str(scan), *FEW, *options, "--video", "none", "--output", str(out)]) == 0
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["window_low"], metrics["window_high"]) == (1.0, 4.0)
-    assert metrics["voxel_sides"] == "1 × 1 × 3"
+    assert metrics["voxel_size"] == "1 × 1 × 3"
     assert np.asarray(Image.open(out / "view_000.png"))[0, 0].tolist() == [255] * 3
     assert "--spacing 1.0 1.0 3.0" in (out / "report.html").read_text()
 
@@ -84,12 +84,12 @@ def test_the_lines_of_the_report_make_its_first_picture(scan, tmp_path, monkeypa
         (["--window", "4", "1"], "the second of `window` should be higher than the first, got 4 1"),
         (["--opacity", "1.5"], "`opacity` should be between 0 and 1, got 1.5"),
         (["--colormap", "inferrno"], "matplotlib has no `colormap` 'inferrno'"),
-        (["--window", "20", "30"], "nothing in the volume is in the window"),
+        (["--window", "20", "30"], "no value of the volume is inside the window"),
         (["--views", "0"], "--views 0"),
         (["--step", "0"], "`step` should be a length > 0"),
-        (["--elevation", "90"], "degrees between -90 and 90"),
+        (["--elevation", "90"], "must be between -90 and 90 degrees"),
         (["--spacing", "1", "0", "1"], "three lengths > 0"),
-        (["--background", "1", "2", "0"], "three numbers in 0 to 1"),
+        (["--background", "1", "2", "0"], "three numbers in [0, 1]"),
     ],
 )
 def test_wrong_options_are_named(scan, tmp_path, capsys, options, words):

@@ -13,6 +13,7 @@ from scene_files import cameras
 from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
 from unrender.cli.main import main
 from unrender.io.depth_preview import LEGEND
+from unrender.runs.folder import RUN_FORMAT
 
 SIZE = ["--size", "24"]
 
@@ -40,7 +41,7 @@ def write_run(folder, **changes):
     ]
     save_cameras(frames, folder / "cameras.json")
     save_field(fog(), folder / "volume.safetensors")
-    config = {"unrender": "0", "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    config = {"format": RUN_FORMAT, "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
     (folder / "config.json").write_text(json.dumps(config | changes))
     return folder
 
@@ -54,13 +55,13 @@ def picture(path) -> np.ndarray:
     return np.asarray(Image.open(path)).astype(int)
 
 
-@pytest.mark.parametrize("path", ["auto", "orbit", "between", "held-out"])
+@pytest.mark.parametrize("path", ["auto", "orbit", "interpolate", "test"])
 def test_a_run_is_shown_from_new_sides(run, tmp_path, capsys, path):
     out = tmp_path / "out"
     assert main(["render", str(run), *SIZE, "--views", "3", "--path", path, "--output", str(out)]) == 0
     names = {file.name for file in out.iterdir()}
     views = {f"view_{i:03d}.png" for i in range(3)}
-    assert names == {"config.json", "metrics.json", "cameras.json", "report.html", "film.mp4"} | views
+    assert names == {"config.json", "metrics.json", "cameras.json", "report.html", "video.mp4"} | views
     for view in views:
         image = picture(out / view)
         assert image.shape == (18, 24, 3)
@@ -73,7 +74,7 @@ def test_a_run_is_shown_from_new_sides(run, tmp_path, capsys, path):
 
 def test_held_out_views_are_all_where_the_photos_stood(run, tmp_path):
     out = tmp_path / "out"
-    assert main(["render", str(run), "--path", "held-out", "--video", "none", "--output", str(out)]) == 0
+    assert main(["render", str(run), "--path", "test", "--video", "none", "--output", str(out)]) == 0
     kept = [frame for frame in load_cameras(run / "cameras.json") if frame.split == "test"]
     shown = load_cameras(out / "cameras.json")
     assert len(kept) == len(shown) == 3
@@ -95,9 +96,9 @@ def test_a_quick_look_has_distance_beside_color(run, tmp_path):
     assert distance[0, 0, 2] > distance[0, 0, 0] + 20  # empty: blue
     grey = distance[(distance == distance[..., :1]).all(-1)][:, 0]
     assert grey.max() > 150 > 80 > grey.min()
-    with Image.open(out / "film.gif") as film:
-        assert film.size == (80 + LEGEND, 30)
-        assert film.n_frames == 2
+    with Image.open(out / "video.gif") as video:
+        assert video.size == (80 + LEGEND, 30)
+        assert video.n_frames == 2
 
 
 def test_quick_samples_may_lie_between_given_distances(run, tmp_path):
@@ -119,7 +120,7 @@ def test_quick_samples_may_lie_between_given_distances(run, tmp_path):
 def nerf(run, monkeypatch) -> Ball:
     """The field of a run of fit-nerf, which is no grid of voxels."""
     (run / "volume.safetensors").rename(run / "field.safetensors")
-    config = {"unrender": "0", "task": "fit-nerf", "scene": "gone", "background": None}
+    config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": "gone", "background": None}
     (run / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: field)
     field = Ball(0.8)
@@ -142,17 +143,19 @@ def test_any_field_is_shown(run, nerf, tmp_path, options):
 
 def test_quick_views_of_a_slow_field_are_small(run, nerf, tmp_path, monkeypatch, caplog):
     clock = iter(range(0, 10_000, 4))
-    monkeypatch.setattr("unrender.cli.render_run.time.perf_counter", lambda: next(clock))  # 4 s, 16 pixels
+    monkeypatch.setattr(
+        "unrender.tasks.render.field_views.time.perf_counter", lambda: next(clock)
+    )  # 4 s, 16 pixels
     with caplog.at_level("INFO", "unrender"):
         assert main(["render", str(run), "--views", "1", "--quick", "--output", str(tmp_path / "out")]) == 0
     assert picture(tmp_path / "out/view_000.png").shape == (6, 16 + LEGEND, 3)
-    assert "quick views have 8 pixels; --size asks for more" in caplog.text
+    assert "rendering previews of 8 pixels; change it with --size" in caplog.text
 
 
 def test_a_run_without_its_end_says_how_to_go_on(run, nerf, capsys):
     (run / "field.safetensors").rename(run / "checkpoint.safetensors")
     assert main(["render", str(run)]) == 2
-    assert f"continue it: unrender fit-nerf gone --resume {run}" in capsys.readouterr().err
+    assert f"resume it with: unrender fit-nerf gone --resume {run}" in capsys.readouterr().err
 
 
 def test_views_of_a_file_are_taken(run, tmp_path):
@@ -166,13 +169,13 @@ def test_views_of_a_file_are_taken(run, tmp_path):
     assert picture(out / "view_001.png")[0, 0].tolist() == [0, 0, 255]
 
 
-def test_views_of_different_sizes_make_no_film(run, tmp_path, caplog):
+def test_views_of_different_sizes_have_no_video(run, tmp_path, caplog):
     one, other = load_cameras(run / "cameras.json")[:2]
     other = dataclasses.replace(other, camera=other.camera.resize(16, 12))
     save_cameras([one, other], tmp_path / "mine.json")
     out = tmp_path / "out"
     assert main(["render", str(run), "--path", str(tmp_path / "mine.json"), "--output", str(out)]) == 0
-    assert not (out / "film.mp4").exists()
+    assert not (out / "video.mp4").exists()
     assert "different sizes" in caplog.text
 
 
@@ -202,7 +205,7 @@ def test_the_scene_stands_in_for_missing_cameras(tmp_path):
     run = write_run(tmp_path / "ship", scene=str(scene.folder))
     (run / "cameras.json").unlink()
     out = tmp_path / "out"
-    options = ["--path", "held-out", "--video", "none", "--output", str(out)]
+    options = ["--path", "test", "--video", "none", "--output", str(out)]
     assert main(["render", str(run), *options]) == 0
     assert len(list(out.glob("view*"))) == 2
 
@@ -231,7 +234,7 @@ def test_stopping_keeps_what_is_there(run, tmp_path, monkeypatch):
     monkeypatch.setattr(SparseVoxels, "render", interrupted)
     assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 0
     assert len(list(out.glob("view*"))) == len(load_cameras(out / "cameras.json")) == 2
-    assert (out / "film.mp4").stat().st_size > 0
+    assert (out / "video.mp4").stat().st_size > 0
 
 
 def damage(run, what) -> None:
@@ -243,15 +246,15 @@ def damage(run, what) -> None:
     elif what == "another config":
         config.write_text("[1]")
     elif what == "another task":
-        config.write_text('{"task": "fit-mesh"}')
+        config.write_text(json.dumps({"format": RUN_FORMAT, "task": "fit-mesh"}))
     elif what == "no volume":
         volume.unlink()
     elif what == "half a volume":
         volume.write_bytes(volume.read_bytes()[:2000])
     elif what == "wrong background":
-        config.write_text('{"task": "fit-volume", "background": [1, 2]}')
+        config.write_text(json.dumps({"format": RUN_FORMAT, "task": "fit-volume", "background": [1, 2]}))
     elif what == "a number for a scene":
-        config.write_text('{"task": "fit-volume", "scene": 5}')
+        config.write_text(json.dumps({"format": RUN_FORMAT, "task": "fit-volume", "scene": 5}))
         (run / "cameras.json").unlink()
     elif what == "no cameras":
         (run / "cameras.json").unlink()
@@ -262,15 +265,15 @@ def damage(run, what) -> None:
 @pytest.mark.parametrize(
     ("what", "words"),
     [
-        ("no config", "no run: it has no config.json; `unrender fit-volume SCENE` makes one"),
+        ("no config", "not a run: no config.json; `unrender fit-volume SCENE` creates a run"),
         ("broken config", "config.json: damaged"),
-        ("another config", "it does not say what the run did"),
-        ("another task", "a run of fit-mesh, which learns no field"),
-        ("no volume", "the run has no volume.safetensors"),
+        ("another config", "no `task`: not written by unrender"),
+        ("another task", "a run of fit-mesh has no field"),
+        ("no volume", "no volume.safetensors: the run did not finish"),
         ("half a volume", "no whole safetensors file"),
         ("wrong background", "config.json: damaged"),
-        ("a number for a scene", "its scene 5 is gone"),
-        ("no cameras", "it has no cameras.json, and its scene gone is gone; give cameras: --path FILE.json"),
+        ("a number for a scene", "the scene 5 does not exist"),
+        ("no cameras", "no cameras.json, and the scene gone does not exist; give cameras: --path FILE.json"),
         ("broken cameras", "cameras.json: expected a table with a list 'frames'"),
     ],
 )
@@ -284,17 +287,17 @@ def test_damaged_runs_are_named(run, tmp_path, capsys, what, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--path", "round"], "--path round: should be one of auto, orbit, between, spiral, held-out"),
-        (["--path", "absent.json"], "--path absent.json: there is no such file"),
+        (["--path", "round"], "--path round: must be one of auto, orbit, interpolate, spiral, test, train"),
+        (["--path", "absent.json"], "--path absent.json: no such file"),
         (["--path", "spiral"], "spiral_path: the cameras face different directions"),
-        (["--views", "0"], "--views 0: should be at least 1"),
-        (["--size", "9000"], "--size 9000: should be 1 to 8192 pixels"),
-        (["--background", "1", "2", "0"], "three numbers in 0 to 1"),
-        (["--window", "0", "1"], "--window 0.0 1.0 means nothing for a run"),
+        (["--views", "0"], "--views 0: must be at least 1"),
+        (["--size", "9000"], "--size 9000: must be 1 to 8192 pixels"),
+        (["--background", "1", "2", "0"], "must be three numbers in [0, 1]"),
+        (["--window", "0", "1"], "--window does not apply to a run"),
         (["--quick", "--near", "4", "--far", "2"], "0 ≤ near < far, got 4.0 and 2.0"),
         (["--quick", "--near", "4"], "0 ≤ near < far, got 4.0 and None"),
-        (["--quick", "--samples", "0"], "--samples 0: should be 1 to 4096"),
-        (["--near", "1", "--far", "2"], "--near 1.0 --far 2.0: means nothing without --quick"),
+        (["--quick", "--samples", "0"], "--samples 0: must be 1 to 4096"),
+        (["--near", "1", "--far", "2"], "--near 1.0 --far 2.0: applies to --quick only"),
     ],
 )
 def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
@@ -305,10 +308,10 @@ def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
 def test_a_run_is_not_written_over(run, capsys):
     before = (run / "config.json").read_text()
     assert main(["render", str(run), "--output", str(run)]) == 2
-    assert "is the run itself" in capsys.readouterr().err
+    assert "is the input folder" in capsys.readouterr().err
     assert (run / "config.json").read_text() == before
 
 
 def test_nothing_there_is_named(tmp_path, capsys):
     assert main(["render", str(tmp_path / "ship")]) == 2
-    assert "there is no such file or folder; give a run" in capsys.readouterr().err
+    assert "no such file or folder; give a run" in capsys.readouterr().err

@@ -17,20 +17,21 @@ from unrender import (
     save_mesh,
 )
 from unrender.cli.main import main
+from unrender.runs.folder import RUN_FORMAT
 from unrender.viewer.window import Window
 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Windows that close at once; what they showed."""
+    """Windows that close immediately."""
     seen = []
 
-    def stay(window) -> None:
+    def run(window) -> None:
         window.draw()
         seen.append(window)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Window, "stay", stay)
+    monkeypatch.setattr(Window, "run", run)
     return seen
 
 
@@ -48,7 +49,7 @@ def test_a_mesh_is_shown(tmp_path, shown, capsys, name):
     assert view(tmp_path / name) == 0
     assert node(shown[0], "/mesh") is not None
     out = capsys.readouterr().out
-    assert f"{tmp_path / name} is shown at http://localhost:" in out
+    assert "viewer running at http://localhost:" in out
     assert out.endswith("closed\n")
 
 
@@ -66,7 +67,7 @@ def test_points_are_shown(tmp_path, shown, name):
 def test_a_volume_is_shown_with_z_up(tmp_path, shown):
     np.save(tmp_path / "head.npy", np.random.default_rng(0).random((6, 7, 8), np.float32))
     assert view(tmp_path / "head.npy", "--window", "0.2", "0.9") == 0
-    assert shown[0]._part is not None
+    assert shown[0]._cropped is not None
     assert shown[0]._up.tolist() == [0, 0, 1]
     assert shown[0]._crop._sliders[0].max > 7
 
@@ -83,13 +84,13 @@ def test_runs_are_shown(tmp_path, shown):
     camera = Camera.look_at([0.0, 1.0, -3.0], fov_degrees=50, height=12, width=16)
     save_cameras([Frame("0.png", camera, tmp_path / "0.png")], tmp_path / "cameras.json")
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({"task": "fit-volume", "background": [0.0, 0.0, 1.0]}))
+    config.write_text(json.dumps({"format": RUN_FORMAT, "task": "fit-volume", "background": [0.0, 0.0, 1.0]}))
     assert view(tmp_path) == 0
     assert shown[0].background == (0, 0, 1)
-    assert isinstance(shown[0]._part, SparseVoxels)
+    assert isinstance(shown[0]._cropped, SparseVoxels)
     assert view(tmp_path / "volume.safetensors") == 0
     save_mesh(cube(), tmp_path / "mesh.obj")
-    config.write_text(json.dumps({"task": "fit-mesh"}))
+    config.write_text(json.dumps({"format": RUN_FORMAT, "task": "fit-mesh"}))
     assert view(tmp_path) == 0
     assert node(shown[2], "/mesh") is not None
 
@@ -97,9 +98,9 @@ def test_runs_are_shown(tmp_path, shown):
 @pytest.mark.parametrize(
     ("name", "content", "options", "words"),
     [
-        ("absent.ply", None, [], "there is no such file or folder; give a mesh"),
+        ("absent.ply", None, [], "no such file or folder; give a mesh"),
         ("notes.doc", "text", [], "the suffix '.doc' is not one of .ply"),
-        ("points.xyz", "1 2 3", ["--window", "0", "1"], "--window means nothing for what is no volume"),
+        ("points.xyz", "1 2 3", ["--window", "0", "1"], "--window applies to volumes only"),
         ("head.npy", "text", [], "head.npy: damaged"),
         ("config.json", "{", [], "broken JSON"),
     ],
@@ -116,4 +117,4 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert "there is no scene" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("[1]")
     assert view(tmp_path) == 2
-    assert "it does not say what the run did" in capsys.readouterr().err
+    assert "no `task`: not written by unrender" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
-from unrender.runs.progress import take_all, take_some
+from unrender.runs.progress import run_steps
 
 
 class Step(NamedTuple):
@@ -24,25 +24,25 @@ def interrupted(*, at: int, times: int) -> Iterator[Step]:
 
 
 def test_the_step_at_work_is_ended() -> None:
-    assert [step.index for step in take_all(interrupted(at=2, times=1), str)] == [0, 1, 2]
+    assert [step.index for step in run_steps(interrupted(at=2, times=1), str)] == [0, 1, 2]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_second_one_does_not_wait() -> None:
-    assert [step.index for step in take_all(interrupted(at=2, times=2), str)] == [0, 1]
+    assert [step.index for step in run_steps(interrupted(at=2, times=2), str)] == [0, 1]
 
 
 def test_before_the_first_step_there_is_nothing_to_keep() -> None:
     with pytest.raises(KeyboardInterrupt):
-        take_all(interrupted(at=0, times=2), str)
-    assert take_some(interrupted(at=0, times=2), str) == []
+        run_steps(interrupted(at=0, times=2), str)
+    assert run_steps(interrupted(at=0, times=2), str, allow_empty=True) == []
 
 
 def test_another_handler_stays(monkeypatch) -> None:
     pressed = []
     before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
     try:
-        assert len(take_all(interrupted(at=2, times=1), str)) == 10
+        assert len(run_steps(interrupted(at=2, times=1), str)) == 10
     finally:
         signal.signal(signal.SIGINT, before)
     assert pressed == [signal.SIGINT]

@@ -14,6 +14,7 @@ import torch
 from browser import CHROMIUM, open_tab
 from unrender import Frame, SparseVoxels, orbit_path, save_cameras, save_field
 from unrender.geometry.camera import Camera
+from unrender.runs.folder import RUN_FORMAT
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")]
 GREEN = (0.1, 0.6, 0.1)
@@ -34,7 +35,7 @@ def run(tmp_path):
     path = orbit_path([first, beside], 6)
     frames = [Frame(f"{i}.png", path[i], tmp_path / f"{i}.png") for i in range(6)]
     save_cameras(frames, tmp_path / "cameras.json")
-    config = {"unrender": "0", "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
+    config = {"format": RUN_FORMAT, "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
 

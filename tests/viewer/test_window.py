@@ -57,7 +57,7 @@ def node(window, name):
 
 def draw_all(window) -> None:
     end = time.monotonic() + 60
-    while window.draw() or (window._part and not all(p.is_done for p in window._painters.values())):
+    while window.draw() or (window._cropped and not all(p.is_done for p in window._renderers.values())):
         assert time.monotonic() < end
 
 
@@ -79,9 +79,9 @@ def test_only_this_machine_can_reach_it(window):
 @pytest.mark.parametrize(
     ("where", "words"),
     [
-        ({"host": "203.0.113.7"}, "--host 203.0.113.7 --port 8080: nothing can listen there"),
-        ({"host": "no such host"}, "--host no such host --port 8080: nothing can listen there"),
-        ({"port": 70000}, "--port 70000: should be 0"),
+        ({"host": "203.0.113.7"}, "--host 203.0.113.7 --port 8080: cannot listen"),
+        ({"host": "no such host"}, "--host no such host --port 8080: cannot listen"),
+        ({"port": 70000}, "--port 70000: must be 0"),
     ],
 )
 def test_where_nothing_can_listen_is_named(where, words):
@@ -159,14 +159,14 @@ def test_a_field_is_drawn_for_who_looks(window, client):
 
 
 def test_a_mesh_that_is_fitted_waits_for_nobody(window, client):
-    window.keep_up(cube(), "step 1")
-    assert window._words.content == "step 1"
+    window.update(cube(), "step 1")
+    assert window._status.content == "step 1"
 
 
 def test_while_nobody_looks_nothing_is_drawn(window, monkeypatch):
     monkeypatch.setattr(SparseVoxels, "render", None)
-    window.keep_up(fog())
-    window.keep_up(fog())
+    window.update(fog())
+    window.update(fog())
     assert not window.draw()
 
 
@@ -176,11 +176,11 @@ def steps(count=3):
 
 
 def test_steps_pass_and_are_shown(window, client, monkeypatch):
-    monkeypatch.setattr("unrender.viewer.window.SHORTEST", 0.0)
-    monkeypatch.setattr("unrender.viewer.window.SHARE", 1.0)
+    monkeypatch.setattr("unrender.viewer.window.MIN_SECONDS", 0.0)
+    monkeypatch.setattr("unrender.viewer.window.TIME_FRACTION", 1.0)
     assert [step.index for step in watch(steps(), window)] == [1, 2, 3]
     assert client.pictures
-    assert window._words.content == "step 3 of 3  color 0.5"
+    assert window._status.content == "step 3 of 3  color 0.5"
 
 
 def test_what_cannot_be_cropped_is_shown_whole(window, client):
@@ -189,22 +189,22 @@ def test_what_cannot_be_cropped_is_shown_whole(window, client):
     window._touch()
     draw_all(window)
     assert client.pictures
-    assert "cannot be cropped" in window._words.content
+    assert "cannot be cropped" in window._status.content
 
 
 def test_a_window_shows_one_kind_of_things(window):
     window.show(cube())
-    with pytest.raises(InputError, match="this one shows a mesh; open another Window for a field"):
+    with pytest.raises(InputError, match="this window shows a mesh; open another Window for a field"):
         window.show(fog())
 
 
 def test_who_moves_is_served_at_once(window, client):
-    window.keep_up(fog())
+    window.update(fog())
     shown = len(client.pictures)
-    window.keep_up(fog())  # not due yet
+    window.update(fog())  # not due yet
     assert len(client.pictures) == shown
     client.camera.position = np.array([0.5, 0.0, -4.0])
-    window.keep_up(fog())
+    window.update(fog())
     assert len(client.pictures) > shown
 
 
@@ -225,24 +225,24 @@ def test_a_training_can_be_paused_and_resumed(window):
 def test_a_path_is_saved_for_render(window, client, tmp_path):
     panel = window._path
     panel._save()
-    assert "keep some" in panel._words.content
-    panel._keep(client)
+    assert "add key views first" in panel._status.content
+    panel._add(client)
     client.camera.position = np.array([1.0, 0.0, -4.0])
-    panel._keep(client)
+    panel._add(client)
     panel._count.value = 5
     panel._save()
-    assert "unrender render RUN --path" in panel._words.content
+    assert "unrender render RUN --path" in panel._status.content
     saved = load_cameras(tmp_path / "path.json")
     positions = torch.stack([frame.camera.position for frame in saved])
     torch.testing.assert_close(positions[:, 0], torch.linspace(0, 1, 5), atol=1e-5, rtol=0)
     assert (saved[0].camera.height, saved[0].camera.width) == (30, 40)
-    panel._forget()
-    assert not panel._kept
+    panel._clear()
+    assert not panel._keys
 
 
 def test_a_path_that_cannot_be_saved_is_named(window, client, tmp_path):
     panel = window._path
     panel._file = tmp_path / "absent" / "path.json"
-    panel._keep(client)
+    panel._add(client)
     panel._save()
-    assert panel._words.content.startswith("not saved: ")
+    assert panel._status.content.startswith("not saved: ")

@@ -1,26 +1,23 @@
-"""unrender eval: how good new views of a run are."""
+"""unrender eval: measure the quality of rendered views of a run."""
 
-import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
 
-from unrender._version import __version__
-from unrender.data.frames import Frame, Split
-from unrender.data.scenes import load_scene
+from unrender.data.frames import Split
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
 from unrender.reports import evaluation
-from unrender.reports.html import Section, write_report
-from unrender.runs.folder import as_options, open_run_folder, write_json
-from unrender.runs.progress import take_all
-from unrender.runs.saved_run import Run, load_run
+from unrender.reports.evaluation_report import write_evaluation_report
+from unrender.reports.reproduce import command_line
+from unrender.runs.folder import start_run, write_json
+from unrender.runs.options import check_views
+from unrender.runs.progress import run_steps
+from unrender.runs.saved_run import load_run
+from unrender.runs.views import evenly_spaced, views_of_split
 from unrender.tasks.depth.evaluate_depth import evaluate_depth
-
-SLASHES_OF_MEANS = 2
-"""In the names of figures of depth; those of single frames have more."""
 
 
 def command(
@@ -32,91 +29,56 @@ def command(
     inverted_depth_range: float | None = None,
     output: Path | None = None,
 ) -> None:
-    """Compare new views of a run to photos that were held out: PSNR, SSIM, LPIPS if installed, depth if known.
+    """Compute PSNR, SSIM, LPIPS (if installed) and depth errors (if the scene has depth) of a run's rendered views.
 
     Example: unrender eval runs/fit-nerf/chair
 
     Args:
-        run: The folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
-        split: Which of the scene's frames.
-        views: How many of them, as far apart as possible. By default all.
-        scene: Where the scene is now, if it was moved.
-        inverted_depth_range: The range of NeRF-synthetic's 8-bit depth pictures, in world units (8 for that data set).
-        output: Folder for the results. By default runs/eval/NAME-TIME.
+        run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
+        split: Split of the scene to evaluate.
+        views: Number of views to evaluate, evenly spaced. Default: all.
+        scene: Path of the scene, if it has been moved.
+        inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
+        output: Output folder. Default: runs/eval/NAME-TIME.
     """
-    if views is not None and views < 1:
-        raise InputError(f"--views {views}: should be at least 1")
-    learned = load_run(run)
-    found = _frames(learned, split, scene, inverted_depth_range)
+    check_views(views)
+    saved = load_run(run)
+    found = views_of_split(saved, split, scene, inverted_depth_range)
     perceptual, lpips = _lpips()
-    folder = open_run_folder("eval", run.resolve().name, output)
-    asked = {
-        "split": split,
-        "views": views,
-        "scene": scene,
-        "inverted_depth_range": inverted_depth_range,
-    }
-    write_json(folder / "config.json", {"unrender": __version__, "task": "eval", "run": run} | asked)
-    behind = None if learned.background is None else torch.tensor(learned.background)
-    frames = evaluation.evenly(found, views)
-    views_compared = evaluation.evaluate_frames(learned.field, frames, behind, folder / "views", perceptual)
-    compared = take_all(views_compared, evaluation.progress_words)
-    how: dict[str, Any] = {"run": run.resolve(), "split": split, "frames_of_split": len(found)}
-    how |= evaluation.protocol(frames, compared, behind) | {"lpips": lpips}
-    mean, by_view = evaluation.mean_metrics(compared), evaluation.metrics_of_views(compared)
-    depth = evaluate_depth(learned.field, [f for f in frames[: len(compared)] if f.depth_file is not None])
-    parts = {"protocol": how, "mean": mean, "views": {view.name: view.metrics for view in compared}}
-    write_json(folder / "eval.json", {"unrender": __version__} | parts | {"depth": depth})
+    options = {"split": split, "views": views, "scene": scene, "inverted_depth_range": inverted_depth_range}
+    name = run.resolve().name
+    folder = start_run("eval", name, output, {"run": run} | options)
+    background = None if saved.background is None else torch.tensor(saved.background)
+    frames = evenly_spaced(found, views)
+    rendered = evaluation.evaluate_views(saved.field, frames, background, folder / "views", perceptual)
+    evaluated = run_steps(rendered, evaluation.describe)
+    protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
+    protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
+    mean, by_view = evaluation.mean_metrics(evaluated), evaluation.metrics_by_view(evaluated)
+    with_depth = [frame for frame in frames[: len(evaluated)] if frame.depth_file is not None]
+    depth = evaluate_depth(saved.field, with_depth)
+    single = {view.name: view.metrics for view in evaluated}
+    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": single, "depth": depth})
     write_json(folder / "metrics.json", mean | depth | by_view)
-    verdict = evaluation.verdict(run.resolve().name, mean, learned_from=split == "train")
-    line = ["unrender", "eval", str(run), *as_options({k: v for k, v in asked.items() if v is not None})]
-    mean_depth = {name: value for name, value in depth.items() if name.count("/") <= SLASHES_OF_MEANS}
-    sections = [
-        Section("What came out", verdict, [picture for view in compared for picture in view.pictures]),
-        Section("Figures", figures=mean | mean_depth),
-        Section("How it was measured", _words(how)),
-        Section("View by view", figures=by_view),
-        Section("Do it again", code=[shlex.join(line)]),
-    ]
-    write_report(folder / "report.html", f"Held-out views of {run.resolve().name}", sections)
-    print(verdict)
+    summary = evaluation.summary(name, mean, split=split)
+    changed = {key: value for key, value in options.items() if value not in (None, "test")}
+    write_evaluation_report(
+        folder / "report.html",
+        f"Evaluation of {name}",
+        summary,
+        evaluated,
+        protocol,
+        mean | depth,
+        command_line("eval", [run], changed),
+    )
+    print(summary)
     print(folder / "eval.json")
     print(folder / "report.html")
 
 
-def _frames(
-    run: Run, split: Split, scene: Path | None, inverted_depth_range: float | None
-) -> tuple[Frame, ...]:
-    """Find the photos to compare to: of the test split, those that the run says it held out."""
-    place = scene or run.scene
-    if place is None or not Path(place).exists():
-        raise InputError(
-            f"{run.folder}: its scene {place} is gone, with the photos to compare to; "
-            "say where it is now: --scene FOLDER"
-        )
-    photos = load_scene(place, inverted_depth_range=inverted_depth_range)
-    frames = photos.split(split)
-    if split == "test" and run.held_out is not None:
-        by_name = {frame.name: frame for frame in photos.frames}
-        if gone := [name for name in run.held_out if name not in by_name]:
-            raise InputError(f"{place}: {', '.join(gone[:3])} was held out by {run.folder}, and is gone")
-        frames = tuple(by_name[name] for name in run.held_out)
-        if not frames:
-            raise InputError(f"{run.folder}: it held no photo out; it learned from those of --split train")
-    if not frames:
-        there = [name for name in ("train", "val", "test") if photos.split(name)]
-        raise InputError(f"{place}: it has no frames for --split {split}; it has {' and '.join(there)}")
-    return frames
-
-
 def _lpips() -> tuple[PerceptualLoss | None, str]:
-    """Find LPIPS, and say how it is measured, or why it is not."""
+    """Load LPIPS if it is installed, and state how it is computed or why it is not."""
     try:
-        return load_lpips(), "Zhang et al. 2018, of VGG; then the mean over pictures"
+        return load_lpips(), "Zhang et al. 2018 with VGG, averaged over images"
     except InputError as error:
-        return None, f"left out: {error}"
-
-
-def _words(how: dict[str, Any]) -> str:
-    count = f"{len(how['frames'])} of the {how['frames_of_split']} frames of the split {how['split']}."
-    return f"{count} {evaluation.protocol_words(how)} LPIPS: {how['lpips']}."
+        return None, f"not computed: {error}"

@@ -1,4 +1,4 @@
-"""The command line: one subcommand for each job, each in a module of its own, loaded when it is called."""
+"""The command line: one module per command, imported when the command is called."""
 
 import importlib
 import logging
@@ -10,32 +10,29 @@ from unrender._version import __version__
 from unrender.errors import KernelError, UnrenderError
 
 COMMANDS = {
-    "demo": ("unrender.cli.demo", "all jobs on generated data, then one HTML report", ""),
-    "fit-mesh": ("unrender.cli.fit_mesh", "mesh from a point cloud", "scan.ply"),
-    "find-pose": (
-        "unrender.cli.find_pose",
-        "where an object stands in a photo or a cloud",
-        "cup.obj photo.jpg",
-    ),
-    "import": ("unrender.cli.import_photos", "photos or a video to a scene", "holiday/"),
-    "inspect": ("unrender.cli.inspect_scene", "what a scene holds, and what looks wrong", "chair/"),
-    "fit-volume": ("unrender.cli.fit_volume", "voxels from posed images", "chair/"),
-    "fit-nerf": ("unrender.cli.fit_nerf", "radiance field from posed images", "chair/ --minutes 5"),
-    "render": ("unrender.cli.render", "new views of a run or a volume, and a film", "runs/fit-volume/chair"),
-    "eval": ("unrender.cli.evaluate", "how good new views of a run are", "runs/fit-volume/chair"),
-    "depth": ("unrender.cli.depth", "how far away what a run learned is", "runs/fit-volume/chair"),
-    "export": ("unrender.cli.export", "points or a mesh of a run or of depths", "runs/fit-volume/chair"),
-    "view": ("unrender.cli.view", "all of these, interactive, in the browser", "runs/fit-volume/chair"),
-    "doctor": ("unrender.cli.doctor", "what this machine has, and what will be used", ""),
+    "demo": ("unrender.cli.demo", "run all tasks on generated data and write one report", ""),
+    "fit-mesh": ("unrender.cli.fit_mesh", "fit a mesh to a point cloud", "scan.ply"),
+    "find-pose": ("unrender.cli.find_pose", "find an object in a photo or a cloud", "cup.obj photo.jpg"),
+    "import": ("unrender.cli.import_photos", "estimate the camera poses of photos", "holiday/"),
+    "inspect": ("unrender.cli.inspect_scene", "check a scene before training", "chair/"),
+    "fit-volume": ("unrender.cli.fit_volume", "fit a voxel volume to images", "chair/"),
+    "fit-nerf": ("unrender.cli.fit_nerf", "train a radiance field on images", "chair/ --minutes 5"),
+    "render": ("unrender.cli.render", "render new views and videos", "runs/fit-volume/chair"),
+    "eval": ("unrender.cli.evaluate", "compute PSNR, SSIM and depth errors", "runs/fit-volume/chair"),
+    "depth": ("unrender.cli.depth", "write depth maps", "runs/fit-volume/chair"),
+    "export": ("unrender.cli.export", "export a point cloud or a mesh", "runs/fit-volume/chair"),
+    "view": ("unrender.cli.view", "open an interactive viewer", "runs/fit-volume/chair"),
+    "doctor": ("unrender.cli.doctor", "show versions and hardware, check the kernels", ""),
 }
+"""Module, summary and an example of each command."""
 
 SPIN_COUNT = "10000"
-"""Turns that OpenMP's threads wait for each other before they let other programs run. With their default, milliseconds,
-all work is several times slower as soon as another program keeps one core busy."""
+"""How long idle OpenMP threads spin before they yield. With the default, milliseconds, everything is several times
+slower as soon as another program keeps one core busy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; return 0 when done, 1 when the job failed, 2 for bad arguments or input."""
+    """Run a command; return 0 if it succeeded, 1 if it failed, 2 for invalid arguments or input."""
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if name in ("", "-h", "--help"):
         print(_overview())
@@ -44,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"unrender {__version__}")
         return 0
     if name not in COMMANDS:
-        print(f"unrender: no command {name!r}; there are {', '.join(COMMANDS)}", file=sys.stderr)
+        print(f"unrender: unknown command {name!r}; commands are {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
     _log_to_terminal()
-    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is loaded, below
+    os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported, below
     try:
         status = run_command(name, rest[:-1])
     except KernelError as error:
@@ -63,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int | None:
-    """Run one command with its arguments; what goes wrong is raised."""
+    """Run a command with its arguments; errors are raised."""
     import tyro
 
     module = importlib.import_module(COMMANDS[name][0])
@@ -75,18 +72,22 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
 
 
 def _overview() -> str:
-    lines = [f"unrender {__version__}: from points and pictures to 3D", "", "usage: unrender COMMAND ...", ""]
+    lines = [f"unrender {__version__}: inverse rendering in PyTorch", "", "usage: unrender COMMAND ...", ""]
     for name, (_, what, example) in COMMANDS.items():
         lines.append(f"  {f'unrender {name} {example}'.strip():42s}{what}")
     return "\n".join(
-        [*lines, "", "unrender COMMAND --help tells all about one; results go to runs/ or --output."]
+        [
+            *lines,
+            "",
+            "unrender COMMAND --help shows its options. Results are written to runs/, or to --output.",
+        ]
     )
 
 
 def _log_to_terminal() -> None:
     logger = logging.getLogger("unrender")
-    for before in [handler for handler in logger.handlers if type(handler) is logging.StreamHandler]:
-        logger.removeHandler(before)  # who calls main from Python may have closed what it writes to
+    for previous in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
+        logger.removeHandler(previous)  # its stream may be closed by now
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger.addHandler(handler)

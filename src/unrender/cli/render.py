@@ -1,44 +1,165 @@
-"""unrender render: pictures and a film of what is given."""
+"""unrender render: images and a video of a run or a volume."""
 
+import dataclasses
+import logging
+import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import torch
 import tyro
 
-from unrender.cli.render_run import Route, render_run
-from unrender.cli.render_volume import Look, render_volume_file
+from unrender.data.camera_files import save_cameras
 from unrender.errors import InputError
 from unrender.io.files import MissingFileError
-from unrender.runs.folder import as_options, changes
-from unrender.runs.video_options import Film
+from unrender.io.images import load_image, save_image
+from unrender.io.video import save_video
+from unrender.io.volumes import load_volume
+from unrender.reports import render_report
+from unrender.runs.folder import refuse_own_folder, start_run, write_json
+from unrender.runs.options import as_arguments, changed_options
+from unrender.runs.progress import run_steps
+from unrender.runs.saved_run import CAMERAS, describe_field, load_run
+from unrender.runs.video_options import VideoOptions
+from unrender.runs.views import NUM_VIEWS, check_path, views_along, with_size
+from unrender.tasks.render import field_views, volume_turntable
+from unrender.tasks.render.field_views import QuickRender
+from unrender.tasks.render.volume_turntable import VolumeOptions
+
+log = logging.getLogger("unrender")
+FRAMES_PER_SECOND = 12.0
+VOLUME_SIZE, BLACK = 512, (0.0, 0.0, 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraPath:
+    """Camera path of a run."""
+
+    path: str = "auto"
+    """orbit: a circle around the point the cameras look at; interpolate: a smooth path through the training cameras;
+    spiral: for forward-facing captures; test, train: the cameras of that split; or a JSON file of cameras (a
+    transforms.json, or a nerfstudio camera path). auto: spiral for forward-facing captures, interpolate for unbounded
+    scenes, else orbit."""
 
 
 def command(
     source: Annotated[Path, tyro.conf.Positional],
     /,
-    film: Film = Film(),
-    route: Route = Route(),
-    look: Look = Look(),
+    video: VideoOptions = VideoOptions(),
+    camera: CameraPath = CameraPath(),
+    quick: QuickRender = QuickRender(),
+    volume: VolumeOptions = VolumeOptions(),
 ) -> None:
-    """Show what a run learned, or a volume (npy, nrrd, nii, nii.gz), from new sides: pictures, a film and a report.
+    """Render new views of a run, or a turntable of a volume (npy, nrrd, nii, nii.gz): images, a video and a report.
 
     Examples: unrender render runs/fit-volume/chair --quick, unrender render head.nii.gz --window 150 900
 
     Args:
-        source: The folder of a run of `unrender fit-volume` or `unrender fit-nerf`, or a file with a volume.
-        film: What to write.
-        route: How to show a run.
-        look: How to show a volume.
+        source: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`, or a volume file.
+        video: Images and video.
+        camera: Camera path of a run.
+        quick: Fast previews of a run.
+        volume: Volume rendering.
     """
-    film.check()
+    video.check()
     if not source.exists():
         raise MissingFileError(
-            f"{source}: there is no such file or folder; give a run of `unrender fit-volume`, or a volume"
+            f"{source}: no such file or folder; give a run of `unrender fit-volume`, or a volume"
         )
-    other, kind = (look, "run") if source.is_dir() else (route, "volume")
-    if meaningless := as_options(changes(other)):
-        raise InputError(f"{source}: {' '.join(meaningless)} means nothing for a {kind}; leave it out")
-    if source.is_dir():
-        render_run(source, route, film)
+    is_run = source.is_dir()
+    foreign = changed_options(volume) if is_run else changed_options(camera, quick)
+    if foreign:
+        names = " ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise InputError(f"{source}: {names} does not apply to a {'run' if is_run else 'volume'}")
+    if is_run:
+        _render_run(source, camera.path, quick, video)
     else:
-        render_volume_file(source, look, film)
+        _render_volume(source, volume, video)
+
+
+def _render_run(source: Path, path: str, quick: QuickRender, video: VideoOptions) -> None:
+    if (options := changed_options(quick)) and not quick.quick:
+        raise InputError(f"{' '.join(as_arguments(options))}: applies to --quick only")
+    quick.check()
+    check_path(path)
+    run = load_run(source)
+    frames = views_along(run, path, video.views)
+    fast = (
+        field_views.preview_size(run.field, frames[0].camera, quick)
+        if quick.quick and not video.size
+        else None
+    )
+    frames = [with_size(frame, video.size or fast) for frame in frames]
+    refuse_own_folder(video.output, source)
+    settings = {"run": source, "path": path, "quick": quick, "video": video}
+    folder = start_run("render", source.resolve().name, video.output, settings)
+    background = run.background if video.background is None else video.background
+    begin = time.perf_counter()
+    rendering = field_views.render_views(run.field, frames, background, folder, quick)
+    views = [view.frame for view in run_steps(rendering, field_views.describe)]
+    seconds = (time.perf_counter() - begin) / len(views)
+    save_cameras(views, folder / CAMERAS)
+    images = [view.image_path for view in views]
+    video_file = _save_video(images, folder, video)
+    first = frames[0].camera
+    metrics = {"views": len(views), "height": first.height, "width": first.width}
+    metrics |= describe_field(run.field) | {"seconds_per_view": seconds}
+    write_json(folder / "metrics.json", metrics)
+    how = render_report.reproduce_run(
+        run, quick, background, folder, changed_options(quick, video) | _path(path)
+    )
+    caption = "color, and mean distance (near dark, far bright, empty blue)" if quick.quick else "new views"
+    title = f"Views of {source.resolve().name}"
+    render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
+    print(f"{len(views)} views, {seconds:.2f} seconds per view")
+    for file in (video_file, folder / "report.html"):
+        if file is not None:
+            print(file)
+
+
+def _path(path: str) -> dict[str, Any]:
+    return changed_options(CameraPath(path))
+
+
+def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions) -> None:
+    options.check()
+    background = video.background or BLACK
+    volume = load_volume(source, spacing=options.spacing).to(torch.float32)
+    scene = volume_turntable.prepare_volume(volume, options)
+    count, size = video.views or NUM_VIEWS, video.size or VOLUME_SIZE
+    cameras = volume_turntable.turntable_cameras(scene, options, count, size)
+    settings = {"volume": source, "options": options, "video": video}
+    folder = start_run("render", source.name.split(".")[0], video.output, settings)
+    begin = time.perf_counter()
+    rendering = volume_turntable.render_turntable(scene, cameras, options.step, background)
+    views = run_steps(rendering, volume_turntable.describe)
+    seconds = (time.perf_counter() - begin) / len(views)
+    images = [folder / f"view_{view.index:03d}.png" for view in views]
+    for view, path in zip(views, images, strict=True):
+        save_image(view.image, path)
+    video_file = _save_video(images, folder, video)
+    metrics = render_report.volume_metrics(scene) | {"seconds_per_view": seconds}
+    write_json(folder / "metrics.json", metrics)
+    changed = changed_options(options, video)
+    how = render_report.reproduce_volume(source, options, background, cameras[0], changed)
+    caption, title = f"turntable of {len(images)} views", f"Turntable of {source.name}"
+    render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
+    transfer = scene.transfer
+    print(f"window {transfer.low:.5g} to {transfer.high:.5g}; {seconds:.2f} seconds per view")
+    if video_file is not None:
+        print(video_file)
+    print(folder / "report.html")
+
+
+def _save_video(images: Sequence[Path], folder: Path, video: VideoOptions) -> Path | None:
+    """Encode the images; None if no video is asked for or they differ in size."""
+    if video.video == "none":
+        return None
+    first = load_image(images[0]).shape
+    if any(load_image(path).shape != first for path in images):
+        log.warning("no video: the views have different sizes")
+        return None
+    path = folder / f"video.{video.video}"
+    save_video((load_image(image) for image in images), path, frames_per_second=FRAMES_PER_SECOND)
+    return path

@@ -1,6 +1,5 @@
-"""unrender view: what a file, a scene or a run holds, interactive, in the browser."""
+"""unrender view: interactive 3D viewer in the browser."""
 
-import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 import tyro
 
 from unrender.data.scenes import load_scene
-from unrender.errors import FileFormatError, InputError
+from unrender.errors import InputError
 from unrender.io.arrays import array_from_npy
 from unrender.io.clouds import load_cloud
 from unrender.io.files import MissingFileError, read_bytes, reading
@@ -19,14 +18,15 @@ from unrender.io.textures import load_textured_mesh
 from unrender.io.volumes import READERS as VOLUME_READERS
 from unrender.io.volumes import load_volume
 from unrender.render.transfer import Preset, window_transfer
-from unrender.runs.saved_run import load_run
+from unrender.runs.folder import CONFIG
+from unrender.runs.saved_run import load_run, read_config
 from unrender.training.saved_fields import load_field
-from unrender.viewer.drawable import VisibleVolume
+from unrender.viewer.renderable import VolumeRenderable
 from unrender.viewer.window import Window
 
 log = logging.getLogger("unrender")
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
-Fill = Callable[[Window], None]
+Show = Callable[[Window], None]
 
 
 def command(
@@ -39,40 +39,40 @@ def command(
     preset: Preset = "upper-half",
     path_file: Path = Path("camera-path.json"),
 ) -> None:
-    """Show a mesh, a cloud, a scene, a volume (npy, nrrd, nii) or what a run learned in the browser, until Ctrl-C.
+    """View a mesh, a point cloud, a scene, a volume (npy, nrrd, nii) or a run interactively in the browser.
 
     Examples: unrender view cow.obj, unrender view chair/, unrender view runs/fit-volume/chair --port 9000
 
     Args:
-        source: A file, or the folder of a scene or of a run.
-        host: Who can see it: 127.0.0.1 is this machine only, 0.0.0.0 everyone in the network, without a password.
-        port: Where; if it is in use, the next one that is free.
-        up: What is up in meshes, clouds and volumes. By default y, in volumes z; cameras tell it themselves.
-        window: Values of a volume from which matter begins to show, and at which it is densest.
-        preset: A window by percentiles: of all values, the upper half, the brightest tenth.
-        path_file: Where the page saves the path of a camera, over what is there, for `unrender render --path`.
+        source: File, or folder of a scene or a run.
+        host: Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: everyone on the network, without a password.
+        port: Port to listen on; the next free one if it is in use.
+        up: Up axis of meshes, point clouds and volumes. Default: y, z for volumes; scenes: from the cameras.
+        window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.
+        preset: Volumes: intensity window by percentiles: all values, the upper half, or the brightest tenth.
+        path_file: File to which the page saves a camera path, for `unrender render --path`; it is overwritten.
     """
     if not source.exists():
         raise MissingFileError(
-            f"{source}: there is no such file or folder; give a mesh, a cloud, a scene, a volume or a run"
+            f"{source}: no such file or folder; give a mesh, a point cloud, a scene, a volume or a run"
         )
     is_volume = _is_volume(source)
     if window is not None and not is_volume:
-        raise InputError(f"{source}: --window means nothing for what is no volume; leave it out")
-    fill = _volume(source, window, preset) if is_volume else _other(source)
+        raise InputError(f"{source}: --window applies to volumes only")
+    show = _volume(source, window, preset) if is_volume else _other(source)
     with Window(
         host=host, port=port, up=_axis(up or ("z" if is_volume else "y")), path_file=path_file
     ) as page:
-        fill(page)
-        print(f"{source} is shown at {page.url}; Ctrl-C ends", flush=True)
+        show(page)
+        print(f"viewer running at {page.url}; press Ctrl-C to quit", flush=True)
         try:
-            page.stay()
+            page.run()
         except KeyboardInterrupt:
             print("closed")
 
 
 def _is_volume(source: Path) -> bool:
-    """Say whether a file holds a volume: of arrays in npy, those of three axes do."""
+    """Tell whether a file is a volume; an npy file is one if its array has three axes."""
     name = source.name.lower()
     if source.is_dir() or name == "poses_bounds.npy" or not name.endswith(tuple(VOLUME_READERS)):
         return False
@@ -83,15 +83,15 @@ def _is_volume(source: Path) -> bool:
         return bool(array_from_npy(data).ndim == 3)
 
 
-def _volume(source: Path, window: tuple[float, float] | None, preset: Preset) -> Fill:
+def _volume(source: Path, window: tuple[float, float] | None, preset: Preset) -> Show:
     volume = load_volume(source).to(torch.float32)
-    shown = VisibleVolume(volume, window_transfer(volume, window, preset=preset))
-    return lambda page: page.show(shown, bounds=torch.stack(volume.bounds))
+    renderable = VolumeRenderable(volume, window_transfer(volume, window, preset=preset))
+    return lambda page: page.show(renderable, bounds=torch.stack(volume.bounds))
 
 
-def _other(source: Path) -> Fill:
+def _other(source: Path) -> Show:
     suffix = source.suffix.lower()
-    if source.is_dir() and (source / "config.json").is_file():
+    if source.is_dir() and (source / CONFIG).is_file():
         return _run(source)
     if source.is_dir() or suffix == ".json" or source.name.lower() == "poses_bounds.npy":
         return _scene(source)
@@ -107,41 +107,35 @@ def _other(source: Path) -> Fill:
     raise InputError(f"{source}: the suffix {suffix!r} is not one of {known}")
 
 
-def _mesh(source: Path) -> Fill:
+def _mesh(source: Path) -> Show:
     mesh, texture = load_textured_mesh(source)
     return lambda page: page.show(mesh, texture)
 
 
-def _scene(source: Path) -> Fill:
+def _scene(source: Path) -> Show:
     scene = load_scene(source)
 
-    def fill(page: Window) -> None:
+    def show(page: Window) -> None:
         page.show_cameras(scene.frames, bounds=scene.bounds)
         if scene.points is not None:
             page.show(scene.points)
 
-    return fill
+    return show
 
 
-def _run(source: Path) -> Fill:
-    """Show what a run learned: the mesh of fit-mesh, otherwise a field and where its photos stood."""
-    place = source / "config.json"
-    data = read_bytes(place)
-    with reading(place):
-        config = json.loads(data)
-        if not isinstance(config, dict):
-            raise FileFormatError("it does not say what the run did: unrender did not write it")
-    if config.get("task") == "fit-mesh":
+def _run(source: Path) -> Show:
+    """Show the mesh of a fit-mesh run; of other runs the field and the training cameras."""
+    if read_config(source)["task"] == "fit-mesh":
         return _mesh(next(source.glob("mesh.*"), source / "mesh.ply"))
     run = load_run(source)
     frames = run.frames()
 
-    def fill(page: Window) -> None:
+    def show(page: Window) -> None:
         page.background = run.background
         page.show_cameras(frames, visible=False)
         page.show(run.field)
 
-    return fill
+    return show
 
 
 def _axis(name: Axis) -> list[float]:

@@ -281,6 +281,11 @@ class Camera(TensorStruct):
         scale = self.focal.new_tensor([width / self.width, height / self.height])
         return self.replace(focal=self.focal * scale, center=self.center * scale, height=height, width=width)
 
+    def resize_longest(self, size: int) -> Self:
+        """Return the same view with `size` pixels along the longer side, aspect ratio kept."""
+        scale = size / max(self.height, self.width)
+        return self.resize(max(1, round(self.height * scale)), max(1, round(self.width * scale)))
+
 
 def transform(a_from_b: Tensor, points: Tensor) -> Tensor:
     """Transform points by 4 × 4 rigid matrices; batches broadcast.

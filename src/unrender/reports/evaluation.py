@@ -1,10 +1,10 @@
-"""Frames that were not learned from: how a field shows them, compared to the photos."""
+"""Evaluation of a field: rendered views compared with the images of a scene."""
 
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,180 +16,168 @@ from unrender.losses.images import SSIM_WINDOW, match_exposure, psnr, ssim
 from unrender.losses.perceptual import PerceptualLoss
 from unrender.render.colormaps import distance_colors
 from unrender.reports import figures
-from unrender.reports.html import Picture
+from unrender.reports.html import Figure
 from unrender.runs.saved_run import as_color
+from unrender.runs.views import file_stems
 
 Metrics = dict[str, Any]
-Item = TypeVar("Item")
-VIEWS_SHOWN = 4
-NAMED = 40
-"""Names of frames in a report, at most."""
-SHOWN_SIDE = 400
-"""Pixels of the longer side of pictures in reports."""
+VIEWS_IN_REPORT = 4
+MAX_NAMES = 40
+"""Names of views listed in a report."""
+IMAGE_SIZE = 400
+"""Longer side of the images in reports, in pixels."""
 
 
 @dataclasses.dataclass(frozen=True)
-class HeldOut:
-    """A frame that was not learned from, and how it came out."""
+class EvaluatedView:
+    """A rendered view and its errors."""
 
     index: int
     last_index: int
     name: str
-    pictures: tuple[Picture, ...]
-    """For the report; of a few frames only."""
+    figures: tuple[Figure, ...]
+    """For the report; empty for most views."""
     metrics: dict[str, float | None]
-    """How far the picture is from the photo, by name: psnr, ssim, …; None for what cannot be told."""
+    """psnr, ssim, … by name; None where a metric is not defined."""
 
 
-def evaluate_frames(
+def evaluate_views(
     field: RadianceField,
     frames: Sequence[Frame],
-    behind: Tensor | None,
+    background: Tensor | None,
     folder: Path,
     perceptual: PerceptualLoss | None = None,
-) -> Iterator[HeldOut]:
-    """Render frames, save what came out in a folder, and compare it to the photos before the same color."""
+) -> Iterator[EvaluatedView]:
+    """Render views, save them to a folder and compare them with their images, composited on the same background."""
     folder.mkdir(exist_ok=True)
-    for index, (frame, name) in enumerate(zip(frames, _file_names(frames), strict=True)):
+    for index, (frame, stem) in enumerate(zip(frames, file_stems(frames), strict=True)):
         view = frame.load()
-        photo = photo_before(view, field.background if behind is None else behind)
-        seen = field.render(frame.camera, behind)
-        save_image(seen.color, folder / name)
-        metrics = _compare(seen, photo, view, perceptual)
-        is_shown = index % max(1, -(-len(frames) // VIEWS_SHOWN)) == 0
-        shown = side_by_side(frame.name, photo, seen, metrics["psnr"]) if is_shown else ()
-        yield HeldOut(index, len(frames) - 1, frame.name, shown, metrics)
+        target = composite_on(view, field.background if background is None else background)
+        rendered = field.render(frame.camera, background)
+        save_image(rendered.color, folder / f"{stem}.png")
+        metrics = _compare(rendered, target, view, perceptual)
+        in_report = index % max(1, -(-len(frames) // VIEWS_IN_REPORT)) == 0
+        shown = compare_images(frame.name, target, rendered, metrics["psnr"]) if in_report else ()
+        yield EvaluatedView(index, len(frames) - 1, frame.name, shown, metrics)
 
 
-def progress_words(view: HeldOut) -> str:
-    """Say in a line how far the comparison is."""
-    return f"held out {view.index + 1} of {view.last_index + 1}  {view.metrics['psnr']:5.2f} dB"
+def describe(view: EvaluatedView) -> str:
+    """Return the progress line of a view."""
+    return f"evaluating view {view.index + 1} of {view.last_index + 1}  {view.metrics['psnr']:5.2f} dB"
 
 
 def _compare(
-    seen: RenderOutput, photo: Tensor, view: View, perceptual: PerceptualLoss | None
+    rendered: RenderOutput, target: Tensor, view: View, perceptual: PerceptualLoss | None
 ) -> dict[str, float | None]:
-    """Measure one view; each figure has a name of its own, and `mean_metrics` takes their means."""
     is_whole = view.mask is None
-    can_compare = is_whole and min(photo.shape[:2]) >= SSIM_WINDOW
+    has_ssim = is_whole and min(target.shape[:2]) >= SSIM_WINDOW
     metrics: dict[str, float | None] = {
-        "psnr": psnr(seen.color, photo, view.mask),
-        "ssim": ssim(seen.color, photo) if can_compare else None,
+        "psnr": psnr(rendered.color, target, view.mask),
+        "ssim": ssim(rendered.color, target) if has_ssim else None,
     }
-    if view.alpha is None:  # photos, whose exposure may differ
-        metrics["psnr_matched"] = psnr(match_exposure(seen.color, photo, view.mask), photo, view.mask)
+    if view.alpha is None:  # a photo, whose exposure may differ
+        matched = match_exposure(rendered.color, target, view.mask)
+        metrics["psnr_matched"] = psnr(matched, target, view.mask)
     if perceptual is not None:
-        metrics["lpips"] = perceptual(seen.color, photo) if is_whole else None
+        metrics["lpips"] = perceptual(rendered.color, target) if is_whole else None
     return metrics
 
 
-def photo_before(view: View, behind: Tensor) -> Tensor:
-    """Put a transparent photo before a color."""
+def composite_on(view: View, background: Tensor) -> Tensor:
+    """Composite a transparent image on a background color."""
     if view.alpha is None:
         return view.image
-    return torch.lerp(behind.detach().expand_as(view.image), view.image, view.alpha[..., None])
+    return torch.lerp(background.detach().expand_as(view.image), view.image, view.alpha[..., None])
 
 
-def side_by_side(name: str, photo: Tensor, seen: RenderOutput, error: float | None) -> tuple[Picture, ...]:
-    """Show a photo, what was learned, and how far it is away."""
-    distance = distance_colors(seen.distance, seen.opacity)
+def compare_images(
+    name: str, target: Tensor, rendered: RenderOutput, psnr: float | None
+) -> tuple[Figure, ...]:
+    """Show the ground truth, the rendered view and its distance side by side."""
     return (
-        Picture(f"{name}: the photo", [small_png(photo)]),
-        Picture(f"{name}: what was learned, {error:.1f} dB", [small_png(seen.color)]),
-        Picture(f"{name}: distance, near dark, far bright, nothing blue", [small_png(distance)]),
+        Figure(f"{name}: ground truth", [small_png(target)]),
+        Figure(f"{name}: rendered ({psnr:.1f} dB)", [small_png(rendered.color)]),
+        distance_figure(name, rendered),
     )
 
 
+def distance_figure(name: str, rendered: RenderOutput) -> Figure:
+    """Show the mean distance along the rays of a view."""
+    distance = distance_colors(rendered.distance, rendered.opacity)
+    return Figure(f"{name}: distance (near dark, far bright, empty blue)", [small_png(distance)])
+
+
 def small_png(image: Tensor) -> bytes:
-    """Encode a picture, averaged down to fit a report."""
-    step = max(1, round(max(image.shape[:2]) / SHOWN_SIDE))
-    if step > 1:
-        image = torch.nn.functional.avg_pool2d(image.movedim(-1, 0), step).movedim(0, -1)
-    return figures.png(figures.to_bytes(image))
+    """Encode an image for a report, reduced to `IMAGE_SIZE`."""
+    return figures.png(figures.thumbnail(image, IMAGE_SIZE))
 
 
-def _file_names(frames: Sequence[Frame]) -> list[str]:
-    """Call pictures like their photos; with their folders, where those of several have the same names."""
-    short = [Path(frame.name).stem for frame in frames]
-    if len(set(short)) < len(short):
-        short = ["_".join(Path(frame.name).with_suffix("").parts) for frame in frames]
-    return [f"{name}.png" for name in short]
-
-
-def evenly(items: Sequence[Item], count: int | None) -> list[Item]:
-    """Choose so many items, as far apart as possible; all, if there are no more."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
-
-
-def mean_metrics(views: Sequence[HeldOut]) -> Metrics:
-    """Count the views and take the mean of each figure, over the views that have it."""
-    found: Metrics = {"num_held_out": len(views)}
+def mean_metrics(views: Sequence[EvaluatedView]) -> Metrics:
+    """Average each metric over the views that have it, and count the views."""
+    means: Metrics = {"num_evaluated_views": len(views)}
     for name in dict.fromkeys(name for view in views for name in view.metrics):
         values = [
             value
             for view in views
-            if (value := view.metrics.get(name)) is not None
-            and not math.isnan(value)  # of masks that leave nothing
+            if (value := view.metrics.get(name)) is not None and not math.isnan(value)  # of an empty mask
         ]
-        found[name] = sum(values) / len(values) if values else None
-    return found
+        means[name] = sum(values) / len(values) if values else None
+    return means
 
 
-def metrics_of_views(views: Sequence[HeldOut]) -> Metrics:
-    """Write the figures of each view under names such as psnr/VIEW."""
+def metrics_by_view(views: Sequence[EvaluatedView]) -> Metrics:
+    """Return the metrics of each view as METRIC/VIEW."""
     return {f"{name}/{view.name}": value for view in views for name, value in view.metrics.items()}
 
 
-def protocol(frames: Sequence[Frame], compared: Sequence[HeldOut], behind: Tensor | None) -> Metrics:
-    """State how frames of a split were compared, so that others can do the same."""
-    chosen = frames[: len(compared)]
+def protocol(
+    frames: Sequence[Frame], evaluated: Sequence[EvaluatedView], background: Tensor | None
+) -> Metrics:
+    """State how views were compared, so that others can do the same."""
+    chosen = frames[: len(evaluated)]
     return {
-        "frames": [frame.name for frame in chosen],
+        "views": [frame.name for frame in chosen],
         "sizes": sorted({(frame.camera.width, frame.camera.height) for frame in chosen}),
-        "background": as_color(behind),
-        "masked_frames": sum(frame.mask_path is not None for frame in chosen),
-        "psnr": "from the mean squared error over all channels of a picture (within its mask, if it has one), "
-        "values in 0 to 1; then the mean over pictures",
-        "psnr_matched": "the same, after each channel of a view is multiplied by what brings it nearest to its photo: "
-        "nothing tells how a photo was exposed that was not learned from; of photos without transparency",
-        "ssim": "Wang et al. 2004, Gaussian windows of 11 × 11 pixels with a deviation of 1.5, mean over channels, "
-        "data range 1 (scikit-image, use_sample_covariance=False); then the mean over pictures",
+        "background": as_color(background),
+        "masked_views": sum(frame.mask_path is not None for frame in chosen),
+        "psnr": "from the mean squared error over all channels of an image in [0, 1] (inside its mask, if any), then "
+        "averaged over images",
+        "psnr_matched": "as psnr, after scaling each channel of the rendered view to match its photo: the exposure of "
+        "photos that were not trained on is unknown; photos without transparency only",
+        "ssim": "Wang et al. 2004, Gaussian windows of 11 × 11 pixels with sigma 1.5, averaged over channels, "
+        "data range 1 (scikit-image, use_sample_covariance=False), then averaged over images",
     }
 
 
-def protocol_words(how: Mapping[str, Any]) -> str:
-    """Say the same in a sentence or two."""
-    sizes, names = how["sizes"], how["frames"]
+def protocol_text(protocol: Mapping[str, Any]) -> str:
+    """Summarize the protocol for a report."""
+    sizes, names = protocol["sizes"], protocol["views"]
     if not names:
         return ""
     size = " and ".join(f"{width} × {height}" for width, height in sizes[:3])
     more = " and other sizes" if len(sizes) > 3 else ""
-    behind = "" if how["background"] is None else f"; transparent ones lie before {_named(how['background'])}"
-    others = f" and {len(names) - NAMED} more, named in metrics.json" if len(names) > NAMED else ""
+    color = protocol["background"]
+    background = "" if color is None else f", composited on {_color_name(color)}"
+    others = f" and {len(names) - MAX_NAMES} more, listed in metrics.json" if len(names) > MAX_NAMES else ""
     return (
-        f"PSNR {how['psnr']}; SSIM over Gaussian windows of 11 × 11 pixels. Pictures of {size} pixels{more}{behind}: "
-        f"{', '.join(names[:NAMED])}{others}."
+        f"PSNR {protocol['psnr']}; SSIM over Gaussian windows of 11 × 11 pixels. Images of {size} pixels{more}"
+        f"{background}: {', '.join(names[:MAX_NAMES])}{others}."
     )
 
 
-def _named(color: Sequence[float]) -> str:
+def _color_name(color: Sequence[float]) -> str:
     if min(color) == max(color) and color[0] in (0.0, 1.0):
         return "white" if color[0] else "black"
-    return f"the color {' '.join(f'{channel:.3g}' for channel in color)}"
+    return f"RGB {' '.join(f'{channel:.3g}' for channel in color)}"
 
 
-def verdict(of: str, metrics: Metrics, *, learned_from: bool = False) -> str:
-    """Say in a sentence how good the pictures are that were not learned from."""
-    count = metrics["num_held_out"]
+def summary(scene: str, metrics: Metrics, *, split: str = "test") -> str:
+    """Summarize the mean metrics in a sentence."""
+    count = metrics["num_evaluated_views"]
     if not count:
-        return "No picture was held out: nothing says how new views look. Look for yourself."
-    similar = "".join(
+        return "No test views: the quality of new views was not measured."
+    others = "".join(
         f", {name.upper()} {metrics[name]:.3f}" for name in ("ssim", "lpips") if metrics.get(name) is not None
     )
-    were = f"{'were' if count > 1 else 'was'}{'' if learned_from else ' not'}"
-    return (
-        f"On {count} picture{'s' * (count > 1)} of {of} that {were} learned from: "
-        f"PSNR {metrics['psnr']:.2f} dB{similar}"
-    )
+    kind = {"train": "training", "val": "validation"}.get(split, split)
+    return f"{count} {kind} view{'s' * (count > 1)} of {scene}: PSNR {metrics['psnr']:.2f} dB{others}"

@@ -1,4 +1,4 @@
-"""Pictures for reports: shapes seen from around, errors as colors, curves."""
+"""Images of reports: renderings of shapes, colormapped values, plots."""
 
 import io
 import math
@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
@@ -21,7 +22,7 @@ Image = npt.NDArray[np.uint8]
 
 
 def view_from(degrees: float, points: Float[Tensor, "points 3"], up: str = "y", size: int = SIZE) -> Camera:
-    """Look at all points from a direction around the axis `up` (such as "y" or "-z"), somewhat from above."""
+    """Return a camera that frames all points, from about 20° above, at an azimuth around the axis `up`."""
     axis = "xyz".index(up[-1])
     sign = -1.0 if up.startswith("-") else 1.0
     upward, forward, aside = (torch.zeros(3, dtype=points.dtype) for _ in range(3))
@@ -34,8 +35,15 @@ def view_from(degrees: float, points: Float[Tensor, "points 3"], up: str = "y", 
     return Camera.look_at(eye, center, upward, fov_degrees=30.0, height=size, width=size)
 
 
-def show(shape: Mesh | PointCloud, camera: Camera) -> Image:
-    """Shade a mesh, or draw points as small discs."""
+def turntable(
+    points: Float[Tensor, "points 3"], count: int, up: str = "y", start: float = 30.0
+) -> list[Camera]:
+    """Return `count` cameras on a circle around points, starting at an azimuth in degrees."""
+    return [view_from(start + 360 * index / count, points, up) for index in range(count)]
+
+
+def render(shape: Mesh | PointCloud, camera: Camera) -> Image:
+    """Render a shaded mesh, or points as small discs."""
     if isinstance(shape, Mesh):
         return to_bytes(render_mesh(shape, camera, supersampling=2))
     return to_bytes(render_points(shape, camera))
@@ -44,19 +52,27 @@ def show(shape: Mesh | PointCloud, camera: Camera) -> Image:
 def colored(
     values: Float[Tensor, " points"], highest: float, colormap: str = "viridis"
 ) -> Float[Tensor, "points 3"]:
-    """Turn values from 0 to `highest` into colors."""
+    """Map values from 0 to `highest` to colors of a matplotlib colormap."""
     from matplotlib import colormaps
 
     return torch.from_numpy(colormaps[colormap]((values / highest).clamp(0, 1).numpy())[:, :3])
 
 
-def png(image: Image) -> bytes:
-    """Encode an image."""
+def png(image: Image | Tensor) -> bytes:
+    """Encode an image as PNG; float images in [0, 1]."""
     from PIL import Image as Pillow
 
     file = io.BytesIO()
-    Pillow.fromarray(image).save(file, "png", optimize=True)
+    Pillow.fromarray(to_bytes(image) if isinstance(image, Tensor) else image).save(file, "png", optimize=True)
     return file.getvalue()
+
+
+def thumbnail(image: Float[Tensor, "height width 3"], size: int) -> Float[Tensor, "rows columns 3"]:
+    """Reduce an image by an integer factor, averaging pixels, to at most `size` pixels along the longer side."""
+    factor = -(-max(image.shape[:2]) // size)
+    if factor == 1:
+        return image
+    return avg_pool2d(image.movedim(-1, 0), factor, ceil_mode=True).movedim(0, -1)
 
 
 def curves(
@@ -64,9 +80,9 @@ def curves(
     marks: Mapping[str, int],
     steps: Mapping[str, Sequence[int]] | None = None,
 ) -> str:
-    """Plot curves over the steps, on a logarithmic scale, with vertical marks; return an SVG.
+    """Plot each series over the steps on a logarithmic scale, with labelled vertical lines; return an SVG.
 
-    steps: of each value, by series; where it says nothing, every step from the first has one.
+    marks: steps of the vertical lines, by label. steps: those of the values, by series, by default 1, 2, 3, …
     """
     from matplotlib.figure import Figure
 
@@ -74,8 +90,8 @@ def curves(
     for axes, (name, values) in zip(
         figure.subplots(1, len(series), squeeze=False)[0], series.items(), strict=True
     ):
-        places = (steps or {}).get(name, range(1, len(values) + 1))
-        axes.semilogy(places, values, color="#2a5d9c", linewidth=1.5)
+        positions = (steps or {}).get(name, range(1, len(values) + 1))
+        axes.semilogy(positions, values, color="#2a5d9c", linewidth=1.5)
         for label, step in ((label, step) for label, step in marks.items() if step <= len(values)):
             axes.axvline(step, color="#bbbbbb", linewidth=0.8)
             axes.text(
@@ -96,5 +112,5 @@ def curves(
 
 
 def to_bytes(image: Tensor) -> Image:
-    """Turn values in [0, 1] into bytes."""
+    """Convert an image from floats in [0, 1] to 8 bits per channel."""
     return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Self-contained HTML reports: pictures inside, no request to the network."""
+"""Self-contained HTML reports: images embedded, no network requests."""
 
 import base64
 import dataclasses
@@ -10,37 +10,37 @@ from unrender.io.files import write_whole
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-    """One or more images of the same thing, with a caption; several make a turntable."""
+class Figure:
+    """One or more images of the same thing, with a caption. Several images make a turntable."""
 
     caption: str
-    frames: Sequence[bytes]
+    images: Sequence[bytes]
     """PNG files."""
-    plays: bool = False
-    """Whether the frames are a film, rather than views once around."""
+    is_video: bool = False
+    """Whether the images play one after another."""
 
     @property
     def sources(self) -> list[str]:
-        """The frames as data addresses."""
-        return ["data:image/png;base64," + base64.b64encode(frame).decode() for frame in self.frames]
+        """The images as data URLs."""
+        return ["data:image/png;base64," + base64.b64encode(image).decode() for image in self.images]
 
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a report: words, pictures side by side, a drawing, figures."""
+    """A section of a report: a heading, then text, figures, a plot, a table and code, each optional."""
 
     title: str
     text: str = ""
-    pictures: Sequence[Picture] = ()
+    figures: Sequence[Figure] = ()
     svg: str = ""
-    figures: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    table: Mapping[str, object] = dataclasses.field(default_factory=dict)
     code: Sequence[str] = ()
 
 
 def write_report(
-    path: Path, title: str, sections: Sequence[Section], *, renew_seconds: int | None = None
+    path: Path, title: str, sections: Sequence[Section], *, refresh_seconds: int | None = None
 ) -> None:
-    """Write sections as one HTML file; browsers load it again every so many seconds, if it will change."""
+    """Write sections as one HTML file, which browsers reload every `refresh_seconds` if given."""
     from jinja2 import Environment, PackageLoader
 
     environment = Environment(
@@ -48,7 +48,7 @@ def write_report(
     )
     environment.filters["number"] = _number
     html = environment.get_template("report.html").render(
-        title=title, sections=sections, version=__version__, renew_seconds=renew_seconds
+        title=title, sections=sections, version=__version__, refresh_seconds=refresh_seconds
     )
     with write_whole(path) as file:
         file.write(html.encode())

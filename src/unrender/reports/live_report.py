@@ -1,4 +1,4 @@
-"""What is to be seen of a radiance field while it is learned: a held-out view in report.html, and event files."""
+"""The report during training: a test view in report.html at intervals, and TensorBoard event files."""
 
 import dataclasses
 import logging
@@ -9,29 +9,28 @@ from typing import Any
 
 from unrender.errors import InputError
 from unrender.fields.protocol import RadianceField, RenderOutput
-from unrender.geometry.camera import Camera
 from unrender.io.files import FileAccessError
-from unrender.render.colormaps import distance_colors
 from unrender.reports import evaluation, figures
 from unrender.reports.evaluation import small_png
-from unrender.reports.field_report import FieldRun
-from unrender.reports.html import Picture, Section, write_report
+from unrender.reports.field_report import report_title
+from unrender.reports.html import Figure, Section, write_report
+from unrender.runs.field_run import FieldRun
 from unrender.runs.folder import write_curves
 from unrender.training.step import TrainingStep
 
 EVENTS = "tensorboard"
-"""Folder of event files in a run."""
+"""Folder of the event files in a run."""
 log = logging.getLogger("unrender")
-SECONDS_BETWEEN_LOOKS, SHARE_OF_LOOKS = 30.0, 0.05
-"""Between two views, at least; and the share of the time that is spent with them, at most."""
-VIEW_SIDE = 256
-"""Pixels of the view's longer side, at most."""
+SECONDS_BETWEEN_UPDATES, MAX_TIME_FRACTION = 30.0, 0.05
+"""Shortest time between two updates of the report, and the largest fraction of the time spent on them."""
+VIEW_SIZE = 256
+"""Longer side of the rendered view in pixels, at most."""
 CURVE_POINTS = 400
 
 
 @dataclasses.dataclass(frozen=True)
-class Note:
-    """What is kept of a step: not its field, which would take memory for each."""
+class StepRecord:
+    """Numbers of a training step, without its field."""
 
     index: int
     last_index: int
@@ -39,19 +38,19 @@ class Note:
     samples: int
     seconds: float
     held_out: float | None
-    """PSNR of pictures that are not learned from, when last looked at."""
+    """PSNR of the most recent evaluation on held-out pixels."""
     is_new: bool
-    """Whether that was after this step."""
+    """Whether that evaluation was after this step."""
 
 
-def words(note: Note) -> str:
-    """Say in a line how far the work is."""
-    unseen = "" if note.held_out is None else f"  held out {note.held_out:5.2f} dB"
-    return f"step {note.index:6d}  {note.psnr:5.2f} dB{unseen}  {note.samples:7,d} samples"
+def describe(record: StepRecord) -> str:
+    """Return the progress line of a step."""
+    held_out = "" if record.held_out is None else f"  held out {record.held_out:5.2f} dB"
+    return f"step {record.index:6d}  {record.psnr:5.2f} dB{held_out}  {record.samples:7,d} samples"
 
 
-class Events:
-    """Event files of TensorBoard."""
+class EventWriter:
+    """Writes TensorBoard event files."""
 
     def __init__(self) -> None:
         try:
@@ -64,7 +63,7 @@ class Events:
         self._writer: Any = None
 
     def add(self, folder: Path, step: TrainingStep[RadianceField]) -> None:
-        """Write the figures of a step; those that an earlier, broken run wrote of later steps no longer count."""
+        """Write the scalars of a step; later steps of an interrupted run are purged."""
         if self._writer is None:
             self._writer = self._open(str(folder), purge_step=step.index)
         values = {f"training/{name}": value for name, value in step.losses.items()}
@@ -73,96 +72,93 @@ class Events:
         for name, value in values.items():
             self._writer.add_scalar(name, value, step.index)
 
-    def show(self, seen: RenderOutput, index: int) -> None:
-        """Write a view."""
+    def add_view(self, rendered: RenderOutput, index: int) -> None:
+        """Write a rendered view."""
         if self._writer is not None:
-            self._writer.add_image("held_out/view", seen.color, index, dataformats="HWC")
+            self._writer.add_image("held_out/view", rendered.color, index, dataformats="HWC")
 
     def close(self) -> None:
-        """Write what is not written yet."""
+        """Flush and close the files."""
         if self._writer is not None:
             self._writer.close()
 
 
-class Live:
-    """Notes of the steps; every so often, a view in the report, which is replaced as a whole."""
+class LiveReport:
+    """Records training steps and updates report.html at intervals."""
 
-    def __init__(self, run: FieldRun, events: Events | None) -> None:
+    def __init__(self, run: FieldRun, events: EventWriter | None) -> None:
         self._run, self._events = run, events
-        self._notes: list[Note] = []
-        self._due = time.perf_counter() + SECONDS_BETWEEN_LOOKS
+        self._records: list[StepRecord] = []
+        self._due = time.perf_counter() + SECONDS_BETWEEN_UPDATES
 
-    def note(self, step: TrainingStep[RadianceField]) -> Note:
-        """Note a step, and look at its field if that is due."""
-        before = self._notes[-1].held_out if self._notes else None
-        value, is_new = (before, False) if step.held_out_psnr is None else (step.held_out_psnr, True)
+    def record(self, step: TrainingStep[RadianceField]) -> StepRecord:
+        """Record a step; update the report if it is due."""
+        previous = self._records[-1].held_out if self._records else None
+        value, is_new = (previous, False) if step.held_out_psnr is None else (step.held_out_psnr, True)
         psnr = step.losses["psnr"]
-        note = Note(step.index, step.last_index, psnr, step.num_samples, step.seconds, value, is_new)
-        self._notes.append(note)
+        record = StepRecord(step.index, step.last_index, psnr, step.num_samples, step.seconds, value, is_new)
+        self._records.append(record)
         if self._events is not None:
             self._events.add(self._run.folder / EVENTS, step)
         begin = time.perf_counter()
         if begin >= self._due:
-            self._look(step, note)
+            self._update(step, record)
             spent = time.perf_counter() - begin
-            self._due = begin + max(SECONDS_BETWEEN_LOOKS, spent / SHARE_OF_LOOKS)
-        return note
+            self._due = begin + max(SECONDS_BETWEEN_UPDATES, spent / MAX_TIME_FRACTION)
+        return record
 
-    def _look(self, step: TrainingStep[RadianceField], note: Note) -> None:
-        frames = self._run.scene.split("test") or self._run.scene.split("train")
-        camera = _small(frames[0].camera)
-        seen = step.result.render(camera, self._run.behind, quick=True)
+    def _update(self, step: TrainingStep[RadianceField], record: StepRecord) -> None:
+        frame = (self._run.scene.split("test") or self._run.scene.split("train"))[0]
+        size = min(VIEW_SIZE, max(frame.camera.height, frame.camera.width))
+        rendered = step.result.render(frame.camera.resize_longest(size), self._run.background, quick=True)
         if self._events is not None:
-            self._events.show(seen, step.index)
-        behind = step.result.background if self._run.behind is None else self._run.behind
-        photo = evaluation.photo_before(frames[0].load(), behind)
-        distance = distance_colors(seen.distance, seen.opacity)
-        shown = {"the photo": photo, "now": seen.color, "distance, near dark, far bright": distance}
+            self._events.add_view(rendered, step.index)
+        background = step.result.background if self._run.background is None else self._run.background
+        target = evaluation.composite_on(frame.load(), background)
         sections = [
             Section(
-                f"After {note.seconds:.0f} seconds",
-                f"{words(note)} of about {note.last_index:,} steps. This page renews itself.",
-                [Picture(f"{frames[0].name}: {name}", [small_png(image)]) for name, image in shown.items()],
+                f"After {record.seconds:.0f} seconds",
+                f"{describe(record)}, of about {record.last_index:,} steps. This page refreshes automatically.",
+                [
+                    Figure(f"{frame.name}: ground truth", [small_png(target)]),
+                    Figure(f"{frame.name}: rendered", [small_png(rendered.color)]),
+                    evaluation.distance_figure(frame.name, rendered),
+                ],
             ),
-            Section("How it goes", svg=self.curves()),
+            Section("Training curves", svg=self.curves()),
         ]
-        renew = max(1, round(SECONDS_BETWEEN_LOOKS))
+        refresh, path = max(1, round(SECONDS_BETWEEN_UPDATES)), self._run.folder / "report.html"
         try:
-            write_report(self._run.folder / "report.html", self._run.title, sections, renew_seconds=renew)
-        except FileAccessError as error:  # the work itself can go on
-            log.warning("no report at step %d: %s", note.index, error)
+            write_report(path, report_title(self._run), sections, refresh_seconds=refresh)
+        except FileAccessError as error:  # training continues
+            log.warning("step %d: the report was not updated: %s", record.index, error)
 
     def curves(self) -> str:
-        """Draw how the errors fell; return an SVG."""
+        """Plot the training and held-out errors; return an SVG."""
         errors, steps = self._series()
         return figures.curves(errors, {}, steps)
 
     def write_curves(self) -> None:
-        """Write how the errors fell into the folder of the run."""
+        """Write the training and held-out errors to curves.json."""
         write_curves(self._run.folder, *self._series())
 
     def _series(self) -> tuple[dict[str, list[float]], dict[str, list[int]]]:
-        """Return errors, of pixels that were learned from and of others, and at which steps."""
-        name, other = "mean squared error of rays", "of rays that are held out"
-        steps = {name: [], other: [note.index for note in self._notes if note.is_new]}
-        errors: dict[str, list[float]] = {name: [], other: []}
-        for part in _parts(self._notes):
-            steps[name].append(part[-1].index)
-            errors[name].append(sum(_error(note.psnr) for note in part) / len(part))
-        errors[other] = [_error(note.held_out) for note in self._notes if note.is_new and note.held_out]
+        """Return the mean squared errors of training and of held-out rays, and their steps."""
+        training, held_out = "training MSE", "held-out MSE"
+        steps = {training: [], held_out: [record.index for record in self._records if record.is_new]}
+        errors: dict[str, list[float]] = {training: [], held_out: []}
+        for chunk in _chunks(self._records):
+            steps[training].append(chunk[-1].index)
+            errors[training].append(sum(_mse(record.psnr) for record in chunk) / len(chunk))
+        errors[held_out] = [_mse(r.held_out) for r in self._records if r.is_new and r.held_out]
         return {key: values for key, values in errors.items() if values}, steps
 
 
-def _error(psnr: float) -> float:
+def _mse(psnr: float) -> float:
     return float(10 ** (-psnr / 10))
 
 
-def _parts(notes: Sequence[Note]) -> list[Sequence[Note]]:
-    """Divide notes into parts that are as long as each other, one for each point of a curve."""
-    count = min(len(notes), CURVE_POINTS)
-    return [notes[index * len(notes) // count : (index + 1) * len(notes) // count] for index in range(count)]
-
-
-def _small(camera: Camera) -> Camera:
-    scale = min(1.0, VIEW_SIDE / max(camera.height, camera.width))
-    return camera.resize(*(max(1, round(side * scale)) for side in (camera.height, camera.width)))
+def _chunks(records: Sequence[StepRecord]) -> list[Sequence[StepRecord]]:
+    """Divide records into chunks of equal length, one for each point of a curve."""
+    count = min(len(records), CURVE_POINTS)
+    return [records[i * len(records) // count : (i + 1) * len(records) // count] for i in range(count)]

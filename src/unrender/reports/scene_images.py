@@ -1,4 +1,4 @@
-"""Pictures of where a scene's cameras stand."""
+"""Plots of the cameras of a scene."""
 
 import io
 from collections.abc import Sequence
@@ -14,15 +14,15 @@ from unrender.tasks.scene.inspect_scene import axes_of, positions_of
 
 SPLIT_COLORS = {"train": "#2a5d9c", "val": "#7a9a2a", "test": "#c4652a"}
 FRUSTUM = 0.06
-"""Length of a drawn frustum, in sizes of the scene."""
+"""Length of a drawn frustum, as a fraction of the extent of the cameras."""
 MAX_POINTS = 3000
-AGREEING = 0.8
-"""Length of the mean of the cameras' upward directions, from which on it is believed."""
+COMMON_UP = 0.8
+"""Length of the mean up vector of the cameras from which on it is used as the up axis."""
 Array = NDArray[Any]
 
 
 def draw_cameras(scene: Scene) -> str:
-    """Draw the cameras from above and from the side, with what they see and where the scene lies; return an SVG."""
+    """Plot cameras, 3D points and bounds from above and from the side; return an SVG."""
     from matplotlib.figure import Figure
     from scipy.spatial import ConvexHull
 
@@ -35,8 +35,8 @@ def draw_cameras(scene: Scene) -> str:
         figure.subplots(1, 2), [("from above", 0, 1), ("from the side", 0, 2)], strict=True
     ):
         corners = (_corners(scene.bounds.double().numpy()) @ basis.T)[:, [across, along]]
-        rim = corners[ConvexHull(corners).vertices]
-        axes.fill(rim[:, 0], rim[:, 1], color="#f1efe6", label="bounds")
+        outline = corners[ConvexHull(corners).vertices]
+        axes.fill(outline[:, 0], outline[:, 1], color="#f1efe6", label="bounds")
         points = _points_within(scene) @ basis.T
         axes.plot(points[:, across], points[:, along], ".", color="#999999", markersize=1.5)
         for name, color in SPLIT_COLORS.items():
@@ -55,7 +55,7 @@ def draw_cameras(scene: Scene) -> str:
 
 
 def _points_within(scene: Scene) -> Array:
-    """Choose some of the measured points within the bounds."""
+    """Return a subset of the 3D points within the bounds."""
     if scene.points is None:
         return np.zeros((0, 3))
     points = scene.points.points
@@ -65,12 +65,12 @@ def _points_within(scene: Scene) -> Array:
 
 
 def _upright(cameras: Sequence[Camera]) -> Array:
-    """Choose three axes as rows, the last one upwards.
+    """Return three axes as rows, the last one up.
 
-    That is up in the mean picture or, of pictures that were turned, across the plane in which the cameras stand.
+    Up is the mean up vector of the cameras or, if they are rotated differently, the normal of the plane they lie in.
     """
     up = -axes_of(cameras, 1).mean(0)
-    if float(up.norm()) < AGREEING:
+    if float(up.norm()) < COMMON_UP:
         positions = positions_of(cameras)
         plane = torch.linalg.svd(positions - positions.mean(0), full_matrices=True).Vh
         up = plane[2] * (1.0 if float(plane[2] @ up) >= 0 else -1.0)
@@ -81,7 +81,7 @@ def _upright(cameras: Sequence[Camera]) -> Array:
 
 
 def _frustum(camera: Camera, length: float) -> list[Array]:
-    """Draw the picture's rim at some depth, and lines to its corners."""
+    """Return the lines of a frustum: the image rectangle at a depth, and the edges to its corners."""
     size = camera.focal.new_tensor([camera.width, camera.height])
     signs = camera.focal.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]])
     flat = signs * (size / 2 / camera.focal).clamp(max=2.0)

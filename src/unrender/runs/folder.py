@@ -13,65 +13,54 @@ from unrender._version import __version__
 from unrender.errors import InputError
 from unrender.io.files import write_whole
 
+CONFIG = "config.json"
+RUN_FORMAT = 2
+"""Version of the layout of a run folder, written to config.json. Runs of another format are not read."""
 
-def open_run_folder(task: str, name: str, output: Path | None) -> Path:
-    """Make a new folder before the work begins, so that a place that cannot be written is known at once."""
-    return make_run_folder(choose_run_folder(task, name, output), task)
+
+def start_run(task: str, name: str, output: Path | None, settings: Mapping[str, Any]) -> Path:
+    """Create the folder of a run and write its config.json, so that a path that cannot be written fails early."""
+    folder = choose_run_folder(task, name, output)
+    create_run_folder(folder, task, settings)
+    return folder
 
 
 def choose_run_folder(task: str, name: str, output: Path | None) -> Path:
-    """Say where the results go; refuse a folder in which there is something, which no run may write into."""
+    """Return the folder for the results, by default runs/TASK/NAME-TIME; InputError if it is not empty."""
     folder = output or _unused(Path("runs") / task / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output {folder}: is a file; give a folder, made if it is not there")
+        raise InputError(f"--output {folder}: is a file; give a folder (it is created if necessary)")
     if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(
-            f"--output {folder}: there is something in it already; give a new folder, or empty it"
-        )
+        raise InputError(f"--output {folder}: the folder is not empty; give a new or an empty one")
     return folder
 
 
-def make_run_folder(folder: Path, task: str) -> Path:
-    """Make a folder and write its first file, which fails if nothing can be written there."""
+def create_run_folder(folder: Path, task: str, settings: Mapping[str, Any]) -> None:
+    """Create a folder and write its config.json: the run format, the version of unrender, task and settings."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--output {folder}: cannot be made: {error.strerror}") from error
-    write_json(folder / "config.json", {"unrender": __version__, "task": task})
-    return folder
+        raise InputError(f"--output {folder}: cannot be created: {error.strerror}") from error
+    header = {"format": RUN_FORMAT, "unrender": __version__, "task": task}
+    write_json(folder / CONFIG, header | dict(settings))
+
+
+def refuse_own_folder(output: Path | None, source: Path) -> None:
+    """Raise InputError if the results would go into the folder they are made from."""
+    if output is not None and output.resolve() == source.resolve():
+        raise InputError(f"--output {output}: is the input folder; give another one")
 
 
 def _unused(folder: Path) -> Path:
-    """Tell runs that begin within one second apart."""
+    """Append a number to the names of runs that start within the same second."""
     numbered = (folder.with_name(f"{folder.name}-{n}") for n in itertools.count(2))
-    return next(place for place in itertools.chain([folder], numbered) if not place.exists())
-
-
-def changes(config: Any) -> dict[str, Any]:
-    """List the fields of a config that differ from their defaults."""
-    return {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if getattr(config, field.name) != field.default
-    }
-
-
-def as_options(given: Mapping[str, Any]) -> list[str]:
-    """Write values as options of the command line."""
-    line = []
-    for name, value in given.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            line.append(f"--{'' if value else 'no-'}{flag}")
-        else:
-            line += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
-    return line
+    return next(path for path in itertools.chain([folder], numbered) if not path.exists())
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file, whole or not at all; what is infinite or not a number becomes null."""
+    """Write a JSON file atomically; infinite values and NaN become null."""
     with write_whole(path) as file:
-        file.write((json.dumps(_plain(values), indent=2, allow_nan=False) + "\n").encode())
+        file.write((json.dumps(_jsonable(values), indent=2, allow_nan=False) + "\n").encode())
 
 
 def write_curves(
@@ -79,7 +68,7 @@ def write_curves(
     series: Mapping[str, Sequence[float]],
     steps: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
-    """Write curves.json: the values of each series, and at which steps; every step from the first, if not said."""
+    """Write curves.json: the values of each series and their steps, which by default count from 1."""
     table = {
         name: {"step": list((steps or {}).get(name, range(1, len(values) + 1))), "value": list(values)}
         for name, values in series.items()
@@ -87,14 +76,14 @@ def write_curves(
     write_json(folder / "curves.json", table)
 
 
-def _plain(value: Any) -> Any:
-    """Turn configs, paths and tuples into what JSON knows."""
+def _jsonable(value: Any) -> Any:
+    """Convert dataclasses, paths and tuples to JSON types."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
+        return _jsonable(dataclasses.asdict(value))
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _jsonable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [_jsonable(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return str(value) if isinstance(value, Path) else value

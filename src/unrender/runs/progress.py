@@ -1,4 +1,4 @@
-"""Long work under a progress bar."""
+"""Long computations: a progress bar, and Ctrl-C that keeps the results so far."""
 
 import contextlib
 import logging
@@ -15,36 +15,29 @@ log = logging.getLogger("unrender")
 
 
 class Step(Protocol):
-    """What every task yields."""
+    """One step of an iterative task."""
 
     @property
     def index(self) -> int:
-        """Steps before this one."""
+        """Number of steps before this one."""
 
     @property
     def last_index(self) -> int:
-        """No step comes after that one."""
+        """Index of the last step."""
 
 
 AnyStep = TypeVar("AnyStep", bound=Step)
-Note = TypeVar("Note", bound=Step)
+Record = TypeVar("Record", bound=Step)
 
 
-def take_all(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[AnyStep]:
-    """Take all steps; Ctrl-C ends them after the step at work, a second one at once: what there is is kept."""
-    taken, was_stopped = _take(steps, words)
-    if was_stopped and not taken:
-        raise KeyboardInterrupt
-    return taken
+def run_steps(
+    steps: Iterator[AnyStep], describe: Callable[[AnyStep], str], *, allow_empty: bool = False
+) -> list[AnyStep]:
+    """Run a task to its end under a progress bar and return its steps.
 
-
-def take_some(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> list[AnyStep]:
-    """Take all steps; Ctrl-C ends them as in `take_all`, even before the first."""
-    return _take(steps, words)[0]
-
-
-def _take(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> tuple[list[AnyStep], bool]:
-    """Take steps until there are no more, or until Ctrl-C; say whether it was that."""
+    Ctrl-C stops after the current step, a second Ctrl-C stops immediately; the steps so far are returned. If there are
+    none, KeyboardInterrupt is raised unless `allow_empty`.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -53,75 +46,77 @@ def _take(steps: Iterator[AnyStep], words: Callable[[AnyStep], str]) -> tuple[li
     console = Console(file=sys.stderr)
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        _interrupts_wait() as interrupted,
+        _deferred_interrupt() as interrupted,
     ):
         bar = progress.add_task("starting", total=None)
         try:
             for step in steps:
                 taken.append(step)
-                progress.update(bar, description=words(step), completed=step.index, total=step.last_index)
+                description = describe(step)
+                progress.update(bar, description=description, completed=step.index, total=step.last_index)
                 if interrupted.is_set():
                     raise KeyboardInterrupt
         except KeyboardInterrupt:
+            if not taken and not allow_empty:
+                raise
             if taken:
-                log.warning("stopped at step %d: keeping what is there", taken[-1].index)
-            return taken, True
-    return taken, False
+                log.warning("stopped at step %d; partial result saved", taken[-1].index)
+    return taken
 
 
 @contextlib.contextmanager
-def _interrupts_wait() -> Iterator[threading.Event]:
-    """Note a first Ctrl-C rather than break a step in two, after which nothing would be whole; a second one does."""
-    noted = threading.Event()
+def _deferred_interrupt() -> Iterator[threading.Event]:
+    """Record the first Ctrl-C instead of interrupting a step halfway; the second one interrupts."""
+    interrupted = threading.Event()
 
-    def note(number: int, frame: FrameType | None) -> None:
-        if noted.is_set():
+    def record(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        noted.set()
-        log.warning("stopping after this step; Ctrl-C once more stops at once")
+        interrupted.set()
+        log.warning("stopping after this step; press Ctrl-C again to stop immediately")
 
     is_ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     )
-    if not is_ours:  # another thread, or whoever runs us wants it otherwise
-        yield noted
+    if not is_ours:  # in another thread, or under a program with a handler of its own
+        yield interrupted
         return
-    signal.signal(signal.SIGINT, note)
+    signal.signal(signal.SIGINT, record)
     try:
-        yield noted
+        yield interrupted
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-class Watched(Generic[AnyStep, Note]):
-    """Steps of which little is kept, since each may hold what takes memory, and the last one whole."""
+class RecordedSteps(Generic[AnyStep, Record]):
+    """Map the steps of a task to small records and keep only the last step whole: each may hold a large result."""
 
-    def __init__(self, steps: Iterator[AnyStep], note: Callable[[AnyStep], Note]) -> None:
-        self._steps, self._note = steps, note
+    def __init__(self, steps: Iterator[AnyStep], record: Callable[[AnyStep], Record]) -> None:
+        self._steps, self._record = steps, record
         self._last: AnyStep | None = None
-        self.has_ended = False
-        """Whether there are no more steps, rather than that nobody asked for them."""
+        self.is_finished = False
+        """Whether the task ran to its end."""
 
     @property
     def last(self) -> AnyStep:
-        """The step that was taken last; InputError if there was none."""
+        """The most recent step; InputError if there was none."""
         if self._last is None:
-            raise InputError("there was nothing left to do; give more --steps or --minutes")
+            raise InputError("the run is already complete; give more --steps or --minutes")
         return self._last
 
     def close(self) -> None:
-        """Let the task put away what it works on."""
+        """Close the task's generator, so that it can release its resources."""
         if isinstance(self._steps, Generator):
             self._steps.close()
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Note:
+    def __next__(self) -> Record:
         try:
             step = self._last = next(self._steps)
         except StopIteration:
-            self.has_ended = True
+            self.is_finished = True
             raise
-        return self._note(step)
+        return self._record(step)

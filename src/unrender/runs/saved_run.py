@@ -1,4 +1,4 @@
-"""Runs on disk: what a command learned, and from which photos."""
+"""Saved runs: the fitted field, the training cameras and the settings."""
 
 import json
 from collections.abc import Mapping
@@ -15,92 +15,98 @@ from unrender.errors import FileFormatError, InputError
 from unrender.fields.protocol import RadianceField
 from unrender.fields.voxels import SparseVoxels
 from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.runs.folder import CONFIG, RUN_FORMAT
 from unrender.runs.video_options import Color
 from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.saved_fields import load_field
 
-CONFIG, CAMERAS = "config.json", "cameras.json"
+CAMERAS = "cameras.json"
 FIELD_FILES = {"fit-volume": "volume.safetensors", "fit-nerf": "field.safetensors"}
-"""What a run of each task learned."""
+"""File of the fitted field, by task."""
 
 
 class Run(NamedTuple):
-    """What a run left that learned a field."""
+    """A saved run of `unrender fit-volume` or `unrender fit-nerf`."""
 
     folder: Path
     field: RadianceField
     field_file: Path
     background: Color | None
-    """What is behind its results; None for what was learned."""
+    """Background of rendered views; None uses the background of the field."""
     scene: str | None
-    """Where the photos were."""
-    held_out: tuple[str, ...] | None
-    """Names of the frames that were not learned from; None where the run does not say."""
+    """Path of the scene it was trained on."""
+    test_views: tuple[str, ...] | None
+    """Names of the frames that were held out; None if the run does not list them."""
 
     def frames(self) -> tuple[Frame, ...]:
-        """Load where the photos stood; the photos need not be there any more."""
+        """Load the cameras of the scene; the images themselves are not needed."""
         if (self.folder / CAMERAS).is_file():
             return load_cameras(self.folder / CAMERAS)
         if self.scene is None or not Path(self.scene).exists():
             raise InputError(
-                f"{self.folder}: it has no {CAMERAS}, and its scene {self.scene} is gone; "
+                f"{self.folder}: no {CAMERAS}, and the scene {self.scene} does not exist; "
                 "give cameras: --path FILE.json"
             )
         return load_scene(self.scene).frames
 
 
 def load_run(folder: Path) -> Run:
-    """Load what `unrender fit-volume` or `unrender fit-nerf` wrote."""
-    config, place = read_config(folder), folder / CONFIG
+    """Load a run of `unrender fit-volume` or `unrender fit-nerf`."""
+    config, path = read_config(folder), folder / CONFIG
     name = FIELD_FILES.get(config["task"])
     if name is None:
         raise InputError(
-            f"{folder}: a run of {config['task']}, which learns no field; give one of {' or '.join(FIELD_FILES)}"
+            f"{folder}: a run of {config['task']} has no field; give a run of {' or '.join(FIELD_FILES)}"
         )
     if not (folder / name).is_file():
-        way = (
-            f"continue it: unrender fit-nerf {config.get('scene')} --resume {folder}"
+        fix = (
+            f"resume it with: unrender {config['task']} {config.get('scene')} --resume {folder}"
             if (folder / CHECKPOINT).is_file()
-            else f"run {config['task']} again"
+            else f"run `unrender {config['task']}` again"
         )
-        raise MissingFileError(f"{folder}: the run has no {name}: it did not come to an end; {way}")
-    scene, held_out = config.get("scene"), config.get("held_out")
-    with reading(place):
-        names = None if held_out is None else tuple(str(name) for name in held_out)
+        raise MissingFileError(f"{folder}: no {name}: the run did not finish; {fix}")
+    scene, names = config.get("scene"), config.get("test_views")
+    with reading(path):
+        test_views = None if names is None else tuple(str(name) for name in names)
     return Run(
         folder,
         load_field(folder / name),
         folder / name,
-        _background(place, config),
+        _background(path, config),
         None if scene is None else str(scene),
-        names,
+        test_views,
     )
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read what a run was asked to do: its `task`, its inputs, the version of unrender."""
-    place = folder / CONFIG
-    if not place.is_file():
-        raise MissingFileError(f"{folder}: no run: it has no {CONFIG}; `unrender fit-volume SCENE` makes one")
-    data = read_bytes(place)
-    with reading(place):
+    """Read the config.json of a run: its `task`, inputs and settings; InputError for another run format."""
+    path = folder / CONFIG
+    if not path.is_file():
+        raise MissingFileError(f"{folder}: not a run: no {CONFIG}; `unrender fit-volume SCENE` creates a run")
+    data = read_bytes(path)
+    with reading(path):
         config = json.loads(data)
         if not isinstance(config, dict) or not isinstance(config.get("task"), str):
-            raise FileFormatError("it does not say what the run did: unrender did not write it")
+            raise FileFormatError("no `task`: not written by unrender")
+    if config.get("format") != RUN_FORMAT:
+        raise InputError(
+            f"{folder}: run format {config.get('format', 1)}, but this version reads format {RUN_FORMAT}; "
+            f"run `unrender {config['task']}` again"
+        )
     return config
 
 
-def as_color(behind: Tensor | None) -> Color | None:
-    """Write a background as a run's config has it."""
-    if behind is None:
+def as_color(background: Tensor | None) -> Color | None:
+    """Convert a background color for config.json."""
+    if background is None:
         return None
-    red, green, blue = behind.tolist()
+    red, green, blue = background.tolist()
     return red, green, blue
 
 
-def _background(place: Path, config: Mapping[str, Any]) -> Color | None:
+def _background(path: Path, config: Mapping[str, Any]) -> Color | None:
     given = config.get("background")
-    with reading(place):
+    with reading(path):
         if given is None:
             return None
         red, green, blue = (float(channel) for channel in given)
@@ -108,7 +114,7 @@ def _background(place: Path, config: Mapping[str, Any]) -> Color | None:
 
 
 def describe_field(field: RadianceField) -> dict[str, Any]:
-    """Say how large a field is, in figures."""
+    """Return the size of a field: voxels, or parameters."""
     if isinstance(field, SparseVoxels):
         return {
             "num_voxels": field.table.num_voxels,
@@ -116,10 +122,10 @@ def describe_field(field: RadianceField) -> dict[str, Any]:
             "longest_side": max(field.table.shape),
             "degree": field.degree,
         }
-    parameters = getattr(field, "parameters", None)  # of those fields that are modules
+    parameters = getattr(field, "parameters", None)  # of fields that are modules
     return {} if parameters is None else {"num_parameters": sum(p.numel() for p in parameters())}
 
 
-def version_words(config: Mapping[str, Any]) -> str:
-    """Say which version wrote a run, and which this is."""
-    return f"unrender {config.get('unrender', 'of an unknown version')} wrote it, this is {__version__}"
+def written_by(config: Mapping[str, Any]) -> str:
+    """Name the version that wrote a run, and this version."""
+    return f"written by unrender {config.get('unrender', '(unknown version)')}, this is {__version__}"

@@ -1,36 +1,34 @@
-"""What all films have in common."""
+"""Options of rendered images and videos."""
 
 import dataclasses
 from pathlib import Path
 from typing import Literal
 
 from unrender.errors import InputError
+from unrender.runs.options import check_size, check_views
 
 Color = tuple[float, float, float]
-LARGEST = 8192
-"""Pixels of a picture's longer side."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Film:
-    """What to write."""
+class VideoOptions:
+    """Images and video."""
 
     views: int | None = None
-    """How many pictures. By default 36, or all that --path has."""
+    """Number of frames to render. Default: 36; all views for --path test and camera files."""
     size: int | None = None
-    """Pixels along the longer side. By default 512 for a volume, and as the photos for a run, with --quick 400."""
+    """Longer side of the images in pixels, up to 8192. Default: 512 for volumes, the size of the training images for
+    runs, at most 400 with --quick."""
     background: Color | None = None
-    """What is behind, RGB in 0 to 1. By default black for a volume, and as learned for a run."""
+    """Background color, RGB in [0, 1]. Default: black for volumes, the background of the run for runs."""
     video: Literal["mp4", "gif", "none"] = "mp4"
-    """Kind of film."""
+    """Format of the video; none writes images only."""
     output: Path | None = None
-    """Folder for the results. By default runs/render/NAME-TIME."""
+    """Output folder. Default: runs/render/NAME-TIME."""
 
     def check(self) -> None:
-        """Refuse what cannot be drawn, before anything is read."""
-        if self.views is not None and self.views < 1:
-            raise InputError(f"--views {self.views}: should be at least 1")
-        if self.size is not None and not 1 <= self.size <= LARGEST:
-            raise InputError(f"--size {self.size}: should be 1 to {LARGEST} pixels")
+        """Raise InputError for values out of range."""
+        check_views(self.views)
+        check_size(self.size)
         if self.background is not None and not all(0 <= channel <= 1 for channel in self.background):
-            raise InputError(f"--background {self.background}: three numbers in 0 to 1")
+            raise InputError(f"--background {self.background}: must be three numbers in [0, 1]")

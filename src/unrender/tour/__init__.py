@@ -1,1 +1,1 @@
-"""The guided tour of all jobs that `unrender demo` runs."""
+"""The tour of all tasks that `unrender demo` runs on generated data."""

@@ -10,49 +10,49 @@ from unrender._version import __version__
 from unrender.io.files import write_whole
 
 WIDTH, HEIGHT = 320.0, 96.0
-"""Of the drawing of a curve, in its own units."""
+"""Of the plot of a curve, in SVG units."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Shown:
-    """A picture; or frames of one width side by side in one picture."""
+class EncodedImage:
+    """An image, or frames of equal size side by side in one image."""
 
     alt: str
-    """What is to be seen, in words."""
+    """Alternative text."""
     file: bytes
     """WebP."""
     size: tuple[int, int]
-    """Pixels of a frame: width, height."""
+    """Width and height of a frame in pixels."""
     num_frames: int = 1
 
     @property
     def source(self) -> str:
-        """The picture as a data address."""
+        """The image as a data URL."""
         return "data:image/webp;base64," + base64.b64encode(self.file).decode()
 
 
 @dataclasses.dataclass(frozen=True)
-class Slider:
-    """Two pictures of one size, one over the other, with a border between them that can be moved."""
+class Comparison:
+    """Two images of the same size, one over the other, with a movable divider."""
 
     caption: str
     left_name: str
-    left: Shown
+    left: EncodedImage
     right_name: str
-    right: Shown
+    right: EncodedImage
 
 
 @dataclasses.dataclass(frozen=True)
-class Frames:
-    """Frames that one goes through; one alone is a picture."""
+class Turntable:
+    """Frames with a slider; a single frame is an image."""
 
     caption: str
-    shown: Shown
+    image: EncodedImage
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Values over the steps of a job."""
+    """Values over the steps of a task."""
 
     title: str
     unit: str
@@ -62,76 +62,76 @@ class Curve:
 
     @property
     def path(self) -> str:
-        """The curve for SVG, in a drawing of `WIDTH` times `HEIGHT`."""
+        """The curve as an SVG path in a plot of `WIDTH` × `HEIGHT`."""
         heights = [math.log(value) if self.logarithmic else value for value in self.values]
         across, up = (min(self.steps), max(self.steps)), (min(heights), max(heights))
-        places = (
-            (WIDTH * _share(step, across), HEIGHT * (1 - _share(height, up)))
+        points = (
+            (WIDTH * _fraction(step, across), HEIGHT * (1 - _fraction(height, up)))
             for step, height in zip(self.steps, heights, strict=True)
         )
-        return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        return "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _share(value: float, span: tuple[float, float]) -> float:
-    low, high = span
+def _fraction(value: float, bounds: tuple[float, float]) -> float:
+    low, high = bounds
     return (value - low) / (high - low) if high > low else 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class Words:
-    """What is said of a job."""
+class Description:
+    """Title, text and code of a task."""
 
     name: str
-    """Of the section, in addresses."""
+    """Anchor of the section."""
     title: str
     text: str
     python: str
-    """The lines that do it."""
+    """The Python code of the task."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Ran:
+class Command:
     """A command that was run."""
 
     line: str
-    """How to call it in the tour's folder."""
+    """The command line, in the folder of the tour."""
     seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """One job of the tour: what it was given, what came out, and how to do it."""
+class TaskResult:
+    """One task of the tour: input, result, and code."""
 
-    words: Words
-    given: str
+    description: Description
+    input: str
     outcome: str
-    """The figure that counts, for the table at the top."""
-    pictures: Sequence[Slider | Frames]
+    """The main metric, for the table at the top."""
+    figures: Sequence[Comparison | Turntable]
     curve: Curve | None
-    figures: Sequence[tuple[str, str]]
-    """What is measured against the known truth, and the rest worth knowing."""
-    ran: Sequence[Ran]
+    metrics: Sequence[tuple[str, str]]
+    """Errors against the ground truth, and other numbers, as text."""
+    commands: Sequence[Command]
     folders: Sequence[str]
-    """In the tour's, where the commands left their results and reports."""
+    """Output folders of the commands, within that of the tour."""
 
     @property
     def seconds(self) -> float:
-        """Of the commands: to learn, and to make all the pictures and reports that they write."""
-        return sum(each.seconds for each in self.ran)
+        """Time of the commands, including the images and reports that they write."""
+        return sum(command.seconds for command in self.commands)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tour:
-    """All jobs, and the machine that did them."""
+    """All tasks, and the machine that ran them."""
 
-    jobs: Sequence[Job]
-    photo: Shown
+    tasks: Sequence[TaskResult]
+    photo: EncodedImage
     seconds: float
     machine: str
 
 
 def write_tour(tour: Tour, path: Path) -> None:
-    """Write the report as one HTML file that asks the network for nothing."""
+    """Write the report as one HTML file without network requests."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -141,7 +141,7 @@ def write_tour(tour: Tour, path: Path) -> None:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    environment.tests["slider"] = lambda picture: isinstance(picture, Slider)
+    environment.tests["comparison"] = lambda figure: isinstance(figure, Comparison)
     template = environment.get_template("tour.html")
     html = template.render(tour=tour, version=__version__, width=WIDTH, height=HEIGHT)
     with write_whole(path) as file:

@@ -1,4 +1,4 @@
-"""One open page of the browser, and the port at which there is one."""
+"""An open page in the browser, and the port of the server."""
 
 import errno
 import logging
@@ -19,66 +19,64 @@ if TYPE_CHECKING:
     import viser
 
 log = logging.getLogger("unrender")
-PORTS = 100
-"""How many are tried."""
+MAX_PORTS = 100
+"""Ports that are tried."""
 MOVING_QUALITY, FINAL_QUALITY = 88, 95
-"""Of jpeg."""
+"""JPEG quality."""
 
 
 class Page:
-    """One who looks through a page of the browser."""
+    """A page in the browser: its camera, and where its images go."""
 
-    def __init__(self, client: "viser.ClientHandle", finest: "viser.GuiInputHandle[int]") -> None:
-        self._client, self._finest = client, finest
+    def __init__(self, client: "viser.ClientHandle", size: "viser.GuiInputHandle[int]") -> None:
+        self._client, self._size = client, size
 
     def camera(self) -> Camera:
-        """From where, in the shape of the page, and how large the finest picture should be."""
-        return camera_of(self._client, self._finest.value)
+        """Return its camera, with the size of the final image."""
+        return camera_of(self._client, self._size.value)
 
     def put(self, image: Tensor, *, is_final: bool) -> None:
-        """Take a picture, RGB in [0, 1]; there is no better one if it is final."""
+        """Show an RGB image in [0, 1]; no better one follows a final image."""
         pixels = (image * 255).round().to(torch.uint8).cpu().numpy()
         quality = FINAL_QUALITY if is_final else MOVING_QUALITY
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", "Queued a .* on a closed connection"
-            )  # it may have left just now
+            )  # the page may have been closed
             self._client.scene.set_background_image(pixels, "jpeg", jpeg_quality=quality)
             self._client.flush()
 
 
-def camera_of(client: "viser.ClientHandle", finest: int) -> Camera:
-    """Return where a page looks from, with as many pixels as it has, but at most `finest` along the longer side."""
-    seen = client.camera
-    scale = min(1.0, finest / max(seen.image_height, seen.image_width))
-    height, width = (max(1, round(side * scale)) for side in (seen.image_height, seen.image_width))
-    rotation = rotation_from_quaternion(torch.from_numpy(seen.wxyz))
-    pose = invert_rigid(rigid(rotation, torch.from_numpy(seen.position))).float()
-    focal = torch.full((2,), height / 2 / math.tan(seen.fov / 2))
+def camera_of(client: "viser.ClientHandle", max_size: int) -> Camera:
+    """Return the camera of a page, with the pixels of the page but at most `max_size` along the longer side."""
+    view = client.camera
+    scale = min(1.0, max_size / max(view.image_height, view.image_width))
+    height, width = (max(1, round(side * scale)) for side in (view.image_height, view.image_width))
+    rotation = rotation_from_quaternion(torch.from_numpy(view.wxyz))
+    pose = invert_rigid(rigid(rotation, torch.from_numpy(view.position))).float()
+    focal = torch.full((2,), height / 2 / math.tan(view.fov / 2))
     return Camera(focal, torch.tensor([width / 2, height / 2]), pose, height, width)
 
 
 def find_port(host: str, first: int) -> int:
-    """Return the first port from `first` on that is free, and say which are not."""
+    """Return the first free port from `first` on, and log those in use."""
     if not 0 <= first < 2**16:
-        raise InputError(f"--port {first}: should be 0 (any that is free) to 65535")
-    for port in range(first, min(first + PORTS, 2**16)):
+        raise InputError(f"--port {first}: must be 0 (any free port) to 65535")
+    for port in range(first, min(first + MAX_PORTS, 2**16)):
         try:
             return _try_port(host, port)
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 reason = error.strerror or str(error)
-                raise InputError(
-                    f"--host {host} --port {port}: nothing can listen there: {reason}"
-                ) from error
+                raise InputError(f"--host {host} --port {port}: cannot listen: {reason}") from error
             log.warning("port %d is in use; trying the next one", port)
-    raise InputError(f"--port {first}: it and all after it are in use; give another")
+    raise InputError(f"--port {first}: all ports from there on are in use; give another one")
 
 
 def _try_port(host: str, port: int) -> int:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
-        if os.name == "posix":  # as servers do: a port whose last connection just closed is free
+        if os.name == "posix":  # as servers do: a port whose last connection was just closed is free
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(address)
         bound: int = probe.getsockname()[1]

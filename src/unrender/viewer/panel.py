@@ -1,4 +1,4 @@
-"""Controls beside the picture: a box to crop to, and the path of a camera."""
+"""Control panels: a crop box, and a camera path."""
 
 import math
 from collections.abc import Callable
@@ -12,19 +12,19 @@ from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path
-from unrender.viewer.stage import ORANGE, Box, put_camera
+from unrender.viewer.scene import ORANGE, Box, put_camera
 
 if TYPE_CHECKING:
     import viser
 
 STEPS = 200
-"""Places of a slider, about."""
-VIEWS = 60
-"""On a path, if nothing else is asked for."""
+"""Positions of a slider, about."""
+NUM_VIEWS = 60
+"""Views of a camera path, by default."""
 
 
 class CropBox:
-    """Sliders for the sides of a box. At its end a slider leaves its side open: bounds may be a guess."""
+    """Sliders for the sides of a box. A slider at its end does not crop: the bounds may be estimates."""
 
     def __init__(self, server: "viser.ViserServer", bounds: Box, on_change: Callable[[], None]) -> None:
         lows, highs, step = _ends(bounds)
@@ -41,7 +41,7 @@ class CropBox:
             slider.on_update(lambda _: self._changed())
 
     def box(self) -> Box | None:
-        """Return what to crop to; None for all there is."""
+        """Return the box; None if cropping is off."""
         if not self._is_on.value:
             return None
         low, high = torch.tensor([slider.value for slider in self._sliders]).T
@@ -65,7 +65,7 @@ class CropBox:
 
 
 def _ends(bounds: Box) -> tuple[list[float], list[float], float]:
-    """Return low and high ends, and a step: round numbers, with room between them also for what is flat."""
+    """Return rounded ends of the sliders and their step; the ends differ even if the bounds are flat."""
     low, high = bounds.double().unbind()
     step = 10.0 ** math.floor(math.log10(float((high - low).amax().clamp(min=1e-6)) / STEPS * 5))
     first, last = (low / step).floor() - 1, (high / step).ceil() + 1
@@ -73,45 +73,47 @@ def _ends(bounds: Box) -> tuple[list[float], list[float], float]:
 
 
 class PathPanel:
-    """Keeps views, and saves the smooth path through them for `unrender render --path`."""
+    """Collects key views, and saves a smooth path through them for `unrender render --path`."""
 
     def __init__(
         self, server: "viser.ViserServer", file: Path, camera_of: Callable[["viser.ClientHandle"], Camera]
     ) -> None:
         self._server, self._file, self._camera_of = server, file, camera_of
-        self._kept: list[Camera] = []
+        self._keys: list[Camera] = []
         with server.gui.add_folder("Camera path", expand_by_default=False):
-            self._words = server.gui.add_markdown("no views kept")
-            keep, forget = server.gui.add_button("Keep this view"), server.gui.add_button("Forget all")
-            self._count = server.gui.add_number("views", VIEWS, min=1, max=10_000, step=1)
+            self._status = server.gui.add_markdown("no key views")
+            add, clear = server.gui.add_button("Add key view"), server.gui.add_button("Clear")
+            self._count = server.gui.add_number("views", NUM_VIEWS, min=1, max=10_000, step=1)
             save = server.gui.add_button("Save")
-        keep.on_click(lambda event: self._keep(event.client))
-        forget.on_click(lambda _: self._forget())
+        add.on_click(lambda event: self._add(event.client))
+        clear.on_click(lambda _: self._clear())
         save.on_click(lambda _: self._save())
 
-    def _keep(self, client: "viser.ClientHandle | None") -> None:
+    def _add(self, client: "viser.ClientHandle | None") -> None:
         if client is None:
             return
         camera = self._camera_of(client)
         size = 0.1 * math.dist(client.camera.look_at, client.camera.position)
-        put_camera(self._server, f"/path/{len(self._kept)}", camera, size, ORANGE)
-        self._kept.append(camera)
-        self._words.content = f"{len(self._kept)} views kept"
+        put_camera(self._server, f"/path/{len(self._keys)}", camera, size, ORANGE)
+        self._keys.append(camera)
+        self._status.content = f"{len(self._keys)} key views"
 
-    def _forget(self) -> None:
-        self._kept.clear()
+    def _clear(self) -> None:
+        self._keys.clear()
         self._server.scene.remove_by_name("/path")
-        self._words.content = "no views kept"
+        self._status.content = "no key views"
 
     def _save(self) -> None:
         try:
-            path = interpolated_path(self._kept, int(self._count.value))
+            path = interpolated_path(self._keys, int(self._count.value))
             names = [f"view_{index:03d}.png" for index in range(*path.batch_shape)]
             folder = self._file.resolve().parent
             save_cameras(
                 [Frame(name, path[i], folder / name, "test") for i, name in enumerate(names)], self._file
             )
         except (UnrenderError, OSError) as error:
-            self._words.content = "no views to save: keep some" if not self._kept else f"not saved: {error}"
+            self._status.content = (
+                "nothing to save: add key views first" if not self._keys else f"not saved: {error}"
+            )
             return
-        self._words.content = f"saved; now `unrender render RUN --path {self._file}`"
+        self._status.content = f"saved; render it with `unrender render RUN --path {self._file}`"

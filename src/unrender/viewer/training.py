@@ -1,4 +1,4 @@
-"""Trainings in the browser, for `--view`."""
+"""Training in the browser, for `--view`."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -15,12 +15,12 @@ log = logging.getLogger("unrender")
 def watched_in_browser(
     steps: Iterator[AnyStep], frames: Sequence[Frame] = (), background: Tensor | None = None
 ) -> Iterator[AnyStep]:
-    """Pass on steps, and show their results in the browser until the last one is taken."""
+    """Pass on the steps of a task and show their results in the browser until it ends."""
     with Window() as window:
         if background is not None:
             red, green, blue = background.tolist()
             window.background = red, green, blue
         if frames:
             window.show_cameras(frames, visible=False)
-        log.info("watch it at %s", window.url)
+        log.info("viewer running at %s", window.url)
         yield from watch(steps, window)

@@ -1,45 +1,38 @@
-"""Trainings, watched as they run."""
+"""Training and fitting, watched in the viewer."""
 
 from collections.abc import Generator, Iterator, Mapping
 from typing import Protocol, TypeVar
 
-from unrender.viewer.window import Thing, Window
+from unrender.runs.progress import Step
+from unrender.viewer.window import Viewable, Window
 
 
-class Step(Protocol):
-    """What tasks that learn a shape or a field yield."""
-
-    @property
-    def index(self) -> int:
-        """Steps before this one."""
-
-    @property
-    def last_index(self) -> int:
-        """No step comes after that one."""
+class ResultStep(Step, Protocol):
+    """A step of a task with losses and a result that can be shown."""
 
     @property
     def losses(self) -> Mapping[str, float]:
-        """By name."""
+        """Losses by name."""
 
     @property
-    def result(self) -> Thing:
-        """What was learned up to here."""
+    def result(self) -> Viewable:
+        """The current mesh, point cloud or field."""
 
 
-AnyStep = TypeVar("AnyStep", bound=Step)
+AnyStep = TypeVar("AnyStep", bound=ResultStep)
 
 
 def watch(steps: Iterator[AnyStep], window: Window) -> Iterator[AnyStep]:
-    """Pass on the steps of a task, and show their results to those who look; the page can pause them.
+    """Pass on the steps of a task and show their results in a window, where the task can be paused.
 
-    Between two steps the window draws: for a quarter of the time, longer while somebody moves, and not at all while
-    nobody looks.
+    Rendering happens between steps and takes at most a quarter of the time, more while a camera moves, and none while
+    no page is open.
     """
     try:
         for step in steps:
             losses = "  ".join(f"{name} {value:.4g}" for name, value in step.losses.items())
-            window.keep_up(step.result, f"step {step.index} of {step.last_index}  {losses}")
+            window.update(step.result, f"step {step.index} of {step.last_index}  {losses}")
             yield step
     finally:
-        if isinstance(steps, Generator):  # a task that is left early saves what it has
+        if isinstance(steps, Generator):  # a task that is stopped early saves its state
             steps.close()

@@ -1,4 +1,4 @@
-"""A page in the browser that shows meshes, points, cameras, fields and volumes, and what a training does to them."""
+"""The viewer: a page in the browser with meshes, point clouds, cameras, fields and volumes."""
 
 import contextlib
 import io
@@ -18,48 +18,49 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.render.texture import Texture
-from unrender.viewer.drawable import Drawable, crop
 from unrender.viewer.page import Page, camera_of, find_port
-from unrender.viewer.painter import Mode, Painter, Subject
 from unrender.viewer.panel import CropBox, PathPanel
-from unrender.viewer.stage import (
+from unrender.viewer.renderable import Renderable, crop
+from unrender.viewer.renderer import Mode, ProgressiveRenderer, View
+from unrender.viewer.scene import (
     POINT,
     Box,
-    Home,
-    PhotoCameras,
+    CameraFrusta,
+    InitialView,
     bounds_of,
-    home_around,
-    home_beside,
-    home_of,
     put_cloud,
     put_mesh,
+    view_around,
+    view_of_all,
+    view_of_first,
 )
 
 if TYPE_CHECKING:
     import viser
 
 log = logging.getLogger("unrender")
-Thing = Mesh | PointCloud | Drawable
-FINEST, SIDES = 800, (200, 3200)
-"""Pixels of the longer side of the finest pictures: by default, fewest and most."""
-NAP, LONG_NAP = 0.02, 0.5
-"""Seconds between looks at whether there is something to do, while there may soon be, and at most."""
+Viewable = Mesh | PointCloud | Renderable
+IMAGE_SIZE, IMAGE_SIZES = 800, (200, 3200)
+"""Longer side of the final image in pixels: default, and range."""
+POLL_SECONDS, IDLE_SECONDS = 0.02, 0.5
+"""Seconds between checks for work: while images are being refined, and while nothing changes."""
 NEAR, FAR = 1e-3, 1e3
-"""Between which distances the browser draws, as multiples of that from which one begins to look."""
-SHARE, SHORTEST = 0.25, 0.3
-"""Of the time, while a training runs and nobody moves; and seconds between its pictures, at least."""
+"""Clipping planes of the browser, as multiples of the initial distance."""
+TIME_FRACTION, MIN_SECONDS = 0.25, 0.3
+"""During training: fraction of the time spent on rendering for resting cameras, and seconds between two images."""
 
 
 class Window:
-    """A page in the browser, and what it shows.
+    """A viewer in the browser, served by this process.
 
-    All is drawn by the thread that calls `stay` or `keep_up`, not by threads of its own: a training is never disturbed
-    in the midst of a step, and fields need no locks.
+    Rendering happens in the thread that calls `run` or `update`, not in threads of its own: training is never
+    interrupted within a step, and fields need no locks.
 
-    host: who can reach the page; "0.0.0.0" is everyone in the network, who can then also save camera paths.
-    port: if it is in use, the next free one is taken, with a word in the log.
-    up: what is up in the world, where no cameras tell.
-    path_file: where camera paths are saved.
+    host: address to listen on; with "0.0.0.0" everyone on the network can view the page and save camera paths.
+    port: port to listen on; the next free one if it is in use.
+    up: up axis of the world, unless cameras define it.
+    background: of fields, RGB in [0, 1]; by default that of the field.
+    path_file: file for camera paths.
     """
 
     def __init__(
@@ -78,26 +79,26 @@ class Window:
 
         logging.getLogger("websockets.server").setLevel(
             logging.CRITICAL
-        )  # browsers try connections, and drop them
-        with contextlib.redirect_stdout(io.StringIO()):  # it has words of its own, `verbose` or not
+        )  # browsers open and drop connections
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints even without `verbose`
             self._server = viser.ViserServer(host, find_port(host, port), label="unrender", verbose=False)
         self._host, self._up = host, torch.tensor(up, dtype=torch.float32)
         self.background = background
-        """Behind fields, RGB in [0, 1]; None for what they learned."""
+        """Background of fields, RGB in [0, 1]; None uses that of the field."""
         self._wake = threading.Event()
-        self._painters: dict[int, Painter] = {}
-        self._thing: Thing | None = None
+        self._renderers: dict[int, ProgressiveRenderer] = {}
+        self._thing: Viewable | None = None
         self._texture: Texture | None = None
         self._crop: CropBox | None = None
-        self._part: Drawable | None = None
+        self._cropped: Renderable | None = None
         self._is_stale, self._version, self._is_paused = False, 0, False
-        self._cameras: PhotoCameras | None = None
+        self._cameras: CameraFrusta | None = None
         self._next = -math.inf
-        self._lay_out(Path(path_file))
+        self._add_controls(Path(path_file))
 
     @property
     def url(self) -> str:
-        """Where to look."""
+        """Address of the page."""
         host = "localhost" if self._host in ("0.0.0.0", "127.0.0.1", "::", "") else self._host
         return f"http://{host}:{self._server.get_port()}"
 
@@ -108,21 +109,20 @@ class Window:
         self.close()
 
     def close(self) -> None:
-        """Take the page down."""
+        """Stop the server."""
         with contextlib.redirect_stdout(io.StringIO()):
             self._server.stop()
 
-    def show(self, thing: Thing, texture: Texture | None = None, *, bounds: Box | None = None) -> None:
-        """Show a mesh, points, a field or a volume instead of what was shown; anew, if it is the same one.
+    def show(self, thing: Viewable, texture: Texture | None = None, *, bounds: Box | None = None) -> None:
+        """Show a mesh, a point cloud, a field or a volume in place of the previous one, which must be of the same kind.
 
-        bounds: the box in which a field lies, for the sliders; by default where the cameras look. A window shows things
-        of one kind only.
+        bounds: bounding box of a field, for the crop sliders; by default estimated from the cameras.
         """
         if self._thing is None:
             self._prepare(thing, bounds)
         elif _kind(thing) != _kind(self._thing):
             raise InputError(
-                f"Window.show: this one shows a {_kind(self._thing)}; open another Window for a {_kind(thing)}"
+                f"Window.show: this window shows a {_kind(self._thing)}; open another Window for a {_kind(thing)}"
             )
         self._thing, self._texture = thing, texture
         self._version += 1
@@ -131,15 +131,15 @@ class Window:
     def show_cameras(
         self, frames: Sequence[Frame], *, visible: bool = True, bounds: Box | None = None
     ) -> None:
-        """Show where photos were taken, and the photos, where they are there.
+        """Show cameras as frusta, with their images if the files exist.
 
-        One begins to look from where all cameras can be seen or, if they are not to be `visible`, from the first one.
+        The initial view shows all cameras or, unless they are `visible`, is that of the first one.
         """
         cameras = [frame.camera for frame in frames]
         if self._crop is None:
-            home = home_beside(cameras) if visible else home_of(cameras)
-            self._set_out(bounds_of_cameras(cameras) if bounds is None else bounds, home)
-        self._cameras = shown = PhotoCameras(self._server, frames, visible)
+            view = view_of_all(cameras) if visible else view_of_first(cameras)
+            self._set_scene(bounds_of_cameras(cameras) if bounds is None else bounds, view)
+        self._cameras = shown = CameraFrusta(self._server, frames, visible)
         control = self._server.gui.add_checkbox("cameras", visible)
 
         @control.on_update
@@ -147,21 +147,21 @@ class Window:
             shown.set_visible(control.value)
             self._wake.set()
 
-    def say(self, words: str) -> None:
-        """Write a line on the page."""
-        self._words.content = words
+    def set_status(self, text: str) -> None:
+        """Show a line of text on the page."""
+        self._status.content = text
 
-    def stay(self, seconds: float = math.inf) -> None:
-        """Show all this until Ctrl-C, or for so long."""
+    def run(self, seconds: float = math.inf) -> None:
+        """Serve the page until Ctrl-C, or for a number of seconds."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end:
             self._draw_or_wait()
 
-    def keep_up(self, thing: Thing, words: str = "") -> None:
-        """Show how far something got, to those who look; to be called again and again by those who work on it.
+    def update(self, thing: Viewable, status: str = "") -> None:
+        """Show intermediate results; call it after each step of a computation.
 
-        Returns at once if nobody looks, waits while one moves or has pressed pause, and else draws for a quarter of
-        the time.
+        Returns immediately if no page is open, blocks while a camera moves or the page is paused, and otherwise renders
+        for a quarter of the time.
         """
         self._pause.visible = True
         if self._thing is None:
@@ -172,43 +172,43 @@ class Window:
         if begin < self._next or not self._server.get_clients():
             return
         self.show(thing)
-        self.say(words)
+        self.set_status(status)
         self.draw()
         end = time.perf_counter()
-        self._next = end + max((end - begin) * (1 / SHARE - 1), SHORTEST)
+        self._next = end + max((end - begin) * (1 / TIME_FRACTION - 1), MIN_SECONDS)
 
     def draw(self) -> bool:
-        """Draw what is due, one picture for each page that is open; say whether there was one."""
+        """Render the next image of each open page; return whether there was anything to render."""
         if self._is_stale:
             self._update()
-        painters = self._open_pages()
+        renderers = self._open_pages()
         drawn = []
-        if self._part is not None:
-            subject = Subject(self._part, self._mode.value, self.background, self._version)
-            drawn = [painter.paint(subject) for painter in painters]
-        return any(drawn) or bool(painters and self._cameras and self._cameras.load_photo())
+        if self._cropped is not None:
+            view = View(self._cropped, self._mode.value, self.background, self._version)
+            drawn = [renderer.render_next(view) for renderer in renderers]
+        return any(drawn) or bool(renderers and self._cameras and self._cameras.load_image())
 
     def _draw_or_wait(self) -> None:
         if self.draw():
             return
-        is_done = all(painter.is_done for painter in self._painters.values())
-        self._wake.wait(LONG_NAP if is_done or self._part is None else NAP)
+        is_done = all(renderer.is_done for renderer in self._renderers.values())
+        self._wake.wait(IDLE_SECONDS if is_done or self._cropped is None else POLL_SECONDS)
         self._wake.clear()
 
-    def _open_pages(self) -> list[Painter]:
-        """Return the painters of all pages that are open."""
+    def _open_pages(self) -> list[ProgressiveRenderer]:
+        """Return the renderers of all open pages."""
         clients = self._server.get_clients()
-        for gone in self._painters.keys() - clients.keys():
-            del self._painters[gone]
-        for number in clients.keys() - self._painters.keys():
-            self._painters[number] = Painter(Page(clients[number], self._finest))
-        return list(self._painters.values())
+        for gone in self._renderers.keys() - clients.keys():
+            del self._renderers[gone]
+        for number in clients.keys() - self._renderers.keys():
+            self._renderers[number] = ProgressiveRenderer(Page(clients[number], self._size))
+        return list(self._renderers.values())
 
     def _is_moving(self) -> bool:
-        return self._part is not None and any(painter.is_moving for painter in self._open_pages())
+        return self._cropped is not None and any(renderer.is_moving for renderer in self._open_pages())
 
     def _update(self) -> None:
-        """Bring what is shown up to date with the controls."""
+        """Apply the controls to what is shown."""
         self._is_stale = False
         thing, box = self._thing, None if self._crop is None else self._crop.box()
         if isinstance(thing, Mesh):
@@ -217,26 +217,26 @@ class Window:
             put_cloud(self._server, thing, self._point_size.value, box)
         elif thing is not None:
             try:
-                self._part = thing if box is None else crop(thing, *box)
-            except InputError as error:  # a training goes on, whatever is asked for on the page
-                self._part = thing
-                self.say(str(error))
+                self._cropped = thing if box is None else crop(thing, *box)
+            except InputError as error:  # training continues, whatever is asked for on the page
+                self._cropped = thing
+                self.set_status(str(error))
 
     def _touch(self, _: object = None) -> None:
         self._is_stale = True
         self._wake.set()
 
-    def _lay_out(self, path_file: Path) -> None:
-        """Make the controls, and hide those that what is shown does not need."""
+    def _add_controls(self, path_file: Path) -> None:
+        """Create the controls; those of fields stay hidden until one is shown."""
         gui = self._server.gui
         gui.configure_theme(show_logo=False, show_share_button=False)
-        self._words = gui.add_markdown("")
+        self._status = gui.add_markdown("")
         self._pause = gui.add_button("Pause", visible=False)
-        self._mode = gui.add_dropdown("show", get_args(Mode), visible=False)
-        self._finest = gui.add_slider("finest side, pixels", *SIDES, 50, FINEST, visible=False)
-        self._path = PathPanel(self._server, path_file, lambda client: camera_of(client, self._finest.value))
+        self._mode = gui.add_dropdown("render", get_args(Mode), visible=False)
+        self._size = gui.add_slider("max image size (pixels)", *IMAGE_SIZES, 50, IMAGE_SIZE, visible=False)
+        self._path = PathPanel(self._server, path_file, lambda client: camera_of(client, self._size.value))
         self._pause.on_click(lambda _: self._toggle())
-        for control in (self._mode, self._finest):
+        for control in (self._mode, self._size):
             control.on_update(lambda _: self._wake.set())
 
         @self._server.on_client_connect
@@ -252,27 +252,27 @@ class Window:
         self._pause.label = "Resume" if self._is_paused else "Pause"
         self._wake.set()
 
-    def _prepare(self, thing: Thing, bounds: Box | None) -> None:
-        """Give the first thing its controls and, if no cameras say it, a place to look from."""
-        self._mode.visible = self._finest.visible = _kind(thing) == "field"
+    def _prepare(self, thing: Viewable, bounds: Box | None) -> None:
+        """Show the controls of a kind and, unless cameras define it, set the initial view."""
+        self._mode.visible = self._size.visible = _kind(thing) == "field"
         bounds = bounds_of(thing) if bounds is None else bounds
         if isinstance(thing, PointCloud):
             size = POINT * float((bounds[1] - bounds[0]).norm()) or 1.0
             self._point_size = self._server.gui.add_number("point size", size, min=0.0, step=size / 4)
             self._point_size.on_update(self._touch)
         if self._crop is None:
-            self._set_out(bounds, home_around(bounds, self._up))
+            self._set_scene(bounds, view_around(bounds, self._up))
 
-    def _set_out(self, bounds: Box, home: Home) -> None:
-        """Say where what there is to see lies, and where to begin to look from."""
+    def _set_scene(self, bounds: Box, view: InitialView) -> None:
+        """Set the bounds of the scene and the initial view."""
         self._crop = CropBox(self._server, bounds, self._touch)
-        distance = float((home.target - home.eye).norm())
-        self._server.scene.set_up_direction(home.up.numpy())
+        distance = float((view.target - view.eye).norm())
+        self._server.scene.set_up_direction(view.up.numpy())
         start = self._server.initial_camera
-        start.position, start.look_at, start.up = (t.double().numpy() for t in home[:3])
-        start.fov = math.radians(home.fov_degrees)
+        start.position, start.look_at, start.up = (t.double().numpy() for t in view[:3])
+        start.fov = math.radians(view.fov_degrees)
         start.near, start.far = NEAR * distance, FAR * distance
 
 
-def _kind(thing: Thing) -> str:
+def _kind(thing: Viewable) -> str:
     return "mesh" if isinstance(thing, Mesh) else "cloud" if isinstance(thing, PointCloud) else "field"

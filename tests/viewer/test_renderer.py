@@ -5,7 +5,13 @@ import torch
 
 from unrender import Camera, RenderOutput, SparseVoxels
 from unrender.render.colormaps import EMPTY
-from unrender.viewer.painter import FIRST_GUESS, MOVING, REST, Painter, Subject
+from unrender.viewer.renderer import (
+    INITIAL_RATE,
+    REST_SECONDS,
+    SECONDS_MOVING,
+    ProgressiveRenderer,
+    View,
+)
 
 HEIGHT, WIDTH = 60, 80
 
@@ -57,37 +63,37 @@ def onlooker():
     return Onlooker()
 
 
-def paint_all(painter, subject, clock) -> None:
-    clock.now += REST
+def render_all(renderer, view, clock) -> None:
+    clock.now += REST_SECONDS
     for _ in range(100):
-        if not painter.paint(subject):
+        if not renderer.render_next(view):
             return
     raise AssertionError("never done")
 
 
 def test_pictures_take_as_long_as_they_may_while_one_moves(clock, onlooker):
-    wall = Wall(clock, 16 * MOVING / (HEIGHT * WIDTH))  # the finest takes 16 times too long
-    painter = Painter(onlooker, clock)
+    wall = Wall(clock, 16 * SECONDS_MOVING / (HEIGHT * WIDTH))  # the finest takes 16 times too long
+    renderer = ProgressiveRenderer(onlooker, clock)
     for _ in range(30):
         begin = clock.now
-        assert painter.paint(Subject(wall))
+        assert renderer.render_next(View(wall))
         onlooker.move()
-    assert clock.now - begin < 10 * MOVING  # no smaller than the smallest
+    assert clock.now - begin < 10 * SECONDS_MOVING  # no smaller than the smallest
     assert all(quick for *_, quick in wall.calls)
-    fast = Painter(onlooker, clock)
-    assert fast.paint(Subject(Wall(clock, 1e-9)))
+    fast = ProgressiveRenderer(onlooker, clock)
+    assert fast.render_next(View(Wall(clock, 1e-9)))
     assert onlooker.pictures[-1][0].shape == (HEIGHT, WIDTH, 3)
 
 
 def test_pictures_get_finer_at_rest_and_then_final(clock, onlooker):
-    wall = Wall(clock, 4 / FIRST_GUESS)
-    painter = Painter(onlooker, clock)
-    painter._rate = 1000.0
-    assert painter.paint(Subject(wall))
-    assert not painter.paint(Subject(wall))  # it may move on
-    assert not painter.is_done
-    paint_all(painter, Subject(wall), clock)
-    assert painter.is_done
+    wall = Wall(clock, 4 / INITIAL_RATE)
+    renderer = ProgressiveRenderer(onlooker, clock)
+    renderer._rate = 1000.0
+    assert renderer.render_next(View(wall))
+    assert not renderer.render_next(View(wall))  # it may move on
+    assert not renderer.is_done
+    render_all(renderer, View(wall), clock)
+    assert renderer.is_done
     sizes = [tuple(image.shape[:2]) for image, _ in onlooker.pictures]
     assert sizes == sorted(sizes)
     assert sizes[-1] == (HEIGHT, WIDTH)
@@ -99,38 +105,38 @@ def test_bands_make_the_picture_that_the_field_renders(clock, onlooker):
     field = SparseVoxels.from_mask(
         torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -0.8), 0.2, opacity=0.2
     )
-    painter = Painter(onlooker, clock)
-    painter._rate = 5 * WIDTH / MOVING  # bands of five rows
-    subject = Subject(field, background=(1.0, 0.0, 0.0))
-    painter.paint(subject)
-    painter._rate = 5 * WIDTH / MOVING
-    paint_all(painter, subject, clock)
+    renderer = ProgressiveRenderer(onlooker, clock)
+    renderer._rate = 5 * WIDTH / SECONDS_MOVING  # bands of five rows
+    view = View(field, background=(1.0, 0.0, 0.0))
+    renderer.render_next(view)
+    renderer._rate = 5 * WIDTH / SECONDS_MOVING
+    render_all(renderer, view, clock)
     expected = field.render(onlooker.camera(), torch.tensor([1.0, 0.0, 0.0])).color
     torch.testing.assert_close(onlooker.pictures[-1][0], expected)
 
 
 def test_who_moves_on_does_not_wait_for_the_final_picture(clock, onlooker):
-    wall = Wall(clock, MOVING / WIDTH)  # a row at a time
-    painter = Painter(onlooker, clock)
-    painter.paint(Subject(wall))
-    clock.now += REST
+    wall = Wall(clock, SECONDS_MOVING / WIDTH)  # a row at a time
+    renderer = ProgressiveRenderer(onlooker, clock)
+    renderer.render_next(View(wall))
+    clock.now += REST_SECONDS
     while not (wall.calls[-1][1] == WIDTH and not wall.calls[-1][2]):
-        painter.paint(Subject(wall))
+        renderer.render_next(View(wall))
     onlooker.move()
-    assert painter.paint(Subject(wall))
+    assert renderer.render_next(View(wall))
     assert wall.calls[-1][2]
-    paint_all(painter, Subject(wall), clock)
+    render_all(renderer, View(wall), clock)
     assert onlooker.pictures[-1][0].shape == (HEIGHT, WIDTH, 3)
 
 
 def test_another_version_is_drawn_anew(clock, onlooker):
     wall = Wall(clock, 1e-9)
-    painter = Painter(onlooker, clock)
-    paint_all(painter, Subject(wall), clock)
-    paint_all(painter, Subject(wall), clock)
-    assert not painter.paint(Subject(wall))
-    assert painter.paint(Subject(wall, version=1))
-    assert painter.paint(Subject(wall, "opacity", version=1))
+    renderer = ProgressiveRenderer(onlooker, clock)
+    render_all(renderer, View(wall), clock)
+    render_all(renderer, View(wall), clock)
+    assert not renderer.render_next(View(wall))
+    assert renderer.render_next(View(wall, version=1))
+    assert renderer.render_next(View(wall, "opacity", version=1))
 
 
 @pytest.mark.parametrize("mode", ["color", "depth", "normals", "opacity"])
@@ -138,8 +144,8 @@ def test_all_modes_show_the_thing_before_what_is_empty(clock, onlooker, mode):
     field = SparseVoxels.from_mask(
         torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -0.8), 0.2, opacity=0.8
     )
-    painter = Painter(onlooker, clock)
-    paint_all(painter, Subject(field, mode, (0.0, 0.0, 0.0)), clock)
+    renderer = ProgressiveRenderer(onlooker, clock)
+    render_all(renderer, View(field, mode, (0.0, 0.0, 0.0)), clock)
     image = onlooker.pictures[-1][0]
     behind = torch.tensor(EMPTY if mode in ("depth", "normals") else (0.0, 0.0, 0.0))
     torch.testing.assert_close(image[0, 0], behind)

@@ -1,4 +1,4 @@
-"""What the viewer draws itself, picture by picture: fields, volumes, and parts of them."""
+"""What the viewer renders itself, image by image: fields, volumes, and cropped parts of them."""
 
 from typing import Protocol, runtime_checkable
 
@@ -16,41 +16,41 @@ from unrender.render.march import march
 from unrender.render.sample import RaySamples, sample_occupied
 from unrender.render.transfer import TransferFunction, apply_transfer_function, visible_blocks
 
-STOP = 1e-3
-"""Light that is left at which a ray ends."""
+MIN_TRANSMITTANCE = 1e-3
+"""Transmittance below which a ray is terminated."""
 
 
-class Drawable(Protocol):
-    """What a camera can see."""
+class Renderable(Protocol):
+    """Anything that can be rendered from a camera."""
 
     def render(
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees; with `quick`, at fewer places."""
+        """Render a view; with `quick`, with fewer samples per ray."""
 
 
 @runtime_checkable
 class Sampled(Protocol):
-    """A field that says where on rays there is something, as all `RadianceField`s do."""
+    """A field that chooses its own samples on rays, as every `RadianceField` does."""
 
     @property
     def background(self) -> Tensor:
-        """Color behind everything."""
+        """Background color."""
 
     def __call__(self, points: Tensor, directions: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Return density and color, at points seen in directions of unit length, both [n, 3]."""
+        """Return density and color at points, seen along unit directions, both [n, 3]."""
 
     def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return where on rays, in one row, there can be something to see."""
+        """Return samples in the occupied space along each ray."""
 
 
-class Part:
-    """What of a field lies in a box."""
+class CroppedField:
+    """The part of a field inside a box."""
 
     def __init__(self, field: Sampled, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> None:
         self._field, self._low, self._high = field, low, high
 
-    def _within(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    def _query(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         density, color = self._field(points, directions)
         inside = ((points >= self._low) & (points <= self._high)).all(-1)
         return density * inside, color
@@ -59,19 +59,19 @@ class Part:
     def render(
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees; with `quick`, at fewer places."""
-        seen = march(
-            self._within,
+        """Render a view; with `quick`, with fewer samples per ray."""
+        output = march(
+            self._query,
             rays_of(camera),
             lambda rays: self._field.samples(rays, quick=quick),
             background=self._field.background if background is None else background,
-            stop_below=STOP,
+            stop_below=MIN_TRANSMITTANCE,
         )
-        return RenderOutput(seen.color.clamp(0, 1), seen.opacity, seen.mean_distance)
+        return RenderOutput(output.color.clamp(0, 1), output.opacity, output.mean_distance)
 
 
-class VisibleVolume:
-    """A volume of values, as a transfer function shows it."""
+class VolumeRenderable:
+    """A scalar volume seen through a transfer function."""
 
     def __init__(self, volume: Volume, transfer: TransferFunction) -> None:
         self.background = volume.density.new_zeros(3)
@@ -81,26 +81,26 @@ class VisibleVolume:
         )
         self._step = float(volume.world_from_volume[:3, :3].norm(dim=0).min())
         everywhere = volume.density.new_tensor([-torch.inf] * 3)
-        self._whole = Part(self, everywhere, -everywhere)
+        self._whole = CroppedField(self, everywhere, -everywhere)
 
     def __call__(self, points: Tensor, directions: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Return density and color, at points seen in directions of unit length, both [n, 3]."""
+        """Return density and color at points, both [n, 3]."""
         return self._field(points, directions)
 
     def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return places a voxel's smallest side apart, or two with `quick`, where there is something to see."""
+        """Return samples in visible blocks, one smallest voxel side apart, or two with `quick`."""
         step = self._step * (2 if quick else 1)
         return sample_occupied(rays, self._blocks.occupied, self._blocks.blocks_from_world, step)
 
     def render(
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees; with `quick`, at fewer places."""
+        """Render a view; with `quick`, with fewer samples per ray."""
         return self._whole.render(camera, background, quick=quick)
 
 
-class Nothing:
-    """An empty field."""
+class EmptyField:
+    """A field with zero density everywhere."""
 
     def __init__(self, background: Tensor) -> None:
         self._background = background.detach()
@@ -109,23 +109,23 @@ class Nothing:
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
         """Return the background."""
-        behind, shape = self._background if background is None else background, (camera.height, camera.width)
-        return RenderOutput(behind.expand(*shape, 3), behind.new_zeros(shape), behind.new_zeros(shape))
+        color, shape = self._background if background is None else background, (camera.height, camera.width)
+        return RenderOutput(color.expand(*shape, 3), color.new_zeros(shape), color.new_zeros(shape))
 
 
-def crop(thing: Drawable, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Drawable:
-    """Return what of a field lies in a box; of voxels, those with their middles in it."""
-    if isinstance(thing, SparseVoxels):
-        middles = _middles(thing)
-        inside = ((middles >= low) & (middles <= high)).all(-1)
-        return thing.keep(inside)[0] if bool(inside.any()) else Nothing(thing.background)
-    if not isinstance(thing, Sampled):
-        raise InputError(f"viewer: a {type(thing).__name__} cannot be cropped: it has no `samples`")
-    return Part(thing, low, high)
+def crop(field: Renderable, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Renderable:
+    """Return the part of a field inside a box; of voxels, those whose centers are inside."""
+    if isinstance(field, SparseVoxels):
+        centers = _voxel_centers(field)
+        inside = ((centers >= low) & (centers <= high)).all(-1)
+        return field.keep(inside)[0] if bool(inside.any()) else EmptyField(field.background)
+    if not isinstance(field, Sampled):
+        raise InputError(f"viewer: a {type(field).__name__} cannot be cropped: it has no `samples`")
+    return CroppedField(field, low, high)
 
 
-def _middles(field: SparseVoxels) -> Float[Tensor, "voxels 3"]:
-    """Return where the voxels are in the world."""
+def _voxel_centers(field: SparseVoxels) -> Float[Tensor, "voxels 3"]:
+    """Return the centers of the voxels in the world."""
     places = field.table.voxel_places + 0.5
     if field.contracted:
         return FieldSpace(field.middle, field.unit, True).from_cube(places / field.table.shape[0])

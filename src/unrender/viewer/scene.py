@@ -1,4 +1,4 @@
-"""What the browser draws itself: meshes, points, and the cameras of photos."""
+"""What the browser renders itself: meshes, points, and cameras."""
 
 import math
 from collections import deque
@@ -20,7 +20,7 @@ from unrender.geometry.rotations import quaternion_from_rotation
 from unrender.io.contents import rgb_from_tensor
 from unrender.render.texture import Texture
 from unrender.tasks.scene.inspect_scene import inspect_picture
-from unrender.viewer.drawable import Drawable
+from unrender.viewer.renderable import Renderable
 
 if TYPE_CHECKING:
     import trimesh
@@ -28,55 +28,55 @@ if TYPE_CHECKING:
 
 GREY, BLUE, ORANGE = (176, 176, 176), (41, 92, 153), (214, 118, 28)
 FRUSTUM, POINT = 0.03, 0.002
-"""Sizes, as shares of what is shown."""
+"""Sizes of frusta and points, as fractions of the extent of the scene."""
 FOV_DEGREES = 40.0
 Box = Float[Tensor, "2 3"]
 
 
-class Home(NamedTuple):
-    """Where one begins to look."""
+class InitialView(NamedTuple):
+    """The initial camera of a page."""
 
     eye: Float[Tensor, "3"]
     target: Float[Tensor, "3"]
     up: Float[Tensor, "3"]
     fov_degrees: float
-    """From top to bottom."""
+    """Vertical field of view."""
 
 
-def home_around(points: Float[Tensor, "points 3"], up: Float[Tensor, "3"]) -> Home:
-    """See all points, or the box between two of them, somewhat from above."""
-    middle = (points.amin(0) + points.amax(0)) / 2
-    radius = float((points - middle).norm(dim=-1).max()) or 1.0
+def view_around(points: Float[Tensor, "points 3"], up: Float[Tensor, "3"]) -> InitialView:
+    """Return a view of all points, or of the box between two corners, from slightly above."""
+    center = (points.amin(0) + points.amax(0)) / 2
+    radius = float((points - center).norm(dim=-1).max()) or 1.0
     aside = up.roll(1)
     direction = torch.nn.functional.normalize(up.roll(2) + 0.5 * aside + 0.4 * up, dim=0)
     distance = radius / math.sin(math.radians(FOV_DEGREES / 2))
-    return Home(middle + distance * direction, middle, up, FOV_DEGREES)
+    return InitialView(center + distance * direction, center, up, FOV_DEGREES)
 
 
-def home_of(cameras: Sequence[Camera]) -> Home:
-    """Look as the first camera does; what is up for all is up."""
+def view_of_first(cameras: Sequence[Camera]) -> InitialView:
+    """Return the view of the first camera, with the mean up axis of all."""
     first = cameras[0]
     forward = first.camera_from_world[2, :3]
-    ahead = float((bounds_of_cameras(cameras).mean(0) - first.position) @ forward)
-    target = first.position + (ahead if ahead > 0 else 1.0) * forward
-    return Home(first.position, target, up_direction(_together(cameras)), math.degrees(_fov(first)))
+    depth = float((bounds_of_cameras(cameras).mean(0) - first.position) @ forward)
+    target = first.position + (depth if depth > 0 else 1.0) * forward
+    return InitialView(first.position, target, up_direction(_batched(cameras)), math.degrees(_fov(first)))
 
 
-def home_beside(cameras: Sequence[Camera]) -> Home:
-    """See all cameras."""
-    many = _together(cameras)
-    return home_around(many.position, up_direction(many))
+def view_of_all(cameras: Sequence[Camera]) -> InitialView:
+    """Return a view of all cameras."""
+    batch = _batched(cameras)
+    return view_around(batch.position, up_direction(batch))
 
 
-def _together(cameras: Sequence[Camera]) -> Camera:
-    """Join the poses of cameras, with the intrinsics of the first."""
+def _batched(cameras: Sequence[Camera]) -> Camera:
+    """Return one batch of cameras, with the intrinsics of the first."""
     first, poses = cameras[0], torch.stack([camera.camera_from_world for camera in cameras])
     focal, center = (t.expand(len(poses), 2) for t in (first.focal, first.center))
     return first.replace(focal=focal, center=center, camera_from_world=poses, lens=None)
 
 
-def bounds_of(thing: Mesh | PointCloud | Drawable) -> Box:
-    """Return the corners of the box that holds all of it; of a field that does not tell, [-1, 1]³."""
+def bounds_of(thing: Mesh | PointCloud | Renderable) -> Box:
+    """Return the bounding box; [-1, 1]³ for fields of unknown extent."""
     if isinstance(thing, SparseVoxels):
         size = thing.middle.new_tensor(thing.table.shape) * thing.unit
         low, high = (-thing.unit, thing.unit) if thing.contracted else (0, size)
@@ -88,7 +88,7 @@ def bounds_of(thing: Mesh | PointCloud | Drawable) -> Box:
 
 
 def put_mesh(server: "viser.ViserServer", mesh: Mesh, texture: Texture | None, box: Box | None) -> None:
-    """Show a mesh, of which only faces within a box, if there is one."""
+    """Show a mesh, optionally only the faces inside a box."""
     faces = mesh.faces
     if box is not None:
         inside = ((mesh.vertices >= box[0]) & (mesh.vertices <= box[1])).all(-1)
@@ -101,11 +101,11 @@ def put_mesh(server: "viser.ViserServer", mesh: Mesh, texture: Texture | None, b
         vertices = mesh.vertices.detach().numpy()
         server.scene.add_mesh_simple("/mesh", vertices, faces.numpy(), color=GREY, side="double")
     else:
-        server.scene.add_mesh_trimesh("/mesh", _painted(mesh.replace(faces=faces), texture))
+        server.scene.add_mesh_trimesh("/mesh", _with_colors(mesh.replace(faces=faces), texture))
 
 
-def _painted(mesh: Mesh, texture: Texture | None) -> "trimesh.Trimesh":
-    """Give a mesh its picture, corner by corner, or the colors of its vertices."""
+def _with_colors(mesh: Mesh, texture: Texture | None) -> "trimesh.Trimesh":
+    """Convert a mesh to trimesh, with its texture or its vertex colors."""
     import trimesh
     from trimesh.visual import ColorVisuals, TextureVisuals
     from trimesh.visual.material import PBRMaterial
@@ -128,7 +128,7 @@ def _painted(mesh: Mesh, texture: Texture | None) -> "trimesh.Trimesh":
 
 
 def put_cloud(server: "viser.ViserServer", cloud: PointCloud, size: float, box: Box | None) -> None:
-    """Show points as discs of a size, of which only those within a box, if there is one."""
+    """Show points as discs, optionally only those inside a box."""
     points, colors = cloud.points.detach().float(), cloud.colors
     if box is not None:
         inside = ((points >= box[0]) & (points <= box[1])).all(-1)
@@ -144,13 +144,13 @@ def put_cloud(server: "viser.ViserServer", cloud: PointCloud, size: float, box: 
     )
 
 
-class PhotoCameras:
-    """Cameras as frusta, blue where they train and orange where they test; a click goes where one stands."""
+class CameraFrusta:
+    """Cameras as frusta, blue for training and orange for test views; a click moves the view to a camera."""
 
     def __init__(self, server: "viser.ViserServer", frames: Sequence[Frame], visible: bool) -> None:
         positions = torch.stack([frame.camera.position for frame in frames])
         size = FRUSTUM * float((positions.amax(0) - positions.amin(0)).norm()) or 0.1
-        self._without_photo = deque(
+        self._pending = deque(
             (
                 frame,
                 put_camera(
@@ -166,15 +166,15 @@ class PhotoCameras:
         self._folder = server.scene.add_frame("/cameras", show_axes=False, visible=visible)
 
     def set_visible(self, visible: bool) -> None:
-        """Show or hide them."""
+        """Show or hide the cameras."""
         self._folder.visible = visible
 
-    def load_photo(self) -> bool:
-        """Read the next photo, while they are visible; say whether there was one."""
-        if not self._folder.visible or not self._without_photo:
+    def load_image(self) -> bool:
+        """Load the next image if the frusta are visible; return whether there was one."""
+        if not self._folder.visible or not self._pending:
             return False
-        frame, handle = self._without_photo.popleft()
-        if frame.image_path.is_file():  # a run does not need its photos
+        frame, handle = self._pending.popleft()
+        if frame.image_path.is_file():  # runs do not need the images
             handle.image = inspect_picture(frame).thumbnail
         return True
 
@@ -182,7 +182,7 @@ class PhotoCameras:
 def put_camera(
     server: "viser.ViserServer", name: str, camera: Camera, size: float, color: tuple[int, int, int]
 ) -> "viser.CameraFrustumHandle":
-    """Show a camera as a frustum; a click goes there."""
+    """Show a camera as a frustum; a click moves the view to it."""
     handle = server.scene.add_camera_frustum(
         name,
         _fov(camera),

@@ -9,7 +9,7 @@ from unrender import (
     render_volume,
     window_transfer,
 )
-from unrender.viewer.drawable import VisibleVolume, crop
+from unrender.viewer.renderable import VolumeRenderable, crop
 
 CAMERA = Camera.look_at([0.0, 0.0, -4.0], fov_degrees=40, height=24, width=24)
 LOW, HIGH = torch.tensor([-torch.inf, -torch.inf, -torch.inf]), torch.tensor([0.0, torch.inf, torch.inf])
@@ -23,10 +23,10 @@ def voxels(contracted=False) -> SparseVoxels:
     )
 
 
-def volume() -> VisibleVolume:
+def volume() -> VolumeRenderable:
     values = torch.rand(8, 8, 8, generator=torch.Generator().manual_seed(0)) + 1
     shown = Volume.in_box(values, torch.full((3,), -1.0), torch.full((3,), 1.0))
-    return VisibleVolume(shown, window_transfer(shown, (0.0, 1.0)))
+    return VolumeRenderable(shown, window_transfer(shown, (0.0, 1.0)))
 
 
 @pytest.mark.parametrize("make", [voxels, lambda: voxels(True), volume])
@@ -51,7 +51,7 @@ def test_a_whole_volume_is_what_render_volume_shows():
     shown = Volume.in_box(values, torch.full((3,), -1.0), torch.full((3,), 1.0))
     transfer = window_transfer(shown)
     expected = render_volume(shown, transfer, CAMERA, background=torch.zeros(3))
-    seen = VisibleVolume(shown, transfer).render(CAMERA)
+    seen = VolumeRenderable(shown, transfer).render(CAMERA)
     torch.testing.assert_close(seen.color, expected.color.clamp(0, 1))
     torch.testing.assert_close(seen.distance, expected.mean_distance)
 

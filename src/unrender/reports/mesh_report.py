@@ -1,0 +1,88 @@
+"""The report of `unrender fit-mesh`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.points import PointCloud
+from unrender.kernels.nearest import nearest
+from unrender.reports import figures
+from unrender.reports.html import Figure, Section, write_report
+from unrender.tasks.mesh.fit_mesh import FitMeshStep
+from unrender.tasks.mesh.measure_mesh import distances_to_mesh
+
+OBSERVED_WITHIN = 2.0
+"""Distance to the nearest point, in mean point spacings, up to which the surface counts as observed."""
+NUM_VIEWS = 8
+"""Images of a turntable."""
+
+
+def write_mesh_report(
+    path: Path,
+    title: str,
+    cloud: PointCloud,
+    steps: Sequence[FitMeshStep],
+    metrics: Mapping[str, Any],
+    up: str,
+    how: Section,
+) -> None:
+    """Write the report: turntables, metrics, loss curves, and how to reproduce them."""
+    write_report(
+        path,
+        title,
+        [
+            Section("Results", _summary(metrics), _turntables(cloud, steps, up)),
+            Section("Metrics", "Distances are in the units of the point cloud.", table=metrics),
+            Section("Loss curves", svg=_curves(steps[1:]) if len(steps) > 1 else ""),
+            how,
+        ],
+    )
+
+
+def _turntables(cloud: PointCloud, steps: Sequence[FitMeshStep], up: str) -> list[Figure]:
+    """Render the cloud, the initial and the fitted mesh, observed regions and errors, in normalized coordinates."""
+    initial, last = steps[0].mesh, steps[-1]
+    points = cloud.replace(points=(cloud.points.double() - last.cloud.center) / last.cloud.diagonal)
+    error = distances_to_mesh(points.points, last.mesh)
+    highest = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
+    gap = nearest(last.mesh.vertices, points.points).distances[:, 0].sqrt()
+    observed = figures.colored(gap, 2 * OBSERVED_WITHIN * last.cloud.spacing, "cividis")
+    colored_points = points.replace(colors=figures.colored(error, highest))
+    shapes: dict[str, Mesh | PointCloud] = {
+        f"point cloud, {len(cloud.points):,} points": points,
+        "initial mesh": initial,
+        f"fitted mesh, {len(last.mesh.faces):,} faces": last.mesh,
+        "observed (dark) and filled-in (bright) surface": last.mesh.replace(vertex_colors=observed),
+        f"points, colored by distance to the mesh, 0 to {highest * last.cloud.diagonal:.3g}": colored_points,
+    }
+    cameras = figures.turntable(points.points, NUM_VIEWS, up)
+    return [
+        Figure(caption, [figures.png(figures.render(shape, camera)) for camera in cameras])
+        for caption, shape in shapes.items()
+    ]
+
+
+def _curves(steps: Sequence[FitMeshStep]) -> str:
+    return figures.curves(series(steps), {step.stage: step.index for step in reversed(steps)})
+
+
+def series(steps: Sequence[FitMeshStep]) -> dict[str, list[float]]:
+    """Return the curves of the losses."""
+    return {
+        "chamfer (squared diagonals)": [step.losses["chamfer"] for step in steps],
+        "normal consistency": [step.losses["normal_consistency"] for step in steps],
+        "validation points (diagonals)": [step.losses["unseen"] for step in steps if "unseen" in step.losses],
+    }
+
+
+def _summary(metrics: Mapping[str, Any]) -> str:
+    closed = "Watertight" if metrics["watertight"] else "Not watertight"
+    mean = metrics["cloud_to_mesh_mean"] / metrics["diagonal"]
+    text = f"{closed}; mean distance of the points to the mesh: {100 * mean:.3f} % of the cloud's diagonal."
+    if metrics["seen_share"] < 0.95:
+        filled = 100 * (1 - metrics["seen_share"])
+        text += f" {filled:.0f} % of the surface is far from all points and was filled in."
+    return text

@@ -1,0 +1,115 @@
+"""The report of `unrender inspect`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unrender.data.scenes import Scene
+from unrender.reports import figures
+from unrender.reports.html import Figure, Section, write_report
+from unrender.reports.scene_images import draw_cameras
+from unrender.tasks.scene.inspect_scene import PictureFacts
+
+CONTACT_SHEET = 24
+"""Images of the contact sheet, at most."""
+BOUNDS_FROM = {"points": "3D points", "file": "the scene file", "cameras": "camera positions"}
+
+
+def write_scene_report(
+    path: Path,
+    scene: Scene,
+    facts: Sequence[PictureFacts],
+    summary: Mapping[str, str],
+    notes: Sequence[str],
+    how: Section,
+) -> None:
+    """Write the report: summary, warnings, cameras, contact sheet."""
+    readable = [fact for fact in facts if fact.thumbnail is not None]
+    sheet = [
+        Figure(fact.name, [figures.png(fact.thumbnail)])
+        for fact in readable[:: max(1, -(-len(readable) // CONTACT_SHEET))]
+        if fact.thumbnail is not None
+    ]
+    text = f"{len(notes)} warnings" if notes else "No problems found."
+    write_report(
+        path,
+        f"Scene {scene.name}",
+        [
+            Section("Summary", table=summary),
+            Section("Warnings", text, table={f"{i}": note for i, note in enumerate(notes, 1)}),
+            Section(
+                "Cameras", "Frustums: blue training, green validation, orange test.", svg=draw_cameras(scene)
+            ),
+            Section("Images", figures=sheet),
+            how,
+        ],
+    )
+
+
+def describe_images(facts: Sequence[PictureFacts]) -> dict[str, Any]:
+    """Count the images with alpha, masks and depth, and average them."""
+    alpha = [fact.covered for fact in facts if fact.covered is not None]
+    mask = [fact.used for fact in facts if fact.used is not None]
+    depths = [fact.depth for fact in facts if fact.depth is not None]
+    return {
+        "num_read": len(facts),
+        "num_broken": sum(fact.thumbnail is None for fact in facts),
+        "num_with_alpha": len(alpha),
+        "mean_alpha": sum(alpha) / len(alpha) if alpha else None,
+        "num_with_mask": len(mask),
+        "mean_mask": sum(mask) / len(mask) if mask else None,
+        "num_with_depth": len(depths),
+        "depth_min": min((low for low, _ in depths), default=None),
+        "depth_max": max((high for _, high in depths), default=None),
+    }
+
+
+def describe_bounds(scene: Scene) -> dict[str, float]:
+    """Return the bounds of a scene as flat metrics."""
+    return {
+        f"bounds_{side}_{axis}": float(scene.bounds[i, j])
+        for i, side in enumerate(("low", "high"))
+        for j, axis in enumerate("xyz")
+    }
+
+
+def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return the main properties of a scene as text."""
+    m = metrics
+    low, high = (", ".join(f"{x:.3g}" for x in corner) for corner in scene.bounds.tolist())
+    lens = next((frame.camera.lens for frame in scene.frames if frame.camera.lens is not None), None)
+    missing = f"{m['num_missing']} listed but not found: {_first(scene.missing)}" if scene.missing else "none"
+    summary = {
+        "scene": f"{scene.name}, {m['num_frames']} frames",
+        "splits": f"{m['num_train']} train, {m['num_val']} val, {m['num_test']} test",
+        "missing": missing,
+        "image size": f"{_range(m, 'width', '.0f')} × {_range(m, 'height', '.0f')} pixels",
+        "focal length": f"{_range(m, 'focal_x', '.1f')} pixels",
+        "field of view": f"{_range(m, 'fov_x_degrees', '.1f')}° × {_range(m, 'fov_y_degrees', '.1f')}°",
+        "lens": "pinhole" if lens is None else f"{lens.model}, in {m['num_with_lens']} frames",
+        "alpha": _coverage(m["num_with_alpha"], m["mean_alpha"], "opaque"),
+        "masks": _coverage(m["num_with_mask"], m["mean_mask"], "used"),
+        "depth": f"in {m['num_with_depth']} frames, {m['depth_min']:.3g} to {m['depth_max']:.3g}"
+        if m["num_with_depth"]
+        else "none",
+        "bounds": f"({low}) to ({high}), from {BOUNDS_FROM[scene.bounds_from]}",
+        "near and far": "unknown" if m["near"] is None else f"{m['near']:.3g} to {m['far']:.3g}",
+    }
+    if scene.points is not None:
+        summary["points"] = f"{m['num_points']:,}"
+    if scene.without_pose:
+        summary["without pose"] = f"{m['num_without_pose']} images: {_first(scene.without_pose)}"
+    return summary
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+
+
+def _range(metrics: Mapping[str, Any], name: str, form: str) -> str:
+    low, high = (format(metrics[f"{name}_{end}"], form) for end in ("min", "max"))
+    return low if low == high else f"{low} to {high}"
+
+
+def _coverage(count: int, mean: float | None, word: str) -> str:
+    return "none" if mean is None else f"in {count} images, {100 * mean:.1f} % {word}"

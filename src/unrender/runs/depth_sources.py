@@ -1,0 +1,77 @@
+"""Depth images to fuse: rendered by a run, written by `unrender depth`, or recorded in a scene."""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from unrender.data.depth_maps import load_depth_views
+from unrender.data.frames import Frame
+from unrender.data.scenes import load_scene
+from unrender.errors import InputError
+from unrender.io.files import read_bytes, reading
+from unrender.render.depth import DepthView
+from unrender.runs.folder import CONFIG
+from unrender.runs.progress import run_steps
+from unrender.runs.saved_run import Run
+from unrender.runs.views import evenly_spaced, with_size
+from unrender.tasks.depth.depth_views import measure_view
+
+SourceKind = Literal["run", "depths", "scene"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedView:
+    """A depth image that was rendered or read."""
+
+    index: int
+    last_index: int
+    view: DepthView
+
+
+def kind_of_source(source: Path) -> SourceKind:
+    """Tell whether a folder is a run, depth maps, or a scene."""
+    if list(source.glob("depth/*/depth.json")) or list(source.glob("*/depth.json")):
+        return "depths"
+    config = source / CONFIG
+    if not config.is_file():
+        return "scene"
+    data = read_bytes(config)
+    with reading(config):
+        content = json.loads(data)
+    return "run" if isinstance(content, dict) and "task" in content else "scene"
+
+
+def load_source_views(source: Path, run: Run | None, count: int, size: int | None) -> list[DepthView]:
+    """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side."""
+    if run is not None:
+        frames = [f for f in run.frames() if f.split == "train"] or list(run.frames())
+        steps = _rendered(run, [with_size(frame, size) for frame in evenly_spaced(frames, count)])
+    elif kind_of_source(source) == "depths":
+        return evenly_spaced(list(load_depth_views(source).values()), count)
+    else:
+        frames = [frame for frame in load_scene(source).frames if frame.depth_file is not None]
+        if not frames:
+            raise InputError(f"{source}: not a run, no depth maps, and a scene without depth images")
+        steps = _recorded(evenly_spaced(frames, count))
+    return [step.view for step in run_steps(steps, _describe)]
+
+
+def _rendered(run: Run, frames: Sequence[Frame]) -> Iterator[LoadedView]:
+    for index, frame in enumerate(frames):
+        yield LoadedView(index, len(frames) - 1, measure_view(run.field, frame.camera))
+
+
+def _recorded(frames: Sequence[Frame]) -> Iterator[LoadedView]:
+    for index, frame in enumerate(frames):
+        view = frame.load()
+        assert view.depth is not None
+        depth = view.depth if view.mask is None else torch.where(view.mask, view.depth, 0)
+        yield LoadedView(index, len(frames) - 1, DepthView(frame.camera, depth, view.image))
+
+
+def _describe(step: LoadedView) -> str:
+    return f"loading depth image {step.index + 1} of {step.last_index + 1}"

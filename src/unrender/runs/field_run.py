@@ -1,0 +1,75 @@
+"""A run that fits a field: its scene, options and files."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unrender.data.camera_files import save_cameras
+from unrender.data.scenes import Scene
+from unrender.runs.folder import create_run_folder
+from unrender.runs.options import check_views
+from unrender.runs.saved_run import CAMERAS, FIELD_FILES, as_color
+from unrender.runs.views import evenly_spaced
+
+IMAGES_CHECKED = 8
+"""Training images that are read to find out whether a scene is transparent."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOptions:
+    """Evaluation and exports after training."""
+
+    views: int | None = None
+    """Number of test views to evaluate, evenly spaced. Default: all."""
+    video: bool = True
+    """Render a video of the result: a turntable, or a path between the cameras for unbounded scenes."""
+    mesh: bool = True
+    """Write the surface of a voxel volume as mesh.ply and cloud.ply; `unrender export` works for any field."""
+
+    def check(self) -> None:
+        """Raise InputError for values out of range."""
+        check_views(self.views)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldRun:
+    """A run of `unrender fit-volume` or `unrender fit-nerf` while it is written."""
+
+    task: str
+    source: Path
+    """Path of the scene, as given."""
+    scene: Scene
+    config: Any
+    evaluation: EvaluationOptions
+    folder: Path
+    background: Tensor | None
+    """Background of rendered views; None uses the background of the field."""
+
+    @property
+    def field_file(self) -> Path:
+        """Path of the fitted field."""
+        return self.folder / FIELD_FILES[self.task]
+
+    def start(self) -> None:
+        """Write config.json and the cameras of the scene."""
+        settings = {
+            "scene": self.source.resolve(),
+            "config": self.config,
+            "background": as_color(self.background),
+            "test_views": [frame.name for frame in self.scene.split("test")],
+            "evaluation": self.evaluation,
+        }
+        create_run_folder(self.folder, self.task, settings)
+        save_cameras(self.scene.frames, self.folder / CAMERAS)
+
+
+def choose_background(background: str, scene: Scene) -> Tensor | None:
+    """Return the background of rendered views: white unless black is asked for; None for opaque photos."""
+    for frame in evenly_spaced(scene.split("train"), IMAGES_CHECKED):
+        alpha = frame.load().alpha
+        if alpha is not None and bool((alpha < 1).any()):
+            return torch.full((3,), 0.0 if background == "black" else 1.0)
+    return None

@@ -1,0 +1,1 @@
+"""Views of fields and volumes, rendered to images one by one."""
