@@ -70,7 +70,7 @@ def test_figures_come_with_how_they_were_measured(scene, field, tmp_path, capsys
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["psnr/4.png"] == views["4.png"]["psnr"]
     assert "lpips" not in mean
-    assert how["lpips"].startswith("not computed: LPIPS needs")
+    assert how["lpips"].startswith("not computed: LPIPS requires")
     report = (out / "report.html").read_text()
     assert "2 of the 2 views of the test split" in report
     assert "composited on white: 0.png, 4.png" in report
