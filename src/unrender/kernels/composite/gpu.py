@@ -145,7 +145,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
     ):
         ray = wp.tid()
         begin, end = int(offsets[ray]), int(offsets[ray + 1])
-        left, count = scalar(1.0), 0
+        left, count = scalar(1.0), int(0)
         for k in range(begin, end):
             if wp.abs(left) < stop_below:
                 break

@@ -6,7 +6,6 @@ bits, in whichever order threads come.
 """
 
 import functools
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +29,7 @@ PRIME_Y, PRIME_Z = wp.constant(wp.uint32(PRIMES[1])), wp.constant(wp.uint32(PRIM
 
 
 def forward(points: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
-    kernels, known = _kernels(table.shape[1])(table.dtype), level_rows(levels, table.device)
+    kernels, known = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
     found = table.new_empty(len(known) * table.shape[1], len(points))
     size = (len(known), len(points))
     launch(kernels.look_up, size, points.contiguous(), kernels.rows(table), known, found)
@@ -41,7 +40,7 @@ def backward(
     points: Tensor, table: Tensor, levels: HashLevels, cotangent: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
     """`wanted` says which of points and table need a gradient."""
-    kernels, known = _kernels(table.shape[1])(table.dtype), level_rows(levels, table.device)
+    kernels, known = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
     slopes, places = cotangent.mT.contiguous(), points.contiguous()
     to_points = to_table = None
     if wanted[0]:
@@ -105,113 +104,109 @@ def point_functions(scalar: Any) -> SimpleNamespace:
     return SimpleNamespace(inside=inside, cell_of=cell_of, share=share)
 
 
-@functools.cache
-def _kernels(features: int) -> Callable[[torch.dtype], SimpleNamespace]:
-    @per_precision(f"hash_grid.{features}")
-    def define(precision: Precision) -> SimpleNamespace:
-        scalar, vec3 = precision.scalar, precision.vec3
-        row = wp.types.vector(features, scalar)
-        points_of = point_functions(scalar)
-        inside, cell_of, share = points_of.inside, points_of.cell_of, points_of.share
-        pairs = scalar is wp.float32 and features == 2
-        stored = wp.int64 if pairs else row
+@per_precision("hash_grid")
+def _kernels(precision: Precision, features: int) -> SimpleNamespace:
+    scalar, vec3 = precision.scalar, precision.vec3
+    row = wp.types.vector(features, scalar)
+    points_of = point_functions(scalar)
+    inside, cell_of, share = points_of.inside, points_of.cell_of, points_of.share
+    pairs = scalar is wp.float32 and features == 2
+    stored = wp.int64 if pairs else row
 
-        def rows(table: Tensor) -> Tensor:
-            flat = table.detach().contiguous()
-            return flat.view(torch.int64) if pairs else flat
+    def rows(table: Tensor) -> Tensor:
+        flat = table.detach().contiguous()
+        return flat.view(torch.int64) if pairs else flat
 
-        if pairs:  # a load of 8 bytes takes half of the time of two of 4
+    if pairs:  # a load of 8 bytes takes half of the time of two of 4
 
-            @wp.func
-            def read(table: wp.array(dtype=stored), entry: int):
-                bits = wp.uint64(table[entry])
-                return row(
-                    wp.cast(wp.uint32(bits & wp.uint64(0xFFFFFFFF)), wp.float32),
-                    wp.cast(wp.uint32(bits >> wp.uint64(32)), wp.float32),
-                )
+        @wp.func
+        def read(table: wp.array(dtype=stored), entry: int):
+            bits = wp.uint64(table[entry])
+            return row(
+                wp.cast(wp.uint32(bits & wp.uint64(0xFFFFFFFF)), wp.float32),
+                wp.cast(wp.uint32(bits >> wp.uint64(32)), wp.float32),
+            )
 
-        else:
+    else:
 
-            @wp.func
-            def read(table: wp.array(dtype=stored), entry: int):
-                return table[entry]
+        @wp.func
+        def read(table: wp.array(dtype=stored), entry: int):
+            return table[entry]
 
-        @precision.kernel
-        def look_up(
-            points: wp.array(dtype=vec3),
-            table: wp.array(dtype=stored),
-            levels: wp.array(dtype=wp.vec4i),
-            found: wp.array2d(dtype=scalar),
-        ):
-            n, i = wp.tid()
-            level, p, mixed = levels[n], points[i], row()
-            if inside(p):
+    @precision.kernel
+    def look_up(
+        points: wp.array(dtype=vec3),
+        table: wp.array(dtype=stored),
+        levels: wp.array(dtype=wp.vec4i),
+        found: wp.array2d(dtype=scalar),
+    ):
+        n, i = wp.tid()
+        level, p, mixed = levels[n], points[i], row()
+        if inside(p):
+            place = p * scalar(level[0])
+            cell = cell_of(place, level[0])
+            part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
+            for corner in range(8):
+                mixed += share(part, corner) * read(table, entry_of(cell, corner, level))
+        for f in range(wp.static(features)):
+            found[n * wp.static(features) + f, i] = mixed[f]
+
+    @precision.kernel
+    def to_points(
+        points: wp.array(dtype=vec3),
+        table: wp.array(dtype=stored),
+        levels: wp.array(dtype=wp.vec4i),
+        slopes: wp.array2d(dtype=scalar),
+        found: wp.array(dtype=vec3),
+    ):
+        i = wp.tid()
+        p, total, one = points[i], vec3(), scalar(1.0)
+        if inside(p):
+            for n in range(levels.shape[0]):
+                level = levels[n]
                 place = p * scalar(level[0])
                 cell = cell_of(place, level[0])
                 part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
                 for corner in range(8):
-                    mixed += share(part, corner) * read(table, entry_of(cell, corner, level))
+                    entry, value = read(table, entry_of(cell, corner, level)), scalar(0.0)
+                    for f in range(wp.static(features)):
+                        value += slopes[n * wp.static(features) + f, i] * entry[f]
+                    value *= scalar(level[0])
+                    x, y, z = (corner & 1) == 1, ((corner >> 1) & 1) == 1, (corner >> 2) == 1
+                    u = wp.where(x, part[0], one - part[0])
+                    v = wp.where(y, part[1], one - part[1])
+                    w = wp.where(z, part[2], one - part[2])
+                    total += vec3(
+                        wp.where(x, value, -value) * v * w,
+                        wp.where(y, value, -value) * u * w,
+                        wp.where(z, value, -value) * u * v,
+                    )
+        found[i] = total
+
+    @precision.kernel
+    def to_table(
+        points: wp.array(dtype=vec3),
+        levels: wp.array(dtype=wp.vec4i),
+        slopes: wp.array2d(dtype=scalar),
+        greatest: wp.array(dtype=wp.int64),
+        bits: int,
+        sums: wp.array2d(dtype=wp.int64),
+    ):
+        n, i = wp.tid()
+        level, p = levels[n], points[i]
+        if inside(p):
+            place = p * scalar(level[0])
+            cell = cell_of(place, level[0])
+            part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
+            scale, slope, counts = power_of_two(-unit_exponent(greatest[0], bits)), row(), bool(False)
             for f in range(wp.static(features)):
-                found[n * wp.static(features) + f, i] = mixed[f]
+                units = wp.float64(slopes[n * wp.static(features) + f, i]) * scale
+                slope[f] = scalar(units)
+                counts = counts or units != wp.float64(0.0)
+            if counts:
+                for corner in range(8):
+                    entry, weight = entry_of(cell, corner, level), share(part, corner)
+                    for f in range(wp.static(features)):
+                        wp.atomic_add(sums, entry, f, wp.int64(weight * slope[f]))
 
-        @precision.kernel
-        def to_points(
-            points: wp.array(dtype=vec3),
-            table: wp.array(dtype=stored),
-            levels: wp.array(dtype=wp.vec4i),
-            slopes: wp.array2d(dtype=scalar),
-            found: wp.array(dtype=vec3),
-        ):
-            i = wp.tid()
-            p, total, one = points[i], vec3(), scalar(1.0)
-            if inside(p):
-                for n in range(levels.shape[0]):
-                    level = levels[n]
-                    place = p * scalar(level[0])
-                    cell = cell_of(place, level[0])
-                    part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
-                    for corner in range(8):
-                        entry, value = read(table, entry_of(cell, corner, level)), scalar(0.0)
-                        for f in range(wp.static(features)):
-                            value += slopes[n * wp.static(features) + f, i] * entry[f]
-                        value *= scalar(level[0])
-                        x, y, z = (corner & 1) == 1, ((corner >> 1) & 1) == 1, (corner >> 2) == 1
-                        u = wp.where(x, part[0], one - part[0])
-                        v = wp.where(y, part[1], one - part[1])
-                        w = wp.where(z, part[2], one - part[2])
-                        total += vec3(
-                            wp.where(x, value, -value) * v * w,
-                            wp.where(y, value, -value) * u * w,
-                            wp.where(z, value, -value) * u * v,
-                        )
-            found[i] = total
-
-        @precision.kernel
-        def to_table(
-            points: wp.array(dtype=vec3),
-            levels: wp.array(dtype=wp.vec4i),
-            slopes: wp.array2d(dtype=scalar),
-            greatest: wp.array(dtype=wp.int64),
-            bits: int,
-            sums: wp.array2d(dtype=wp.int64),
-        ):
-            n, i = wp.tid()
-            level, p = levels[n], points[i]
-            if inside(p):
-                place = p * scalar(level[0])
-                cell = cell_of(place, level[0])
-                part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
-                scale, slope, counts = power_of_two(-unit_exponent(greatest[0], bits)), row(), False
-                for f in range(wp.static(features)):
-                    units = wp.float64(slopes[n * wp.static(features) + f, i]) * scale
-                    slope[f] = scalar(units)
-                    counts = counts or units != wp.float64(0.0)
-                if counts:
-                    for corner in range(8):
-                        entry, weight = entry_of(cell, corner, level), share(part, corner)
-                        for f in range(wp.static(features)):
-                            wp.atomic_add(sums, entry, f, wp.int64(weight * slope[f]))
-
-        return SimpleNamespace(look_up=look_up, to_points=to_points, to_table=to_table, rows=rows)
-
-    return define
+    return SimpleNamespace(look_up=look_up, to_points=to_points, to_table=to_table, rows=rows)

@@ -1,0 +1,94 @@
+"""Random pixels, and the rays through them, from images that lie on the device."""
+
+from types import SimpleNamespace
+
+import torch
+import warp as wp
+
+from unrender.kernels._hash_training import DRAWS, NUM_RAYS
+from unrender.kernels._warp import Precision, per_precision
+
+
+@per_precision("hash_training.drawing")
+def drawing_kernels(precision: Precision) -> SimpleNamespace:
+    """Make the kernel that draws pixels, of 8 bits for each of red, green, blue and alpha, in one number."""
+
+    @wp.func
+    def frame_of(starts: wp.array(dtype=wp.int64), pixel: wp.int64):
+        """Return the last frame that begins at or before a pixel."""
+        low, high = int(0), starts.shape[0] - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            if starts[middle] <= pixel:
+                low = middle
+            else:
+                high = middle
+        return low
+
+    @precision.kernel
+    def draw(
+        seed: int,
+        counts: wp.array(dtype=wp.int32),
+        pixels: wp.array(dtype=wp.int32),
+        valid: wp.array(dtype=wp.uint8),
+        starts: wp.array(dtype=wp.int64),
+        map_starts: wp.array(dtype=wp.int64),
+        directions_camera: wp.array(dtype=wp.vec3),
+        poses: wp.array2d(dtype=wp.float32),
+        background: wp.array(dtype=wp.vec3),
+        is_random: bool,
+        has_alpha: bool,
+        origins: wp.array(dtype=wp.vec3),
+        directions: wp.array(dtype=wp.vec3),
+        target: wp.array(dtype=wp.vec3),
+        behind: wp.array(dtype=wp.vec3),
+        jitter: wp.array(dtype=wp.float32),
+        frame: wp.array(dtype=wp.int32),
+    ):
+        """Fill rays, and what they should see; rays that are not to be used have a direction of 0."""
+        r = wp.tid()
+        if r >= counts[wp.static(NUM_RAYS)]:
+            return
+        state = wp.rand_init(seed + counts[wp.static(DRAWS)] * 9781, r)
+        total = starts[starts.shape[0] - 1]
+        high = wp.int64(wp.randu(state) >> wp.uint32(2))  # 30 bits and 30 bits
+        low = wp.int64(wp.randu(state) >> wp.uint32(2))
+        part = (wp.float64(high) + wp.float64(low) / wp.float64(1073741824.0)) / wp.float64(1073741824.0)
+        pixel = wp.min(wp.int64(part * wp.float64(total)), total - wp.int64(1))
+        f = frame_of(starts, pixel)
+        local = directions_camera[int(map_starts[f] + pixel - starts[f])]
+        right = wp.vec3(poses[f, 0], poses[f, 4], poses[f, 8])
+        down = wp.vec3(poses[f, 1], poses[f, 5], poses[f, 9])
+        forward = wp.vec3(poses[f, 2], poses[f, 6], poses[f, 10])
+        direction = local[0] * right + local[1] * down + local[2] * forward
+        usable = wp.isfinite(direction[0]) and wp.isfinite(direction[1]) and wp.isfinite(direction[2])
+        if valid.shape[0] > 0 and valid[int(pixel)] == wp.uint8(0):
+            usable = False
+        directions[r] = wp.where(usable, direction, wp.vec3(0.0, 0.0, 0.0))
+        origins[r] = wp.vec3(poses[f, 3], poses[f, 7], poses[f, 11])
+        jitter[r] = wp.randf(state)
+        frame[r] = f
+        bits = wp.uint32(pixels[int(pixel)])
+        color = (
+            wp.vec3(
+                float(bits & wp.uint32(255)),
+                float((bits >> wp.uint32(8)) & wp.uint32(255)),
+                float((bits >> wp.uint32(16)) & wp.uint32(255)),
+            )
+            / 255.0
+        )
+        back = background[0]
+        if is_random:
+            back = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
+        alpha = float(1.0)
+        if has_alpha:
+            alpha = float(bits >> wp.uint32(24)) / 255.0
+        target[r] = alpha * color + (1.0 - alpha) * back
+        behind[r] = back
+
+    return SimpleNamespace(draw=draw)
+
+
+def drawing() -> SimpleNamespace:
+    """Return the kernels."""
+    return drawing_kernels(torch.float32)
