@@ -1,9 +1,9 @@
-"""Time a step of each of PyTorch3D's four tutorials, written against its names, at full size.
+"""Time one step of each of the four PyTorch3D tutorials, through the compatibility layer, at full size.
 
 python benchmarks/bench_compat.py ../shared/data [--programs deform_sphere simple_nerf] [--steps 5]
 
-"mm" is a matrix product 2048³ timed in turn with the steps. PyTorch3D 0.7.9 (C++ on a CPU, 2 threads) is from a machine
-where one took 111 ms; the ratio is that of mm to mm.
+"mm" is a float32 matrix product 2048³, timed in alternation with the steps. The PyTorch3D 0.7.9 figures (C++ CPU build,
+2 threads) are from a machine where mm took 111 ms; the speed-up compares both in mm.
 """
 
 import os
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def report(name: str, step: Callable[[], float], count: int) -> None:
-    step()  # kernels are compiled, memory is found
+    step()  # warm-up: compiles kernels, allocates memory
     matrix = torch.rand(2048, 2048)
     products, times = [], []
     for _ in range(count):
@@ -60,8 +60,8 @@ def report(name: str, step: Callable[[], float], count: int) -> None:
     ours, mm = statistics.median(times), statistics.median(products)
     theirs = PYTORCH3D[name] / PYTORCH3D_MM
     print(
-        f"{name}: {1000 * ours:.0f} ms, {ours / mm:.2f} mm a step; PyTorch3D {1000 * PYTORCH3D[name]:.0f} ms, "
-        f"{theirs:.1f} mm: {theirs * mm / ours:.1f} times",
+        f"{name}: {1000 * ours:.0f} ms, {ours / mm:.2f} mm per step; PyTorch3D {1000 * PYTORCH3D[name]:.0f} ms, "
+        f"{theirs:.1f} mm: {theirs * mm / ours:.1f} times as fast",
         flush=True,
     )
     record(f"compat/{name}", f"{theirs * mm / ours:.1f} times as fast")

@@ -1,4 +1,4 @@
-"""Time emission and absorption along rays, forward and backward, against the reference in plain PyTorch.
+"""Time emission-absorption compositing, forward and backward, against the plain PyTorch reference.
 
 python benchmarks/bench_composite.py
 """
@@ -17,13 +17,13 @@ RAYS, SAMPLES = 65_536, 128
 def main() -> None:
     print(machine())
     print(f"{RAYS:,} rays of {SAMPLES} samples, forward + backward, ms")
-    print(f"{'gradients to':24}{'reference':>12}{'kernel':>10}{'faster':>9}")
+    print(f"{'gradients to':24}{'reference':>12}{'kernel':>10}{'speed-up':>9}")
     compare("density", has_color=False)
     compare("density and color", has_color=True)
 
 
 def compare(name: str, has_color: bool, repeats: int = 5) -> None:
-    """Run one after the other; the first run of each, which compiles, is left out."""
+    """Time reference and kernel; the first run of each, which compiles, is excluded."""
     generator = torch.Generator().manual_seed(0)
     density = 2 * torch.rand(RAYS, SAMPLES, generator=generator)
     lengths = 0.05 * torch.rand(RAYS, SAMPLES, generator=generator)
@@ -32,8 +32,10 @@ def compare(name: str, has_color: bool, repeats: int = 5) -> None:
 
     def step(kernels: str) -> None:
         os.environ["UNRENDER_KERNELS"] = kernels
-        seen = composite(density, lengths, color)
-        result = seen.opacity.sum() if seen.color is None else seen.color.square().sum() + seen.opacity.sum()
+        rendered = composite(density, lengths, color)
+        result = rendered.opacity.sum()
+        if rendered.color is not None:
+            result = result + rendered.color.square().sum()
         torch.autograd.grad(result, leaves)
 
     reference, fast = (

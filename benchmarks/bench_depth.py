@@ -1,11 +1,11 @@
-"""Time depth beside color, all kinds of an 800 × 800 view and the picture of it; and quick looks of 400 × 400.
+"""Time depth maps against color for an 800 × 800 view, and previews (quick_look) of 400 × 400.
 
 python benchmarks/bench_depth.py
 python benchmarks/bench_depth.py --field field.safetensors --scene ../shared/data/chair
 
-A volume of a shell, as in bench_march_voxels.py, seen whole from outside; or a learned field, seen as the first
-held-out frame of a scene. Ratios are medians of runs in turn. Times of the processor are those of all threads together:
-on a busy machine they tell more than the clock.
+By default a shell volume, as in bench_march_voxels.py, viewed from outside; or a trained field, rendered from the first
+test view of a scene. Ratios are medians of alternating runs. CPU time is the sum over all threads: on a busy machine it
+is more reliable than wall-clock time.
 """
 
 import argparse
@@ -25,17 +25,19 @@ SIDE, QUICK_SIDE = 800, 400
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--field", type=Path, help="what save_field, or a run, wrote")
+    parser.add_argument("--field", type=Path, help="file written by save_field or by a run")
     parser.add_argument("--scene", type=Path)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     print(machine())
-    field, camera = _shell() if options.field is None else (load_field(options.field), _first(options.scene))
+    field, camera = (
+        _shell() if options.field is None else (load_field(options.field), _first_test_camera(options.scene))
+    )
     large, small = camera.resize(SIDE, SIDE), camera.resize(QUICK_SIDE, QUICK_SIDE)
     works = {
         "color": lambda: field.render(large),
         "depth": lambda: measure_depth(field, large),
-        "quick look": lambda: quick_look(field, small),
+        "quick preview": lambda: quick_look(field, small),
     }
     for work in works.values():
         work()
@@ -45,11 +47,11 @@ def main() -> None:
             times[name].append(_spent(work))
     for name, spent in times.items():
         clock, processor = (statistics.median(each) for each in zip(*spent, strict=True))
-        print(f"{name}: {clock:.2f} s, {processor:.2f} s of the processor")
-    for i, what in enumerate(("clock", "processor")):
+        print(f"{name}: {clock:.2f} s, {processor:.2f} s of CPU time")
+    for i, what in enumerate(("wall-clock", "CPU")):
         ratios = [d[i] / c[i] for c, d in zip(times["color"], times["depth"], strict=True)]
-        print(f"depth / color by the {what}: {statistics.median(ratios):.2f}")
-        if options.field is None and what == "clock":
+        print(f"depth / color, {what} time: {statistics.median(ratios):.2f}")
+        if options.field is None and what == "wall-clock":
             color, depth = (
                 statistics.median(spent[0] for spent in times[name]) for name in ("color", "depth")
             )
@@ -63,12 +65,12 @@ def _spent(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def _shell() -> tuple[object, Camera]:
-    middle = torch.full((3,), SIZE / 2)
-    eye = middle + torch.tensor([1.1, 0.7, -2.2]) * SHELL * SIZE
-    return shell(), Camera.look_at(eye, middle, fov_degrees=55.0, height=SIDE, width=SIDE)
+    center = torch.full((3,), SIZE / 2)
+    eye = center + torch.tensor([1.1, 0.7, -2.2]) * SHELL * SIZE
+    return shell(), Camera.look_at(eye, center, fov_degrees=55.0, height=SIDE, width=SIDE)
 
 
-def _first(scene: Path) -> Camera:
+def _first_test_camera(scene: Path) -> Camera:
     return load_scene(scene).split("test")[0].camera
 
 

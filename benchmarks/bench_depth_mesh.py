@@ -1,11 +1,10 @@
-"""Measure how far meshes of a learned field are from the points that a scene's true depth maps show.
+"""Measure the distance between meshes of a trained field and the points of a scene's ground-truth depth maps.
 
 python benchmarks/bench_depth_mesh.py ../shared/data/chair field.safetensors --inverted-depth-range 8
 
-One mesh is fused from the depths of training views, one lies where the density reaches a level, both with default
-settings. True points are pixels of held-out views that are wholly covered. Depth pictures of 8 bits have steps, of
-0.031 units in NeRF-synthetic, which alone makes an error of up to 0.016 along the ray, 0.008 on average.
-`--pictures` writes each mesh from three sides.
+One mesh is TSDF-fused from depth maps of training views, one is a level set of the density, both with default settings.
+True points are fully covered pixels of test views. 8-bit depth images are quantized, in NeRF-synthetic to 0.031 units,
+which alone causes errors of up to 0.016 along the ray, 0.008 on average. `--images` renders each mesh from three sides.
 """
 
 import argparse
@@ -34,17 +33,17 @@ from unrender import (
 )
 
 POINTS = 200_000
-"""On the surface, and of the truth that they are compared to, about."""
+"""Approximate number of samples on the surface, and of ground-truth points."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("scene", type=Path)
-    parser.add_argument("field", type=Path, help="what save_field, or a run, wrote")
+    parser.add_argument("field", type=Path, help="file written by save_field or by a run")
     parser.add_argument("--inverted-depth-range", type=float)
-    parser.add_argument("--views", type=int, default=100, help="training views, evenly chosen")
-    parser.add_argument("--size", type=int, default=400, help="of their pictures, in pixels")
-    parser.add_argument("--pictures", type=Path, help="a folder")
+    parser.add_argument("--views", type=int, default=100, help="number of training views, evenly spaced")
+    parser.add_argument("--size", type=int, default=400, help="of the views, in pixels")
+    parser.add_argument("--images", type=Path, help="output folder")
     options = parser.parse_args()
     print(machine())
     field = load_field(options.field)
@@ -52,17 +51,15 @@ def main() -> None:
     truth = true_points(scene)
     begin = time.process_time()
     views = depth_views(field, scene, options.views, options.size)
-    print(
-        f"{len(views)} views of {options.size} pixels: {time.process_time() - begin:.0f} s of the processor"
-    )
+    print(f"{len(views)} views of {options.size} pixels: {time.process_time() - begin:.0f} s of CPU time")
     for name, make in (("depth", lambda: fuse_depths(views)), ("density", lambda: extract_surface(field))):
         begin = time.process_time()
         mesh = make()
-        print(f"{name}: {len(mesh.faces):,} faces in {time.process_time() - begin:.0f} s of the processor")
+        print(f"{name}: {len(mesh.faces):,} faces in {time.process_time() - begin:.0f} s of CPU time")
         report(mesh, truth)
-        if options.pictures is not None:
-            options.pictures.mkdir(exist_ok=True)
-            save_image(three_sides(mesh), options.pictures / f"{name}.png")
+        if options.images is not None:
+            options.images.mkdir(exist_ok=True)
+            save_image(three_sides(mesh), options.images / f"{name}.png")
 
 
 def depth_views(field, scene: Scene, count: int, size: int) -> list[DepthView]:
@@ -70,8 +67,8 @@ def depth_views(field, scene: Scene, count: int, size: int) -> list[DepthView]:
     views = []
     for camera in (cameras[i * len(cameras) // count] for i in range(min(count, len(cameras)))):
         depth, black = measure_depth(field, camera), torch.zeros(3)
-        seen = field.render(camera, black)
-        color = (seen.color / seen.opacity.clamp(min=1e-3)[..., None]).clamp(0, 1)
+        rendered = field.render(camera, black)
+        color = (rendered.color / rendered.opacity.clamp(min=1e-3)[..., None]).clamp(0, 1)
         views.append(DepthView(camera, torch.where(depth.valid, depth.median_z, 0), color))
     return views
 
@@ -91,22 +88,22 @@ def report(mesh: Mesh, truth: torch.Tensor) -> None:
     from_truth = closest_on_mesh(truth[:POINTS], mesh.vertices, mesh.faces).squared_distances.sqrt()
     samples = sample_points_from_mesh(mesh, POINTS // 4, generator=torch.Generator().manual_seed(0)).points
     from_mesh = nearest(samples, truth[: 10 * POINTS]).distances[:, 0].sqrt()
-    for words, values in (("true points to the mesh", from_truth), ("the mesh to true points", from_mesh)):
-        part = values.sort().values
+    for label, values in (("true points to mesh", from_truth), ("mesh to true points", from_mesh)):
+        ordered = values.sort().values
         print(
-            f"  {words}: mean {part.mean():.4f}, median {statistics.median(part.tolist()):.4f}, "
-            f"95 % within {part[int(0.95 * len(part))]:.4f}"
+            f"  {label}: mean {ordered.mean():.4f}, median {statistics.median(ordered.tolist()):.4f}, "
+            f"95 % within {ordered[int(0.95 * len(ordered))]:.4f}"
         )
 
 
 def three_sides(mesh: Mesh) -> torch.Tensor:
-    middle = (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
+    center = (mesh.vertices.amin(0) + mesh.vertices.amax(0)) / 2
     far = 1.4 * float((mesh.vertices.amax(0) - mesh.vertices.amin(0)).norm())
     eyes = torch.tensor([[1.0, 0.3, 0.4], [-0.6, 0.9, 0.3], [-0.3, -1.0, 0.9]])
     cameras = [
         Camera.look_at(
-            middle + far * eye / eye.norm(),
-            middle,
+            center + far * eye / eye.norm(),
+            center,
             torch.tensor([0.0, 0.0, 1.0]),
             fov_degrees=42,
             height=400,

@@ -1,10 +1,10 @@
-"""Find poses in pictures without a guess: rendered views of meshes, real photos; and the teapot by gradient descent.
+"""Estimate poses in images without an initial guess: rendered views, real photos, and the teapot by gradient descent.
 
-python benchmarks/bench_find_pose.py [--data FOLDER] [--views NUMBER] [--pictures FOLDER]
+python benchmarks/bench_find_pose.py [--data FOLDER] [--views NUMBER] [--images FOLDER]
 
-Without a folder of data, the demo object alone is found. A pose is right within 5 degrees and 2 % of the diameter of
-the bounding sphere. By the silhouette alone, a verdict of `ambiguous` that lists the right pose counts as right too.
-Pictures of what was not found go to the folder named: outlines of the mask (blue) and of the pose (orange).
+Without a data folder, only the demo object is used. Success is a pose within 5 degrees and 2 % of the diameter of the
+bounding sphere; "or listed" includes `ambiguous` verdicts that list the correct pose. `--images` saves failures: the
+outlines of the mask (blue) and of the estimated pose (orange).
 """
 
 import argparse
@@ -37,13 +37,13 @@ MESHES = {
 
 
 class Result(NamedTuple):
-    is_right: bool
+    is_correct: bool
     is_listed: bool
     degrees: float
     shift: float
     """In % of the diameter."""
     spread: float
-    """Error of the rotation in standard deviations, as estimated."""
+    """Rotation error divided by the predicted standard deviation."""
     seconds: float
     verdict: str
 
@@ -52,10 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--views", type=int, default=10)
-    parser.add_argument("--pictures", type=Path)
+    parser.add_argument("--images", type=Path)
     arguments = parser.parse_args()
     print(machine())
-    rendered_views(arguments.data, arguments.views, arguments.pictures)
+    rendered_views(arguments.data, arguments.views, arguments.images)
     if arguments.data is not None:
         teapot_by_descent(arguments.data)
         soup_can(arguments.data / "pose/hope")
@@ -63,25 +63,28 @@ def main() -> None:
 
 
 def rendered_views(data: Path | None, num_views: int, folder: Path | None) -> None:
-    heads = ("right", "or listed", "degrees", "% diameter", "in std", "seconds")
-    print(f"{'mesh':12}{'by':18}" + "".join(f"{head:>12}" for head in heads))
+    heads = ("success", "or listed", "degrees", "% diameter", "in std", "seconds")
+    print(f"{'mesh':12}{'cues':18}" + "".join(f"{head:>12}" for head in heads))
     for name, mesh, texture in meshes(data):
         for use_color in (True, False):
             results = []
-            for seed in range(-1, num_views):  # the first compiles
+            for seed in range(-1, num_views):  # the first one compiles
                 photo, truth = take_photo(mesh, texture, seed)
                 result, estimate = find(mesh, texture, photo, truth, FindPose(use_color=use_color))
                 results += [result] if seed >= 0 else []
-                if not result.is_right and folder is not None:
-                    keep_picture(mesh, photo, estimate, folder / f"{name}-{use_color}-{seed}.png")
-            by = "silhouette, color" if use_color else "silhouette"
-            shares = [
-                statistics.mean(r.is_right for r in results),
+                if not result.is_correct and folder is not None:
+                    save_failure(mesh, photo, estimate, folder / f"{name}-{use_color}-{seed}.png")
+            cues = "silhouette, color" if use_color else "silhouette"
+            fractions = [
+                statistics.mean(r.is_correct for r in results),
                 statistics.mean(r.is_listed for r in results),
             ]
             columns = zip(*((r.degrees, r.shift, r.spread, r.seconds) for r in results), strict=True)
             figures = "".join(f"{statistics.median(column):12.2f}" for column in columns)
-            print(f"{name:12}{by:18}" + "".join(f"{share:12.0%}" for share in shares) + figures, flush=True)
+            print(
+                f"{name:12}{cues:18}" + "".join(f"{fraction:12.0%}" for fraction in fractions) + figures,
+                flush=True,
+            )
 
 
 def meshes(data: Path | None) -> Iterator[tuple[str, Mesh, Texture | None]]:
@@ -101,7 +104,7 @@ def ball(mesh: Mesh) -> tuple[Tensor, float]:
 
 
 def take_photo(mesh: Mesh, texture: Texture | None, seed: int) -> tuple[Photo, Tensor]:
-    """Stand anywhere around the object, and look somewhat past it."""
+    """Render from a random viewpoint, with the object off center."""
     generator = torch.Generator().manual_seed(seed + 1000)
     rotation = unrender.random_rotations(1, generator=generator)[0].float()
     center, radius = ball(mesh)
@@ -122,28 +125,28 @@ def find(
     *_, last = unrender.find_pose(mesh, photo, config, texture=texture)
     estimate = last.result
     took = time.perf_counter() - start
-    errors = [off(mesh, pose.float(), truth) for pose in estimate.candidates]
+    errors = [pose_error(mesh, pose.float(), truth) for pose in estimate.candidates]
     right = [degrees < 5 and shift < 2 for degrees, shift in errors]
     spread = errors[0][0] / estimate.rotation_std_degrees
     return Result(right[0], any(right), *errors[0], spread, took, estimate.verdict), estimate
 
 
-def off(mesh: Mesh, pose: Tensor, truth: Tensor) -> tuple[float, float]:
-    """Return degrees, and how far the object's middle is off in % of its diameter."""
+def pose_error(mesh: Mesh, pose: Tensor, truth: Tensor) -> tuple[float, float]:
+    """Return the rotation error in degrees, and the error of the object center in % of the diameter."""
     center, radius = ball(mesh)
     angle = unrender.rotation_angle(pose[:3, :3].contiguous(), truth[:3, :3].contiguous())
     shift = transform(pose, center[None]) - transform(truth, center[None])
     return math.degrees(float(angle)), 100 * float(shift.norm()) / (2 * radius)
 
 
-def keep_picture(mesh: Mesh, photo: Photo, estimate: PoseEstimate, path: Path) -> None:
+def save_failure(mesh: Mesh, photo: Photo, estimate: PoseEstimate, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     crop = pose_images.close_up(photo, 360)
     path.write_bytes(figures.png(pose_images.contours(crop, mesh, estimate.camera_from_object)))
 
 
 def teapot_by_descent(data: Path) -> None:
-    """Take 200 steps of Adam on the camera's place through a soft silhouette, as the usual tutorial does."""
+    """Optimize the camera position through a soft silhouette with 200 steps of Adam, as in the PyTorch3D tutorial."""
     mesh = unrender.load_mesh(data / "meshes/teapot.obj").to(torch.float32)
     size = {"fov_degrees": 60.0, "height": 256, "width": 256}
     target = unrender.render_silhouette(mesh, Camera.look_at([-1.3, 1.6, 2.6], **size), blur=1.0)
@@ -185,7 +188,7 @@ def soup_can(folder: Path) -> None:
 
 
 def occluded_objects(folder: Path) -> None:
-    """LINEMOD-Occluded: masks are rendered from the truth and cut to the visible box; ADD as Hinterstoisser et al."""
+    """Estimate poses in LINEMOD-Occluded; masks are rendered from the ground truth and cropped to the visible box."""
     scenes, infos, cameras = (
         json.loads((folder / f"scene_{name}.json").read_text()) for name in ("gt", "gt_info", "camera")
     )

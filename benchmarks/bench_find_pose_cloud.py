@@ -1,9 +1,9 @@
-"""Find meshes in clouds without a guess: one side seen or all, noise of 1 % of the box's diagonal, any pose.
+"""Estimate the pose of meshes in clouds without an initial guess: one-sided or full scans, 1 % noise, random poses.
 
 python benchmarks/bench_find_pose_cloud.py [--meshes FOLDER] [--poses NUMBER]
 
-Without a folder, the demo object is found. A pose is found where it is right within 5 degrees and 2 % of the box's
-diagonal; symmetric objects have other poses that are as good, and count as not found.
+Without a folder, the demo object is used. Success is a pose within 5 degrees and 2 % of the bounding box diagonal.
+Symmetric objects have other equivalent poses, which count as failures.
 """
 
 import argparse
@@ -28,7 +28,7 @@ class Scan(NamedTuple):
     name: str
     count: int
     clutter: float = 0.0
-    """Share of the points that are anywhere in the box around the others."""
+    """Fraction of the points that are uniform in the bounding box of the others."""
     from_one_side: bool = True
 
 
@@ -47,14 +47,14 @@ def main() -> None:
     parser.add_argument("--poses", type=int, default=10)
     arguments = parser.parse_args()
     print(machine())
-    print(f"{'mesh':16}{'scan':26}{'found':>8}{'degrees':>10}{'% diagonal':>12}{'s':>7}")
+    print(f"{'mesh':16}{'scan':26}{'success':>8}{'degrees':>10}{'% diagonal':>12}{'s':>7}")
     for name, mesh in meshes(arguments.meshes):
-        find(mesh, *take(mesh, SCANS[0], 0))  # compiles
+        find(mesh, *take(mesh, SCANS[0], 0))  # warm-up: compiles
         for scan in SCANS:
             results = [find(mesh, *take(mesh, scan, seed)) for seed in range(arguments.poses)]
-            share = statistics.mean(angle < 5 and shift < 2 for angle, shift, _ in results)
+            fraction = statistics.mean(angle < 5 and shift < 2 for angle, shift, _ in results)
             angle, shift, took = (statistics.median(values) for values in zip(*results, strict=True))
-            print(f"{name:16}{scan.name:26}{share:8.0%}{angle:10.2f}{shift:12.2f}{took:7.1f}", flush=True)
+            print(f"{name:16}{scan.name:26}{fraction:8.0%}{angle:10.2f}{shift:12.2f}{took:7.1f}", flush=True)
 
 
 def meshes(folder: Path | None) -> Iterator[tuple[str, Mesh]]:
@@ -72,7 +72,7 @@ def in_unit_sphere(mesh: Mesh) -> Mesh:
 
 
 def take(mesh: Mesh, scan: Scan, seed: int) -> tuple[Tensor, Tensor]:
-    """Return a cloud in its own frame, and that frame from the mesh's."""
+    """Return a cloud in its own frame, and the transform from the mesh frame to it."""
     generator = torch.Generator().manual_seed(seed)
     points = sample_points_from_mesh(mesh, 5 * scan.count, generator=generator).points
     if scan.from_one_side:
@@ -88,7 +88,7 @@ def take(mesh: Mesh, scan: Scan, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def is_visible(mesh: Mesh, points: Tensor, generator: torch.Generator) -> Tensor:
-    """Tell which points a camera sees that stands anywhere, four radii away, within 2 % of a radius."""
+    """Return which points are visible to a random camera at a distance of four radii, to 2 % of a radius."""
     eye = 4 * torch.nn.functional.normalize(torch.randn(3, generator=generator), dim=0)
     camera = Camera.look_at(eye, fov_degrees=32.0, height=256, width=256)
     depth = rasterize(mesh, camera, layers=1).depth[..., 0]
@@ -97,7 +97,7 @@ def is_visible(mesh: Mesh, points: Tensor, generator: torch.Generator) -> Tensor
 
 
 def find(mesh: Mesh, points: Tensor, pose: Tensor) -> tuple[float, float, float]:
-    """Return the errors in degrees and in % of the diagonal, and the seconds."""
+    """Return the errors in degrees and in % of the diagonal, and the time in seconds."""
     begin = time.perf_counter()
     *_, (_, fit) = align_cloud(mesh, points, torch.Generator().manual_seed(0))
     took = time.perf_counter() - begin

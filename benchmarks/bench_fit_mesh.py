@@ -1,10 +1,10 @@
-"""Fit meshes to clouds with a known surface, beside Open3D's Poisson reconstruction where that is installed.
+"""Fit meshes to clouds with a known surface, and compare with Open3D's Poisson reconstruction if it is installed.
 
 python benchmarks/bench_fit_mesh.py [--clouds FOLDER]
 
-FOLDER has NAME_KIND.xyz clouds with NAME_truth.ply, and other .xyz clouds, of which a tenth is held out.
-Without it, a torus and the demo object are scanned. Distances are in % of the diagonal of the cloud's box.
-Open3D needs normals: those of the file, else estimated and made consistent by its own functions.
+FOLDER contains clouds NAME_KIND.xyz with their surfaces NAME_truth.ply, and other .xyz clouds, of which a tenth is held
+out. Without it, a torus and the demo object are scanned. Distances are in % of the diagonal of the bounding box. Open3D
+uses the normals of the file, or estimates and orients them itself.
 """
 
 import argparse
@@ -44,14 +44,14 @@ def main() -> None:
         holdout = 0.1 if truth is None else 0.0
         begin = time.perf_counter()
         *_, last = fit_mesh(cloud, FitMesh(holdout=holdout))
-        took = time.perf_counter() - begin
-        is_unseen = torch.zeros(len(cloud.points), dtype=torch.bool)
-        is_unseen[last.cloud.held_out] = True
-        report(name, "unrender", last.result, cloud, is_unseen, truth, took)
+        seconds = time.perf_counter() - begin
+        is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool)
+        is_held_out[last.cloud.held_out] = True
+        report(name, "unrender", last.result, cloud, is_held_out, truth, seconds)
         if importlib.util.find_spec("open3d"):
             begin = time.perf_counter()
-            mesh = poisson(cloud, ~is_unseen)
-            report(name, "Poisson", mesh, cloud, is_unseen, truth, time.perf_counter() - begin)
+            mesh = poisson(cloud, ~is_held_out)
+            report(name, "Poisson", mesh, cloud, is_held_out, truth, time.perf_counter() - begin)
 
 
 def files(folder: Path) -> Iterator[tuple[str, PointCloud, Mesh | None]]:
@@ -77,12 +77,12 @@ def report(
     method: str,
     mesh: Mesh,
     cloud: PointCloud,
-    is_unseen: torch.Tensor,
+    is_held_out: torch.Tensor,
     truth: Mesh | None,
-    took: float,
+    seconds: float,
 ) -> None:
-    held_out = cloud.points[is_unseen] if bool(is_unseen.any()) else None
-    found = measure_mesh(mesh, cloud.points[~is_unseen], held_out=held_out, reference=truth)
+    held_out = cloud.points[is_held_out] if bool(is_held_out.any()) else None
+    found = measure_mesh(mesh, cloud.points[~is_held_out], held_out=held_out, reference=truth)
     percent = 100 / float(found["diagonal"] or 1)
     cells = [
         found.get(key) for key in ("mesh_to_reference_mean", "reference_to_mesh_mean", "holdout_to_mesh_mean")
@@ -90,7 +90,7 @@ def report(
     distances = "".join(f"{'–' if cell is None else f'{cell * percent:.4f}':>11}" for cell in cells)
     genus = "–" if found["genus"] is None else found["genus"]
     print(
-        f"{name:24}{method:10}{distances[:-11]}{distances[-10:]}{genus:>7}{found['watertight']!s:>8}{took:7.1f}"
+        f"{name:24}{method:10}{distances[:-11]}{distances[-10:]}{genus:>7}{found['watertight']!s:>8}{seconds:7.1f}"
     )
 
 

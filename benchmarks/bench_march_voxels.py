@@ -1,10 +1,10 @@
-"""Time the march through sparse voxels, forward and backward, on a shell as scenes have them.
+"""Time sparse-voxel ray marching, forward and backward, on a shell that resembles the surfaces of a scene.
 
 python benchmarks/bench_march_voxels.py
 
-A shell six voxels thick in a grid of 256³, spherical harmonics of degree 2, 131,072 rays in squares of 4 × 4 pixels
-from random cameras, one sample a voxel. "Looked up" are places whose density was read, "counted" those whose weight was
-above 1e-4, whose 27 color coefficients were read and got gradients. "mm" is one matrix product 2048³ of the same run.
+A shell six voxels thick in a grid of 256³, spherical harmonics of degree 2, 131,072 rays in patches of 4 × 4 pixels of
+random cameras, one sample per voxel. "Evaluated" samples had their density read; "contributing" ones have a weight
+above 1e-4, so their 27 color coefficients are read and receive gradients. "mm" is one matrix product 2048³.
 """
 
 import torch
@@ -17,13 +17,13 @@ from unrender import Rays, SparseVoxels
 SIZE, SHELL, THICKNESS = 256, 0.4, 3.0
 PATCHES, SIDE = 8192, 4
 SPREAD = 0.0015
-"""Angle between neighbouring pixels: 400 of them are 34 degrees."""
+"""Angle between neighboring pixels in radians: 400 of them are 34 degrees."""
 SKIP, STOP = 1e-4, 1e-3
 
 
 def main() -> None:
     print(machine())
-    field, rays = shell(), squares_of_rays()
+    field, rays = shell(), ray_patches()
     counts = count_samples(field, rays)
     march = lambda: field.march(rays, skip=SKIP, stop=STOP)  # noqa: E731
     with torch.no_grad():
@@ -31,15 +31,15 @@ def main() -> None:
     print(f"forward                {forward:6.0f} ms  {mm:5.2f} mm")
 
     def both() -> None:
-        seen = march()
-        (seen.color.sum() + seen.opacity.sum()).backward()
+        rendered = march()
+        (rendered.color.sum() + rendered.opacity.sum()).backward()
         field.zero_grad()
 
     total, mm = timed(both)
     print(f"forward and backward   {total:6.0f} ms  {mm:5.2f} mm")
     for name, count in counts.items():
-        print(f"{name:10s} {count / 1e6:6.2f} million samples: {count / total / 1e3:.1f} million a second")
-    rate = counts["looked up"] / total / 1e3
+        print(f"{name:12s} {count / 1e6:6.2f} million samples: {count / total / 1e3:.1f} million per second")
+    rate = counts["evaluated"] / total / 1e3
     record("march_voxels", f"{rate:.1f} million, where 1 mm took {total / mm:.0f} ms")
 
 
@@ -56,8 +56,8 @@ def shell() -> SparseVoxels:
     return field
 
 
-def squares_of_rays() -> Rays:
-    """Look from random places towards random places of the shell's ball."""
+def ray_patches() -> Rays:
+    """Return rays from random positions towards random points of the ball that the shell encloses."""
     generator = torch.Generator().manual_seed(1)
     eyes = 1.5 * SIZE * normalize(torch.randn(PATCHES, 3, generator=generator), dim=-1)
     targets = SHELL * SIZE * (2 * torch.rand(PATCHES, 3, generator=generator) - 1)
@@ -72,21 +72,21 @@ def squares_of_rays() -> Rays:
 
 
 def count_samples(field: SparseVoxels, rays: Rays) -> dict[str, int]:
-    """Count by following every ray, step by step."""
+    """Count the samples of every ray, step by step."""
     near, far = field._stretch(rays)
     t, left = near + 0.5, torch.ones_like(near)
-    looked_up = counted = 0
+    evaluated = contributing = 0
     while bool((going := (t < far) & (left > STOP)).any()):
         points = rays.origins + t[:, None] * rays.directions
         density = torch.zeros_like(near)
         density[going] = field(points[going], rays.directions[going])[0].detach()
         weight = left * -torch.expm1(-density)
         counts: Tensor = weight >= SKIP
-        looked_up += int((density > 0).sum())
-        counted += int(counts.sum())
+        evaluated += int((density > 0).sum())
+        contributing += int(counts.sum())
         left = left - torch.where(counts, weight, 0)
         t = t + 1
-    return {"looked up": looked_up, "counted": counted}
+    return {"evaluated": evaluated, "contributing": contributing}
 
 
 if __name__ == "__main__":

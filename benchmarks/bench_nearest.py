@@ -1,9 +1,9 @@
-"""Time nearest points, chamfer distance and one step of a classic mesh fit, against PyTorch3D's figures.
+"""Time nearest neighbors, chamfer distance and one step of a standard mesh fit, against PyTorch3D.
 
 python benchmarks/bench_nearest.py [--largest 1000000]
 
-PyTorch3D 0.7.9 (C++ on a CPU, 2 threads) was measured where one matrix product 2048³ ("mm") took 111 ms: its times
-are quoted in mm, and so are ours, measured in the same run as a product.
+The PyTorch3D 0.7.9 figures (C++ CPU build, 2 threads) are from a machine where one matrix product 2048³ ("mm") took
+111 ms: both are compared in mm, ours measured in the same run.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from unrender import (
 
 PYTORCH3D_MM = 111.0
 PYTORCH3D_CHAMFER = {1_000: 23.0, 5_000: 489.0, 20_000: 10_200.0}
-REACH = {1_000: 10, 5_000: 50, 20_000: 300}
+TARGETS = {1_000: 10, 5_000: 50, 20_000: 300}
 PYTORCH3D_STEP = 550.0
 
 
@@ -34,36 +34,38 @@ def main() -> None:
     parser.add_argument("--largest", type=int, default=1_000_000)
     largest = parser.parse_args().largest
     print(machine())
-    print(f"\n{'chamfer, forward + backward':36}{'ms':>8}{'mm':>8}{'PyTorch3D':>11}{'faster':>9}{'reach':>7}")
+    print(
+        f"\n{'chamfer, forward + backward':36}{'ms':>8}{'mm':>8}{'PyTorch3D':>11}{'speed-up':>9}{'target':>7}"
+    )
     for count, theirs in PYTORCH3D_CHAMFER.items():
         x, y = cloud(count, 0).requires_grad_(), cloud(count, 1)
-        faster = row(f"{count:,} points each side", lambda x=x, y=y: chamfer(x, y), theirs, REACH[count])
+        faster = row(f"{count:,} points per cloud", lambda x=x, y=y: chamfer(x, y), theirs, TARGETS[count])
         record(f"nearest/chamfer {count}", f"{faster:.0f} times as fast")
     step = tutorial_step()
-    row("one step of a fit, 5,000 samples", step, PYTORCH3D_STEP, None)
-    print(f"\n{'nearest, index built, both ways':36}{'s':>8}{'µs a point':>12}")
+    row("one mesh-fit step, 5,000 samples", step, PYTORCH3D_STEP, None)
+    print(f"\n{'nearest, incl. index, both directions':36}{'s':>8}{'µs/point':>12}")
     for count in (10_000, 100_000, 1_000_000, 10_000_000):
         if count <= largest:
             x, y = cloud(count, 0), cloud(count, 1)
-            both_ways(x, y)
-            took = seconds(lambda x=x, y=y: both_ways(x, y))
+            both_directions(x, y)
+            took = seconds(lambda x=x, y=y: both_directions(x, y))
             print(f"{count:<36,}{took:8.3f}{1e6 * took / count:12.2f}")
             record(f"nearest/{count}", f"{took:.1f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     print(f"peak memory of this process: {peak:.2f} GiB")
 
 
-def row(name: str, work: object, theirs: float, reach: int | None) -> float:
+def row(name: str, work: object, theirs: float, target: int | None) -> float:
     milliseconds, products = timed(work)
     faster = theirs / PYTORCH3D_MM / products
     print(
-        f"{name:36}{milliseconds:8.1f}{products:8.3f}{theirs / PYTORCH3D_MM:11.2f}{faster:8.0f}×{reach or '':>7}"
+        f"{name:36}{milliseconds:8.1f}{products:8.3f}{theirs / PYTORCH3D_MM:11.2f}{faster:8.0f}×{target or '':>7}"
     )
     return faster
 
 
 def cloud(count: int, seed: int) -> torch.Tensor:
-    """Points in a unit cube."""
+    """Return random points in the unit cube."""
     return torch.rand(count, 3, generator=torch.Generator().manual_seed(seed))
 
 
@@ -71,7 +73,7 @@ def chamfer(x: torch.Tensor, y: torch.Tensor) -> None:
     chamfer_distance(x, y).distance.backward()
 
 
-def both_ways(x: torch.Tensor, y: torch.Tensor) -> None:
+def both_directions(x: torch.Tensor, y: torch.Tensor) -> None:
     a, b = index_points(x), index_points(y)
     nearest(a, b)
     nearest(b, a)

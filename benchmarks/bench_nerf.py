@@ -1,10 +1,10 @@
-"""Time a learning step of the paper's NeRF: 1,024 rays, 64 coarse and 64 + 128 fine samples on each, and Adam.
+"""Time a training step of the NeRF paper model: 1,024 rays, 64 coarse and 64 + 128 fine samples per ray, and Adam.
 
 python benchmarks/bench_nerf.py [--rays 1024] [--repeats 5]
 
-The arithmetic of its layers, counted as forward and twice as much backward, is compared with a float32 matrix product
-2048³ ("mm") timed in turn with it: the share of mm is how much of the time a step could not do without.
-"Eager" is the fine network alone, forward and backward, with all points in one tensor, as PyTorch code mostly has it.
+The arithmetic of the layers (forward, and twice as much backward) is compared with a float32 matrix product 2048³
+("mm") timed in alternation: the fraction of mm is the part of the time that no implementation could avoid.
+"Eager" is the fine network alone, forward and backward, with all points in one tensor, as in typical PyTorch code.
 """
 
 import argparse
@@ -48,8 +48,8 @@ def main() -> None:
     points = 2 * torch.rand(64 * options.rays, 3) - 1
     directions = normalize(torch.randn_like(points), dim=-1)
     macs = multiplications(field.fine_network)
-    share = report("step", step, 6 * macs * SAMPLES * options.rays, options.repeats)
-    record("nerf/step", f"{share:.0%}")
+    fraction = report("step", step, 6 * macs * SAMPLES * options.rays, options.repeats)
+    record("nerf/step", f"{fraction:.0%}")
     report("eager", eager, 6 * macs * len(points), options.repeats)
 
 
@@ -60,20 +60,20 @@ def report(name: str, work: Callable[[], None], operations: float, repeats: int)
         products.append(seconds(lambda: matrix @ matrix))
         times.append(seconds(work))
     spent, mm = statistics.median(times), statistics.median(products)
-    share = operations / spent / (MM_OPERATIONS / mm)
+    fraction = operations / spent / (MM_OPERATIONS / mm)
     print(
-        f"{name:6s} {spent:6.2f} s, {operations / spent / 1e9:4.0f} GFLOP/s, {share:.0%} of mm ({1000 * mm:.0f} ms)"
+        f"{name:6s} {spent:6.2f} s, {operations / spent / 1e9:4.0f} GFLOP/s, {fraction:.0%} of mm ({1000 * mm:.0f} ms)"
     )
-    return share
+    return fraction
 
 
 def multiplications(network: nn.Module) -> int:
-    """Count those for one point."""
+    """Count the multiplications for one point."""
     return sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Linear))
 
 
 def rays_inwards(count: int) -> Rays:
-    """Look from a sphere about the cube towards random places inside: all rays hit."""
+    """Return rays from a sphere around the cube towards random points inside: all of them hit."""
     generator = torch.Generator().manual_seed(2)
     origins = 4 * normalize(torch.randn(count, 3, generator=generator), dim=-1)
     targets = torch.rand(count, 3, generator=generator) - 0.5

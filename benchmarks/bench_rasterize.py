@@ -1,8 +1,8 @@
-"""Time the rasterizer, the silhouette and soft Phong shading, and a twin that tests every face at every pixel.
+"""Time the rasterizer, soft silhouettes and soft Phong shading, and a brute-force rasterizer for comparison.
 
     python benchmarks/bench_rasterize.py --meshes ../shared/data/meshes
 
-Without meshes, spheres with as many faces stand in. "mm" is one float32 matrix product 2048³ of the same run.
+Without meshes, spheres with as many faces are used. "mm" is one float32 matrix product 2048³ of the same run.
 """
 
 import argparse
@@ -32,7 +32,7 @@ KEYS = {
     "silhouette cow 256², forward + backward": "silhouette/backward",
     "soft Phong cow 256², 8 layers, forward + backward": "phong/backward",
 }
-"""Rows of the documentation's table, with --meshes."""
+"""Rows of docs/performance.json, with --meshes."""
 BLUR = 3.88  # pixels: PyTorch3D's 9.2e-4 NDC² at 256²
 
 
@@ -59,13 +59,13 @@ def main() -> None:
         ("silhouette armadillo 1024², forward + backward", lambda: silhouette(armadillo, 1024), None),
         ("soft Phong cow 256², 8 layers, forward + backward", lambda: soft_phong(cow), 0.7),
     ]
-    print(f"{'':52}{'ms':>9}{'mm':>8}{'reach':>7}")
-    for name, work, reach in rows:
+    print(f"{'':52}{'ms':>9}{'mm':>8}{'target':>7}")
+    for name, work, target in rows:
         milliseconds, products = timed(work, arguments.repeats)
-        print(f"{name:52}{milliseconds:9.1f}{products:8.3f}{reach or '':>7}")
+        print(f"{name:52}{milliseconds:9.1f}{products:8.3f}{target or '':>7}")
         if arguments.meshes is not None and name in KEYS:
             record(KEYS[name], f"{products:.3f} mm")
-    compare_with_twin(cow)
+    compare_with_brute_force(cow)
 
 
 def find_mesh(folder: Path | None, name: str, *, subdivisions: int) -> Mesh:
@@ -76,9 +76,9 @@ def find_mesh(folder: Path | None, name: str, *, subdivisions: int) -> Mesh:
 
 def view(mesh: Mesh, size: int) -> Camera:
     low, high = mesh.vertices.detach().amin(0), mesh.vertices.detach().amax(0)
-    middle, diagonal = (low + high) / 2, (high - low).norm()
-    eye = middle + diagonal * torch.tensor([0.5, 0.5, -1.0])
-    return Camera.look_at(eye, middle, fov_degrees=60, height=size, width=size)
+    center, diagonal = (low + high) / 2, (high - low).norm()
+    eye = center + diagonal * torch.tensor([0.5, 0.5, -1.0])
+    return Camera.look_at(eye, center, fov_degrees=60, height=size, width=size)
 
 
 def silhouette(mesh: Mesh, size: int) -> None:
@@ -94,23 +94,23 @@ def soft_phong(mesh: Mesh) -> None:
     blend_softmax(colors, fragments, blur=BLUR).sum().backward()
 
 
-def compare_with_twin(mesh: Mesh) -> None:
-    """Time the definition, every face at every pixel, on a smaller image."""
+def compare_with_brute_force(mesh: Mesh) -> None:
+    """Time the reference, which tests every face at every pixel, on a smaller image."""
     camera, size = view(mesh, 32), (32, 32)
     points = camera.project_homogeneous(mesh.vertices)
     fast, _ = timed(lambda: rasterize(mesh, camera), 5)
     slow, _ = timed(lambda: reference.forward(points, mesh.faces, *size, 1, 0.0, 1e-3, False), 1)
-    print(f"every face at every pixel, cow 32²: {slow:.0f} ms, {slow / fast:.0f} times slower")
+    print(f"brute force, cow 32²: {slow:.0f} ms, {slow / fast:.0f} × slower")
 
 
 def report_memory(mesh: Mesh) -> None:
-    """Print how far one silhouette raises the peak of a process that has done nothing larger."""
+    """Print how much one silhouette raises the peak memory of the process."""
     silhouette(ico_sphere(1), 64)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     silhouette(mesh, 1024)
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(
-        f"silhouette armadillo 1024², forward + backward: {(after - before) / 1024:.0f} MiB more at the peak"
+        f"silhouette armadillo 1024², forward + backward: {(after - before) / 1024:.0f} MiB of additional peak memory"
     )
 
 

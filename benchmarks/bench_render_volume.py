@@ -1,4 +1,4 @@
-"""Time pictures of a volume of 256³ measured values at 512², with and without passing over what is invisible.
+"""Time rendering a volume of 256³ values at 512², with and without empty-space skipping.
 
 python benchmarks/bench_render_volume.py
 """
@@ -20,8 +20,8 @@ def main() -> None:
     print(f"{float(found.occupied.float().mean()):.0%} of the blocks are visible")
     rows = {
         "finding visible blocks": lambda: visible_blocks(volume, transfer),
-        "a picture": lambda: render_volume(volume, transfer, camera, blocks=found),
-        "a picture, looking everywhere": lambda: render_volume(volume, transfer, camera, blocks=everything),
+        "render": lambda: render_volume(volume, transfer, camera, blocks=found),
+        "render without skipping": lambda: render_volume(volume, transfer, camera, blocks=everything),
     }
     taken = []
     for name, work in rows.items():
@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def shell() -> Volume:
-    """A thin sphere and a ring in it."""
+    """Return a thin spherical shell with a ring inside."""
     axis = (torch.arange(SIZE) + 0.5) / SIZE * 2 - 1
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     sphere = torch.exp(-(((x * x + y * y + z * z).sqrt() - 0.6) / 0.05).square())

@@ -1,4 +1,4 @@
-"""Time trilinear look-ups, forward and backward to grid and points, against torch's `grid_sample`.
+"""Time trilinear grid sampling, forward and backward to grid and points, against torch's `grid_sample`.
 
 python benchmarks/bench_sample_grid.py
 """
@@ -17,24 +17,22 @@ SIZE, POINTS = 128, 1_000_000
 def main(repeats: int = 3) -> None:
     print(machine())
     print(f"{POINTS:,} points in {SIZE}³ voxels, forward + backward, ms")
-    print(f"{'channels':>8}{'points':>12}{'grid_sample':>13}{'kernel':>10}{'faster':>9}")
+    print(f"{'channels':>8}{'points':>12}{'grid_sample':>13}{'kernel':>10}{'speed-up':>9}")
     for channels in (1, 3, 4):
         for kind in ("at random", "along rays"):
             grid = torch.rand(SIZE, SIZE, SIZE, channels, requires_grad=True)
-            points = places(kind).requires_grad_()
-            cotangent = torch.rand(POINTS, channels)
+            points = positions(kind).requires_grad_()
+            upstream = torch.rand(POINTS, channels)
 
-            def ours(grid: Tensor = grid, points: Tensor = points, cotangent: Tensor = cotangent) -> None:
-                torch.autograd.grad(sample_grid(grid, points), [grid, points], cotangent)
+            def ours(grid: Tensor = grid, points: Tensor = points, upstream: Tensor = upstream) -> None:
+                torch.autograd.grad(sample_grid(grid, points), [grid, points], upstream)
 
             theirs = grid.detach().movedim(-1, 0)[None].contiguous().requires_grad_()
 
-            def torchs(
-                theirs: Tensor = theirs, points: Tensor = points, cotangent: Tensor = cotangent
-            ) -> None:
+            def torchs(theirs: Tensor = theirs, points: Tensor = points, upstream: Tensor = upstream) -> None:
                 normalized = (2 * points / SIZE - 1)[None, :, None, None]
                 found = torch.nn.functional.grid_sample(theirs, normalized, align_corners=False)
-                torch.autograd.grad(found[0, :, :, 0, 0].mT, [theirs, points], cotangent)
+                torch.autograd.grad(found[0, :, :, 0, 0].mT, [theirs, points], upstream)
 
             ours()
             times = [(seconds(torchs), seconds(ours)) for _ in range(repeats)]
@@ -44,8 +42,8 @@ def main(repeats: int = 3) -> None:
                 record("sample_grid", f"{slow / fast:.1f} times as fast")
 
 
-def places(kind: str) -> Tensor:
-    """Points anywhere, or 100 on each of many parallel rays, ray after ray."""
+def positions(kind: str) -> Tensor:
+    """Return uniformly random points, or 100 on each of many parallel rays, in order."""
     generator = torch.Generator().manual_seed(0)
     if kind == "at random":
         return SIZE * torch.rand(POINTS, 3, generator=generator)

@@ -1,4 +1,4 @@
-"""Time the two perceptrons of a hash-grid radiance field against the same in PyTorch's modules.
+"""Time the two MLPs of a hash-grid radiance field against the same in PyTorch modules.
 
 python benchmarks/bench_tiny_mlp.py
 """
@@ -18,7 +18,7 @@ DENSITY, COLOR = (32, 64, 16), (32, 64, 64, 3)
 def main() -> None:
     print(machine())
     print(f"{POINTS:,} points, ms (in matrix products 2048³)")
-    print(f"{'widths':>16}{'':20}{'PyTorch':>18}{'kernel':>18}{'faster':>9}")
+    print(f"{'widths':>16}{'':20}{'PyTorch':>18}{'kernel':>18}{'speed-up':>9}")
     both = 0.0
     for widths in (DENSITY, COLOR):
         layers = [torch.nn.Linear(i, o) for i, o in itertools.pairwise(widths)]
@@ -33,7 +33,7 @@ def main() -> None:
 
 
 def step(layers: list[torch.nn.Linear], leaves: list[Tensor], fused: bool, back: bool):
-    cotangent = torch.randn(layers[-1].out_features, POINTS).mT
+    upstream = torch.randn(layers[-1].out_features, POINTS).mT
 
     def evaluate() -> Tensor:
         if fused:
@@ -47,7 +47,7 @@ def step(layers: list[torch.nn.Linear], leaves: list[Tensor], fused: bool, back:
         with torch.set_grad_enabled(back):
             found = evaluate()
         if back:
-            torch.autograd.grad(found, leaves, cotangent)
+            torch.autograd.grad(found, leaves, upstream)
 
     return work
 

@@ -3,9 +3,9 @@
 unrender fit-volume ../shared/data/chair --steps 500 --rays 24576 --resolution 160 --output runs/chair
 python benchmarks/bench_viewer.py runs/chair
 
-The page has 400 × 400 pixels; one goes around the chair for some seconds, and then rests. Encoding the pictures is
-included, the browser is not. The time of one matrix product (see timing.py) tells how busy the machine is. With --cpu,
-seconds are those of the processor, divided by the threads: what a machine that others use too needs when it is idle.
+The page has 400 × 400 pixels; the camera orbits the chair for some seconds and then rests. Image encoding is included,
+the browser is not. The time of one matrix product (see timing.py) shows how busy the machine is. --cpu-time
+measures CPU time divided by the number of threads: the time that an idle machine would need.
 """
 
 import argparse
@@ -26,16 +26,16 @@ SECONDS, SIDE = 6.0, 400
 ROUNDS, WARM_UP = 40, 8
 
 
-class Walker:
-    """Goes around, and then rests."""
+class OrbitingClient:
+    """A client whose camera orbits for some seconds and then rests."""
 
     def __init__(self, path, clock) -> None:
         self.path, self.clock, self.begin, self.sizes = path, clock, clock(), []
         self.final_after = None
 
     def camera(self):
-        share = min((self.clock() - self.begin) / SECONDS, 1.0)
-        return self.path[int(share * (self.path.batch_shape[0] - 1))]
+        fraction = min((self.clock() - self.begin) / SECONDS, 1.0)
+        return self.path[int(fraction * (self.path.batch_shape[0] - 1))]
 
     def put(self, image, *, is_final) -> None:
         import imageio.v3 as imageio
@@ -49,34 +49,32 @@ class Walker:
             self.final_after = seconds - SECONDS
 
 
-def processor() -> float:
+def cpu_seconds() -> float:
     return time.process_time() / torch.get_num_threads()
 
 
-def look_around(run: Path, clock) -> None:
+def orbit(run: Path, clock) -> None:
     field = load_field(run / "volume.safetensors")
     cameras = [frame.camera for frame in load_cameras(run / "cameras.json")]
     path = orbit_path(cameras, int(20 * SECONDS)).resize(SIDE, SIDE)
     view = View(field, background=(1.0, 1.0, 1.0))
     for quick in (True, False):
         milliseconds, products = timed(lambda quick=quick: field.render(path[0], quick=quick), repeats=5)
-        print(f"one picture of {SIDE} × {SIDE}, {quick=}: {milliseconds:.0f} ms, {products:.1f} mm")
-    walker = Walker(path, clock)
-    renderer = ProgressiveRenderer(walker, clock)
-    while walker.final_after is None:
+        print(f"one image of {SIDE} × {SIDE}, {quick=}: {milliseconds:.0f} ms, {products:.1f} mm")
+    client = OrbitingClient(path, clock)
+    renderer = ProgressiveRenderer(client, clock)
+    while client.final_after is None:
         if not renderer.render_next(view):
-            time.sleep(0 if clock is processor else 0.02)  # a nap takes no processor
-    middle = sorted(walker.sizes)[len(walker.sizes) // 2]
-    print(
-        f"moving: {len(walker.sizes) / SECONDS:.1f} frames per second, half of them {middle} pixels wide or more"
-    )
-    print(f"at rest: final after {walker.final_after:.2f} s")
-    record("viewer/moving", f"{len(walker.sizes) / SECONDS:.1f} frames per second")
-    record("viewer/rest", f"after {walker.final_after:.2f} s")
+            time.sleep(0 if clock is cpu_seconds else 0.02)  # sleeping takes no CPU time
+    median = sorted(client.sizes)[len(client.sizes) // 2]
+    print(f"moving: {len(client.sizes) / SECONDS:.1f} frames per second, median width {median} pixels")
+    print(f"at rest: final image after {client.final_after:.2f} s")
+    record("viewer/moving", f"{len(client.sizes) / SECONDS:.1f} frames per second")
+    record("viewer/rest", f"after {client.final_after:.2f} s")
 
 
-def train_beside(clock) -> None:
-    """Take turns of steps with and without a page that nobody looks at."""
+def train_with_page(clock) -> None:
+    """Alternate training steps with and without an unattended page."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder, Window(port=0) as window:
@@ -89,27 +87,27 @@ def train_beside(clock) -> None:
                 begin = clock()
                 next(steps)
                 spent[name].append(clock() - begin)
-        middle = {name: sorted(times[WARM_UP:])[(ROUNDS - WARM_UP) // 2] for name, times in spent.items()}
-    slower = 100 * (middle["with a page"] / middle["alone"] - 1)
-    print(f"a step alone {1000 * middle['alone']:.1f} ms, with a page that nobody looks at {slower:+.1f} %")
+        medians = {name: sorted(times[WARM_UP:])[(ROUNDS - WARM_UP) // 2] for name, times in spent.items()}
+    slower = 100 * (medians["with a page"] / medians["alone"] - 1)
+    print(f"training step: {1000 * medians['alone']:.1f} ms alone, {slower:+.1f} % with an unattended page")
     record("viewer/training", f"{slower:+.1f} %")
     begin = time.perf_counter()
     with Window(port=0) as window:
         for _ in range(1000):
             window.update(SimpleNamespace(render=None))
-        print(f"between two steps: {1000 * (time.perf_counter() - begin):.0f} µs")
+        print(f"overhead per step: {1000 * (time.perf_counter() - begin):.0f} µs")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", type=Path, nargs="?", help="of fit-volume")
-    parser.add_argument("--cpu", action="store_true", help="count seconds of the processor")
+    parser.add_argument("run", type=Path, nargs="?", help="run folder of fit-volume")
+    parser.add_argument("--cpu-time", action="store_true", help="measure CPU time instead of wall-clock time")
     options = parser.parse_args()
     print(machine())
-    clock = processor if options.cpu else time.perf_counter
+    clock = cpu_seconds if options.cpu_time else time.perf_counter
     if options.run is not None:
-        look_around(options.run, clock)
-    train_beside(clock)
+        orbit(options.run, clock)
+    train_with_page(clock)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Time the volume tutorial of PyTorch3D: a cow of 128³ voxels from 40 pictures of 128², 10 of them a step.
+"""Time the volume tutorial of PyTorch3D: a cow of 128³ voxels from 40 images of 128², 10 of them per step.
 
 python benchmarks/bench_volume_tutorial.py ../shared/data/meshes/cow/cow.obj [--steps 300]
 
-PyTorch3D 0.7.9 (C++ on a CPU, 2 threads) took 15.5 s a step, where one matrix product 2048³ ("mm") took 111 ms; ours is
-measured in the same run as products. `--steps` is the length of the whole schedule; 0 leaves the recipe out.
+PyTorch3D 0.7.9 (C++ CPU build, 2 threads) took 15.5 s per step on a machine where one matrix product 2048³ ("mm") took
+111 ms; ours is measured in the same run as the products. `--steps` is the length of the schedule; 0 skips the tutorial.
 
-Then `fit_volume` gets the same pictures, and works until it is as good as the recipe became, or as --psnr says.
-Both are measured on every fourth of the pictures that they learned from, before black.
+Then `fit_volume` trains on the same images until it reaches the PSNR of the tutorial, or --psnr. Both are measured on
+every fourth training image, composited on black.
 """
 
 import argparse
@@ -56,17 +56,17 @@ def main() -> None:
     parser.add_argument("--psnr", type=float)
     options = parser.parse_args()
     print(machine())
-    pictures = photograph(*load_textured_mesh(options.mesh))
+    dataset = render_dataset(*load_textured_mesh(options.mesh))
     goal = options.psnr
     if options.steps:
-        reached = follow_recipe(*pictures, options.steps)
+        reached = run_tutorial(*dataset, options.steps)
         goal = reached if goal is None else goal
     with tempfile.TemporaryDirectory() as folder:
-        fit = fit_volume(save_scene(*pictures, Path(folder)), OURS)
-        fit_until(fit, 50, *pictures, 30.0 if goal is None else goal)
+        fit = fit_volume(save_scene(*dataset, Path(folder)), OURS)
+        fit_until(fit, 50, *dataset, 30.0 if goal is None else goal)
 
 
-def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: int) -> float:
+def run_tutorial(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: int) -> float:
     times, products, taken, matrix = [], [], [], torch.rand(2048, 2048)
     fit = fit_tutorial_volume(images, silhouettes, cameras, steps=steps)
     for _ in range(steps):
@@ -75,19 +75,19 @@ def follow_recipe(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: i
         step = taken.pop()
         if step.index % 10 == 0 or step.index == step.last_index:
             losses = "  ".join(f"{name} {value:.5f}" for name, value in step.losses.items())
-            print(f"step {step.index:3d}  {losses}  {statistics.median(times):.2f} s a step", flush=True)
+            print(f"step {step.index:3d}  {losses}  {statistics.median(times):.2f} s per step", flush=True)
     ours, mm = statistics.median(times[1:]), statistics.median(products[1:])
-    print(f"{ours:.2f} s, {ours / mm:.0f} mm a step")
+    print(f"{ours:.2f} s, {ours / mm:.0f} mm per step")
     record("volume_tutorial/step", f"{ours / mm:.0f} mm")
     print(f"PyTorch3D {PYTORCH3D_SECONDS} s, {PYTORCH3D_SECONDS / PYTORCH3D_MM:.0f} mm")
     grid = torch.cat([step.volume.density[..., None], step.volume.color], -1)
     with torch.no_grad():
-        seen = [see_alphas(grid, cameras[i]) for i in range(0, VIEWS, EVERY)]
-    return compare("the recipe", seen, images, silhouettes)
+        renders = [see_alphas(grid, cameras[i]) for i in range(0, VIEWS, EVERY)]
+    return compare("tutorial", renders, images, silhouettes)
 
 
 def save_scene(images: Tensor, silhouettes: Tensor, cameras: Camera, folder: Path) -> Scene:
-    """Write the pictures with their silhouettes as alpha; all are for learning."""
+    """Write the images with their silhouettes as alpha; all of them are training images."""
     frames = []
     for i in range(VIEWS):
         path = folder / f"{i:02d}.png"
@@ -103,43 +103,43 @@ def save_scene(images: Tensor, silhouettes: Tensor, cameras: Camera, folder: Pat
 
 def fit_until(
     fit: Iterable[FitVolumeStep | TrainingStep],
-    look_every: int,
+    evaluate_every: int,
     images: Tensor,
     silhouettes: Tensor,
     cameras: Camera,
     goal: float,
 ) -> None:
-    """Learn from all pictures, as the recipe does, and look now and then how good it is; that is not counted."""
-    begin, looking = time.perf_counter(), 0.0
+    """Train on all images, as the tutorial does, and evaluate regularly; evaluation time is not counted."""
+    begin, evaluating = time.perf_counter(), 0.0
     for step in fit:
-        if step.index % look_every:
+        if step.index % evaluate_every:
             continue
-        spent = time.perf_counter() - begin - looking
+        spent = time.perf_counter() - begin - evaluating
         pause = time.perf_counter()
-        seen = [step.result.render(cameras[i], torch.zeros(3)) for i in range(0, VIEWS, EVERY)]
-        reached = compare(f"step {step.index}, {spent:.1f} s", seen, images, silhouettes)
-        looking += time.perf_counter() - pause
+        renders = [step.result.render(cameras[i], torch.zeros(3)) for i in range(0, VIEWS, EVERY)]
+        reached = compare(f"step {step.index}, {spent:.1f} s", renders, images, silhouettes)
+        evaluating += time.perf_counter() - pause
         if reached >= goal:
             print(f"{goal:.2f} dB after {spent:.1f} s")
             return
 
 
 def compare(
-    what: str, seen: Sequence[GridMarch | RenderOutput], images: Tensor, silhouettes: Tensor
+    label: str, renders: Sequence[GridMarch | RenderOutput], images: Tensor, silhouettes: Tensor
 ) -> float:
-    error = torch.stack([s.color for s in seen]) - images[::EVERY]
-    opaque = torch.stack([s.opacity for s in seen]) > 0.5
+    error = torch.stack([s.color for s in renders]) - images[::EVERY]
+    opaque = torch.stack([s.opacity for s in renders]) > 0.5
     truth = silhouettes[::EVERY] > 0.5
     iou = float((opaque & truth).sum() / (opaque | truth).sum())
     value = -10 * math.log10(float(error.square().mean()))
-    print(f"{what}: PSNR {value:.2f} dB, silhouette IoU {iou:.4f}", flush=True)
+    print(f"{label}: PSNR {value:.2f} dB, silhouette IoU {iou:.4f}", flush=True)
     return value
 
 
-def photograph(mesh: Mesh, texture: Texture | None) -> tuple[Tensor, Tensor, Camera]:
-    """Center and scale the cow as the tutorial does, and go around it, on a level with it."""
-    middle = mesh.vertices.mean(0)
-    mesh = mesh.replace(vertices=(mesh.vertices - middle) / (mesh.vertices - middle).abs().max())
+def render_dataset(mesh: Mesh, texture: Texture | None) -> tuple[Tensor, Tensor, Camera]:
+    """Center and scale the cow as the tutorial does, and render it from a horizontal circle of cameras."""
+    center = mesh.vertices.mean(0)
+    mesh = mesh.replace(vertices=(mesh.vertices - center) / (mesh.vertices - center).abs().max())
     angles = torch.linspace(-math.pi, math.pi, VIEWS)
     eyes = DISTANCE * torch.stack([angles.sin(), torch.zeros(VIEWS), angles.cos()], -1)
     cameras = Camera.look_at(eyes, fov_degrees=60.0, height=SIZE, width=SIZE)

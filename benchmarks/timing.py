@@ -1,6 +1,6 @@
-"""What the benchmarks share: a clock beside a matrix product of the same run, and the line that says where it ran.
+"""Shared by the benchmarks: timing relative to a matrix product, a description of the machine, and recording.
 
-"mm" is one float32 matrix product 2048³: on a shared machine its time drifts with everything else, ratios do not.
+"mm" is one float32 matrix product 2048³ of the same run. On a shared machine, times drift and ratios to mm much less.
 """
 
 import datetime
@@ -19,7 +19,7 @@ _matrix = torch.rand(2048, 2048)
 
 
 def timed(work: Callable[[], object], repeats: int = 9) -> tuple[float, float]:
-    """Return the median time in ms, and in matrix products timed in turn with it."""
+    """Return the median time in ms, and relative to a matrix product timed in alternation."""
     work()
     times, products = [], []
     for _ in range(repeats):
@@ -35,24 +35,24 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def machine() -> str:
-    """Say which processor, how many threads, which torch, and which commit."""
+    """Describe the processor, the number of threads, the torch version and the commit."""
     return f"{_processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, commit {_commit()}"
 
 
 def record(key: str, measured: str) -> None:
-    """Write a figure, as words, into the row `key` of the file $UNRENDER_FIGURES, with commit and date.
+    """Write a measurement, as text, into the row `key` of the file $UNRENDER_FIGURES, with commit and date.
 
-    The documentation's tables are made of that file. Without the variable, or such a row, nothing is written.
+    The tables in the documentation are generated from that file. Without the variable, or such a row, do nothing.
     """
-    if (place := os.environ.get("UNRENDER_FIGURES")) is None:
+    if (path := os.environ.get("UNRENDER_FIGURES")) is None:
         return
-    content = json.loads(Path(place).read_text("utf-8"))
+    content = json.loads(Path(path).read_text("utf-8"))
     rows = [figure for figure in content["figures"] if figure["key"] == key]
     if not rows:
-        print(f"{place} has no row {key!r}")
+        print(f"{path} has no row {key!r}")
         return
     rows[0] |= {"measured": measured, "commit": _commit(), "date": datetime.date.today().isoformat()}
-    Path(place).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
+    Path(path).write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 def _commit() -> str:

@@ -1,6 +1,6 @@
-"""Fit a mesh to a noisy scan, and put scan, fit and truth side by side.
+"""Fit a mesh to a noisy scan, and render the scan, the fit and the ground truth side by side.
 
-python examples/01_fit_mesh.py [FOLDER] writes mesh.ply and picture.png there, by default into a temporary folder.
+python examples/01_fit_mesh.py [FOLDER] writes mesh.ply and image.png to FOLDER, by default a temporary folder.
 """
 
 import sys
@@ -14,7 +14,7 @@ import unrender
 
 NUM_POINTS = 20_000
 NOISE = 0.002
-"""Standard deviation of the scanner's error, in diagonals of the object's box."""
+"""Standard deviation of the scanner noise, as a fraction of the bounding box diagonal."""
 SIZE = 384
 
 
@@ -34,21 +34,21 @@ def main(folder: Path) -> None:
 
     metrics = unrender.measure_mesh(mesh, scan.points, reference=truth)
     noise = unrender.measure_mesh(truth, scan.points)["cloud_to_mesh_mean"]
-    share = 100 / float(diagonal)
+    percent = 100 / float(diagonal)
     print("\nmean distance to the true surface, in % of the diagonal:")
-    print(f"points {share * noise:.3f}, mesh {share * metrics['mesh_to_reference_mean']:.3f}")
+    print(f"points {percent * noise:.3f}, mesh {percent * metrics['mesh_to_reference_mean']:.3f}")
 
     camera = unrender.Camera.look_at([1.6, 1.0, 2.2], fov_degrees=40.0, height=SIZE, width=SIZE)
-    pictures = [
+    images = [
         unrender.render_points(scan, camera, radius=1.0),
         unrender.render_mesh(mesh.to(torch.float32), camera, supersampling=2),
         unrender.render_mesh(truth, camera, supersampling=2),
     ]
-    side_by_side = torch.cat([picture.float() for picture in pictures], 1).clamp(0, 1)
+    side_by_side = torch.cat([image.float() for image in images], 1).clamp(0, 1)
     folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((255 * side_by_side).byte().numpy()).save(folder / "picture.png")
+    Image.fromarray((255 * side_by_side).byte().numpy()).save(folder / "image.png")
     unrender.save_mesh(mesh, folder / "mesh.ply")
-    print(folder / "picture.png")
+    print(folder / "image.png")
 
 
 if __name__ == "__main__":

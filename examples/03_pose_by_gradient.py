@@ -1,9 +1,9 @@
-"""Walk a camera to where a silhouette was seen from, by gradient descent through the soft rasterizer.
+"""Optimize a camera to match a target silhouette, by gradient descent through the soft rasterizer.
 
-The gradient crosses silhouette edges because every face near a pixel contributes to it. One start and one descent only
-reach what is nearby; `find_pose` (see 02) starts everywhere.
+Silhouettes have gradients because every face near a pixel contributes to it. A single start only converges from nearby;
+`find_pose` (see 02) searches globally.
 
-python examples/03_pose_by_gradient.py [FOLDER] writes picture.png there, by default into a temporary folder.
+python examples/03_pose_by_gradient.py [FOLDER] writes image.png to FOLDER, by default a temporary folder.
 """
 
 import sys
@@ -18,13 +18,13 @@ SIZE = 160
 STEPS = 48
 
 
-def look_from(eye: torch.Tensor) -> unrender.Camera:
-    """Stand at a place and look at the object."""
+def camera_at(eye: torch.Tensor) -> unrender.Camera:
+    """Return a camera at a position that looks at the object."""
     return unrender.Camera.look_at(eye, fov_degrees=45.0, height=SIZE, width=SIZE)
 
 
 def main(folder: Path) -> None:
-    """Descend from blurred to sharp; keep pictures of the way."""
+    """Optimize with decreasing blur, and save images of the progress."""
     mesh = unrender.demo_object().to(torch.float32)
     truth = torch.tensor([-1.6, 1.2, 2.6])
     eye = torch.tensor([-2.8, 2.4, 1.3], requires_grad=True)
@@ -32,21 +32,23 @@ def main(folder: Path) -> None:
     frames = []
     for step in range(STEPS):
         blur = 12.0 * 0.06 ** (step / STEPS)  # in pixels, each side of an edge
-        target = unrender.render_silhouette(mesh, look_from(truth), blur=blur)
-        seen = unrender.render_silhouette(mesh, look_from(eye), blur=blur)
-        loss = (seen - target).square().mean()
+        target = unrender.render_silhouette(mesh, camera_at(truth), blur=blur)
+        rendered = unrender.render_silhouette(mesh, camera_at(eye), blur=blur)
+        loss = (rendered - target).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         if step % (STEPS // 4) == 0 or step == STEPS - 1:
-            both = torch.stack([seen, (seen + target) / 2, target], -1)  # orange: too much; blue: too little
+            both = torch.stack(
+                [rendered, (rendered + target) / 2, target], -1
+            )  # orange: excess; blue: missing
             frames.append(1 - both.detach().flip(-1))
             print(
                 f"step {step:3d}  loss {loss.item():.5f}  distance {float((eye.detach() - truth).norm()):.3f}"
             )
     folder.mkdir(parents=True, exist_ok=True)
-    unrender.save_image(torch.cat(frames, 1).clamp(0, 1), folder / "picture.png")
-    print(folder / "picture.png")
+    unrender.save_image(torch.cat(frames, 1).clamp(0, 1), folder / "image.png")
+    print(folder / "image.png")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""March rays through volumes: a field written as a formula, and measured values seen through two windows.
+"""Render volumes: a procedural field, and one scalar volume with two transfer functions.
 
-A field is any function from points and directions to density and color; voxels with a transfer function make another.
-Density is absorption per world unit, so that pictures do not depend on the number of samples.
+A field is any function from points and directions to density and color; voxels with a transfer function are another.
+Density is absorption per world unit, so the image does not depend on the number of samples.
 
-python examples/04_render_volume.py [FOLDER] writes picture.png and turntable.gif there, else into a temporary one.
+python examples/04_render_volume.py [FOLDER] writes image.png and turntable.gif to FOLDER (default: temporary).
 """
 
 import sys
@@ -18,7 +18,7 @@ SIZE = 160
 
 
 def cloud(points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Wind a ring of fog that is bluer where it is high."""
+    """Return density and color of a wavy ring of fog, which is bluer at the top."""
     x, y, z = points.unbind(-1)
     from_ring = ((x.square() + z.square()).sqrt() - 0.7).square() + (y - 0.2 * (3 * x).sin()).square()
     color = torch.stack([1 - y.clamp(0, 1), torch.full_like(y, 0.6), 0.5 + y], -1).clamp(0, 1)
@@ -26,7 +26,7 @@ def cloud(points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor,
 
 
 def scan(size: int = 64) -> unrender.Volume:
-    """Values as a scanner would measure them: a shell of 1, and in it two balls of 2."""
+    """Return a synthetic scan: a shell of value 1 around two balls of value 2."""
     axis = (torch.arange(size) + 0.5) / size * 2 - 1
     z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
     shell = torch.exp(-(((x * x + y * y + z * z).sqrt() - 0.8) / 0.06).square())
@@ -35,7 +35,7 @@ def scan(size: int = 64) -> unrender.Volume:
 
 
 def main(folder: Path) -> None:
-    """Draw all three side by side, and turn the last one around."""
+    """Render all three side by side, and a turntable video of the scan."""
     folder.mkdir(parents=True, exist_ok=True)
     around = [unrender.Camera.look_at(
         [3.2 * torch.sin(a), 1.6, 3.2 * torch.cos(a)], fov_degrees=34.0, height=SIZE, width=SIZE
@@ -45,15 +45,13 @@ def main(folder: Path) -> None:
     volume = scan()
     skin = unrender.window_transfer(volume, (0.3, 1.2), colormap="bone", opacity=0.5)
     core = unrender.window_transfer(volume, (1.0, 2.2), colormap="inferno")
-    pictures = [
-        unrender.render_volume(volume, window, around[2], background=black) for window in (skin, core)
-    ]
-    row = torch.cat([fog.color, *(picture.color for picture in pictures)], 1)
-    unrender.save_image(row.clamp(0, 1), folder / "picture.png")
-    film = (unrender.render_volume(volume, skin, camera, background=black).color for camera in around)
-    unrender.save_video(film, folder / "turntable.gif", frames_per_second=12)
-    print(f"fog lets {100 * (1 - fog.opacity.max()):.1f} % of the light through, where it is thickest")
-    print(folder / "picture.png")
+    images = [unrender.render_volume(volume, window, around[2], background=black) for window in (skin, core)]
+    row = torch.cat([fog.color, *(image.color for image in images)], 1)
+    unrender.save_image(row.clamp(0, 1), folder / "image.png")
+    video = (unrender.render_volume(volume, skin, camera, background=black).color for camera in around)
+    unrender.save_video(video, folder / "turntable.gif", frames_per_second=12)
+    print(f"minimum transmittance of the fog: {100 * (1 - fog.opacity.max()):.1f} %")
+    print(folder / "image.png")
 
 
 if __name__ == "__main__":

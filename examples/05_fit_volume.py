@@ -1,9 +1,8 @@
-"""Fits a volume to pictures of the demo object, and looks at it from where no picture was taken.
+"""Fit a volume to posed images of the demo object, and render a held-out view.
 
-Reads like the job itself: a scene, an iterator of steps, a field. The scene is generated, so the truth is known: how
-far the depths in the volume are from those of the surface is printed at the end.
+The scene is generated, so the ground-truth depth is known: the example prints the depth error at the end.
 
-python examples/05_fit_volume.py [FOLDER] writes the scene and picture.png there, else into a temporary one.
+python examples/05_fit_volume.py [FOLDER] writes the scene and image.png to FOLDER, by default a temporary folder.
 """
 
 import sys
@@ -18,7 +17,7 @@ SIZE = 96
 
 
 def main(folder: Path) -> None:
-    """Show a photo that was held out, the volume from there, and its distances, near dark and far bright."""
+    """Show a held-out photo, the rendered volume, and its distance (near is dark)."""
     scene = unrender.save_demo_scene(folder / "scene", size=SIZE, num_train=24, num_test=4)
     config = unrender.FitVolume(resolution=64, steps=400, rays=8192, depth=0.0)
     for step in unrender.fit_volume(scene, config):
@@ -26,20 +25,20 @@ def main(folder: Path) -> None:
             print(f"step {step.index}: {step.losses['psnr']:.1f} dB, {step.num_voxels:,} voxels")
     white = torch.ones(3)
     frame = scene.split("test")[0]
-    view, seen = frame.load(), step.result.render(frame.camera, white)
+    view, rendered = frame.load(), step.result.render(frame.camera, white)
     photo = torch.lerp(white.expand_as(view.image), view.image, view.alpha[..., None])
-    print(f"from a new side: {unrender.psnr(seen.color, photo):.1f} dB")
+    print(f"held-out view: {unrender.psnr(rendered.color, photo):.1f} dB")
 
-    ahead = unrender.rays_of(frame.camera).directions @ frame.camera.camera_from_world[2, :3]
-    sure = (view.alpha == 1) & (seen.opacity > 0.9)
-    error = (seen.distance * ahead - view.depth).abs()[sure]
-    print(f"depths are off by {error.median():.3f}, of an object 2 wide")
+    cosines = unrender.rays_of(frame.camera).directions @ frame.camera.camera_from_world[2, :3]
+    valid = (view.alpha == 1) & (rendered.opacity > 0.9)
+    error = (rendered.distance * cosines - view.depth).abs()[valid]
+    print(f"median depth error: {error.median():.3f}, for an object of size 2")
 
-    nearest, farthest = seen.distance[sure].aminmax()
-    grey = ((seen.distance - nearest) / (farthest - nearest)).clamp(0, 1)
-    grey = torch.where(seen.opacity > 0.5, grey, 1.0)[..., None].expand(-1, -1, 3)
-    unrender.save_image(torch.cat([photo, seen.color, grey], 1), folder / "picture.png")
-    print(folder / "picture.png")
+    nearest, farthest = rendered.distance[valid].aminmax()
+    grey = ((rendered.distance - nearest) / (farthest - nearest)).clamp(0, 1)
+    grey = torch.where(rendered.opacity > 0.5, grey, 1.0)[..., None].expand(-1, -1, 3)
+    unrender.save_image(torch.cat([photo, rendered.color, grey], 1), folder / "image.png")
+    print(folder / "image.png")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""Learns a radiance field from pictures of the demo object, and shows it from where no picture was taken.
+"""Train a radiance field on posed images of the demo object, and render a held-out view.
 
-Reads like the job itself: a scene, an iterator of steps, a field. It stops in the middle, as if the machine had gone
-off, and goes on from the checkpoint: the numbers are those of a fit that never stopped.
+Training is interrupted and resumed from a checkpoint; the result is bit-identical to uninterrupted training.
 
-python examples/06_fit_nerf.py [FOLDER] writes the scene, the field and picture.png there, else into a temporary one.
+python examples/06_fit_nerf.py [FOLDER] writes the scene, the field and image.png to FOLDER, by default a temporary
+folder.
 """
 
 import sys
@@ -18,7 +18,7 @@ SIZE = 96
 
 
 def main(folder: Path) -> None:
-    """Show a photo that was held out, the field from there after half of the steps, and in the end."""
+    """Show a held-out photo, the field after 50 steps, and the final field."""
     scene = unrender.save_demo_scene(folder / "scene", size=SIZE, num_train=24, num_test=4)
     config = unrender.FitNerf(steps=300, samples=16384, table_log2=15, depth=0.0)
     white = torch.ones(3)
@@ -36,12 +36,12 @@ def main(folder: Path) -> None:
     for step in unrender.fit_nerf(scene, config, resume=folder):
         if step.index % 50 == 0:
             print(f"step {step.index}: {step.losses['psnr']:.1f} dB at {step.samples:,} samples")
-    seen = step.result.render(frame.camera, white)
-    print(f"from a new side: {unrender.psnr(seen.color, photo):.1f} dB")
+    rendered = step.result.render(frame.camera, white)
+    print(f"held-out view: {unrender.psnr(rendered.color, photo):.1f} dB")
 
     unrender.save_field(step.result, folder / "field.safetensors")
-    unrender.save_image(torch.cat([photo, early.color, seen.color], 1), folder / "picture.png")
-    print(folder / "picture.png")
+    unrender.save_image(torch.cat([photo, early.color, rendered.color], 1), folder / "image.png")
+    print(folder / "image.png")
 
 
 if __name__ == "__main__":

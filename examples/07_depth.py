@@ -1,10 +1,10 @@
-"""Measures depth in a volume that was fitted to pictures, and makes points and a mesh of it.
+"""Compute depth maps of a fitted volume, and convert them to points and a mesh.
 
-The scene is generated, so the truth is known: how far three kinds of depth are from it is printed, and how often the
-pixels that the measurement calls sure are right.
+The scene is generated, so the ground truth is known: the example prints the errors of three kinds of depth, and the
+accuracy of pixels with high confidence.
 
-python examples/07_depth.py [FOLDER] writes the scene, the depth maps, mesh.ply and picture.png there, else into a
-temporary one.
+python examples/07_depth.py [FOLDER] writes the scene, the depth maps, mesh.ply and image.png to FOLDER, by default a
+temporary folder.
 """
 
 import sys
@@ -18,7 +18,7 @@ from unrender import DepthView
 
 
 def main(folder: Path) -> None:
-    """Show a held-out view of the volume, its depth, how sure that is, and the mesh fused from depths."""
+    """Show a held-out view of the volume, its depth, its confidence, and the TSDF-fused mesh."""
     scene = unrender.save_demo_scene(folder / "scene", size=96, num_train=24, num_test=4)
     *_, last = unrender.fit_volume(scene, unrender.FitVolume(resolution=64, steps=400, rays=8192, depth=0.0))
     field = last.result
@@ -29,9 +29,9 @@ def main(folder: Path) -> None:
     frame = scene.split("test")[0]
     depth, truth = unrender.measure_depth(field, frame.camera), frame.load().depth
     unrender.save_depth(depth, folder / "depth" / "test", unrender.DepthFiles(("png16",)))
-    sure = depth.valid & (truth > 0) & (depth.confidence > 0.8)
-    right = (depth.median_z - truth).abs() <= 0.01 * truth
-    print(f"of {int(sure.sum())} sure pixels, {right[sure].float().mean():.0%} are within 1 %")
+    sharp = depth.valid & (truth > 0) & (depth.confidence > 0.8)
+    correct = (depth.median_z - truth).abs() <= 0.01 * truth
+    print(f"{correct[sharp].float().mean():.0%} of {int(sharp.sum())} confident pixels are within 1 %")
 
     views = []
     for other in scene.split("train"):
@@ -51,8 +51,8 @@ def main(folder: Path) -> None:
     )
     shaded = unrender.render_mesh(mesh, large, supersampling=2).clamp(0, 1)
     images = [field.render(large, torch.ones(3)).color, *shown, shaded]
-    unrender.save_image(torch.cat(images, 1), folder / "picture.png")
-    print(folder / "picture.png")
+    unrender.save_image(torch.cat(images, 1), folder / "image.png")
+    print(folder / "image.png")
 
 
 if __name__ == "__main__":

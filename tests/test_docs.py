@@ -25,7 +25,8 @@ TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 PAGES = [page for page in TEXTS if "```python\n" in page.read_text("utf-8")]
 OPTIONS_OF_OTHERS = {
     *("--logdir", "--orientation-method", "--center-method", "--auto-scale-poses"),  # tensorboard, nerfstudio
-    *("--help", "--version", "--clouds", "--data", "--meshes", "--poses", "--cpu", "--rays"),  # of benchmarks
+    *("--help", "--version"),
+    *("--clouds", "--data", "--meshes", "--poses", "--cpu-time", "--rays"),  # benchmarks
 }
 
 
