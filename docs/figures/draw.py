@@ -1,7 +1,7 @@
-"""Draw what the pages explain: frames, pixels, depths, coordinates, light along a ray, a fit.
+"""Draw the diagrams of the documentation: frames, pixels, depth, coordinates, volume rendering, mesh fitting.
 
-python docs/figures/draw.py [FOLDER] writes *.svg there, by default beside itself (make figures). Places and curves are
-computed by the library itself, so that a drawing cannot say otherwise than the code.
+python docs/figures/draw.py [FOLDER] writes *.svg to FOLDER, by default next to this file (make figures). Positions and
+curves are computed with the library, so a diagram cannot disagree with the code.
 """
 
 import itertools
@@ -18,8 +18,8 @@ AXES = ((RED, "x"), (GREEN, "y"), (BLUE, "z"))
 
 
 def frames(folder: Path) -> None:
-    """Show the world, a camera in it, and a point with its pixel."""
-    drawing = Drawing(440, 300, "A camera in the world, its axes, and the pixel on which a point falls")
+    """Draw the world frame, a camera, and a point with its pixel."""
+    drawing = Drawing(440, 300, "A camera in the world, its axes, and the pixel to which a point projects")
     paper = unrender.Camera.look_at([0.4, 1.9, 4.5], [1.3, 0.62, 0.0], view_height=2.3, height=300, width=440)
 
     def at(point: Tensor) -> list[float]:
@@ -60,8 +60,8 @@ def frames(folder: Path) -> None:
 
 
 def pixels(folder: Path) -> None:
-    """Show where pixels begin and where their centres are."""
-    drawing = Drawing(400, 250, "A picture of 4 by 3 pixels with the coordinates of its corners and centres")
+    """Draw pixel corners and centers."""
+    drawing = Drawing(400, 250, "An image of 4 × 3 pixels with the coordinates of its corners and centers")
     left, top, side, width, height = 60, 50, 56, 4, 3
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -91,8 +91,8 @@ def pixels(folder: Path) -> None:
 
 
 def depth(folder: Path) -> None:
-    """Show what is the same for all points of a wall, and what is not."""
-    drawing = Drawing(400, 240, "A camera before a wall, seen from above: one z, two distances")
+    """Draw z and distance of two points on a wall."""
+    drawing = Drawing(400, 240, "A camera in front of a wall, from above: one z, two distances")
     eye, wall, scale = (200.0, 205.0), 60.0, 145.0 / 2.0
     camera = unrender.Camera.look_at([0.0, 0, 0], [0.0, 0, 1], fov_degrees=60, height=100, width=180)
     edge = unrender.rays_through(camera, torch.tensor([[172.0, 50.0]])).directions[0]
@@ -118,7 +118,7 @@ def depth(folder: Path) -> None:
 
 
 def transforms(folder: Path) -> None:
-    """Show the same motion for columns and for rows."""
+    """Draw a rigid motion for column vectors and for row vectors."""
     drawing = Drawing(400, 330, "A rigid matrix for column vectors, and the same for row vectors")
     cell = 30
 
@@ -150,8 +150,8 @@ def transforms(folder: Path) -> None:
 
 
 def voxels(folder: Path) -> None:
-    """Show one row of voxels in all the coordinates in which it is written."""
-    drawing = Drawing(420, 290, "A row of four voxels, and five ways to say where they are")
+    """Draw one row of voxels in all coordinate systems."""
+    drawing = Drawing(420, 290, "A row of four voxels in four coordinate systems")
     left, side, count = 60.0, 75.0, 4
     drawing.word((left, 22), "voxel [k, j, 0]", anchor="start", size=12)
     drawing.word((left + count * side, 22), "voxel [k, j, 3]", anchor="end", size=12)
@@ -161,7 +161,7 @@ def voxels(folder: Path) -> None:
         drawing.line((x, 32), (x + side, 32), (x + side, 72), (x, 72), closed=True, width=1)
         drawing.dot((x + side / 2, 52))
     rulers = [
-        ("volume frame: one unit is a voxel", 0.0, 4.0),
+        ("volume frame: a voxel has size 1", 0.0, 4.0),
         ("world: in_box(low = −1, high = 3)", -1.0, 3.0),
         ("unit cube: hash_grid, into_cube", 0.0, 1.0),
         ("[−1, 1]: NeRF and its frequencies", -1.0, 1.0),
@@ -179,47 +179,47 @@ def voxels(folder: Path) -> None:
 
 
 def contraction(folder: Path) -> None:
-    """Show which squares around the middle of contracted space go where."""
-    drawing = Drawing(400, 230, "Squares in the world, and the same in the cube of contracted space")
+    """Draw how contraction maps squares around the center."""
+    drawing = Drawing(400, 230, "Squares in the world, and the same squares in contracted space")
     space = unrender.FieldSpace(torch.zeros(3), half_side=1.0, contracted=True)
     for radius in (1.0, 2.0, 4.0, 8.0, float("inf")):
         if radius < float("inf"):
-            bent = 2 * float(space.into_cube(torch.tensor([[radius, 0.0, 0.0]]))[0, 0]) - 1
+            contracted = 2 * float(space.into_cube(torch.tensor([[radius, 0.0, 0.0]]))[0, 0]) - 1
         else:
-            bent = 1.0
+            contracted = 1.0
         color = ORANGE if radius == 1 else INK
-        for middle, half in ((95.0, 10.0 * radius), (300.0, 84.0 * bent)):
+        for center, half in ((95.0, 10.0 * radius), (300.0, 84.0 * contracted)):
             if half > 85:
                 continue
-            corners = [(middle + half * i, 105 + half * j) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
+            corners = [(center + half * i, 105 + half * j) for i, j in ((-1, -1), (1, -1), (1, 1), (-1, 1))]
             drawing.line(*corners, closed=True, color=color, width=1.3)
-            if 1 < radius < 4 or middle == 95.0:
-                drawing.word((middle + half - 3, 105 + half - 3), f"{radius:g}", anchor="end", size=10)
+            if 1 < radius < 4 or center == 95.0:
+                drawing.word((center + half - 3, 105 + half - 3), f"{radius:g}", anchor="end", size=10)
     drawing.word((300 + 42 - 3, 105 + 42 - 3), "1", ORANGE, anchor="end", size=10)
     drawing.word((300, 14), "4, 8, … and infinity at the border", size=11)
-    drawing.word((95, 212), "world, in half sides", size=12)
+    drawing.word((95, 212), "world, in half extents", size=12)
     drawing.word((300, 212), "the cube [0, 1]³", size=12)
     drawing.write(folder, "contraction.svg")
 
 
 def light(folder: Path) -> None:
-    """Show density, what is left of the light, and weights along one ray through fog and a wall."""
+    """Draw density, transmittance and weights along a ray through fog and a wall."""
     drawing = Drawing(420, 300, "Density, transmittance and weights along a ray through fog and a wall")
-    places = (torch.arange(60) + 0.5) / 60 * 6
-    thick = 0.5 * torch.exp(-((places - 1.8) / 0.5).square()) + 6 * torch.sigmoid(12 * (places - 4.2))
+    distances = (torch.arange(60) + 0.5) / 60 * 6
+    density = 0.5 * torch.exp(-((distances - 1.8) / 0.5).square()) + 6 * torch.sigmoid(12 * (distances - 4.2))
     lengths = torch.full((60,), 0.1)
-    seen = unrender.composite(thick[None], lengths[None])
-    weights = seen.weights[0]
-    left_over = torch.cat([torch.ones(1), 1 - weights.cumsum(0)[:-1]])
+    rendered = unrender.composite(density[None], lengths[None])
+    weights = rendered.weights[0]
+    transmittance = torch.cat([torch.ones(1), 1 - weights.cumsum(0)[:-1]])
     left, width = 20.0, 390.0
     rows = [
-        ("density σ", thick / thick.max(), BLUE),
-        ("transmittance T: what of the light gets back from here", left_over, GREEN),
-        ("weight w = T · (1 − exp(−σ · length))", weights / weights.max(), ORANGE),
+        ("density σ", density / density.max(), BLUE),
+        ("transmittance T = exp(−Σ σ δ)", transmittance, GREEN),
+        ("weight w = T (1 − exp(−σ δ))", weights / weights.max(), ORANGE),
     ]
     for number, (name, values, color) in enumerate(rows):
         floor, tall = 78.0 + 96 * number, 52.0
-        x = left + (places / 6 * width)
+        x = left + (distances / 6 * width)
         curve = [(float(a), floor - tall * float(v)) for a, v in zip(x, values, strict=True)]
         drawing.area((curve[0][0], floor), *curve, (curve[-1][0], floor), color=color, opacity=0.3)
         drawing.line(*curve, color=color)
@@ -227,20 +227,20 @@ def light(folder: Path) -> None:
         drawing.word((left, floor - tall - 9), name, color, anchor="start", size=12)
     cumulative = weights.cumsum(0)
     kinds = {
-        "mean": float((weights * places).sum() / weights.sum()),
-        "median": float(places[int((cumulative >= 0.5 * cumulative[-1]).nonzero()[0])]),
+        "mean": float((weights * distances).sum() / weights.sum()),
+        "median": float(distances[int((cumulative >= 0.5 * cumulative[-1]).nonzero()[0])]),
     }
     for name, value in kinds.items():
         x = left + value / 6 * width
         drawing.line((x, 275), (x, 212), dashes="3 3", width=1.2)
         drawing.word((x, 290), name, size=12)
-    drawing.word((left, 290), "eye", anchor="start", size=12)
+    drawing.word((left, 290), "camera", anchor="start", size=12)
     drawing.write(folder, "light.svg")
 
 
 def fit(folder: Path) -> None:
-    """Show what a fit of a surface weighs: distances to the surface, and angles at its hinges."""
-    drawing = Drawing(400, 200, "Points, the places of a curve nearest to them, and the angle at a hinge")
+    """Draw the terms of the mesh fit: distances to the surface, and dihedral angles."""
+    drawing = Drawing(400, 200, "Points, their closest points on a curve, and a dihedral angle")
     corners = torch.tensor([[20.0, 150], [95, 95], [180, 60], [270, 90], [330, 150], [385, 165]])
     generator = torch.Generator().manual_seed(3)
     along = torch.linspace(0.08, 0.95, 17) * (len(corners) - 1)
@@ -249,8 +249,8 @@ def fit(folder: Path) -> None:
     points = on + 24 * torch.randn(on.shape, generator=generator)
     steps = corners[1:] - corners[:-1]
     for point in points:
-        share = (((point - corners[:-1]) * steps).sum(-1) / steps.square().sum(-1)).clamp(0, 1)
-        near = corners[:-1] + share[:, None] * steps
+        fraction = (((point - corners[:-1]) * steps).sum(-1) / steps.square().sum(-1)).clamp(0, 1)
+        near = corners[:-1] + fraction[:, None] * steps
         closest = near[(near - point).norm(dim=-1).argmin()].tolist()
         drawing.line(point.tolist(), closest, color=ORANGE, width=1.5)
         drawing.dot(point.tolist(), ORANGE, 3)
