@@ -14,8 +14,10 @@ from torch import Tensor
 from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.errors import InputError, ShapeError
+from unrender.geometry.constants import constant
 from unrender.geometry.lens import Lens
 from unrender.geometry.rotations import rotation_from_quaternion
+from unrender.kernels._dispatch import can_ask
 
 Projection = Literal["perspective", "orthographic"]
 Numbers = Tensor | Sequence[float] | float
@@ -101,7 +103,7 @@ class Camera(TensorStruct):
         width: int,
     ) -> Self:
         """Create a camera from an OpenGL, Blender or NeRF pose: camera to world, +x right, +y up, +z backward."""
-        flip = world_from_camera.new_tensor([1.0, -1.0, -1.0, 1.0])
+        flip = constant((1.0, -1.0, -1.0, 1.0), world_from_camera)
         pose = invert_rigid(world_from_camera * flip)
         return cls(*_intrinsics(pose, focal, center, height, width), pose, height, width)
 
@@ -152,7 +154,7 @@ class Camera(TensorStruct):
 
         The shorter side of the image is 2 NDC units. For field-of-view cameras, `focal_ndc` is 1 / tan(fov / 2).
         """
-        flip = R.new_tensor([-1.0, -1.0, 1.0])
+        flip = constant((-1.0, -1.0, 1.0), R)
         pose = rigid((R * flip).mT, T * flip)
         scale = min(height, width) / 2
         focal = _pair(focal_ndc, pose) * scale
@@ -161,7 +163,7 @@ class Camera(TensorStruct):
 
     def to_opengl(self) -> Float[Tensor, "*batch 4 4"]:
         """Return the camera-to-world matrix in OpenGL's convention: +y up, +z backward."""
-        return self.world_from_camera * self.focal.new_tensor([1.0, -1.0, -1.0, 1.0])
+        return self.world_from_camera * constant((1.0, -1.0, -1.0, 1.0), self.focal)
 
     def to_opencv(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return OpenCV's rotation, translation and camera matrix, in which the first pixel's center is at 0.
@@ -179,8 +181,8 @@ class Camera(TensorStruct):
         Raises InputError for a camera with a lens, which these conventions cannot express.
         """
         self._require_pinhole("to_pytorch3d")
-        flip, scale = self.focal.new_tensor([-1.0, -1.0, 1.0]), min(self.height, self.width) / 2
-        image_center = self.focal.new_tensor([self.width / 2, self.height / 2])
+        flip, scale = constant((-1.0, -1.0, 1.0), self.focal), min(self.height, self.width) / 2
+        image_center = constant((self.width / 2, self.height / 2), self.focal)
         return (
             self.camera_from_world[..., :3, :3].mT * flip,
             self.camera_from_world[..., :3, 3] * flip,
@@ -278,7 +280,7 @@ class Camera(TensorStruct):
 
     def resize(self, height: int, width: int) -> Self:
         """Scale the image to another resolution; the view stays the same."""
-        scale = self.focal.new_tensor([width / self.width, height / self.height])
+        scale = constant((width / self.width, height / self.height), self.focal)
         return self.replace(focal=self.focal * scale, center=self.center * scale, height=height, width=width)
 
     def resize_longest(self, size: int) -> Self:
@@ -300,7 +302,7 @@ def transform(a_from_b: Tensor, points: Tensor) -> Tensor:
 def rigid(rotation: Tensor, translation: Tensor) -> Tensor:
     """Build 4 × 4 rigid transforms from rotations and translations."""
     top = torch.cat([rotation, translation[..., None]], -1)
-    bottom = top.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+    bottom = constant((0.0, 0.0, 0.0, 1.0), top).expand(*top.shape[:-2], 1, 4)
     return torch.cat([top, bottom], -2)
 
 
@@ -312,7 +314,7 @@ def invert_rigid(matrix: Tensor) -> Tensor:
 
 def _look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     forward = target - eye
-    if bool((forward.detach().norm(dim=-1) == 0).any()):
+    if can_ask(eye) and bool((forward.detach().norm(dim=-1) == 0).any()):
         raise InputError("Camera.look_at: `eye` and `target` should differ, got the same point")
     forward = torch.nn.functional.normalize(forward, dim=-1)
     up = torch.nn.functional.normalize(up, dim=-1)
@@ -335,4 +337,6 @@ def _pair(value: Numbers, pose: Tensor) -> Tensor:
 
 
 def _as_tensor(value: Numbers, like: Tensor) -> Tensor:
+    if isinstance(value, tuple) and all(isinstance(number, int | float) for number in value):
+        return constant(value, like).clone()
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)

@@ -10,6 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unrender.kernels.scatter_sum import gather_columns, scatter_sum
+
+__all__ = [
+    "as_columns",
+    "as_rows",
+    "cross",
+    "dot",
+    "gather_columns",
+    "norm",
+    "normalize",
+    "ordered_sum",
+    "scatter_sum",
+]
+
 
 def as_columns(vectors: Tensor) -> Tensor:
     """Transpose rows of coordinates to contiguous columns."""
@@ -19,17 +33,6 @@ def as_columns(vectors: Tensor) -> Tensor:
 def as_rows(columns: Tensor) -> Tensor:
     """Transpose columns back to contiguous rows of coordinates."""
     return columns.mT.contiguous()
-
-
-def gather_columns(columns: Tensor, index: Tensor) -> Tensor:
-    """Select columns by index; the index may have the leading axes of the columns."""
-    return columns.gather(-1, _expand_index(columns, index))
-
-
-def scatter_sum(columns: Tensor, index: Tensor, size: int) -> Tensor:
-    """Sum the columns that share an index, in order; the transpose of `gather_columns`."""
-    sums = columns.new_zeros(*columns.shape[:-1], size)
-    return sums.scatter_add(-1, _expand_index(columns, index), columns)
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
@@ -78,7 +81,3 @@ def ordered_sum(values: Tensor) -> Tensor:
     blocks = -(-values.shape[-1] // 1024)
     padded = pad(values, (0, blocks * 1024 - values.shape[-1]))
     return padded.view(*values.shape[:-1], blocks, 1024).sum(-1).sum(-1)
-
-
-def _expand_index(columns: Tensor, index: Tensor) -> Tensor:
-    return index.long().unsqueeze(-2).expand(*columns.shape[:-1], index.shape[-1])

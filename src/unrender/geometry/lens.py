@@ -15,6 +15,7 @@ from torch import Tensor
 
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
+from unrender.kernels._dispatch import can_ask
 
 LensModel = Literal["brown", "fisheye"]
 NUM_RADIAL, NUM_DENOMINATOR = 4, 3
@@ -266,9 +267,11 @@ def _polynomial_derivative(coefficients: Tensor, square: Tensor) -> Tensor:
 
 
 def _used(coefficients: Tensor) -> list[Tensor]:
-    """Drop trailing coefficients that are zero and need no gradient."""
+    """Drop trailing coefficients that are zero and need no gradient, where asking costs nothing."""
     columns = list(coefficients.unbind(-1))
-    while columns and not coefficients.requires_grad and not bool(columns[-1].any()):
+    while (
+        columns and can_ask(coefficients) and not coefficients.requires_grad and not bool(columns[-1].any())
+    ):
         columns.pop()
     return columns
 

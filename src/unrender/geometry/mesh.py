@@ -1,10 +1,11 @@
 """Triangle meshes, with normals, areas and volume."""
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from unrender._checked import describe_value
 from unrender._struct import TensorStruct
@@ -36,12 +37,25 @@ class Mesh(TensorStruct):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(self.faces):
-            low, high = (int(x) for x in torch.aminmax(self.faces))
+            low, high = _index_range(self.faces)
             if low < 0 or high >= self.vertices.shape[-2]:
                 raise InputError(
                     f"Mesh: `faces` should index vertices 0 to {self.vertices.shape[-2] - 1}, got indices {low} to "
                     f"{high} with vertices {describe_value(self.vertices)}"
                 )
+
+
+_ranges: MutableMapping[Tensor, tuple[int, int, int]] = WeakIdKeyDictionary()
+
+
+def _index_range(faces: Tensor) -> tuple[int, int]:
+    """Return the smallest and largest index; cached while the tensor lives unchanged: a GPU would be waited for."""
+    if not faces.is_inference() and faces in _ranges and _ranges[faces][0] == faces._version:
+        return _ranges[faces][1:]
+    low, high = (int(x) for x in torch.aminmax(faces))
+    if not faces.is_inference():
+        _ranges[faces] = faces._version, low, high
+    return low, high
 
 
 def face_normals(mesh: Mesh) -> Float[Tensor, "*batch faces 3"]:

@@ -8,6 +8,7 @@ from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.geometry.columns import as_columns, as_rows, cross, gather_columns, norm, normalize
 from unrender.geometry.mesh import Mesh, area_vectors
+from unrender.kernels._dispatch import can_ask
 
 
 class SurfaceSamples(TensorStruct):
@@ -47,9 +48,9 @@ def sample_points_from_mesh(
 
 def _draw_faces(areas: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Draw face indices in proportion to area, by stratified inverse transform sampling."""
-    cumulative = areas.double().cumsum(-1)
+    cumulative = _cumulative(areas)
     total = cumulative[..., -1:] if areas.shape[-1] else areas.new_zeros(*areas.shape[:-1], 1)
-    if not bool(((total > 0) & total.isfinite()).all()):
+    if can_ask(areas) and not bool(((total > 0) & total.isfinite()).all()):
         raise InputError(
             "sample_points_from_mesh: `mesh` should have a positive, finite surface area, "
             f"got {areas.shape[-1]} faces with a total area of {total.min().item():g}"
@@ -60,3 +61,12 @@ def _draw_faces(areas: Tensor, count: int, generator: torch.Generator | None) ->
     quantile = (torch.arange(count, device=areas.device) + jitter) * (total / count)
     drawn = torch.searchsorted(cumulative, quantile, right=True)
     return drawn.clamp(max=areas.shape[-1] - 1)
+
+
+def _cumulative(areas: Tensor) -> Tensor:
+    """Add up areas from the first on; on a GPU as integers, since the order of its sums is by chance."""
+    exact = areas.double()
+    if can_ask(areas):
+        return exact.cumsum(-1)
+    unit = exact.amax(-1, keepdim=True) * 2.0**-40 if areas.shape[-1] else 1.0
+    return (exact / unit).round().long().cumsum(-1) * unit

@@ -7,6 +7,8 @@ from torch.nn.functional import logsigmoid
 
 from unrender._checked import checked
 from unrender.errors import InputError
+from unrender.geometry.constants import constant
+from unrender.kernels._dispatch import can_ask
 from unrender.kernels.rasterize import Fragments
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
@@ -26,7 +28,7 @@ def blend_hard(
     Differentiable in: colors.
     """
     covered = fragments.face_ids[..., 0, None] >= 0
-    color = torch.where(covered, colors[..., 0, :], colors.new_tensor(background))
+    color = torch.where(covered, colors[..., 0, :], constant(background, colors))
     return torch.cat([color, covered.to(color.dtype)], -1)
 
 
@@ -49,7 +51,7 @@ def blend_softmax(
     """
     if not blur > 0 or not gamma > 0:
         raise InputError(f"blend_softmax: `blur` and `gamma` should be positive, got {blur} and {gamma}")
-    covered = (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]  # all others show the background
+    covered = _covered(fragments)
     face_ids, depth, squared, color = (
         field.flatten(0, field.dim() - axes - 1)[covered]
         for field, axes in (
@@ -69,9 +71,11 @@ def blend_softmax(
     sharpness = LOGIT_AT_BLUR / blur**2
     weights = torch.sigmoid(squared * -sharpness) * filled * ((closeness - nearest) / gamma).exp()
     rest = ((EPSILON - nearest) / gamma).exp().clamp(min=EPSILON)
-    mixed = torch.linalg.vecdot(weights[..., None], color, dim=-2) + rest * color.new_tensor(background)
+    mixed = torch.linalg.vecdot(weights[..., None], color, dim=-2) + rest * constant(background, color)
     log_transparency = (logsigmoid(squared * sharpness) * filled).sum(-1, keepdim=True)
     pixels = torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), -torch.expm1(log_transparency)], -1)
+    if isinstance(covered, slice):
+        return pixels.view(*colors.shape[:-2], -1)
     image = colors.new_tensor([*background, 0.0]).repeat(fragments.face_ids[..., 0].numel(), 1)
     return image.index_copy(0, covered, pixels).view(*colors.shape[:-2], -1)
 
@@ -85,6 +89,13 @@ def blend_silhouette(fragments: Fragments, *, blur: float) -> Float[Tensor, "*ba
     """
     filled = fragments.face_ids >= 0
     return 1 - (1 - torch.sigmoid(fragments.squared_distance * (-LOGIT_AT_BLUR / blur**2)) * filled).prod(-1)
+
+
+def _covered(fragments: Fragments) -> Tensor | slice:
+    """Return the pixels that show more than the background; all of them on a GPU, which would have to be waited for."""
+    if not can_ask(fragments.face_ids):
+        return slice(None)
+    return (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]
 
 
 def _near_far(fragments: Fragments, depth_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:

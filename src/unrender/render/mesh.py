@@ -85,8 +85,11 @@ def render_normals(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height w
 
 def face_object_ids(meshes: Sequence[Mesh]) -> Int[Tensor, " faces"]:
     """Return the index of the source mesh of each face of `join_meshes(meshes)`."""
-    counts = torch.tensor([len(mesh.faces) for mesh in meshes])
-    return torch.arange(len(meshes)).repeat_interleave(counts)
+    device = meshes[0].faces.device
+    ids = [
+        torch.full((len(mesh.faces),), i, dtype=torch.int64, device=device) for i, mesh in enumerate(meshes)
+    ]
+    return torch.cat(ids)
 
 
 def render_object_ids(meshes: Sequence[Mesh], camera: Camera) -> Int[Tensor, "*batch height width"]:

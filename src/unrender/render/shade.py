@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unrender.geometry.camera import Camera
+from unrender.geometry.constants import constant
 from unrender.geometry.mesh import Mesh, face_normals, vertex_normals
 from unrender.kernels.rasterize import Fragments
 from unrender.render.fragments import Hits, hits
@@ -119,4 +120,4 @@ def _facing(points: SurfacePoints) -> SurfacePoints:
 def _vertex_colors(mesh: Mesh, color: tuple[float, ...]) -> Tensor:
     if mesh.vertex_colors is not None:
         return mesh.vertex_colors[:, :3]
-    return mesh.vertices.new_tensor(color).expand(mesh.vertices.shape[-2], len(color))
+    return constant(color, mesh.vertices).expand(mesh.vertices.shape[-2], len(color))

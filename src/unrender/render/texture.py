@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from unrender._struct import TensorStruct
+from unrender.geometry.constants import constant
 from unrender.kernels.rasterize import Fragments
 from unrender.render.fragments import Hits, hits
 
@@ -27,7 +28,7 @@ class Texture(TensorStruct):
 
         Differentiable in: image, uvs.
         """
-        grid = (uvs * 2 - 1) * uvs.new_tensor([1.0, -1.0])
+        grid = (uvs * 2 - 1) * constant((1.0, -1.0), uvs)
         texels = self.image.movedim(-1, 0)[None]
         found = grid_sample(texels, grid[None, None], "bilinear", "border", align_corners=False)
         return found[0, :, 0].mT

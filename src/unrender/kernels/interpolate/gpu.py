@@ -1,0 +1,123 @@
+"""Values between the vertices: one thread for each slot and channel; gradients of values are added in fixed point."""
+
+from types import SimpleNamespace
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from unrender.kernels._fixed_point import from_sums
+from unrender.kernels._warp import (
+    Precision,
+    count_log2,
+    in_units,
+    launch,
+    note_term,
+    per_precision,
+    unit_exponent,
+)
+
+
+def forward(
+    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, places: Tensor, images: Tensor
+) -> Tensor:
+    mixed = values.new_empty(len(places), values.shape[-1])
+    arrays = _arrays(barycentric, values, faces, face_ids, places, images)
+    launch(interpolate_kernels(values.dtype).mix, mixed.shape, *arrays, mixed)
+    return mixed
+
+
+def backward(
+    barycentric: Tensor,
+    values: Tensor,
+    faces: Tensor,
+    face_ids: Tensor,
+    places: Tensor,
+    images: Tensor,
+    cotangent: Tensor,
+) -> tuple[Tensor, Tensor]:
+    to_barycentric = torch.zeros(barycentric.shape, dtype=barycentric.dtype, device=values.device)
+    sums = torch.zeros(values.numel() + 1, dtype=torch.int64, device=values.device)
+    sums, greatest = sums[:-1], sums[-1:]
+    arrays = _arrays(barycentric, values, faces, face_ids, places, images)
+    kernels, bits = interpolate_kernels(values.dtype), count_log2(3 * len(places))
+    slopes = cotangent.contiguous()
+    launch(kernels.mix_backward, len(places), *arrays, slopes, to_barycentric, greatest)
+    launch(kernels.scatter, cotangent.shape, *arrays, slopes, bits, greatest, sums)
+    return to_barycentric, from_sums(sums, greatest, bits, values.dtype).view(values.shape)
+
+
+def _arrays(
+    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, places: Tensor, images: Tensor
+) -> list[Tensor]:
+    tensors = (barycentric, values, faces.long(), face_ids.int(), places, images)
+    return [t.detach().contiguous() for t in tensors]
+
+
+@per_precision("interpolate")
+def interpolate_kernels(types: Precision) -> SimpleNamespace:
+    """Define the kernels."""
+    scalar, vec3 = types.scalar, types.vec3
+
+    @types.kernel
+    def mix(
+        barycentric: wp.array(dtype=vec3),
+        values: wp.array3d(dtype=scalar),
+        faces: wp.array2d(dtype=wp.int64),
+        face_ids: wp.array(dtype=wp.int32),
+        places: wp.array(dtype=wp.int64),
+        images: wp.array(dtype=wp.int64),
+        mixed: wp.array2d(dtype=scalar),
+    ):
+        n, channel = wp.tid()
+        weights, face, image = barycentric[int(places[n])], face_ids[n], int(images[n])
+        total = scalar(0.0)
+        for i in range(3):
+            total += weights[i] * values[image, int(faces[face, i]), channel]
+        mixed[n, channel] = total
+
+    @types.kernel
+    def mix_backward(
+        barycentric: wp.array(dtype=vec3),
+        values: wp.array3d(dtype=scalar),
+        faces: wp.array2d(dtype=wp.int64),
+        face_ids: wp.array(dtype=wp.int32),
+        places: wp.array(dtype=wp.int64),
+        images: wp.array(dtype=wp.int64),
+        cotangent: wp.array2d(dtype=scalar),
+        gradient: wp.array(dtype=vec3),
+        greatest: wp.array(dtype=wp.int64),
+    ):
+        """Compute the gradient of barycentrics, and note the greatest cotangent: barycentrics are at most 1."""
+        n = wp.tid()
+        face, image = face_ids[n], int(images[n])
+        total = vec3(scalar(0.0))
+        for channel in range(cotangent.shape[1]):
+            slope = cotangent[n, channel]
+            for i in range(3):
+                total[i] += slope * values[image, int(faces[face, i]), channel]
+            note_term(wp.float64(slope), greatest)
+        gradient[int(places[n])] = total
+
+    @types.kernel
+    def scatter(
+        barycentric: wp.array(dtype=vec3),
+        values: wp.array3d(dtype=scalar),
+        faces: wp.array2d(dtype=wp.int64),
+        face_ids: wp.array(dtype=wp.int32),
+        places: wp.array(dtype=wp.int64),
+        images: wp.array(dtype=wp.int64),
+        cotangent: wp.array2d(dtype=scalar),
+        bits: int,
+        greatest: wp.array(dtype=wp.int64),
+        sums: wp.array(dtype=wp.int64),
+    ):
+        n, channel = wp.tid()
+        exponent = unit_exponent(greatest[0], bits)
+        weights, face, image = barycentric[int(places[n])], face_ids[n], int(images[n])
+        for i in range(3):
+            vertex = image * values.shape[1] + int(faces[face, i])
+            term = in_units(wp.float64(weights[i] * cotangent[n, channel]), exponent)
+            wp.atomic_add(sums, vertex * values.shape[2] + channel, term)
+
+    return SimpleNamespace(mix=mix, mix_backward=mix_backward, scatter=scatter)

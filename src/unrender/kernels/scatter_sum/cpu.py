@@ -1,0 +1,13 @@
+"""Columns summed by an index: torch does it in order on a CPU."""
+
+from torch import Tensor
+
+from unrender.kernels.scatter_sum import reference
+
+
+def forward(columns: Tensor, index: Tensor, size: int) -> Tensor:
+    return reference.forward(columns, index, size)
+
+
+def backward(index: Tensor, cotangent: Tensor) -> Tensor:
+    return cotangent.gather(-1, reference.expand_index(cotangent, index))
