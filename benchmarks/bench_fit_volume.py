@@ -35,7 +35,7 @@ def main() -> None:
     for step in fit_volume(scene, config):
         if step.seconds > printed:
             print(
-                f"{step.seconds:6.0f} s  step {step.index:5d}  {step.num_voxels:9,d} voxels  "
+                f"{step.seconds:6.0f} s  step {step.index:5d}  {step.result.table.num_voxels:9,d} voxels  "
                 f"{step.losses['psnr']:.2f} dB on training rays",
                 flush=True,
             )

@@ -25,7 +25,6 @@ from torch import Tensor
 from unrender import (
     Camera,
     FitVolume,
-    FitVolumeStep,
     Frame,
     Mesh,
     RenderOutput,
@@ -102,7 +101,7 @@ def save_scene(images: Tensor, silhouettes: Tensor, cameras: Camera, folder: Pat
 
 
 def fit_until(
-    fit: Iterable[FitVolumeStep | TrainingStep],
+    fit: Iterable[TrainingStep],
     evaluate_every: int,
     images: Tensor,
     silhouettes: Tensor,

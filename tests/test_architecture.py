@@ -32,7 +32,7 @@ PUBLIC_NAMES = [
     "AmbientLight", "Camera", "Chamfer", "ClosestOnMesh", "Composited", "DepthFiles", "DepthLayers",
     "DepthMap", "DepthPoints", "DepthSupervision", "DepthView", "DirectionalLight", "FieldSpace",
     "FileAccessError", "FileFormatError", "FindPose", "FindPoseStep", "FitMesh", "FitMeshStep", "FitNerf",
-    "FitVolume", "FitVolumeStep", "Fragments", "Frame", "HashLevels", "HashNeRF", "Headlight",
+    "FitVolume", "Fragments", "Frame", "HashLevels", "HashNeRF", "Headlight",
     "InputError", "KernelError", "Lens", "Marched", "Material", "Mesh", "MissingFileError", "NeRF", "Nearest",
     "Photo", "PixelBatch", "PixelSource", "Pixels", "PointCloud", "PointIndex", "PointLight", "PoseEstimate",
     "RadianceField", "RaySamples", "Rays", "RegisterPhotos", "RegisterPhotosStep", "Registration",

@@ -167,8 +167,7 @@ from .tasks.scene.register_photos import Registration as Registration
 from .tasks.scene.register_photos import register_photos as register_photos
 from .tasks.surface.extract_surface import cloud_of_surface as cloud_of_surface
 from .tasks.surface.extract_surface import extract_surface as extract_surface
-from .tasks.volume.fit_volume import FitVolume as FitVolume
-from .tasks.volume.fit_volume import FitVolumeStep as FitVolumeStep
+from .tasks.volume.config import FitVolume as FitVolume
 from .tasks.volume.fit_volume import fit_volume as fit_volume
 from .tasks.volume.tutorial import fit_tutorial_volume as fit_tutorial_volume
 from .training.saved_fields import load_field as load_field

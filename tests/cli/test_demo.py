@@ -20,7 +20,7 @@ from unrender.cli import demo, main
 from unrender.reports import mesh_report, pose_report, shape_report
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.pose.find_pose import FindPose
-from unrender.tasks.volume.fit_volume import FitVolume
+from unrender.tasks.volume.config import FitVolume
 from unrender.tour.generate import TourSizes
 from unrender.tour.report import Curve, Tour
 

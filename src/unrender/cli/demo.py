@@ -22,7 +22,8 @@ from unrender.tasks.mesh.fit_mesh import FitMesh, fit_mesh
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.nerf.fit_nerf import fit_nerf
 from unrender.tasks.pose.find_pose import FindPose, find_pose
-from unrender.tasks.volume.fit_volume import FitVolume, fit_volume
+from unrender.tasks.volume.config import FitVolume
+from unrender.tasks.volume.fit_volume import fit_volume
 from unrender.tour import generate, images
 from unrender.tour.generate import FOV_DEGREES, PHOTO, TourInput, TourSizes
 from unrender.tour.report import TaskResult, Tour, write_tour

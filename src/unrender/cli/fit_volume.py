@@ -9,13 +9,16 @@ from typing import Annotated
 import tyro
 
 from unrender.data.scenes import load_scene
+from unrender.fields.voxels import SparseVoxels
 from unrender.reports import figures
 from unrender.reports.field_report import finish
 from unrender.runs.field_run import EvaluationOptions, FieldRun, choose_background
 from unrender.runs.folder import start_run, write_curves
 from unrender.runs.progress import RecordedSteps, run_steps
-from unrender.tasks.volume.fit_volume import FitVolume, FitVolumeStep, fit_volume
+from unrender.tasks.volume.config import FitVolume
+from unrender.tasks.volume.fit_volume import fit_volume
 from unrender.training.saved_fields import save_field
+from unrender.training.step import TrainingStep
 from unrender.viewer.training import watched_in_browser
 
 log = logging.getLogger("unrender")
@@ -78,8 +81,10 @@ def command(
     finish(run, last.result, training, figures.curves(series, {}))
 
 
-def _record(step: FitVolumeStep) -> StepRecord:
-    return StepRecord(step.index, step.last_index, step.losses["psnr"], step.num_voxels, step.seconds)
+def _record(step: TrainingStep[SparseVoxels]) -> StepRecord:
+    return StepRecord(
+        step.index, step.last_index, step.losses["psnr"], step.result.table.num_voxels, step.seconds
+    )
 
 
 def _describe(record: StepRecord) -> str:

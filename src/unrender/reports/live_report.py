@@ -67,7 +67,7 @@ class EventWriter:
         if self._writer is None:
             self._writer = self._open(str(folder), purge_step=step.index)
         values = {f"training/{name}": value for name, value in step.losses.items()}
-        values |= {"samples": step.num_samples, "seconds": step.seconds}
+        values |= {"samples": step.num_samples or 0, "seconds": step.seconds}
         values |= {} if step.held_out_psnr is None else {"held_out/psnr": step.held_out_psnr}
         for name, value in values.items():
             self._writer.add_scalar(name, value, step.index)
@@ -96,7 +96,9 @@ class LiveReport:
         previous = self._records[-1].held_out if self._records else None
         value, is_new = (previous, False) if step.held_out_psnr is None else (step.held_out_psnr, True)
         psnr = step.losses["psnr"]
-        record = StepRecord(step.index, step.last_index, psnr, step.num_samples, step.seconds, value, is_new)
+        record = StepRecord(
+            step.index, step.last_index, psnr, step.num_samples or 0, step.seconds, value, is_new
+        )
         self._records.append(record)
         if self._events is not None:
             self._events.add(self._run.folder / EVENTS, step)

@@ -20,7 +20,7 @@ from unrender.render.lights import AmbientLight, DirectionalLight
 from unrender.render.mesh import render_mesh
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.pose.find_pose import FindPose
-from unrender.tasks.volume.fit_volume import FitVolume
+from unrender.tasks.volume.config import FitVolume
 
 FOV_DEGREES = 45.0
 """Of the photo for the pose estimation."""

@@ -136,7 +136,7 @@ class Position:
     first_index: int = 0
     """Steps that were taken before training was restarted."""
     seconds: float = 0.0
-    num_samples: int = 0
+    num_samples: int | None = None
     color: Tensor | float = 0.0
     mean_color: Tensor | float = 0.0
     mean_constant: Tensor | float = 0.0

@@ -21,8 +21,8 @@ class Measured(NamedTuple):
     """The same for the better of two constant images: the mean color, and the background alone."""
     is_finite: Tensor
     """Whether the loss and all gradients were finite: 0-d bool."""
-    num_samples: int
-    """Samples of the field in the step."""
+    num_samples: int | None
+    """Samples of the field in the step; None where they are not counted."""
 
 
 class Losses(Mapping[str, float]):
@@ -61,8 +61,8 @@ class TrainingStep(Generic[AnyField]):
     losses: Mapping[str, float]
     """color: mean squared error of this step's rays, before the step; psnr: the same in decibels. On a GPU, reading
     them waits for the step: read them every few steps."""
-    num_samples: int
-    """Samples of the field in this step."""
+    num_samples: int | None
+    """Samples of the field in this step; None for voxels, which do not count them."""
     seconds: float
     """Training time so far, loading included, also before it was resumed; time between steps does not count."""
     result: AnyField
