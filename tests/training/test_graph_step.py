@@ -7,10 +7,10 @@ from torch import Tensor
 
 from check_kernel import needs_warp
 from unrender import HashLevels, composite, hash_grid, tiny_mlp
+from unrender.data.device_pixels import DevicePixels
 from unrender.fields.harmonics import spherical_harmonics
 from unrender.kernels.walk_space import blocks_of, walk_space
 from unrender.losses.distortion import distortion_loss
-from unrender.training.device_pixels import DevicePixels
 
 graph_step = pytest.importorskip("unrender.training.graph_step")
 pytestmark = needs_warp

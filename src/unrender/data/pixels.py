@@ -1,6 +1,7 @@
 """Random pixels of many pictures, with their rays: what radiance fields are trained on."""
 
 import logging
+import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import NamedTuple
@@ -11,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrender._struct import TensorStruct
+from unrender.data.device_pixels import DevicePixels
 from unrender.data.frames import Frame
 from unrender.data.pixel_rays import PixelRays
 from unrender.errors import InputError
@@ -27,6 +29,8 @@ DRAWS_PER_TILE = 4
 MAPS_SHARE = 0.25
 """Of the memory, for directions that pictures share."""
 SHRINKS = (1, 2, 4, 8, 16)
+READERS = max(2, min(os.cpu_count() or 2, 16))
+"""Threads that read images."""
 
 
 class PixelBatch(TensorStruct):
@@ -82,6 +86,24 @@ class PixelSource:
     def is_streaming(self) -> bool:
         """Whether only a part of the pictures is held at a time."""
         return self._streams
+
+    def on_device(self, device: torch.device) -> DevicePixels | None:
+        """Return all pixels and their rays on a device, to draw from there.
+
+        None where that is not possible: images that are streamed or have 16 bits, or intrinsics of too many kinds.
+        """
+        if self._streams or self._deep or self._rays.maps is None:
+            return None
+        ends = self._slots[-1] + self._capacities[-1]
+        return DevicePixels(
+            self._store.to(device),
+            self._mask.to(device),
+            torch.cat([self._slots, ends[None]]).to(device),
+            self._rays.starts[self._rays.group].to(device),
+            self._rays.maps.to(device),
+            self._rays.world_from_camera[:, :3].contiguous().to(device),
+            self._has_alpha,
+        )
 
     def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
         """Draw squares of neighbouring pixels from all frames, larger pictures more often.
@@ -150,10 +172,10 @@ class PixelSource:
         self._capacities = [capacity] * (memory // pixel // capacity)
 
     def _fill(self) -> None:
-        """Read the first tiles, two files at a time."""
+        """Read the first tiles, several files at a time."""
         self._order: list[int] = []
         self._next_slot = self._num_draws = 0
-        self._pool = ThreadPoolExecutor(2)
+        self._pool = ThreadPoolExecutor(READERS)
         self._coming: Future[tuple[_Tile, Floats, Floats | None]] | None = None
         self._has_alpha = False
         slots = torch.tensor([0, *self._capacities]).cumsum(0)

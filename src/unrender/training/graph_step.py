@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unrender.data.device_pixels import DevicePixels
 from unrender.fields.uniform_samples import occupied_box
 from unrender.kernels._hash_training import (
     BAD_IN_A_ROW,
@@ -39,14 +40,14 @@ from unrender.kernels._hash_training import (
     WANTED,
 )
 from unrender.kernels._hash_training.drawing import drawing
-from unrender.kernels._hash_training.light import light_kernels
+from unrender.kernels._hash_training.light import TOGETHER, light_kernels
 from unrender.kernels._hash_training.traversal import traversal_kernels
 from unrender.kernels._hash_training.updates import update_kernels
 from unrender.kernels._warp import launch
+from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels
 from unrender.kernels.hash_grid.gpu import level_rows
 from unrender.kernels.walk_space import blocks_of
-from unrender.training.device_pixels import DevicePixels
 
 BETAS, EPSILON, DECAY = (0.9, 0.99), 1e-15, 1e-6
 """Of Adam; the decay is that of the layers' weights, by their gradients (as in instant-ngp)."""
@@ -329,6 +330,10 @@ class GraphStep:
             s.random_background, pixels.has_alpha, self.origins, self.directions, self.target, self.behind,
             self.jitter, self.frame,
         )  # fmt: skip
+        self._traverse_rays()
+
+    def _traverse_rays(self) -> None:
+        s, rays = self.settings, self.settings.most_rays
         for writes in (False, True):
             launch(
                 self._traverse, rays, self.counts, self.numbers, self.occupied, self.blocks, self.box, self._center,
@@ -339,7 +344,7 @@ class GraphStep:
                 torch.cumsum(self.per_ray, 0, dtype=torch.int32, out=self.offsets[1:])
                 launch(self._updates.begin, 1, self.counts, self.offsets, s.samples)
 
-    def _evaluate(self) -> None:
+    def _evaluate_networks(self) -> None:
         s, table = self.settings, self.parameters.table.detach().view(torch.int64)
         size, features = (len(self._levels), s.samples), self.density.inputs[0]
         launch(self._light.encode, size, self.counts, self.places, table, self._levels, features)
@@ -347,6 +352,10 @@ class GraphStep:
         geometry, inputs = self.density.outputs, self.color.inputs[0]
         launch(self._light.color_inputs, s.samples, self.counts, geometry, self.directions, self.ray, inputs)
         self.color.forward()
+
+    def _evaluate(self) -> None:
+        s, geometry = self.settings, self.density.outputs
+        self._evaluate_networks()
         self.to_density.zero_()
         self.color.slopes[-1].zero_()
         launch(
@@ -363,8 +372,9 @@ class GraphStep:
         of_geometry.copy_(self.color.slopes[0][:GEOMETRY])
         of_geometry[0].add_(self.to_density)
         self.density.backward(2 * len(self._levels))
+        groups = -(-self.settings.samples // TOGETHER)
         launch(
-            self._light.scatter, (len(self._levels), self.settings.samples), self.counts, self.places, self._levels,
+            self._light.scatter, (len(self._levels), groups), self.counts, self.places, self._levels,
             self.density.slopes[0], self._units, self.sums,
         )  # fmt: skip
         if self.settings.learns_background:
@@ -387,6 +397,45 @@ class GraphStep:
         if self.settings.learns_background:
             launch(u.update_layers, 3, *given, *adam, 0.0, *(t[n : n + 3] for t in all_layers))
         launch(u.finish, 1, *given, self.total_loss, self.settings.samples, self.settings.most_rays)
+
+    @torch.no_grad()
+    def render(self, origins: Tensor, directions: Tensor, step: float) -> tuple[Tensor, Tensor]:
+        """Return color, with nothing behind it, and opacity along rays [n, 3], as the next step would see them.
+
+        Rays are taken as many at a time as there is room for: each part asks the device how many samples there are.
+        """
+        kept = self.counts.clone(), self.numbers.clone(), self.jitter.clone()
+        self.active.copy_(self.flat)
+        self.numbers[STEP].fill_(step)
+        self.jitter.fill_(0.5)
+        parts, begin, size = [], 0, self.settings.most_rays
+        while begin < len(origins):
+            count = min(size, len(origins) - begin)
+            self.counts[NUM_RAYS].fill_(count)
+            self.origins[:count], self.directions[:count] = (
+                t[begin : begin + count] for t in (origins, directions)
+            )
+            self._traverse_rays()
+            wanted = int(self.counts[WANTED])
+            if wanted > self.settings.samples and count > 1:
+                size = max(1, min(int(0.9 * count * self.settings.samples / wanted), count - 1))
+                continue
+            parts.append(self._shade(count, min(wanted, self.settings.samples)))
+            begin, size = begin + count, min(size + size // 8 + 1, self.settings.most_rays)
+        for tensor, copy in zip((self.counts, self.numbers, self.jitter), kept, strict=True):
+            tensor.copy_(copy)
+        color, opacity = zip(*parts, strict=True)
+        return torch.cat(color), torch.cat(opacity)
+
+    def _shade(self, rays: int, samples: int) -> tuple[Tensor, Tensor]:
+        """Evaluate the networks, and composite."""
+        self._evaluate_networks()
+        density = self.density.outputs[0, :samples].clamp(max=15).exp() / self.settings.unit
+        color = self.color.outputs[:3, :samples].sigmoid().mT.contiguous()
+        offsets = self.offsets[: rays + 1].long()
+        seen = composite(density, self.lengths[:samples], color, offsets=offsets, stop_below=1e-4)
+        assert seen.color is not None
+        return seen.color, seen.opacity
 
     def status(self) -> StepStatus:
         """Wait for the last step and tell where training stands."""

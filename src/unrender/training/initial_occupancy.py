@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from unrender.data.frames import Frame
+from unrender.data.pixels import READERS
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
@@ -84,7 +85,7 @@ def _check_apart(frames: Sequence[Frame]) -> None:
 
 def _outlines(frames: Sequence[Frame]) -> list[Outline]:
     """Load where pictures are not transparent, in squares of pixels."""
-    with ThreadPoolExecutor(2) as pool:
+    with ThreadPoolExecutor(READERS) as pool:
         return [outline for outline in pool.map(_outline, frames) if outline is not None]
 
 

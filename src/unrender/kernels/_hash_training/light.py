@@ -17,6 +17,8 @@ MAX_LOG_DENSITY = wp.constant(15.0)
 """In units of 1 / step: e^15 lets nothing through."""
 LEAST_LIGHT = wp.constant(1.0e-4)
 """Samples that less light than this reaches are left out."""
+TOGETHER = 4
+"""Samples that one thread takes on the way back to the table."""
 
 
 def light_kernels(half: torch.dtype) -> SimpleNamespace:
@@ -27,6 +29,7 @@ def light_kernels(half: torch.dtype) -> SimpleNamespace:
 @per_precision("hash_training.light")
 def _light_kernels(precision: Precision, active_bytes: int) -> SimpleNamespace:
     active = wp.float16 if active_bytes == 2 else wp.float32
+    corners_of = wp.types.vector(16, wp.float32)
     points_of = point_functions(wp.float32)
     inside, cell_of, share = points_of.inside, points_of.cell_of, points_of.share
 
@@ -194,6 +197,13 @@ def _light_kernels(precision: Precision, active_bytes: int) -> SimpleNamespace:
             for c in range(3):
                 to_colors[c, k] = active(weight * slope[c] * color[c] * (1.0 - color[c]))
 
+    @wp.func
+    def add_cell(cell: wp.vec3i, level: wp.vec4i, total: corners_of, sums: wp.array(dtype=wp.int64)):
+        for corner in range(8):
+            entry = 2 * entry_of(cell, corner, level)
+            wp.atomic_add(sums, entry, wp.int64(total[2 * corner]))
+            wp.atomic_add(sums, entry + 1, wp.int64(total[2 * corner + 1]))
+
     @precision.kernel
     def scatter(
         counts: wp.array(dtype=wp.int32),
@@ -203,26 +213,34 @@ def _light_kernels(precision: Precision, active_bytes: int) -> SimpleNamespace:
         units: float,
         sums: wp.array(dtype=wp.int64),
     ):
-        """Add slopes by features to the entries, in so many units for each 1."""
-        n, i = wp.tid()
-        if i >= counts[wp.static(NUM_SAMPLES)]:
-            return
-        first, second = float(slopes[2 * n, i]), float(slopes[2 * n + 1, i])
-        if first == 0.0 and second == 0.0:
-            return
-        if not (wp.isfinite(first) and wp.isfinite(second)):
-            wp.atomic_max(counts, wp.static(BAD), 1)
-            return
-        level, p = levels[n], places[i]
-        if inside(p):
-            place = p * float(level[0])
-            cell = cell_of(place, level[0])
-            part = place - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
-            first *= units
-            second *= units
-            for corner in range(8):
-                entry, weight = 2 * entry_of(cell, corner, level), share(part, corner)
-                wp.atomic_add(sums, entry, wp.int64(weight * first))
-                wp.atomic_add(sums, entry + 1, wp.int64(weight * second))
+        """Add slopes by features to the entries, in so many units for each 1.
+
+        A thread takes some samples, which follow one another along a ray: what lies in one cell is added up first.
+        """
+        n, group = wp.tid()
+        begin = group * wp.static(TOGETHER)
+        end = wp.min(begin + wp.static(TOGETHER), counts[wp.static(NUM_SAMPLES)])
+        level, total, current, any_left = levels[n], corners_of(), wp.vec3i(-1, -1, -1), bool(False)
+        for i in range(begin, end):
+            first, second = float(slopes[2 * n, i]), float(slopes[2 * n + 1, i])
+            p = places[i]
+            if not (wp.isfinite(first) and wp.isfinite(second)):
+                wp.atomic_max(counts, wp.static(BAD), 1)
+            elif (first != 0.0 or second != 0.0) and inside(p):
+                place = p * float(level[0])
+                cell = cell_of(place, level[0])
+                part = place - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
+                if cell[0] != current[0] or cell[1] != current[1] or cell[2] != current[2]:
+                    if any_left:
+                        add_cell(current, level, total, sums)
+                    current = cell
+                    total = corners_of()
+                any_left = True
+                for corner in range(8):
+                    weight = share(part, corner) * units
+                    total[2 * corner] += weight * first
+                    total[2 * corner + 1] += weight * second
+        if any_left:
+            add_cell(current, level, total, sums)
 
     return SimpleNamespace(encode=encode, color_inputs=color_inputs, see=see, scatter=scatter)
