@@ -26,8 +26,9 @@ class DepthOptions:
     """Views and file formats."""
 
     path: str = "test"
-    """Views to measure. test, train: the cameras of that split; orbit, interpolate, spiral, auto or a JSON file of
-    cameras: as in `unrender render`."""
+    """Views to measure.
+    test, train: the cameras of that split.
+    orbit, interpolate, spiral, auto or a JSON file of cameras: as in `unrender render`."""
     view: tuple[str, ...] = ()
     """Names of single views, instead of --path."""
     views: int | None = None
@@ -35,7 +36,7 @@ class DepthOptions:
     size: int | None = None
     """Longer side in pixels, up to 8192. Default: the size of the training images."""
     format: tuple[Literal["npy", "png16", "exr", "tiff"], ...] = ("npy",)
-    """File formats in addition to npy. png16: integers in units of --scale; exr, tiff: floats."""
+    """File formats in addition to npy. png16: integers in units of --scale. exr, tiff: floats."""
     scale: float = 0.001
     """World units per integer step of png16; 0.001 is a millimeter if the world unit is a meter."""
     colormap: Colormap = "viridis"
@@ -63,33 +64,33 @@ class DepthOptions:
         )
 
 
-def command(run: Annotated[Path, tyro.conf.Positional], /, options: DepthOptions = DepthOptions()) -> None:
+def command(run: Annotated[Path, tyro.conf.Positional], /, depth: DepthOptions = DepthOptions()) -> None:
     """Write depth maps of a run: expected, median and first-surface depth, with opacity, spread and confidence.
 
     Each is written as z-depth and as ray distance in world units, in one folder per view: depth/VIEW/median_z.npy, …
 
-    Examples: unrender depth runs/fit-volume/chair, unrender depth runs/fit-volume/room --path train --format png16
+    Examples: unrender depth runs/fit-volume/chair, unrender depth runs/fit-volume/garden --path train --format png16
 
     Args:
         run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
-        options: Views and file formats.
+        depth: Views and file formats.
     """
-    files = options.check()
+    files = depth.check()
     saved = load_run(run)
-    frames = [with_size(frame, options.size) for frame in _views(saved, options)]
-    refuse_own_folder(options.output, run)
-    folder = start_run("depth", run.resolve().name, options.output, {"run": run, "options": options})
+    frames = [with_size(frame, depth.size) for frame in _views(saved, depth)]
+    refuse_own_folder(depth.output, run)
+    folder = start_run("depth", run.resolve().name, depth.output, {"run": run, "options": depth})
     begin = time.perf_counter()
-    thresholds = (options.threshold, options.min_opacity)
+    thresholds = (depth.threshold, depth.min_opacity)
     measured = measure_views(saved.field, frames, folder / "depth", files, thresholds)
     views = run_steps(measured, describe)
     metrics = depth_metrics(views, (time.perf_counter() - begin) / len(views))
     write_json(folder / "metrics.json", metrics)
-    line = command_line("depth", [run], changed_options(options))
+    line = command_line("depth", [run], changed_options(depth))
     write_depth_report(folder / "report.html", run.resolve().name, views, metrics, line)
     if not metrics["valid_fraction"]:
         raise InputError(
-            f"{run}: no surface in any view: no pixel is more than {options.min_opacity:.0%} opaque; train longer, or "
+            f"{run}: no surface in any view: no pixel is more than {depth.min_opacity:.0%} opaque; train longer, or "
             f"choose views of the object. The depth maps are in {folder / 'depth'}"
         )
     print(f"{len(views)} views, {metrics['valid_fraction']:.1%} of their pixels on a surface")
@@ -97,7 +98,7 @@ def command(run: Annotated[Path, tyro.conf.Positional], /, options: DepthOptions
     print(folder / "report.html")
 
 
-def _views(run: Run, options: DepthOptions) -> list[Frame]:
-    if options.view:
-        return views_named(run, options.view)
-    return views_along(run, options.path, options.views)
+def _views(run: Run, depth: DepthOptions) -> list[Frame]:
+    if depth.view:
+        return views_named(run, depth.view)
+    return views_along(run, depth.path, depth.views)

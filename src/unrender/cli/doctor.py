@@ -1,4 +1,4 @@
-"""unrender doctor: what this machine has, and what will be used."""
+"""unrender doctor: versions, hardware, and a check of the kernels."""
 
 import importlib.metadata
 import os
@@ -7,7 +7,7 @@ import time
 
 
 def command() -> None:
-    """Tell what this machine has, what unrender will use of it, and whether the fast kernels work."""
+    """Show versions, hardware and threads, and check that the compiled kernels work."""
     import torch
 
     from unrender._version import __version__
@@ -49,7 +49,7 @@ def _version(package: str) -> str:
 
 
 def processor() -> str:
-    """Name the processor as its maker does, where the system tells."""
+    """Return the model name of the processor, if the system reports it."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

@@ -32,12 +32,12 @@ class ExportOptions:
     """Point clouds and meshes."""
 
     to: Literal["points", "mesh"] = "points"
-    """points: a point cloud with normals and colors, filtered by multi-view consistency. mesh: a surface with vertex
-    colors."""
+    """points: a point cloud with normals and colors, filtered by multi-view consistency.
+    mesh: a surface with vertex colors."""
     format: str = "ply"
     """File format: ply, xyz, pcd or npz for points; ply, obj or glb for a mesh."""
     method: Literal["depth", "density"] = "depth"
-    """Meshes: TSDF fusion of depth images, or a level set of the density of a run's field."""
+    """Mesh from depth: TSDF fusion of depth images. From density: a level set of the density of a run's field."""
     views: int = 100
     """Maximum number of depth images to fuse, evenly spaced; at least 2."""
     size: int | None = None
@@ -70,7 +70,7 @@ class ExportOptions:
 
 
 def command(
-    source: Annotated[Path, tyro.conf.Positional], /, options: ExportOptions = ExportOptions()
+    source: Annotated[Path, tyro.conf.Positional], /, export: ExportOptions = ExportOptions()
 ) -> None:
     """Export a point cloud or a mesh in world units from a run, from depth maps, or from a scene with depth images.
 
@@ -80,22 +80,22 @@ def command(
 
     Args:
         source: Folder of a run, of depth maps (`unrender depth`), or of a scene with depth images.
-        options: Point clouds and meshes.
+        export: Point clouds and meshes.
     """
     if not source.exists():
         raise MissingFileError(f"{source}: no such folder; give a run, depth maps or a scene with depth")
-    options.check()
+    export.check()
     run = load_run(source) if kind_of_source(source) == "run" else None
-    if run is None and options.method == "density":
+    if run is None and export.method == "density":
         raise InputError(f"{source}: --method density needs a run with a field")
-    refuse_own_folder(options.output, source)
-    use_depth = options.method == "depth"
-    views = load_source_views(source, run, options.views, options.size) if use_depth else []
-    shape = _extract(views, run, options)
-    level = None if run is None or use_depth else _level(run, options)
+    refuse_own_folder(export.output, source)
+    use_depth = export.method == "depth"
+    views = load_source_views(source, run, export.views, export.size) if use_depth else []
+    shape = _extract(views, run, export)
+    level = None if run is None or use_depth else _level(run, export)
     name = source.resolve().name
-    folder = start_run("export", name, options.output, {"source": source, "options": options})
-    path = folder / f"{options.to}.{options.format}"
+    folder = start_run("export", name, export.output, {"source": source, "options": export})
+    path = folder / f"{export.to}.{export.format}"
     if isinstance(shape, Mesh):
         save_mesh(shape, path)
         metrics: dict[str, Any] = {"vertices": len(shape.vertices), "faces": len(shape.faces)}
@@ -104,9 +104,9 @@ def command(
         metrics = {"points": len(shape.points)}
     metrics |= {"views": len(views)} if level is None else {"density": level}
     write_json(folder / "metrics.json", metrics)
-    line = command_line("export", [source], changed_options(options))
-    title = f"{options.to.capitalize()} of {name}"
-    shape_report.write_shape_report(folder / "report.html", title, options.to, shape, metrics, line)
+    line = command_line("export", [source], changed_options(export))
+    title = f"{export.to.capitalize()} of {name}"
+    shape_report.write_shape_report(folder / "report.html", title, export.to, shape, metrics, line)
     print(", ".join(f"{count:,} {name}" for name, count in metrics.items() if isinstance(count, int)))
     if level is not None:
         print(f"surface at a density of {level:.4g} per world unit")
@@ -114,24 +114,24 @@ def command(
     print(folder / "report.html")
 
 
-def _extract(views: list[DepthView], run: Run | None, options: ExportOptions) -> Mesh | PointCloud:
-    if options.to == "points":
+def _extract(views: list[DepthView], run: Run | None, export: ExportOptions) -> Mesh | PointCloud:
+    if export.to == "points":
         return points_from_views(
             views,
-            tolerance=options.tolerance,
-            agreeing=options.min_consistent_views,
-            spacing=options.spacing,
+            tolerance=export.tolerance,
+            agreeing=export.min_consistent_views,
+            spacing=export.spacing,
         )
-    if options.method == "depth":
-        return fuse_depths(views, voxel_size=options.voxel_size)
+    if export.method == "depth":
+        return fuse_depths(views, voxel_size=export.voxel_size)
     assert run is not None
-    return extract_surface(run.field, opacity=options.opacity, voxel_size=options.voxel_size)
+    return extract_surface(run.field, opacity=export.opacity, voxel_size=export.voxel_size)
 
 
-def _level(run: Run, options: ExportOptions) -> float:
+def _level(run: Run, export: ExportOptions) -> float:
     """Return the density of the extracted level set."""
     field = run.field
-    if isinstance(field, SparseVoxels) and options.voxel_size is None:
-        return surface_density(options.opacity, field.voxel_size)
+    if isinstance(field, SparseVoxels) and export.voxel_size is None:
+        return surface_density(export.opacity, field.voxel_size)
     assert isinstance(field, KnowsBox)
-    return surface_density(options.opacity, choose_voxel_size(field.box(), options.voxel_size))
+    return surface_density(export.opacity, choose_voxel_size(field.box(), export.voxel_size))

@@ -35,8 +35,8 @@ class PhotoFile:
     """Photo: intrinsics, mask and depth."""
 
     intrinsics: tuple[float, float, float, float] | None = None
-    """Focal lengths and principal point in pixels of the upright photo: fx fy cx cy, with the center of the first pixel
-    at (0.5, 0.5). Default: from --fov-degrees or EXIF."""
+    """Focal lengths and principal point of the upright photo in pixels: fx fy cx cy; the first pixel is at (0.5, 0.5).
+    Default: from --fov-degrees or EXIF."""
     fov_degrees: float | None = None
     """Vertical field of view in degrees."""
     mask: Path | None = None
@@ -51,7 +51,7 @@ def command(
     mesh: Annotated[Path, tyro.conf.Positional],
     observation: Annotated[Path, tyro.conf.Positional],
     /,
-    config: FindPose = FindPose(),
+    search: FindPose = FindPose(),
     photo: PhotoFile = PhotoFile(),
     guess: Path | None = None,
     output: Path | None = None,
@@ -63,19 +63,19 @@ def command(
     Args:
         mesh: Mesh of the object (obj with texture, ply, glb, stl, off).
         observation: Photo (png, jpg, tif, webp, bmp) or point cloud (ply, pcd, xyz, npy, npz).
-        config: Search.
+        search: Search.
         photo: Photo.
         guess: pose.json of a previous run, or a 4 x 4 matrix (txt, npy): refine this pose instead of searching.
         output: Output folder. Default: runs/find-pose/NAME-TIME.
     """
-    shape, texture = _load_mesh(mesh, config.use_color)
+    shape, texture = _load_mesh(mesh, search.use_color)
     observed = _load_observation(observation, photo)
     start = None if guess is None else load_pose(guess)
     begin = time.perf_counter()
-    search = find_pose(shape, observed, config, texture=texture, guess=start)
-    settings = {"mesh": mesh, "observation": observation, "config": config, "photo": photo, "guess": guess}
+    searching = find_pose(shape, observed, search, texture=texture, guess=start)
+    settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
     folder = start_run("find-pose", observation.stem, output, settings)
-    steps = run_steps(search, _describe)
+    steps = run_steps(searching, _describe)
     seconds = time.perf_counter() - begin
     estimate = steps[-1].result
     write_json(folder / "pose.json", _pose(estimate, observed, seconds))
@@ -89,7 +89,7 @@ def command(
         save_mesh(placed, folder / "mesh_in_cloud.ply")
         results = pose_report.cloud_results(shape, observed, steps)
     title = f"Pose of {mesh.name} in {observation.name}"
-    how = _reproduce(mesh, observation, config, photo, guess)
+    how = _reproduce(mesh, observation, search, photo, guess)
     pose_report.write_pose_report(folder / "report.html", title, steps, metrics, [*results, how])
     _print_summary(estimate, seconds)
     print(folder / "pose.json")

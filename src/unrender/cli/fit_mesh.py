@@ -43,7 +43,7 @@ class DepthImage:
 def command(
     cloud: Annotated[Path, tyro.conf.Positional],
     /,
-    config: FitMesh = FitMesh(),
+    fit: FitMesh = FitMesh(),
     depth: DepthImage = DepthImage(),
     output: Path | None = None,
     mesh_format: Literal["ply", "obj", "stl", "glb"] = "ply",
@@ -57,7 +57,7 @@ def command(
 
     Args:
         cloud: File with the points.
-        config: Optimization.
+        fit: Optimization.
         depth: Depth image as input.
         output: Output folder. Default: runs/fit-mesh/NAME-TIME.
         mesh_format: File format of the mesh.
@@ -68,17 +68,17 @@ def command(
     points = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
     begin = time.perf_counter()
-    fit = fit_mesh(points, config)
+    fitting = fit_mesh(points, fit)
     settings = {
         "cloud": cloud,
-        "config": config,
+        "config": fit,
         "depth": depth,
         "mesh_format": mesh_format,
         "reference": reference,
         "up": up,
     }
     folder = start_run("fit-mesh", cloud.stem, output, settings)
-    steps = run_steps(watched_in_browser(fit) if view else fit, _describe)
+    steps = run_steps(watched_in_browser(fitting) if view else fitting, _describe)
     if steps[-1].stage != "final":
         log.warning("stopped after %d steps, before convergence", steps[-1].index)
     seconds = time.perf_counter() - begin
@@ -87,7 +87,7 @@ def command(
     write_json(folder / "metrics.json", metrics)
     write_curves(folder, mesh_report.series(steps[1:]))
     others = {"reference": reference} | ({} if up == "y" else {"up": up})
-    how = _reproduce(cloud, config, depth, others)
+    how = _reproduce(cloud, fit, depth, others)
     title = f"Mesh of {cloud.name}"
     mesh_report.write_mesh_report(folder / "report.html", title, points, steps, metrics, up, how)
     _print_summary(metrics)

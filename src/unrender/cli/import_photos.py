@@ -28,7 +28,7 @@ from unrender.tasks.scene.register_photos import (
 def command(
     photos: Annotated[Path, tyro.conf.Positional],
     /,
-    config: RegisterPhotos = RegisterPhotos(),
+    reconstruction: RegisterPhotos = RegisterPhotos(),
     video_frames: int = 100,
     copy: bool = False,
     output: Path | None = None,
@@ -41,24 +41,24 @@ def command(
 
     Args:
         photos: Folder of photos, or a video.
-        config: Structure from motion.
+        reconstruction: Structure from motion.
         video_frames: Number of frames to extract from a video: the sharpest of each of as many equal intervals.
         copy: Copy the photos into the scene instead of referring to their location.
         output: Output folder, the scene. Default: runs/import/NAME-TIME.
     """
     is_video = photos.suffix.lower() in VIDEO_SUFFIXES
     images = [] if is_video else _photos_in(photos)
-    settings = {"photos": photos, "config": config, "video_frames": video_frames, "copy": copy}
+    settings = {"photos": photos, "config": reconstruction, "video_frames": video_frames, "copy": copy}
     folder = start_run("import", photos.stem if is_video else photos.resolve().name, output, settings)
     if is_video or copy:
         (folder / "images").mkdir(exist_ok=True)
     if is_video:
         images = save_sharpest_frames(photos, folder / "images", video_frames)
-        config = dataclasses.replace(config, in_order=True)
+        reconstruction = dataclasses.replace(reconstruction, in_order=True)
         print(f"extracted {len(images)} frames from the video")
     elif copy:
         images = [Path(shutil.copy(image, folder / "images")) for image in images]
-    last = run_steps(register_photos(images, folder, config), _describe)[-1]
+    last = run_steps(register_photos(images, folder, reconstruction), _describe)[-1]
     if last.stage != "final":
         print("stopped before the first photo was registered")
         return 1

@@ -37,10 +37,12 @@ class CameraPath:
     """Camera path of a run."""
 
     path: str = "auto"
-    """orbit: a circle around the point the cameras look at; interpolate: a smooth path through the training cameras;
-    spiral: for forward-facing captures; test, train: the cameras of that split; or a JSON file of cameras (a
-    transforms.json, or a nerfstudio camera path). auto: spiral for forward-facing captures, interpolate for unbounded
-    scenes, else orbit."""
+    """orbit: a circle around the point the cameras look at.
+    interpolate: a smooth path through the training cameras.
+    spiral: a spiral in front of a forward-facing scene.
+    test, train: the cameras of that split.
+    FILE.json: a transforms.json, or a camera path of nerfstudio.
+    auto: spiral for forward-facing scenes, interpolate for unbounded ones, else orbit."""
 
 
 def command(

@@ -17,10 +17,10 @@ class VideoOptions:
     views: int | None = None
     """Number of frames to render. Default: 36; all views for --path test and camera files."""
     size: int | None = None
-    """Longer side of the images in pixels, up to 8192. Default: 512 for volumes, the size of the training images for
-    runs, at most 400 with --quick."""
+    """Longer side of the images in pixels, up to 8192.
+    Default: 512 for volumes; for runs the size of the training images, at most 400 with --quick."""
     background: Color | None = None
-    """Background color, RGB in [0, 1]. Default: black for volumes, the background of the run for runs."""
+    """Background color, RGB in [0, 1]. Default: black for volumes, that of the training for runs."""
     video: Literal["mp4", "gif", "none"] = "mp4"
     """Format of the video; none writes images only."""
     output: Path | None = None

@@ -32,8 +32,8 @@ class QuickRender:
     """Fast previews."""
 
     quick: bool = False
-    """Render fast previews, about one second per view, with uniform samples on each ray: color beside mean distance
-    (near dark, far bright, empty blue)."""
+    """Render fast previews, about one second per view: uniform samples on each ray.
+    Images show color beside mean distance (near dark, far bright, empty blue)."""
     samples: int = 64
     """With --quick: number of samples per ray, 1 to 4096."""
     near: float | None = None
