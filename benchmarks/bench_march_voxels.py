@@ -12,7 +12,7 @@ from timing import machine, record, timed
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unrender import Rays, SparseVoxels
+from unrender import Rays, SceneBox, SparseVoxels
 
 SIZE, SHELL, THICKNESS = 256, 0.4, 3.0
 PATCHES, SIDE = 8192, 4
@@ -46,7 +46,8 @@ def main() -> None:
 def shell() -> SparseVoxels:
     axis = (torch.arange(SIZE) + 0.5 - SIZE / 2).square()
     radius = (axis[:, None, None] + axis[:, None] + axis).sqrt()
-    field = SparseVoxels.from_mask((radius - SHELL * SIZE).abs() < THICKNESS, torch.zeros(3), 1.0)
+    box = SceneBox.cube(torch.full((3,), SIZE / 2), SIZE / 2)
+    field = SparseVoxels.from_mask((radius - SHELL * SIZE).abs() < THICKNESS, box)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         inside = (field.table.corner_places - SIZE / 2).norm(dim=-1) < SHELL * SIZE
@@ -73,7 +74,7 @@ def ray_patches() -> Rays:
 
 def count_samples(field: SparseVoxels, rays: Rays) -> dict[str, int]:
     """Count the samples of every ray, step by step."""
-    near, far = field._stretch(rays)
+    near, far = field.scene_box.intersect(rays)
     t, left = near + 0.5, torch.ones_like(near)
     evaluated = contributing = 0
     while bool((going := (t < far) & (left > STOP)).any()):

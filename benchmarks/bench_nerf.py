@@ -16,7 +16,7 @@ from timing import machine, record, seconds
 from torch import nn
 from torch.nn.functional import normalize
 
-from unrender import FieldSpace, Rays
+from unrender import Rays, SceneBox
 from unrender.fields.nerf import NeRF
 
 SAMPLES = 64 + 192
@@ -29,13 +29,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     print(machine())
-    field = NeRF.paper(FieldSpace(torch.zeros(3), 1.0), generator=torch.Generator().manual_seed(0))
+    field = NeRF.paper(SceneBox.cube(torch.zeros(3), 1.0), generator=torch.Generator().manual_seed(0))
     rays = rays_inwards(options.rays)
     optimizer = torch.optim.Adam(field.parameters(), lr=5e-4)
     generator = torch.Generator().manual_seed(1)
 
     def step() -> None:
-        coarse, fine = field.march(rays, generator)
+        coarse, fine = field.training_outputs(rays, generator)
         loss = (coarse.color - 0.5).square().mean() + (fine.color - 0.5).square().mean()
         optimizer.zero_grad()
         loss.backward()

@@ -25,12 +25,12 @@ from torch import Tensor
 
 from unrender import (
     Camera,
-    FieldSpace,
     FitNerf,
-    Marched,
     NeRF,
     Rays,
     RaySamples,
+    RenderOutput,
+    SceneBox,
     fit_nerf,
     load_textured_mesh,
     march,
@@ -67,7 +67,7 @@ def main() -> None:
 
 def run_tutorial(images: Tensor, silhouettes: Tensor, cameras: Camera, options: argparse.Namespace) -> None:
     generator = torch.Generator().manual_seed(1)
-    field = NeRF.tutorial(FieldSpace(torch.zeros(3), 1.5), generator=generator)
+    field = NeRF.tutorial(SceneBox.cube(torch.zeros(3), 1.5), generator=generator)
     optimizer = torch.optim.Adam(field.parameters(), lr=RATE)
     times, products, matrix, losses = [], [], torch.rand(2048, 2048), [0.0, 0.0]
 
@@ -117,11 +117,11 @@ def run_tutorial(images: Tensor, silhouettes: Tensor, cameras: Camera, options: 
     record("nerf_tutorial/step", f"{ours / mm:.0f} mm, {theirs / (ours / mm):.1f} times as fast")
 
 
-def render(field: NeRF, camera: Camera, rays: Rays) -> Marched:
+def render(field: NeRF, camera: Camera, rays: Rays) -> RenderOutput:
     """Render as the tutorial does: on black, at uniform depths, with alphas independent of the sample spacing."""
     cosines = (rays.directions * camera.camera_from_world[..., 2, :3]).sum(-1)
     distances = torch.linspace(NEAR, FAR, POINTS) / cosines[..., None]
-    lengths = torch.full_like(distances, field.half_side / field.fine_network.density_unit)
+    lengths = torch.full_like(distances, 1.5 / field.fine_network.density_unit)
     return march(field, rays, RaySamples(distances, lengths))
 
 

@@ -3,14 +3,15 @@
 import torch
 from torch import Tensor
 
-from unrender import Camera, RaySamples, RenderOutput, rays_of, sample_uniform
-from unrender.fields.uniform_samples import even_rows
+from unrender import Camera, RaySamples, RenderOutput, SceneBox, rays_of, sample_uniform
+from unrender.fields.uniform_samples import uniform_samples
 
 
 class Ball:
     """A ball about the origin, of one color."""
 
-    contracted, near = False, 0.0
+    near = 0.0
+    scene_box = SceneBox.cube(torch.zeros(3), 1.0)
 
     def __init__(self, radius: float = 0.5, color: tuple[float, float, float] = (1.0, 0.0, 0.0)) -> None:
         self.radius, self.color = radius, torch.tensor(color)
@@ -21,7 +22,7 @@ class Ball:
     def __call__(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         return 1e4 * (points.norm(dim=-1) < self.radius), self.color.expand(len(points), 3)
 
-    def samples(self, rays, *, quick: bool = False) -> RaySamples:
+    def sample(self, rays, *, quick: bool = False) -> RaySamples:
         count = 64 if quick else 256
         evenly = sample_uniform(0.0, 4.0, count)
         distances, lengths = (
@@ -29,8 +30,17 @@ class Ball:
         )
         return RaySamples(distances, lengths, torch.arange(len(rays.origins) + 1) * count)
 
-    def even_samples(self, rays, count, *, near=None, far=None) -> RaySamples:
-        return even_rows(rays, near or 0.0, far or 4.0, count)
+    def sample_uniform(self, rays, count, *, near=None, far=None) -> RaySamples:
+        return uniform_samples(rays, near or 0.0, far or 4.0, count)
+
+    def density(self, points: Tensor) -> Tensor:
+        return self(points, points)[0]
+
+    def bounds(self) -> Tensor:
+        return self.scene_box.bounds
+
+    def describe(self) -> dict[str, float]:
+        return {}
 
     def render(
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False

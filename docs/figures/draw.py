@@ -163,7 +163,7 @@ def voxels(folder: Path) -> None:
     rulers = [
         ("volume frame: a voxel has size 1", 0.0, 4.0),
         ("world: in_box(low = −1, high = 3)", -1.0, 3.0),
-        ("unit cube: hash_grid, into_cube", 0.0, 1.0),
+        ("unit cube: hash_grid, normalize", 0.0, 1.0),
         ("[−1, 1]: NeRF and its frequencies", -1.0, 1.0),
     ]
     for number, (name, low, high) in enumerate(rulers):
@@ -181,10 +181,10 @@ def voxels(folder: Path) -> None:
 def contraction(folder: Path) -> None:
     """Draw how contraction maps squares around the center."""
     drawing = Drawing(400, 230, "Squares in the world, and the same squares in contracted space")
-    space = unrender.FieldSpace(torch.zeros(3), half_side=1.0, contracted=True)
+    box = unrender.SceneBox.cube(torch.zeros(3), 1.0, contracted=True)
     for radius in (1.0, 2.0, 4.0, 8.0, float("inf")):
         if radius < float("inf"):
-            contracted = 2 * float(space.into_cube(torch.tensor([[radius, 0.0, 0.0]]))[0, 0]) - 1
+            contracted = 2 * float(box.normalize(torch.tensor([[radius, 0.0, 0.0]]))[0, 0]) - 1
         else:
             contracted = 1.0
         color = ORANGE if radius == 1 else INK

@@ -12,6 +12,7 @@ from PIL import Image
 from scene_files import cameras
 from unrender import (
     Frame,
+    SceneBox,
     SparseVoxels,
     load_cameras,
     load_cloud,
@@ -36,7 +37,7 @@ def write_run(folder, opacity=0.97, size=0.125):
     ]
     save_cameras(frames, folder / "cameras.json")
     mask = torch.ones(8, 8, 8, dtype=torch.bool)
-    field = SparseVoxels.from_mask(mask, torch.full((3,), -4 * size), size, opacity=opacity)
+    field = SparseVoxels.from_mask(mask, SceneBox.cube(torch.zeros(3), 4 * size), opacity=opacity)
     save_field(field, folder / "volume.safetensors")
     config = {"format": RUN_FORMAT, "task": "fit-volume", "scene": "gone", "background": [1.0, 1.0, 1.0]}
     (folder / "config.json").write_text(json.dumps(config))

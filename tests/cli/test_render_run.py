@@ -10,7 +10,16 @@ from PIL import Image
 
 from ball_field import Ball
 from scene_files import cameras
-from unrender import Camera, Frame, SparseVoxels, load_cameras, save_cameras, save_demo_scene, save_field
+from unrender import (
+    Camera,
+    Frame,
+    SceneBox,
+    SparseVoxels,
+    load_cameras,
+    save_cameras,
+    save_demo_scene,
+    save_field,
+)
 from unrender.cli.main import main
 from unrender.io.depth_preview import LEGEND
 from unrender.runs.folder import RUN_FORMAT
@@ -23,9 +32,7 @@ def fog(contracted: bool = False) -> SparseVoxels:
     generator = torch.Generator().manual_seed(0)
     field = SparseVoxels.from_mask(
         torch.ones(8, 8, 8, dtype=torch.bool),
-        torch.zeros(3) if contracted else torch.full((3,), -0.5),
-        1.0 if contracted else 0.125,
-        contracted=contracted,
+        SceneBox.cube(torch.zeros(3), 1.0 if contracted else 0.5, contracted=contracted),
         opacity=0.5,
     )
     noise = 0.1 * torch.randn(field.harmonics.shape, generator=generator)

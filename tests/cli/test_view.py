@@ -8,6 +8,7 @@ from unrender import (
     Camera,
     Frame,
     PointCloud,
+    SceneBox,
     SparseVoxels,
     cube,
     save_cameras,
@@ -79,7 +80,7 @@ def test_a_scene_is_shown(tmp_path, shown):
 
 
 def test_runs_are_shown(tmp_path, shown):
-    field = SparseVoxels.from_mask(torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -1.0), 0.25)
+    field = SparseVoxels.from_mask(torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 1.0))
     save_field(field, tmp_path / "volume.safetensors")
     camera = Camera.look_at([0.0, 1.0, -3.0], fov_degrees=50, height=12, width=16)
     save_cameras([Frame("0.png", camera, tmp_path / "0.png")], tmp_path / "cameras.json")

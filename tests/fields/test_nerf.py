@@ -6,21 +6,24 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from unrender import Camera, FieldSpace, InputError, NeRF, Rays, march, sample_uniform
+from unrender import Camera, InputError, NeRF, Rays, SceneBox, march, sample_uniform
 from unrender.fields import nerf
+from unrender.fields.render_field import render_field
+from unrender.fields.uniform_samples import UNIFORM_UP_TO
+from unrender.geometry.scene_box import FAR
 
 MODELS = ("paper", "tutorial")
 
 
 def some_field(model: str = "paper", contracted: bool = False, width: int = 16) -> NeRF:
-    space = FieldSpace(torch.tensor([1.0, -2.0, 0.5]), 0.7, contracted)
+    space = SceneBox.cube(torch.tensor([1.0, -2.0, 0.5]), 0.7, contracted=contracted)
     make = NeRF.paper if model == "paper" else NeRF.tutorial
     return make(space, width=width, near=0.1, generator=torch.Generator().manual_seed(0))
 
 
 def some_points(field: NeRF, count: int = 100) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
-    points = field.middle + field.half_side * (2 * torch.rand(count, 3, generator=generator) - 1)
+    points = field.scene_box.center + 0.7 * (2 * torch.rand(count, 3, generator=generator) - 1)
     return points, normalize(torch.randn(count, 3, generator=generator), dim=-1)
 
 
@@ -33,7 +36,7 @@ def some_rays(field: NeRF, count: int = 30) -> Rays:
 
 
 def test_the_networks_are_as_large_as_the_paper_and_the_tutorial_have_them():
-    space = FieldSpace(torch.zeros(3), 1.0)
+    space = SceneBox.cube(torch.zeros(3), 1.0)
     paper, tutorial = NeRF.paper(space), NeRF.tutorial(space)
     assert sum(p.numel() for p in paper.fine_network.parameters()) == 595_844
     assert [layer.in_features for layer in paper.fine_network.second[::2]] == [319, 256, 256]
@@ -66,14 +69,17 @@ def test_points_may_go_through_the_network_in_any_lots(model, monkeypatch):
         )
 
     whole = gradients()
-    monkeypatch.setattr(nerf, "POINTS_AT_ONCE", 3)
+    monkeypatch.setattr(nerf, "POINTS_PER_CHUNK", 3)
     for one, other in zip(whole, gradients(), strict=True):
         torch.testing.assert_close(one, other)
 
 
 def test_there_is_nothing_beyond_the_cube():
     field = some_field()
-    points, directions = field.middle + torch.tensor([[0.71, 0.0, 0.0], [0.69, 0.0, 0.0]]), torch.eye(3)[:2]
+    points, directions = (
+        field.scene_box.center + torch.tensor([[0.71, 0.0, 0.0], [0.69, 0.0, 0.0]]),
+        torch.eye(3)[:2],
+    )
     assert (field(points, directions)[0] > 0).tolist() == [False, True]
     far = some_field(contracted=True)
     assert bool((far(100 * points, directions)[0] > 0).all())
@@ -82,9 +88,10 @@ def test_there_is_nothing_beyond_the_cube():
 def test_density_is_per_world_unit():
     """A world twice as large is half as dense: what is seen stays the same."""
     small = some_field()
-    large = NeRF.from_contents(small.contents()[0], small.contents()[1] | {"half_side": 2 * small.half_side})
+    tensors, description = small.contents()
+    large = NeRF.from_contents(tensors | {"scene_box.half_extent": torch.full((3,), 1.4)}, description)
     points, directions = some_points(small)
-    twice = small.middle + 2 * (points - small.middle)
+    twice = small.scene_box.center + 2 * (points - small.scene_box.center)
     torch.testing.assert_close(large(twice, directions)[0], small(points, directions)[0] / 2)
 
 
@@ -93,9 +100,9 @@ def test_density_is_per_world_unit():
 def test_samples_lie_in_the_field_and_fill_it(model, contracted):
     field = some_field(model, contracted)
     rays = some_rays(field)
-    near, far = field._stretch(rays)
+    near, far = field.scene_box.intersect(rays, field.near)
     for quick, count in ((False, {"paper": 192, "tutorial": 128}), (True, {"paper": 64, "tutorial": 64})):
-        samples = field.samples(rays, quick=quick)
+        samples = field.sample(rays, quick=quick)
         assert samples.offsets is not None
         counts = samples.offsets.diff()
         assert counts[0] == (count[model] if contracted else 0)
@@ -103,7 +110,7 @@ def test_samples_lie_in_the_field_and_fill_it(model, contracted):
         owner = torch.arange(len(counts)).repeat_interleave(counts)
         points = rays.origins[owner] + samples.distances[:, None] * rays.directions[owner]
         if not contracted:
-            assert bool(field.space.replace(half_side=field.half_side * 1.0001).holds(points).all())
+            assert bool(field.scene_box.replace(half_extent=torch.full((3,), 0.70007)).contains(points).all())
         lengths = torch.zeros(len(counts)).index_add(0, owner, samples.lengths)
         hits = counts > 0
         torch.testing.assert_close(lengths[hits], (far - near)[hits], rtol=1e-3, atol=1e-3)
@@ -112,21 +119,23 @@ def test_samples_lie_in_the_field_and_fill_it(model, contracted):
 
 def test_steps_in_contracted_space_are_even_and_then_grow():
     field = some_field("tutorial", contracted=True)
-    distances = field.samples(some_rays(field, 1)).distances
+    distances = field.sample(some_rays(field, 1)).distances
     steps = distances.diff()
-    even = distances[1:] < nerf.EVEN_UP_TO * field.half_side
+    even = distances[1:] < UNIFORM_UP_TO * 0.7
     assert 50 < int(even.sum()) < 70
     assert float(steps[even].max() / steps[even].min()) < 1.01
     assert bool((steps[~even].diff() > 0).all())
-    assert float(distances[-1]) < nerf.FARTHEST * field.half_side
+    assert float(distances[-1]) < FAR * 0.7
 
 
 def test_fine_samples_lie_where_the_coarse_network_sees_something():
     field = some_field()
-    wall = field.middle[0]
+    wall = field.scene_box.center[0]
     field.coarse = lambda points, directions: (50.0 * (points[:, 0] > wall), torch.zeros_like(points))
-    rays = Rays(field.middle[None] - torch.tensor([[3.0, 0.1, 0.2]]), torch.tensor([[1.0, 0.0, 0.0]]))
-    distances = field.samples(rays).distances
+    rays = Rays(
+        field.scene_box.center[None] - torch.tensor([[3.0, 0.1, 0.2]]), torch.tensor([[1.0, 0.0, 0.0]])
+    )
+    distances = field.sample(rays).distances
     assert int(((distances - 3).abs() < 0.1).sum()) > 100
 
 
@@ -134,8 +143,9 @@ def test_fine_samples_lie_where_the_coarse_network_sees_something():
 def test_a_march_is_seen_through_both_networks_and_teaches_both(model):
     field = some_field(model)
     rays = some_rays(field)
-    coarse, fine = field.march(rays, torch.Generator().manual_seed(2))
-    again, _ = field.march(rays, torch.Generator().manual_seed(2))
+    *_, fine = outputs = field.training_outputs(rays, torch.Generator().manual_seed(2))
+    coarse = outputs[0]
+    again, *_ = field.training_outputs(rays, torch.Generator().manual_seed(2))
     assert torch.equal(coarse.color, again.color)
     opacity = fine.opacity.detach()
     assert float(opacity[0]) == 0 < float(opacity[1:].min())
@@ -143,15 +153,15 @@ def test_a_march_is_seen_through_both_networks_and_teaches_both(model):
     taught = [p.grad is not None and bool((p.grad != 0).any()) for name, p in field.named_parameters()]
     names = [name for name, _ in field.named_parameters()]
     assert [name for name, learned in zip(names, taught, strict=True) if not learned] == ["background"]
-    near, far = field._stretch(rays)
+    near, far = field.scene_box.intersect(rays, field.near)
     seen = march(field, rays, sample_uniform(near, far, 1000))
     torch.testing.assert_close(opacity[1:], seen.opacity[1:].detach(), rtol=0.1, atol=0.05)
 
 
 def test_rays_that_all_miss_see_nothing():
     field = some_field()
-    away = Rays(field.middle + torch.tensor([[5.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
-    for seen in field.march(away):
+    away = Rays(field.scene_box.center + torch.tensor([[5.0, 0.0, 0.0]]), torch.tensor([[1.0, 0.0, 0.0]]))
+    for seen in field.training_outputs(away):
         assert not bool(seen.opacity.any() | seen.color.any())
 
 
@@ -160,7 +170,7 @@ def test_a_few_steps_learn_what_rays_see(model, share):
     """A red ball before black, seen along some rays from all around."""
     make = NeRF.paper if model == "paper" else NeRF.tutorial
     generator = torch.Generator().manual_seed(0)
-    field = make(FieldSpace(torch.zeros(3), 1.0), width=32, generator=generator)
+    field = make(SceneBox.cube(torch.zeros(3), 1.0), width=32, generator=generator)
     eyes = 3 * normalize(torch.randn(32, 3, generator=generator), dim=-1)
     targets = torch.rand(32, 3, generator=generator) - 0.5
     rays = Rays(eyes, normalize(targets - eyes, dim=-1))
@@ -169,8 +179,8 @@ def test_a_few_steps_learn_what_rays_see(model, share):
     optimizer = torch.optim.Adam(field.parameters(), lr=5e-3)
     losses = []
     for _ in range(25):
-        coarse, fine = field.march(rays, generator)
-        loss = (coarse.color - truth).square().mean() + (fine.color - truth).square().mean()
+        outputs = field.training_outputs(rays, generator)
+        loss = torch.stack([(each.color - truth).square().mean() for each in outputs]).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -185,7 +195,7 @@ def test_what_is_saved_comes_back(model, contracted):
     tensors, description = field.contents()
     again = NeRF.from_contents(tensors, description)
     assert again.contents()[1] == description
-    assert (again.near, again.contracted, again.half_side) == (field.near, contracted, field.half_side)
+    assert (again.near, again.scene_box.contracted) == (field.near, contracted)
     for one, other in zip(field(*some_points(field)), again(*some_points(field)), strict=True):
         assert torch.equal(one, other)
     assert all(p.requires_grad for p in again.parameters())
@@ -201,31 +211,33 @@ def test_damaged_contents_are_refused():
         ({"width": 17}, "should be"),
         ({"width": 10**9}, "more weights"),
         ({"near": math.nan}, "near"),
-        ({"half_side": -1.0}, "half_side"),
         ({"model": "tutorial"}, "tensors differ"),
     ):
         with pytest.raises(InputError, match=message):
             NeRF.from_contents(tensors, description | changes)
     for name, value in (
         ("background", torch.full((3,), math.nan)),
+        ("scene_box.half_extent", torch.full((3,), -1.0)),
         ("fine_network.density.bias", torch.zeros(2)),
     ):
-        with pytest.raises(InputError, match=name):
+        with pytest.raises(InputError, match=name.removeprefix("scene_box.")):
             NeRF.from_contents(tensors | {name: value}, description)
 
 
 def test_a_picture_does_not_depend_on_how_many_rays_are_marched_at_once():
     field = some_field()
-    camera = Camera.look_at(field.middle + torch.tensor([0.0, 0.5, 2.0]), field.middle, height=6, width=8)
-    whole = nerf.render_field(field, camera)
-    for one, other in zip(whole, nerf.render_field(field, camera, rays_at_once=8), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    camera = Camera.look_at(
+        field.scene_box.center + torch.tensor([0.0, 0.5, 2.0]), field.scene_box.center, height=6, width=8
+    )
+    whole, chunked = render_field(field, camera), render_field(field, camera, rays_per_chunk=8)
+    for name in ("color", "opacity", "distance"):
+        torch.testing.assert_close(getattr(whole, name), getattr(chunked, name), rtol=1e-4, atol=1e-4)
     quick = field.render(camera, torch.zeros(3), quick=True)
     assert quick.color.shape == (6, 8, 3)
 
 
 def test_bad_arguments_are_refused():
-    space = FieldSpace(torch.zeros(3), 1.0)
+    space = SceneBox.cube(torch.zeros(3), 1.0)
     with pytest.raises(InputError, match="width"):
         NeRF.paper(space, width=1)
     with pytest.raises(InputError, match="near"):

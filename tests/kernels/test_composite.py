@@ -74,7 +74,7 @@ def test_distance_is_that_of_a_literal_loop(dtype):
             if total
             else 0.0
         )
-        found = float(seen.distance[ray] / seen.opacity[ray]) if total else 0.0
+        found = float(seen.distance[ray])
         assert found == pytest.approx(depth, rel=1e-6 if dtype == torch.float32 else 1e-13)
     assert float(seen.opacity[0]) == float(seen.distance[0]) == 0 < float(seen.opacity.max())
 

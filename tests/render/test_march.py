@@ -86,9 +86,9 @@ def test_parts_make_no_difference():
         lambda part: sample_occupied(part, occupied, box.volume_from_world, 0.1),
         lambda part: sample_uniform(*box.clip(part), 20),
     ):
-        whole = march(box, rays, samples, background=torch.ones(3).double(), keeps_weights=True)
+        whole = march(box, rays, samples, background=torch.ones(3).double(), keep_samples=True)
         parts = march(
-            box, rays, samples, background=torch.ones(3).double(), keeps_weights=True, rays_at_once=7
+            box, rays, samples, background=torch.ones(3).double(), keep_samples=True, rays_per_chunk=7
         )
         for name in ("color", "opacity", "distance", "weights"):
             assert torch.equal(getattr(whole, name), getattr(parts, name))
@@ -104,7 +104,7 @@ def test_gradients_reach_volume_and_camera():
         rays = rays_of(camera)
         field = box.replace(density=density, color=color)
         seen = march(field, rays, sample_uniform(2.0, 4.0, 13), background=torch.zeros(3).double())
-        return seen.color, seen.opacity, seen.mean_distance
+        return seen.color, seen.opacity, seen.distance
 
     leaves = [t.clone().requires_grad_() for t in (box.density, box.color, eye)]
     assert torch.autograd.gradcheck(picture, leaves, fast_mode=True)
@@ -114,8 +114,8 @@ def test_nothing_seen_has_finite_gradients():
     empty = volume().replace(density=torch.zeros(6, 5, 7).double().requires_grad_())
     seen = march(empty, rays_of(CAMERA), sample_uniform(1.0, 5.0, 8), background=torch.ones(3).double())
     assert torch.equal(seen.color, torch.ones(9, 11, 3).double())
-    assert not seen.mean_distance.any()
-    (seen.color.sum() + seen.mean_distance.sum()).backward()
+    assert not seen.distance.any()
+    (seen.color.sum() + seen.distance.sum()).backward()
     assert empty.density.grad.isfinite().all()
 
 
@@ -193,7 +193,7 @@ TWO, THREE = sample_uniform(0.0, 1.0, 2), torch.ones(3)
         (lambda: march(lambda p, d: (p[:, :1], p), RAYS, TWO), ShapeError, "should return 8 densities"),
         (lambda: march(blob, RAYS, sample_uniform(torch.zeros(3), 1.0, 2)), ShapeError, r"the axes of `rays`, \[4\]"),
         (lambda: march(blob, RAYS, TWO, gives="light"), InputError, "'density' or 'alpha'"),
-        (lambda: march(blob, RAYS, TWO, rays_at_once=0), InputError, "at least 1, got 0"),
+        (lambda: march(blob, RAYS, TWO, rays_per_chunk=0), InputError, "at least 1, got 0"),
         (lambda: sample_uniform(0.0, 1.0, 0), InputError, "sample_uniform: `num_samples` should be at least 1"),
         (lambda: RaySamples(torch.ones(3), torch.ones(3), torch.tensor([0, 2])), InputError, "`offsets` should rise"),
         (lambda: sample_occupied(RAYS, torch.ones(1, 1, 1) > 0, torch.eye(4), 0.0), InputError, "`step` should be"),

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from browser import CHROMIUM, open_tab
-from unrender import Frame, SparseVoxels, orbit_path, save_cameras, save_field
+from unrender import Frame, SceneBox, SparseVoxels, orbit_path, save_cameras, save_field
 from unrender.geometry.camera import Camera
 from unrender.runs.folder import RUN_FORMAT
 
@@ -27,7 +27,7 @@ def run(tmp_path):
     """What fit-volume leaves: here a green box, off the middle, before white."""
     mask = torch.zeros(16, 16, 16, dtype=torch.bool)
     mask[4:12, 4:12, 4:8] = True
-    field = SparseVoxels.from_mask(mask, torch.full((3,), -1.0), 0.125, degree=0, opacity=0.9)
+    field = SparseVoxels.from_mask(mask, SceneBox.cube(torch.zeros(3), 1.0), degree=0, opacity=0.9)
     field.harmonics.data = ((torch.tensor(GREEN) - 0.5) / 0.28209479).expand_as(field.harmonics).contiguous()
     save_field(field, tmp_path / "volume.safetensors")
     first = Camera.look_at([0.0, 1.5, -3.0], fov_degrees=50, height=48, width=64)

@@ -4,6 +4,7 @@ import torch
 from unrender import (
     Camera,
     InputError,
+    SceneBox,
     SparseVoxels,
     Volume,
     render_volume,
@@ -17,10 +18,8 @@ LOW, HIGH = torch.tensor([-torch.inf, -torch.inf, -torch.inf]), torch.tensor([0.
 
 
 def voxels(contracted=False) -> SparseVoxels:
-    middle, unit = (torch.zeros(3), 1.0) if contracted else (torch.full((3,), -1.0), 0.25)
-    return SparseVoxels.from_mask(
-        torch.ones(8, 8, 8, dtype=torch.bool), middle, unit, contracted=contracted, opacity=0.5
-    )
+    box = SceneBox.cube(torch.zeros(3), 1.0, contracted=contracted)
+    return SparseVoxels.from_mask(torch.ones(8, 8, 8, dtype=torch.bool), box, opacity=0.5)
 
 
 def volume() -> VolumeRenderable:
@@ -53,7 +52,7 @@ def test_a_whole_volume_is_what_render_volume_shows():
     expected = render_volume(shown, transfer, CAMERA, background=torch.zeros(3))
     seen = VolumeRenderable(shown, transfer).render(CAMERA)
     torch.testing.assert_close(seen.color, expected.color.clamp(0, 1))
-    torch.testing.assert_close(seen.distance, expected.mean_distance)
+    torch.testing.assert_close(seen.distance, expected.distance)
 
 
 def test_what_cannot_be_cropped_is_named():

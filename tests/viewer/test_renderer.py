@@ -3,7 +3,7 @@ import itertools
 import pytest
 import torch
 
-from unrender import Camera, RenderOutput, SparseVoxels
+from unrender import Camera, RenderOutput, SceneBox, SparseVoxels
 from unrender.render.colormaps import EMPTY
 from unrender.viewer.renderer import (
     INITIAL_RATE,
@@ -103,7 +103,7 @@ def test_pictures_get_finer_at_rest_and_then_final(clock, onlooker):
 
 def test_bands_make_the_picture_that_the_field_renders(clock, onlooker):
     field = SparseVoxels.from_mask(
-        torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -0.8), 0.2, opacity=0.2
+        torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 0.8), opacity=0.2
     )
     renderer = ProgressiveRenderer(onlooker, clock)
     renderer._rate = 5 * WIDTH / SECONDS_MOVING  # bands of five rows
@@ -142,7 +142,7 @@ def test_another_version_is_drawn_anew(clock, onlooker):
 @pytest.mark.parametrize("mode", ["color", "depth", "normals", "opacity"])
 def test_all_modes_show_the_thing_before_what_is_empty(clock, onlooker, mode):
     field = SparseVoxels.from_mask(
-        torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -0.8), 0.2, opacity=0.8
+        torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 0.8), opacity=0.8
     )
     renderer = ProgressiveRenderer(onlooker, clock)
     render_all(renderer, View(field, mode, (0.0, 0.0, 0.0)), clock)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from unrender import InputError, PointCloud, SparseVoxels, cube, load_cameras, save_demo_scene
+from unrender import InputError, PointCloud, SceneBox, SparseVoxels, cube, load_cameras, save_demo_scene
 from unrender.render.texture import Texture
 from unrender.viewer.watch import watch
 from unrender.viewer.window import Window
@@ -21,7 +21,7 @@ def window(tmp_path):
 
 def fog() -> SparseVoxels:
     return SparseVoxels.from_mask(
-        torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -1.0), 0.25, opacity=0.5
+        torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 1.0), opacity=0.5
     )
 
 

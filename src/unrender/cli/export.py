@@ -7,8 +7,6 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from unrender.errors import InputError
-from unrender.fields.protocol import KnowsBox
-from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io.clouds import save_cloud
@@ -22,7 +20,7 @@ from unrender.runs.folder import refuse_own_folder, start_run, write_json
 from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.saved_run import Run, load_run
 from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
-from unrender.tasks.surface.extract_surface import choose_voxel_size, extract_surface, surface_density
+from unrender.tasks.surface.extract_surface import extract_surface, surface_density
 
 FORMATS = {"points": ("ply", "xyz", "pcd", "npz"), "mesh": ("ply", "obj", "glb")}
 
@@ -130,8 +128,4 @@ def _extract(views: list[DepthView], run: Run | None, export: ExportOptions) -> 
 
 def _level(run: Run, export: ExportOptions) -> float:
     """Return the density of the extracted level set."""
-    field = run.field
-    if isinstance(field, SparseVoxels) and export.voxel_size is None:
-        return surface_density(export.opacity, field.voxel_size)
-    assert isinstance(field, KnowsBox)
-    return surface_density(export.opacity, choose_voxel_size(field.box(), export.voxel_size))
+    return surface_density(run.field, export.opacity, export.voxel_size)

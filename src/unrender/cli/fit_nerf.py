@@ -6,7 +6,7 @@ import functools
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import tyro
 
@@ -21,7 +21,7 @@ from unrender.runs.saved_run import read_config, written_by
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.nerf.fit_nerf import fit_nerf
 from unrender.training.checkpoints import CHECKPOINT
-from unrender.training.saved_fields import Field, save_field
+from unrender.training.saved_fields import save_field
 from unrender.viewer.training import watched_in_browser
 
 TASK = "fit-nerf"
@@ -73,7 +73,7 @@ def command(
     if events is not None:
         events.close()
     last = recorded.last
-    save_field(cast(Field, last.result), run.field_file)
+    save_field(last.result, run.field_file)
     if last.exposures is not None:
         names = [frame.name for frame in photos.split("train")]
         write_json(folder / "exposures.json", dict(zip(names, last.exposures.tolist(), strict=True)))

@@ -20,7 +20,7 @@ from unrender.reports import render_report
 from unrender.runs.folder import refuse_own_folder, start_run, write_json
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps
-from unrender.runs.saved_run import CAMERAS, describe_field, load_run
+from unrender.runs.saved_run import CAMERAS, load_run
 from unrender.runs.video_options import VideoOptions
 from unrender.runs.views import NUM_VIEWS, check_path, views_along, with_size
 from unrender.tasks.render import field_views, volume_turntable
@@ -105,8 +105,8 @@ def _render_run(source: Path, path: str, quick: QuickRender, video: VideoOptions
     images = [view.image_path for view in views]
     video_file = _save_video(images, folder, video)
     first = frames[0].camera
-    metrics = {"views": len(views), "height": first.height, "width": first.width}
-    metrics |= describe_field(run.field) | {"seconds_per_view": seconds}
+    size = {"views": len(views), "height": first.height, "width": first.width}
+    metrics = {**size, **run.field.describe(), "seconds_per_view": seconds}
     write_json(folder / "metrics.json", metrics)
     how = render_report.reproduce_run(
         run, quick, background, folder, changed_options(quick, video) | _path(path)

@@ -1,4 +1,4 @@
-"""Densities along rays, from the front to the back, as far as light comes."""
+"""Early ray termination: densities along rays from front to back, as long as enough light is transmitted."""
 
 import itertools
 import math
@@ -15,12 +15,11 @@ from unrender.render.sample import RaySamples
 def density_with_early_termination(
     density_of: Callable[[Tensor, Tensor], Tensor], samples: RaySamples, *, rounds: Sequence[int], stop: float
 ) -> Float[Tensor, " samples"]:
-    """Ask for the densities of samples that light still comes from; others have 0.
+    """Return the densities of samples, evaluated only where the transmittance is above `stop`; 0 elsewhere.
 
-    After so many samples of a ray as `rounds` say, it is asked whether more light than `stop` comes from behind them;
-    only then is it looked at any further.
+    The transmittance of a ray is tested after as many samples as `rounds` say.
 
-    density_of: returns the densities of samples, of which it is told the numbers, and those of their rays.
+    density_of: returns the densities of samples, given their indices and those of their rays.
     """
     assert samples.offsets is not None
     begins, counts = samples.offsets[:-1], samples.offsets.diff()
@@ -36,7 +35,7 @@ def density_with_early_termination(
 
 
 def _ranges(begins: Tensor, counts: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the numbers from each beginning on, so many, one range after another; and the owner of each."""
+    """Return the indices of ranges, given by first index and length, one range after another; and the owner of each."""
     before = counts.cumsum(0) - counts
     numbers = torch.arange(int(counts.sum()), device=counts.device)
     return numbers + (begins - before).repeat_interleave(counts), owners.repeat_interleave(counts)

@@ -1,4 +1,4 @@
-"""A radiance field in a hash table: fast to learn on any machine."""
+"""A radiance field in a hash table (Instant-NGP): fast to train on any machine."""
 
 import itertools
 import math
@@ -13,221 +13,302 @@ from unrender.errors import InputError
 from unrender.fields.early_termination import density_with_early_termination
 from unrender.fields.harmonics import spherical_harmonics
 from unrender.fields.occupancy import OccupancyGrid
-from unrender.fields.protocol import FieldSpace, RenderOutput
-from unrender.fields.render_field import render_field
-from unrender.fields.uniform_samples import same_for_all
-from unrender.geometry.camera import Camera
+from unrender.fields.trainable import (
+    FieldOptions,
+    ParameterChange,
+    SceneRegion,
+    TrainableField,
+    read_scene_box,
+)
 from unrender.geometry.rays import Rays
+from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels, hash_grid
 from unrender.kernels.tiny_mlp import tiny_mlp
 from unrender.kernels.tiny_mlp.reference import truncated_exp
-from unrender.render.march import Marched
+from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
 
 WIDTH, GEOMETRY = 64, 16
-"""Of the hidden layers, and of what the first perceptron tells the second."""
+"""Width of the hidden layers, and of what the density MLP passes to the color MLP."""
 DEGREE = 3
-"""Of the spherical harmonics that tell the second perceptron a direction."""
+"""Of the spherical harmonics that encode directions."""
 TABLE_RANGE = 1e-4
-"""Features of the table begin within ± so much (Müller et al. 2022, section 4)."""
-FOG = 0.01
+"""Features are initialized within ± this (Müller et al. 2022, section 4)."""
+INITIAL_OPACITY = 0.01
 """Opacity of every step at first."""
 STOP, SKIP = 1e-3, 1e-3
-"""Transmittance at which a ray ends, and weight below which a sample is not looked at any closer."""
+"""Transmittance at which a ray ends, and weight below which a sample is skipped."""
 ROUNDS = (6, 12, 24, 48)
-"""Samples of a ray after which it is asked whether any light comes from behind them."""
+"""Samples of a ray after which early termination is tested."""
+CELLS, SPLIT_AT = 128, 0.25
+"""Cells of the occupancy grid along each side, at first, and progress at which they are split."""
+STEPS_PER_SIDE = ((0.0, 128), (0.1, 256), (0.4, 512))
+STEPS_PER_SIDE_CONTRACTED = ((0.0, 64), (0.1, 128), (0.4, 256))
+"""From which progress on, how many samples there are along the side of the box."""
+COARSEST, FINEST, NUM_LEVELS = 16, 1024, 16
+SAMPLES_PER_RAY, MAX_RAYS = 16, 65536
+"""Samples on a ray that the first step expects, and rays of a step, at most."""
+QUERIES_PER_SAMPLE = 6
+"""Points at which the density is evaluated, at most, for each at which the field is trained."""
+STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
+"""Steps, and samples for each cell, between prunings."""
+MIN_WEIGHT, MIN_WEIGHT_CONTRACTED = 0.05, 0.02
+"""Weight on a ray above which a cell is kept; its neighbors are kept, too."""
+COUNTERS = ("_num_rays", "_num_samples", "num_queries", "_steps_since_pruning", "_samples_since_pruning")
 
 
 class _Visible(NamedTuple):
-    """Samples that are seen, their rays, and where they are in the unit cube."""
+    """Samples that are visible, their rays, and their coordinates in the unit cube."""
 
     samples: RaySamples
     ray: Int[Tensor, " samples"]
-    places: Float[Tensor, "samples 3"]
+    coordinates: Float[Tensor, "samples 3"]
 
 
-class HashNeRF(nn.Module):
-    """Density and color from features in a multiresolution hash table, by two small perceptrons.
+class HashNeRF(TrainableField):
+    """Density and color from features in a multiresolution hash table, by two small MLPs.
 
-    The first maps features to the log of the density and to what the second, which knows the direction too, maps to a
-    color. Density is exp(first output) in units of 1 / step, so that fog of one opacity is where all begins.
+    The first maps features to the log of the density and to the input of the second, which knows the direction too and
+    returns a color. Density is exp(first output) in units of 1 / `density_unit`, so that the initial opacity of a step
+    is the same everywhere.
     Source: Müller et al. 2022 (Instant-NGP), sections 3 and 5.4.
 
-    step: how far samples are apart, in world units; in contracted space, those in the inner cube.
-    near: the distance from where rays begin at which there can be something.
+    step: distance between samples, in world units; in contracted space, between those in the inner cube.
+    density_unit: a length, by default `step`.
     """
+
+    learning_rate = 2e-2
 
     def __init__(
         self,
-        space: FieldSpace,
+        scene_box: SceneBox,
         levels: HashLevels,
         occupancy: OccupancyGrid,
         *,
         step: float,
-        unit: float | None = None,
+        density_unit: float | None = None,
         near: float = 0.0,
         features: int = 2,
         color_layers: int = 2,
         background: Float[Tensor, "3"] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        super().__init__()
-        self.space, self.levels, self.occupancy = space, levels, occupancy
-        self.step, self.near, self.unit = step, near, unit or step
-        self.num_looked_at = 0
+        super().__init__(scene_box, near=near, background=background)
+        self.levels, self.occupancy = levels, occupancy
+        self.step, self.density_unit = step, density_unit or step
+        self.num_queries = 0
+        """Points at which the density was evaluated for the last rays."""
+        self._num_rays = self._num_samples = self._steps_since_pruning = self._samples_since_pruning = 0
         table = torch.rand(levels.num_entries, features, generator=generator)
         self.table = nn.Parameter((2 * table - 1) * TABLE_RANGE)
-        self.density_layers = _perceptron([len(levels.resolutions) * features, WIDTH, GEOMETRY], generator)
+        self.density_layers = _mlp([len(levels.resolutions) * features, WIDTH, GEOMETRY], generator)
         last = self.density_layers[-1]
         assert isinstance(last, nn.Linear)
         with torch.no_grad():
-            last.bias[0] = math.log(-math.log1p(-FOG))
-        shining = GEOMETRY + (DEGREE + 1) ** 2
-        self.color_layers = _perceptron([shining, *[WIDTH] * color_layers, 3], generator)
-        self.background = nn.Parameter(torch.full((3,), 0.5) if background is None else background.clone())
+            last.bias[0] = math.log(-math.log1p(-INITIAL_OPACITY))
+        inputs = GEOMETRY + (DEGREE + 1) ** 2
+        self.color_layers = _mlp([inputs, *[WIDTH] * color_layers, 3], generator)
 
-    @property
-    def contracted(self) -> bool:
-        """Whether the field has no end."""
-        return self.space.contracted
+    @classmethod
+    def region_cells(cls, options: FieldOptions) -> int:
+        """Return the initial size of the occupancy grid."""
+        return CELLS
 
-    @property
-    def half_side(self) -> float:
-        """Of the cube in which space is not contracted, in world units."""
-        return self.space.half_side
+    @classmethod
+    def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
+        """Return a new field of 16 levels in the smallest cube around the region."""
+        box, occupied = cube_around(region)
+        finest = FINEST * (2 if box.contracted else 1)
+        levels = HashLevels.growing(COARSEST, finest, NUM_LEVELS, options.table_log2)
+        grid = OccupancyGrid(occupied)
+        return cls(box, levels, grid, step=_step(box, 0.0), near=region.near, generator=generator)
 
     def forward(
         self, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return density per world unit and color in [0, 1], at points seen in directions of unit length.
+        """Return density per world unit and color in [0, 1], at points seen in unit directions.
 
-        Density is 0 beyond the end of a field that has one, and in cells that were given up.
+        The density is 0 outside a box that is not contracted, and in pruned cells.
         Differentiable in: the parameters, points.
         """
-        places = self.space.into_cube(points)
-        density, color = self._matter(places, spherical_harmonics(directions, DEGREE))
-        return torch.where(self.occupancy.holds(places), density, 0), color
+        coordinates = self.scene_box.normalize(points)
+        density, color = self._evaluate(coordinates, spherical_harmonics(directions, DEGREE))
+        return torch.where(self.occupancy.contains(coordinates), density, 0), color
 
-    def density_at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the density per world unit alone, without colors. Differentiable in: the parameters, points."""
-        places = self.space.into_cube(points)
-        there = self.occupancy.holds(places)
-        density = self._density(self._geometry(places[there]))
-        return density.new_zeros(len(points)).masked_scatter(there, density)
+        coordinates = self.scene_box.normalize(points)
+        occupied = self.occupancy.contains(coordinates)
+        density = self._density(self._geometry(coordinates[occupied]))
+        return density.new_zeros(len(points)).masked_scatter(occupied, density)
 
-    def _matter(self, places: Tensor, harmonics: Tensor) -> tuple[Tensor, Tensor]:
-        geometry = self._geometry(places)
-        shining = torch.cat([geometry, harmonics], 1)
-        return self._density(geometry), tiny_mlp(shining, *_parameters(self.color_layers), output="sigmoid")
+    def _evaluate(self, coordinates: Tensor, harmonics: Tensor) -> tuple[Tensor, Tensor]:
+        geometry = self._geometry(coordinates)
+        inputs = torch.cat([geometry, harmonics], 1)
+        return self._density(geometry), tiny_mlp(inputs, *_parameters(self.color_layers), output="sigmoid")
 
-    def _geometry(self, places: Tensor) -> Tensor:
-        return tiny_mlp(hash_grid(places, self.table, self.levels), *_parameters(self.density_layers))
+    def _geometry(self, coordinates: Tensor) -> Tensor:
+        return tiny_mlp(hash_grid(coordinates, self.table, self.levels), *_parameters(self.density_layers))
 
     def _density(self, geometry: Tensor) -> Tensor:
-        return truncated_exp(geometry[:, 0]) / self.unit
+        return truncated_exp(geometry[:, 0]) / self.density_unit
 
-    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return where on rays there is something to see: in steps, in occupied cells that light comes from."""
-        middle = torch.full_like(rays.origins[:, 0], 0.5)
-        return self._visible(rays, self.step * (2 if quick else 1), middle).samples
-
-    def box(self) -> Float[Tensor, "2 3"]:
-        """Return the lowest and the highest corner of all occupied cells or, in contracted space, of the inner cube."""
-        local = torch.tensor([[-1.0], [1.0]]).expand(2, 3) if self.contracted else self.occupancy.box
-        return self.space.middle + self.half_side * local
-
-    def even_samples(
-        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    def sample(
+        self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
     ) -> RaySamples:
-        """Return the middles of `count` equal parts of the way of each ray, but for those in cells given up.
+        """Return samples in regular steps, in occupied cells, of those that are visible: not occluded, not faint."""
+        return self._visible(rays, self.step * (2 if quick else 1), generator).samples
 
-        The way is that through the box of occupied cells or, where both are given, from `near` to `far`. In contracted
-        space, parts of the whole way grow from three half sides on.
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        """Return the corners of the box around all occupied cells or, in contracted space, of the inner cube."""
+        box = self.scene_box
+        if box.contracted:
+            return box.bounds
+        return box.center + box.half_extent * self.occupancy.occupied_bounds
+
+    def sample_uniform(
+        self, rays: Rays, num_samples: int, *, near: float | None = None, far: float | None = None
+    ) -> RaySamples:
+        """Return the centers of equal intervals of each ray, but for those in cells that are not occupied.
+
+        Intervals divide the ray within the box of occupied cells or, where both are given, from `near` to `far`. In
+        contracted space, those of whole rays grow from three half extents on.
         """
-        given = None if near is None or far is None else same_for_all(rays, near, far)
-        return self.occupancy.look_evenly(rays, self.space, count, self.near, given)
+        return self.occupancy.sample_uniform(
+            rays, self.scene_box, num_samples, first=self.near, near=near, far=far
+        )
 
-    def march(self, rays: Rays, generator: torch.Generator) -> tuple[Marched, ...]:
-        """Return what rays see, to learn from: sampled at random places; the grid of occupied cells takes notice.
+    def training_outputs(self, rays: Rays, generator: torch.Generator) -> tuple[RenderOutput, ...]:
+        """Render rays on black, from randomly placed samples, and record their weights in the occupancy grid.
 
         Differentiable in: the parameters.
         """
-        jitter = torch.rand(len(rays.origins), generator=generator)
-        samples, ray, places = self._visible(rays, self.step, jitter)
-        density, color = self._matter(places, spherical_harmonics(rays.directions, DEGREE)[ray])
-        seen = composite(density, samples.lengths, color, samples.distances, offsets=samples.offsets)
-        self.occupancy.observe(places, seen.weights.detach())
-        assert seen.color is not None
-        assert seen.distance is not None
-        return (Marched(seen.color, seen.opacity, seen.distance, seen.weights, samples),)
+        samples, ray, coordinates = self._visible(rays, self.step, generator)
+        density, color = self._evaluate(coordinates, spherical_harmonics(rays.directions, DEGREE)[ray])
+        found = composite(density, samples.lengths, color, samples.distances, offsets=samples.offsets)
+        assert found.color is not None
+        assert found.distance is not None
+        self.occupancy.record(coordinates, found.weights.detach())
+        self._num_samples = len(ray)
+        return (RenderOutput(found.color, found.opacity, found.distance, found.weights, samples),)
 
     @torch.no_grad()
-    def _visible(self, rays: Rays, step: float, jitter: Tensor) -> _Visible:
-        """Look for samples that are seen: those that light comes from, and enough of it."""
-        samples = self.occupancy.walk(rays, self.space, step, self.near, jitter)
+    def _visible(self, rays: Rays, step: float, generator: torch.Generator | None) -> _Visible:
+        """Return the samples that enough light comes from."""
+        jitter = (
+            torch.full_like(rays.origins[:, 0], 0.5)
+            if generator is None
+            else torch.rand(len(rays.origins), generator=generator)
+        )
+        samples = self.occupancy.sample(rays, self.scene_box, step, self.near, jitter)
         assert samples.offsets is not None
-        self.num_looked_at = len(samples.distances)
+        self.num_queries = len(samples.distances)
         ray = torch.repeat_interleave(samples.offsets.diff())
         points = torch.addcmul(rays.origins[ray], samples.distances[:, None], rays.directions[ray])
-        places = self.space.into_cube(points)
+        coordinates = self.scene_box.normalize(points)
         density = density_with_early_termination(
-            lambda due, _: self._density(self._geometry(places[due])), samples, rounds=ROUNDS, stop=STOP
+            lambda chosen, _: self._density(self._geometry(coordinates[chosen])),
+            samples,
+            rounds=ROUNDS,
+            stop=STOP,
         )
         weights = composite(density, samples.lengths, offsets=samples.offsets, stop_below=STOP).weights
         kept = (weights > SKIP).nonzero()[:, 0]
         counts = torch.bincount(ray[kept], minlength=len(rays.origins))
         offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        found = RaySamples(samples.distances[kept], samples.lengths[kept], offsets)
-        return _Visible(found, ray[kept], places[kept])
+        visible = RaySamples(samples.distances[kept], samples.lengths[kept], offsets)
+        return _Visible(visible, ray[kept], coordinates[kept])
+
+    def num_rays(self, progress: float, options: FieldOptions) -> int:
+        """Return so many rays that the samples of a step come out as asked for."""
+        if self._num_rays == 0:
+            self._num_rays = max(1, options.samples // SAMPLES_PER_RAY)
+        return self._num_rays
+
+    def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
+        """Take shorter steps as the training progresses."""
+        self.step = _step(self.scene_box, progress)
+        return None
+
+    def end_step(self, progress: float, options: FieldOptions) -> None:
+        """Prune and split the occupancy grid, and adapt the number of rays."""
+        grid = self.occupancy
+        self._steps_since_pruning += 1
+        self._samples_since_pruning += self.num_queries
+        enough = SAMPLES_TO_PRUNE * grid.num_occupied
+        if self._steps_since_pruning >= STEPS_TO_PRUNE and self._samples_since_pruning >= enough:
+            grid.prune(MIN_WEIGHT_CONTRACTED if self.scene_box.contracted else MIN_WEIGHT)
+            self._steps_since_pruning = self._samples_since_pruning = 0
+        if progress >= SPLIT_AT and grid.side <= CELLS:
+            self.occupancy = grid.split()
+            self._steps_since_pruning = self._samples_since_pruning = 0
+        spent = max(self._num_samples, self.num_queries / QUERIES_PER_SAMPLE, 1)
+        wanted = self._num_rays * options.samples / spent
+        self._num_rays = int(min(max(wanted, self._num_rays / 2, 64), 1.1 * self._num_rays + 1, MAX_RAYS))
+
+    def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+        """Return the recorded weights, and counters of rays and samples."""
+        counters = {name.strip("_"): getattr(self, name) for name in COUNTERS}
+        return {"max_weight": self.occupancy.max_weight}, counters
+
+    def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
+        """Set what `training_state` returned."""
+        self.occupancy.max_weight.copy_(tensors["max_weight"])
+        for name in COUNTERS:
+            setattr(self, name, int(numbers[name.strip("_")]))
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all there is to save: tensors, and what describes them; `from_contents` takes both."""
-        tensors = {name: value for name, value in self.state_dict().items() if name != "occupancy.seen"}
-        description = {
-            "half_side": self.space.half_side,
-            "contracted": self.space.contracted,
+        """Return all there is to save: tensors, and a description; `from_contents` reads both."""
+        tensors, description = super().contents()
+        tensors.pop("occupancy.max_weight")
+        return tensors, description | {
             "resolutions": list(self.levels.resolutions),
             "largest_log2": self.levels.largest_log2,
             "step": self.step,
-            "unit": self.unit,
-            "near": self.near,
+            "density_unit": self.density_unit,
         }
-        return tensors | {"middle": self.space.middle}, description
 
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
-        """Make the field that has these contents."""
+        """Return the field with these contents."""
         _check_contents(tensors, description)
         field = cls(
-            FieldSpace(tensors["middle"], float(description["half_side"]), bool(description["contracted"])),
+            read_scene_box(tensors, description),
             HashLevels(tuple(description["resolutions"]), int(description["largest_log2"])),
             OccupancyGrid(tensors["occupancy.occupied"]),
             step=float(description["step"]),
-            unit=float(description["unit"]),
+            density_unit=float(description["density_unit"]),
             near=float(description["near"]),
             features=tensors["table"].shape[1],
             color_layers=sum(name.startswith("color_layers") for name in tensors) // 2 - 1,
         )
-        learned = {name: tensor for name, tensor in tensors.items() if name != "middle"}
-        try:
-            missing, foreign = field.load_state_dict(learned, strict=False)
-        except RuntimeError as error:
-            raise InputError(f"HashNeRF: {error}") from error
-        if foreign or missing != ["occupancy.seen"]:
-            raise InputError(
-                f"HashNeRF: of its tensors {missing} are missing, and {foreign} belong to no part of it"
-            )
+        field.load_tensors({**tensors, "occupancy.max_weight": field.occupancy.max_weight})
         return field
 
-    def render(
-        self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
-    ) -> RenderOutput:
-        """Return what a camera sees, before `background` or the color that was learned for it; see `render_field`."""
-        return render_field(self, camera, background, quick=quick)
+
+def _step(box: SceneBox, progress: float) -> float:
+    """Return the distance between samples, in world units."""
+    counts = STEPS_PER_SIDE_CONTRACTED if box.contracted else STEPS_PER_SIDE
+    return 2 * float(box.radius) / max(count for begin, count in counts if progress >= begin)
 
 
-def _perceptron(widths: list[int], generator: torch.Generator | None) -> nn.ModuleList:
+def cube_around(region: SceneRegion) -> tuple[SceneBox, Tensor]:
+    """Return the smallest cube around a region, and its cells."""
+    box, shape = region.scene_box, torch.tensor(region.occupied.shape)
+    side = int(shape.max())
+    if bool((shape == side).all()):
+        return box, region.occupied
+    before = (side - shape) // 2
+    occupied = torch.zeros(side, side, side, dtype=torch.bool)
+    x, y, z = (slice(int(b), int(b + n)) for b, n in zip(before, shape, strict=True))
+    occupied[x, y, z] = region.occupied
+    cell = 2 * float(box.radius) / side
+    center = box.bounds[0] + (side / 2 - before) * cell
+    return SceneBox.cube(center, side / 2 * cell, contracted=box.contracted), occupied
+
+
+def _mlp(widths: list[int], generator: torch.Generator | None) -> nn.ModuleList:
     layers = nn.ModuleList()
     for inputs, outputs in itertools.pairwise(widths):
         layer = nn.Linear(inputs, outputs)
@@ -245,12 +326,9 @@ def _parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
 
 def _check_contents(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
     """Refuse what no field holds, as damaged files may."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-            raise InputError(f"HashNeRF: {name} has values that are not finite")
     needed = ("table", "background", "occupancy.occupied", "density_layers.0.weight", "color_layers.0.weight")
     if missing := [name for name in needed if name not in tensors]:
         raise InputError(f"HashNeRF: {', '.join(missing)} is missing")
-    step, near = float(description["step"]), float(description["near"])
-    if not (0 < step < math.inf and 0 <= near < math.inf):
-        raise InputError(f"HashNeRF: step {step} should be above 0, near {near} at least 0")
+    step = float(description["step"])
+    if not 0 < step < math.inf:
+        raise InputError(f"HashNeRF: `step` should be a length > 0, got {step}")

@@ -1,4 +1,4 @@
-"""Neural radiance fields as their paper has them: perceptrons that say how dense and of what color each place is.
+"""The original neural radiance field: an MLP from positions and directions to density and color.
 
 Source: Mildenhall et al., NeRF: Representing Scenes as Neural Radiance Fields for View Synthesis, ECCV 2020.
 """
@@ -8,41 +8,42 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal, Self
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.encoding import harmonic_embedding
-from unrender.fields.protocol import FARTHEST, FieldSpace, RenderOutput
-from unrender.fields.render_field import render_field
-from unrender.fields.uniform_samples import EVEN_UP_TO, even_rows, sample_bent, sample_parts
-from unrender.geometry.camera import Camera
-from unrender.geometry.rays import Rays, Stretch, clip_to_box
-from unrender.render.march import Marched, march
+from unrender.fields.trainable import FieldOptions, SceneRegion, TrainableField, read_scene_box
+from unrender.fields.uniform_samples import flatten_samples, sample_interval
+from unrender.geometry.rays import Rays
+from unrender.geometry.scene_box import SceneBox
+from unrender.render.march import RenderOutput, march
 from unrender.render.sample import RaySamples, sample_importance
 
 Model = Literal["paper", "tutorial"]
-POINTS_AT_ONCE = 2048
-"""That go through a network together: what its layers make of them stays in the caches of a processor."""
+POINTS_PER_CHUNK = 2048
+"""Points that go through a network together: the outputs of its layers stay in the caches of a processor."""
+RAYS_PER_STEP = 1024
 
 
 class PaperNetwork(nn.Module):
     """The network of the paper's figure 7, 256 wide.
 
-    The embedded position goes through eight layers, and is appended once more to what the fifth gives. One number of
-    the result is the density, which so depends on the position alone; the rest, with the embedded direction, goes
-    through one layer more and becomes the color.
+    The embedded position passes through eight layers, with a skip connection into the sixth. One output is the density,
+    which therefore depends on the position alone; the others, with the embedded direction, pass through one more layer
+    to the color.
 
-    Unlike the paper, densities pass through softplus(x − 1), not max(0, x), whose slope is 0 for x < 0: a network that
-    begins with no density anywhere would stay so (Mip-NeRF, Barron et al. 2021, appendix).
+    Unlike in the paper, the density is softplus(x − 1), not max(0, x), whose derivative is 0 for x < 0: a network whose
+    initial density is 0 everywhere could not be trained (Mip-NeRF, Barron et al. 2021, appendix).
     """
 
     coarse_samples, fine_samples = 64, 128
-    """On each ray; where the coarse samples saw something, the fine are added (section 5.3)."""
+    """On each ray; fine samples are drawn from the weights of the coarse ones (section 5.3)."""
     density_unit = 1.0
-    """Density, in half sides, where the network says 1."""
+    """Density, in 1 / half extents, for an output of 1."""
+    learning_rate = 5e-4
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()
@@ -53,26 +54,26 @@ class PaperNetwork(nn.Module):
         self.feature = nn.Linear(width, width)
         self.color = nn.Sequential(*_layers(width + direction, width // 2, 1), nn.Linear(width // 2, 3))
 
-    def forward(self, places: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density ≥ 0, in units of its own, and color in [0, 1], at places in [−1, 1]³."""
-        hidden = self._hidden(places)
+    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return density ≥ 0, in units of its own, and color in [0, 1], at positions in [−1, 1]³."""
+        hidden = self._hidden(positions)
         color = self.color(torch.cat([self.feature(hidden), _embed(directions, 4)], -1))
-        return self._absorb(hidden), color.sigmoid()
+        return self._activate(hidden), color.sigmoid()
 
-    def absorb(self, places: Tensor) -> Tensor:
+    def density_only(self, positions: Tensor) -> Tensor:
         """Return the density alone."""
-        return self._absorb(self._hidden(places))
+        return self._activate(self._hidden(positions))
 
-    def _hidden(self, places: Tensor) -> Tensor:
-        position = _embed(places, 10)
+    def _hidden(self, positions: Tensor) -> Tensor:
+        position = _embed(positions, 10)
         hidden: Tensor = self.second(torch.cat([self.first(position), position], -1))
         return hidden
 
-    def _absorb(self, hidden: Tensor) -> Tensor:
+    def _activate(self, hidden: Tensor) -> Tensor:
         return softplus(self.density(hidden)[:, 0] - 1)
 
-    def draw(self, generator: torch.Generator | None) -> None:
-        """Draw weights at random, as the authors' code does: Glorot's, and no bias."""
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """Initialize as the authors' code does: weights of Glorot, and no bias."""
         for layer in _linear(self):
             bound = math.sqrt(6 / sum(layer.weight.shape))
             nn.init.uniform_(layer.weight, -bound, bound, generator)
@@ -80,17 +81,17 @@ class PaperNetwork(nn.Module):
 
 
 class TutorialNetwork(nn.Module):
-    """The network of PyTorch3D's tutorial: two layers, soft, and one for the color.
+    """The network of PyTorch3D's tutorial: two layers with softplus, and one for the color.
 
-    Places and directions are embedded at 60 frequencies, far more than float32 can tell apart: the upper half of them
-    is noise, which the tutorial learns from as well. Its world is 3 units wide, and its samples have an opacity that
-    does not depend on how far they are from each other; so 1 is the density with which 128 samples between its depths
-    of 0.1 and 3 are as opaque.
+    Positions and directions are embedded at 60 frequencies, more than float32 can resolve: the upper half is noise, in
+    the tutorial as well. Its world is 3 units wide, and the opacity of its samples does not depend on their distance;
+    an output of 1 is therefore the density with which 128 samples between its depths of 0.1 and 3 are as opaque.
     """
 
     coarse_samples, fine_samples = 128, 0
-    half_side, lowest = 1.5, 0.1
-    density_unit = half_side * (coarse_samples - 1) / (3.0 - 0.1)
+    half_extent, lowest = 1.5, 0.1
+    density_unit = half_extent * (coarse_samples - 1) / (3.0 - 0.1)
+    learning_rate = 1e-3
 
     def __init__(self, width: int = 256) -> None:
         super().__init__()
@@ -100,25 +101,25 @@ class TutorialNetwork(nn.Module):
         self.density = nn.Linear(width, 1)
         self.color = nn.Sequential(nn.Linear(width + 360, width), nn.Softplus(beta=10), nn.Linear(width, 3))
 
-    def forward(self, places: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density ≥ 0, in units of its own, and color in [0, 1], at places in [−1, 1]³."""
-        hidden = self._hidden(places)
+    def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return density ≥ 0, in units of its own, and color in [0, 1], at positions in [−1, 1]³."""
+        hidden = self._hidden(positions)
         direction = harmonic_embedding(directions, 60, lowest=self.lowest)
-        return self._absorb(hidden), self.color(torch.cat([hidden, direction], -1)).sigmoid()
+        return self._activate(hidden), self.color(torch.cat([hidden, direction], -1)).sigmoid()
 
-    def absorb(self, places: Tensor) -> Tensor:
+    def density_only(self, positions: Tensor) -> Tensor:
         """Return the density alone."""
-        return self._absorb(self._hidden(places))
+        return self._activate(self._hidden(positions))
 
-    def _hidden(self, places: Tensor) -> Tensor:
-        hidden: Tensor = self.hidden(harmonic_embedding(places * self.half_side, 60, lowest=self.lowest))
+    def _hidden(self, positions: Tensor) -> Tensor:
+        hidden: Tensor = self.hidden(harmonic_embedding(positions * self.half_extent, 60, lowest=self.lowest))
         return hidden
 
-    def _absorb(self, hidden: Tensor) -> Tensor:
+    def _activate(self, hidden: Tensor) -> Tensor:
         return softplus(self.density(hidden)[:, 0], beta=10)
 
-    def draw(self, generator: torch.Generator | None) -> None:
-        """Draw weights at random, as PyTorch does; begin with next to no density."""
+    def initialize(self, generator: torch.Generator | None) -> None:
+        """Initialize weights as PyTorch does, and the density near 0."""
         for layer in _linear(self):
             bound = 1 / math.sqrt(layer.in_features)
             for parameter in (layer.weight, layer.bias):
@@ -147,228 +148,180 @@ NETWORKS: dict[str, type[PaperNetwork] | type[TutorialNetwork]] = {
 }
 
 
-class NeRF(nn.Module):
-    """A radiance field that is a perceptron, in a cube or, contracted, in all space.
+class NeRF(TrainableField):
+    """A radiance field that is an MLP, in a box or, contracted, in all space.
 
-    `NeRF.paper` has two networks: a coarse one finds where on a ray there is something, and the fine one is asked at
-    more places there. Both learn, each from what is seen through it. `NeRF.tutorial` has one.
-
-    near: the distance from where rays begin at which there can be something, in world units.
+    `NeRF.paper` has two networks: the coarse one finds where on a ray there is something, and the fine one is evaluated
+    at more samples there. Both are trained, each on its own rendering. `NeRF.tutorial` has one.
     """
 
-    middle: Tensor
-    background: Tensor
+    model: Model = "paper"
 
-    def __init__(self, space: FieldSpace, model: Model, *, width: int = 256, near: float = 0.0) -> None:
-        super().__init__()
+    def __init__(self, scene_box: SceneBox, model: Model, *, width: int = 256, near: float = 0.0) -> None:
+        super().__init__(scene_box, near=near)
         if model not in NETWORKS:
             raise InputError(f"NeRF: `model` should be one of {list(NETWORKS)}, got {model!r}")
-        if width < 2 or not 0 <= near < math.inf:
-            raise InputError(f"NeRF: `width` {width} should be at least 2, `near` {near} a distance ≥ 0")
+        if width < 2:
+            raise InputError(f"NeRF: `width` should be at least 2, got {width}")
         network = NETWORKS[model]
-        self.model: Model = model
-        self.width, self.near = width, near
-        self.half_side, self.contracted = space.half_side, space.contracted
+        self.model, self.width = model, width
         self.fine_network = network(width)
         self.coarse_network = network(width) if network.fine_samples else None
-        self.background = nn.Parameter(torch.full((3,), 0.5))
-        self.register_buffer("middle", space.middle.clone())
+
+    @classmethod
+    def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
+        """Return a new field with the model of the class, weights drawn at random."""
+        return cls(region.scene_box, cls.model, near=region.near)._initialized(generator)
 
     @classmethod
     def paper(
         cls,
-        space: FieldSpace,
+        scene_box: SceneBox,
         *,
         width: int = 256,
         near: float = 0.0,
         generator: torch.Generator | None = None,
     ) -> Self:
-        """Begin with the paper's model (sections 4 and 5, appendix A), weights drawn at random."""
-        return cls(space, "paper", width=width, near=near)._drawn(generator)
+        """Return a new field with the paper's model (sections 4 and 5, appendix A), weights drawn at random."""
+        return cls(scene_box, "paper", width=width, near=near)._initialized(generator)
 
-    @classmethod
+    @staticmethod
     def tutorial(
-        cls,
-        space: FieldSpace,
+        scene_box: SceneBox,
         *,
         width: int = 256,
         near: float = 0.0,
         generator: torch.Generator | None = None,
-    ) -> Self:
-        """Begin with the smaller model of PyTorch3D's tutorial fit_simple_neural_radiance_field, drawn at random."""
-        return cls(space, "tutorial", width=width, near=near)._drawn(generator)
+    ) -> "TutorialNeRF":
+        """Return a new field with the model of PyTorch3D's tutorial fit_simple_neural_radiance_field."""
+        return TutorialNeRF(scene_box, "tutorial", width=width, near=near)._initialized(generator)
 
-    def _drawn(self, generator: torch.Generator | None) -> Self:
+    def _initialized(self, generator: torch.Generator | None) -> Self:
         for network in (self.fine_network, self.coarse_network):
             if network is not None:
-                network.draw(generator)
+                network.initialize(generator)
         return self
-
-    @property
-    def space(self) -> FieldSpace:
-        """Where the field lies."""
-        return FieldSpace(self.middle, self.half_side, self.contracted)
 
     @checked
     def forward(
         self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return density per world unit and color in [0, 1], at points seen in directions of unit length.
+        """Return density per world unit and color in [0, 1], at points seen in unit directions.
 
-        Beyond the cube of a space that is not contracted, the density is 0.
+        Outside a box that is not contracted, the density is 0.
         Differentiable in: the parameters, points, directions.
         """
-        return self._ask(self.fine_network, points, directions)
+        return self._query(self.fine_network, points, directions)
 
     @checked
     def coarse(
         self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return what the coarse network says; that of the only one, if there is one.
+        """Return the output of the coarse network, or of the only one.
 
         Differentiable in: the parameters, points, directions.
         """
-        return self._ask(self.coarse_network or self.fine_network, points, directions)
+        return self._query(self.coarse_network or self.fine_network, points, directions)
 
-    def density_at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the density per world unit alone, without colors. Differentiable in: the parameters, points."""
-        lots = (2 * self.space.into_cube(points) - 1).split(POINTS_AT_ONCE)
-        return self._in_world(torch.cat([self.fine_network.absorb(lot) for lot in lots]), points)
+        chunks = (2 * self.scene_box.normalize(points) - 1).split(POINTS_PER_CHUNK)
+        density = torch.cat([self.fine_network.density_only(chunk) for chunk in chunks])
+        return self._per_world_unit(density, points)
 
-    def _in_world(self, density: Tensor, points: Tensor) -> Tensor:
-        """Turn a network's unit of density into that of the world, and let there be nothing beyond the cube."""
-        return torch.where(
-            self.space.holds(points), density * (self.fine_network.density_unit / self.half_side), 0
-        )
+    def _per_world_unit(self, density: Tensor, points: Tensor) -> Tensor:
+        """Convert a network's unit of density, and set the density outside the box to 0."""
+        unit = self.fine_network.density_unit / self.scene_box.radius
+        return torch.where(self.scene_box.contains(points), density * unit, 0)
 
-    def _ask(self, network: nn.Module, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Send points through a network, some at a time, each lot on a graph of its own."""
-        places = (2 * self.space.into_cube(points) - 1).reshape(-1, 3)
-        lots = (t.split(POINTS_AT_ONCE) for t in (places, directions.reshape(-1, 3)))
-        density, color = (torch.cat(each) for each in zip(*map(network, *lots), strict=True))
-        return self._in_world(density.view(points.shape[:-1]), points), color.view(points.shape)
+    def _query(self, network: nn.Module, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluate a network in chunks of points, each on an autograd graph of its own."""
+        positions = (2 * self.scene_box.normalize(points) - 1).reshape(-1, 3)
+        chunks = (t.split(POINTS_PER_CHUNK) for t in (positions, directions.reshape(-1, 3)))
+        density, color = (torch.cat(each) for each in zip(*map(network, *chunks), strict=True))
+        return self._per_world_unit(density.view(points.shape[:-1]), points), color.view(points.shape)
 
-    def march(self, rays: Rays, generator: torch.Generator | None = None) -> tuple[Marched, Marched]:
-        """Look along a row of rays through the coarse and the fine network, before black, to learn from both.
+    def training_outputs(
+        self, rays: Rays, generator: torch.Generator | None = None
+    ) -> tuple[RenderOutput, ...]:
+        """Render a row of rays through the coarse and the fine network, on black, with gradients.
 
-        The coarse network is asked at one random place in each of 64 equal parts of a ray (eq. 2). Where it sees
-        something, 128 places more are drawn at random from its weights (eq. 5), and the fine network is asked at all
-        192. Without a generator, places are in the middle of their parts. With only one network, both results are that
-        of its 128 places. Rays that miss the cube cost nothing. All rays should have a direction.
+        The coarse network is evaluated at one random sample in each of 64 equal intervals of a ray (eq. 2). 128 samples
+        more are drawn from its weights (eq. 5), and the fine network is evaluated at all 192. Without a generator,
+        samples lie at the centers of their intervals. With only one network, there is one output, of its 128 samples.
+        Rays that miss the box cost nothing. All rays should have a direction.
 
         Differentiable in: the parameters.
         """
-        hits, places = self._first_places(rays, self.fine_network.coarse_samples, generator)
-        first = _rows(places, hits)
-        coarse = march(self.coarse, rays, first, keeps_weights=True).replace(samples=first)
+        interval = self.scene_box.intersect(rays, self.near)
+        count = self.fine_network.coarse_samples
+        first, hits = sample_interval(self.scene_box, interval, count, generator)
+        coarse = march(self.coarse, rays, flatten_samples(first, hits), keep_samples=True)
         if self.coarse_network is None:
-            return coarse, coarse
-        assert coarse.weights is not None
-        weights = coarse.weights.view(places.distances.shape)
-        more = sample_importance(places, weights, self.fine_network.fine_samples, generator=generator)
-        second = _rows(more, hits)
-        return coarse, march(self, rays, second, keeps_weights=True).replace(samples=second)
+            return (coarse,)
+        second = self._importance(coarse, first, self.fine_network.fine_samples, generator=generator)
+        return coarse, march(self, rays, flatten_samples(second, hits), keep_samples=True)
 
     @torch.no_grad()
-    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return where on a row of rays there can be something to see, by the coarse network; quick: at half as many.
+    def sample(
+        self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
+    ) -> RaySamples:
+        """Return samples of a row of rays, drawn from the weights of the coarse network; quick: half as many.
 
         Differentiable in: nothing.
         """
-        share = 2 if quick else 1
-        hits, places = self._first_places(rays, self.fine_network.coarse_samples // share, None)
+        divisor = 2 if quick else 1
+        interval = self.scene_box.intersect(rays, self.near)
+        count = self.fine_network.coarse_samples // divisor
+        first, hits = sample_interval(self.scene_box, interval, count, generator)
         if self.coarse_network is None:
-            return _rows(places, hits)
-        weights = march(self.coarse, rays, _rows(places, hits), keeps_weights=True).weights
-        assert weights is not None
-        count = self.fine_network.fine_samples // share
-        weights = weights.view(places.distances.shape)
-        return _rows(sample_importance(places, weights, count, keeps_old=not quick), hits)
+            return flatten_samples(first, hits)
+        coarse = march(self.coarse, rays, flatten_samples(first, hits), keep_samples=True)
+        count = self.fine_network.fine_samples // divisor
+        second = self._importance(coarse, first, count, keeps_old=not quick, generator=generator)
+        return flatten_samples(second, hits)
 
-    def box(self) -> Float[Tensor, "2 3"]:
-        """Return the lowest and the highest corner of the cube."""
-        return torch.stack([self.middle - self.half_side, self.middle + self.half_side])
-
-    @torch.no_grad()
-    def even_samples(
-        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    def _importance(
+        self,
+        coarse: RenderOutput,
+        first: RaySamples,
+        count: int,
+        *,
+        generator: torch.Generator | None,
+        keeps_old: bool = True,
     ) -> RaySamples:
-        """Return the middles of `count` equal parts of the way of each ray through the cube, or from `near` to `far`.
+        assert coarse.weights is not None
+        weights = coarse.weights.view(first.distances.shape)
+        return sample_importance(first, weights, count, generator=generator, keeps_old=keeps_old)
 
-        In contracted space, parts of the whole way grow from three half sides on. Differentiable in: nothing.
-        """
-        if near is not None and far is not None:
-            return even_rows(rays, near, far, count)
-        hits, places = self._first_places(rays, count, None)
-        return _rows(places, hits)
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return all parameters, with the learning rate of the model."""
+        return [{"params": list(self.parameters()), "lr": self.fine_network.learning_rate}]
 
-    def render(
-        self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
-    ) -> RenderOutput:
-        """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
-
-        See `render_field`. Differentiable in: nothing.
-        """
-        return render_field(self, camera, background, quick=quick)
-
-    def _first_places(
-        self, rays: Rays, count: int, generator: torch.Generator | None
-    ) -> tuple[Bool[Tensor, " rays"], RaySamples]:
-        """Say which rays meet the field, and take samples on these, without knowing what is there."""
-        near, far = self._stretch(rays)
-        hits = far > near
-        near, far = near[hits], far[hits]
-        if not self.contracted:
-            return hits, sample_parts(Stretch(near, far), count, generator)
-        return hits, sample_bent(Stretch(near, far), count, EVEN_UP_TO * self.half_side, generator)
-
-    def _stretch(self, rays: Rays) -> Stretch:
-        if self.contracted:
-            near = torch.full_like(rays.origins[..., 0], self.near)
-            return Stretch(near, near + FARTHEST * self.half_side)
-        near, far = clip_to_box(rays, self.middle - self.half_side, self.middle + self.half_side)
-        return Stretch(near.clamp(min=self.near), far)
+    def num_rays(self, progress: float, options: FieldOptions) -> int:
+        """Return a fixed number: a step of a large network is long."""
+        return RAYS_PER_STEP
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all there is to save: tensors, and what describes them; `from_contents` takes both."""
-        description = {
-            "model": self.model,
-            "width": self.width,
-            "half_side": self.half_side,
-            "contracted": self.contracted,
-            "near": self.near,
-        }
-        return {name: tensor.detach() for name, tensor in self.state_dict().items()}, description
+        """Return all there is to save: tensors, and a description; `from_contents` reads both."""
+        tensors, description = super().contents()
+        return tensors, description | {"model": self.model, "width": self.width}
 
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
-        """Make the field that has these contents."""
+        """Return the field with these contents."""
         width = int(description["width"])
-        if width**2 > sum(tensor.numel() for tensor in tensors.values()):  # before room is made for more
+        if width**2 > sum(
+            tensor.numel() for tensor in tensors.values()
+        ):  # before memory is allocated for more
             raise InputError(f"NeRF: layers of `width` {width} have more weights than there are")
-        field = cls(
-            FieldSpace(tensors["middle"], float(description["half_side"]), bool(description["contracted"])),
-            description["model"],
-            width=width,
-            near=float(description["near"]),
-        )
-        expected = field.state_dict()
-        if expected.keys() != tensors.keys():
-            raise InputError(f"NeRF: tensors differ in {sorted(expected.keys() ^ tensors.keys())}")
-        for name, tensor in tensors.items():
-            shape = list(expected[name].shape)
-            if list(tensor.shape) != shape or tensor.dtype != torch.float32:
-                raise InputError(
-                    f"NeRF: {name} should be {shape}, got {tensor.dtype} of {list(tensor.shape)}"
-                )
-            if not bool(tensor.isfinite().all()):
-                raise InputError(f"NeRF: {name} has values that are not finite")
-        field.load_state_dict(dict(tensors))
+        box, near = read_scene_box(tensors, description), float(description["near"])
+        field = cls(box, description["model"], width=width, near=near)
+        field.load_tensors(tensors)
         return field
 
 
-def _rows(samples: RaySamples, hits: Bool[Tensor, " rays"]) -> RaySamples:
-    """Put the samples of the rays that hit in one row, and none for the others."""
-    counts = hits * samples.distances.shape[-1]
-    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-    return RaySamples(samples.distances.flatten(), samples.lengths.flatten(), offsets)
+class TutorialNeRF(NeRF):
+    """A `NeRF` whose default model is that of PyTorch3D's tutorial."""
+
+    model: Model = "tutorial"

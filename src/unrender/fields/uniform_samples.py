@@ -1,4 +1,4 @@
-"""Even samples: the middles of equal parts of the way that a ray takes through a field, where that is not empty."""
+"""Uniform samples: the centers of equal intervals of rays, without those in known empty space."""
 
 import math
 from collections.abc import Callable
@@ -8,18 +8,19 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.geometry.rays import Rays, Stretch
+from unrender.geometry.rays import RayInterval, Rays
+from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.walk_grid import walk_grid
 from unrender.render.sample import RaySamples, sample_stratified, sample_uniform, samples_at
 
-EVEN_UP_TO = 3.0
-"""In contracted space: half sides up to which steps along a ray are of the same length; beyond, they grow."""
-RAYS_AT_ONCE = 4096
-"""In contracted space: what is known of their samples stays in the caches of a processor."""
+UNIFORM_UP_TO = 3.0
+"""In contracted space: distance, in half extents of the box, beyond which intervals grow."""
+RAYS_PER_CHUNK = 4096
+"""In contracted space: their samples stay in the caches of a processor."""
 
 
-def check_ends(where: str, near: float | None, far: float | None) -> None:
-    """Refuse distances between which there is nothing; both may be left out."""
+def check_interval(where: str, near: float | None, far: float | None) -> None:
+    """Refuse an empty interval, or half of one; both ends may be left out."""
     if near is None and far is None:
         return
     if near is None or far is None or not 0 <= near < far < math.inf:
@@ -28,22 +29,73 @@ def check_ends(where: str, near: float | None, far: float | None) -> None:
         )
 
 
-def same_for_all(rays: Rays, near: float, far: float) -> Stretch:
-    """Return one stretch for each of a row of rays; an empty one for those of nan."""
-    ends = torch.full_like(rays.origins[:, 0], far).masked_fill(rays.directions.isnan().any(-1), 0)
-    return Stretch(torch.full_like(ends, near), ends)
+def constant_interval(rays: Rays, near: float, far: float) -> RayInterval:
+    """Return the same interval for each of a row of rays; an empty one for those of nan."""
+    t_far = torch.full_like(rays.origins[:, 0], far).masked_fill(rays.directions.isnan().any(-1), 0)
+    return RayInterval(torch.full_like(t_far, near), t_far)
 
 
-def even_rows(rays: Rays, near: float, far: float, count: int) -> RaySamples:
-    """Return the middles of equal parts of all rays, in one row; none of rays of nan."""
-    stretch = same_for_all(rays, near, far)
-    places, there = sample_parts(stretch, count), stretch.far > stretch.near
-    offsets = torch.cat([there.new_zeros(1, dtype=torch.int64), (there * count).cumsum(0)])
-    return RaySamples(places.distances[there].flatten(), places.lengths[there].flatten(), offsets)
+def uniform_samples(rays: Rays, near: float, far: float, num_samples: int) -> RaySamples:
+    """Return the centers of equal intervals of each ray from `near` to `far`; none of rays of nan."""
+    interval = constant_interval(rays, near, far)
+    return flatten_samples(stratify(interval, num_samples), interval.t_far > interval.t_near)
+
+
+def flatten_samples(samples: RaySamples, hits: Bool[Tensor, " rays"]) -> RaySamples:
+    """Put samples of rays, or of those that hit, in one row; rays that do not hit have none."""
+    if len(samples.distances) == len(hits):
+        samples = samples[hits]
+    counts = hits * samples.distances.shape[-1]
+    offsets = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    return RaySamples(samples.distances.flatten(), samples.lengths.flatten(), offsets)
+
+
+def sample_interval(
+    box: SceneBox, interval: RayInterval, num_samples: int, generator: torch.Generator | None
+) -> tuple[RaySamples, Bool[Tensor, " rays"]]:
+    """Divide the intervals that are not empty; return one sample in each part, and which rays have samples.
+
+    Parts are equal or, in contracted space, grow from three half extents on. Samples lie at the centers of parts or,
+    with a generator, at random within them.
+    """
+    hits = interval.t_far > interval.t_near
+    interval = RayInterval(interval.t_near[hits], interval.t_far[hits])
+    if not box.contracted:
+        return stratify(interval, num_samples, generator), hits
+    return stratify_inverse(interval, num_samples, UNIFORM_UP_TO * box.radius, generator), hits
+
+
+def stratify(interval: RayInterval, num_samples: int, generator: torch.Generator | None = None) -> RaySamples:
+    """Divide intervals into equal parts; samples lie at their centers, or at random with a generator."""
+    if generator is None:
+        return sample_uniform(*interval, num_samples)
+    return sample_stratified(*interval, num_samples, generator=generator)
+
+
+def stratify_inverse(
+    interval: RayInterval,
+    num_samples: int,
+    uniform_up_to: Float[Tensor, ""] | float,
+    generator: torch.Generator | None = None,
+) -> RaySamples:
+    """Divide intervals into parts that are equal up to a distance, and grow with its square beyond (as 1 / t)."""
+    warped = stratify(
+        RayInterval(*(_warp(t / uniform_up_to) for t in interval)), num_samples, generator
+    ).distances
+    return samples_at(_unwarp(warped) * uniform_up_to, *interval)
+
+
+def _warp(t: Tensor) -> Tensor:
+    """Map distances to [0, 2): t up to 1, then 2 − 1 / t."""
+    return torch.where(t <= 1, t, 2 - 1 / t.clamp(min=1))
+
+
+def _unwarp(warped: Tensor) -> Tensor:
+    return torch.where(warped <= 1, warped, 1 / (2 - warped.clamp(min=1)))
 
 
 def occupied_box(occupied: Bool[Tensor, "x y z"]) -> Int[Tensor, "2 3"]:
-    """Return the first cells and those behind the last, along each axis, of all that are occupied; 0 for none."""
+    """Return, along each axis, the first occupied cell and the one after the last; 0 and 0 if there is none."""
     ends = [occupied.any(0).any(0), occupied.any(0).any(1), occupied.any(1).any(1)][::-1]
     filled = [axis.nonzero()[:, 0] for axis in ends]
     return torch.tensor(
@@ -52,61 +104,34 @@ def occupied_box(occupied: Bool[Tensor, "x y z"]) -> Int[Tensor, "2 3"]:
 
 
 def sample_straight(
-    rays: Rays, stretch: Stretch, count: int, occupied: Bool[Tensor, "x y z"], low: Tensor, cell: float
+    rays: Rays, interval: RayInterval, count: int, occupied: Bool[Tensor, "x y z"], low: Tensor, cell: float
 ) -> RaySamples:
-    """Cut stretches into equal parts, and keep the middles that lie in occupied cells.
+    """Divide intervals into equal parts, and keep the centers that lie in occupied cells.
 
     low: where the first cell begins, in the world; cell: its side, in world units.
     """
     if count < 1:
         raise InputError(f"sample_straight: `num_samples` should be at least 1, got {count}")
-    near, far = stretch
+    near, far = interval
     parts, counts = (far - near) / count, count * (far > near)
     origins, directions = ((rays.origins - low) / cell).flip(-1), (rays.directions / cell).flip(-1)
     distances, offsets = walk_grid(occupied, origins, directions, near, far, counts)
     return RaySamples(distances, parts.repeat_interleave(offsets.diff()), offsets)
 
 
-def sample_contracted(
+def keep_occupied(
     rays: Rays,
-    places: RaySamples,
+    samples: RaySamples,
     occupied: Bool[Tensor, "x y z"],
     into_cells: Callable[[Tensor], Tensor],
 ) -> RaySamples:
-    """Keep those of as many places on each ray that lie in occupied cells of contracted space."""
-    kept = places.lengths > 0
-    for begin in range(0, len(kept), RAYS_AT_ONCE):
-        part = slice(begin, begin + RAYS_AT_ONCE)
-        origins, directions = rays.origins[part, None], rays.directions[part, None]
-        cells = into_cells(torch.addcmul(origins, places.distances[part, :, None], directions))
+    """Keep those samples, equally many on each ray, that lie in occupied cells."""
+    kept = samples.lengths > 0
+    for begin in range(0, len(kept), RAYS_PER_CHUNK):
+        chunk = slice(begin, begin + RAYS_PER_CHUNK)
+        origins, directions = rays.origins[chunk, None], rays.directions[chunk, None]
+        cells = into_cells(torch.addcmul(origins, samples.distances[chunk, :, None], directions))
         numbers = cells.nan_to_num().long().clamp_(0, len(occupied) - 1)
-        kept[part] &= occupied[numbers.unbind(-1)]
+        kept[chunk] &= occupied[numbers.unbind(-1)]
     offsets = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)])
-    return RaySamples(places.distances[kept], places.lengths[kept], offsets)
-
-
-def sample_bent(
-    stretch: Stretch, count: int, even: Float[Tensor, ""] | float, generator: torch.Generator | None = None
-) -> RaySamples:
-    """Cut stretches into parts that are equal up to the distance `even`, and grow with its square beyond.
-
-    Places lie in the middle of their parts, or at random with a generator.
-    """
-    bent = sample_parts(Stretch(*(_bend(t / even) for t in stretch)), count, generator)
-    return samples_at(_straighten(bent.distances) * even, *stretch)
-
-
-def sample_parts(stretch: Stretch, count: int, generator: torch.Generator | None = None) -> RaySamples:
-    """Cut stretches into equal parts, and look at their middles, or at random places of each with a generator."""
-    if generator is None:
-        return sample_uniform(*stretch, count)
-    return sample_stratified(*stretch, count, generator=generator)
-
-
-def _bend(distance: Tensor) -> Tensor:
-    """Bring all distances into [0, 2): as they are up to 1, then 2 − 1 / distance."""
-    return torch.where(distance <= 1, distance, 2 - 1 / distance.clamp(min=1))
-
-
-def _straighten(bent: Tensor) -> Tensor:
-    return torch.where(bent <= 1, bent, 1 / (2 - bent.clamp(min=1)))
+    return RaySamples(samples.distances[kept], samples.lengths[kept], offsets)

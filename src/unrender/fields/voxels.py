@@ -1,4 +1,4 @@
-"""A sparse grid of voxels: density and a color that depends on direction, between corners that can be learned."""
+"""A sparse grid of voxels with density and view-dependent color, interpolated between their corners (Plenoxels)."""
 
 import math
 from collections.abc import Mapping
@@ -7,107 +7,139 @@ from typing import Any, Self
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag, pad
+from torch.nn.functional import embedding_bag, max_pool3d, pad
 
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
-from unrender.fields.protocol import FARTHEST, RenderOutput
+from unrender.fields.protocol import DensityGrid
+from unrender.fields.render_field import empty_output, fill_rows
+from unrender.fields.trainable import (
+    FieldOptions,
+    ParameterChange,
+    SceneRegion,
+    TrainableField,
+    read_scene_box,
+)
 from unrender.fields.uniform_samples import (
-    EVEN_UP_TO,
+    UNIFORM_UP_TO,
+    constant_interval,
+    keep_occupied,
     occupied_box,
-    same_for_all,
-    sample_bent,
-    sample_contracted,
-    sample_parts,
     sample_straight,
+    stratify,
+    stratify_inverse,
 )
 from unrender.geometry.camera import Camera
-from unrender.geometry.rays import Rays, Stretch, clip_to_box, rays_of
+from unrender.geometry.rays import RayInterval, Rays, clip_to_box, present_rays
+from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
-from unrender.kernels.march_voxels.reference import contract, look_up
+from unrender.kernels.march_voxels.reference import look_up
 from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
 from unrender.kernels.sample_voxels import sample_voxels
+from unrender.kernels.total_variation import total_variation
 from unrender.kernels.walk_voxels import walk_voxels
+from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
 
-BLACK_TO_WHITE = 0.28209479177387814
-"""The constant harmonic."""
-RAYS_AT_ONCE = 65_536
-"""While rendering: memory does not depend on the size of the picture."""
+RAYS_PER_CHUNK = 65_536
+"""While rendering: memory does not depend on the size of the image."""
 QUICK_STEPS, FINE_STEPS = 1.0, 2.0
-"""Samples for each voxel on the way, in pictures."""
+"""Samples for each voxel along a ray, in renderings."""
 FINE_SKIP, FINE_STOP = 1e-4, 1e-3
-"""Weight below which a sample is left out, and transmittance at which a ray ends, in pictures."""
+"""Weight below which a sample is skipped, and transmittance at which a ray ends, in renderings."""
+SKIP, STOP = 1e-3, 1e-3
+"""The same in training."""
+STAGES = ((4, 0.0), (2, 0.02), (1, 0.12))
+"""How much coarser the grid is, and from which progress on. Steps have fewer rays by as much."""
+STEPS_TO_PRUNE, STAGE_FRACTION = 100, 5
+"""Steps between prunings; but at most a 5th of all, so that short trainings reach the full resolution, too."""
+MIN_WEIGHT = 0.02
+"""Weight on a ray that a voxel needs to be kept; its neighbors are kept, too."""
+MAX_KEPT = 0.95
+"""Of the voxels: if pruning would keep more, it keeps all, for it takes time."""
+INITIAL_OPACITY, INITIAL_OPACITY_CONTRACTED = 0.05, 0.01
+"""Of the first voxels: less where cameras are among them, so that what lies behind is visible."""
+DENSITY_RATE, COLOR_RATE = 0.3, 0.02
+"""Learning rates of the log of the density, and of the coefficients of the color."""
 
 
-class SparseVoxels(nn.Module):
+class SparseVoxels(TrainableField):
     """Density and color in the voxels of a box, or of all space.
 
-    Voxels are cubes in rows along the axes of the world. Between their corners, the log of the density (per world
-    unit) and the coefficients of the color are interpolated; the color is max(0, ½ + Σ coefficient · harmonic). Where
-    there is no voxel, there is nothing.
-
-    contracted: the grid is a cube that holds all space. Its inner half, by side, is the cube of side 2 `unit` about
-    `middle`; what is outside is bent by the contraction of Mip-NeRF 360 (Barron et al. 2022, eq. 10, with the largest
-    coordinate for the norm). Otherwise the grid begins at `middle`, and `unit` is the side of a voxel.
-
-    near: the distance from where rays begin at which there can be something.
+    Voxels are cubes along the axes of the scene box. Between their corners, the log of the density (per world unit) and
+    the coefficients of the color are interpolated; the color is max(0, ½ + Σ coefficient · harmonic). Where there is no
+    voxel, the density is 0. In contracted space, the voxels fill the whole cube of contracted coordinates.
     """
 
-    middle: Float[Tensor, "3"]
+    patch_size = 4
 
     def __init__(
         self,
         table: VoxelTable,
-        log_density: Tensor,
-        harmonics: Tensor,
-        middle: Tensor,
-        unit: float,
+        log_density: Float[Tensor, " corners"],
+        harmonics: Float[Tensor, "corners coefficients"],
+        scene_box: SceneBox,
         background: Float[Tensor, "3"] | None = None,
         *,
-        contracted: bool = False,
         near: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.table, self.unit, self.contracted, self.near = table, unit, contracted, near
+        super().__init__(scene_box, near=near, background=background)
+        sizes = scene_box.half_extent / scene_box.half_extent.new_tensor(table.shape)
+        if float(sizes.amax()) > 1.001 * float(sizes.amin()):
+            raise InputError(
+                f"SparseVoxels: {list(table.shape)} voxels in a box of {(2 * scene_box.half_extent).tolist()} are not "
+                "cubes"
+            )
         self.log_density, self.harmonics = nn.Parameter(log_density), nn.Parameter(harmonics)
-        self.background = nn.Parameter(torch.full((3,), 0.5) if background is None else background.clone())
-        self.register_buffer("middle", middle)
+        self._stage = self._age = 0
+        self._set_table(table)
+
+    def _set_table(self, table: VoxelTable) -> None:
+        box = self.scene_box
+        self.table = table
+        self.voxel_size = 2 * float(box.half_extent[0]) * (2 if box.contracted else 1) / table.shape[0]
+        """Side of a voxel, in world units; in contracted space, of those in the inner cube."""
+        self._max_weight = torch.zeros(table.num_voxels)
+        self._neighbors: Tensor | None = None
 
     @property
     def degree(self) -> int:
         """Of the spherical harmonics."""
         return int((self.harmonics.shape[1] // 3) ** 0.5) - 1
 
-    @property
-    def voxel_size(self) -> float:
-        """The side of a voxel, in world units; in contracted space, of those in the inner cube."""
-        return self.unit * (4 / self.table.shape[0] if self.contracted else 1)
-
     @classmethod
     def from_mask(
         cls,
         mask: Bool[Tensor, "x y z"],
-        middle: Tensor,
-        unit: float,
+        scene_box: SceneBox,
         *,
-        contracted: bool = False,
         near: float = 0.0,
         degree: int = 2,
         opacity: float = 0.05,
     ) -> Self:
-        """Begin with grey fog, of so much opacity in each voxel."""
+        """Return gray fog in the voxels of a mask that fills the scene box, of this opacity in each voxel."""
         table = VoxelTable.from_mask(mask)
-        size = unit * (4 / table.shape[0] if contracted else 1)
-        fog = math.log(-math.log1p(-opacity) / size)
         harmonics = torch.zeros(table.num_corners, 3 * (degree + 1) ** 2)
-        density = torch.full((table.num_corners,), fog)
-        return cls(table, density, harmonics, middle, unit, contracted=contracted, near=near)
+        field = cls(table, torch.zeros(table.num_corners), harmonics, scene_box, near=near)
+        nn.init.constant_(field.log_density, math.log(-math.log1p(-opacity) / field.voxel_size))
+        return field
+
+    @classmethod
+    def region_cells(cls, options: FieldOptions) -> int:
+        """Return the size of the first, coarsest grid."""
+        return options.resolution // STAGES[0][0]
+
+    @classmethod
+    def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
+        """Return gray fog in the voxels of the region; nothing is random."""
+        contracted = region.scene_box.contracted
+        opacity = INITIAL_OPACITY_CONTRACTED if contracted else INITIAL_OPACITY
+        return cls.from_mask(region.occupied, region.scene_box, near=region.near, degree=0, opacity=opacity)
 
     def opacities(self) -> Float[Tensor, " corners"]:
-        """Return how much of the light a way of one voxel's length takes, in [0, 1], at the density of each corner.
+        """Return the opacity, in [0, 1], of one voxel's length at the density of each corner.
 
         Differentiable in: the parameters.
         """
@@ -123,130 +155,125 @@ class SparseVoxels(nn.Module):
         stop: float = 0.0,
         voxel_weight: Tensor | None = None,
     ) -> VoxelMarch:
-        """Add up what rays see, as `march_voxels` does; samples lie in the middle of steps, or where `jitter` says."""
-        grid_rays = self._in_grid(rays, spherical_harmonics(rays.directions, self.degree), jitter)
-        strides = Strides(self.voxel_size / steps_per_voxel, skip, stop, self.contracted)
+        """Render a row of rays on black with `march_voxels`; samples lie at the centers of steps, or at `jitter`."""
+        grid_rays = self._grid_rays(rays, spherical_harmonics(rays.directions, self.degree), jitter)
+        strides = self._strides(steps_per_voxel, skip, stop)
         return march_voxels(
             grid_rays, self.log_density, self.harmonics, self.table, strides, voxel_weight=voxel_weight
         )
 
-    @torch.no_grad()
-    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return the places on rays, in one row, of which pictures are made: those that add to what is seen.
+    def _strides(self, steps_per_voxel: float, skip: float, stop: float) -> Strides:
+        return Strides(self.voxel_size / steps_per_voxel, skip, stop, self.scene_box.contracted)
 
-        Two for each voxel on the way, with `quick` one; a weight below 1e-4 counts as nothing, and a ray ends where it
-        lets through a thousandth.
+    @torch.no_grad()
+    def sample(
+        self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
+    ) -> RaySamples:
+        """Return the samples that renderings consist of: two for each voxel, with `quick` one, without faint ones.
+
+        A weight below 1e-4 counts as nothing, and a ray ends at a transmittance of 1e-3.
         Differentiable in: nothing.
         """
-        steps_per_voxel = QUICK_STEPS if quick else FINE_STEPS
-        strides = Strides(self.voxel_size / steps_per_voxel, FINE_SKIP, FINE_STOP, self.contracted)
-        grid_rays = self._in_grid(rays, rays.directions[:, :0])
+        strides = self._strides(QUICK_STEPS if quick else FINE_STEPS, FINE_SKIP, FINE_STOP)
+        grid_rays = self._grid_rays(rays, rays.directions[:, :0], _jitter(rays, generator))
         return RaySamples(*walk_voxels(grid_rays, self.log_density, self.table, strides))
 
-    def box(self) -> Float[Tensor, "2 3"]:
-        """Return the lowest and the highest corner of all voxels or, in contracted space, of the inner cube."""
-        if self.contracted:
-            return torch.stack([self.middle - self.unit, self.middle + self.unit])
-        return self.middle + occupied_box(self.table.bricks >= 0) * (BRICK * self.unit)
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        """Return the corners of the box around all voxels or, in contracted space, of the inner cube."""
+        bounds = self.scene_box.bounds
+        if self.scene_box.contracted:
+            return bounds
+        return bounds[0] + occupied_box(self.table.bricks >= 0) * (BRICK * self.voxel_size)
 
     @torch.no_grad()
-    def even_samples(
-        self, rays: Rays, count: int, *, near: float | None = None, far: float | None = None
+    def sample_uniform(
+        self, rays: Rays, num_samples: int, *, near: float | None = None, far: float | None = None
     ) -> RaySamples:
-        """Return the middles of `count` equal parts of the way of each ray, but for those with no voxel near.
+        """Return the centers of equal intervals of each ray, but for those far from any voxel.
 
-        The way is that through the box of all voxels or, where both are given, from `near` to `far`. In contracted
-        space, parts of the whole way grow from three half sides of the inner cube on. Differentiable in: nothing.
+        Intervals divide the ray within the box around all voxels or, where both are given, from `near` to `far`. In
+        contracted space, those of whole rays grow from three half extents on. Differentiable in: nothing.
         """
-        bricks = self.table.bricks >= 0
-        given = None if near is None or far is None else same_for_all(rays, near, far)
-        if not self.contracted:
-            stretch = given or self._filled_stretch(rays)
-            return sample_straight(rays, stretch, count, bricks, self.middle, BRICK * self.unit)
-        if given is None:
-            whole = same_for_all(rays, self.near, FARTHEST * self.unit)
-            places = sample_bent(whole, count, EVEN_UP_TO * self.unit)
-        else:
-            places = sample_parts(given, count)
-        return sample_contracted(rays, places, bricks, lambda points: self._places(points) / BRICK)
+        box, bricks = self.scene_box, self.table.bricks >= 0
+        given = None if near is None or far is None else constant_interval(rays, near, far)
+        if not box.contracted:
+            interval = given or self._filled_interval(rays)
+            return sample_straight(
+                rays, interval, num_samples, bricks, box.bounds[0], BRICK * self.voxel_size
+            )
+        samples = (
+            stratify_inverse(box.intersect(rays, self.near), num_samples, UNIFORM_UP_TO * box.radius)
+            if given is None
+            else stratify(given, num_samples)
+        )
+        return keep_occupied(rays, samples, bricks, lambda points: self._grid_points(points) / BRICK)
 
-    def _filled_stretch(self, rays: Rays) -> Stretch:
-        begin, end = clip_to_box(rays, *self.box())
-        begin, end = (torch.where(end > begin, t, 0) for t in (begin, end))  # those that miss may be endless
-        return Stretch(begin.clamp(min=self.near), end)
+    def _filled_interval(self, rays: Rays) -> RayInterval:
+        t_near, t_far = clip_to_box(rays, *self.bounds())
+        hits = t_far > t_near
+        t_near, t_far = (torch.where(hits, t, 0) for t in (t_near, t_far))  # misses may be infinite
+        return RayInterval(t_near.clamp(min=self.near), t_far)
 
-    def _places(self, points: Tensor) -> Tensor:
-        """Return where in the grid points lie, in voxels."""
-        places = (points - self.middle) / self.unit
-        return contract(places, self.table.shape[0]) if self.contracted else places
+    def _grid_points(self, points: Tensor) -> Tensor:
+        """Return positions in the grid, in voxels."""
+        if self.scene_box.contracted:
+            return self.scene_box.normalize(points) * self.table.shape[0]
+        return (points - self.scene_box.bounds[0]) / self.voxel_size
 
     @torch.no_grad()
-    def density_at(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+    def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
         """Return the density at points alone, without colors.
 
         Differentiable in: nothing.
         """
-        return sample_voxels(self.log_density, self._places(points), self.table, outside=-math.inf).exp_()
+        return sample_voxels(
+            self.log_density, self._grid_points(points), self.table, outside=-math.inf
+        ).exp_()
 
-    def _in_grid(self, rays: Rays, basis: Tensor, jitter: Tensor | None = None) -> GridRays:
-        begin, end = self._stretch(rays)
-        return GridRays(
-            (rays.origins - self.middle) / self.unit,
-            rays.directions / self.unit,
-            begin.clamp(min=self.near),
-            end,
-            torch.full_like(begin, 0.5) if jitter is None else jitter,
-            basis,
-        )
-
-    def _stretch(self, rays: Rays) -> tuple[Tensor, Tensor]:
-        if self.contracted:
-            far = torch.full_like(rays.origins[:, 0], FARTHEST * self.unit)
-            return torch.zeros_like(far), far.masked_fill(rays.directions.isnan().any(-1), 0)
-        size = self.middle.new_tensor(self.table.shape) * self.unit
-        return clip_to_box(rays, self.middle, self.middle + size)
+    def _grid_rays(self, rays: Rays, basis: Tensor, jitter: Tensor | None) -> GridRays:
+        box = self.scene_box
+        t_near, t_far = box.intersect(rays, self.near)
+        if box.contracted:
+            local = box.local_rays(rays)
+        else:
+            local = Rays((rays.origins - box.bounds[0]) / self.voxel_size, rays.directions / self.voxel_size)
+        jitter = torch.full_like(t_near, 0.5) if jitter is None else jitter
+        return GridRays(local.origins, local.directions, t_near, t_far, jitter, basis)
 
     @torch.no_grad()
     def render(
-        self,
-        camera: Camera,
-        background: Float[Tensor, "3"] | None = None,
-        *,
-        quick: bool = False,
+        self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees; behind everything is `background`, or the color that was learned for it.
+        """Return what a camera sees, on `background` or the field's own.
 
-        Colors are in [0, 1]. Rays of an absent direction, beyond the reach of a lens, show the background. With
-        `quick`, half as many samples: one for each voxel on the way.
+        Colors are in [0, 1]. Rays without a direction, outside the field of view of a lens, show the background. With
+        `quick`, there are half as many samples: one for each voxel.
         Differentiable in: nothing.
         """
         behind = (self.background if background is None else background).detach()
-        shape = (camera.height, camera.width)
-        color, opacity, distance = torch.empty(*shape, 3), torch.empty(shape), torch.empty(shape)
-        rows = max(1, RAYS_AT_ONCE // camera.width)
+        output = empty_output(camera, behind)
+        rows = max(1, RAYS_PER_CHUNK // camera.width)
+        steps = QUICK_STEPS if quick else FINE_STEPS
         for top in range(0, camera.height, rows):
             band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
-            rays = rays_of(band).map(lambda t: t.flatten(0, 1))
-            seen = self.march(
-                rays, steps_per_voxel=QUICK_STEPS if quick else FINE_STEPS, skip=FINE_SKIP, stop=FINE_STOP
-            )
-            before = (seen.color + (1 - seen.opacity)[:, None] * behind).clamp(0, 1)
-            mean = torch.where(seen.opacity > 0, seen.distance / seen.opacity, 0)
-            for image, values in ((color, before), (opacity, seen.opacity), (distance, mean)):
-                image[top : top + band.height].view(values.shape).copy_(values)
-        return RenderOutput(color, opacity, distance)
+            rays, there = present_rays(band)
+            found = self.march(rays, steps_per_voxel=steps, skip=FINE_SKIP, stop=FINE_STOP)
+            color = found.color + (1 - found.opacity)[:, None] * behind
+            rendered = RenderOutput(color, found.opacity, found.distance)
+            fill_rows(output, slice(top, top + band.height), there, rendered)
+        return output
 
     @checked
     def forward(
         self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return density and color at points seen in directions of unit length; both are 0 where there is no voxel.
+        """Return density and color at points seen in unit directions; both are 0 where there is no voxel.
 
         Differentiable in: the parameters.
         """
-        places = self._places(points).flatten(0, -2)
-        voxel, weights = look_up(places, self.table)
-        within = (places >= 0) & (places <= places.new_tensor(self.table.shape))
+        positions = self._grid_points(points).flatten(0, -2)
+        voxel, weights = look_up(positions, self.table)
+        within = (positions >= 0) & (positions <= positions.new_tensor(self.table.shape))
         exists = within.all(-1) & (voxel >= 0)
         corners = self.table.corners[voxel].long()
         density = (self.log_density[corners] * weights).sum(-1).exp()
@@ -258,12 +285,30 @@ class SparseVoxels(nn.Module):
 
     @torch.no_grad()
     def keep(self, chosen: Bool[Tensor, " voxels"]) -> tuple[Self, Tensor]:
-        """Return a grid with some of the voxels, and the numbers that its corners had."""
+        """Return a field with some of the voxels, and the numbers that its corners have in this one."""
         mask = torch.zeros(self.table.shape, dtype=torch.bool)
         mask[self.table.voxel_places[chosen].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
         old = self.table.corner_numbers()[table.corner_places.long().unbind(-1)].long()
-        return self._like(table, self.log_density[old], self.harmonics[old], self.unit), old
+        return self._like(table, self.log_density[old], self.harmonics[old]), old
+
+    def crop(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Self | None:
+        """Return the voxels whose centers lie between two corners; None if there are none."""
+        size = self.background.new_tensor(self.table.shape)
+        centers = self.scene_box.denormalize((self.table.voxel_places + 0.5) / size)
+        inside = ((centers >= low) & (centers <= high)).all(-1)
+        return self.keep(inside)[0] if bool(inside.any()) else None
+
+    @torch.no_grad()
+    def density_grid(self) -> DensityGrid:
+        """Return the log of the density at all corners of the grid, and where corners exist."""
+        shape = [side + 1 for side in self.table.shape]
+        places = self.table.corner_places.long().unbind(-1)
+        known = torch.zeros(shape, dtype=torch.bool)
+        known[places] = True
+        values = torch.full(shape, -math.inf)
+        values[places] = self.log_density.detach().float()
+        return DensityGrid(values, known, self.voxel_size)
 
     @torch.no_grad()
     def split(self, degree: int | None = None) -> Self:
@@ -280,7 +325,7 @@ class SparseVoxels(nn.Module):
             mixed.addcmul_(self.harmonics[corners[:, q]], weights[:, q, None])
         more = (max(self.degree, degree or 0) + 1) ** 2 - (self.degree + 1) ** 2
         harmonics = pad(mixed.unflatten(-1, (3, -1)), (0, more)).flatten(1) if more else mixed
-        return self._like(table, log_density, harmonics, self.unit if self.contracted else self.unit / 2)
+        return self._like(table, log_density, harmonics)
 
     def _parents(self, table: VoxelTable) -> tuple[Tensor, Tensor]:
         """Return, for every corner of the finer grid, one voxel it lies in, and the weights of that voxel's corners."""
@@ -290,32 +335,113 @@ class SparseVoxels(nn.Module):
         coarse = table.voxel_places[owner].long() // 2
         brick = self.table.bricks[(coarse // 4).unbind(-1)].long()
         voxel = self.table.voxels[brick, (coarse % 4) @ torch.tensor([16, 4, 1])].long()
-        share = (table.corner_places / 2 - coarse)[:, None]
-        return voxel, torch.where(torch.from_numpy(CORNERS) == 1, share, 1 - share).prod(-1)
+        fraction = (table.corner_places / 2 - coarse)[:, None]
+        return voxel, torch.where(torch.from_numpy(CORNERS) == 1, fraction, 1 - fraction).prod(-1)
+
+    def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor) -> Self:
+        background = self.background.detach()
+        return type(self)(table, log_density, harmonics, self.scene_box, background, near=self.near)
+
+    def training_outputs(self, rays: Rays, generator: torch.Generator) -> tuple[RenderOutput, ...]:
+        """Render rays on black, from randomly placed samples, and record the weights of voxels.
+
+        Differentiable in: the parameters.
+        """
+        found = self.march(
+            rays,
+            jitter=torch.rand(len(rays.origins), generator=generator),
+            skip=SKIP,
+            stop=STOP,
+            voxel_weight=self._max_weight,
+        )
+        return (RenderOutput(found.color, found.opacity, found.distance),)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return densities and colors with a learning rate each."""
+        return [
+            {"params": [self.log_density], "lr": DENSITY_RATE},
+            {"params": [self.harmonics, self.background], "lr": COLOR_RATE},
+        ]
+
+    def regularization(self, options: FieldOptions) -> Tensor | None:
+        """Return the total variation of opacity and color, and the mean opacity, weighted."""
+        if options.smoothness == options.sparsity == 0:
+            return None
+        if self._neighbors is None:
+            self._neighbors = self.table.neighbors()
+        opacity = self.opacities()
+        variation = total_variation(opacity[:, None], self._neighbors) + total_variation(
+            self.harmonics, self._neighbors
+        )
+        return options.smoothness * variation + options.sparsity * opacity.mean()
+
+    def num_rays(self, progress: float, options: FieldOptions) -> int:
+        """Return fewer rays while the grid is coarse, in whole patches."""
+        patch = self.patch_size**2
+        return patch * max(1, options.rays // patch // STAGES[self._stage][0])
+
+    def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
+        """Prune every so many steps, and split voxels where a finer stage is due."""
+        pause = STEPS_TO_PRUNE
+        if options.steps is not None:
+            pause = min(pause, max(1, options.steps // STAGE_FRACTION))
+        if self._age < pause:
+            return None
+        self._age = 0
+        is_due = self._stage + 1 < len(STAGES) and progress >= STAGES[self._stage + 1][1]
+        old = self._prune()
+        if is_due:  # coarse grids have coarse colors: of degrees 0, 1, and then all
+            self._stage += 1
+            last = self._stage == len(STAGES) - 1
+            self._replace(self.split(options.degree if last else min(self._stage, options.degree)))
+            return ParameterChange(dict.fromkeys(("log_density", "harmonics", "background")))
+        return None if old is None else ParameterChange({"log_density": old, "harmonics": old})
+
+    def end_step(self, progress: float, options: FieldOptions) -> None:
+        """Count the steps since the last pruning."""
+        self._age += 1
+
+    def _prune(self) -> Tensor | None:
+        """Remove voxels without weight on any ray, nor any of their neighbors; return which corners are left."""
+        places = self.table.voxel_places.long().unbind(-1)
+        dense = torch.zeros(self.table.shape)
+        dense[places] = (self._max_weight > MIN_WEIGHT).float()
+        for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
+            dense = max_pool3d(dense[None], size, 1, tuple(n // 2 for n in size))[0]
+        kept = dense[places] > 0
+        self._max_weight.zero_()
+        if not 0 < int(kept.sum()) <= MAX_KEPT * len(kept):
+            return None
+        field, old = self.keep(kept)
+        self._replace(field)
+        return old
+
+    def _replace(self, other: Self) -> None:
+        """Take over voxels and parameters."""
+        self.log_density, self.harmonics = other.log_density, other.harmonics
+        self._set_table(other.table)
+
+    def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+        """Return the recorded weights, the stage, and the steps since the last pruning."""
+        return {"max_weight": self._max_weight}, {"stage": self._stage, "age": self._age}
+
+    def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
+        """Set what `training_state` returned."""
+        self._max_weight = tensors["max_weight"].clone()
+        self._stage, self._age = int(numbers["stage"]), int(numbers["age"])
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all there is to save: tensors, and what describes them; `from_contents` takes both."""
-        tensors = {
-            "log_density": self.log_density,
-            "harmonics": self.harmonics,
-            "background": self.background,
-            "middle": self.middle,
-            "voxel_places": self.table.voxel_places.to(torch.int16),
-        }
-        description = {
-            "unit": self.unit,
-            "contracted": self.contracted,
-            "near": self.near,
-            "shape": list(self.table.shape),
-        }
-        return {name: tensor.detach() for name, tensor in tensors.items()}, description
+        """Return all there is to save: tensors, and a description; `from_contents` reads both."""
+        tensors, description = super().contents()
+        voxels = self.table.voxel_places.to(torch.int16)
+        return tensors | {"voxels": voxels}, description | {"shape": list(self.table.shape)}
 
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
-        """Make the field that has these contents."""
-        _check_contents(tensors, description)
+        """Return the field with these contents."""
+        _check_contents(tensors)
         mask = torch.zeros([int(side) for side in description["shape"]], dtype=torch.bool)
-        mask[tensors["voxel_places"].long().unbind(-1)] = True
+        mask[tensors["voxels"].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
         if not len(tensors["log_density"]) == len(tensors["harmonics"]) == table.num_corners:
             raise InputError(
@@ -324,32 +450,30 @@ class SparseVoxels(nn.Module):
             )
         return cls(
             table,
-            tensors["log_density"],
-            tensors["harmonics"],
-            tensors["middle"],
-            float(description["unit"]),
+            tensors["log_density"].clone(),
+            tensors["harmonics"].clone(),
+            read_scene_box(tensors, description),
             tensors["background"],
-            contracted=bool(description["contracted"]),
             near=float(description["near"]),
         )
 
-    def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor, unit: float) -> Self:
-        behind = self.background.detach()
-        return type(self)(
-            table,
-            log_density,
-            harmonics,
-            self.middle,
-            unit,
-            behind,
-            contracted=self.contracted,
-            near=self.near,
-        )
+    def describe(self) -> dict[str, int | float]:
+        """Return the number and size of voxels."""
+        return {
+            "num_voxels": self.table.num_voxels,
+            "voxel_size": self.voxel_size,
+            "longest_side": max(self.table.shape),
+            "degree": self.degree,
+        }
 
 
-def _check_contents(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+def _jitter(rays: Rays, generator: torch.Generator | None) -> Tensor | None:
+    return None if generator is None else torch.rand(len(rays.origins), generator=generator)
+
+
+def _check_contents(tensors: Mapping[str, Tensor]) -> None:
     """Refuse what no field holds, as damaged files may."""
-    axes = {"log_density": 1, "harmonics": 2, "background": 1, "middle": 1, "voxel_places": 2}
+    axes = {"log_density": 1, "harmonics": 2, "background": 1, "voxels": 2}
     for name, count in axes.items():
         tensor = tensors[name]
         if tensor.dim() != count or (tensor.is_floating_point() and tensor.dtype != torch.float32):
@@ -359,10 +483,7 @@ def _check_contents(tensors: Mapping[str, Tensor], description: Mapping[str, Any
     widths = [3 * (degree + 1) ** 2 for degree in range(MAX_DEGREE + 1)]
     if (
         tensors["harmonics"].shape[1] not in widths
-        or any(tensors[name].shape[-1] != 3 for name in ("background", "middle", "voxel_places"))
-        or bool((tensors["voxel_places"] < 0).any())
+        or any(tensors[name].shape[-1] != 3 for name in ("background", "voxels"))
+        or bool((tensors["voxels"] < 0).any())
     ):
-        raise InputError("SparseVoxels: harmonics, background, middle or voxel_places have no right shape")
-    unit, near = float(description["unit"]), float(description["near"])
-    if not (0 < unit < math.inf and 0 <= near < math.inf):
-        raise InputError(f"SparseVoxels: unit {unit} should be above 0, near {near} at least 0")
+        raise InputError("SparseVoxels: harmonics, background or voxels do not have the right shape")

@@ -19,11 +19,11 @@ class Rays(TensorStruct):
     """Unit length; nan for a pixel to which the camera's lens maps no direction."""
 
 
-class Stretch(NamedTuple):
-    """Distances along rays between which something lies; empty where far ≤ near."""
+class RayInterval(NamedTuple):
+    """A part of each ray, by distances along it; empty where t_far ≤ t_near."""
 
-    near: Float[Tensor, "*batch"]
-    far: Float[Tensor, "*batch"]
+    t_near: Float[Tensor, "*batch"]
+    t_far: Float[Tensor, "*batch"]
 
 
 @checked
@@ -64,10 +64,10 @@ def pixel_centers(camera: Camera) -> Float[Tensor, "height width 2"]:
 
 
 @checked
-def clip_to_box(rays: Rays, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Stretch:
-    """Return the stretch of each ray within a box with sides along the axes; near is 0 where a ray begins inside.
+def clip_to_box(rays: Rays, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> RayInterval:
+    """Return where rays enter and leave a box with sides along the axes; t_near is 0 where a ray begins inside.
 
-    A ray misses the box where far ≤ near; one of nan does so everywhere, with near = far = 0.
+    A ray misses the box where t_far ≤ t_near; one of nan does so everywhere, with t_near = t_far = 0.
     Differentiable in: rays, low, high, where a ray hits the box.
     """
     moves = rays.directions != 0
@@ -80,4 +80,4 @@ def clip_to_box(rays: Rays, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -
     near = torch.where(moves, torch.minimum(first, second), -never).amax(-1).clamp(min=0)
     far = torch.where(moves, torch.maximum(first, second), never).amin(-1)
     lost = near.isnan() | far.isnan()
-    return Stretch(near.masked_fill(lost, 0), far.masked_fill(lost, 0))
+    return RayInterval(near.masked_fill(lost, 0), far.masked_fill(lost, 0))

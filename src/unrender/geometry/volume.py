@@ -15,7 +15,7 @@ from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.errors import InputError, ShapeError
 from unrender.geometry.camera import transform
-from unrender.geometry.rays import Rays, Stretch, clip_to_box
+from unrender.geometry.rays import RayInterval, Rays, clip_to_box
 from unrender.kernels.sample_grid import sample_grid
 
 
@@ -85,8 +85,8 @@ class Volume(TensorStruct):
         inside = transform(self.volume_from_world, points)
         return ((inside >= 0) & (inside <= self.size)).all(-1)
 
-    def clip(self, rays: Rays) -> Stretch:
-        """Return the stretch of each ray in the box of this one volume; the ray misses it where far ≤ near.
+    def clip(self, rays: Rays) -> RayInterval:
+        """Return where rays enter and leave the box of this one volume; they miss it where t_far ≤ t_near.
 
         Differentiable in: rays, where they hit the box.
         """

@@ -1,4 +1,4 @@
-"""Marching: a field, rays and places along them become color, opacity and distance."""
+"""Volume rendering: a field, rays and samples along them become color, opacity and distance."""
 
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -11,80 +11,91 @@ from unrender._checked import checked, describe_value
 from unrender._struct import TensorStruct
 from unrender.errors import InputError, ShapeError
 from unrender.geometry.rays import Rays
-from unrender.kernels.composite import composite, composite_alphas
+from unrender.kernels.composite import Composited, composite, composite_alphas
 from unrender.render.sample import RaySamples
 
-Field = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Points and directions, in rows of 3, to density and color of each."""
+FieldFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Points and unit directions, both [n, 3], to density [n] and color [n, channels]."""
 Sampler = Callable[[Rays], RaySamples]
+"""Rays [n] to samples along them."""
 
 
-class Marched(TensorStruct):
-    """What rays saw in a field."""
+class RenderOutput(TensorStruct):
+    """What rays render to: the result of every renderer of fields and volumes."""
 
     color: Float[Tensor, "*batch channels"]
-    """Of what is seen, and of the background where that shines through."""
+    """Composited on the background, if one was given, else on black."""
     opacity: Float[Tensor, "*batch"]
-    """Share of the light from behind that does not come through, in [0, 1]."""
+    """Sum of the weights, in [0, 1]."""
     distance: Float[Tensor, "*batch"]
-    """Σ weight · distance along the ray, in world units; of rays that see nothing, 0."""
+    """Mean distance along the ray, Σ weight · distance / Σ weight, in world units; 0 where nothing is visible."""
     weights: Float[Tensor, "..."] | None = None
-    """Of each sample, in the axes of the samples."""
+    """Weight of each sample, in the axes of the samples, where asked for."""
     samples: RaySamples | None = None
-    """Where they were taken, if the field chose the places itself."""
-
-    @property
-    def mean_distance(self) -> Float[Tensor, "*batch"]:
-        """How far what is seen is on average: `distance` / `opacity`, and 0 where nothing is."""
-        seen = self.opacity > 0
-        return torch.where(seen, self.distance / torch.where(seen, self.opacity, 1), 0)
+    """The samples, where asked for."""
 
 
 @checked
 def march(
-    field: Field,
+    field: FieldFunction,
     rays: Rays,
     samples: RaySamples | Sampler,
     *,
     background: Float[Tensor, "*#batch channels"] | None = None,
     gives: Literal["density", "alpha"] = "density",
     stop_below: float = 0.0,
-    keeps_weights: bool = False,
-    rays_at_once: int = 16_384,
-) -> Marched:
-    """Look along rays through a field that absorbs light and shines.
+    keep_samples: bool = False,
+    rays_per_chunk: int = 16_384,
+) -> RenderOutput:
+    """Render rays through a field by emission and absorption.
 
-    color = Σ weight_i · color_i + T · background, where weight_i = T_i · alpha_i (see `composite`) and T is the light
-    that is left. The field is any callable: points and directions (unit length), both [n, 3], to what it absorbs [n]
-    and color [n, channels]. It gives a density per world unit, with alpha = 1 − exp(−density · length), so that the
-    picture does not depend on how many samples are taken, if they are enough; or, with `gives="alpha"`, alphas
-    themselves, of which every sample takes its share.
+    color = Σ weight_i · color_i + T · background, where weight_i = T_i · alpha_i (see `composite`) and T is the
+    transmittance of the whole ray. The field is any callable: points and directions (unit length), both [n, 3], to
+    density [n] and color [n, channels]. Densities are per world unit, alpha = 1 − exp(−density · length), so the result
+    does not depend on the number of samples once there are enough; with `gives="alpha"`, the field returns alphas.
 
-    `samples` are places on each ray, one row that serves all rays, or a function that finds them for a row of rays.
-    Rays are marched a part at a time: memory without gradients is that of `rays_at_once` rays, and results do not
-    depend on it.
+    samples: one row of samples for all rays, samples for each ray, or a function that samples rays.
+    keep_samples: return weights and samples, too.
+    rays_per_chunk: rays that are rendered at once. It bounds the memory needed without gradients, and does not change
+    the result.
 
     Differentiable in: what the field depends on, rays, samples, background (not twice).
     """
     if gives not in ("density", "alpha"):
         raise InputError(f"march: `gives` should be 'density' or 'alpha', got {gives!r}")
-    if rays_at_once < 1:
-        raise InputError(f"march: `rays_at_once` should be at least 1, got {rays_at_once}")
+    if rays_per_chunk < 1:
+        raise InputError(f"march: `rays_per_chunk` should be at least 1, got {rays_per_chunk}")
     batch = rays.batch_shape
     flat = Rays(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3))
     if isinstance(samples, RaySamples):
         _check_samples(samples, batch)
-    parts = []
-    for part, places in _parts(flat, samples, rays_at_once):
-        seen = _march(field, part, places, gives, stop_below)
-        parts.append(seen if keeps_weights else (seen[0][:0], *seen[1:]))
-    weights, opacity, light, color, distance = (torch.cat(each) for each in zip(*parts, strict=True))
+    rendered, sampled = [], []
+    for chunk, own in _chunks(flat, samples, rays_per_chunk):
+        result = _march(field, chunk, own, gives, stop_below)
+        rendered.append((result.opacity, result.transmittance, result.color, result.distance))
+        if keep_samples:
+            sampled.append((result.weights, own))
+    opacity, transmittance, color, distance = (torch.cat(each) for each in zip(*rendered, strict=True))
     color = color.view(*batch, color.shape[-1])
     if background is not None:
-        color = color + light.view(*batch, 1) * background
-    if keeps_weights and weights.dim() == 2:
-        weights = weights.view(*batch, weights.shape[-1])
-    return Marched(color, opacity.view(batch), distance.view(batch), weights if keeps_weights else None)
+        color = color + transmittance.view(*batch, 1) * background
+    output = RenderOutput(color, opacity.view(batch), distance.view(batch))
+    return _with_samples(output, sampled) if keep_samples else output
+
+
+def _with_samples(output: RenderOutput, sampled: list[tuple[Tensor, RaySamples]]) -> RenderOutput:
+    """Add the weights and samples of all chunks to an output."""
+    weights = torch.cat([weights for weights, _ in sampled])
+    distances, lengths = (
+        torch.cat([getattr(samples, name) for _, samples in sampled]) for name in ("distances", "lengths")
+    )
+    if weights.dim() == 2:
+        shape = (*output.batch_shape, weights.shape[-1])
+        samples = RaySamples(distances.view(shape), lengths.view(shape))
+        return output.replace(weights=weights.view(shape), samples=samples)
+    counts = [samples.offsets.diff() for _, samples in sampled if samples.offsets is not None]
+    offsets = torch.cat([counts[0].new_zeros(1), torch.cat(counts).cumsum(0)])
+    return output.replace(weights=weights, samples=RaySamples(distances, lengths, offsets))
 
 
 def _check_samples(samples: RaySamples, batch: tuple[int, ...]) -> None:
@@ -99,33 +110,30 @@ def _check_samples(samples: RaySamples, batch: tuple[int, ...]) -> None:
         )
 
 
-def _parts(rays: Rays, samples: RaySamples | Sampler, size: int) -> Iterator[tuple[Rays, RaySamples]]:
-    """Cut a row of rays, and their samples, into parts; there is at least one."""
+def _chunks(rays: Rays, samples: RaySamples | Sampler, size: int) -> Iterator[tuple[Rays, RaySamples]]:
+    """Split a row of rays, and their samples, into chunks; there is at least one."""
     total = len(rays.origins)
     for begin in range(0, max(total, 1), size):
         end = min(begin + size, total)
-        part = Rays(rays.origins[begin:end], rays.directions[begin:end])
+        chunk = Rays(rays.origins[begin:end], rays.directions[begin:end])
         if not isinstance(samples, RaySamples):
-            yield part, samples(part)
+            yield chunk, samples(chunk)
         elif samples.offsets is not None:
             offsets = samples.offsets[begin : end + 1]
-            mine = slice(int(offsets[0]), int(offsets[-1]))
-            yield (
-                part,
-                RaySamples(samples.distances[mine], samples.lengths[mine], offsets - offsets[0]),
-            )
+            own = slice(int(offsets[0]), int(offsets[-1]))
+            yield chunk, RaySamples(samples.distances[own], samples.lengths[own], offsets - offsets[0])
         else:
             shape = (total, samples.distances.shape[-1])
             distances, lengths = (
                 (t.expand(shape) if t.dim() == 1 else t.reshape(shape))[begin:end]
                 for t in (samples.distances, samples.lengths)
             )
-            yield part, RaySamples(distances, lengths)
+            yield chunk, RaySamples(distances, lengths)
 
 
 def _march(
-    field: Field, rays: Rays, samples: RaySamples, gives: str, stop_below: float
-) -> tuple[Tensor, ...]:
+    field: FieldFunction, rays: Rays, samples: RaySamples, gives: str, stop_below: float
+) -> Composited:
     if samples.offsets is None:
         origins, directions = (
             t[:, None].expand(*samples.distances.shape, 3) for t in (rays.origins, rays.directions)
@@ -134,22 +142,18 @@ def _march(
         counts = samples.offsets.diff()
         origins, directions = (t.repeat_interleave(counts, 0) for t in (rays.origins, rays.directions))
     points = torch.addcmul(origins, samples.distances[..., None], directions)
-    absorbs, color = field(points.reshape(-1, 3), directions.reshape(-1, 3))
+    density, color = field(points.reshape(-1, 3), directions.reshape(-1, 3))
     num = samples.distances.numel()
-    if absorbs.shape != (num,) or color.dim() != 2 or len(color) != num:
+    if density.shape != (num,) or color.dim() != 2 or len(color) != num:
         raise ShapeError(
             f"march: `field` should return {num} densities and rows of color for as many points, got "
-            f"{describe_value(absorbs)} and {describe_value(color)}"
+            f"{describe_value(density)} and {describe_value(color)}"
         )
-    absorbs = absorbs.view(samples.distances.shape)
+    density = density.view(samples.distances.shape)
     color = color.view(*samples.distances.shape, color.shape[-1])
     offsets = samples.offsets
     if gives == "alpha":
-        seen = composite_alphas(absorbs, color, samples.distances, offsets=offsets, stop_below=stop_below)
-    else:
-        seen = composite(
-            absorbs, samples.lengths, color, samples.distances, offsets=offsets, stop_below=stop_below
-        )
-    assert seen.color is not None
-    assert seen.distance is not None
-    return seen.weights, seen.opacity, seen.transmittance, seen.color, seen.distance
+        return composite_alphas(density, color, samples.distances, offsets=offsets, stop_below=stop_below)
+    return composite(
+        density, samples.lengths, color, samples.distances, offsets=offsets, stop_below=stop_below
+    )

@@ -14,7 +14,7 @@ from unrender.geometry.camera import Camera, transform
 from unrender.geometry.rays import Rays, rays_of
 from unrender.geometry.volume import Volume
 from unrender.kernels.sample_grid import sample_grid
-from unrender.render.march import Field, Marched, march
+from unrender.render.march import FieldFunction, RenderOutput, march
 from unrender.render.sample import RaySamples, sample_occupied
 
 BLOCK = 4
@@ -117,7 +117,7 @@ def _find_window(volume: Volume, preset: str) -> tuple[float, float]:
 
 
 @checked
-def apply_transfer_function(volume: Volume, transfer: TransferFunction) -> Field:
+def apply_transfer_function(volume: Volume, transfer: TransferFunction) -> FieldFunction:
     """Make a field of a volume of values: interpolate the values, then look them up.
 
     In the outermost half voxel the values are those of the nearest centers.
@@ -169,7 +169,7 @@ def render_volume(
     step: float | None = None,
     background: Float[Tensor, " channels"] | None = None,
     blocks: Blocks | None = None,
-) -> Marched:
+) -> RenderOutput:
     """Take a picture of a volume of values, in axes ``height width``.
 
     `step` is the distance between samples, in world units; without it, a voxel's smallest side. What the transfer

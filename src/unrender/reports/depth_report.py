@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrender.data.depth_maps import DepthFiles, save_depth
 from unrender.data.frames import Frame
-from unrender.fields.protocol import RadianceField
+from unrender.fields.trainable import TrainableField
 from unrender.io.depth_preview import Colormap, color_depth, depth_picture, depth_range
 from unrender.render.depth import DepthMap, DepthView
 from unrender.reports import figures
@@ -39,7 +39,7 @@ class MeasuredView:
 
 
 def measure_views(
-    field: RadianceField,
+    field: TrainableField,
     frames: Sequence[Frame],
     folder: Path,
     files: DepthFiles,

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from unrender.data.frames import Frame, View
-from unrender.fields.protocol import RadianceField, RenderOutput
+from unrender.fields.trainable import TrainableField
 from unrender.io.images import save_image
 from unrender.losses.images import SSIM_WINDOW, match_exposure, psnr, ssim
 from unrender.losses.perceptual import PerceptualLoss
 from unrender.render.colormaps import distance_colors
+from unrender.render.march import RenderOutput
 from unrender.reports import figures
 from unrender.reports.html import Figure
 from unrender.runs.saved_run import as_color
@@ -42,7 +43,7 @@ class EvaluatedView:
 
 
 def evaluate_views(
-    field: RadianceField,
+    field: TrainableField,
     frames: Sequence[Frame],
     background: Tensor | None,
     folder: Path,

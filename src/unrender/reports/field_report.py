@@ -10,8 +10,8 @@ from torch import Tensor
 
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
-from unrender.fields.protocol import RadianceField
-from unrender.fields.voxels import SparseVoxels
+from unrender.fields.protocol import HasDensityGrid
+from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path
 from unrender.geometry.mesh import Mesh
@@ -25,7 +25,6 @@ from unrender.runs.field_run import FieldRun
 from unrender.runs.folder import write_json
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps
-from unrender.runs.saved_run import describe_field
 from unrender.runs.views import evenly_spaced
 from unrender.tasks.surface.extract_surface import cloud_of_surface, extract_surface
 
@@ -38,7 +37,7 @@ VIDEO_SIZE = 400
 FRAMES_IN_REPORT = 12
 
 
-def finish(run: FieldRun, field: RadianceField, training: Metrics, curves: str) -> None:
+def finish(run: FieldRun, field: TrainableField, training: Metrics, curves: str) -> None:
     """Evaluate a field on the test views, render a video and write metrics and report; Ctrl-C shortens each part.
 
     training: metrics of the training, `seconds` among them. curves: an SVG.
@@ -46,7 +45,7 @@ def finish(run: FieldRun, field: RadianceField, training: Metrics, curves: str) 
     frames = evenly_spaced(run.scene.split("test"), run.evaluation.views)
     evaluated = evaluation.evaluate_views(field, frames, run.background, run.folder / TEST_VIEWS)
     views = run_steps(evaluated, evaluation.describe, allow_empty=True)
-    metrics = evaluation.mean_metrics(views) | training | describe_field(field)
+    metrics = evaluation.mean_metrics(views) | training | field.describe()
     metrics |= {"peak_memory_mib": _peak_memory()} | evaluation.metrics_by_view(views)
     write_json(run.folder / "metrics.json", metrics)
     protocol = evaluation.protocol_text(evaluation.protocol(frames, views, run.background))
@@ -107,7 +106,7 @@ class VideoFrame:
     color: Tensor
 
 
-def _video(run: FieldRun, field: RadianceField) -> list[Figure]:
+def _video(run: FieldRun, field: TrainableField) -> list[Figure]:
     """Render and save the video."""
     rendered = _render_frames(field, run.background, _video_cameras(run.scene, field))
     taken = run_steps(rendered, lambda f: f"rendering frame {f.index + 1} of {NUM_FRAMES}", allow_empty=True)
@@ -116,32 +115,32 @@ def _video(run: FieldRun, field: RadianceField) -> list[Figure]:
     frames = [frame.color for frame in taken]
     save_video(iter(frames), run.folder / "video.mp4", frames_per_second=FRAMES_PER_SECOND)
     few = frames[:: max(1, len(frames) // FRAMES_IN_REPORT)]
-    caption = "camera path" if field.contracted else "turntable"
+    caption = "camera path" if field.scene_box.contracted else "turntable"
     return [Figure(caption, [small_png(frame) for frame in few])]
 
 
 def _render_frames(
-    field: RadianceField, background: Tensor | None, cameras: Sequence[Camera]
+    field: TrainableField, background: Tensor | None, cameras: Sequence[Camera]
 ) -> Iterator[VideoFrame]:
     for index, camera in enumerate(cameras):
         yield VideoFrame(index, len(cameras) - 1, field.render(camera, background, quick=True).color)
 
 
-def _video_cameras(scene: Scene, field: RadianceField) -> list[Camera]:
+def _video_cameras(scene: Scene, field: TrainableField) -> list[Camera]:
     """Orbit a bounded field; follow a path between the training cameras of an unbounded one."""
     cameras = [frame.camera for frame in scene.split("train")]
     size = max(2, min(VIDEO_SIZE, max(cameras[0].height, cameras[0].width)))
     path = (
         interpolated_path(cameras, NUM_FRAMES, order="nearest")
-        if field.contracted
+        if field.scene_box.contracted
         else orbit_path(cameras, NUM_FRAMES)
     )
     return [path[i].resize_longest(size) for i in range(NUM_FRAMES)]
 
 
-def _surface(run: FieldRun, field: RadianceField) -> list[Figure]:
+def _surface(run: FieldRun, field: TrainableField) -> list[Figure]:
     """Write the surface of a voxel volume as a mesh and a point cloud; warn if it has none."""
-    if not isinstance(field, SparseVoxels):
+    if not isinstance(field, HasDensityGrid):
         return []
     try:
         mesh = extract_surface(field)
@@ -153,7 +152,7 @@ def _surface(run: FieldRun, field: RadianceField) -> list[Figure]:
     return [_mesh_figure(mesh, run.scene, field)]
 
 
-def _mesh_figure(mesh: Mesh, scene: Scene, field: RadianceField) -> Figure:
+def _mesh_figure(mesh: Mesh, scene: Scene, field: TrainableField) -> Figure:
     cameras = _video_cameras(scene, field)[:: NUM_FRAMES // FRAMES_IN_REPORT]
     images = [figures.png(figures.render(mesh, camera)) for camera in cameras]
     return Figure(f"extracted surface, {len(mesh.faces):,} faces", images)

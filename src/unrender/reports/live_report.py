@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from unrender.errors import InputError
-from unrender.fields.protocol import RadianceField, RenderOutput
+from unrender.fields.trainable import TrainableField
 from unrender.io.files import FileAccessError
+from unrender.render.march import RenderOutput
 from unrender.reports import evaluation, figures
 from unrender.reports.evaluation import small_png
 from unrender.reports.field_report import report_title
@@ -62,7 +63,7 @@ class EventWriter:
         self._open: Any = SummaryWriter
         self._writer: Any = None
 
-    def add(self, folder: Path, step: TrainingStep[RadianceField]) -> None:
+    def add(self, folder: Path, step: TrainingStep[TrainableField]) -> None:
         """Write the scalars of a step; later steps of an interrupted run are purged."""
         if self._writer is None:
             self._writer = self._open(str(folder), purge_step=step.index)
@@ -91,7 +92,7 @@ class LiveReport:
         self._records: list[StepRecord] = []
         self._due = time.perf_counter() + SECONDS_BETWEEN_UPDATES
 
-    def record(self, step: TrainingStep[RadianceField]) -> StepRecord:
+    def record(self, step: TrainingStep[TrainableField]) -> StepRecord:
         """Record a step; update the report if it is due."""
         previous = self._records[-1].held_out if self._records else None
         value, is_new = (previous, False) if step.held_out_psnr is None else (step.held_out_psnr, True)
@@ -109,7 +110,7 @@ class LiveReport:
             self._due = begin + max(SECONDS_BETWEEN_UPDATES, spent / MAX_TIME_FRACTION)
         return record
 
-    def _update(self, step: TrainingStep[RadianceField], record: StepRecord) -> None:
+    def _update(self, step: TrainingStep[TrainableField], record: StepRecord) -> None:
         frame = (self._run.scene.split("test") or self._run.scene.split("train"))[0]
         size = min(VIEW_SIZE, max(frame.camera.height, frame.camera.width))
         rendered = step.result.render(frame.camera.resize_longest(size), self._run.background, quick=True)

@@ -12,8 +12,7 @@ from unrender.data.camera_files import load_cameras
 from unrender.data.frames import Frame
 from unrender.data.scenes import load_scene
 from unrender.errors import FileFormatError, InputError
-from unrender.fields.protocol import RadianceField
-from unrender.fields.voxels import SparseVoxels
+from unrender.fields.trainable import TrainableField
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.runs.folder import CONFIG, RUN_FORMAT
 from unrender.runs.video_options import Color
@@ -29,7 +28,7 @@ class Run(NamedTuple):
     """A saved run of `unrender fit-volume` or `unrender fit-nerf`."""
 
     folder: Path
-    field: RadianceField
+    field: TrainableField
     field_file: Path
     background: Color | None
     """Background of rendered views; None uses the background of the field."""
@@ -111,19 +110,6 @@ def _background(path: Path, config: Mapping[str, Any]) -> Color | None:
             return None
         red, green, blue = (float(channel) for channel in given)
         return red, green, blue
-
-
-def describe_field(field: RadianceField) -> dict[str, Any]:
-    """Return the size of a field: voxels, or parameters."""
-    if isinstance(field, SparseVoxels):
-        return {
-            "num_voxels": field.table.num_voxels,
-            "voxel_size": field.voxel_size,
-            "longest_side": max(field.table.shape),
-            "degree": field.degree,
-        }
-    parameters = getattr(field, "parameters", None)  # of fields that are modules
-    return {} if parameters is None else {"num_parameters": sum(p.numel() for p in parameters())}
 
 
 def written_by(config: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from unrender.data.camera_files import load_cameras
 from unrender.data.frames import Frame, Split
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
-from unrender.fields.protocol import RadianceField
+from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path, spiral_path
 from unrender.io.files import MissingFileError
@@ -62,11 +62,11 @@ def views_along(run: Run, path: str, count: int | None) -> list[Frame]:
     return [Frame(name, path_cameras[i], run.folder / name, "test") for i, name in enumerate(names)]
 
 
-def _path(cameras: list[Camera], path: str, field: RadianceField, count: int) -> Camera:
+def _path(cameras: list[Camera], path: str, field: TrainableField, count: int) -> Camera:
     if path == "auto":
         directions = torch.stack([camera.camera_from_world[2, :3] for camera in cameras])
         is_forward_facing = float(directions.mean(0).norm()) > FORWARD_FACING
-        path = "spiral" if is_forward_facing else "interpolate" if field.contracted else "orbit"
+        path = "spiral" if is_forward_facing else "interpolate" if field.scene_box.contracted else "orbit"
     if path == "interpolate":
         keys = evenly_spaced(cameras, max(MIN_KEYS, count // VIEWS_PER_KEY))
         return interpolated_path(keys, count, closed=True, order="nearest")

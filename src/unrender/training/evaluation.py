@@ -7,7 +7,7 @@ import torch
 
 from unrender.data.frames import Frame
 from unrender.data.pixels import PixelSource
-from unrender.fields.protocol import RadianceField
+from unrender.fields.trainable import TrainableField
 from unrender.losses.images import psnr
 from unrender.render.march import march
 from unrender.training.targets import composited_on
@@ -30,7 +30,7 @@ class HeldOutPatches:
         return 0 if self._batch is None else NUM_PATCHES
 
     @torch.no_grad()
-    def psnr(self, field: RadianceField) -> float | None:
+    def psnr(self, field: TrainableField) -> float | None:
         """Return the PSNR of all patches together; None where no pixel is valid."""
         batch = self._batch
         if batch is None or not bool(batch.valid.any()):
@@ -38,7 +38,7 @@ class HeldOutPatches:
         background = field.background
         if batch.alpha is not None:
             background = torch.full_like(background, self._background)
-        rendered = march(field, batch.rays, field.samples, background=background)
+        rendered = march(field, batch.rays, field.sample, background=background)
         image = composited_on(background, batch.colors, batch.alpha)
         rows = (-1, self._size)
         return psnr(rendered.color.view(*rows, 3), image.view(*rows, 3), batch.valid.view(rows))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Literal, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -14,8 +14,10 @@ from unrender.data.frames import Frame
 from unrender.data.pixels import READERS
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
+from unrender.fields.trainable import SceneRegion
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import focus_point
+from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.march_voxels.table import BRICK
 
 ROUGH = 64
@@ -36,17 +38,6 @@ NEAREST = 0.05
 """Of the same way: nothing can be so close to a camera."""
 
 
-class VoxelSpace(NamedTuple):
-    """A grid of voxels in the world, as `SparseVoxels` takes it."""
-
-    mask: Bool[Tensor, "x y z"]
-    middle: Float[Tensor, "3"]
-    unit: float
-    contracted: bool
-    near: float
-    """Distance from the cameras at which things can begin."""
-
-
 class Outline(NamedTuple):
     """Where an object is seen in one picture, at most."""
 
@@ -60,7 +51,7 @@ class Outline(NamedTuple):
 Space = Literal["auto", "hull", "box", "everything"]
 
 
-def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int) -> VoxelSpace:
+def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int) -> SceneRegion:
     """Lay so many voxels along the longest side; with `auto`, in the hull where pictures have transparency."""
     _check_apart(frames)
     if kind in ("auto", "hull"):
@@ -98,7 +89,7 @@ def _outline(frame: Frame) -> Outline | None:
     return Outline(frame.camera, max_pool2d(covered, pixels, ceil_mode=True)[0] > 0, pixels)
 
 
-def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) -> VoxelSpace:
+def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) -> SceneRegion:
     """Keep what no outline excludes, in the smallest box of voxels around it."""
     low, high = bounds
     for _ in range(3):  # bounds may be many times as wide as what is in them
@@ -113,7 +104,7 @@ def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) 
     return _in_box(low, high, num_voxels, outlines)
 
 
-def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
+def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> SceneRegion:
     """Fill all space; the inner cube lies where the cameras look, half of the way to them."""
     positions = torch.stack([frame.camera.position for frame in frames])
     forward = torch.stack([frame.camera.camera_from_world[2, :3] for frame in frames])
@@ -123,13 +114,15 @@ def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> VoxelSpace:
         raise InputError("all cameras stand in one place: nothing tells how far things are")
     sides = -(-num_voxels // BRICK) * BRICK
     mask = torch.ones(sides, sides, sides, dtype=torch.bool)
-    return VoxelSpace(mask, middle, INNER_SHARE * reach, True, NEAREST * reach)
+    box = SceneBox.cube(middle, INNER_SHARE * reach, contracted=True)
+    return SceneRegion(box, mask, NEAREST * reach)
 
 
-def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outline]) -> VoxelSpace:
+def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outline]) -> SceneRegion:
     voxel = float((high - low).max()) / num_voxels
     x, y, z = (math.ceil(side / BRICK - ROUNDING) * BRICK for side in ((high - low) / voxel).tolist())
-    return VoxelSpace(_carve(outlines, low, voxel, (x, y, z)), low, voxel, False, 0.0)
+    box = SceneBox.from_bounds(low, low + voxel * low.new_tensor([x, y, z]))
+    return SceneRegion(box, _carve(outlines, low, voxel, (x, y, z)), 0.0)
 
 
 def _carve(

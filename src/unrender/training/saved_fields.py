@@ -1,28 +1,33 @@
-"""Fields on disk: what was learned, in one file."""
+"""Fields on disk: description, parameters and structure in one file."""
 
-from unrender.errors import FileFormatError
-from unrender.fields.hash_nerf import HashNeRF
-from unrender.fields.nerf import NeRF
-from unrender.fields.voxels import SparseVoxels
+from unrender.errors import FileFormatError, InputError
+from unrender.fields.registry import field_name, field_type
+from unrender.fields.trainable import TrainableField
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import FilePath, reading
 
-Field = SparseVoxels | HashNeRF | NeRF
-KINDS: dict[str, type[Field]] = {"voxels": SparseVoxels, "hash": HashNeRF, "nerf": NeRF}
+FORMAT = 2
+"""Raised when files of before cannot be read any more."""
 
 
-def save_field(field: Field, path: FilePath) -> None:
-    """Save a learned field as safetensors, whole or not at all."""
-    kind = next(name for name, kind in KINDS.items() if isinstance(field, kind))
+def save_field(field: TrainableField, path: FilePath) -> None:
+    """Save a field as safetensors, whole or not at all."""
     tensors, description = field.contents()
-    save_tensors(tensors, {"kind": kind} | description, path)
+    save_tensors(tensors, {"kind": field_name(field), "format": FORMAT} | description, path)
 
 
-def load_field(path: FilePath) -> Field:
+def load_field(path: FilePath) -> TrainableField:
     """Load a field that `save_field` wrote."""
     tensors, description = load_tensors(path)
     with reading(path):
-        kind = KINDS.get(str(description.get("kind")))
-        if kind is None:
-            raise FileFormatError(f"it holds {description.get('kind')!r}; known are {', '.join(KINDS)}")
-        return kind.from_contents(tensors, description)
+        kind = str(description.get("kind"))
+        try:
+            field = field_type(kind)
+        except InputError as error:
+            raise FileFormatError(f"it holds no field: {error}") from error
+        if description.get("format") != FORMAT:
+            raise FileFormatError(
+                f"it was written by an older version (format {description.get('format', 1)}, not {FORMAT}): train the "
+                "field again"
+            )
+        return field.from_contents(tensors, description)

@@ -7,9 +7,9 @@ from typing import Generic, NamedTuple, TypeVar
 
 from torch import Tensor
 
-from unrender.fields.protocol import RadianceField
+from unrender.fields.trainable import TrainableField
 
-AnyField = TypeVar("AnyField", bound=RadianceField, covariant=True)
+AnyField = TypeVar("AnyField", bound=TrainableField, covariant=True)
 
 
 class Measured(NamedTuple):

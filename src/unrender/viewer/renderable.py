@@ -7,12 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.fields.protocol import FieldSpace, RenderOutput
-from unrender.fields.voxels import SparseVoxels
+from unrender.fields.protocol import Croppable
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, rays_of
 from unrender.geometry.volume import Volume
-from unrender.render.march import march
+from unrender.render.march import RenderOutput, march
 from unrender.render.sample import RaySamples, sample_occupied
 from unrender.render.transfer import TransferFunction, apply_transfer_function, visible_blocks
 
@@ -31,7 +30,7 @@ class Renderable(Protocol):
 
 @runtime_checkable
 class Sampled(Protocol):
-    """A field that chooses its own samples on rays, as every `RadianceField` does."""
+    """A field that chooses its own samples on rays, as every `Field` does."""
 
     @property
     def background(self) -> Tensor:
@@ -40,7 +39,7 @@ class Sampled(Protocol):
     def __call__(self, points: Tensor, directions: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return density and color at points, seen along unit directions, both [n, 3]."""
 
-    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
+    def sample(self, rays: Rays, *, quick: bool = False) -> RaySamples:
         """Return samples in the occupied space along each ray."""
 
 
@@ -63,11 +62,11 @@ class CroppedField:
         output = march(
             self._query,
             rays_of(camera),
-            lambda rays: self._field.samples(rays, quick=quick),
+            lambda rays: self._field.sample(rays, quick=quick),
             background=self._field.background if background is None else background,
             stop_below=MIN_TRANSMITTANCE,
         )
-        return RenderOutput(output.color.clamp(0, 1), output.opacity, output.mean_distance)
+        return RenderOutput(output.color.clamp(0, 1), output.opacity, output.distance)
 
 
 class VolumeRenderable:
@@ -87,7 +86,7 @@ class VolumeRenderable:
         """Return density and color at points, both [n, 3]."""
         return self._field(points, directions)
 
-    def samples(self, rays: Rays, *, quick: bool = False) -> RaySamples:
+    def sample(self, rays: Rays, *, quick: bool = False) -> RaySamples:
         """Return samples in visible blocks, one smallest voxel side apart, or two with `quick`."""
         step = self._step * (2 if quick else 1)
         return sample_occupied(rays, self._blocks.occupied, self._blocks.blocks_from_world, step)
@@ -115,18 +114,8 @@ class EmptyField:
 
 def crop(field: Renderable, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Renderable:
     """Return the part of a field inside a box; of voxels, those whose centers are inside."""
-    if isinstance(field, SparseVoxels):
-        centers = _voxel_centers(field)
-        inside = ((centers >= low) & (centers <= high)).all(-1)
-        return field.keep(inside)[0] if bool(inside.any()) else EmptyField(field.background)
+    if isinstance(field, Croppable) and isinstance(field, Sampled):
+        return field.crop(low, high) or EmptyField(field.background)
     if not isinstance(field, Sampled):
-        raise InputError(f"viewer: a {type(field).__name__} cannot be cropped: it has no `samples`")
+        raise InputError(f"viewer: a {type(field).__name__} cannot be cropped: it has no `sample`")
     return CroppedField(field, low, high)
-
-
-def _voxel_centers(field: SparseVoxels) -> Float[Tensor, "voxels 3"]:
-    """Return the centers of the voxels in the world."""
-    places = field.table.voxel_places + 0.5
-    if field.contracted:
-        return FieldSpace(field.middle, field.unit, True).from_cube(places / field.table.shape[0])
-    return field.middle + places * field.unit

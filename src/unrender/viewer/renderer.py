@@ -8,10 +8,10 @@ from typing import Literal, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from unrender.fields.protocol import RenderOutput
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import rays_of
 from unrender.render.colormaps import distance_colors, normal_colors
+from unrender.render.march import RenderOutput
 from unrender.viewer.renderable import Renderable
 
 Mode = Literal["color", "depth", "normals", "opacity"]
@@ -105,7 +105,11 @@ class ProgressiveRenderer:
         tile = camera.crop(0, top, height=rows, width=camera.width)
         self._tiles.append(view.field.render(tile, _background(view)))
         if top + rows == camera.height:
-            output = RenderOutput(*(torch.cat(each) for each in zip(*self._tiles, strict=True)))
+            output = RenderOutput(
+                torch.cat([tile.color for tile in self._tiles]),
+                torch.cat([tile.opacity for tile in self._tiles]),
+                torch.cat([tile.distance for tile in self._tiles]),
+            )
             self._client.put(_to_image(output, view.mode, camera), is_final=True)
             self._tiles, self.is_done = [], True
 

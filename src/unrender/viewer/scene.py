@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.data.scene_bounds import bounds_of_cameras
-from unrender.fields.voxels import SparseVoxels
+from unrender.fields.protocol import Field
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import up_direction
 from unrender.geometry.mesh import Mesh, vertex_normals
@@ -77,10 +77,8 @@ def _batched(cameras: Sequence[Camera]) -> Camera:
 
 def bounds_of(thing: Mesh | PointCloud | Renderable) -> Box:
     """Return the bounding box; [-1, 1]³ for fields of unknown extent."""
-    if isinstance(thing, SparseVoxels):
-        size = thing.middle.new_tensor(thing.table.shape) * thing.unit
-        low, high = (-thing.unit, thing.unit) if thing.contracted else (0, size)
-        return torch.stack([thing.middle + low, thing.middle + high])
+    if isinstance(thing, Field):
+        return thing.scene_box.bounds
     if not isinstance(thing, Mesh | PointCloud):
         return torch.tensor([[-1.0] * 3, [1.0] * 3])
     points = thing.vertices if isinstance(thing, Mesh) else thing.points

@@ -10,6 +10,7 @@ from unrender import (
     DepthView,
     InputError,
     Lens,
+    SceneBox,
     SparseVoxels,
     closest_on_mesh,
     demo_object,
@@ -146,7 +147,7 @@ def test_errors_are_those_of_the_formulas():
 def test_a_field_gets_figures_for_each_view_and_their_means(tmp_path):
     scene = save_demo_scene(tmp_path, size=24, num_train=3, num_test=1)
     field = SparseVoxels.from_mask(
-        torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -0.6), 0.15, opacity=0.9
+        torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 0.6), opacity=0.9
     )
     figures = evaluate_depth(field, scene.frames)
     names = [frame.name for frame in scene.frames]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import unrender
-from unrender import Camera, InputError, Lens, SparseVoxels, depth_layers, measure_depth
+from unrender import Camera, InputError, Lens, SceneBox, SparseVoxels, depth_layers, measure_depth
 from unrender.geometry.rays import pixel_centers, rays_of
 
 AHEAD = Camera.look_at([0.0, 0.0, -3.0], fov_degrees=50, height=30, width=40)
@@ -15,7 +15,7 @@ AWAY = Camera.look_at([0.0, 0.0, 3.0], [0.0, 0.0, 9.0], fov_degrees=50, height=6
 def block(opacity: float = 0.9999) -> SparseVoxels:
     """A cube about the origin, of side 1, in voxels."""
     mask = torch.ones(8, 8, 8, dtype=torch.bool)
-    return SparseVoxels.from_mask(mask, torch.full((3,), -0.5), 0.125, opacity=opacity)
+    return SparseVoxels.from_mask(mask, SceneBox.cube(torch.zeros(3), 0.5), opacity=opacity)
 
 
 def two_walls(points: torch.Tensor, directions: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -81,8 +81,8 @@ def test_results_are_the_same_bits_in_any_parts(contracted):
     if contracted:
         field.contracted = True
     one = measure_depth(field, AHEAD)
-    for rays_at_once in (37, 640):
-        other = measure_depth(field, AHEAD, rays_at_once=rays_at_once)
+    for rays_per_chunk in (37, 640):
+        other = measure_depth(field, AHEAD, rays_per_chunk=rays_per_chunk)
         for name in (
             "expected_distance",
             "median_distance",
@@ -109,7 +109,7 @@ def test_layers_are_all_surfaces():
     torch.testing.assert_close(layers.weight[:, 15, 20], torch.tensor([0.5, 0.5]), rtol=0, atol=0.03)
     assert not depth_layers(block(), AWAY).valid.any()
     torch.testing.assert_close(
-        depth_layers(two_walls, AHEAD, near=1.0, far=6.0, num_samples=500, rays_at_once=170).distance,
+        depth_layers(two_walls, AHEAD, near=1.0, far=6.0, num_samples=500, rays_per_chunk=170).distance,
         layers.distance,
         rtol=0,
         atol=0,
@@ -158,7 +158,7 @@ def test_a_field_that_never_trained_has_no_surface():
         ({"near": 1.0, "far": 2.0, "num_samples": 0}, "`num_samples` should be at least 1"),
         ({"threshold": 1.0}, "`threshold` should be above 0 and below 1"),
         ({"least_opacity": 0.0}, "`least_opacity` should be above 0 and below 1"),
-        ({"rays_at_once": 0}, "`rays_at_once` should be at least 1"),
+        ({"rays_per_chunk": 0}, "`rays_per_chunk` should be at least 1"),
     ],
 )
 def test_wrong_settings_are_named(changes, words):
@@ -167,7 +167,7 @@ def test_wrong_settings_are_named(changes, words):
 
 
 def test_a_callable_needs_to_be_told_where_to_look():
-    with pytest.raises(InputError, match="does not say where to look; give `near` and `far`"):
+    with pytest.raises(InputError, match="has no extent of its own; give `near` and `far`"):
         measure_depth(two_walls, AHEAD)
     several = AHEAD.replace(**{n: getattr(AHEAD, n)[None] for n in ("focal", "center", "camera_from_world")})
     with pytest.raises(InputError, match="`camera` should be one"):

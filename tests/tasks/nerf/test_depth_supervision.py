@@ -10,7 +10,7 @@ import torch
 
 import unrender
 from unrender import FitNerf, FitVolume, Scene, fit_volume
-from unrender.fields.protocol import RadianceField
+from unrender.fields.protocol import Field
 from unrender.tasks.nerf.schedule import NerfSchedule
 
 NOISE, OUTLIERS = 0.01, 0.1
@@ -53,7 +53,7 @@ def sparse(scene: Scene, points_per_frame: int = 200) -> Scene:
 def depth_error(steps: Iterator, scene: Scene) -> float:
     """Mean relative error of the median depth, in frames that were not learned from."""
     *_, last = steps
-    field: RadianceField = last.result
+    field: Field = last.result
     errors = []
     for frame in scene.split("test"):
         seen, truth = unrender.measure_depth(field, frame.camera), frame.load().depth

@@ -1,10 +1,11 @@
 """Surfaces of fields by their density: of callables, of voxels, and those that cannot be found."""
 
+import math
+
 import pytest
 import torch
 
-from unrender import InputError, SparseVoxels, extract_surface, vertex_normals
-from unrender.tasks.surface.extract_surface import choose_voxel_size, surface_density
+from unrender import InputError, SceneBox, SparseVoxels, extract_surface, vertex_normals
 
 
 def ball(points, directions):
@@ -14,7 +15,7 @@ def ball(points, directions):
 def test_the_surface_of_any_callable_is_found(monkeypatch):
     box = torch.tensor([[-1.0, -1.0, -1.0], [1.0, 1.0, 1.0]])
     mesh = extract_surface(ball, voxel_size=0.05, box=box)
-    level = surface_density(0.5, choose_voxel_size(box, 0.05))
+    level = -math.log(0.5) / 0.05
     radius = 0.7 - level / 400
     torch.testing.assert_close(
         mesh.vertices.norm(dim=-1), torch.full_like(mesh.vertices[:, 0], radius), atol=0.01, rtol=0
@@ -28,7 +29,7 @@ def test_the_surface_of_any_callable_is_found(monkeypatch):
 
 def test_voxels_may_be_sampled_too():
     field = SparseVoxels.from_mask(
-        torch.ones(8, 8, 8, dtype=torch.bool), torch.full((3,), -0.5), 0.125, opacity=0.99
+        torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 0.5), opacity=0.99
     )
     for mesh in (extract_surface(field), extract_surface(field, voxel_size=0.04)):
         assert 0.45 < float(mesh.vertices.abs().max()) < 0.6
@@ -37,7 +38,7 @@ def test_voxels_may_be_sampled_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "does not say where it is; give a `box`"),
+        ({}, "has no extent of its own; give a `box`"),
         ({"box": torch.tensor([[0.0, 0, 0], [1, -1, 1]])}, "two finite corners, the first below the second"),
         ({"box": torch.tensor([[0.0, 0, 0], [1, 1, torch.inf]])}, "two finite corners"),
         ({"box": torch.tensor([[-1.0] * 3, [1.0] * 3]), "voxel_size": 0.0}, "`voxel_size` should be a length > 0"),

@@ -18,13 +18,14 @@ from check_kernel import num_threads
 from unrender.data.scenes import Scene, load_scene
 from unrender.errors import FileFormatError, InputError
 from unrender.fields.voxels import SparseVoxels
+from unrender.geometry.scene_box import SceneBox
 from unrender.geometry.topology import is_watertight
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.tasks.surface.extract_surface import cloud_of_surface, extract_surface
 from unrender.tasks.volume.config import FitVolume
 from unrender.tasks.volume.fit_volume import fit_volume
 from unrender.training.checkpoints import CHECKPOINT
-from unrender.training.saved_fields import load_field, save_field
+from unrender.training.saved_fields import FORMAT, load_field, save_field
 from unrender.training.step import TrainingStep
 
 SMALL = FitVolume(resolution=48, steps=350, rays=8192, degree=1)
@@ -199,12 +200,13 @@ def ball(contracted: bool) -> SparseVoxels:
     middle = torch.tensor([1.0, 2.0, 3.0])
     if contracted:
         field = SparseVoxels.from_mask(
-            torch.ones(32, 32, 32, dtype=torch.bool), middle, 2.0, contracted=True, degree=0
+            torch.ones(32, 32, 32, dtype=torch.bool), SceneBox.cube(middle, 2.0, contracted=True), degree=0
         )
         places = middle + 2.0 * (field.table.corner_places / 8 - 2)
     else:
         low = middle - 1.5
-        field = SparseVoxels.from_mask(torch.ones(32, 32, 32, dtype=torch.bool), low, 3 / 32, degree=0)
+        box = SceneBox.cube(middle, 1.5)
+        field = SparseVoxels.from_mask(torch.ones(32, 32, 32, dtype=torch.bool), box, degree=0)
         places = low + field.table.corner_places * (3 / 32)
     radius = (places - middle).norm(dim=-1)
     with torch.no_grad():
@@ -229,7 +231,7 @@ def test_the_surface_of_a_ball_is_a_closed_sphere(contracted: bool) -> None:
 
 
 def test_an_empty_field_has_no_surface() -> None:
-    fog = SparseVoxels.from_mask(torch.ones(4, 4, 4, dtype=torch.bool), torch.zeros(3), 1.0)
+    fog = SparseVoxels.from_mask(torch.ones(4, 4, 4, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 2.0))
     with pytest.raises(InputError, match="lower `opacity`"):
         extract_surface(fog)
 
@@ -241,7 +243,7 @@ def test_a_field_comes_back_from_its_file(tmp_path: Path) -> None:
     points = torch.rand(100, 3) * 3
     for one, other in zip(field(points, points), again(points, points), strict=True):
         assert torch.equal(one, other)
-    assert (again.unit, again.contracted, again.near) == (field.unit, field.contracted, field.near)
+    assert (again.voxel_size, again.near) == (field.voxel_size, field.near)
 
 
 @pytest.mark.parametrize("keep", [0, 7, 100, 20_000])
@@ -253,21 +255,28 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, keep: int) -> None:
         load_field(path)
 
 
+def test_files_of_older_versions_are_refused(tmp_path: Path) -> None:
+    tensors, description = ball(contracted=False).contents()
+    save_tensors(tensors, {"kind": "voxels"} | description, tmp_path / "old.safetensors")
+    with pytest.raises(FileFormatError, match=r"old\.safetensors.*older version.*train the field again"):
+        load_field(tmp_path / "old.safetensors")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
         ("log_density", lambda tensor: tensor * torch.nan),
         ("log_density", lambda tensor: tensor.double()),
         ("harmonics", lambda tensor: tensor[:, :2]),
-        ("middle", lambda tensor: tensor[:2]),
-        ("voxel_places", lambda tensor: tensor - 1),
+        ("background", lambda tensor: tensor[:2]),
+        ("voxels", lambda tensor: tensor - 1),
     ],
 )
 def test_contents_that_no_field_has_are_refused(tmp_path: Path, name: str, value) -> None:
     tensors, description = ball(contracted=False).contents()
     tensors[name] = value(tensors[name])
     path = tmp_path / "odd.safetensors"
-    save_tensors(tensors, {"kind": "voxels"} | description, path)
+    save_tensors(tensors, {"kind": "voxels", "format": FORMAT} | description, path)
     with pytest.raises(FileFormatError, match=r"odd\.safetensors.*SparseVoxels"):
         load_field(path)
 

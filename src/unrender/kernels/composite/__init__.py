@@ -26,7 +26,7 @@ class Composited(NamedTuple):
     color: Float[Tensor, "*batch channels"] | None
     """Σ weight · color, with nothing behind it."""
     distance: Float[Tensor, " *batch"] | None
-    """Σ weight · distance. Divided by the opacity it is the mean distance of what is seen."""
+    """Mean distance, Σ weight · distance / Σ weight; 0 where nothing is visible."""
 
 
 @checked
@@ -104,8 +104,17 @@ def _composite(
         opacity.view(rays),
         transmittance.view(rays),
         None if color is None else total.view(*rays, color.shape[-1]),
-        None if distances is None else distance.view(rays),
+        None if distances is None else mean_distance(distance, opacity).view(rays),
     )
+
+
+def mean_distance(weighted_sum: Tensor, opacity: Tensor) -> Tensor:
+    """Return Σ weight · distance / Σ weight; 0 where the opacity is too small for finite gradients.
+
+    Differentiable in: weighted_sum, opacity.
+    """
+    visible = opacity > torch.finfo(opacity.dtype).tiny ** 0.5
+    return torch.where(visible, weighted_sum / torch.where(visible, opacity, 1), 0)
 
 
 def check_offsets(where: str, offsets: Tensor, samples: Tensor) -> None:

@@ -9,20 +9,21 @@ from torch.autograd.function import once_differentiable
 
 from unrender._checked import checked
 from unrender.kernels._dispatch import implementation
+from unrender.kernels.composite import mean_distance
 from unrender.kernels.march_voxels import reference
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.table import VoxelTable
 
 
 class VoxelMarch(NamedTuple):
-    """What rays saw."""
+    """What rays render to."""
 
     color: Float[Tensor, "rays 3"]
-    """Σ wᵢ cᵢ, before black; a background shines through with 1 − opacity."""
+    """Σ wᵢ cᵢ, on black; a background shines through with 1 − opacity."""
     opacity: Float[Tensor, " rays"]
     """Σ wᵢ, in [0, 1]."""
     distance: Float[Tensor, " rays"]
-    """Σ wᵢ tᵢ; divided by the opacity, the mean distance of what was seen."""
+    """Mean distance Σ wᵢ tᵢ / Σ wᵢ; 0 where nothing is visible."""
 
 
 @checked
@@ -44,9 +45,12 @@ def march_voxels(
     pass is done.
     Differentiable in: log_density, harmonics (not twice).
     """
+    given = (rays, log_density, harmonics, table, strides, voxel_weight)
     if implementation("march_voxels", log_density.device) is None:
-        return VoxelMarch(*reference.forward(rays, log_density, harmonics, table, strides, voxel_weight))
-    return VoxelMarch(*_MarchVoxels.apply(rays, log_density, harmonics, table, strides, voxel_weight))
+        color, opacity, distance = reference.forward(*given)
+    else:
+        color, opacity, distance = _MarchVoxels.apply(*given)
+    return VoxelMarch(color, opacity, mean_distance(distance, opacity))
 
 
 class _MarchVoxels(torch.autograd.Function):

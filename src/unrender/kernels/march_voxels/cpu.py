@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unrender.kernels._batch import array
+from unrender.kernels._contraction_cpu import contract, contracted_step
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._llvm.bits import count_ones
 from unrender.kernels._llvm.exponential import exp
@@ -168,33 +169,10 @@ def locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
     """Return where a ray is at distance t, in voxels."""
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     if contracted:
-        largest = max(abs(x), abs(y), abs(z))
-        scale = size * 0 + 1
-        if largest > scale:
-            scale = (2 - 1 / largest) / largest
+        x, y, z = contract(x, y, z)
         size = size / 4
-        x, y, z = (x * scale + 2) * size, (y * scale + 2) * size, (z * scale + 2) * size
+        x, y, z = (x + 2) * size, (y + 2) * size, (z + 2) * size
     return x, y, z
-
-
-@numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
-def stride(ox, oy, oz, dx, dy, dz, t, step):
-    """Return how far to go in contracted space, so that the step there is as long as within the inner cube."""
-    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-    r = max(abs(x), abs(y), abs(z))
-    if r <= 1:
-        return step
-    if r == abs(x):
-        along = dx if x > 0 else -dx
-    elif r == abs(y):
-        along = dy if y > 0 else -dy
-    else:
-        along = dz if z > 0 else -dz
-    scale, turn = (2 - 1 / r) / r, along * (2 / r - 2) / (r * r)
-    vx, vy, vz = dx * scale + x * turn, dy * scale + y * turn, dz * scale + z * turn
-    length = np.sqrt(dx * dx + dy * dy + dz * dz)
-    speed = np.sqrt(vx * vx + vy * vy + vz * vz)
-    return min(step * length / speed, r / (4 * length))
 
 
 @numba.njit(inline="always", error_model="numpy")
@@ -239,7 +217,7 @@ def _walk(
             while t < until and left > stop:
                 n = 0
                 while t < until and n < BATCH:
-                    length = stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
+                    length = contracted_step(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
                     here = t + offset * length
                     x, y, z = locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
                     i = min(max(np.int32(x), np.int32(0)), last_x)

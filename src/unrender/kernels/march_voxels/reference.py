@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from unrender.kernels.contraction import contract, contracted_steps
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
 
@@ -26,10 +27,10 @@ def forward(
     t, left = rays.near.clone(), torch.ones_like(rays.near)
     color, distance = torch.zeros_like(rays.origins), torch.zeros_like(rays.near)
     while bool((going := (t < rays.far) & (left > strides.stop)).any()):
-        length = stride(rays, t, strides.step) if strides.contracted else torch.full_like(t, strides.step)
+        length = step_lengths(rays, t, strides)
         here = t + rays.jitter * length
         points = rays.origins + here[:, None] * rays.directions
-        places = contract(points, table.shape[0]) if strides.contracted else points
+        places = in_grid(points, table, strides)
         voxel, weights = look_up(places.detach(), table)
         corners = table.corners[voxel].long()
         depth = ((log_density[corners] * weights).sum(-1).exp() * length).clamp(max=MAX_OPTICAL_DEPTH)
@@ -56,22 +57,13 @@ def look_up(places: Tensor, table: VoxelTable) -> tuple[Tensor, Tensor]:
     return voxel, torch.where(torch.from_numpy(CORNERS).to(i) == 1, share, 1 - share).prod(-1)
 
 
-def contract(points: Tensor, size: int) -> Tensor:
-    """Map space into a cube of side 4, and that to voxels: x within [−1, 1]³, else (2 − 1 / r) x / r, r = max |x|."""
-    r = points.abs().amax(-1, keepdim=True).clamp(min=1)
-    return (points * (2 - 1 / r) / r + 2) * (size / 4)
+def step_lengths(rays: GridRays, t: Tensor, strides: Strides) -> Tensor:
+    """Return how long the steps from distances t are."""
+    if strides.contracted:
+        return contracted_steps(rays.origins, rays.directions, t, strides.step)
+    return torch.full_like(t, strides.step)
 
 
-def stride(rays: GridRays, t: Tensor, step: float) -> Tensor:
-    """Return how far to go, so that the step in contracted space is as long as within the inner cube.
-
-    But no further than a quarter of the way to its middle, where space is contracted less.
-    """
-    directions = rays.directions
-    points = rays.origins + t[:, None] * directions
-    r, axis = points.abs().max(-1, keepdim=True)
-    along = directions.gather(-1, axis) * points.gather(-1, axis).sign()
-    velocity = directions * (2 - 1 / r) / r + points * along * (2 / r - 2) / r**2
-    length = directions.norm(dim=-1)
-    outside = torch.minimum(step * length / velocity.norm(dim=-1), r[:, 0] / (4 * length))
-    return torch.where(r[:, 0] > 1, outside, step)
+def in_grid(points: Tensor, table: VoxelTable, strides: Strides) -> Tensor:
+    """Return positions in voxels."""
+    return (contract(points) + 2) * (table.shape[0] / 4) if strides.contracted else points

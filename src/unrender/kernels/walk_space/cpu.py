@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unrender.kernels._batch import room
+from unrender.kernels._contraction_cpu import contracted_step
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.walk_space.blocks import BLOCK
 
@@ -45,26 +46,6 @@ def forward(
 
 
 @numba.njit(inline="always", error_model="numpy")
-def _stride(ox, oy, oz, dx, dy, dz, t, step):
-    """Return the length of the step that begins at distance t, in contracted space."""
-    x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
-    r = max(abs(x), abs(y), abs(z))
-    if r <= 1:
-        return step
-    if r == abs(x):
-        along = dx if x > 0 else -dx
-    elif r == abs(y):
-        along = dy if y > 0 else -dy
-    else:
-        along = dz if z > 0 else -dz
-    scale, turn = (2 - 1 / r) / r, along * (2 / r - 2) / (r * r)
-    vx, vy, vz = dx * scale + x * turn, dy * scale + y * turn, dz * scale + z * turn
-    length = np.sqrt(dx * dx + dy * dy + dz * dz)
-    speed = np.sqrt(vx * vx + vy * vy + vz * vz)
-    return min(step * length / speed, r / (4 * length))
-
-
-@numba.njit(inline="always", error_model="numpy")
 def _leave(x, y, z, ix, iy, iz, wide):
     """Return how far it is to the end of a cell, or a block of so many; places in cells, i: 1 / velocity in cells."""
     x, y, z = x - np.floor(x / wide) * wide, y - np.floor(y / wide) * wide, z - np.floor(z / wide) * wide
@@ -89,7 +70,7 @@ def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, samples):
     found, t, length = 0, near, step
     while t < far:
         if contracted:
-            length = _stride(ox, oy, oz, dx, dy, dz, t, step)
+            length = contracted_step(ox, oy, oz, dx, dy, dz, t, step)
         here = t + jitter * length
         x, y, z = ox + here * dx, oy + here * dy, oz + here * dz
         bent, inner = False, most

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from unrender.kernels.contraction import contract, contracted_steps
+
 
 def forward(
     occupied: Tensor,
@@ -22,7 +24,7 @@ def forward(
     t = near.clone()
     found: list[list[Tensor]] = [[], [], []]
     while bool((going := t < far).any()):
-        length = stride(origins, directions, t, step) if contracted else torch.full_like(t, step)
+        length = contracted_steps(origins, directions, t, step) if contracted else torch.full_like(t, step)
         here = t + jitter * length
         cells = cell_of(origins + here[:, None] * directions, occupied.shape[0], contracted)
         inside = ((cells >= 0) & (cells < occupied.shape[0])).all(-1)
@@ -42,20 +44,5 @@ def forward(
 def cell_of(points: Tensor, size: int, contracted: bool) -> Tensor:
     """Contract x to (2 − 1 / r) x / r where r = max |x| > 1; then the cube of side 2, or 4, is cut into cells."""
     if contracted:
-        r = points.abs().amax(-1, keepdim=True).clamp(min=1)
-        points = points * (2 - 1 / r) / r / 2
+        points = contract(points) / 2
     return ((points + 1) * (size / 2)).floor()
-
-
-def stride(origins: Tensor, directions: Tensor, t: Tensor, step: float) -> Tensor:
-    """Return how far to go, so that the step in contracted space is as long as within the inner cube.
-
-    But no further than a quarter of the way to its middle, where space is contracted less.
-    """
-    points = origins + t[:, None] * directions
-    r, axis = points.abs().max(-1, keepdim=True)
-    along = directions.gather(-1, axis) * points.gather(-1, axis).sign()
-    velocity = directions * (2 - 1 / r) / r + points * along * (2 / r - 2) / r**2
-    length = directions.norm(dim=-1)
-    outside = torch.minimum(step * length / velocity.norm(dim=-1), r[:, 0] / (4 * length))
-    return torch.where(r[:, 0] > 1, outside, step)

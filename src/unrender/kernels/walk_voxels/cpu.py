@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from unrender.kernels._batch import room
+from unrender.kernels._contraction_cpu import contracted_step
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, locate, stride, way_out
+from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, locate, way_out
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
 from unrender.kernels.march_voxels.table import VoxelTable
@@ -80,7 +81,7 @@ def _walk(
             dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
             first, left, t, until, offset = s, one, near[r], far[r], jitter[r]
             while t < until and left > stop:
-                length = stride(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
+                length = contracted_step(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
                 here = t + offset * length
                 x, y, z = locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
                 i = min(max(np.int32(x), np.int32(0)), last_x)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from unrender.kernels.march_voxels.rays import GridRays, Strides
-from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH, contract, look_up, stride
+from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH, in_grid, look_up, step_lengths
 from unrender.kernels.march_voxels.table import VoxelTable
 
 
@@ -19,10 +19,10 @@ def forward(
     t, left = rays.near.clone(), torch.ones_like(rays.near)
     distances, lengths, kept = [t[:, None][:, :0]], [t[:, None][:, :0]], [t[:, None][:, :0].bool()]
     while bool((going := (t < rays.far) & (left > strides.stop)).any()):
-        length = stride(rays, t, strides.step) if strides.contracted else torch.full_like(t, strides.step)
+        length = step_lengths(rays, t, strides)
         here = t + rays.jitter * length
         points = rays.origins + here[:, None] * rays.directions
-        places = contract(points, table.shape[0]) if strides.contracted else points
+        places = in_grid(points, table, strides)
         voxel, weights = look_up(places, table)
         density = (log_density[table.corners[voxel].long()] * weights).sum(-1).exp()
         alpha = 1 - torch.exp(-(density * length).clamp(max=MAX_OPTICAL_DEPTH))

@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from unrender.data.frames import Frame
-from unrender.fields.protocol import RadianceField
+from unrender.fields.protocol import Field
 from unrender.losses.depth import depth_errors
 from unrender.render.depth import DepthMap, DepthView
-from unrender.render.march import Field
+from unrender.render.march import FieldFunction
 from unrender.tasks.depth.compare_depths import view_consistency
 from unrender.tasks.depth.measure_depth import measure_depth
 
 KINDS = ("expected", "median", "first_surface")
 
 
-def evaluate_depth(field: RadianceField | Field, frames: Sequence[Frame]) -> dict[str, float]:
+def evaluate_depth(field: Field | FieldFunction, frames: Sequence[Frame]) -> dict[str, float]:
     """Return flat figures of the depth of a field at the cameras of frames.
 
     Where a frame has depth, `depth/<kind>/<figure>/<frame>` for each kind of depth and each figure of `depth_errors`,

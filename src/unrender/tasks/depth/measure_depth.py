@@ -8,18 +8,19 @@ from torch import Tensor
 
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.fields.protocol import KnowsDensity, KnowsPlaces, KnowsWay, RadianceField
-from unrender.fields.render_field import POINTS_AT_ONCE, ask_in_parts
-from unrender.fields.uniform_samples import check_ends, even_rows
+from unrender.fields.callable_field import as_field
+from unrender.fields.protocol import Field
+from unrender.fields.render_field import density_in_chunks
+from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, present_rays
 from unrender.kernels.composite import composite
 from unrender.kernels.ray_depths import RayDepths, ray_depths
 from unrender.render.depth import DepthMap
-from unrender.render.march import Field
+from unrender.render.march import FieldFunction
 from unrender.render.sample import RaySamples
 
-RAYS_AT_ONCE = 32_768
+RAYS_PER_CHUNK = 32_768
 """Memory does not depend on the size of the view."""
 HUMILITY = 3
 """Power of the share of light within the bound that is the confidence: fields are off by more than their light spreads.
@@ -42,7 +43,7 @@ class DepthLayers(TensorStruct):
 
 @torch.no_grad()
 def measure_depth(
-    field: RadianceField | Field,
+    field: Field | FieldFunction,
     camera: Camera,
     *,
     near: float | None = None,
@@ -52,26 +53,26 @@ def measure_depth(
     least_opacity: float = 0.5,
     bound: float = 0.01,
     quick: bool = False,
-    rays_at_once: int = RAYS_AT_ONCE,
+    rays_per_chunk: int = RAYS_PER_CHUNK,
 ) -> DepthMap:
     """Return how far away what a camera sees in a field is, in world units.
 
     A radiance field says where to look. With `near` and `far`, distances along the rays, it is looked at in the middles
     of `num_samples` equal parts between them instead, which works for any callable: points and directions, both [n, 3],
     to density per world unit [n] and color. weight_i = T_i · alpha_i as in `composite`, and from the weights all that a
-    `DepthMap` has; see `ray_depths` for the formulas. Results are the same bits whatever `rays_at_once` is, if those of
-    the field are.
+    `DepthMap` has; see `ray_depths` for the formulas. `rays_per_chunk` does not change the result.
 
     threshold: opacity at which the first surface lies. least_opacity: of what is a surface. bound: relative error of
     the median that the confidence speaks of. quick: at fewer places.
     Differentiable in: nothing.
     """
     _check(camera, {"threshold": threshold, "least_opacity": least_opacity, "bound": bound})
-    places = _places(field, near, far, num_samples, quick)
+    sample = _sampler(field, near, far, num_samples, quick)
+    known = as_field(field, near=near, far=far)
     rays, there = present_rays(camera.detach())
     parts = [
         (*ray_depths(weights, *samples, threshold=threshold, bound=bound), opacity)
-        for weights, opacity, samples in _weigh(field, rays, places, rays_at_once)
+        for weights, opacity, samples in _weigh(known, rays, sample, rays_per_chunk)
     ]
     shape = (camera.height, camera.width)
     empty = rays.origins.new_zeros(len(RayDepths._fields) + 1, *shape)
@@ -84,7 +85,7 @@ def measure_depth(
 
 @torch.no_grad()
 def depth_layers(
-    field: RadianceField | Field,
+    field: Field | FieldFunction,
     camera: Camera,
     *,
     near: float | None = None,
@@ -92,7 +93,7 @@ def depth_layers(
     num_samples: int = 64,
     least: float = 0.05,
     quick: bool = False,
-    rays_at_once: int = RAYS_AT_ONCE,
+    rays_per_chunk: int = RAYS_PER_CHUNK,
 ) -> DepthLayers:
     """Return all surfaces that rays meet, also those seen through others.
 
@@ -102,9 +103,10 @@ def depth_layers(
     Differentiable in: nothing.
     """
     _check(camera, {"least": least})
-    places = _places(field, near, far, num_samples, quick)
+    sample = _sampler(field, near, far, num_samples, quick)
+    known = as_field(field, near=near, far=far)
     rays, there = present_rays(camera.detach())
-    found = [_layers(w, samples, least) for w, _, samples in _weigh(field, rays, places, rays_at_once)]
+    found = [_layers(w, samples, least) for w, _, samples in _weigh(known, rays, sample, rays_per_chunk)]
     most = max((len(part) for part, _ in found), default=0)
     shape = (most, camera.height, camera.width)
     distance, weight = rays.origins.new_zeros(shape), rays.origins.new_zeros(shape)
@@ -122,45 +124,34 @@ def _check(camera: Camera, shares: Mapping[str, float]) -> None:
             raise InputError(f"measure_depth: `{name}` should be above 0 and below 1, got {value}")
 
 
-def _places(
-    field: RadianceField | Field, near: float | None, far: float | None, num_samples: int, quick: bool
+def _sampler(
+    field: Field | FieldFunction, near: float | None, far: float | None, num_samples: int, quick: bool
 ) -> Callable[[Rays], RaySamples]:
-    """Say where on rays to look: at regular places, or where the field knows."""
-    if near is None and far is None:
-        if not isinstance(field, KnowsPlaces):
-            raise InputError("measure_depth: this field does not say where to look; give `near` and `far`")
-        return lambda rays: field.samples(rays, quick=quick)
-    check_ends("measure_depth", near, far)
-    assert near is not None
-    assert far is not None
-    if isinstance(field, KnowsWay):
-        return lambda rays: field.even_samples(rays, num_samples, near=near, far=far)
-    return lambda rays: even_rows(rays, near, far, num_samples)
+    """Return how to sample rays: uniformly between two distances, or as the field does."""
+    check_interval("measure_depth", near, far)
+    if near is not None:
+        known = as_field(field, near=near, far=far)
+        return lambda rays: known.sample_uniform(rays, num_samples, near=near, far=far)
+    if not isinstance(field, Field):
+        raise InputError("measure_depth: a function has no extent of its own; give `near` and `far`")
+    return lambda rays: field.sample(rays, quick=quick)
 
 
 def _weigh(
-    field: RadianceField | Field, rays: Rays, places: Callable[[Rays], RaySamples], size: int
+    field: Field, rays: Rays, sample: Callable[[Rays], RaySamples], size: int
 ) -> Iterator[tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]]:
-    """Yield, for some rays after others, the weights of samples, the opacity, and distances, lengths and offsets."""
+    """Yield, for chunks of rays, the weights of samples, the opacity, and distances, lengths and offsets."""
     if size < 1:
-        raise InputError(f"measure_depth: `rays_at_once` should be at least 1, got {size}")
+        raise InputError(f"measure_depth: `rays_per_chunk` should be at least 1, got {size}")
     for begin in range(0, max(len(rays.origins), 1), size):
-        part = rays.map(lambda t, begin=begin: t[begin : begin + size])  # type: ignore[misc]
-        samples = places(part)
+        chunk = rays.map(lambda t, begin=begin: t[begin : begin + size])  # type: ignore[misc]
+        samples = sample(chunk)
         assert samples.offsets is not None
-        density = _density(field, part, samples)
-        seen = composite(density, samples.lengths, offsets=samples.offsets)
-        yield seen.weights, seen.opacity, (samples.distances, samples.lengths, samples.offsets)
-
-
-def _density(field: RadianceField | Field, rays: Rays, samples: RaySamples) -> Tensor:
-    assert samples.offsets is not None
-    counts = samples.offsets.diff()
-    origins, directions = (t.repeat_interleave(counts, 0) for t in (rays.origins, rays.directions))
-    points = torch.addcmul(origins, samples.distances[:, None], directions)
-    if isinstance(field, KnowsDensity):
-        return torch.cat([field.density_at(part) for part in points.split(POINTS_AT_ONCE)])
-    return ask_in_parts(field, points, directions)[0]
+        counts = samples.offsets.diff()
+        origins, directions = (t.repeat_interleave(counts, 0) for t in (chunk.origins, chunk.directions))
+        points = torch.addcmul(origins, samples.distances[:, None], directions)
+        found = composite(density_in_chunks(field, points), samples.lengths, offsets=samples.offsets)
+        yield found.weights, found.opacity, (samples.distances, samples.lengths, samples.offsets)
 
 
 def _layers(weights: Tensor, samples: tuple[Tensor, Tensor, Tensor], least: float) -> tuple[Tensor, Tensor]:

@@ -8,20 +8,20 @@ from torch import Generator, Tensor
 from unrender.data.depth_supervision import RAYS_OF_DEPTH, DepthSupervision
 from unrender.data.pixels import PixelBatch, PixelSource
 from unrender.data.scenes import Scene
-from unrender.fields.hash_nerf import HashNeRF
+from unrender.fields.hash_nerf import HashNeRF, cube_around
 from unrender.fields.nerf import NeRF
 from unrender.fields.occupancy import OccupancyGrid
-from unrender.fields.protocol import FieldSpace
 from unrender.geometry.rays import Rays
+from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.hash_grid import HashLevels
 from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
-from unrender.render.march import Marched
+from unrender.render.march import RenderOutput
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.nerf.schedule import NerfSchedule
 from unrender.training.exposure import Exposures
 from unrender.training.gradient_step import gradient_step
-from unrender.training.initial_occupancy import VoxelSpace, find_space
+from unrender.training.initial_occupancy import find_space
 from unrender.training.schedule import decayed, stage_at
 from unrender.training.state import State, in_folder, of_folder, optimizer_tensors, restore_optimizer
 from unrender.training.step import Measured
@@ -44,40 +44,27 @@ COUNTERS = ("num_rays", "steps_since_pruning", "samples_since_pruning")
 def initial_field(scene: Scene, config: FitNerf, schedule: NerfSchedule, seed: int) -> HashNeRF | NeRF:
     """Make the untrained field for a scene."""
     generator = Generator().manual_seed(seed)
-    room = find_space(scene, scene.split("train"), config.space, schedule.occupancy_resolution)
-    space, occupied = _cube_of(room)
+    region = find_space(scene, scene.split("train"), config.space, schedule.occupancy_resolution)
+    box, occupied = cube_around(region)
     if config.model != "hash":
         make = NeRF.paper if config.model == "paper" else NeRF.tutorial
-        return make(space, near=room.near, generator=generator)
-    finest = schedule.finest_level * (2 if space.contracted else 1)
+        return make(box, near=region.near, generator=generator)
+    finest = schedule.finest_level * (2 if box.contracted else 1)
     return HashNeRF(
-        space,
+        box,
         HashLevels.growing(COARSEST_LEVEL, finest, NUM_LEVELS, config.table_log2),
         OccupancyGrid(occupied),
-        step=_step_size(space, schedule, 0.0),
-        near=room.near,
+        step=_step_size(box, schedule, 0.0),
+        near=region.near,
         features=FEATURES,
         generator=generator,
     )
 
 
-def _step_size(space: FieldSpace, schedule: NerfSchedule, progress: float) -> float:
+def _step_size(box: SceneBox, schedule: NerfSchedule, progress: float) -> float:
     """Return the distance between samples in world units; in unbounded space, within the inner cube."""
-    stages = schedule.samples_per_side_unbounded if space.contracted else schedule.samples_per_side
-    return 2 * space.half_side / stage_at(stages, progress)
-
-
-def _cube_of(room: VoxelSpace) -> tuple[FieldSpace, Tensor]:
-    """Put a grid of voxels into the smallest cube around it, in as many cells."""
-    if room.contracted:
-        return FieldSpace(room.middle, room.unit, contracted=True), room.mask
-    shape = torch.tensor(room.mask.shape)
-    side = int(shape.max())
-    before = (side - shape) // 2
-    occupied = torch.zeros(side, side, side, dtype=torch.bool)
-    x, y, z = (slice(int(b), int(b + n)) for b, n in zip(before, shape, strict=True))
-    occupied[x, y, z] = room.mask
-    return FieldSpace(room.middle + (side / 2 - before) * room.unit, side / 2 * room.unit), occupied
+    stages = schedule.samples_per_side_unbounded if box.contracted else schedule.samples_per_side
+    return 2 * float(box.radius) / stage_at(stages, progress)
 
 
 class NerfTraining:
@@ -95,9 +82,9 @@ class NerfTraining:
         self.field, self.pixels, self.depths = field, pixels, depths
         self.config, self.schedule = config, schedule
         self.generator = Generator().manual_seed(seed)
-        usual = UNBOUNDED_DISTORTION_LOSS if field.contracted else 0.0
+        usual = UNBOUNDED_DISTORTION_LOSS if field.scene_box.contracted else 0.0
         self.distortion = usual if config.distortion is None else config.distortion
-        varies = config.exposure == "each" or (config.exposure == "auto" and field.contracted)
+        varies = config.exposure == "each" or (config.exposure == "auto" and field.scene_box.contracted)
         self._exposures = Exposures(len(pixels.frames)) if varies else None
         groups = [{"params": list(field.parameters()), "rate": LEARNING_RATES[config.model]}]
         if self._exposures is not None:
@@ -122,7 +109,7 @@ class NerfTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = decayed(group["rate"], self.schedule.final_learning_rate, progress)
         if isinstance(self.field, HashNeRF):
-            self.field.step = _step_size(self.field.space, self.schedule, progress)
+            self.field.step = _step_size(self.field.scene_box, self.schedule, progress)
         batch = self.pixels.draw(self.num_rays, 1)
         color, total, constant, num_samples = self._losses(batch)
         is_finite = gradient_step(self.optimizer, total)
@@ -158,9 +145,7 @@ class NerfTraining:
     def _losses(self, batch: PixelBatch) -> tuple[Tensor, Tensor, Tensor, int]:
         """Return the color loss, the total loss, that of a constant image, and the number of samples."""
         rays, known = self._with_supervised_depths(batch.rays)
-        seen = self.field.march(rays, self.generator)
-        if seen[0] is seen[-1]:  # of one network
-            seen = seen[-1:]
+        seen = self.field.training_outputs(rays, self.generator)
         target, background = training_targets(
             batch, self.field.background, self.config.background, self.generator
         )
@@ -171,11 +156,13 @@ class NerfTraining:
             total = total + self.config.depth * sum(_depth_loss(each, known) for each in seen)
         if self.distortion > 0:
             total = total + self.distortion * sum(
-                _distortion_loss(each, self.field.half_side) for each in seen
+                _distortion_loss(each, float(self.field.scene_box.radius)) for each in seen
             )
         return errors[-1], total, constant_error(target, background, batch.valid), num_samples
 
-    def _color_loss(self, seen: Marched, batch: PixelBatch, target: Tensor, background: Tensor) -> Tensor:
+    def _color_loss(
+        self, seen: RenderOutput, batch: PixelBatch, target: Tensor, background: Tensor
+    ) -> Tensor:
         """Return the mean squared error of the colors along the first rays."""
         count = len(target)  # behind these come rays of depth
         color = seen.color[:count] + (1 - seen.opacity[:count])[:, None] * background
@@ -195,12 +182,12 @@ class NerfTraining:
         """Prune unobserved cells once enough samples were taken, and refine the occupancy grid when that is due."""
         grid, schedule = field.occupancy, self.schedule
         self.steps_since_pruning += 1
-        self.samples_since_pruning += field.num_looked_at
+        self.samples_since_pruning += field.num_queries
         if (
             self.steps_since_pruning >= schedule.pruning_steps
             and self.samples_since_pruning >= schedule.pruning_samples * grid.num_occupied
         ):
-            grid.give_up_unseen(schedule.min_weight_unbounded if field.contracted else schedule.min_weight)
+            grid.prune(schedule.min_weight_unbounded if field.scene_box.contracted else schedule.min_weight)
             self.steps_since_pruning = self.samples_since_pruning = 0
         if progress >= schedule.refine_occupancy_at and grid.side <= schedule.occupancy_resolution:
             field.occupancy = grid.split()
@@ -208,13 +195,13 @@ class NerfTraining:
 
     def _adapt_rays(self, field: HashNeRF, num_samples: int) -> None:
         """Choose the number of rays with which the next step has as many samples as asked for."""
-        spent = max(num_samples, field.num_looked_at / QUERIES_PER_SAMPLE, 1)
+        spent = max(num_samples, field.num_queries / QUERIES_PER_SAMPLE, 1)
         wanted = self.num_rays * self.config.samples / spent
         bounded = min(max(wanted, self.num_rays / 2, 64), 1.1 * self.num_rays + 1, self.schedule.max_rays)
         self.num_rays = int(bounded)
 
 
-def _depth_loss(seen: Marched, known: Tensor) -> Tensor:
+def _depth_loss(seen: RenderOutput, known: Tensor) -> Tensor:
     """Return the depth loss of the last rays, whose depth is known."""
     samples, weights = seen.samples, seen.weights
     assert samples is not None
@@ -225,7 +212,7 @@ def _depth_loss(seen: Marched, known: Tensor) -> Tensor:
     return depth_loss(weights[first:], samples.distances[first:], offsets - first, known)
 
 
-def _distortion_loss(seen: Marched, unit: float) -> Tensor:
+def _distortion_loss(seen: RenderOutput, unit: float) -> Tensor:
     """Return the distortion loss over t / (t + unit), which maps all distances to 0 to 1."""
     samples = seen.samples
     assert samples is not None

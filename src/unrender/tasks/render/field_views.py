@@ -11,12 +11,13 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.errors import InputError
-from unrender.fields.protocol import RadianceField, RenderOutput
 from unrender.fields.quick_look import quick_look
-from unrender.fields.uniform_samples import check_ends
+from unrender.fields.trainable import TrainableField
+from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.io.depth_preview import depth_picture
 from unrender.io.images import save_image
+from unrender.render.march import RenderOutput
 
 log = logging.getLogger("unrender")
 PREVIEW_SIZE, PROBE_SIZE, SECONDS_PER_PREVIEW = 400, 48, 1.0
@@ -45,9 +46,9 @@ class QuickRender:
         """Raise InputError for values out of range."""
         if not 1 <= self.samples <= MAX_SAMPLES:
             raise InputError(f"--samples {self.samples}: must be 1 to {MAX_SAMPLES}")
-        check_ends("--near, --far", self.near, self.far)
+        check_interval("--near, --far", self.near, self.far)
 
-    def render(self, field: RadianceField, camera: Camera, background: Tensor | None) -> RenderOutput:
+    def render(self, field: TrainableField, camera: Camera, background: Tensor | None) -> RenderOutput:
         """Render a preview."""
         return quick_look(field, camera, background, near=self.near, far=self.far, num_samples=self.samples)
 
@@ -63,7 +64,7 @@ class RenderedView:
 
 
 def render_views(
-    field: RadianceField,
+    field: TrainableField,
     frames: Sequence[Frame],
     background: tuple[float, float, float] | None,
     folder: Path,
@@ -78,7 +79,7 @@ def render_views(
         yield RenderedView(index, len(frames) - 1, rendered)
 
 
-def _image(field: RadianceField, camera: Camera, background: Tensor | None, quick: QuickRender) -> Tensor:
+def _image(field: TrainableField, camera: Camera, background: Tensor | None, quick: QuickRender) -> Tensor:
     if not quick.quick:
         return field.render(camera, background).color
     output = quick.render(field, camera, background)
@@ -92,7 +93,7 @@ def describe(view: RenderedView) -> str:
     return f"rendering view {view.index + 1} of {view.last_index + 1}"
 
 
-def preview_size(field: RadianceField, camera: Camera, quick: QuickRender) -> int:
+def preview_size(field: TrainableField, camera: Camera, quick: QuickRender) -> int:
     """Choose the longer side of previews in pixels, at most that of the camera, so that a view takes about a second."""
     size = min(PREVIEW_SIZE, max(camera.height, camera.width))
     side = min(PROBE_SIZE, size)

@@ -9,6 +9,7 @@ from torch.nn.functional import max_pool3d
 
 from unrender.data.depth_supervision import RAYS_OF_DEPTH, DepthSupervision
 from unrender.data.pixels import PixelBatch, PixelSource
+from unrender.fields.trainable import SceneRegion
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.rays import Rays
 from unrender.kernels.march_voxels import VoxelMarch
@@ -17,7 +18,6 @@ from unrender.losses.depth import depth_loss
 from unrender.tasks.volume.config import FitVolume
 from unrender.tasks.volume.schedule import VolumeSchedule
 from unrender.training.gradient_step import gradient_step
-from unrender.training.initial_occupancy import VoxelSpace
 from unrender.training.schedule import decayed
 from unrender.training.state import State, in_folder, of_folder, optimizer_tensors, restore_optimizer
 from unrender.training.step import Measured
@@ -106,7 +106,7 @@ class VolumeTraining:
 
     def __init__(
         self,
-        space: VoxelSpace,
+        region: SceneRegion,
         pixels: PixelSource,
         depths: DepthSupervision | None,
         config: FitVolume,
@@ -115,15 +115,14 @@ class VolumeTraining:
     ) -> None:
         self.pixels, self.depths, self.config, self.schedule = pixels, depths, config, schedule
         self.generator = Generator().manual_seed(seed)
-        self.weights = _weights(config, space.contracted)
+        contracted = region.scene_box.contracted
+        self.weights = _weights(config, contracted)
         fog = SparseVoxels.from_mask(
-            space.mask,
-            space.middle,
-            space.unit,
-            contracted=space.contracted,
-            near=space.near,
+            region.occupied,
+            region.scene_box,
+            near=region.near,
             degree=0,
-            opacity=FIRST_OPACITY_UNBOUNDED if space.contracted else FIRST_OPACITY,
+            opacity=FIRST_OPACITY_UNBOUNDED if contracted else FIRST_OPACITY,
         )
         self.grid = self._grid_of(fog)
         self.stage = self.steps_since_pruning = 0
@@ -215,8 +214,8 @@ class VolumeTraining:
         """Return the depth loss of random rays; a ray counts as ending at its mean distance."""
         known = depths.draw(math.ceil(RAYS_OF_DEPTH * num_rays), self.generator)
         marched = self._march(known.rays)
-        mean = marched.distance / marched.opacity.clamp(min=MIN_SAMPLE_WEIGHT)
-        return depth_loss(marched.opacity, mean, torch.arange(len(mean) + 1), known.distances)
+        offsets = torch.arange(len(marched.opacity) + 1)
+        return depth_loss(marched.opacity, marched.distance, offsets, known.distances)
 
     def _march(self, rays: Rays) -> VoxelMarch:
         jitter = torch.rand(len(rays.origins), generator=self.generator)

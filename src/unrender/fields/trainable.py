@@ -1,0 +1,220 @@
+"""Fields that can be trained: what the training loop, files and reports need of one, with defaults."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple, Self
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from unrender.errors import InputError
+from unrender.fields.render_field import render_field
+from unrender.fields.uniform_samples import flatten_samples, sample_interval, uniform_samples
+from unrender.geometry.camera import Camera
+from unrender.geometry.rays import Rays
+from unrender.geometry.scene_box import SceneBox
+from unrender.render.march import RenderOutput, march
+from unrender.render.sample import RaySamples
+
+
+class SceneRegion(NamedTuple):
+    """Where in a scene something can be: what a new field starts from."""
+
+    scene_box: SceneBox
+    occupied: Bool[Tensor, "x y z"]
+    """Cells of equal size that fill the scene box, in contracted coordinates if it is contracted."""
+    near: float
+    """Distance from the cameras before which nothing is modeled, in world units."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldOptions:
+    """Settings of a training run that fields read; each uses those that concern it."""
+
+    steps: int | None = None
+    """Training steps, if known in advance."""
+    rays: int = 4096
+    """Rays of a step, for fields that do not choose their number themselves."""
+    samples: int = 65536
+    """Samples of a step at which the field is trained, for fields that choose the number of rays by them."""
+    resolution: int = 256
+    """Voxels along the longest side, at the end."""
+    degree: int = 2
+    """Degree of the spherical harmonics of color."""
+    table_log2: int = 18
+    """Logarithm to base 2 of the most entries of each level of a hash table."""
+    smoothness: float = 0.0
+    """Weight of the total variation of opacity and color."""
+    sparsity: float = 0.0
+    """Weight of the mean opacity."""
+
+
+class ParameterChange(NamedTuple):
+    """How parameters were replaced when a field pruned or refined itself."""
+
+    kept_rows: Mapping[str, Tensor | None]
+    """By parameter name: which rows of the old parameter make up the new one, in order; None: it starts afresh.
+
+    Parameters that are not named are unchanged. An optimizer keeps the same rows of its state.
+    """
+
+
+class TrainableField(nn.Module):
+    """Base of fields that can be trained. A subclass needs `forward`; everything else has a default.
+
+    forward(points [n, 3], unit directions [n, 3]) → density [n] per world unit, color [n, 3]. By default, rays are
+    sampled uniformly within the scene box, and the parameters are what is saved.
+    """
+
+    num_samples: ClassVar[int] = 128
+    """Samples of a ray, by default."""
+    learning_rate: ClassVar[float] = 1e-2
+    """Of Adam, for all parameters, by default."""
+    patch_size: ClassVar[int] = 1
+    """Rays of a training step come in squares of so many neighboring pixels."""
+
+    scene_box: SceneBox
+    near: float
+    background: Tensor
+
+    def __init__(
+        self, scene_box: SceneBox, *, near: float = 0.0, background: Float[Tensor, "3"] | None = None
+    ) -> None:
+        super().__init__()
+        if not 0 <= near < math.inf:
+            raise InputError(f"{type(self).__name__}: `near` should be a distance ≥ 0, got {near}")
+        self.scene_box, self.near = scene_box, near
+        self.background = nn.Parameter(torch.full((3,), 0.5) if background is None else background.clone())
+
+    @classmethod
+    def region_cells(cls, options: FieldOptions) -> int:
+        """Return how many cells along its longest side the region should have that `create` is given."""
+        return 128
+
+    @classmethod
+    def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
+        """Return a new field for a scene, to be trained; random initial values come from the generator."""
+        raise NotImplementedError(f"{cls.__name__}.create")
+
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """Return the density per world unit at points. Differentiable in: the parameters, points."""
+        forward = torch.zeros_like(points)
+        forward[:, 2] = 1
+        density: Tensor = self(points, forward)[0]
+        return density
+
+    def sample(
+        self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
+    ) -> RaySamples:
+        """Return where to evaluate the field along a row of rays; with a generator, at random within intervals."""
+        count = self.num_samples // (2 if quick else 1)
+        interval = self.scene_box.intersect(rays, self.near)
+        return flatten_samples(*sample_interval(self.scene_box, interval, count, generator))
+
+    def sample_uniform(
+        self, rays: Rays, num_samples: int, *, near: float | None = None, far: float | None = None
+    ) -> RaySamples:
+        """Return the centers of equal intervals of each ray, within the scene box or from `near` to `far`."""
+        if near is not None and far is not None:
+            return uniform_samples(rays, near, far, num_samples)
+        interval = self.scene_box.intersect(rays, self.near)
+        return flatten_samples(*sample_interval(self.scene_box, interval, num_samples, None))
+
+    def render(
+        self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
+    ) -> RenderOutput:
+        """Return what a camera sees, on `background` or the field's own; see `render_field`."""
+        return render_field(self, camera, background, quick=quick)
+
+    def bounds(self) -> Float[Tensor, "2 3"]:
+        """Return the lowest and the highest corner of the scene box."""
+        return self.scene_box.bounds
+
+    def training_outputs(self, rays: Rays, generator: torch.Generator) -> tuple[RenderOutput, ...]:
+        """Render rays on black, with gradients and randomly placed samples; the loss compares each output with images.
+
+        The last output is that of rendering; fields with proposal networks have more. Outputs have weights and samples
+        where `distortion_loss` and `depth_loss` can use them.
+        Differentiable in: the parameters.
+        """
+        samples = self.sample(rays, generator=generator)
+        return (march(self, rays, samples, keep_samples=True),)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return the parameters in groups with their initial learning rates, as torch optimizers take them."""
+        return [{"params": list(self.parameters()), "lr": self.learning_rate}]
+
+    def regularization(self, options: FieldOptions) -> Tensor | None:
+        """Return a penalty of the parameters, to be added to the loss; None for none."""
+        return None
+
+    def num_rays(self, progress: float, options: FieldOptions) -> int:
+        """Return how many rays the next training step should have."""
+        return options.rays
+
+    def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
+        """Prepare a training step, or refine the field; return what happened to parameters, if any were replaced.
+
+        progress: the finished fraction of the training, 0 to 1.
+        """
+        return None
+
+    def end_step(self, progress: float, options: FieldOptions) -> None:
+        """Update what does not replace parameters, after a training step of the same progress."""
+
+    def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return all there is to save: tensors, and a description in JSON types. `from_contents` reads both.
+
+        By default: parameters and buffers, the scene box and `near`.
+        """
+        tensors = {name: tensor.detach() for name, tensor in self.state_dict().items()}
+        box = {"scene_box.center": self.scene_box.center, "scene_box.half_extent": self.scene_box.half_extent}
+        return tensors | box, {"contracted": self.scene_box.contracted, "near": self.near}
+
+    @classmethod
+    def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
+        """Return the field with these contents. By default, it is made from the scene box and `near` alone."""
+        field = cls(read_scene_box(tensors, description), near=float(description["near"]))
+        field.load_tensors(tensors)
+        return field
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Set parameters and buffers; raise InputError if a file has others, of other shapes, or not finite."""
+        own = self.state_dict()
+        given = {name: tensor for name, tensor in tensors.items() if not name.startswith("scene_box.")}
+        if own.keys() != given.keys():
+            raise InputError(f"{type(self).__name__}: tensors differ in {sorted(own.keys() ^ given.keys())}")
+        for name, tensor in given.items():
+            if tensor.shape != own[name].shape or tensor.dtype != own[name].dtype:
+                raise InputError(
+                    f"{type(self).__name__}: {name} should be {own[name].dtype} of {list(own[name].shape)}, got "
+                    f"{tensor.dtype} of {list(tensor.shape)}"
+                )
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise InputError(f"{type(self).__name__}: {name} has values that are not finite")
+        self.load_state_dict(given)
+
+    def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
+        """Return what, beside `contents`, a resumed training depends on: tensors, and numbers."""
+        return {}, {}
+
+    def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
+        """Set what `training_state` returned, on a field made `from_contents`."""
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the scene box, too, where the module is moved."""
+        super()._apply(function, recurse)  # type: ignore[no-untyped-call]
+        self.scene_box = self.scene_box.map(function)
+        return self
+
+    def describe(self) -> dict[str, int | float]:
+        """Return figures for reports and `metrics.json`, by name."""
+        return {"num_parameters": sum(parameter.numel() for parameter in self.parameters())}
+
+
+def read_scene_box(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> SceneBox:
+    """Return the scene box from the contents of a field."""
+    center, half_extent = tensors["scene_box.center"], tensors["scene_box.half_extent"]
+    return SceneBox(center, half_extent, bool(description["contracted"]))
