@@ -1,0 +1,58 @@
+"""Ray traversal of an occupancy grid, in bounded or contracted space: where along rays there can be something."""
+
+from typing import NamedTuple
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from unrender._checked import checked
+from unrender.errors import InputError
+from unrender.kernels._dispatch import implementation
+from unrender.kernels.traverse import reference
+from unrender.kernels.traverse.cells import BLOCK as BLOCK
+from unrender.kernels.traverse.cells import CellGrid as CellGrid
+
+
+class Traversal(NamedTuple):
+    """Samples of all rays, one ray after another."""
+
+    distances: Float[Tensor, " samples"]
+    lengths: Float[Tensor, " samples"]
+    """Of the steps that the samples lie in."""
+    offsets: Int[Tensor, " bounds"]
+    """The samples of ray r are offsets[r] to offsets[r + 1]."""
+
+
+@checked
+def traverse(
+    grid: CellGrid,
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
+    t_near: Float[Tensor, " rays"],
+    t_far: Float[Tensor, " rays"],
+    steps: Float[Tensor, " rays"],
+    jitter: Float[Tensor, " rays"],
+    *,
+    capacity: int | None = None,
+) -> Traversal:
+    """Sample rays in regular steps from t_near to t_far, and keep the samples that lie in occupied cells.
+
+    The unit of distances and steps is the length of a ray's direction. Each sample lies at the fraction `jitter`, from
+    0 to less than 1, of its step. In contracted space, steps outside the box grow so that all have the same length in
+    contracted coordinates. Rays that are nan have no samples.
+
+    capacity: length of the returned rows, which then needs no synchronization with a GPU. Only the first offsets[-1]
+    entries are valid; rays for which there is no room are not written: check that offsets[-1] ≤ capacity. Inputs are
+    not checked; rays of infinite intervals, or of steps ≤ 0, have no samples.
+    Differentiable in: nothing.
+    """
+    if capacity is None:
+        if not bool((steps > 0).all()):
+            raise InputError("traverse: `steps` should be lengths > 0")
+        if bool((t_near.isinf() | t_far.isinf()).any()):
+            raise InputError("traverse: `t_near` and `t_far` should be finite; clip the rays to the box")
+    fast = implementation("traverse", origins.device)
+    forward = reference.forward if fast is None else fast.forward
+    origins, directions, t_near, t_far = (t.detach() for t in (origins, directions, t_near, t_far))
+    grid, steps, jitter = grid.detach(), steps.detach(), jitter.detach()
+    return Traversal(*forward(grid, origins, directions, t_near, t_far, steps, jitter, capacity))

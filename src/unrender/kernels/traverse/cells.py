@@ -1,0 +1,43 @@
+"""Cells of an occupancy grid with the box that they fill, and blocks of them, which rays skip if they are empty."""
+
+from typing import Self
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn.functional import max_pool3d
+
+from unrender._struct import TensorStruct
+from unrender.errors import ShapeError
+
+BLOCK = 8
+"""Cells along each side of a block."""
+
+
+class CellGrid(TensorStruct):
+    """Which cells of a grid are occupied, and where the grid lies; made by `from_mask`."""
+
+    cells: Bool[Tensor, "x y z"]
+    blocks: Bool[Tensor, "x_blocks y_blocks z_blocks"]
+    """Whether any cell of a block is occupied; blocks at the end may have fewer cells."""
+    center: Float[Tensor, "3"]
+    half_extent: Float[Tensor, "3"]
+    contracted: bool
+    """If so, the cells divide the cube [−2, 2]³ of contracted coordinates, in which the box is [−1, 1]³; if not, they
+    divide the box itself. See `contraction`."""
+
+    @classmethod
+    def from_mask(
+        cls,
+        occupied: Bool[Tensor, "x y z"],
+        center: Float[Tensor, "3"],
+        half_extent: Float[Tensor, "3"],
+        *,
+        contracted: bool = False,
+    ) -> Self:
+        """Return the grid of the cells that are marked, in the box center ± half_extent."""
+        if 0 in occupied.shape:
+            raise ShapeError(
+                f"CellGrid: a grid has at least one cell along each axis, got {list(occupied.shape)}"
+            )
+        pooled = max_pool3d(occupied[None].float(), BLOCK, ceil_mode=True)[0]
+        return cls(occupied.contiguous(), pooled > 0, center, half_extent, contracted)
