@@ -19,7 +19,7 @@ class Step(Protocol):
 
     @property
     def index(self) -> int:
-        """Number of steps before this one."""
+        """Index of this step."""
 
     @property
     def last_index(self) -> int:

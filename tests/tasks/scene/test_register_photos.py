@@ -37,9 +37,9 @@ def test_photos_are_placed_as_in_their_own_model(tmp_path, capsys):
         shutil.copyfile(SHARED / "images" / name, tmp_path / "photos" / name)
     lens = ["--no-one-camera", "--lens", "SIMPLE_PINHOLE"]
     assert main(["import", str(tmp_path / "photos"), *lens, "--output", str(tmp_path / "out")]) == 0
-    assert "placed 12 of 12 photos" in capsys.readouterr().out
+    assert "registered 12 of 12 photos" in capsys.readouterr().out
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
-    assert metrics["registered_share"] == 1
+    assert metrics["registered_fraction"] == 1
     assert 0.2 < metrics["reprojection_error"] < 1
     truth = {frame.name: frame.camera.position.double() for frame in load_scene(SHARED).frames}
     scene = load_scene(tmp_path / "out")
@@ -63,7 +63,7 @@ def test_says_what_is_wrong(tmp_path, monkeypatch, capsys):
     assert main(["import", str(photos)]) == 2
     assert "0 photos (.png, .jpg," in capsys.readouterr().err
     assert main(["import", str(tmp_path / "nothing.txt")]) == 2
-    assert "a folder of photos is expected, or a video" in capsys.readouterr().err
+    assert "give a folder of photos, or a video" in capsys.readouterr().err
     for i in range(2):
         Image.new("RGB", (64, 64)).save(photos / f"{i}.png")
     monkeypatch.setitem(sys.modules, "pycolmap", None)
@@ -83,7 +83,7 @@ def test_photos_of_nothing_cannot_be_placed(tmp_path, capsys):
         noise = np.random.default_rng(i).integers(0, 255, (120, 160, 3), np.uint8)
         Image.fromarray(noise).save(tmp_path / "photos" / f"{i}.png")
     assert main(["import", str(tmp_path / "photos"), "--output", str(tmp_path / "out")]) == 1
-    assert "no photo could be placed" in capsys.readouterr().out
+    assert "no photo could be registered" in capsys.readouterr().out
 
 
 def test_advice():
