@@ -49,6 +49,8 @@ NAME_WORDS = {  # as words of a name; each with the word to write
     "slopes": "gradients", "stage": "scene", "straighten": "inverse contraction", "stretch": "interval",
     "sure": "confidence", "thin": "downsample", "unseen": "unobserved", "walk": "traverse", "words": "text",
 }
+TERMS = ["learning_rate", "begin_step"]
+"""Terms of the field that contain such a word."""
 NAMES_ALLOWED = {
     # the stage of an optimization, as in multi-stage
     "FindPoseStep.stage", "FitMeshStep.stage", "RegisterPhotosStep.stage",
@@ -103,9 +105,8 @@ PROSE_ALLOWED = [
 
 
 PENDING_NAMES = {
-    "FieldSpace.from_cube.places", "FieldSpace.middle", "Registration.share", "SparseVoxels.from_mask.middle",
-    "depth_layers.least", "find_pose.seen", "measure_depth.least_opacity", "measure_mesh.seen_within",
-    "points_from_views.agreeing",
+    "Registration.share", "depth_layers.least", "find_pose.seen", "measure_depth.least_opacity",
+    "measure_mesh.seen_within", "points_from_views.agreeing",
 }  # fmt: skip
 PENDING_COMMANDS = {"fit-mesh", "find-pose", "import", "fit-volume", "fit-nerf"}
 
@@ -123,7 +124,8 @@ def offences(prose: str) -> list[str]:
 
 
 def words_of(name: str) -> list[str]:
-    """Split snake_case and CamelCase."""
+    """Split snake_case and CamelCase, without the terms that the field itself uses."""
+    name = re.sub("|".join(TERMS), "", name)
     return [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
 
 
