@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from check_kernel import num_threads
+from check_kernel import either_kernel, num_threads
 from unrender.errors import ShapeError
 from unrender.geometry.camera import Camera, rigid
 from unrender.geometry.rotations import so3_exp_map
@@ -52,10 +52,12 @@ def inputs(dtype):
     )
 
 
+@either_kernel
 @pytest.mark.parametrize("with_depth", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_agrees_with_the_definition(monkeypatch, dtype, with_depth):
+def test_agrees_with_the_definition(monkeypatch, dtype, with_depth, kernels):
     given = inputs(dtype)
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     fast = normal_equations(*given, with_depth=with_depth)
     monkeypatch.setenv("UNRENDER_KERNELS", "reference")
     reference = normal_equations(*given, with_depth=with_depth)

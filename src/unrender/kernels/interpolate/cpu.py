@@ -28,13 +28,13 @@ def backward(
     images: Tensor,
     cotangent: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    gradients = torch.zeros_like(barycentric), torch.zeros_like(values, memory_format=torch.contiguous_format)
+    gradients = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (barycentric, values)]
     tensors = (barycentric, values, faces, face_ids, places, images, cotangent, *gradients)
     arrays = [t.detach().contiguous().numpy() for t in tensors]
     with cpu_threads(len(places)):
         _mix_backward(*arrays[:-1])
         _scatter(arrays[0], *arrays[2:7], arrays[-1])
-    return gradients
+    return gradients[0], gradients[1]
 
 
 @numba.njit(cache=True, parallel=True)
