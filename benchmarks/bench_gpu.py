@@ -87,6 +87,9 @@ def work(options: argparse.Namespace) -> int:
         except Exception:  # noqa: BLE001  the rows of the other file still count
             note({"name": f"rows of {module}", "failed": traceback.format_exc()})
     device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        note({"name": "everything", "skipped": "there is no NVIDIA GPU; --device cpu rehearses"})
+        return 0
     if device.type == "cuda":
         device = torch.device("cuda", device.index or 0)
         torch.cuda.set_device(device)

@@ -1,9 +1,10 @@
 """Rows of bench_gpu.py for points and meshes. Reaches and PyTorch3D's figures are of one H200, in ms."""
 
+import time
 from collections.abc import Callable
 
 import torch
-from gpu_rows import Bench, Result, check, timing
+from gpu_rows import Bench, Result, check, measurement, timing
 from torch import Tensor
 
 from unrender.geometry.camera import Camera
@@ -336,6 +337,37 @@ def pose_step(bench: Bench) -> Callable[[], object]:
         optimizer.step()
 
     return step
+
+
+@measurement("find-pose, photo, no guess", order=106)
+def pose_of_a_photo(bench: Bench) -> Result:
+    """Time all of it, the second time: the first compiles."""
+    from unrender.data.photos import Photo
+    from unrender.render.mesh import render_mesh
+    from unrender.tasks.pose.find_pose import FindPose, find_pose
+
+    mesh, size = cow(bench), bench.size(256, 40)
+    camera = view(mesh, size)
+    image = render_mesh(mesh, camera, background=None)
+    at_origin = camera.replace(camera_from_world=torch.eye(4, device=bench.device))
+    photo = Photo(image[..., :3].clamp(0, 1), image[..., 3], at_origin)
+    config = FindPose(num_views=20, num_starts=4, resolution=64) if bench.tiny else FindPose()
+    seconds, agreements = [], []
+    for _ in range(2):
+        bench.synchronize()
+        start = time.perf_counter()
+        *_, last = find_pose(mesh, photo, config)
+        estimate = last.result
+        agreements.append(estimate.agreement)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "first_s": seconds[0],
+        "s": seconds[1],
+        "reach_s": 0.5,
+        "agreement": agreements[1],
+        "same": agreements[0] == agreements[1],
+        "verdict": estimate.verdict,
+    }
 
 
 def _program(name: str, given: dict[str, str], theirs: float) -> None:

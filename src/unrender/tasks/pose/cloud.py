@@ -194,14 +194,14 @@ def even_rotations(count: int) -> Tensor:
 
 def _some_in_order(points: Tensor, generator: torch.Generator) -> Tensor:
     """Draw points, and sort them so that neighbours follow one another: they are searched faster, and thin evenly."""
-    drawn = points[torch.randperm(len(points), generator=generator)[:MAX_POINTS]]
+    drawn = points[torch.randperm(len(points), generator=generator, device=points.device)[:MAX_POINTS]]
     order = index_points(drawn).order
     return drawn if order is None else drawn[order]
 
 
 def _thin(points: Tensor, count: int) -> Tensor:
     count = min(count, len(points))
-    return points[torch.arange(count) * len(points) // count]
+    return points[torch.arange(count, device=points.device) * len(points) // count]
 
 
 def _placed(fit: Fit, middle: Tensor) -> Fit:

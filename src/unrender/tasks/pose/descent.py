@@ -47,19 +47,19 @@ def keep_best(fit: Fit, apart: float, most: int, worst: float = math.inf) -> Fit
     Those that cost more than `worst` are dropped, but never the best.
     """
     order = fit.cost.nan_to_num(nan=math.inf, posinf=math.inf).argsort()
-    order = order[(fit.cost[order] <= worst) | (torch.arange(len(order)) == 0)]
+    order = order[(fit.cost[order] <= worst) | (torch.arange(len(order), device=order.device) == 0)]
     return select(fit, order[keep_apart(fit.poses[order], apart, most)])
 
 
 def keep_apart(poses: Tensor, angle: float, most: int) -> Tensor:
     """List the first pose, the first that is turned by more than an angle from it, and so on."""
-    flat = poses[:, :3, :3].flatten(1)
+    flat = poses[:, :3, :3].flatten(1).cpu()  # a loop of small decisions: at once, rather than one by one
     alive, kept = torch.ones(len(poses), dtype=torch.bool), list[int]()
     while len(kept) < most and bool(alive.any()):
         kept.append(int(alive.long().argmax()))
         alive &= flat @ flat[kept[-1]] < 1 + 2 * math.cos(angle)  # trace of the rotation between two
         alive[kept[-1]] = False
-    return torch.tensor(kept, dtype=torch.long)
+    return torch.tensor(kept, dtype=torch.long, device=poses.device)
 
 
 def move(poses: Tensor, twists: Tensor) -> Tensor:

@@ -214,7 +214,7 @@ def _is_rigid(pose: object) -> bool:
     if not isinstance(pose, Tensor) or pose.shape != (4, 4) or not bool(pose.isfinite().all()):
         return False
     rotation, bottom = pose[:3, :3].double(), pose.new_tensor([0.0, 0.0, 0.0, 1.0])
-    orthonormal = torch.allclose(rotation @ rotation.mT, torch.eye(3).double(), atol=1e-3)
+    orthonormal = torch.allclose(rotation @ rotation.mT, torch.eye(3).to(rotation), atol=1e-3)
     return orthonormal and float(rotation.det()) > 0 and torch.equal(pose[3], bottom)
 
 
@@ -267,7 +267,7 @@ def _find_in_photo(
 def _find_in_cloud(
     model: Model, placement: Placement, points: Tensor, starts: Tensor | None, config: FindPose
 ) -> Iterator[FindPoseStep]:
-    generator = torch.Generator().manual_seed(config.seed)
+    generator = torch.Generator(points.device).manual_seed(config.seed)
     steps = align_cloud(model.mesh, points, generator, starts)
     for index, (stage, fit) in enumerate(steps):
         best = keep_best(fit, SAME_POSE, config.max_candidates)
@@ -331,7 +331,7 @@ def _judge(fit: Fit, standard: Standard, turn: float) -> Verdict:
 def _covariance(fit: Fit, num_measurements: float) -> Tensor:
     """Invert the Hessian, scaled by the residuals that are left: they tell how far measurements are off."""
     if not bool(fit.cost[0].isfinite()):
-        return torch.full((6, 6), torch.inf)
+        return torch.full((6, 6), torch.inf, device=fit.cost.device)
     values, vectors = torch.linalg.eigh(fit.hessian[0].double())
     inverse: Tensor = (
         vectors @ torch.diag(1 / values.clamp(min=1e-9 * float(values[-1]) + 1e-30)) @ vectors.mT

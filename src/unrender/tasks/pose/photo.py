@@ -14,7 +14,9 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 from unrender.data.photos import Photo
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import vertex_normals
+from unrender.kernels._dispatch import can_ask
 from unrender.kernels.align import normal_equations
+from unrender.kernels.scatter_sum import scatter_sum
 from unrender.render.fragments import Hits, hits, rasterize
 from unrender.tasks.pose.descent import Fit
 from unrender.tasks.pose.model import Model, albedo, cameras_at
@@ -63,17 +65,18 @@ def cut_window(photo: Photo, size: int, radius: float) -> Window:
     """Cut out the object and average its pixels down, or mix them up, to a size."""
     corner, side = square_around(photo.mask, MARGIN)
     samples = max(1, math.ceil(side / size))
-    places = (torch.arange(size * samples) + 0.5) * (side / (size * samples))
+    device = photo.mask.device
+    places = (torch.arange(size * samples, device=device) + 0.5) * (side / (size * samples))
     grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1) + corner
     layers, offset = _layers(photo, corner, side, radius)
-    part = torch.tensor([layers.shape[2], layers.shape[1]])
+    part = torch.tensor([layers.shape[2], layers.shape[1]], device=device)
     sampled = grid_sample(layers[None], ((grid - offset) / part * 2 - 1)[None], align_corners=False)
     coverage, measured, depth, *color = avg_pool2d(sampled, samples)[0]
-    extent = torch.tensor([photo.camera.width, photo.camera.height])
+    extent = torch.tensor([photo.camera.width, photo.camera.height], device=device)
     inside = ((grid >= 0) & (grid <= extent)).all(-1).float()
     focal, center = photo.camera.focal * (size / side), (photo.camera.center - corner) * (size / side)
     return Window(
-        Camera(focal, center, torch.eye(4), size, size),
+        Camera(focal, center, torch.eye(4, device=device), size, size),
         coverage,
         (avg_pool2d(inside[None], samples)[0] > 0.99).float(),
         torch.stack(color, -1) / coverage.clamp(min=1e-3)[..., None],
@@ -100,7 +103,7 @@ def _layers(photo: Photo, corner: Tensor, side: float, radius: float) -> tuple[T
     layers = torch.cat(
         [torch.stack([mask, measured, measured * depth]), mask * photo.image[part].movedim(-1, 0)]
     )
-    return layers, torch.tensor([left, top])
+    return layers, torch.tensor([left, top], device=mask.device)
 
 
 def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade: bool) -> Fit:
@@ -126,7 +129,7 @@ def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade:
         targets.append(window.depth[None])
         weights.append((inside * (window.depth > 0) / DEPTH_ERROR)[:, None])
     image, weight = torch.cat(images, 1), torch.cat(weights, 1)
-    soften = _gaussian(window.size, blur)
+    soften = _gaussian(window.size, blur, depth)
     residual = soften @ ((image - torch.cat(targets)) * weight) @ soften
     share, trust = _share(residual, inside, window.coverage), _trust(residual)
     gradient, hessian = normal_equations(
@@ -221,11 +224,18 @@ def _fit_light(base: Tensor, surface: Tensor, photo: Tensor, images: Tensor, num
     """Solve for the light in every image: [images, 9, 3]."""
     rows = base[:, None] * surface[..., None]  # [pixels, channels, 9]
     products = torch.cat([rows[..., None] * rows[..., None, :], (rows * photo[..., None])[..., None]], -1)
-    square, right = products.new_zeros(num, 3, 9, 10).index_add_(0, images, products).split([9, 1], -1)
+    square, right = sum_rows(products, images, num).split([9, 1], -1)
     size = square.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None]
     stiffness = 1e-3 * size * size.new_tensor([0.1, 1, 1, 1, 3, 3, 3, 3, 3]) + 1e-6
     light: Tensor = torch.linalg.solve(square + torch.diag_embed(stiffness), right)[..., 0].mT
     return light
+
+
+def sum_rows(rows: Tensor, index: Tensor, num: int) -> Tensor:
+    """Sum rows that share an index; in the same order each time, also on a GPU."""
+    if can_ask(rows):
+        return rows.new_zeros(num, *rows.shape[1:]).index_add_(0, index, rows)
+    return scatter_sum(rows.flatten(1).mT, index, num).mT.reshape(num, *rows.shape[1:])
 
 
 def _harmonics(normals: Tensor) -> Tensor:
@@ -243,13 +253,13 @@ def _harmonic_slopes(normals: Tensor, light: Tensor) -> Tensor:
 
 
 def _rays(camera: Camera) -> Tensor:
-    places = torch.arange(camera.width) + 0.5
+    places = torch.arange(camera.width, device=camera.focal.device) + 0.5
     pixels = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)
     return torch.cat([(pixels - camera.center) / camera.focal, camera.focal.expand_as(pixels)], -1)
 
 
-def _gaussian(size: int, blur: float) -> Tensor:
+def _gaussian(size: int, blur: float, like: Tensor) -> Tensor:
     """Return the symmetric matrix that smooths a row of pixels; beyond its ends there is nothing."""
-    places = torch.arange(size)
+    places = torch.arange(size, device=like.device)
     weights = torch.exp(-0.5 * ((places[:, None] - places) / blur) ** 2)
     return weights / weights.sum(1).max()

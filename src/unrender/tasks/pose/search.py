@@ -43,13 +43,13 @@ def directions_around(num: int) -> Tensor:
 
 def search(model: Model, window: Window, num_views: int, num_starts: int) -> Tensor:
     """Find poses [starts, 4, 4] that resemble the photo, the most similar first, far apart from each other."""
-    views = _look_from(directions_around(num_views))
+    views = _look_from(directions_around(num_views).to(window.coverage))
     area, center = _moments(window.coverage[None])
     focal = float(window.camera.focal.mean())
     distance = max(expected_distance(model, window), CLOSEST)
     pictures, view_focal = _draw(model, views, distance)
     view_area, view_center = _moments(pictures[:, 0])
-    patches = _patches(pictures, view_center, view_area.sqrt(), torch.zeros(len(views)))
+    patches = _patches(pictures, view_center, view_area.sqrt(), view_area.new_zeros(len(views)))
     places = _places(window, center[0], float(area) ** 0.5)
     turned = _patches(_photo(window), *places)
     scores = _similarity(patches, turned)
@@ -60,7 +60,7 @@ def search(model: Model, window: Window, num_views: int, num_starts: int) -> Ten
     scale, spin = unit / view_area[view].sqrt(), _about_z(angle)
     offset = (VIEW_SIZE / 2 - view_center[view]) * scale[:, None]
     pixel = middle + (spin[:, :2, :2] @ offset[..., None])[..., 0]
-    ray = torch.cat([(pixel - window.camera.center) / window.camera.focal, torch.ones(len(best), 1)], 1)
+    ray = torch.cat([(pixel - window.camera.center) / window.camera.focal, scale.new_ones(len(best), 1)], 1)
     depth = distance * focal / view_focal / scale
     poses = rigid(_towards(ray) @ spin @ views[view], ray * depth[:, None])
     return poses[keep_apart(poses, STARTS_APART, num_starts)]
@@ -80,8 +80,8 @@ def _places(window: Window, center: Tensor, unit: float) -> tuple[Tensor, Tensor
     outward = _outward(window)
     growths = GROWTHS if bool(outward.any()) else (1.0,)
     centers = torch.stack([center + outward * (growth - 1) * unit for growth in growths])
-    angles = torch.arange(NUM_TURNS) * (2 * math.pi / NUM_TURNS)
-    units = unit * torch.tensor(growths)
+    angles = torch.arange(NUM_TURNS, device=center.device) * (2 * math.pi / NUM_TURNS)
+    units = unit * center.new_tensor(growths)
     return (
         centers.repeat_interleave(NUM_TURNS, 0),
         units.repeat_interleave(NUM_TURNS),
@@ -95,7 +95,7 @@ def _outward(window: Window) -> Tensor:
     left, right, top, bottom = beyond[1:-1, :-2], beyond[1:-1, 2:], beyond[:-2, 1:-1], beyond[2:, 1:-1]
     cut = (window.coverage > 0.5) * window.known
     out = torch.stack([(cut * (right - left)).sum(), (cut * (bottom - top)).sum()])
-    return normalize(out, dim=0) if float(out.norm()) >= 2 else torch.zeros(2)
+    return normalize(out, dim=0) if float(out.norm()) >= 2 else torch.zeros_like(out)
 
 
 def _similarity(views: Tensor, photos: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def _towards(rays: Tensor) -> Tensor:
 def expected_distance(model: Model, window: Window) -> float:
     """Return the distance, in radii, at which a model looks as large as the photo's object: on average over views."""
     far = 20.0
-    pictures, focal = _draw(model, _look_from(directions_around(40)), far)
+    pictures, focal = _draw(model, _look_from(directions_around(40).to(window.coverage)), far)
     area = float(pictures[:, 0].sum((1, 2)).mean()) * (far / focal) ** 2
     return float(window.camera.focal.mean()) * math.sqrt(area / float(window.coverage.sum()))
 
@@ -138,9 +138,10 @@ def expected_distance(model: Model, window: Window) -> float:
 def _draw(model: Model, views: Tensor, distance: float) -> tuple[Tensor, float]:
     """See a model from around; return coverage and colors [views, 4, size, size], and the focal length."""
     focal = VIEW_SIZE / 2 * 0.95 * math.sqrt(distance**2 - 1)
-    center = torch.tensor([VIEW_SIZE / 2] * 2)
-    camera = Camera(torch.tensor([focal] * 2), center, torch.eye(4), VIEW_SIZE, VIEW_SIZE)
-    poses = rigid(views, torch.tensor([0.0, 0.0, distance]).expand(len(views), 3))
+    center = views.new_tensor([VIEW_SIZE / 2] * 2)
+    pose = torch.eye(4, device=views.device)
+    camera = Camera(views.new_tensor([focal] * 2), center, pose, VIEW_SIZE, VIEW_SIZE)
+    poses = rigid(views, views.new_tensor([0.0, 0.0, distance]).expand(len(views), 3))
     seen = rasterize(model.mesh, cameras_at(camera, poses))
     covered = (seen.face_ids[..., 0] >= 0).float()
     if not model.has_colors:
@@ -153,13 +154,13 @@ def _draw(model: Model, views: Tensor, distance: float) -> tuple[Tensor, float]:
 def _moments(coverage: Tensor) -> tuple[Tensor, Tensor]:
     """Return the area of silhouettes, and their centres of mass."""
     area = coverage.sum((1, 2)).clamp(min=1e-6)
-    places = torch.arange(coverage.shape[-1]) + 0.5
+    places = torch.arange(coverage.shape[-1], device=coverage.device) + 0.5
     return area, torch.stack([coverage.sum(1) @ places, coverage.sum(2) @ places], 1) / area[:, None]
 
 
 def _patches(pictures: Tensor, center: Tensor, unit: Tensor, angles: Tensor) -> Tensor:
     """Read pictures around a centre, at places turned by angles, as far as `REACH` units."""
-    places = ((torch.arange(PATCH_SIZE) + 0.5) * (2 / PATCH_SIZE) - 1) * REACH
+    places = ((torch.arange(PATCH_SIZE, device=center.device) + 0.5) * (2 / PATCH_SIZE) - 1) * REACH
     grid = torch.stack(torch.meshgrid(places, places, indexing="xy"), -1)
     turned = (_about_z(angles)[:, None, None, :2, :2] @ grid[..., None])[..., 0]
     grid = (center[:, None, None] + unit[:, None, None, None] * turned) * (2 / pictures.shape[-1]) - 1
@@ -180,7 +181,7 @@ def _signature(patches: Tensor) -> Tensor:
 def search_near(pose: Tensor, num_starts: int) -> Tensor:
     """Spread poses around a guess: turned by 12° and 25° about axes all around, and the guess itself first."""
     num = (num_starts - 1) // 2
-    axes = directions_around(max(num, 1))[:num]
+    axes = directions_around(max(num, 1))[:num].to(pose)
     twists = torch.cat([axes * math.radians(12), axes * math.radians(25)])
     turned = move(pose.expand(len(twists), 4, 4), torch.cat([twists, torch.zeros_like(twists)], 1))
     return torch.cat([pose, turned])
