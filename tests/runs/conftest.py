@@ -1,17 +1,5 @@
-"""Ctrl-C in tests means what it means to a program that nobody runs in the background."""
+"""Ctrl-C in tests of commands and runs."""
 
-import signal
-import threading
-from collections.abc import Iterator
+from interrupts import default_interrupts
 
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def interrupts_are_heard() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
+__all__ = ["default_interrupts"]

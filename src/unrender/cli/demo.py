@@ -42,7 +42,7 @@ def command(output: Path | None = None) -> None:
     Args:
         output: Output folder. Default: runs/demo/TIME.
     """
-    begin = time.perf_counter()
+    start = time.perf_counter()
     folder = start_run("demo", "tour", output, {})
     print(f"Running five tasks on a generated object; results: {folder}", flush=True)
     with _warnings_only():
@@ -55,8 +55,8 @@ def command(output: Path | None = None) -> None:
         results, report = [], folder / "report.html"
         for task in TASKS:  # the report lists all finished tasks, even if a later one fails
             results.append(_run(task, generated))
-            write_tour(Tour(results, photo, time.perf_counter() - begin, machine), report)
-    print(f"finished in {time.perf_counter() - begin:.0f} s; open the report in a browser:")
+            write_tour(Tour(results, photo, time.perf_counter() - start, machine), report)
+    print(f"finished in {time.perf_counter() - start:.0f} s; open the report in a browser:")
     print(report)
 
 
@@ -64,9 +64,9 @@ def command(output: Path | None = None) -> None:
 def _timed(activity: str) -> Iterator[None]:
     """Print an activity and how long it took."""
     print(activity, end=" … ", flush=True)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     yield
-    print(f"{time.perf_counter() - begin:.0f} s", flush=True)
+    print(f"{time.perf_counter() - start:.0f} s", flush=True)
 
 
 @contextlib.contextmanager

@@ -80,11 +80,11 @@ def command(run: Annotated[Path, tyro.conf.Positional], /, depth: DepthOptions =
     frames = [with_size(frame, depth.size) for frame in _views(saved, depth)]
     refuse_own_folder(depth.output, run)
     folder = start_run("depth", run.resolve().name, depth.output, {"run": run, "options": depth})
-    begin = time.perf_counter()
+    start = time.perf_counter()
     thresholds = (depth.threshold, depth.min_opacity)
     measured = measure_views(saved.field, frames, folder / "depth", files, thresholds)
     views = run_steps(measured, describe)
-    metrics = depth_metrics(views, (time.perf_counter() - begin) / len(views))
+    metrics = depth_metrics(views, (time.perf_counter() - start) / len(views))
     write_json(folder / "metrics.json", metrics)
     line = command_line("depth", [run], changed_options(depth))
     write_depth_report(folder / "report.html", run.resolve().name, views, metrics, line)

@@ -20,9 +20,9 @@ def command() -> None:
         print(f"{package:9s} {_version(package)}")
     matrix = torch.rand(2048, 2048)
     matrix @ matrix
-    begin = time.perf_counter()
+    start = time.perf_counter()
     matrix @ matrix
-    print(f"speed     a float32 matrix product 2048³ takes {1000 * (time.perf_counter() - begin):.0f} ms")
+    print(f"speed     a float32 matrix product 2048³ takes {1000 * (time.perf_counter() - start):.0f} ms")
     if torch.cuda.is_available():
         print(f"gpu       {torch.cuda.get_device_name()}: kernels run as plain torch there")
     else:
@@ -31,14 +31,14 @@ def command() -> None:
     print(
         f"kernels   {'compiled for this processor' if fast else 'plain torch: UNRENDER_KERNELS=reference is set'}"
     )
-    begin = time.perf_counter()
+    start = time.perf_counter()
     from unrender.kernels.nearest import nearest
 
     points = torch.rand(20_000, 3)
     nearest(points, points)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     nearest(points, points)
-    print(f"check     nearest points, 20,000 against 20,000: {1000 * (time.perf_counter() - begin):.0f} ms")
+    print(f"check     nearest points, 20,000 against 20,000: {1000 * (time.perf_counter() - start):.0f} ms")
 
 
 def _version(package: str) -> str:

@@ -70,13 +70,13 @@ def command(
     """
     shape, texture = _load_mesh(mesh, search.use_color)
     observed = _load_observation(observation, photo)
-    start = None if guess is None else load_pose(guess)
-    begin = time.perf_counter()
-    searching = find_pose(shape, observed, search, texture=texture, guess=start)
+    initial = None if guess is None else load_pose(guess)
+    start = time.perf_counter()
+    searching = find_pose(shape, observed, search, texture=texture, guess=initial)
     settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
     folder = start_run("find-pose", observation.stem, output, settings)
     steps = run_steps(searching, _describe)
-    seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - start
     estimate = steps[-1].result
     write_json(folder / "pose.json", _pose(estimate, observed, seconds))
     metrics = _metrics(estimate, steps, seconds)

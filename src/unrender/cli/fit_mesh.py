@@ -67,7 +67,7 @@ def command(
     """
     points = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     fitting = fit_mesh(points, fit)
     settings = {
         "cloud": cloud,
@@ -81,7 +81,7 @@ def command(
     steps = run_steps(watched_in_browser(fitting) if view else fitting, _describe)
     if steps[-1].stage != "final":
         log.warning("stopped after %d steps, before convergence", steps[-1].index)
-    seconds = time.perf_counter() - begin
+    seconds = time.perf_counter() - start
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
     metrics = _measure(steps, points, truth) | {"seconds": seconds}
     write_json(folder / "metrics.json", metrics)

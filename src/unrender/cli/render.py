@@ -97,10 +97,10 @@ def _render_run(source: Path, path: str, quick: QuickRender, video: VideoOptions
     settings = {"run": source, "path": path, "quick": quick, "video": video}
     folder = start_run("render", source.resolve().name, video.output, settings)
     background = run.background if video.background is None else video.background
-    begin = time.perf_counter()
+    start = time.perf_counter()
     rendering = field_views.render_views(run.field, frames, background, folder, quick)
     views = [view.frame for view in run_steps(rendering, field_views.describe)]
-    seconds = (time.perf_counter() - begin) / len(views)
+    seconds = (time.perf_counter() - start) / len(views)
     save_cameras(views, folder / CAMERAS)
     images = [view.image_path for view in views]
     video_file = _save_video(images, folder, video)
@@ -133,10 +133,10 @@ def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions) ->
     cameras = volume_turntable.turntable_cameras(scene, options, count, size)
     settings = {"volume": source, "options": options, "video": video}
     folder = start_run("render", source.name.split(".")[0], video.output, settings)
-    begin = time.perf_counter()
+    start = time.perf_counter()
     rendering = volume_turntable.render_turntable(scene, cameras, options.step, background)
     views = run_steps(rendering, volume_turntable.describe)
-    seconds = (time.perf_counter() - begin) / len(views)
+    seconds = (time.perf_counter() - start) / len(views)
     images = [folder / f"view_{view.index:03d}.png" for view in views]
     for view, path in zip(views, images, strict=True):
         save_image(view.image, path)

@@ -31,11 +31,11 @@ MAX_DEPTH_ERROR = 0.02
 
 def _run(tour: TourInput, name: str, *arguments: str | Path) -> Command:
     """Run a command of the command line without output; paths are relative to the folder of the tour."""
-    begin = time.perf_counter()
+    start = time.perf_counter()
     line = [str(tour.folder / word) if isinstance(word, Path) else word for word in arguments]
     with contextlib.redirect_stdout(io.StringIO()):
         tour.run_command(name, line)
-    return Command(shlex.join(["unrender", name, *map(str, arguments)]), time.perf_counter() - begin)
+    return Command(shlex.join(["unrender", name, *map(str, arguments)]), time.perf_counter() - start)
 
 
 def _cameras(tour: TourInput) -> list[Camera]:

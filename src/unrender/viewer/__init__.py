@@ -1,1 +1,1 @@
-"""Interactive pictures in the browser."""
+"""Interactive viewer in the browser."""

@@ -92,10 +92,10 @@ class ProgressiveRenderer:
 
     def _render_preview(self, view: View, camera: Camera, size: int) -> None:
         small = camera.resize_longest(size)
-        begin = self._clock()
+        start = self._clock()
         output = view.field.render(small, _background(view), quick=True)
         self._client.put(_to_image(output, view.mode, small), is_final=False)
-        rate = small.height * small.width / max(self._clock() - begin, 1e-6)
+        rate = small.height * small.width / max(self._clock() - start, 1e-6)
         self._rate, self._size, self._tiles = (self._rate + rate) / 2, size, []
 
     def _render_tile(self, view: View, camera: Camera) -> None:

@@ -168,14 +168,14 @@ class Window:
             self.show(thing)
         while self._is_paused or self._is_moving():
             self._draw_or_wait()
-        begin = time.perf_counter()
-        if begin < self._next or not self._server.get_clients():
+        start = time.perf_counter()
+        if start < self._next or not self._server.get_clients():
             return
         self.show(thing)
         self.set_status(status)
         self.draw()
         end = time.perf_counter()
-        self._next = end + max((end - begin) * (1 / TIME_FRACTION - 1), MIN_SECONDS)
+        self._next = end + max((end - start) * (1 / TIME_FRACTION - 1), MIN_SECONDS)
 
     def draw(self) -> bool:
         """Render the next image of each open page; return whether there was anything to render."""

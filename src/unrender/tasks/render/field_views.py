@@ -100,9 +100,9 @@ def preview_size(field: TrainableField, camera: Camera, quick: QuickRender) -> i
     quick.render(field, camera.resize_longest(side), None)  # compiles kernels
     while True:
         probe = camera.resize_longest(side)
-        begin = time.perf_counter()
+        start = time.perf_counter()
         quick.render(field, probe, None)
-        seconds = time.perf_counter() - begin
+        seconds = time.perf_counter() - start
         if side == size or seconds > MIN_PROBE_FRACTION * SECONDS_PER_PREVIEW:
             break
         side = min(2 * side, size)
