@@ -1,0 +1,182 @@
+"""Walks through space: one thread for each ray, once to count samples, and once more to write them.
+
+From an empty cell, or block of cells, a ray leaps by whole steps, to the last one that begins before it leaves it;
+where space is bent it goes step by step.
+"""
+
+from types import SimpleNamespace
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from unrender.kernels._warp import Precision, launch, per_precision
+from unrender.kernels.walk_space.blocks import BLOCK
+
+
+def forward(
+    occupied: Tensor,
+    blocks: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    near: Tensor,
+    far: Tensor,
+    jitter: Tensor,
+    step: float,
+    contracted: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    rays, walk_all = len(near), space_kernels(near.dtype).walk_all
+    given = [
+        *(t.contiguous().view(torch.uint8) for t in (occupied, blocks)),
+        *(t.contiguous() for t in (origins, directions, near, far, jitter)),
+    ]
+    counts = torch.zeros(rays, dtype=torch.int32, device=near.device)
+    launch(walk_all, rays, *given, step, contracted, False, counts, None, None, None, None)
+    offsets = torch.cat([counts.new_zeros(1, dtype=torch.int64), counts.cumsum(0)])
+    distances, lengths = near.new_empty(2, int(offsets[-1]))
+    launch(walk_all, rays, *given, step, contracted, True, counts, offsets, None, distances, lengths)
+    return distances, lengths, offsets
+
+
+@per_precision("walk_space")
+def space_kernels(precision: Precision) -> SimpleNamespace:
+    """Make the functions that walk, which other kernels use too, and the kernel of `forward`."""
+    scalar, vec3 = precision.scalar, precision.vec3
+    row, vectors, cells = wp.array(dtype=scalar), wp.array(dtype=vec3), wp.array3d(dtype=wp.uint8)
+
+    @wp.func
+    def largest_of(p: vec3):
+        return wp.max(wp.abs(p[0]), wp.max(wp.abs(p[1]), wp.abs(p[2])))
+
+    @wp.func
+    def stride(o: vec3, d: vec3, t: scalar, step: scalar):
+        """Return the length of the step that begins at distance t, in contracted space."""
+        p, one, two = o + t * d, scalar(1.0), scalar(2.0)
+        r = largest_of(p)
+        if r <= one:
+            return step
+        along = d[2] * wp.sign(p[2])
+        if r == wp.abs(p[0]):
+            along = d[0] * wp.sign(p[0])
+        elif r == wp.abs(p[1]):
+            along = d[1] * wp.sign(p[1])
+        velocity = d * ((two - one / r) / r) + p * (along * (two / r - two) / (r * r))
+        length = wp.length(d)
+        return wp.min(step * length / wp.length(velocity), r / (scalar(4.0) * length))
+
+    @wp.func
+    def leave_axis(x: scalar, inverse: scalar, wide: scalar):
+        within = x - wp.floor(x / wide) * wide
+        if inverse > scalar(0.0):
+            return (wide - within) * inverse
+        return -within * inverse
+
+    @wp.func
+    def leave(p: vec3, inverse: vec3, wide: scalar):
+        """Return how far it is to the end of a cell, or of a block of so many."""
+        return wp.min(
+            leave_axis(p[0], inverse[0], wide),
+            wp.min(leave_axis(p[1], inverse[1], wide), leave_axis(p[2], inverse[2], wide)),
+        )
+
+    @wp.func
+    def inverse_of(velocity: scalar):
+        if velocity == scalar(0.0):
+            return scalar(1.0e30)
+        return scalar(1.0) / velocity
+
+    @wp.func
+    def walk(
+        occupied: cells,
+        blocks: cells,
+        o: vec3,
+        d: vec3,
+        near: scalar,
+        far: scalar,
+        offset: scalar,
+        step: scalar,
+        contracted: bool,
+        ray: int,
+        first: int,
+        writes: bool,
+        places: vectors,
+        distances: row,
+        lengths: row,
+        rays: wp.array(dtype=wp.int32),
+    ):
+        """Return how many samples there are; write them, and where they are in the unit cube, from `first` on."""
+        one, size = scalar(1.0), occupied.shape[0]
+        edge = scalar(size)
+        center = wp.where(contracted, scalar(2.0), one)
+        unit = edge / (scalar(2.0) * center)
+        inverse = vec3(inverse_of(d[0] * unit), inverse_of(d[1] * unit), inverse_of(d[2] * unit))
+        found, t, length = int(0), scalar(near), scalar(step)
+        while t < far:
+            if contracted:
+                length = stride(o, d, t, step)
+            here = t + offset * length
+            p = o + here * d
+            bent, inner = bool(False), scalar(1.0e30)
+            if contracted:
+                r = largest_of(p)
+                bent = r > one
+                if bent:
+                    p = p * ((scalar(2.0) - one / r) / r)
+                elif length == step:  # steps are even up to the end of the inner cube
+                    inner = leave(scalar(0.5) * (p + vec3(one, one, one)), scalar(2.0) * unit * inverse, one)
+            p = (p + vec3(center, center, center)) * unit
+            inside = p[0] >= scalar(0.0) and p[1] >= scalar(0.0) and p[2] >= scalar(0.0)
+            if inside and p[0] < edge and p[1] < edge and p[2] < edge:
+                i, j, k = int(p[0]), int(p[1]), int(p[2])
+                if occupied[i, j, k] != wp.uint8(0):
+                    if here < far:
+                        if writes:
+                            distances[first + found] = here
+                            lengths[first + found] = length
+                            if places.shape[0] > 0:
+                                places[first + found] = p / edge
+                                rays[first + found] = ray
+                        found += 1
+                elif not bent and length == step:
+                    wide = one
+                    if blocks[
+                        i // wp.static(BLOCK), j // wp.static(BLOCK), k // wp.static(BLOCK)
+                    ] == wp.uint8(0):
+                        wide = scalar(wp.static(float(BLOCK)))
+                    out = wp.min(wp.min(leave(p, inverse, wide), inner), far - here)
+                    leap = wp.floor(out / length - one)  # one more step is added below
+                    if leap > scalar(0.0):
+                        t += leap * length
+            t += length
+        return found
+
+    @precision.kernel
+    def walk_all(
+        occupied: cells,
+        blocks: cells,
+        origins: vectors,
+        directions: vectors,
+        near: row,
+        far: row,
+        jitter: row,
+        step: scalar,
+        contracted: bool,
+        writes: bool,
+        counts: wp.array(dtype=wp.int32),
+        offsets: wp.array(dtype=wp.int64),
+        places: vectors,
+        distances: row,
+        lengths: row,
+    ):
+        r = wp.tid()
+        first = int(0)
+        if writes:
+            first = int(offsets[r])
+        found = walk(
+            occupied, blocks, origins[r], directions[r], near[r], far[r], jitter[r], step, contracted,
+            r, first, writes, places, distances, lengths, counts,
+        )  # fmt: skip
+        if not writes:
+            counts[r] = found
+
+    return SimpleNamespace(walk=walk, walk_all=walk_all)
