@@ -17,6 +17,7 @@ from unrender.cli import fit_nerf as cli_fit_nerf
 from unrender.cli.main import main
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.reports import live_report
+from unrender.runs.resume import resumed_config
 from unrender.tasks.nerf.config import FitNerf
 from unrender.training.step import TrainingStep
 
@@ -67,7 +68,7 @@ class Learner:
 def learner(monkeypatch) -> Learner:
     double = Learner()
     monkeypatch.setattr(cli_fit_nerf, "fit_nerf", double)
-    monkeypatch.setattr(cli_fit_nerf, "save_field", lambda field, path: path.touch())
+    monkeypatch.setattr("unrender.reports.fit_report.save_field", lambda field, path: path.touch())
     monkeypatch.setattr("unrender.reports.field_report.NUM_FRAMES", 3)
     return double
 
@@ -159,8 +160,8 @@ def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
     assert json.loads((out / "metrics.json").read_text())["steps"] == 8
     assert json.loads((out / "config.json").read_text())["config"]["steps"] == 8
     begun, minutes = FitNerf(steps=8), FitNerf(steps=8, minutes=2.0)
-    assert cli_fit_nerf._resumable(out, begun, None) == begun
-    assert cli_fit_nerf._resumable(out, minutes, None) == FitNerf(minutes=2.0)
+    assert resumed_config(out, "fit-nerf", begun, None) == begun
+    assert resumed_config(out, "fit-nerf", minutes, None) == FitNerf(minutes=2.0)
 
 
 def test_event_files_for_tensorboard(learner, scene, tmp_path, monkeypatch) -> None:
@@ -189,7 +190,7 @@ def test_tensorboard_that_is_not_there_is_named(learner, scene, tmp_path, monkey
     ("what", "options", "words"),
     [
         ("nothing", [], "not a run: no config.json"),
-        ("another task", [], "a run of fit-volume; only fit-nerf runs can be resumed"),
+        ("another task", [], "a run of fit-volume; use `unrender fit-volume`"),
         ("no checkpoint", [], "no checkpoint.safetensors: it stopped before the first"),
         ("half a checkpoint", [], "no whole safetensors file"),
         ("another version", [], "written by unrender 9.9, this is"),

@@ -65,3 +65,17 @@ def test_a_run_can_be_watched(scene: Path, tmp_path: Path, caplog) -> None:
     assert main(["fit-volume", str(scene), "--output", str(tmp_path / "run"), *settings]) == 0
     assert "viewer running at http://localhost:" in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["steps"] == 3
+
+
+def test_a_stopped_run_is_resumed_with_its_own_settings(scene: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "run"
+    settings = ["--resolution", "16", "--rays", "256", "--no-video", "--no-mesh", "--views", "all"]
+    assert main(["fit-volume", str(scene), "--output", str(folder), *settings, "--steps", "4"]) == 0
+    assert main(["fit-volume", str(scene), "--resume", str(folder), "--steps", "6"]) == 0
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert (metrics["steps"], metrics["num_evaluated_views"]) == (6, 2)
+    config = json.loads((folder / "config.json").read_text())
+    assert (config["config"]["resolution"], config["config"]["rays"]) == (16, 256)
+    assert config["evaluation"] == {"views": "all", "video": False, "mesh": False}
+    assert main(["fit-nerf", str(scene), "--resume", str(folder)]) == 2
+    assert "a run of fit-volume; use `unrender fit-volume`" in capsys.readouterr().err

@@ -64,7 +64,11 @@ class DepthSupervision:
 def _known(frame: Frame) -> tuple[Float[Tensor, "depths 3"], Float[Tensor, " depths"]]:
     """Return in which directions, from the camera, a frame knows how far it is."""
     if frame.depth_file is not None:
-        distance, directions, view = frame.load_distance(), rays_of(frame.camera).directions, frame.load()
+        distance, directions, view = (
+            frame.load_distance(),
+            rays_of(frame.camera).directions,
+            frame.load_image(),
+        )
         known = (distance > 0) & ~directions.isnan().any(-1)
         if view.mask is not None:
             known &= view.mask

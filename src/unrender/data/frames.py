@@ -71,14 +71,17 @@ class Frame:
     """Places in the world that were measured, and that the picture shows: depth, though sparse."""
 
     def load(self) -> View:
-        """Read the frame's files. EXIF's orientation is applied only where the camera has the size of that."""
+        """Read the image, its mask and its depth."""
+        return self.load_image().replace(depth=self._load_depth())
+
+    def load_image(self) -> View:
+        """Read the image and its mask, not its depth. EXIF orientation is applied only if the camera's size has it."""
         values = torch.from_numpy(unit_pixels(self.load_pixels()))
         mask = self.load_mask()
         return View(
             values[..., :3],
             values[..., 3] if values.shape[-1] == 4 else None,
             None if mask is None else torch.from_numpy(mask),
-            self._load_depth(),
         )
 
     def load_pixels(self) -> Floats:

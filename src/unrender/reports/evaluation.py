@@ -1,27 +1,31 @@
 """Evaluation of a field: rendered views compared with the images of a scene."""
 
 import dataclasses
+import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from unrender.data.frames import Frame, View
+from unrender.data.frames import Frame
 from unrender.fields.trainable import TrainableField
 from unrender.io.images import save_image
-from unrender.losses.images import SSIM_WINDOW, match_exposure, psnr, ssim
 from unrender.losses.perceptual import PerceptualLoss
 from unrender.render.colormaps import distance_colors
 from unrender.render.march import RenderOutput
 from unrender.reports import figures
 from unrender.reports.html import Figure
 from unrender.runs.saved_run import as_color
-from unrender.runs.views import file_stems
+from unrender.runs.views import evenly_spaced, file_stems
+from unrender.training.evaluation import MeasuredView, measure_view
 
+log = logging.getLogger("unrender")
 Metrics = dict[str, Any]
+WARM_UP_SIZE = 16
+"""Longer side in pixels of a view that is rendered before times are measured."""
 VIEWS_IN_REPORT = 4
 MAX_NAMES = 40
 """Names of views listed in a report."""
@@ -48,18 +52,30 @@ def evaluate_views(
     background: Tensor | None,
     folder: Path,
     perceptual: PerceptualLoss | None = None,
+    *,
+    seconds: float | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Iterator[EvaluatedView]:
-    """Render views, save them to a folder and compare them with their images, composited on the same background."""
+    """Render views, save them to a folder and compare them with their images, composited on the same background.
+
+    With `seconds`, only as many views as fit into that time, evenly spaced: the first one tells how long each takes.
+    """
     folder.mkdir(exist_ok=True)
-    for index, (frame, stem) in enumerate(zip(frames, file_stems(frames), strict=True)):
-        view = frame.load()
-        target = composite_on(view, field.background if background is None else background)
-        rendered = field.render(frame.camera, background)
-        save_image(rendered.color, folder / f"{stem}.png")
-        metrics = _compare(rendered, target, view, perceptual)
-        in_report = index % max(1, -(-len(frames) // VIEWS_IN_REPORT)) == 0
-        shown = compare_images(frame.name, target, rendered, metrics["psnr"]) if in_report else ()
-        yield EvaluatedView(index, len(frames) - 1, frame.name, shown, metrics)
+    chosen, index = list(zip(frames, file_stems(frames), strict=True)), 0
+    if seconds is not None and chosen:
+        field.render(chosen[0][0].camera.resize_longest(WARM_UP_SIZE), background)  # compiles kernels
+    while index < len(chosen):
+        begin, (frame, stem) = clock(), chosen[index]
+        measured = measure_view(field, frame, background, perceptual)
+        save_image(measured.rendered.color, folder / f"{stem}.png")
+        if index == 0 and seconds is not None:
+            chosen = evenly_spaced(chosen, max(1, int(seconds / max(clock() - begin, 1e-6))))
+            if len(chosen) < len(frames):
+                log.info("%d of %d test views; --views all for the rest", len(chosen), len(frames))
+        in_report = index % max(1, -(-len(chosen) // VIEWS_IN_REPORT)) == 0
+        shown = compare_images(frame.name, measured) if in_report else ()
+        yield EvaluatedView(index, len(chosen) - 1, frame.name, shown, measured.metrics)
+        index += 1
 
 
 def describe(view: EvaluatedView) -> str:
@@ -67,38 +83,12 @@ def describe(view: EvaluatedView) -> str:
     return f"evaluating view {view.index + 1} of {view.last_index + 1}  {view.metrics['psnr']:5.2f} dB"
 
 
-def _compare(
-    rendered: RenderOutput, target: Tensor, view: View, perceptual: PerceptualLoss | None
-) -> dict[str, float | None]:
-    is_whole = view.mask is None
-    has_ssim = is_whole and min(target.shape[:2]) >= SSIM_WINDOW
-    metrics: dict[str, float | None] = {
-        "psnr": psnr(rendered.color, target, view.mask),
-        "ssim": ssim(rendered.color, target) if has_ssim else None,
-    }
-    if view.alpha is None:  # a photo, whose exposure may differ
-        matched = match_exposure(rendered.color, target, view.mask)
-        metrics["psnr_matched"] = psnr(matched, target, view.mask)
-    if perceptual is not None:
-        metrics["lpips"] = perceptual(rendered.color, target) if is_whole else None
-    return metrics
-
-
-def composite_on(view: View, background: Tensor) -> Tensor:
-    """Composite a transparent image on a background color."""
-    if view.alpha is None:
-        return view.image
-    return torch.lerp(background.detach().expand_as(view.image), view.image, view.alpha[..., None])
-
-
-def compare_images(
-    name: str, target: Tensor, rendered: RenderOutput, psnr: float | None
-) -> tuple[Figure, ...]:
+def compare_images(name: str, view: MeasuredView) -> tuple[Figure, ...]:
     """Show the ground truth, the rendered view and its distance side by side."""
     return (
-        Figure(f"{name}: ground truth", [small_png(target)]),
-        Figure(f"{name}: rendered ({psnr:.1f} dB)", [small_png(rendered.color)]),
-        distance_figure(name, rendered),
+        Figure(f"{name}: ground truth", [small_png(view.target)]),
+        Figure(f"{name}: rendered ({view.metrics['psnr']:.1f} dB)", [small_png(view.rendered.color)]),
+        distance_figure(name, view.rendered),
     )
 
 
@@ -135,7 +125,8 @@ def protocol(
     frames: Sequence[Frame], evaluated: Sequence[EvaluatedView], background: Tensor | None
 ) -> Metrics:
     """State how views were compared, so that others can do the same."""
-    chosen = frames[: len(evaluated)]
+    names = {view.name for view in evaluated}
+    chosen = [frame for frame in frames if frame.name in names]
     return {
         "views": [frame.name for frame in chosen],
         "sizes": sorted({(frame.camera.width, frame.camera.height) for frame in chosen}),
@@ -172,8 +163,8 @@ def _color_name(color: Sequence[float]) -> str:
     return f"RGB {' '.join(f'{channel:.3g}' for channel in color)}"
 
 
-def summary(scene: str, metrics: Metrics, *, split: str = "test") -> str:
-    """Summarize the mean metrics in a sentence."""
+def summary(scene: str, metrics: Metrics, *, split: str = "test", num_views: int = 0) -> str:
+    """Summarize the mean metrics in a sentence; it says if the scene has more views than were evaluated."""
     count = metrics["num_evaluated_views"]
     if not count:
         return "No test views: the quality of new views was not measured."
@@ -181,4 +172,9 @@ def summary(scene: str, metrics: Metrics, *, split: str = "test") -> str:
         f", {name.upper()} {metrics[name]:.3f}" for name in ("ssim", "lpips") if metrics.get(name) is not None
     )
     kind = {"train": "training", "val": "validation"}.get(split, split)
-    return f"{count} {kind} view{'s' * (count > 1)} of {scene}: PSNR {metrics['psnr']:.2f} dB{others}"
+    is_partial = num_views > count
+    views = (
+        f"{f'{count} of {num_views}' if is_partial else count} {kind} view{'s' * (count > 1 or is_partial)}"
+    )
+    rest = "; --views all for the rest" if is_partial else ""
+    return f"{views} of {scene}{rest}: PSNR {metrics['psnr']:.2f} dB{others}"

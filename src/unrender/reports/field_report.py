@@ -31,6 +31,8 @@ from unrender.tasks.surface.extract_surface import cloud_of_surface, extract_sur
 log = logging.getLogger("unrender")
 TEST_VIEWS = "test-views"
 """Folder of the rendered test views."""
+MIN_SECONDS, MAX_FRACTION = 30.0, 0.25
+"""By default, evaluation takes so long, or this fraction of the training time if that is longer."""
 NUM_FRAMES, FRAMES_PER_SECOND = 48, 12.0
 VIDEO_SIZE = 400
 """Longer side of the video in pixels, at most."""
@@ -42,8 +44,13 @@ def finish(run: FieldRun, field: TrainableField, training: Metrics, curves: str)
 
     training: metrics of the training, `seconds` among them. curves: an SVG.
     """
-    frames = evenly_spaced(run.scene.split("test"), run.evaluation.views)
-    evaluated = evaluation.evaluate_views(field, frames, run.background, run.folder / TEST_VIEWS)
+    frames, views_asked = run.scene.split("test"), run.evaluation.views
+    if isinstance(views_asked, int):
+        frames = tuple(evenly_spaced(frames, views_asked))
+    seconds = None if views_asked else max(MIN_SECONDS, training["seconds"] * MAX_FRACTION)
+    evaluated = evaluation.evaluate_views(
+        field, frames, run.background, run.folder / TEST_VIEWS, seconds=seconds
+    )
     views = run_steps(evaluated, evaluation.describe, allow_empty=True)
     metrics = evaluation.mean_metrics(views) | training | field.describe()
     metrics |= {"peak_memory_mib": _peak_memory()} | evaluation.metrics_by_view(views)
@@ -83,7 +90,7 @@ def fit_command(run: FieldRun, *more: str) -> str:
 
 
 def _summary(run: FieldRun, metrics: Metrics) -> str:
-    text = evaluation.summary(run.scene.name, metrics)
+    text = evaluation.summary(run.scene.name, metrics, num_views=len(run.scene.split("test")))
     return f"{text}; trained for {metrics['seconds']:.0f} s" if metrics["num_evaluated_views"] else text
 
 

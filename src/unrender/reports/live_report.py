@@ -15,12 +15,11 @@ from unrender.reports import evaluation, figures
 from unrender.reports.evaluation import small_png
 from unrender.reports.field_report import report_title
 from unrender.reports.html import Figure, Section, write_report
-from unrender.runs.field_run import FieldRun
+from unrender.runs.field_run import EVENTS, FieldRun
 from unrender.runs.folder import write_curves
 from unrender.training.step import TrainingStep
+from unrender.training.targets import composited_on
 
-EVENTS = "tensorboard"
-"""Folder of the event files in a run."""
 log = logging.getLogger("unrender")
 SECONDS_BETWEEN_UPDATES, MAX_TIME_FRACTION = 30.0, 0.05
 """Shortest time between two updates of the report, and the largest fraction of the time spent on them."""
@@ -36,7 +35,8 @@ class StepRecord:
     index: int
     last_index: int
     psnr: float
-    samples: int
+    size: tuple[str, int]
+    """Samples of the step, or voxels of the field: the word and the number."""
     seconds: float
     held_out: float | None
     """PSNR of the most recent evaluation on held-out pixels."""
@@ -47,7 +47,13 @@ class StepRecord:
 def describe(record: StepRecord) -> str:
     """Return the progress line of a step."""
     held_out = "" if record.held_out is None else f"  held out {record.held_out:5.2f} dB"
-    return f"step {record.index:6d}  {record.psnr:5.2f} dB{held_out}  {record.samples:7,d} samples"
+    return f"step {record.index:6d}  {record.psnr:5.2f} dB{held_out}  {record.size[1]:7,d} {record.size[0]}"
+
+
+def _size(step: TrainingStep[TrainableField]) -> tuple[str, int]:
+    if step.num_samples is not None:
+        return "samples", step.num_samples
+    return "voxels", int(step.result.describe().get("num_voxels", 0))
 
 
 class EventWriter:
@@ -68,7 +74,8 @@ class EventWriter:
         if self._writer is None:
             self._writer = self._open(str(folder), purge_step=step.index)
         values = {f"training/{name}": value for name, value in step.losses.items()}
-        values |= {"samples": step.num_samples or 0, "seconds": step.seconds}
+        name, count = _size(step)
+        values |= {name: count, "seconds": step.seconds}
         values |= {} if step.held_out_psnr is None else {"held_out/psnr": step.held_out_psnr}
         for name, value in values.items():
             self._writer.add_scalar(name, value, step.index)
@@ -97,9 +104,7 @@ class LiveReport:
         previous = self._records[-1].held_out if self._records else None
         value, is_new = (previous, False) if step.held_out_psnr is None else (step.held_out_psnr, True)
         psnr = step.losses["psnr"]
-        record = StepRecord(
-            step.index, step.last_index, psnr, step.num_samples or 0, step.seconds, value, is_new
-        )
+        record = StepRecord(step.index, step.last_index, psnr, _size(step), step.seconds, value, is_new)
         self._records.append(record)
         if self._events is not None:
             self._events.add(self._run.folder / EVENTS, step)
@@ -117,7 +122,8 @@ class LiveReport:
         if self._events is not None:
             self._events.add_view(rendered, step.index)
         background = step.result.background if self._run.background is None else self._run.background
-        target = evaluation.composite_on(frame.load(), background)
+        view = frame.load_image()
+        target = composited_on(background.detach(), view.image, view.alpha)
         sections = [
             Section(
                 f"After {record.seconds:.0f} seconds",

@@ -2,7 +2,7 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from unrender.runs.options import check_views
 from unrender.runs.saved_run import CAMERAS, FIELD_FILES, as_color
 from unrender.runs.views import evenly_spaced
 
+EVENTS = "tensorboard"
+"""Folder of the event files in a run."""
 IMAGES_CHECKED = 8
 """Training images that are read to find out whether a scene is transparent."""
 
@@ -22,8 +24,9 @@ IMAGES_CHECKED = 8
 class EvaluationOptions:
     """Evaluation and exports after training."""
 
-    views: int | None = None
-    """Number of test views to evaluate, evenly spaced. Default: all."""
+    views: int | Literal["all"] | None = None
+    """Number of test views to evaluate, evenly spaced. Default: as many as fit into 30 seconds, or a quarter of the
+    training time if that is longer."""
     video: bool = True
     """Render a video of the result: a turntable, or a path between the cameras for unbounded scenes."""
     mesh: bool = True
@@ -31,7 +34,7 @@ class EvaluationOptions:
 
     def check(self) -> None:
         """Raise InputError for values out of range."""
-        check_views(self.views)
+        check_views(None if self.views == "all" else self.views)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +72,7 @@ class FieldRun:
 def choose_background(background: str, scene: Scene) -> Tensor | None:
     """Return the background of rendered views: white unless black is asked for; None for opaque photos."""
     for frame in evenly_spaced(scene.split("train"), IMAGES_CHECKED):
-        alpha = frame.load().alpha
+        alpha = frame.load_image().alpha
         if alpha is not None and bool((alpha < 1).any()):
             return torch.full((3,), 0.0 if background == "black" else 1.0)
     return None

@@ -19,10 +19,10 @@ from unrender.io.images import load_image
 from unrender.render.lights import AmbientLight
 from unrender.render.mesh import render_mesh
 from unrender.reports import figures, pose_images
-from unrender.reports.evaluation import composite_on
 from unrender.reports.figures import Image
 from unrender.tasks.depth.measure_depth import measure_depth
 from unrender.tour.report import Comparison, EncodedImage, Turntable
+from unrender.training.targets import composited_on
 
 QUALITY = 84
 """WebP quality."""
@@ -122,7 +122,7 @@ def pose_in_scan(mesh: Mesh, scan: PointCloud, pose: Tensor, cameras: Cameras) -
 
 def compared_photo(frame: Frame, rendered: Path) -> Comparison:
     """Compare a test view, composited on white, with its rendering."""
-    left = encode("ground truth of a test view", composite_on(frame.load(), torch.ones(3)))
+    left = encode("ground truth of a test view", _on_white(frame))
     right = encode("the same view, rendered", load_image(rendered)[..., :3])
     return Comparison("test view: ground truth and rendering", "ground truth", left, "rendered", right)
 
@@ -130,9 +130,7 @@ def compared_photo(frame: Frame, rendered: Path) -> Comparison:
 def training_images(frames: Sequence[Frame]) -> Turntable:
     """Show training images, composited on white."""
     caption = "training images"
-    return Turntable(
-        caption, encode_frames(caption, [composite_on(frame.load(), torch.ones(3)) for frame in frames])
-    )
+    return Turntable(caption, encode_frames(caption, [_on_white(frame) for frame in frames]))
 
 
 def video(caption: str, views: Sequence[Path]) -> Turntable:
@@ -154,3 +152,8 @@ def compared_depth(field: TrainableField, frame: Frame, highest: float) -> tuple
     comparison = Comparison(caption, "ground truth", views[0], "measured", views[1])
     error_caption = f"relative depth error, 0 (dark) to {100 * highest:g} % or more (bright)"
     return comparison, Turntable(error_caption, encode(error_caption, error))
+
+
+def _on_white(frame: Frame) -> Tensor:
+    view = frame.load_image()
+    return composited_on(torch.ones(3), view.image, view.alpha)

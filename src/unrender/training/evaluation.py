@@ -1,19 +1,56 @@
 """How well a field renders views it was not trained on: patches of them during training, whole views afterwards."""
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.data.pixels import PixelSource
 from unrender.fields.trainable import TrainableField
-from unrender.losses.images import psnr
-from unrender.render.march import march
+from unrender.losses.images import SSIM_WINDOW, match_exposure, psnr, ssim
+from unrender.losses.perceptual import PerceptualLoss
+from unrender.render.march import RenderOutput, march
 from unrender.training.targets import composited_on
 
 NUM_FRAMES, NUM_PATCHES, PATCH_SIZE = 4, 64, 8
 """Test views during training, patches of them together, and pixels along the side of a patch."""
+
+
+class MeasuredView(NamedTuple):
+    """A rendered view, its image on the same background, and how far they differ."""
+
+    rendered: RenderOutput
+    target: Float[Tensor, "height width 3"]
+    metrics: dict[str, float | None]
+    """psnr, ssim, … by name; None where a metric is not defined."""
+
+
+def measure_view(
+    field: TrainableField,
+    frame: Frame,
+    background: Float[Tensor, "3"] | None = None,
+    perceptual: PerceptualLoss | None = None,
+) -> MeasuredView:
+    """Render a view and compare it with its image, both composited on `background` or on the field's own."""
+    view = frame.load_image()
+    behind = (field.background if background is None else background).detach()
+    target = composited_on(behind, view.image, view.alpha)
+    rendered = field.render(frame.camera, background)
+    is_whole = view.mask is None
+    has_ssim = is_whole and min(target.shape[:2]) >= SSIM_WINDOW
+    metrics: dict[str, float | None] = {
+        "psnr": psnr(rendered.color, target, view.mask),
+        "ssim": ssim(rendered.color, target) if has_ssim else None,
+    }
+    if view.alpha is None:  # a photo, whose exposure may differ
+        matched = match_exposure(rendered.color, target, view.mask)
+        metrics["psnr_matched"] = psnr(matched, target, view.mask)
+    if perceptual is not None:
+        metrics["lpips"] = perceptual(rendered.color, target) if is_whole else None
+    return MeasuredView(rendered, target, metrics)
 
 
 class HeldOutPatches:

@@ -1,0 +1,40 @@
+"""A run that fits a field: progress and live report during training, the saved field, and the report at the end."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from unrender.reports.field_report import finish, fit_command
+from unrender.reports.live_report import EventWriter, LiveReport, describe
+from unrender.runs.field_run import FieldRun
+from unrender.runs.folder import write_json
+from unrender.runs.progress import RecordedSteps, run_steps
+from unrender.training.checkpoints import CHECKPOINT
+from unrender.training.saved_fields import save_field
+from unrender.training.step import TrainingStep
+
+log = logging.getLogger("unrender")
+AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any])
+
+
+def train_with_report(run: FieldRun, steps: Iterator[AnyStep], events: EventWriter | None) -> AnyStep:
+    """Train to the end or until Ctrl-C, save the field, evaluate it and write the report; return the last step."""
+    log.info("%s is updated during training", run.folder / "report.html")
+    live = LiveReport(run, events)
+    recorded = RecordedSteps(steps, live.record)
+    run_steps(recorded, describe)
+    recorded.close()
+    if events is not None:
+        events.close()
+    last = recorded.last
+    save_field(last.result, run.field_file)
+    if last.exposures is not None:
+        names = [frame.name for frame in run.scene.split("train")]
+        write_json(run.folder / "exposures.json", dict(zip(names, last.exposures.tolist(), strict=True)))
+    live.write_curves()
+    if not recorded.is_finished and (run.folder / CHECKPOINT).is_file():
+        print(f"resume with: {fit_command(run, '--resume', str(run.folder))}", flush=True)
+    log.info("saved the field; evaluating test views")
+    training = {"training_psnr": last.losses["psnr"], "seconds": last.seconds, "steps": last.index}
+    finish(run, last.result, training, live.curves())
+    return last

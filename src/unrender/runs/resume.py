@@ -1,0 +1,70 @@
+"""Resuming a run: its settings become the defaults of the command that continues it."""
+
+import argparse
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from unrender.errors import InputError
+from unrender.runs.field_run import EVENTS, EvaluationOptions
+from unrender.runs.saved_run import read_config, written_by
+from unrender.tasks.nerf.config import FitNerf
+from unrender.tasks.volume.config import FitVolume
+from unrender.training.checkpoints import CHECKPOINT
+
+Config = TypeVar("Config", FitNerf, FitVolume)
+
+
+def with_saved_options(
+    command: Callable[..., Any], task: str, config: type[Config], arguments: Sequence[str]
+) -> Callable[..., Any]:
+    """Return a command; with `--resume RUN` among its arguments, the options of that run are its defaults."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--resume", type=Path, nargs="?")
+    resume = parser.parse_known_args(arguments)[0].resume
+    if resume is None:
+        return command
+    saved = {"config": saved_config(resume, task, config), "evaluation": _saved_evaluation(resume)}
+    return functools.partial(command, **saved, tensorboard=(resume / EVENTS).is_dir())
+
+
+def saved_config(resume: Path, task: str, config: type[Config]) -> Config:
+    """Return the training settings of a run; InputError if the run cannot be resumed."""
+    written = read_config(resume)
+    if written["task"] != task:
+        raise InputError(f"--resume {resume}: a run of {written['task']}; use `unrender {written['task']}`")
+    if not (resume / CHECKPOINT).is_file():
+        raise InputError(f"--resume {resume}: no {CHECKPOINT}: it stopped before the first; start a new run")
+    values, known = written.get("config"), {field.name for field in dataclasses.fields(config)}
+    if not isinstance(values, dict):
+        raise InputError(f"--resume {resume}: no settings in its config.json; start a new run")
+    if foreign := sorted(known ^ values.keys()):
+        raise InputError(
+            f"--resume {resume}: {written_by(written)}; their options differ: {', '.join(foreign)}; "
+            "start a new run"
+        )
+    return config(**values)
+
+
+def _saved_evaluation(resume: Path) -> EvaluationOptions:
+    """Return the evaluation options of a run."""
+    written = read_config(resume).get("evaluation")
+    known = {field.name for field in dataclasses.fields(EvaluationOptions)}
+    if isinstance(written, dict) and written.keys() <= known:
+        return EvaluationOptions(**written)
+    return EvaluationOptions()
+
+
+def resumed_config(resume: Path, task: str, config: Config, output: Path | None) -> Config:
+    """Return the settings of a resumed run: a new budget in steps or minutes replaces that of the run."""
+    if output is not None and output.resolve() != resume.resolve():
+        raise InputError(f"--output {output}: a resumed run continues in {resume}; omit --output")
+    original = saved_config(resume, task, type(config))
+    has_two = config.minutes is not None and config.steps is not None
+    if has_two and config.steps == original.steps:
+        return dataclasses.replace(config, steps=None)
+    if has_two and config.minutes == original.minutes:
+        return dataclasses.replace(config, minutes=None)
+    return config

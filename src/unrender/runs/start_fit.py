@@ -1,0 +1,48 @@
+"""Starting, or resuming, a run that fits a field to a scene."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from unrender.data.scenes import Scene, load_scene
+from unrender.runs.field_run import EvaluationOptions, FieldRun, choose_background
+from unrender.runs.folder import choose_run_folder, create_run_folder
+from unrender.runs.resume import Config, resumed_config
+from unrender.training.step import TrainingStep
+
+AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any], covariant=True)
+Settings = TypeVar("Settings", contravariant=True)
+
+
+class Fit(Protocol[Settings, AnyStep]):
+    """`fit_nerf` or `fit_volume`."""
+
+    def __call__(
+        self, scene: Scene, config: Settings, *, checkpoints: Path | None = None, resume: Path | None = None
+    ) -> Iterator[AnyStep]:
+        """Return an iterator of training steps."""
+
+
+def start_fit(
+    task: str,
+    fit: Fit[Config, AnyStep],
+    source: Path,
+    config: Config,
+    evaluation: EvaluationOptions,
+    *,
+    resume: Path | None,
+    output: Path | None,
+) -> tuple[FieldRun, Iterator[AnyStep]]:
+    """Load a scene, start training on it, and create the folder of the run; or continue the run `resume`."""
+    evaluation.check()
+    if resume is not None:
+        config = resumed_config(resume, task, config, output)
+    scene = load_scene(source)
+    folder = choose_run_folder(task, scene.name, output) if resume is None else resume
+    steps = fit(scene, config, checkpoints=folder, resume=resume)
+    if resume is None:
+        create_run_folder(folder, task, {})
+    background = choose_background(config.background, scene)
+    run = FieldRun(task, source, scene, config, evaluation, folder, background)
+    run.start()
+    return run, steps
