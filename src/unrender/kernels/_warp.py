@@ -88,19 +88,73 @@ class _Recorded:
             self.command = wp.Launch(kernel, wp.get_device(where))
         self.device = device
         self.size: int | tuple[int, ...] | None = None
-        self.pack = [_packer(argument.type, argument.label, device) for argument in kernel.adj.args]
+        self.slots = [_slot(self.command, i, argument, device) for i, argument in enumerate(kernel.adj.args)]
         self.key = kernel.key
 
     def __call__(self, size: int | tuple[int, ...], arguments: tuple[Any, ...]) -> None:
-        if len(arguments) != len(self.pack):
-            raise TypeError(f"{self.key} takes {len(self.pack)} arguments, got {len(arguments)}")
-        command = self.command
-        for i, (pack, argument) in enumerate(zip(self.pack, arguments, strict=True)):
-            command.set_param_at_index_from_ctype(i, pack(argument))
+        if len(arguments) != len(self.slots):
+            raise TypeError(f"{self.key} takes {len(self.slots)} arguments, got {len(arguments)}")
+        for put, argument in zip(self.slots, arguments, strict=True):
+            put(argument)
         if size != self.size:
-            command.set_dim(size)
+            self.command.set_dim(size)
             self.size = size
-        command.launch(_stream(self.device) if self.device.type == "cuda" else None)
+        self.command.launch(_stream(self.device) if self.device.type == "cuda" else None)
+
+
+def _slot(command: Any, index: int, argument: Any, device: torch.device) -> Callable[[Any], None]:
+    """Return what puts an argument into a recorded launch."""
+    if isinstance(argument.type, wp.array):
+        array = _ArraySlot(argument.type, argument.label, device)
+        command.set_param_at_index_from_ctype(index, array.descriptor)
+        return array.put
+    python = int if issubclass(argument.type, (wp.int32, wp.int64, wp.bool)) else float
+    last: list[Any] = [None]
+
+    def put(value: Any) -> None:
+        if value != last[0]:
+            command.set_param_at_index_from_ctype(index, python(value))
+            last[0] = value
+
+    return put
+
+
+class _ArraySlot:
+    """An array argument: its descriptor stays, and most often only the address in it changes."""
+
+    def __init__(self, kind: Any, label: str, device: torch.device) -> None:
+        self.inner = len(getattr(kind.dtype, "_shape_", ()))
+        scalar = getattr(kind.dtype, "_wp_scalar_type_", kind.dtype)
+        self.dtype, self.width = TORCH_TYPES[scalar], math.prod(getattr(kind.dtype, "_shape_", ()))
+        self.axes, self.label, self.device = kind.ndim, label, device
+        self.descriptor = _descriptor(0, 0, kind.ndim, (0,) * kind.ndim, (0,) * kind.ndim)
+        self.shape: torch.Size | None = None
+
+    def put(self, tensor: Tensor | None) -> None:
+        """Describe a tensor; None is an array without memory."""
+        if tensor is None:
+            self.descriptor.data = 0
+            return
+        if tensor.dtype != self.dtype or tensor.device != self.device or not tensor.is_contiguous():
+            raise TypeError(
+                f"`{self.label}` should be contiguous {self.dtype} on {self.device}, "
+                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, strides {tensor.stride()}"
+            )
+        if tensor.shape != self.shape:
+            self._describe(tensor.shape)
+        self.descriptor.data = tensor.data_ptr()
+
+    def _describe(self, shape: torch.Size) -> None:
+        count, step = math.prod(shape) // self.width, self.dtype.itemsize * self.width
+        last = len(shape) - self.inner
+        rest = tuple(shape[last - self.axes + 1 : last]) if self.axes > 1 else ()
+        axes = (count // max(math.prod(rest), 1), *rest)
+        strides = [step * math.prod(axes[i + 1 :]) for i in range(self.axes)]
+        if max(axes) >= 2**31 or strides[0] >= 2**31:
+            raise KernelError(f"`{self.label}` is too large for one launch: {tuple(shape)}")
+        for i, (length, stride) in enumerate(zip(axes, strides, strict=True)):
+            self.descriptor.shape[i], self.descriptor.strides[i] = length, stride
+        self.shape = shape
 
 
 class _ThreadCommands(threading.local):
@@ -126,37 +180,6 @@ def launch(kernel: Any, size: int | tuple[int, ...], *arguments: Tensor | float 
     if command is None:
         command = commands[kernel, device] = _Recorded(kernel, device)
     command(size, arguments)
-
-
-def _packer(kind: Any, label: str, device: torch.device) -> Callable[[Any], Any]:
-    """Return what turns an argument into what Warp hands to the kernel."""
-    if not isinstance(kind, wp.array):
-        return int if issubclass(kind, (wp.int32, wp.int64, wp.bool)) else float
-    inner = getattr(kind.dtype, "_shape_", ())
-    scalar = getattr(kind.dtype, "_wp_scalar_type_", kind.dtype)
-    dtype, width, axes = TORCH_TYPES[scalar], math.prod(inner), kind.ndim
-    step = dtype.itemsize * width
-
-    def pack(tensor: Tensor | None) -> Any:
-        if tensor is None:
-            return _descriptor()
-        if tensor.dtype != dtype or tensor.device != device or not tensor.is_contiguous():
-            raise TypeError(
-                f"`{label}` should be contiguous {dtype} on {device}, "
-                f"got {tensor.dtype} {tuple(tensor.shape)} on {tensor.device}, strides {tensor.stride()}"
-            )
-        count = tensor.numel() // width
-        shape: tuple[int, ...] = (count,)
-        strides: tuple[int, ...] = (step,)
-        if axes > 1:
-            rest = tuple(tensor.shape[tensor.dim() - len(inner) - axes + 1 : tensor.dim() - len(inner)])
-            shape = (count // max(math.prod(rest), 1), *rest)
-            strides = tuple(step * math.prod(shape[i + 1 :]) for i in range(axes))
-        if max(shape) >= 2**31 or strides[0] >= 2**31:
-            raise KernelError(f"`{label}` is too large for one launch: {tuple(tensor.shape)}")
-        return _descriptor(tensor.data_ptr(), 0, axes, shape, strides)
-
-    return pack
 
 
 def _stream(device: torch.device) -> Any:
