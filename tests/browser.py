@@ -40,7 +40,7 @@ class Tab:
         self.complaints: list[str] = []
         """What else the console shows as an error."""
         self.requests: list[str] = []
-        """Addresses that the page asked for, once `Network.enable` is called."""
+        """URLs that the page requested, once `Network.enable` was called."""
         for domain in ("Page", "Runtime", "Log"):
             self.call(f"{domain}.enable")
 
@@ -49,12 +49,12 @@ class Tab:
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
             answer = json.loads(self._socket.recv(timeout=60))
-            self._note(answer.get("method"), answer.get("params"))
+            self._record(answer.get("method"), answer.get("params"))
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 return answer["result"]
 
-    def _note(self, event: str | None, about: dict) -> None:
+    def _record(self, event: str | None, about: dict) -> None:
         if event == "Runtime.exceptionThrown":
             self.errors.append(json.dumps(about))
         if event == "Network.requestWillBeSent":
@@ -70,11 +70,11 @@ class Tab:
     def evaluate(self, script: str):
         return self.call("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
-    def click(self, words: str) -> None:
+    def click(self, text: str) -> None:
         """Press the control that says this."""
         script = f"""(() => {{
             const found = [...document.querySelectorAll('button, label, [role=button], span, p, div')]
-                .filter(e => e.textContent.trim() === {json.dumps(words)});
+                .filter(e => e.textContent.trim() === {json.dumps(text)});
             found.at(-1).click(); return found.length }})()"""
         assert self.evaluate(script)
 

@@ -61,19 +61,19 @@ def done(tmp_path_factory) -> Done:
     folder, tours, ran = tmp_path_factory.mktemp("tour"), [], []
     write, run = demo.write_tour, main.run_command
 
-    def note(tour, path):
+    def record_tour(tour, path):
         tours.append(tour)
         write(tour, path)
 
-    def note_run(name, arguments):
+    def record_run(name, arguments):
         ran.append((name, *arguments))
         return run(name, arguments)
 
     said = io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(said):
         patch.setattr(demo, "SIZES", SMALL)
-        patch.setattr(demo, "write_tour", note)
-        patch.setattr(main, "run_command", note_run)
+        patch.setattr(demo, "write_tour", record_tour)
+        patch.setattr(main, "run_command", record_run)
         patch.setattr(mesh_report, "NUM_VIEWS", 1)  # of the reports of single commands
         patch.setattr(pose_report, "NUM_VIEWS", 1)
         patch.setattr(pose_report, "MAX_FRAMES", 2)
@@ -82,14 +82,14 @@ def done(tmp_path_factory) -> Done:
     return Done(tours[0], ran[1:], folder, said.getvalue())
 
 
-def test_every_job_is_near_the_truth(done):
-    mesh, fitted, volume, seen = map(done.metrics, ("mesh", "fitted", "volume", "evaluation"))
+def test_results_are_close_to_the_ground_truth(done):
+    mesh, fitted, volume, field = map(done.metrics, ("mesh", "fitted", "volume", "evaluation"))
     assert mesh["watertight"] is True
     assert mesh["mesh_to_reference_mean"] < 0.005 * mesh["diagonal"]
     assert fitted["mesh_to_reference_mean"] < 0.03 * mesh["diagonal"]
     assert volume["psnr"] > 18
-    assert seen["psnr"] > 18
-    assert seen["depth/median/abs_rel"] < 0.1  # of a field that learned for seconds
+    assert field["psnr"] > 18
+    assert field["depth/median/abs_rel"] < 0.1  # after seconds of training
     figures = {job.description.name: dict(job.metrics) for job in done.tour.tasks}
     for where in ("photo", "scan"):
         assert float(figures["pose"][f"{where}: rotation error"].rstrip("°")) < 2
@@ -98,24 +98,24 @@ def test_every_job_is_near_the_truth(done):
     assert 0 < float(fused.rstrip(" %")) < 4
 
 
-def test_each_job_is_a_line(done):
+def test_one_line_per_task(done):
     lines = done.said.splitlines()
     for job in done.tour.tasks:
-        begin = job.description.title.replace("→", "to") + " … "
-        assert sum(line.startswith(begin) and line.endswith(job.outcome) for line in lines) == 1
+        prefix = job.description.title.replace("→", "to") + " … "
+        assert sum(line.startswith(prefix) and line.endswith(job.outcome) for line in lines) == 1
     assert lines[-1] == str(done.folder / "report.html")
     assert len(lines) <= 12
 
 
-def test_what_is_shown_is_what_was_run(done):
+def test_commands_in_the_report_are_those_that_ran(done):
     shown = [shlex.split(ran.line) for job in done.tour.tasks for ran in job.commands]
     here = f"{done.folder}/"
-    assert shown == [["unrender", *(word.replace(here, "") for word in words)] for words in done.ran]
+    assert shown == [["unrender", *(word.replace(here, "") for word in message)] for message in done.ran]
     assert len(shown) == 12
 
 
 @pytest.mark.parametrize("name", ["mesh", "pose", "volume", "field", "depth"])
-def test_the_lines_of_python_run(done, name, monkeypatch, capsys):
+def test_python_code_runs(done, name, monkeypatch, capsys):
     monkeypatch.chdir(done.folder)
     for task in ("fit_mesh", "find_pose", "fit_volume", "fit_nerf"):
         monkeypatch.setattr(unrender, task, first_steps(getattr(unrender, task)))
@@ -131,7 +131,7 @@ def first_steps(task):
 
 
 class Page(HTMLParser):
-    """Addresses, and pictures without words for those who cannot see them."""
+    """Links, anchors, image sources, and elements without alternative text."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class Page(HTMLParser):
         self.unnamed += [given] if tag in ("img", "input", "svg") and is_unnamed else []
 
 
-def test_the_report_is_one_file(done):
+def test_report_is_self_contained(done):
     report = done.folder / "report.html"
     assert report.stat().st_size < LARGEST
     page = Page(report.read_text("utf-8"))
@@ -160,7 +160,7 @@ def test_the_report_is_one_file(done):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-def test_the_report_in_a_browser(done):
+def test_report_in_a_browser(done):
     with open_tab("about:blank") as tab:
         tab.call("Network.enable")
         narrow = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
@@ -176,14 +176,14 @@ def test_the_report_in_a_browser(done):
         broken = "[...document.images].filter(image => !image.naturalWidth).length"
         assert tab.evaluate(broken) == 0
 
-        box = place_of(tab, ".slider")
+        box = scroll_to(tab, ".slider")
         before = tab.picture()
-        tab.drag((box["x"] + box["width"] // 2, box["middle"]), (box["x"] + 20, box["middle"]))
+        tab.drag((box["x"] + box["width"] // 2, box["center_y"]), (box["x"] + 20, box["center_y"]))
         assert moved(before, tab.picture(), box) > 200
 
-        box = place_of(tab, ".frames:has(input)")
+        box = scroll_to(tab, ".frames:has(input)")
         before = tab.picture()
-        tab.drag((box["x"] + 20, box["middle"]), (box["x"] + box["width"] // 2, box["middle"]))
+        tab.drag((box["x"] + 20, box["center_y"]), (box["x"] + box["width"] // 2, box["center_y"]))
         assert moved(before, tab.picture(), box) > 200
 
         assert not tab.errors
@@ -198,14 +198,14 @@ def until(is_so) -> None:
         time.sleep(0.1)
 
 
-def place_of(tab, selector) -> dict:
-    """Bring the first such box into the middle of the window and say where it is."""
+def scroll_to(tab, selector) -> dict:
+    """Bring the first such box into the center of the window and return its position."""
     return tab.evaluate(f"""(() => {{
         const element = document.querySelector({json.dumps(selector)});
         element.scrollIntoView({{block: "center", behavior: "instant"}});
         const {{x, y, width, height}} = element.getBoundingClientRect();
         return {{x: Math.round(x), y: Math.round(y), width: Math.round(width), height: Math.round(height),
-                 middle: Math.round(y + height / 2)}};
+                 center_y: Math.round(y + height / 2)}};
     }})()""")
 
 
@@ -219,6 +219,6 @@ def moved(before: np.ndarray, after: np.ndarray, box: dict) -> int:
     ("values", "logarithmic", "heights"),
     [([1, 2, 3], False, [96, 48, 0]), ([1, 10, 100], True, [96, 48, 0]), ([5, 5, 5], False, [48, 48, 48])],
 )
-def test_a_curve_fills_its_drawing(values, logarithmic, heights):
+def test_curves_fill_their_plot(values, logarithmic, heights):
     path = Curve("of", "", [1, 2, 3], values, logarithmic).path
     assert path == "M" + "L".join(f"{x:.1f},{y:.1f}" for x, y in zip([0, 160, 320], heights, strict=True))

@@ -27,7 +27,7 @@ from unrender.runs.folder import RUN_FORMAT
 
 
 def write_run(folder, opacity=0.97, size=0.125):
-    """A run of a cube about the origin, seen by nine cameras, three of them held out."""
+    """Write a run with a cube at the origin and nine cameras, three of them test views."""
     folder.mkdir()
     splits = ["test", "train", "train"]
     views = [camera.resize(36, 48) for camera in cameras(9)]
@@ -53,7 +53,7 @@ def folders(out) -> list[str]:
     return sorted(path.name for path in (out / "depth").iterdir())
 
 
-def test_held_out_views_are_measured(run, tmp_path, capsys):
+def test_depth_of_test_views(run, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["depth", str(run), "--output", str(out), "--format", "png16", "exr", "--scale", "0.01"]) == 0
     assert {path.name for path in out.iterdir()} == {"config.json", "metrics.json", "report.html", "depth"}
@@ -80,14 +80,14 @@ def test_held_out_views_are_measured(run, tmp_path, capsys):
         (["--path", "orbit", "--views", "2"], ["view_000", "view_001"]),
     ],
 )
-def test_views_are_chosen(run, tmp_path, options, names):
+def test_selected_views(run, tmp_path, options, names):
     out = tmp_path / "out"
     assert main(["depth", str(run), *options, "--size", "16", "--output", str(out)]) == 0
     assert folders(out) == names
     assert np.load(out / "depth" / names[0] / "std.npy").shape == (12, 16)
 
 
-def test_stopping_keeps_whole_views(run, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
     out, calls, render = tmp_path / "out", [], SparseVoxels.render
 
     def interrupted(*arguments, **named):
@@ -103,7 +103,7 @@ def test_stopping_keeps_whole_views(run, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (["--view", "77"], "--view 77: no such view; for example images/0.png, images/1.png"),
         (["--path", "round"], "must be one of"),
@@ -116,26 +116,26 @@ def test_stopping_keeps_whole_views(run, tmp_path, monkeypatch):
         (["--size", "9000"], "--size 9000: must be 1 to 8192 pixels"),
     ],
 )
-def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
+def test_invalid_options(run, tmp_path, capsys, options, message):
     assert main(["depth", str(run), *options, "--output", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_field_that_never_trained_is_named(tmp_path, capsys):
+def test_field_without_a_surface(tmp_path, capsys):
     run, out = write_run(tmp_path / "fog", opacity=0.01), tmp_path / "out"
     assert main(["depth", str(run), "--output", str(out)]) == 2
     assert "no surface in any view: no pixel is more than 50% opaque" in capsys.readouterr().err
     assert not np.asarray(Image.open(out / "depth" / "0" / "valid.png")).any()
 
 
-def test_a_run_is_not_written_over(run, capsys):
+def test_runs_are_not_overwritten(run, capsys):
     assert main(["depth", str(run), "--output", str(run)]) == 2
     assert "is the input folder" in capsys.readouterr().err
     assert main(["export", str(run), "--output", str(run)]) == 2
     assert "is the input folder" in capsys.readouterr().err
 
 
-def test_a_run_becomes_points_and_meshes(run, tmp_path):
+def test_points_and_meshes_of_a_run(run, tmp_path):
     points, mesh, level = (tmp_path / name for name in ("points", "mesh", "level"))
     assert main(["export", str(run), "--tolerance", "0.05", "--output", str(points)]) == 0
     cloud = load_cloud(points / "points.ply")
@@ -153,7 +153,7 @@ def test_a_run_becomes_points_and_meshes(run, tmp_path):
     assert metrics["faces"] > 100
 
 
-def write_learned_run(folder, learned):
+def write_trained_run(folder, learned):
     folder.mkdir()
     save_cameras(learned.scene.frames, folder / "cameras.json")
     save_field(learned.field, folder / "field.safetensors")
@@ -162,8 +162,8 @@ def write_learned_run(folder, learned):
     return folder
 
 
-def test_a_learned_field_is_measured_and_exported(learned, tmp_path, capsys):
-    run, depths = write_learned_run(tmp_path / "run", learned), tmp_path / "depths"
+def test_depth_and_meshes_of_a_trained_field(learned, tmp_path, capsys):
+    run, depths = write_trained_run(tmp_path / "run", learned), tmp_path / "depths"
     assert main(["depth", str(run), "--views", "1", "--output", str(depths)]) == 0
     (view,) = folders(depths)
     frame = next(frame for frame in learned.scene.split("test") if Path(frame.name).stem == view)
@@ -186,7 +186,7 @@ def test_a_learned_field_is_measured_and_exported(learned, tmp_path, capsys):
     assert "surface at a density of 17.33 per world unit" in capsys.readouterr().out
 
 
-def test_depth_folders_become_points(run, tmp_path):
+def test_points_of_depth_maps(run, tmp_path):
     depths, out = tmp_path / "depths", tmp_path / "out"
     assert main(["depth", str(run), "--path", "train", "--output", str(depths)]) == 0
     for source in (depths, depths / "depth"):
@@ -197,7 +197,7 @@ def test_depth_folders_become_points(run, tmp_path):
         assert float(load_cloud(folder / "points.pcd").points.abs().max()) < 0.55
 
 
-def test_depth_cameras_become_a_mesh(tmp_path):
+def test_mesh_of_depth_images(tmp_path):
     scene, out = tmp_path / "scene", tmp_path / "out"
     save_demo_scene(scene, size=48, num_train=12, num_test=0)
     assert main(["export", str(scene), "--to", "mesh", "--voxel-size", "0.06", "--output", str(out)]) == 0
@@ -207,7 +207,7 @@ def test_depth_cameras_become_a_mesh(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (["--format", "obj"], "--format obj: must be one of ply, xyz, pcd, npz"),
         (["--to", "mesh", "--format", "pcd"], "--format pcd: must be one of ply, obj, glb"),
@@ -221,15 +221,15 @@ def test_depth_cameras_become_a_mesh(tmp_path):
         ),
     ],
 )
-def test_what_cannot_be_exported_is_named(tmp_path, capsys, options, words):
+def test_invalid_export_options(tmp_path, capsys, options, message):
     scene = tmp_path / "scene"
     save_demo_scene(scene, size=8, num_train=2, num_test=0)
     assert main(["export", str(scene), *options, "--output", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_a_scene_without_depth_is_named(run, tmp_path, capsys):
+def test_scene_without_depth(run, tmp_path, capsys):
     assert main(["export", str(tmp_path / "absent")]) == 2
     assert "no such folder" in capsys.readouterr().err
     scene = save_demo_scene(tmp_path / "scene", size=8, num_train=2, num_test=0)

@@ -29,9 +29,9 @@ def scene(tmp_path: Path) -> Path:
         angle = torch.tensor(0.8 * index)
         eye = torch.stack([2 * angle.cos(), torch.tensor(0.3), 2 * angle.sin()])
         camera = unrender.Camera.look_at(eye, fov_degrees=40, height=24, width=32)
-        seen = Ball(0.5, COLOR).render(camera)
+        rendered = Ball(0.5, COLOR).render(camera)
         path = folder / f"{index}.png"
-        unrender.save_image(torch.cat([seen.color, seen.opacity[..., None]], -1), path)
+        unrender.save_image(torch.cat([rendered.color, rendered.opacity[..., None]], -1), path)
         frames.append(unrender.Frame(path.name, camera, path, "test" if index in (0, 4) else "train"))
     unrender.save_transforms(frames, folder / "transforms.json")
     return folder
@@ -39,21 +39,21 @@ def scene(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def field(monkeypatch) -> Ball:
-    """What the runs of these tests learned."""
-    learned = Ball(0.5, COLOR)
-    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: learned)
-    return learned
+    """The field of all runs in these tests."""
+    ball = Ball(0.5, COLOR)
+    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: ball)
+    return ball
 
 
-def write_run(folder: Path, place: Path, **changes) -> Path:
+def write_run(folder: Path, path: Path, **changes) -> Path:
     folder.mkdir()
     (folder / "field.safetensors").touch()
-    config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": str(place), "background": [1, 1, 1]}
+    config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": str(path), "background": [1, 1, 1]}
     (folder / "config.json").write_text(json.dumps(config | {"test_views": ["0.png", "4.png"]} | changes))
     return folder
 
 
-def test_figures_come_with_how_they_were_measured(scene, field, tmp_path, capsys) -> None:
+def test_metrics_and_protocol(scene, field, tmp_path, capsys) -> None:
     field.color = torch.tensor([1.0, 0.25, 0.5])
     run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
     assert main(["eval", str(run), "--output", str(out)]) == 0
@@ -61,8 +61,8 @@ def test_figures_come_with_how_they_were_measured(scene, field, tmp_path, capsys
     how, mean, views = found["protocol"], found["mean"], found["views"]
     assert (how["split"], how["views"], how["views_in_split"]) == ("test", ["0.png", "4.png"], 2)
     assert (how["sizes"], how["background"], how["masked_views"]) == ([[32, 24]], [1.0, 1.0, 1.0], 0)
-    share = float(field.render(unrender.load_scene(scene).frames[0].camera).opacity.mean())
-    expected = -10 * torch.log10(torch.tensor(share * 0.25 / 3))
+    coverage = float(field.render(unrender.load_scene(scene).frames[0].camera).opacity.mean())
+    expected = -10 * torch.log10(torch.tensor(coverage * 0.25 / 3))
     assert views["0.png"]["psnr"] == pytest.approx(float(expected), abs=0.05)  # the photo is in bytes
     assert mean["psnr"] == pytest.approx((views["0.png"]["psnr"] + views["4.png"]["psnr"]) / 2)
     assert mean["num_evaluated_views"] == 2
@@ -78,7 +78,7 @@ def test_figures_come_with_how_they_were_measured(scene, field, tmp_path, capsys
     assert len(list((out / "views").glob("*.png"))) == 2
 
 
-def test_lpips_is_measured_where_it_is_installed(scene, field, tmp_path, monkeypatch) -> None:
+def test_lpips_if_installed(scene, field, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(evaluate, "load_lpips", lambda: lambda image, truth: 0.125)
     assert main(["eval", str(write_run(tmp_path / "run", scene)), "--output", str(tmp_path / "out")]) == 0
     found = json.loads((tmp_path / "out/eval.json").read_text())
@@ -86,11 +86,11 @@ def test_lpips_is_measured_where_it_is_installed(scene, field, tmp_path, monkeyp
     assert "VGG" in found["protocol"]["lpips"]
 
 
-def test_depth_is_measured_where_it_is_known(scene, field, tmp_path) -> None:
+def test_depth_metrics_if_the_scene_has_depth(scene, field, tmp_path) -> None:
     frames = []
     for frame in unrender.load_scene(scene).frames:
-        seen, forward = field.render(frame.camera), frame.camera.camera_from_world[2, :3]
-        depth = seen.distance * (unrender.rays_of(frame.camera).directions @ forward)
+        rendered, forward = field.render(frame.camera), frame.camera.camera_from_world[2, :3]
+        depth = rendered.distance * (unrender.rays_of(frame.camera).directions @ forward)
         path = scene / f"{frame.image_path.stem}.npy"
         np.save(path, (depth / MILLIMETRES).numpy())
         frames.append(dataclasses.replace(frame, depth_file=DepthFile(path, MILLIMETRES)))
@@ -104,7 +104,7 @@ def test_depth_is_measured_where_it_is_known(scene, field, tmp_path) -> None:
     assert "depth/median/abs_rel<" in (out / "report.html").read_text()
 
 
-def test_some_views_of_another_split(scene, field, tmp_path, capsys) -> None:
+def test_views_of_another_split(scene, field, tmp_path, capsys) -> None:
     run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
     assert main(["eval", str(run), "--split", "train", "--views", "3", "--output", str(out)]) == 0
     how = json.loads((out / "eval.json").read_text())["protocol"]
@@ -112,20 +112,20 @@ def test_some_views_of_another_split(scene, field, tmp_path, capsys) -> None:
     assert "3 training views of run" in capsys.readouterr().out
 
 
-def test_the_run_says_what_it_held_out(scene, field, tmp_path) -> None:
+def test_test_views_of_the_run(scene, field, tmp_path) -> None:
     run, out = write_run(tmp_path / "run", scene, test_views=["3.png"]), tmp_path / "out"
     assert main(["eval", str(run), "--output", str(out)]) == 0
     assert json.loads((out / "eval.json").read_text())["protocol"]["views"] == ["3.png"]
 
 
-def test_a_scene_that_was_moved_is_found_where_it_is_said_to_be(scene, field, tmp_path) -> None:
+def test_moved_scene(scene, field, tmp_path) -> None:
     run = write_run(tmp_path / "run", scene)
     moved = Path(shutil.move(scene, tmp_path / "elsewhere"))
     assert main(["eval", str(run), "--scene", str(moved), "--output", str(tmp_path / "out")]) == 0
 
 
 @pytest.mark.parametrize(
-    ("changes", "options", "words"),
+    ("changes", "options", "message"),
     [
         ({"scene": "gone"}, [], "the scene gone does not exist"),
         ({"scene": None}, [], "the scene None does not exist"),
@@ -137,8 +137,8 @@ def test_a_scene_that_was_moved_is_found_where_it_is_said_to_be(scene, field, tm
         ({"task": "fit-mesh"}, [], "a run of fit-mesh has no field"),
     ],
 )
-def test_what_cannot_be_compared_is_named(scene, field, tmp_path, capsys, changes, options, words) -> None:
+def test_invalid_runs_and_scenes(scene, field, tmp_path, capsys, changes, options, message) -> None:
     run, out = write_run(tmp_path / "run", scene, **changes), tmp_path / "out"
     assert main(["eval", str(run), *options, "--output", str(out)]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not out.exists()

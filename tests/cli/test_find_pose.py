@@ -21,8 +21,8 @@ EYE = torch.tensor([2.0, 1.2, 3.0])
 
 
 @pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare most pictures of the report."""
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render few images for the report."""
     monkeypatch.setattr(pose_report, "MAX_FRAMES", 2)
     monkeypatch.setattr(pose_report, "NUM_VIEWS", 1)
 
@@ -61,7 +61,7 @@ def degrees_off(pose: list[list[float]]) -> float:
     )
 
 
-def test_a_photo_leaves_everything_in_its_folder(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_folder_of_a_photo(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = files / "run"
     options = ["--fov-degrees", str(FOV), "--output", str(folder), *FAST]
     assert run(files, "object.ply", "photo.png", *options) == 0
@@ -87,7 +87,7 @@ def test_a_photo_leaves_everything_in_its_folder(files: Path, capsys: pytest.Cap
     assert "find-pose" in html
 
 
-def test_a_cloud_gets_the_mesh_put_into_it(files: Path) -> None:
+def test_run_folder_of_a_point_cloud(files: Path) -> None:
     folder = files / "run"
     assert run(files, "object.ply", "scan.ply", "--output", str(folder)) == 0
     pose = json.loads((folder / "pose.json").read_text())
@@ -98,7 +98,7 @@ def test_a_cloud_gets_the_mesh_put_into_it(files: Path) -> None:
     assert float(found.squared_distances.max()) < 1e-6
 
 
-def test_a_pose_found_before_is_a_guess(files: Path) -> None:
+def test_initial_guess(files: Path) -> None:
     (files / "guess.txt").write_text("\n".join(" ".join(map(str, row)) for row in truth().tolist()))
     (files / "guess.json").write_text(json.dumps({"camera_from_object": truth().tolist()}))
     for name in ("guess.txt", "guess.json"):
@@ -108,7 +108,7 @@ def test_a_pose_found_before_is_a_guess(files: Path) -> None:
         assert degrees_off(json.loads((folder / "pose.json").read_text())["camera_from_object"]) < 3
 
 
-def test_another_object_ends_with_1(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_object_exits_with_1(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = torch.zeros(SIZE, SIZE)
     mask[10:110, 55:62] = 1
     unrender.save_image(mask, files / "mask.png")
@@ -126,7 +126,7 @@ def test_another_object_ends_with_1(files: Path, capsys: pytest.CaptureFixture[s
     assert json.loads((files / "run/pose.json").read_text())["verdict"] == "failed"
 
 
-def test_a_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "square.obj").write_text(
         "mtllib a.mtl\nv 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nusemtl m\nf 1/1 2/1 3/1\n"
     )
@@ -149,7 +149,7 @@ def test_a_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> N
         (["object.ply", "photo.png", "--fov-degrees", "40", "--guess", "scan.ply"], r"scan.ply: "),
     ],
 )
-def test_bad_input_ends_with_2(files, arguments, message, capsys):
+def test_invalid_input_exits_with_2(files, arguments, message, capsys):
     (files / "photo.gif").write_bytes(b"GIF89a")
     assert run(files, *arguments) == 2
     error = capsys.readouterr().err

@@ -21,7 +21,7 @@ FAST = ["--edge-length", "0.3", "--steps", "6"]
 
 @pytest.fixture
 def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare the pictures of the report, which take longer than the fit."""
+    """Render one image per turntable: the report takes longer than the fit."""
     monkeypatch.setattr(mesh_report, "NUM_VIEWS", 1)
 
 
@@ -32,7 +32,7 @@ def scan(tmp_path: Path) -> Path:
     return tmp_path / "scan.ply"
 
 
-def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_run_folder_contents(scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = scan.parent / "run"
     save_mesh(torus(), scan.parent / "truth.ply")
     truth = ["--reference", str(scan.parent / "truth.ply")]
@@ -70,7 +70,7 @@ def test_a_run_leaves_everything_in_its_folder(scan: Path, capsys: pytest.Captur
 
 @pytest.mark.usefixtures("one_view")
 @pytest.mark.parametrize("suffix", ["obj", "stl", "glb"])
-def test_the_mesh_comes_in_the_format_asked_for(scan: Path, suffix: str) -> None:
+def test_mesh_formats(scan: Path, suffix: str) -> None:
     folder = scan.parent / "run"
     arguments = ["--edge-length", "0.5", "--steps", "0", "--mesh-format", suffix]
     assert main(["fit-mesh", str(scan), "--output", str(folder), *arguments]) == 0
@@ -78,7 +78,7 @@ def test_the_mesh_comes_in_the_format_asked_for(scan: Path, suffix: str) -> None
 
 
 @pytest.mark.usefixtures("one_view")
-def test_a_depth_image_is_a_cloud(tmp_path: Path) -> None:
+def test_depth_image_as_input(tmp_path: Path) -> None:
     y, x = np.mgrid[-1:1:60j, -1:1:60j]
     depth = np.where(x**2 + y**2 < 0.6, 2 - np.sqrt(np.clip(1 - x**2 - y**2, 0, None)), 0)
     np.save(tmp_path / "depth.npy", depth.astype(np.float32))
@@ -114,12 +114,12 @@ def write(path: Path, text: str) -> Path:
     [
         ("empty.xyz", "", "the file is empty"),
         ("one.xyz", "1 2 3\n", "at least 10 points, got 1"),
-        ("words.xyz", "1 2 3\n4 five 6\n", "line 2"),
+        ("message.xyz", "1 2 3\n4 five 6\n", "line 2"),
         ("scan.png", "x", "--intrinsics fx fy cx cy"),
         ("scan.docx", "x", "suffix"),
     ],
 )
-def test_bad_input_is_one_sentence_and_leaves_nothing(
+def test_invalid_input_fails_with_one_line_and_no_output(
     tmp_path: Path, name: str, text: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / name, text)
@@ -130,7 +130,7 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_missing_file_and_an_output_that_is_a_file(scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_input_and_output_that_is_a_file(scan: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit-mesh", str(scan.parent / "nothing.ply")]) == 2
     assert "no such file" in capsys.readouterr().err
     assert main(["fit-mesh", str(scan), "--output", str(scan)]) == 2
@@ -146,6 +146,6 @@ def test_overview_and_unknown_commands(capsys: pytest.CaptureFixture[str]) -> No
     assert "unknown command 'fly'" in capsys.readouterr().err
 
 
-def test_doctor_tells_what_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor"]) == 0
     assert "matrix product" in capsys.readouterr().out

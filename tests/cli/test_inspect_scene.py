@@ -19,7 +19,7 @@ def ring(count=14, **changes):
     return scene_files.cameras(count, **changes)
 
 
-def test_the_command_tells_what_there_is(tmp_path, capsys):
+def test_summary_and_report(tmp_path, capsys):
     scene_files.write_blender(tmp_path / "cup", ring(12))
     (tmp_path / "cup/train/r_3.png").unlink()
     (tmp_path / "cup/test/r_2.png").write_bytes((tmp_path / "cup/test/r_2.png").read_bytes()[:300])
@@ -39,29 +39,29 @@ def test_the_command_tells_what_there_is(tmp_path, capsys):
     assert json.loads((tmp_path / "out/config.json").read_text())["task"] == "inspect"
 
 
-def test_wrong_input_ends_with_one_sentence(tmp_path, capsys):
+def test_invalid_input_fails_with_one_line(tmp_path, capsys):
     (tmp_path / "transforms.json").write_text('{"frames": [')
     assert main(["inspect", str(tmp_path), "--output", str(tmp_path / "out")]) == 2
     assert "transforms.json: line 1, column 13: broken JSON" in capsys.readouterr().err
 
 
-def test_nothing_is_wrong_with_a_ring(tmp_path):
+def test_no_warnings_for_a_ring_of_cameras(tmp_path):
     assert suspicious(tmp_path, ring()) == ""
 
 
-def test_one_picture_and_few(tmp_path):
+def test_few_images(tmp_path):
     assert "one picture only" in suspicious(tmp_path, ring(1))
     assert "5 pictures are few" in suspicious(tmp_path, ring(5))
 
 
-def test_all_in_one_point(tmp_path):
+def test_cameras_at_one_position(tmp_path):
     views = [
         Camera.look_at([5.0, 1, 2], target.tolist(), height=12, width=16) for target in torch.rand(12, 3)
     ]
     assert "all cameras stand in one point" in suspicious(tmp_path, views)
 
 
-def test_all_from_one_side(tmp_path):
+def test_cameras_on_one_side(tmp_path):
     eyes = torch.cartesian_prod(torch.linspace(-1, 1, 4), torch.linspace(0, 1, 3), torch.tensor([4.0]))
     views = [Camera.look_at(eye, height=12, width=16) for eye in eyes]
     assert "all views are from one side" in suspicious(tmp_path, views)
@@ -85,11 +85,11 @@ def test_mixed_conventions(tmp_path):
     assert "3 frames (images/003.png, images/004.png, images/005.png) stand on their heads" in said
 
 
-def test_all_of_another_convention(tmp_path):
+def test_wrong_convention(tmp_path):
     assert "all cameras look away from a common middle" in suspicious(tmp_path, [turned(c) for c in ring()])
 
 
-def test_astray_twins_and_odd_lenses(tmp_path):
+def test_outliers_duplicates_and_unusual_intrinsics(tmp_path):
     views = ring()
     views[2] = Camera.look_at([90.0, 0, 0], height=12, width=16)
     views[5] = views[4]
@@ -102,7 +102,7 @@ def test_astray_twins_and_odd_lenses(tmp_path):
     assert "1 frame (images/008.png) have a field of view of 0.9 degrees" in said
 
 
-def test_far_from_the_origin(tmp_path):
+def test_scene_far_from_the_origin(tmp_path):
     shift = torch.eye(4)
     shift[:3, 3] = torch.tensor([4e5, 5e5, 0.0])
     views = [
@@ -116,7 +116,7 @@ def test_field_of_view():
     assert fov_degrees(camera)[1] == pytest.approx(50, abs=1e-4)
 
 
-def test_pictures_of_nothing(tmp_path):
+def test_empty_images(tmp_path):
     scene_files.write_nerfstudio(tmp_path, ring(2), 4)
     scene_files.write_picture(tmp_path / "images/000.png", np.zeros((12, 16, 4), np.uint8))
     scene_files.write_picture(tmp_path / "images/001.png", np.full((12, 16, 3), 7, np.uint8))

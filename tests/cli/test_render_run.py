@@ -58,28 +58,28 @@ def run(tmp_path):
     return write_run(tmp_path / "ship")
 
 
-def picture(path) -> np.ndarray:
+def read_image(path) -> np.ndarray:
     return np.asarray(Image.open(path)).astype(int)
 
 
 @pytest.mark.parametrize("path", ["auto", "orbit", "interpolate", "test"])
-def test_a_run_is_shown_from_new_sides(run, tmp_path, capsys, path):
+def test_camera_paths(run, tmp_path, capsys, path):
     out = tmp_path / "out"
     assert main(["render", str(run), *SIZE, "--views", "3", "--path", path, "--output", str(out)]) == 0
     names = {file.name for file in out.iterdir()}
     views = {f"view_{i:03d}.png" for i in range(3)}
     assert names == {"config.json", "metrics.json", "cameras.json", "report.html", "video.mp4"} | views
     for view in views:
-        image = picture(out / view)
+        image = read_image(out / view)
         assert image.shape == (18, 24, 3)
-        assert image[9, 12, 0] > image[9, 12, 1] + 50  # red, in the middle
+        assert image[9, 12, 0] > image[9, 12, 1] + 50  # red, in the center
         assert image[0, 0].tolist() == [255] * 3
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["views"], metrics["height"], metrics["width"], metrics["num_voxels"]) == (3, 18, 24, 512)
     assert str(out / "report.html") in capsys.readouterr().out
 
 
-def test_held_out_views_are_all_where_the_photos_stood(run, tmp_path):
+def test_test_views_have_the_cameras_of_the_photos(run, tmp_path):
     out = tmp_path / "out"
     assert main(["render", str(run), "--path", "test", "--video", "none", "--output", str(out)]) == 0
     kept = [frame for frame in load_cameras(run / "cameras.json") if frame.split == "test"]
@@ -90,14 +90,14 @@ def test_held_out_views_are_all_where_the_photos_stood(run, tmp_path):
         assert (mine.camera.height, mine.camera.width) == (theirs.camera.height, theirs.camera.width)
     field = fog()
     expected = (field.render(kept[1].camera, torch.ones(3)).color * 255).round().numpy()
-    assert np.abs(picture(out / "view_001.png") - expected).max() <= 1
+    assert np.abs(read_image(out / "view_001.png") - expected).max() <= 1
 
 
-def test_a_quick_look_has_distance_beside_color(run, tmp_path):
+def test_quick_views_show_distance_beside_color(run, tmp_path):
     out = tmp_path / "out"
     options = ["--quick", "--views", "2", "--video", "gif", "--size", "40", "--output", str(out)]
     assert main(["render", str(run), *options]) == 0
-    image = picture(out / "view_000.png")
+    image = read_image(out / "view_000.png")
     assert image.shape == (30, 80 + LEGEND, 3)
     distance = image[:, 40:80]
     assert distance[0, 0, 2] > distance[0, 0, 0] + 20  # empty: blue
@@ -108,8 +108,8 @@ def test_a_quick_look_has_distance_beside_color(run, tmp_path):
         assert video.n_frames == 2
 
 
-def test_quick_samples_may_lie_between_given_distances(run, tmp_path):
-    pictures = []
+def test_quick_near_and_far(run, tmp_path):
+    images = []
     for name, options in (
         ("all", ["--near", "0.5", "--far", "6"]),
         ("before", ["--near", "0.5", "--far", "1"]),
@@ -117,10 +117,10 @@ def test_quick_samples_may_lie_between_given_distances(run, tmp_path):
         out = tmp_path / name
         options = ["--quick", "--views", "1", "--video", "none", *options, "--output", str(out)]
         assert main(["render", str(run), *options]) == 0
-        pictures.append(picture(out / "view_000.png"))
-    width = pictures[0].shape[1] - LEGEND
-    assert pictures[0][6, width // 4].tolist() != [255] * 3
-    assert (pictures[1][:, : width // 2] == 255).all()
+        images.append(read_image(out / "view_000.png"))
+    width = images[0].shape[1] - LEGEND
+    assert images[0][6, width // 4].tolist() != [255] * 3
+    assert (images[1][:, : width // 2] == 255).all()
 
 
 @pytest.fixture
@@ -135,10 +135,10 @@ def nerf(run, monkeypatch) -> Ball:
 
 
 @pytest.mark.parametrize("options", [[], ["--quick"]])
-def test_any_field_is_shown(run, nerf, tmp_path, options):
+def test_other_fields(run, nerf, tmp_path, options):
     out = tmp_path / "out"
     assert main(["render", str(run), "--views", "2", *options, "--output", str(out)]) == 0
-    image = picture(out / "view_000.png")
+    image = read_image(out / "view_000.png")
     assert image.shape == (12, 32 + LEGEND if options else 16, 3)
     assert image[6, 8].tolist() == [255, 0, 0]
     assert image[0, 0].tolist() == [128] * 3
@@ -148,32 +148,32 @@ def test_any_field_is_shown(run, nerf, tmp_path, options):
     assert "field.safetensors" in (out / "report.html").read_text()
 
 
-def test_quick_views_of_a_slow_field_are_small(run, nerf, tmp_path, monkeypatch, caplog):
+def test_quick_views_of_slow_fields_are_small(run, nerf, tmp_path, monkeypatch, caplog):
     clock = iter(range(0, 10_000, 4))
     monkeypatch.setattr(
         "unrender.tasks.render.field_views.time.perf_counter", lambda: next(clock)
     )  # 4 s, 16 pixels
     with caplog.at_level("INFO", "unrender"):
         assert main(["render", str(run), "--views", "1", "--quick", "--output", str(tmp_path / "out")]) == 0
-    assert picture(tmp_path / "out/view_000.png").shape == (6, 16 + LEGEND, 3)
+    assert read_image(tmp_path / "out/view_000.png").shape == (6, 16 + LEGEND, 3)
     assert "rendering previews of 8 pixels; change it with --size" in caplog.text
 
 
-def test_a_run_without_its_end_says_how_to_go_on(run, nerf, capsys):
+def test_unfinished_run_can_be_resumed(run, nerf, capsys):
     (run / "field.safetensors").rename(run / "checkpoint.safetensors")
     assert main(["render", str(run)]) == 2
     assert f"resume it with: unrender fit-nerf gone --resume {run}" in capsys.readouterr().err
 
 
-def test_views_of_a_file_are_taken(run, tmp_path):
+def test_cameras_of_a_file(run, tmp_path):
     some = load_cameras(run / "cameras.json")[4:6]
     save_cameras([dataclasses.replace(f, camera=f.camera.resize(6, 8)) for f in some], tmp_path / "mine.json")
     out = tmp_path / "out"
     file = ["--path", str(tmp_path / "mine.json")]
     assert main(["render", str(run), *file, "--background", "0", "0", "1", "--output", str(out)]) == 0
     assert sorted(path.name for path in out.glob("view*")) == ["view_000.png", "view_001.png"]
-    assert picture(out / "view_001.png").shape == (6, 8, 3)
-    assert picture(out / "view_001.png")[0, 0].tolist() == [0, 0, 255]
+    assert read_image(out / "view_001.png").shape == (6, 8, 3)
+    assert read_image(out / "view_001.png")[0, 0].tolist() == [0, 0, 255]
 
 
 def test_views_of_different_sizes_have_no_video(run, tmp_path, caplog):
@@ -186,7 +186,7 @@ def test_views_of_different_sizes_have_no_video(run, tmp_path, caplog):
     assert "different sizes" in caplog.text
 
 
-def test_space_without_end_is_shown_between_the_photos(tmp_path):
+def test_unbounded_fields_are_rendered_between_the_cameras(tmp_path):
     run, out = write_run(tmp_path / "park", background=None), tmp_path / "out"
     save_field(fog(contracted=True), run / "volume.safetensors")
     options = ["--views", "12", "--size", "8", "--video", "none", "--output", str(out)]
@@ -196,7 +196,7 @@ def test_space_without_end_is_shown_between_the_photos(tmp_path):
     assert float((given - first).norm(dim=-1).min()) < 1e-5
 
 
-def test_photos_that_face_one_way_make_a_spiral(run, tmp_path):
+def test_spiral_for_forward_facing_scenes(run, tmp_path):
     eyes = torch.tensor([[-0.5, 0.0, -3.0], [0.5, 0.1, -3.0], [0.0, 0.4, -3.1], [0.0, -0.4, -2.9]])
     views = [Camera.look_at(eye, fov_degrees=50, height=12, width=16) for eye in eyes]
     save_cameras([Frame(f"{i}", view, run / f"{i}") for i, view in enumerate(views)], run / "cameras.json")
@@ -207,7 +207,7 @@ def test_photos_that_face_one_way_make_a_spiral(run, tmp_path):
     assert float(positions[:, 0].max() - positions[:, 0].min()) > 0.5
 
 
-def test_the_scene_stands_in_for_missing_cameras(tmp_path):
+def test_cameras_of_the_scene_as_a_fallback(tmp_path):
     scene = save_demo_scene(tmp_path / "scene", size=16, num_train=4, num_test=2)
     run = write_run(tmp_path / "ship", scene=str(scene.folder))
     (run / "cameras.json").unlink()
@@ -217,7 +217,7 @@ def test_the_scene_stands_in_for_missing_cameras(tmp_path):
     assert len(list(out.glob("view*"))) == 2
 
 
-def test_the_lines_of_the_report_make_its_first_picture(run, tmp_path, monkeypatch):
+def test_code_in_the_report_reproduces_the_first_view(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.chdir(tmp_path)
     assert main(["render", str(run), *SIZE, "--views", "2", "--video", "none", "--output", str(out)]) == 0
@@ -225,10 +225,10 @@ def test_the_lines_of_the_report_make_its_first_picture(run, tmp_path, monkeypat
         r"<pre>(?:<code>)?(import torch.*?)(?:</code>)?</pre>", (out / "report.html").read_text(), re.S
     )
     exec(html.unescape(code[0]), {})
-    assert np.abs(picture(out / "view_000.png") - picture(tmp_path / "view.png")).max() <= 1
+    assert np.abs(read_image(out / "view_000.png") - read_image(tmp_path / "view.png")).max() <= 1
 
 
-def test_stopping_keeps_what_is_there(run, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     render, calls = SparseVoxels.render, []
 
@@ -270,7 +270,7 @@ def damage(run, what) -> None:
 
 
 @pytest.mark.parametrize(
-    ("what", "words"),
+    ("what", "message"),
     [
         ("no config", "not a run: no config.json; `unrender fit-volume SCENE` creates a run"),
         ("broken config", "config.json: damaged"),
@@ -284,15 +284,15 @@ def damage(run, what) -> None:
         ("broken cameras", "cameras.json: expected a table with a list 'frames'"),
     ],
 )
-def test_damaged_runs_are_named(run, tmp_path, capsys, what, words):
+def test_damaged_runs(run, tmp_path, capsys, what, message):
     damage(run, what)
     assert main(["render", str(run), "--output", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (["--path", "round"], "--path round: must be one of auto, orbit, interpolate, spiral, test, train"),
         (["--path", "absent.json"], "--path absent.json: no such file"),
@@ -307,18 +307,18 @@ def test_damaged_runs_are_named(run, tmp_path, capsys, what, words):
         (["--near", "1", "--far", "2"], "--near 1.0 --far 2.0: applies to --quick only"),
     ],
 )
-def test_wrong_options_are_named(run, tmp_path, capsys, options, words):
+def test_invalid_options(run, tmp_path, capsys, options, message):
     assert main(["render", str(run), *options, "--output", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_run_is_not_written_over(run, capsys):
+def test_runs_are_not_overwritten(run, capsys):
     before = (run / "config.json").read_text()
     assert main(["render", str(run), "--output", str(run)]) == 2
     assert "is the input folder" in capsys.readouterr().err
     assert (run / "config.json").read_text() == before
 
 
-def test_nothing_there_is_named(tmp_path, capsys):
+def test_missing_run(tmp_path, capsys):
     assert main(["render", str(tmp_path / "ship")]) == 2
     assert "no such file or folder; give a run" in capsys.readouterr().err

@@ -25,15 +25,15 @@ from unrender.viewer.window import Window
 @pytest.fixture
 def shown(monkeypatch):
     """Windows that close immediately."""
-    seen = []
+    windows = []
 
     def run(window) -> None:
         window.draw()
-        seen.append(window)
+        windows.append(window)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Window, "run", run)
-    return seen
+    return windows
 
 
 def view(path, *options) -> int:
@@ -45,7 +45,7 @@ def node(window, name):
 
 
 @pytest.mark.parametrize("name", ["cube.obj", "cube.ply", "cube.stl", "cube.glb"])
-def test_a_mesh_is_shown(tmp_path, shown, capsys, name):
+def test_mesh(tmp_path, shown, capsys, name):
     save_mesh(cube(), tmp_path / name)
     assert view(tmp_path / name) == 0
     assert node(shown[0], "/mesh") is not None
@@ -55,7 +55,7 @@ def test_a_mesh_is_shown(tmp_path, shown, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["points.ply", "points.xyz", "points.npy"])
-def test_points_are_shown(tmp_path, shown, name):
+def test_points(tmp_path, shown, name):
     points = torch.rand(20, 3)
     if name.endswith("npy"):
         np.save(tmp_path / name, points.numpy())
@@ -65,7 +65,7 @@ def test_points_are_shown(tmp_path, shown, name):
     assert len(node(shown[0], "/cloud").points) == 20
 
 
-def test_a_volume_is_shown_with_z_up(tmp_path, shown):
+def test_volume_with_z_up(tmp_path, shown):
     np.save(tmp_path / "head.npy", np.random.default_rng(0).random((6, 7, 8), np.float32))
     assert view(tmp_path / "head.npy", "--window", "0.2", "0.9") == 0
     assert shown[0]._cropped is not None
@@ -73,13 +73,13 @@ def test_a_volume_is_shown_with_z_up(tmp_path, shown):
     assert shown[0]._crop._sliders[0].max > 7
 
 
-def test_a_scene_is_shown(tmp_path, shown):
+def test_scene(tmp_path, shown):
     save_demo_scene(tmp_path / "scene", size=16, num_train=3, num_test=1)
     assert view(tmp_path / "scene") == 0
     assert node(shown[0], "/cameras/3") is not None
 
 
-def test_runs_are_shown(tmp_path, shown):
+def test_runs(tmp_path, shown):
     field = SparseVoxels.from_mask(torch.ones(8, 8, 8, dtype=torch.bool), SceneBox.cube(torch.zeros(3), 1.0))
     save_field(field, tmp_path / "volume.safetensors")
     camera = Camera.look_at([0.0, 1.0, -3.0], fov_degrees=50, height=12, width=16)
@@ -97,7 +97,7 @@ def test_runs_are_shown(tmp_path, shown):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "options", "words"),
+    ("name", "content", "options", "message"),
     [
         ("absent.ply", None, [], "no such file or folder; give a mesh"),
         ("notes.doc", "text", [], "the suffix '.doc' is not one of .ply"),
@@ -106,14 +106,14 @@ def test_runs_are_shown(tmp_path, shown):
         ("config.json", "{", [], "broken JSON"),
     ],
 )
-def test_wrong_input_is_named(tmp_path, capsys, name, content, options, words):
+def test_invalid_input(tmp_path, capsys, name, content, options, message):
     if content is not None:
         (tmp_path / name).write_text(content)
     assert view(tmp_path / name, *options) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
+def test_folder_without_a_run(tmp_path, capsys):
     assert view(tmp_path) == 2
     assert "there is no scene" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("[1]")

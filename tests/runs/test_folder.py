@@ -8,21 +8,21 @@ from unrender import InputError
 from unrender.runs.folder import start_run
 
 
-def test_a_new_or_an_empty_folder_is_taken(tmp_path: Path) -> None:
+def test_new_and_empty_folders(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     for name in ("empty", "new/deep"):
         assert start_run("fit-mesh", "cup", tmp_path / name, {}) == tmp_path / name
         assert (tmp_path / name / "config.json").is_file()
 
 
-def test_nothing_is_written_where_there_is_something(tmp_path: Path) -> None:
+def test_folders_that_are_not_empty_are_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match=r"--output .*: the folder is not empty"):
         start_run("fit-mesh", "cup", tmp_path, {})
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_runs_of_one_second_have_folders_of_their_own(tmp_path: Path, monkeypatch) -> None:
+def test_runs_within_one_second_have_different_folders(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("time.strftime", lambda _: "now")
     folders = [str(start_run("fit-mesh", "cup", None, {})) for _ in range(3)]

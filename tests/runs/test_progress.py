@@ -23,22 +23,22 @@ def interrupted(*, at: int, times: int) -> Iterator[Step]:
         yield Step(index)
 
 
-def test_the_step_at_work_is_ended() -> None:
+def test_ctrl_c_finishes_the_current_step() -> None:
     assert [step.index for step in run_steps(interrupted(at=2, times=1), str)] == [0, 1, 2]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_second_one_does_not_wait() -> None:
+def test_second_ctrl_c_stops_immediately() -> None:
     assert [step.index for step in run_steps(interrupted(at=2, times=2), str)] == [0, 1]
 
 
-def test_before_the_first_step_there_is_nothing_to_keep() -> None:
+def test_ctrl_c_before_the_first_step() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_steps(interrupted(at=0, times=2), str)
     assert run_steps(interrupted(at=0, times=2), str, allow_empty=True) == []
 
 
-def test_another_handler_stays(monkeypatch) -> None:
+def test_other_signal_handlers_are_kept(monkeypatch) -> None:
     pressed = []
     before = signal.signal(signal.SIGINT, lambda number, frame: pressed.append(number))
     try:

@@ -11,7 +11,7 @@ from unrender.runs.folder import RUN_FORMAT, start_run
 from unrender.runs.saved_run import read_config
 
 
-def test_what_is_written_can_be_read(tmp_path: Path) -> None:
+def test_config_round_trip(tmp_path: Path) -> None:
     folder = start_run("fit-mesh", "cup", tmp_path / "run", {"cloud": tmp_path / "cup.ply", "up": "y"})
     config = read_config(folder)
     assert (config["format"], config["task"]) == (RUN_FORMAT, "fit-mesh")

@@ -24,7 +24,7 @@ PATIENCE = 120
 
 @pytest.fixture
 def run(tmp_path):
-    """What fit-volume leaves: here a green box, off the middle, before white."""
+    """A run of fit-volume: a green box off the center, on white."""
     mask = torch.zeros(16, 16, 16, dtype=torch.bool)
     mask[4:12, 4:12, 4:8] = True
     field = SparseVoxels.from_mask(mask, SceneBox.cube(torch.zeros(3), 1.0), degree=0, opacity=0.9)
@@ -40,21 +40,21 @@ def run(tmp_path):
     return tmp_path
 
 
-def greenness(picture: np.ndarray) -> np.ndarray:
-    """Tell which pixels of a picture show the box."""
-    red, green, blue = picture[..., 0], picture[..., 1], picture[..., 2]
+def greenness(image: np.ndarray) -> np.ndarray:
+    """Return which pixels of an image show the box."""
+    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     return (green > red + 60) & (green > blue + 60)
 
 
 def until(tab, is_there) -> np.ndarray:
     end = time.monotonic() + PATIENCE
-    while not is_there(picture := tab.picture()):
-        assert time.monotonic() < end, "never seen"
+    while not is_there(image := tab.picture()):
+        assert time.monotonic() < end, "not shown in time"
         time.sleep(0.2)
-    return picture
+    return image
 
 
-def test_start_look_drag_stop(run):
+def test_open_drag_quit(run):
     command = [sys.executable, "-m", "unrender", "view", str(run), "--port", "0"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     can_stop = {
@@ -66,9 +66,9 @@ def test_start_look_drag_stop(run):
         try:
             url = viewer.stdout.readline().split(" at ")[1].split(";")[0]
             with open_tab(url) as tab:
-                first = until(tab, lambda picture: greenness(picture).sum() > 1000)
+                first = until(tab, lambda image: greenness(image).sum() > 1000)
                 corner = first[-20:, :20].reshape(-1, 3)
-                assert corner.min() > 245  # before white
+                assert corner.min() > 245  # on white
                 tab.drag((200, 300), (280, 270))
                 until(tab, lambda p: (greenness(p) != greenness(first)).sum() > 500 and greenness(p).any())
                 assert not tab.errors

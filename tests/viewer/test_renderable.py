@@ -30,32 +30,32 @@ def volume() -> VolumeRenderable:
 
 @pytest.mark.parametrize("make", [voxels, lambda: voxels(True), volume])
 @pytest.mark.parametrize("quick", [False, True])
-def test_half_of_it_is_left(make, quick):
+def test_crop_to_half(make, quick):
     half = crop(make(), LOW, HIGH).render(CAMERA, quick=quick).opacity
     assert float(half[:, :11].max()) < 1e-6
     assert float(half[12, 13]) > 0.5
 
 
-def test_nothing_is_left_far_away():
+def test_crop_to_nothing():
     far = torch.full((3,), 50.0)
     for thing in (voxels(), volume()):
-        seen = crop(thing, far, far + 1).render(CAMERA, torch.tensor([1.0, 0.0, 0.0]))
-        assert float(seen.opacity.abs().max()) == 0
-        torch.testing.assert_close(seen.color, torch.tensor([1.0, 0.0, 0.0]).expand(24, 24, 3))
+        output = crop(thing, far, far + 1).render(CAMERA, torch.tensor([1.0, 0.0, 0.0]))
+        assert float(output.opacity.abs().max()) == 0
+        torch.testing.assert_close(output.color, torch.tensor([1.0, 0.0, 0.0]).expand(24, 24, 3))
     assert crop(voxels(), far, far + 1).render(CAMERA).color.shape == (24, 24, 3)
 
 
-def test_a_whole_volume_is_what_render_volume_shows():
+def test_volumes_equal_render_volume():
     values = torch.rand(6, 6, 6, generator=torch.Generator().manual_seed(0))
     shown = Volume.in_box(values, torch.full((3,), -1.0), torch.full((3,), 1.0))
     transfer = window_transfer(shown)
     expected = render_volume(shown, transfer, CAMERA, background=torch.zeros(3))
-    seen = VolumeRenderable(shown, transfer).render(CAMERA)
-    torch.testing.assert_close(seen.color, expected.color.clamp(0, 1))
-    torch.testing.assert_close(seen.distance, expected.distance)
+    output = VolumeRenderable(shown, transfer).render(CAMERA)
+    torch.testing.assert_close(output.color, expected.color.clamp(0, 1))
+    torch.testing.assert_close(output.distance, expected.distance)
 
 
-def test_what_cannot_be_cropped_is_named():
+def test_fields_without_samples_cannot_be_cropped():
     class Wall:
         def render(self, camera, background=None, *, quick=False):
             raise AssertionError

@@ -61,7 +61,7 @@ def draw_all(window) -> None:
         assert time.monotonic() < end
 
 
-def test_a_port_in_use_is_said_and_the_next_taken(caplog):
+def test_port_in_use(caplog):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -71,25 +71,25 @@ def test_a_port_in_use_is_said_and_the_next_taken(caplog):
     assert f"port {port} is in use; trying the next one" in caplog.text
 
 
-def test_only_this_machine_can_reach_it(window):
+def test_default_host_is_local(window):
     assert window._server.get_host() == "127.0.0.1"
     assert window.url.startswith("http://localhost:")
 
 
 @pytest.mark.parametrize(
-    ("where", "words"),
+    ("where", "message"),
     [
         ({"host": "203.0.113.7"}, "--host 203.0.113.7 --port 8080: cannot listen"),
         ({"host": "no such host"}, "--host no such host --port 8080: cannot listen"),
         ({"port": 70000}, "--port 70000: must be 0"),
     ],
 )
-def test_where_nothing_can_listen_is_named(where, words):
-    with pytest.raises(InputError, match=words):
+def test_invalid_addresses(where, message):
+    with pytest.raises(InputError, match=message):
         Window(**where)
 
 
-def test_nothing_is_printed_but_by_us(capfd):
+def test_no_output_of_the_server(capfd):
     with Window(port=0):
         pass
     out, err = capfd.readouterr()
@@ -97,7 +97,7 @@ def test_nothing_is_printed_but_by_us(capfd):
 
 
 @pytest.mark.parametrize("kind", ["plain", "colored", "textured", "float64"])
-def test_a_mesh_is_shown_and_cropped(window, kind):
+def test_mesh_shown_and_cropped(window, kind):
     mesh, texture = cube(), None
     if kind == "colored":
         mesh = mesh.replace(vertex_colors=torch.rand(8, 3))
@@ -116,7 +116,7 @@ def test_a_mesh_is_shown_and_cropped(window, kind):
         assert len(node(window, "/mesh").faces) == 2  # those that reach out of the box are gone
 
 
-def test_points_are_shown_and_cropped(window):
+def test_points_shown_and_cropped(window):
     points = torch.rand(100, 3, generator=torch.Generator().manual_seed(0))
     window.show(PointCloud(points, colors=torch.rand(100, 3)))
     window.draw()
@@ -128,13 +128,13 @@ def test_points_are_shown_and_cropped(window):
     assert len(node(window, "/cloud").points) == int((points[:, 2] >= 0.5).sum())
 
 
-def test_flat_things_have_room_for_sliders(window):
+def test_sliders_of_flat_scenes(window):
     window.show(PointCloud(torch.tensor([[1.0, 2.0, 3.0]])))
     window.draw()
     assert all(slider.value[0] < slider.value[1] for slider in window._crop._sliders)
 
 
-def test_photos_stand_where_they_were_taken(window, client, tmp_path):
+def test_camera_frusta(window, client, tmp_path):
     scene = save_demo_scene(tmp_path / "scene", size=16, num_train=3, num_test=1)
     (tmp_path / "scene" / scene.frames[0].name).unlink()  # they need not all be there
     window.show_cameras(scene.frames)
@@ -145,7 +145,7 @@ def test_photos_stand_where_they_were_taken(window, client, tmp_path):
         np.testing.assert_allclose(handle.position, frame.camera.position.numpy(), atol=1e-6)
 
 
-def test_a_field_is_drawn_for_who_looks(window, client):
+def test_field_is_rendered_for_open_pages(window, client):
     window.background = (1.0, 1.0, 1.0)
     window.show(fog())
     draw_all(window)
@@ -158,12 +158,12 @@ def test_a_field_is_drawn_for_who_looks(window, client):
     assert len(client.pictures) == shown
 
 
-def test_a_mesh_that_is_fitted_waits_for_nobody(window, client):
+def test_update_with_a_mesh_does_not_block(window, client):
     window.update(cube(), "step 1")
     assert window._status.content == "step 1"
 
 
-def test_while_nobody_looks_nothing_is_drawn(window, monkeypatch):
+def test_nothing_is_rendered_without_an_open_page(window, monkeypatch):
     monkeypatch.setattr(SparseVoxels, "render", None)
     window.update(fog())
     window.update(fog())
@@ -175,7 +175,7 @@ def steps(count=3):
         yield SimpleNamespace(index=index, last_index=count, losses={"color": 0.5}, result=fog())
 
 
-def test_steps_pass_and_are_shown(window, client, monkeypatch):
+def test_watch_passes_on_and_shows_steps(window, client, monkeypatch):
     monkeypatch.setattr("unrender.viewer.window.MIN_SECONDS", 0.0)
     monkeypatch.setattr("unrender.viewer.window.TIME_FRACTION", 1.0)
     assert [step.index for step in watch(steps(), window)] == [1, 2, 3]
@@ -183,7 +183,7 @@ def test_steps_pass_and_are_shown(window, client, monkeypatch):
     assert window._status.content == "step 3 of 3  color 0.5"
 
 
-def test_what_cannot_be_cropped_is_shown_whole(window, client):
+def test_uncroppable_fields_are_shown_whole(window, client):
     window.show(SimpleNamespace(render=fog().render))
     window._crop._is_on.value = True
     window._touch()
@@ -192,13 +192,13 @@ def test_what_cannot_be_cropped_is_shown_whole(window, client):
     assert "cannot be cropped" in window._status.content
 
 
-def test_a_window_shows_one_kind_of_things(window):
+def test_one_kind_per_window(window):
     window.show(cube())
     with pytest.raises(InputError, match="this window shows a mesh; open another Window for a field"):
         window.show(fog())
 
 
-def test_who_moves_is_served_at_once(window, client):
+def test_moving_cameras_are_rendered_immediately(window, client):
     window.update(fog())
     shown = len(client.pictures)
     window.update(fog())  # not due yet
@@ -208,7 +208,7 @@ def test_who_moves_is_served_at_once(window, client):
     assert len(client.pictures) > shown
 
 
-def test_a_training_can_be_paused_and_resumed(window):
+def test_pause_and_resume(window):
     window._toggle()
     taken = []
     training = threading.Thread(target=lambda: taken.extend(watch(steps(), window)), daemon=True)
@@ -222,7 +222,7 @@ def test_a_training_can_be_paused_and_resumed(window):
     assert len(taken) == 3
 
 
-def test_a_path_is_saved_for_render(window, client, tmp_path):
+def test_camera_path_for_render(window, client, tmp_path):
     panel = window._path
     panel._save()
     assert "add key views first" in panel._status.content
@@ -240,7 +240,7 @@ def test_a_path_is_saved_for_render(window, client, tmp_path):
     assert not panel._keys
 
 
-def test_a_path_that_cannot_be_saved_is_named(window, client, tmp_path):
+def test_camera_path_that_cannot_be_saved(window, client, tmp_path):
     panel = window._path
     panel._file = tmp_path / "absent" / "path.json"
     panel._add(client)

@@ -24,7 +24,7 @@ def scan(tmp_path):
 
 
 @pytest.mark.parametrize("video", ["mp4", "gif", "none"])
-def test_a_run_leaves_pictures_a_film_and_a_report(scan, tmp_path, capsys, video):
+def test_run_folder_contents(scan, tmp_path, capsys, video):
     out = tmp_path / "out"
     assert main(["render", str(scan), *FEW, "--video", video, "--output", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
@@ -35,13 +35,13 @@ def test_a_run_leaves_pictures_a_film_and_a_report(scan, tmp_path, capsys, video
     assert metrics["visible_fraction"] < 0.8
     image = np.asarray(Image.open(out / "view_000.png"))
     assert image.shape == (40, 40, 3)
-    seen = np.argwhere(image.sum(-1) > 0)
-    assert np.abs(seen.mean(0) - 19.5).max() < 2  # what is visible is in the middle
-    assert np.ptp(seen, axis=0).min() > 12
+    visible = np.argwhere(image.sum(-1) > 0)
+    assert np.abs(visible.mean(0) - 19.5).max() < 2  # the visible part is centered
+    assert np.ptp(visible, axis=0).min() > 12
     assert str(out / "report.html") in capsys.readouterr().out
 
 
-def test_windows_colors_and_spacing_are_taken(scan, tmp_path):
+def test_transfer_options_and_spacing(scan, tmp_path):
     out = tmp_path / "out"
     options = [
         "--window",
@@ -66,7 +66,7 @@ def test_windows_colors_and_spacing_are_taken(scan, tmp_path):
     assert "--spacing 1.0 1.0 3.0" in (out / "report.html").read_text()
 
 
-def test_the_lines_of_the_report_make_its_first_picture(scan, tmp_path, monkeypatch):
+def test_code_in_the_report_reproduces_the_first_view(scan, tmp_path, monkeypatch):
     out = tmp_path / "out"
     monkeypatch.chdir(tmp_path)
     assert main(["render", str(scan), *FEW, "--colormap", "bone", "--up", "-y", "--output", str(out)]) == 0
@@ -79,7 +79,7 @@ def test_the_lines_of_the_report_make_its_first_picture(scan, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         (["--window", "4", "1"], "the second of `window` should be higher than the first, got 4 1"),
         (["--opacity", "1.5"], "`opacity` should be between 0 and 1, got 1.5"),
@@ -92,14 +92,14 @@ def test_the_lines_of_the_report_make_its_first_picture(scan, tmp_path, monkeypa
         (["--background", "1", "2", "0"], "three numbers in [0, 1]"),
     ],
 )
-def test_wrong_options_are_named(scan, tmp_path, capsys, options, words):
+def test_invalid_options(scan, tmp_path, capsys, options, message):
     assert main(["render", str(scan), *options, "--output", str(tmp_path / "out")]) == 2
-    assert words in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-def test_wrong_files_are_named(tmp_path, capsys):
+def test_invalid_files(tmp_path, capsys):
     (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\n")
     np.save(tmp_path / "b.npy", np.ones((3, 3, 3)))
-    for name, words in (("a.nrrd", "damaged"), ("b.npy", "nothing to see"), ("c.npy", "no such file")):
+    for name, message in (("a.nrrd", "damaged"), ("b.npy", "nothing to see"), ("c.npy", "no such file")):
         assert main(["render", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 2
-        assert words in capsys.readouterr().err
+        assert message in capsys.readouterr().err
