@@ -48,7 +48,7 @@ class Tab:
         number = next(self._numbers)
         self._socket.send(json.dumps({"id": number, "method": method, "params": parameters}))
         while True:
-            answer = json.loads(self._socket.recv(timeout=60))
+            answer = json.loads(self._socket.recv(timeout=600))
             self._record(answer.get("method"), answer.get("params"))
             if answer.get("id") == number:
                 assert "error" not in answer, answer
@@ -108,5 +108,5 @@ def open_tab(url: str, width: int = 640, height: int = 480) -> Iterator[Tab]:
                 yield Tab(socket)
         finally:
             process.terminate()
-            process.wait(20)
+            process.wait(600)
             process.stderr.close()

@@ -19,6 +19,22 @@ hypothesis.settings.register_profile("unrender", deadline=None, derandomize=True
 hypothesis.settings.load_profile("unrender")
 
 
+def pytest_collectstart() -> None:
+    """Draw the same random numbers in a module, in whatever order modules are imported,"""
+    torch.manual_seed(2)
+
+
+def pytest_fixture_setup() -> None:
+    """in a fixture, whoever asks first for it,"""
+    torch.manual_seed(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call() -> None:
+    """and in a test, whatever ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def golden() -> Callable[[str], dict[str, Tensor]]:
     """Reference arrays computed with PyTorch3D 0.7.9."""

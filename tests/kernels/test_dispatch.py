@@ -16,7 +16,7 @@ def run_python(code, **environment):
         [sys.executable, "-c", textwrap.dedent(code)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,  # of what hangs
         env=os.environ | environment,
         check=False,
     )

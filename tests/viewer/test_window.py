@@ -56,7 +56,7 @@ def node(window, name):
 
 
 def draw_all(window) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while window.draw() or (window._cropped and not all(p.is_done for p in window._renderers.values())):
         assert time.monotonic() < end
 
@@ -218,7 +218,7 @@ def test_pause_and_resume(window):
     assert not taken
     assert window._pause.label == "Resume"
     window._toggle()
-    training.join(20)
+    training.join(600)
     assert len(taken) == 3
 
 
