@@ -174,6 +174,10 @@ def test_invalid_arguments_are_rejected():
         interpolated_path([], 5)
     with pytest.raises(InputError, match="orbit_path: all cameras share one position"):
         orbit_path(around(1), 5)
+    eye = torch.tensor([0.1, 2.3, -4.7])
+    turned = Camera.look_at(eye, eye + torch.eye(3) + 0.3, height=3, width=4)
+    with pytest.raises(InputError, match="orbit_path: all cameras share one position"):  # but for rounding
+        orbit_path(turned, 5)
     with pytest.raises(InputError, match="`order` should be one of given, nearest, got 'closest'"):
         interpolated_path(around(), 5, order="closest")
     with pytest.raises(InputError, match="spiral_path: the cameras face different directions"):

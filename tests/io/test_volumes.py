@@ -91,6 +91,7 @@ def packed(data: bytes) -> bytes:
 
 
 FLAT = "space directions: (0,0,0) (0,1,0) (0,0,1)\n"
+ALMOST_FLAT = "space directions: (0.1,0.4,0.3) (0.7,2.8,2.1) (0.2,0.1,1)\n"  # but for rounding
 DAMAGED = {
     "two axes, npy": ("a.npy", npy(np.ones((3, 4))), "three axes with voxels along each, this one has [4, 3]"),
     "no voxels": ("a.npy", npy(np.ones((3, 0, 4))), "three axes with voxels along each"),
@@ -107,6 +108,7 @@ DAMAGED = {
     "another file": ("a.nrrd", nrrd_file("2 2 2", "raw", b"", "data file: /etc/passwd\n"), "in another file"),
     "byte skip": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 36, "byte skip: 4\n"), "it skips lines or bytes"),
     "flat": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, FLAT), "no extent"),
+    "almost flat": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, ALMOST_FLAT), "no extent"),
     "no nrrd": ("a.nrrd", b"something else", "damaged, or not what its suffix says"),
     "cut, nii": ("a.nii", nifti((4, 4, 4))[:-1], "promises [4, 4, 4] voxels, and"),
     "cut before packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4))[:-1]), "promises [4, 4, 4] voxels, and"),

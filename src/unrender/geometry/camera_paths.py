@@ -23,6 +23,8 @@ MIN_MEAN_LENGTH = 0.5
 MIN_ROW_SPREAD, MAX_TILT_RATIO = 0.03, 0.2
 """Cameras count as held level in different directions if the second eigenvalue of the scatter of their image rows
 exceeds the first number, and the third eigenvalue is at most this fraction of the second."""
+MIN_BASELINE = 1e-6
+"""Distance between cameras below which they share one position, as a fraction of their distance from the origin."""
 MIN_AXIS_SPREAD = 1e-3
 """Mean squared sine of the angles between optical axes and their common direction below which they are parallel."""
 NOISE_FLOOR = 1e-5
@@ -45,7 +47,7 @@ def orbit_path(cameras: Camera | Sequence[Camera], num_frames: int) -> Camera:
     rise = torch.asin((offsets @ up / distance.clamp(min=1e-30)).clamp(-1, 1)).median()
     forward = offsets[0] - (offsets[0] @ up) * up
     if float(forward.norm()) < 1e-6 * float(distance.median()):  # straight above: start on any side
-        forward = torch.linalg.cross(up, torch.eye(3).to(up)[int(up.abs().argmin())])
+        forward = torch.linalg.cross(up, least_axis(up))
     forward = forward / forward.norm()
     turn = (torch.arange(num_frames).to(up) * (2 * math.pi / num_frames))[:, None]
     around = turn.cos() * forward + turn.sin() * torch.linalg.cross(up, forward)
@@ -164,6 +166,11 @@ def up_direction(cameras: Camera) -> Float[Tensor, "3"]:
     return torch.nn.functional.normalize(up, dim=0)
 
 
+def least_axis(direction: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
+    """Return the coordinate axis least along a unit direction; of axes that differ by rounding, the first."""
+    return torch.eye(3).to(direction)[int((direction.abs() * 1e6).round().argmin())]
+
+
 def _one_batch(function: str, cameras: Camera | Sequence[Camera], num_frames: int) -> Camera:
     """Stack camera poses, in double precision, with the intrinsics of the first camera."""
     if num_frames < 1:
@@ -205,7 +212,9 @@ def _with_world_from_camera(first: Camera, world_from_camera: Tensor) -> Camera:
 def _focus_point(function: str, cameras: Camera) -> Tensor:
     """Compute the cameras' focus point; raise InputError if all of them share one position."""
     center = focus_point(cameras.position, cameras.camera_from_world[:, 2, :3])
-    if not float((cameras.position - center).norm(dim=-1).median()) > 0:
+    apart = (cameras.position - cameras.position[0]).norm(dim=-1).max()
+    distance = (cameras.position - center).norm(dim=-1).median()
+    if not float(torch.minimum(apart, distance)) > MIN_BASELINE * float(cameras.position.norm(dim=-1).max()):
         raise InputError(
             f"{function}: all cameras share one position: depth cannot be recovered without a baseline"
         )

@@ -69,7 +69,7 @@ def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = 
         scan = READERS[suffix](data)
         values = _checked_values(scan.values)
         matrix = scan.world_from_centers if spacing is None else np.diag([*spacing, 1.0])
-        if not np.isfinite(matrix).all() or not abs(np.linalg.det(matrix)) > 0:
+        if not np.isfinite(matrix).all() or not _has_extent(matrix[:3, :3]):
             raise FileFormatError(f"its voxels have no extent: the matrix is {matrix.tolist()}")
     centers_from_volume = np.eye(4)
     centers_from_volume[:3, 3] = -0.5
@@ -99,6 +99,11 @@ def _suffix(path: FilePath, known: dict[str, Any]) -> str:
     if found is None:
         raise InputError(f"{path}: the suffix {Path(path).suffix!r} is not one of {', '.join(known)}")
     return found
+
+
+def _has_extent(axes: NDArray[Any]) -> bool:
+    """Tell whether a voxel with these sides has a volume, by more than rounding."""
+    return bool(abs(np.linalg.det(axes)) > 1e-9 * np.linalg.norm(axes, axis=0).prod())
 
 
 def _checked_values(values: NDArray[Any]) -> NDArray[Any]:

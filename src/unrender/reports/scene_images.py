@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from unrender.data.scenes import Scene
 from unrender.geometry.camera import Camera
+from unrender.geometry.camera_paths import least_axis
 from unrender.tasks.scene.inspect_scene import axes_of, positions_of
 
 SPLIT_COLORS = {"train": "#2a5d9c", "val": "#7a9a2a", "test": "#c4652a"}
@@ -75,7 +76,7 @@ def _upright(cameras: Sequence[Camera]) -> Array:
         plane = torch.linalg.svd(positions - positions.mean(0), full_matrices=True).Vh
         up = plane[2] * (1.0 if float(plane[2] @ up) >= 0 else -1.0)
     up = up / up.norm()
-    aside = torch.linalg.cross(up, torch.eye(3, dtype=torch.float64)[int(up.abs().argmin())])
+    aside = torch.linalg.cross(up, least_axis(up))
     aside = aside / aside.norm()
     return torch.stack([aside, torch.linalg.cross(up, aside), up]).numpy()
 

@@ -46,7 +46,7 @@ def keep_best(fit: Fit, apart: float, most: int, worst: float = math.inf) -> Fit
 
     Those that cost more than `worst` are dropped, but never the best.
     """
-    order = fit.cost.nan_to_num(nan=math.inf, posinf=math.inf).argsort()
+    order = fit.cost.nan_to_num(nan=math.inf, posinf=math.inf).argsort(stable=True)
     order = order[(fit.cost[order] <= worst) | (torch.arange(len(order), device=order.device) == 0)]
     return select(fit, order[keep_apart(fit.poses[order], apart, most)])
 
