@@ -1,10 +1,13 @@
 """Every example runs, warns of nothing, and leaves its results in the folder it is given."""
 
-import subprocess
+import re
+import runpy
 import sys
 from pathlib import Path
 
 import pytest
+
+import unrender
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -12,12 +15,18 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
-def test_it_runs(example: Path, tmp_path: Path):
-    command = [sys.executable, "-W", "error", str(example), str(tmp_path / "results")]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip()
+def test_it_runs(example: Path, tmp_path: Path, monkeypatch, capsys):
+    """In this process, where warnings are errors: torch and the kernels are loaded once for all of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(example), str(tmp_path / "results")])
+    runpy.run_path(str(example), run_name="__main__")
+    assert capsys.readouterr().out.strip()
     assert any((tmp_path / "results").glob("*.png"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_it_needs_nothing_that_another_has_imported(example: Path):
+    assert set(re.findall(r"\bunrender\.(\w+)", example.read_text("utf-8"))) <= set(unrender.__all__)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
