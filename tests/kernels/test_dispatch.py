@@ -6,6 +6,7 @@ import textwrap
 import pytest
 import torch
 
+from check_kernel import needs_warp
 from unrender import KernelError, chamfer_distance, closest_on_mesh, cube, index_points, nearest
 from unrender.kernels import _dispatch
 from unrender.kernels._dispatch import implementation
@@ -57,6 +58,20 @@ def test_a_gpu_without_fast_kernels_is_named_once(device, monkeypatch, caplog):
         "mps": "mps: no fast kernels for this device; plain torch is used",
     }[device]
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", message)]
+
+
+@needs_warp
+def test_cpu_tensors_can_go_to_the_kernels_of_the_gpu(monkeypatch):
+    monkeypatch.setenv("UNRENDER_KERNELS", "warp")
+    assert implementation("nearest", torch.device("cpu")).__name__ == "unrender.kernels.nearest.gpu"
+
+
+@needs_warp
+def test_a_forked_process_cannot_use_its_parents_gpu(monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(_dispatch, "_cuda_process", lambda: os.getpid() + 1)
+    with pytest.raises(KernelError, match="start processes with 'spawn'"):
+        implementation("nearest", cuda)
 
 
 def test_python_threads_can_run_kernels_at_the_same_time():

@@ -12,15 +12,21 @@ def forward(queries: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, T
     (through the distance; the barycentrics move along the surface, where the distance does not change).
     """
     corners = vertices[..., faces, :]
-    distances, ids, barycentrics = [], [], []
-    for part in queries.split(max(1, 2**20 // max(1, len(faces))), dim=-2):
-        barycentric = _barycentric(part.detach(), corners.detach())
-        offset = part[..., :, None, :] - (barycentric[..., None] * corners[..., None, :, :, :]).sum(-2)
-        distance, face = offset.square().sum(-1).min(-1)
-        distances.append(distance)
-        ids.append(face)
-        barycentrics.append(barycentric.take_along_dim(face[..., None, None], dim=-2).squeeze(-2))
-    return torch.cat(distances, -1), torch.cat(ids, -1), torch.cat(barycentrics, -2)
+    with torch.no_grad():  # searched first, then picked: so that of all pairs none is kept for the gradient
+        chunks = queries.split(max(1, 2**20 // max(1, len(faces))), dim=-2)
+        nearest, weights = zip(*(_search(chunk, corners) for chunk in chunks), strict=True)
+        ids, barycentrics = torch.cat(nearest, -1), torch.cat(weights, -2)
+    picked = corners.flatten(-2).gather(-2, ids[..., None].expand(*ids.shape, 9)).unflatten(-1, (3, 3))
+    offset = queries - (barycentrics[..., None] * picked).sum(-2)
+    return offset.square().sum(-1), ids, barycentrics
+
+
+def _search(queries: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the face [*batch queries] nearest to each query, and the barycentrics of its nearest point."""
+    barycentric = _barycentric(queries, corners)
+    points = (barycentric[..., None] * corners[..., None, :, :, :]).sum(-2)
+    face = (queries[..., :, None, :] - points).square().sum(-1).argmin(-1)
+    return face, barycentric.take_along_dim(face[..., None, None], dim=-2).squeeze(-2)
 
 
 def _barycentric(queries: Tensor, corners: Tensor) -> Tensor:

@@ -10,11 +10,17 @@ def forward(queries: Tensor, points: Tensor, k: int, norm: int) -> tuple[Tensor,
     Differentiable in: queries, points (through the distances). Memory is bounded: queries go in chunks.
     """
     chunk = max(1, 2**24 // max(1, points.shape[-2] * points.shape[-1]))
-    distances, ids = [], []
-    for part in queries.split(chunk, dim=-2):
-        difference = part[..., :, None, :] - points[..., None, :, :]
-        powers = difference.abs() if norm == 1 else difference.square()
-        nearest = powers.sum(-1).topk(k, dim=-1, largest=False, sorted=True)
-        distances.append(nearest.values)
-        ids.append(nearest.indices)
-    return torch.cat(distances, dim=-2), torch.cat(ids, dim=-2)
+    with torch.no_grad():  # searched first, then picked: so that of all pairs none is kept for the gradient
+        ids = torch.cat([_search(part, points, k, norm) for part in queries.split(chunk, dim=-2)], dim=-2)
+    places = ids.flatten(-2)[..., None].expand(*ids.shape[:-2], -1, points.shape[-1])
+    neighbors = points.gather(-2, places).unflatten(-2, ids.shape[-2:])
+    return _powers(queries[..., :, None, :] - neighbors, norm), ids
+
+
+def _search(queries: Tensor, points: Tensor, k: int, norm: int) -> Tensor:
+    distances = _powers(queries[..., :, None, :] - points[..., None, :, :], norm)
+    return distances.topk(k, dim=-1, largest=False, sorted=True).indices
+
+
+def _powers(difference: Tensor, norm: int) -> Tensor:
+    return (difference.abs() if norm == 1 else difference.square()).sum(-1)
