@@ -14,6 +14,9 @@ from unrender.geometry.rays import rays_of
 from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels, hash_grid
 from unrender.kernels.march_grid import march_grid
+from unrender.kernels.march_voxels import march_voxels
+from unrender.kernels.march_voxels.rays import GridRays, Strides
+from unrender.kernels.march_voxels.table import VoxelTable
 from unrender.kernels.sample_grid import sample_grid
 
 SAMPLES = 1 << 18
@@ -103,6 +106,36 @@ def march_grid_both(bench: Bench) -> Callable[[], object]:
     def work() -> object:
         found = march_grid(grid, origins, directions, distances)
         return torch.autograd.grad(found.color.sum() + found.opacity.sum(), grid)
+
+    return work
+
+
+def voxels_and_rays(bench: Bench, side: int, count: int) -> tuple[GridRays, Tensor, Tensor, VoxelTable]:
+    """Return a thick shell of voxels, and rays towards it from all around."""
+    axis = torch.arange(side) + 0.5 - side / 2
+    far = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
+    table = VoxelTable.from_mask((far > 0.3 * side) & (far < 0.36 * side)).to(bench.device)
+    forward = torch.nn.functional.normalize(bench.randn(count, 3), dim=-1)
+    origins = side / 2 - 1.5 * side * forward + 0.2 * side * bench.randn(count, 3)
+    near, far_end = torch.full_like(origins[:, 0], float(side)), torch.full_like(origins[:, 0], 2.0 * side)
+    rays = GridRays(origins, forward, near, far_end, bench.rand(count), bench.randn(count, 9))
+    return rays, bench.randn(table.num_corners) - 1, bench.randn(table.num_corners, 27) / 3, table
+
+
+@check("march_voxels")
+def march_voxels_agrees(bench: Bench) -> Result:
+    rays, *values, table = voxels_and_rays(bench, 24, 200)
+    return bench.agree(lambda d, h: tuple(march_voxels(rays, d, h, table, Strides(0.7))), values)
+
+
+@timing("march_voxels 256³ shell, 16,384 rays: forward + backward", reach=4.0)
+def march_voxels_both(bench: Bench) -> Callable[[], object]:
+    rays, *values, table = voxels_and_rays(bench, bench.size(256, 16), bench.size(16_384, 50))
+    leaves = [value.requires_grad_() for value in values]
+
+    def work() -> object:
+        found = march_voxels(rays, *leaves, table, Strides(0.7, skip=1e-3, stop=1e-3))
+        return torch.autograd.grad(found.color.sum() + found.opacity.sum(), leaves)
 
     return work
 

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from check_kernel import assert_same_bits, num_threads, run
+from check_kernel import assert_same_bits, implementations, needs_warp, num_threads, run
 from unrender.errors import InputError
 from unrender.geometry.rays import Rays, clip_to_box
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
@@ -57,12 +57,31 @@ def march(contracted: bool, dtype: torch.dtype = torch.float32, **limits: float)
     return op, (log_density, harmonics)
 
 
+@pytest.mark.parametrize("choice", ["fast", pytest.param("warp", marks=needs_warp)])
 @pytest.mark.parametrize("limits", [{}, {"skip": 1e-2, "stop": 0.1}], ids=["all", "skip and stop"])
-def test_the_fast_version_agrees_with_the_definition(contracted, limits, monkeypatch):
+def test_the_fast_version_agrees_with_the_definition(contracted, limits, choice):
     op, inputs = march(contracted, torch.float64, **limits)
-    fast = run(op, inputs)
-    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
-    torch.testing.assert_close(fast, run(op, inputs))
+    with implementations(choice):
+        fast, again = run(op, inputs), run(op, inputs)
+    with implementations("reference"):
+        torch.testing.assert_close(fast, run(op, inputs))
+    assert_same_bits(fast, again)
+
+
+@needs_warp
+def test_warp_raises_weights_of_voxels_and_shows_what_is_not_finite():
+    op, (log_density, harmonics) = march(False)
+    rays, table, strides = some_rays(60, False, torch.float32), some_voxels(), Strides(0.7)
+    raised = []
+    for choice in ("warp", "reference"):
+        weight = torch.full((table.num_voxels,), 0.01)
+        leaf = log_density.clone().requires_grad_()
+        with implementations(choice):
+            march_voxels(rays, leaf, harmonics, table, strides, voxel_weight=weight).opacity.sum().backward()
+        raised.append(weight)
+    torch.testing.assert_close(*raised)
+    with implementations("warp"):
+        assert op(log_density * torch.nan, harmonics).color.isnan().any()
 
 
 def test_bricks_that_are_too_thin_to_count_are_passed_over(contracted, monkeypatch):

@@ -74,15 +74,18 @@ class VoxelTable(TensorStruct):
 
     def corner_numbers(self) -> Int[Tensor, "x y z"]:
         """Return the number of the corner at each place of a grid with one brick more along each side, or −1."""
-        numbers = torch.full([side + BRICK for side in self.shape], -1, dtype=torch.int32)
-        numbers[self.corner_places.long().unbind(-1)] = torch.arange(self.num_corners, dtype=torch.int32)
+        device = self.corner_places.device
+        numbers = torch.full([side + BRICK for side in self.shape], -1, dtype=torch.int32, device=device)
+        numbers[self.corner_places.long().unbind(-1)] = torch.arange(
+            self.num_corners, dtype=torch.int32, device=device
+        )
         return numbers
 
     def neighbors(self) -> Int[Tensor, "corners 6"]:
         """Return the corners next to each along −x, +x, −y, +y, −z, +z, or −1."""
         numbers = torch.nn.functional.pad(self.corner_numbers(), (1, 0) * 3, value=-1)
         places = self.corner_places.long() + 1
-        steps = torch.tensor([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])
+        steps = places.new_tensor([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])
         return torch.stack([numbers[(places + step).unbind(-1)] for step in steps], 1)
 
 
