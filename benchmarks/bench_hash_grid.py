@@ -22,7 +22,7 @@ def main() -> None:
     print(f"{POINTS:,} points, 2 features per level, resolutions 16 to 2048, ms (in matrix products 2048³)")
     print(f"{'levels':>7}{'entries':>9}{'points':>12}{'forward':>18}{'backward':>18}")
     for num_levels, largest in ((16, 19), (12, 17)):
-        levels = HashLevels.growing(16, 2048, num_levels, largest)
+        levels = HashLevels.geometric(16, 2048, num_levels, largest)
         table = (2e-4 * torch.rand(levels.num_entries, 2) - 1e-4).requires_grad_()
         for kind in ("at random", "along rays"):
             times = compare(positions(kind), table, levels, 7)

@@ -15,7 +15,7 @@ def field_of(contracted=False, cells=8, **settings):
     space = SceneBox.cube(torch.tensor([0.1, -0.2, 0.3]), 1.5, contracted=contracted)
     occupancy = OccupancyGrid(torch.ones(cells, cells, cells, dtype=torch.bool))
     generator = torch.Generator().manual_seed(0)
-    levels = HashLevels.growing(4, 32, 4, 10)
+    levels = HashLevels.geometric(4, 32, 4, 10)
     return HashNeRF(space, levels, occupancy, step=3 / 64, generator=generator, **settings)
 
 

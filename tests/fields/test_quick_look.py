@@ -31,7 +31,7 @@ def hashed(contracted: bool = False) -> HashNeRF:
     occupied[5:11, 4:12, 6:12] = True
     field = HashNeRF(
         SceneBox.cube(torch.tensor([0.1, 0.0, -0.1]), 1.0, contracted=contracted),
-        HashLevels.growing(4, 16, 3, 10),
+        HashLevels.geometric(4, 16, 3, 10),
         OccupancyGrid(occupied),
         step=0.05,
         near=0.2,

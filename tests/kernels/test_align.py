@@ -19,7 +19,7 @@ def rays_of(camera):
 
 
 def view(poses, size, dtype=torch.float64):
-    """See a torus at some poses."""
+    """Render a torus at some poses."""
     num = len(poses)
     focal = torch.tensor([1.6 * size, 1.5 * size], dtype=dtype).expand(num, 2)
     center = torch.full((num, 2), size / 2, dtype=dtype)
@@ -34,7 +34,7 @@ def poses_at(*twists, dtype=torch.float64):
 
 
 def inputs(dtype):
-    """Return random images over two views, with edges between near and far parts."""
+    """Create random images for two views, with occlusion boundaries."""
     poses = poses_at([0.0] * 6, [0.3, 0.1, 0, 0, 0, 0.5], dtype=dtype)
     camera = view(poses, 21, dtype)
     depth = rasterize(torus(radius=1.0, tube_radius=0.4).to(dtype), camera).depth[..., 0]
@@ -55,7 +55,7 @@ def inputs(dtype):
 @either_kernel
 @pytest.mark.parametrize("with_depth", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_agrees_with_the_definition(monkeypatch, dtype, with_depth, kernels):
+def test_matches_the_reference(monkeypatch, dtype, with_depth, kernels):
     given = inputs(dtype)
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     fast = normal_equations(*given, with_depth=with_depth)
@@ -65,7 +65,7 @@ def test_agrees_with_the_definition(monkeypatch, dtype, with_depth, kernels):
         torch.testing.assert_close(one, other, rtol=1e-4 if dtype == torch.float32 else 1e-10, atol=1e-3)
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads():
     results = []
     for threads in (1, 2):
         with num_threads(threads):
@@ -74,7 +74,7 @@ def test_same_bits_for_any_number_of_threads():
 
 
 @pytest.mark.parametrize("axis", range(6))
-def test_the_derivative_of_coverage_crosses_silhouettes(axis):
+def test_derivative_of_coverage_at_silhouettes(axis):
     size, mesh = 256, torus(radius=1.0, tube_radius=0.4).to(torch.float64)
     step = torch.zeros(6)
     step[axis] = 0.01
@@ -105,7 +105,7 @@ def test_the_derivative_of_coverage_crosses_silhouettes(axis):
     assert gradient[0, axis] == pytest.approx(float(change), rel=0.1, abs=0.003 * float(image.sum()))
 
 
-def test_depth_follows_its_surface():
+def test_derivative_of_depth():
     size, mesh = 128, torus(radius=1.0, tube_radius=0.4).to(torch.float64)
     poses = poses_at([0.0] * 6)
     camera = view(poses, size)
@@ -127,7 +127,7 @@ def test_depth_follows_its_surface():
         assert gradient[0, axis] == pytest.approx(float(change), rel=0.03, abs=0.01 * float(inside.sum()))
 
 
-def test_refuses_wrong_shapes():
+def test_wrong_shapes_are_rejected():
     images, *others = inputs(torch.float32)
     with pytest.raises(ShapeError, match=r"normal_equations: `slopes`"):
         normal_equations(images[:, :2], *others)

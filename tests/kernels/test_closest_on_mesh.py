@@ -20,7 +20,7 @@ def rotation(seed=0):
 
 
 @pytest.mark.parametrize("batch", [(), (2,), (2, 3)])
-def test_kernel_agrees_with_the_reference(batch):
+def test_kernel_matches_the_reference(batch):
     sphere = ico_sphere(1)
     vertices = sphere.vertices + 0.1 * cloud(*batch, *sphere.vertices.shape, seed=1)
     # not the faces: where the nearest point is a vertex, any of those around it is right
@@ -29,11 +29,11 @@ def test_kernel_agrees_with_the_reference(batch):
     )
 
 
-def test_kernel_agrees_on_one_face_and_one_point():
+def test_kernel_matches_on_one_face_and_one_point():
     check_kernel(lambda q, v: closest_on_mesh(q, v, FACE), [torch.tensor([[0.3, 0.2, 0.5]]), TRIANGLE])
 
 
-def test_kernel_agrees_on_many_faces():
+def test_kernel_matches_on_many_faces():
     sphere = ico_sphere(3)
     vertices, queries = sphere.vertices * torch.tensor([3.0, 1, 0.2]), cloud(500, 3)
     found = closest_on_mesh(queries, vertices, sphere.faces)
@@ -61,7 +61,7 @@ def test_kernel_agrees_on_many_faces():
     ],
 )
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-def test_each_part_of_a_triangle(query, squared_distance, barycentrics, kernels, monkeypatch):
+def test_each_region_of_a_triangle(query, squared_distance, barycentrics, kernels, monkeypatch):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     queries, vertices = torch.tensor([query], requires_grad=True), TRIANGLE.clone().requires_grad_()
     found = closest_on_mesh(queries, vertices, FACE)
@@ -83,7 +83,7 @@ def test_each_part_of_a_triangle(query, squared_distance, barycentrics, kernels,
         torch.tensor([[1.0, 1, 1], [0, 2, 3], [1, 1, 1]]),
     ],
 )
-def test_faces_without_area_are_segments_and_points(vertices):
+def test_degenerate_faces_are_segments_and_points(vertices):
     queries = cloud(30, 3)
     check_kernel(lambda q, v: closest_on_mesh(q, v, FACE), [queries, vertices], ties=True)
     share = torch.linspace(0, 1, 10_001)[:, None]
@@ -93,7 +93,7 @@ def test_faces_without_area_are_segments_and_points(vertices):
 
 
 @given(st.floats(1e-7, 1.0), st.floats(0, 1), st.integers(0, 99))
-def test_slivers_keep_their_digits(height, foot, seed):
+def test_slivers_are_accurate(height, foot, seed):
     axes = rotation(seed)
     vertices = torch.stack([torch.zeros(3), axes[0], foot * axes[0] + height * axes[1]]) + cloud(
         1, 3, seed=seed
@@ -104,7 +104,7 @@ def test_slivers_keep_their_digits(height, foot, seed):
     torch.testing.assert_close(single.double(), double, rtol=0, atol=2e-6)
 
 
-def test_equal_distances_go_to_the_smaller_face():
+def test_ties_are_resolved_by_face_index():
     box = cube()
     found = closest_on_mesh(torch.zeros(1, 3), box.vertices, box.faces)
     assert found.squared_distances.tolist() == [0.25]
@@ -115,7 +115,7 @@ def test_equal_distances_go_to_the_smaller_face():
     )
 
 
-def test_an_order_of_faces_stays_valid_while_vertices_move():
+def test_face_order_remains_valid_while_vertices_move():
     sphere = ico_sphere(3)
     order = index_faces(sphere.vertices, sphere.faces)
     moved = sphere.vertices @ rotation() * torch.tensor([4.0, 0.1, 1.0]) + 5
@@ -127,7 +127,7 @@ def test_an_order_of_faces_stays_valid_while_vertices_move():
 
 
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_faces_of_either_width(dtype):
+def test_int32_and_int64_faces(dtype):
     box = cube()
     vertices = box.vertices.requires_grad_()
     closest_on_mesh(cloud(9, 3), vertices, box.faces.to(dtype)).squared_distances.sum().backward()
@@ -135,7 +135,7 @@ def test_faces_of_either_width(dtype):
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 5, 3)])
-def test_no_queries_no_answers(shape):
+def test_no_queries(shape):
     vertices = torch.rand(*shape[:-2], 3, 3, requires_grad=True)
     found = closest_on_mesh(torch.rand(shape), vertices, FACE)
     assert found.squared_distances.shape == shape[:-1]
@@ -148,32 +148,32 @@ def test_no_queries_no_answers(shape):
     [
         (
             lambda: closest_on_mesh(torch.rand(4, 3), TRIANGLE, FACE[:0]),
-            "closest_on_mesh: `faces` is empty: a mesh without faces has no surface",
+            "closest_on_mesh: `faces` should have at least one face, got none",
         ),
         (
             lambda: closest_on_mesh(torch.rand(4, 3), TRIANGLE, FACE + 1),
-            "closest_on_mesh: `faces` index vertices 1 to 3, but there are 3 vertices",
+            "closest_on_mesh: `faces` should index vertices 0 to 2, got indices 1 to 3",
         ),
         (
             lambda: index_faces(TRIANGLE, FACE - 1),
-            "index_faces: `faces` index vertices -1 to 1, but there are 3 vertices",
+            "index_faces: `faces` should index vertices 0 to 2, got indices -1 to 1",
         ),
         (
             lambda: closest_on_mesh(TRIANGLE / 0, TRIANGLE, FACE),
-            "closest_on_mesh: `queries` holds NaN or infinite coordinates; drop those points first",
+            "closest_on_mesh: `queries` has NaN or infinite coordinates; remove these points first",
         ),
         (
             lambda: closest_on_mesh(TRIANGLE, TRIANGLE / 0, FACE),
-            "closest_on_mesh: `vertices` holds NaN or infinite coordinates; drop those points first",
+            "closest_on_mesh: `vertices` has NaN or infinite coordinates; remove these points first",
         ),
         (
             lambda: closest_on_mesh(index_points(torch.rand(2, 4, 3)), TRIANGLE, FACE),
-            "closest_on_mesh: batch, dimension, device and precision (float32 or float64) should agree, "
+            "closest_on_mesh: batch shape, dimension, device and dtype (float32 or float64) should agree, "
             "got `queries` float32[2, 4, 3] on cpu and `vertices` float32[3, 3] on cpu",
         ),
     ],
 )
-def test_wrong_input_is_named(call, message):
+def test_invalid_arguments_are_rejected(call, message):
     with pytest.raises(InputError) as caught:
         call()
     assert str(caught.value) == message

@@ -22,17 +22,17 @@ def scene(
 
 
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_agrees_with_the_definition(channels):
+def test_matches_the_reference(channels):
     check_kernel(composite, scene(channels=channels))
     alphas, _, color, distances = scene(channels=channels)
     check_kernel(composite_alphas, [alphas / 3, color, distances])
 
 
-def test_agrees_where_light_is_given_up_early():
+def test_early_termination_matches_the_reference():
     check_kernel(lambda *t: composite(*t, stop_below=0.03), scene())
 
 
-def test_rays_of_unequal_length():
+def test_rays_with_different_numbers_of_samples():
     counts = torch.tensor([0, 5, 130, 0, 1, 0])
     offsets = torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
     flat = [tensor.reshape(-1, *tensor.shape[2:])[: offsets[-1]] for tensor in scene()]
@@ -45,7 +45,7 @@ def test_rays_of_unequal_length():
     check_kernel(lambda d, le, c, t: composite(d[:, 0], le[:, 0], c, t[:, 0], offsets=offsets), rows)
 
 
-def test_what_was_worked_out_by_hand():
+def test_hand_computed_example():
     seen = composite_alphas(
         torch.tensor([0.5, 0.5, 1.0, 0.3]), torch.tensor([[1.0], [2.0], [4.0], [8.0]]), torch.arange(4.0)
     )
@@ -54,7 +54,7 @@ def test_what_was_worked_out_by_hand():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_distance_is_that_of_a_literal_loop(dtype):
+def test_distance_matches_a_loop(dtype):
     near, far, count = 2.0, 6.0, 64
     density = (
         scene(rays=20, samples=count, dtype=dtype)[0].pow(3) * torch.linspace(0, 2, 20, dtype=dtype)[:, None]
@@ -79,7 +79,7 @@ def test_distance_is_that_of_a_literal_loop(dtype):
     assert float(seen.opacity[0]) == float(seen.distance[0]) == 0 < float(seen.opacity.max())
 
 
-def test_gradients_are_right_at_alpha_one_and_zero():
+def test_gradients_at_alpha_one_and_zero():
     alphas = torch.tensor(
         [[0.2, 1.0, 0.5], [1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], dtype=torch.float64
     ).requires_grad_()
@@ -89,7 +89,7 @@ def test_gradients_are_right_at_alpha_one_and_zero():
 
 @pytest.mark.parametrize("density", [0.0, 1e-30, 50.0, 1e10, math.inf])
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-def test_gradients_are_finite_for_nothing_and_for_walls(monkeypatch, density, kernels):
+def test_gradients_are_finite_for_zero_and_huge_density(monkeypatch, density, kernels):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     leaf = torch.full((2, 100), density, requires_grad=True)
     seen = composite(leaf, torch.full((2, 100), 0.3), torch.rand(2, 100, 3))
@@ -98,17 +98,17 @@ def test_gradients_are_finite_for_nothing_and_for_walls(monkeypatch, density, ke
     assert seen.opacity.isfinite().all()
 
 
-def test_thin_matter_keeps_its_digits():
+def test_small_densities_are_accurate():
     seen = composite(torch.full((1, 10), 1e-9), torch.ones(1, 10))
     torch.testing.assert_close(seen.opacity, torch.tensor([1e-8]), rtol=1e-5, atol=0)
 
 
-def test_what_is_not_a_number_stays_so():
+def test_nan_is_propagated():
     assert composite(torch.tensor([[0.1, math.nan, 0.1]]), torch.ones(1, 3)).opacity.isnan().all()
 
 
 @given(st.integers(0, 5), st.integers(0, 200), st.floats(0, 0.5), st.floats(0.0, 30.0), st.integers(0, 99))
-def test_weights_and_the_light_that_is_left_make_one(rays, samples, stop_below, most, seed):
+def test_weights_and_transmittance_sum_to_one(rays, samples, stop_below, most, seed):
     density = most * torch.rand(
         rays, samples, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
     )
@@ -121,7 +121,7 @@ def test_weights_and_the_light_that_is_left_make_one(rays, samples, stop_below, 
 
 
 @given(st.integers(1, 40), st.integers(0, 99))
-def test_halves_of_a_sample_are_the_sample(samples, seed):
+def test_splitting_samples_keeps_the_result(samples, seed):
     density = torch.rand(3, samples, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     halves = density.repeat_interleave(2, -1)
     one, other = (
@@ -131,7 +131,7 @@ def test_halves_of_a_sample_are_the_sample(samples, seed):
     torch.testing.assert_close(one.weights, other.weights.unflatten(-1, (-1, 2)).sum(-1))
 
 
-def test_many_rays_have_the_same_bits_for_any_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads():
     results = []
     for threads in (1, 2):
         with num_threads(threads):
@@ -143,13 +143,13 @@ def test_many_rays_have_the_same_bits_for_any_number_of_threads():
     ("call", "error", "words"),
     [
         (lambda d: composite(d, d[:, :3]), ShapeError, "composite: `lengths` should be"),
-        (lambda d: composite(d, d, stop_below=1.0), InputError, "`stop_below` is a share of the light"),
-        (lambda d: composite(d, d, offsets=torch.tensor([0, 4])), ShapeError, "samples are in one row"),
+        (lambda d: composite(d, d, stop_below=1.0), InputError, "`stop_below` should be a transmittance"),
+        (lambda d: composite(d, d, offsets=torch.tensor([0, 4])), ShapeError, "samples should have one axis"),
         (lambda d: composite(d[0], d[0], offsets=torch.tensor([0, 3])), InputError, "the number of samples, 4"),
         (lambda d: composite(d[0], d[0], offsets=torch.tensor([0, 5, 4])), InputError, "`offsets` should rise"),
     ],
 )  # fmt: skip
-def test_wrong_input_is_named(call, error, words):
+def test_invalid_arguments_are_rejected(call, error, words):
     with pytest.raises(error) as caught:
         call(torch.rand(2, 4))
     assert words in str(caught.value)

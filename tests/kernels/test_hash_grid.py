@@ -7,11 +7,11 @@ from torch import Tensor
 from check_kernel import assert_same_bits, check_kernel, num_threads, run
 from unrender import HashLevels, InputError, ShapeError, hash_grid
 
-LEVELS = HashLevels.growing(3, 20, 4, 9)
+LEVELS = HashLevels.geometric(3, 20, 4, 9)
 
 
 def scene(features: int = 2, num: int = 300) -> tuple[Tensor, Tensor]:
-    """Points in the cube, off the planes where slopes jump, some beyond it; and a table."""
+    """Create a table and points, some outside the cube, none at a cell boundary, where gradients are discontinuous."""
     generator = torch.Generator().manual_seed(0)
     points = 1.2 * torch.rand(num, 3, generator=generator, dtype=torch.float64) - 0.1
     for side in LEVELS.resolutions:
@@ -25,7 +25,7 @@ def look_up(points: Tensor, table: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 8])
-def test_agrees_with_the_definition(features):
+def test_matches_the_reference(features):
     check_kernel(look_up, scene(features))
 
 
@@ -34,8 +34,8 @@ def test_few_points(num):
     check_kernel(look_up, scene(num=num))
 
 
-def test_many_points_have_the_same_bits_for_any_number_of_threads():
-    levels = HashLevels.growing(4, 200, 6, 14)
+def test_results_do_not_depend_on_the_number_of_threads():
+    levels = HashLevels.geometric(4, 200, 6, 14)
     generator = torch.Generator().manual_seed(1)
     inputs = [
         torch.rand(30_000, 3, generator=generator),
@@ -49,7 +49,7 @@ def test_many_points_have_the_same_bits_for_any_number_of_threads():
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-def test_corners_hold_the_entries(monkeypatch, kernels):
+def test_features_at_corners_are_the_entries(monkeypatch, kernels):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     levels = HashLevels((4,), 7)
     assert levels.hashed == (False,)
@@ -60,7 +60,7 @@ def test_corners_hold_the_entries(monkeypatch, kernels):
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-def test_what_is_outside_leaves_no_trace(monkeypatch, kernels):
+def test_points_outside_have_no_features_and_gradients(monkeypatch, kernels):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     lost = [[-0.001, 0.5, 0.5], [0.5, 1.001, 0.5], [0.5, 0.5, math.nan], [math.inf, 0, 0], [0, 1e30, 0]]
     table = torch.ones(LEVELS.num_entries, 2)
@@ -72,7 +72,7 @@ def test_what_is_outside_leaves_no_trace(monkeypatch, kernels):
     torch.testing.assert_close(look_up(border, table), torch.ones(3, 8))
 
 
-def test_features_follow_one_another_and_only_wanted_gradients_are_made():
+def test_layout_of_features_and_requested_gradients():
     points, table = scene()
     found = look_up(points, table.requires_grad_())
     assert found.mT.is_contiguous()
@@ -81,34 +81,34 @@ def test_features_follow_one_another_and_only_wanted_gradients_are_made():
     assert points.grad is None
 
 
-def test_levels_grow_from_coarsest_to_finest():
-    levels = HashLevels.growing(16, 2048, 16, 19)
+def test_levels_grow_geometrically():
+    levels = HashLevels.geometric(16, 2048, 16, 19)
     assert levels.resolutions[:3] == (16, 22, 30)
     assert levels.resolutions[-1] == 2048
     assert levels.hashed == (False,) * 5 + (True,) * 11
     assert levels.offsets[1] == 17**3 + 7  # a multiple of 8
     assert levels.num_entries == levels.offsets[5] + 11 * 2**19
-    assert HashLevels.growing(5, 9, 1, 10).resolutions == (5,)
+    assert HashLevels.geometric(5, 9, 1, 10).resolutions == (5,)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HashLevels.growing(8, 4, 3, 10), "coarsest ≤ finest"),
-        (lambda: HashLevels.growing(8, 9, 0, 10), "num_levels ≥ 1"),
+        (lambda: HashLevels.geometric(8, 4, 3, 10), "`coarsest` ≤ `finest`"),
+        (lambda: HashLevels.geometric(8, 9, 0, 10), "`num_levels` ≥ 1"),
         (lambda: HashLevels((), 10), "HashLevels: `resolutions` should be one or more"),
         (lambda: HashLevels((0,), 10), "HashLevels: `resolutions` should be one or more"),
-        (lambda: HashLevels((4,), 40), "HashLevels: `largest_log2` should be 3 to 28, got 40"),
+        (lambda: HashLevels((4,), 40), "HashLevels: `log2_hashmap_size` should be 3 to 28, got 40"),
     ],
 )
-def test_levels_that_cannot_be(make, message):
+def test_invalid_levels_are_rejected(make, message):
     with pytest.raises(InputError, match=message):
         make()
 
 
-def test_wrong_tables():
+def test_invalid_tables_are_rejected():
     points, table = scene()
-    with pytest.raises(ShapeError, match="hash_grid: `points` should have the type of `table`"):
+    with pytest.raises(ShapeError, match="hash_grid: `points` should have the dtype of `table`"):
         look_up(points, table.double())
     with pytest.raises(ShapeError, match=f"levels.num_entries = {LEVELS.num_entries} rows of 1 to 8"):
         look_up(points, table[1:])

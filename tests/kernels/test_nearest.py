@@ -27,13 +27,13 @@ def cloud(*shape, seed=0, dtype=torch.float32):
         ((3, 16), (12, 16)),
     ],
 )
-def test_kernel_agrees_with_the_reference(queries, points, k, norm):
+def test_kernel_matches_the_reference(queries, points, k, norm):
     check_kernel(lambda a, b: nearest(a, b, k, norm=norm), [cloud(*queries), cloud(*points, seed=1)])
 
 
 @pytest.mark.parametrize("norm", [1, 2])
 @pytest.mark.parametrize("k", [1, 3])
-def test_kernel_agrees_on_many_points(norm, k):
+def test_kernel_matches_on_many_points(norm, k):
     queries, points = cloud(3000, 3), cloud(2000, 3, seed=1)
     expected = reference.forward(queries, points, k, norm)
     found = nearest(queries, points, k, norm=norm)
@@ -42,7 +42,7 @@ def test_kernel_agrees_on_many_points(norm, k):
 
 
 @pytest.mark.parametrize("norm", [1, 2])
-def test_tree_and_comparison_of_all_find_the_same(norm):
+def test_tree_and_brute_force_agree(norm):
     few, many = cloud(40, 3), cloud(2000, 3, seed=1)
     for searched, compared in (
         (nearest(few, index_points(many), norm=norm), nearest(few, many, norm=norm)),
@@ -85,13 +85,13 @@ def test_ties_and_coincident_points():
     assert torch.equal(queries.grad, torch.zeros(5, 3))
 
 
-def test_points_on_a_line_are_searched_too():
+def test_collinear_points():
     points = torch.arange(1000.0)[:, None] * torch.tensor([1.0, 0, 0])
     assert torch.equal(nearest(points + 0.25, points).ids[:, 0], torch.arange(1000))
 
 
 @pytest.mark.parametrize("size", [1e-15, 1e15, 1e25])
-def test_any_unit(size):
+def test_any_scale(size):
     queries, points = cloud(200, 3), cloud(300, 3, seed=1)
     if size < 1e20:
         assert torch.equal(nearest(queries * size, points * size).ids, nearest(queries, points).ids)
@@ -100,7 +100,7 @@ def test_any_unit(size):
 
 
 @pytest.mark.parametrize("indexed", [(True, False), (False, True), (True, True)])
-def test_an_index_on_either_side_changes_nothing(indexed):
+def test_point_index_on_either_side_gives_the_same_result(indexed):
     queries, points = cloud(2, 50, 3), cloud(2, 70, 3, seed=1)
     plain = nearest(queries, points, 2)
     tensors = queries.requires_grad_(), points.requires_grad_()
@@ -113,7 +113,7 @@ def test_an_index_on_either_side_changes_nothing(indexed):
     assert points.grad.abs().sum() > 0
 
 
-def test_an_index_serves_with_and_without_its_tree(monkeypatch):
+def test_point_index_with_and_without_tree(monkeypatch):
     points, queries = cloud(30, 3), cloud(4, 3, seed=1)
     with_tree = index_points(points)
     monkeypatch.setenv("UNRENDER_KERNELS", "reference")
@@ -124,7 +124,7 @@ def test_an_index_serves_with_and_without_its_tree(monkeypatch):
     assert torch.equal(nearest(queries, without_tree).ids, nearest(queries, with_tree).ids)
 
 
-def test_an_index_keeps_working_when_moved_and_indexed():
+def test_point_index_survives_to_and_indexing():
     points, queries = cloud(2, 40, 3, dtype=torch.float64), cloud(2, 5, 3, seed=1)
     index = index_points(points).to(torch.float32)
     assert torch.equal(nearest(queries, index).ids, nearest(queries, points.float()).ids)
@@ -132,7 +132,7 @@ def test_an_index_keeps_working_when_moved_and_indexed():
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0, 5, 3)])
-def test_no_queries_no_neighbours(shape):
+def test_no_queries(shape):
     points = torch.rand(*shape[:-2], 6, 3, requires_grad=True)
     queries = torch.rand(shape, requires_grad=True)
     found = nearest(queries, points, 2)
@@ -162,27 +162,27 @@ WITH_NAN = torch.tensor([[0.0, torch.nan, 0.0]])
         (
             lambda: nearest(torch.rand(4, 3), torch.rand(0, 3)),
             InputError,
-            "nearest: `points` is empty: float32[0, 3]",
+            "nearest: `points` should have at least one point, got float32[0, 3]",
         ),
         (
             lambda: index_points(torch.rand(2, 0, 3)),
             InputError,
-            "index_points: `points` is empty: float32[2, 0, 3]",
+            "index_points: `points` should have at least one point, got float32[2, 0, 3]",
         ),
         (
             lambda: nearest(WITH_NAN, torch.rand(2, 3)),
             InputError,
-            "nearest: `queries` holds NaN or infinite coordinates; drop those points first",
+            "nearest: `queries` has NaN or infinite coordinates; remove these points first",
         ),
         (
             lambda: nearest(torch.rand(2, 3), WITH_NAN / 0),
             InputError,
-            "nearest: `points` holds NaN or infinite coordinates; drop those points first",
+            "nearest: `points` has NaN or infinite coordinates; remove these points first",
         ),
         (
             lambda: index_points(WITH_NAN),
             InputError,
-            "index_points: `points` holds NaN or infinite coordinates; drop those points first",
+            "index_points: `points` has NaN or infinite coordinates; remove these points first",
         ),
         (
             lambda: nearest(torch.rand(4, 3), torch.rand(2, 3), norm=3),
@@ -192,19 +192,19 @@ WITH_NAN = torch.tensor([[0.0, torch.nan, 0.0]])
         (
             lambda: nearest(torch.rand(4, 3), index_points(torch.rand(2, 2))),
             InputError,
-            "nearest: batch, dimension, device and precision (float32 or float64) should agree, "
+            "nearest: batch shape, dimension, device and dtype (float32 or float64) should agree, "
             "got `queries` float32[4, 3] on cpu and `points` float32[2, 2] on cpu",
         ),
         (
             lambda: nearest(torch.rand(4, 3), torch.rand(4, 3).double()),
             InputError,
-            "nearest: batch, dimension, device and precision (float32 or float64) should agree, "
+            "nearest: batch shape, dimension, device and dtype (float32 or float64) should agree, "
             "got `queries` float32[4, 3] on cpu and `points` float64[4, 3] on cpu",
         ),
         (
             lambda: nearest(torch.rand(4, 3).half(), torch.rand(4, 3).half()),
             InputError,
-            "nearest: batch, dimension, device and precision (float32 or float64) should agree, "
+            "nearest: batch shape, dimension, device and dtype (float32 or float64) should agree, "
             "got `queries` float16[4, 3] on cpu and `points` float16[4, 3] on cpu",
         ),
         (
@@ -219,13 +219,13 @@ WITH_NAN = torch.tensor([[0.0, torch.nan, 0.0]])
         ),
     ],
 )
-def test_wrong_input_is_named(call, error, message):
+def test_invalid_arguments_are_rejected(call, error, message):
     with pytest.raises(error) as caught:
         call()
     assert str(caught.value) == message
 
 
-def test_gradients_stop_after_the_first_derivative():
+def test_second_derivatives_are_rejected():
     queries = cloud(3, 3).requires_grad_()
     loss = nearest(queries, cloud(5, 3, seed=1)).distances.square().sum()
     (gradient,) = torch.autograd.grad(loss, queries, create_graph=True)
@@ -236,7 +236,7 @@ def test_gradients_stop_after_the_first_derivative():
 @needs_warp
 @pytest.mark.parametrize(("dim", "dtype"), [(2, torch.float32), (3, torch.float32), (3, torch.float64)])
 @pytest.mark.parametrize("norm", [1, 2])
-def test_trees_of_the_gpu_find_the_same(dim, dtype, norm):
+def test_gpu_trees_give_the_same_result(dim, dtype, norm):
     # whole numbers: many ties, many coincident points, and exact sums
     queries, points = (cloud(2, n, dim, seed=n, dtype=dtype).mul(3).round() for n in (90, 700))
     expected = (queries[:, :, None] - points[:, None]).abs().pow(norm).sum(-1).sort(dim=-1, stable=True)
@@ -249,7 +249,7 @@ def test_trees_of_the_gpu_find_the_same(dim, dtype, norm):
 
 
 @needs_warp
-def test_a_query_that_is_nowhere_surfaces_on_a_gpu():
+def test_nan_queries_give_nan_distances_on_a_gpu():
     queries, points = cloud(3, 3), cloud(40, 3, seed=1)
     queries[1, 2] = torch.nan
     with implementations("warp"):
@@ -262,7 +262,7 @@ def test_a_query_that_is_nowhere_surfaces_on_a_gpu():
 
 
 @needs_warp
-def test_a_tree_of_another_kind_is_not_used():
+def test_tree_of_another_device_is_not_used():
     queries, points = cloud(20, 3), cloud(2000, 3, seed=1)
     found = nearest(queries, index_points(points), 2)
     with implementations("warp"):

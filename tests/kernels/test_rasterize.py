@@ -24,7 +24,7 @@ def _choose(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def soup(dtype: torch.dtype, *, orthographic: bool = False) -> tuple[Tensor, Tensor]:
-    """Triangles at random: large and small, in front of the camera, behind it, and on both sides of it."""
+    """Create random triangles: large and small, in front of the camera, behind it, and crossing its plane."""
     generator = torch.Generator().manual_seed(5)
     vertices = torch.randn(2, 20, 3, generator=generator, dtype=torch.float64).to(dtype)
     faces = torch.randint(20, (30, 3), generator=generator)
@@ -41,7 +41,7 @@ def soup(dtype: torch.dtype, *, orthographic: bool = False) -> tuple[Tensor, Ten
 def both(
     monkeypatch: pytest.MonkeyPatch, points: Tensor, faces: Tensor, **settings: Any
 ) -> list[tuple[Fragments, Tensor]]:
-    """Fragments, and the points they are differentiable in, of the fast kernel and of the reference."""
+    """Return fragments and the points that they are differentiable in, of the fast kernel and of the reference."""
     results = []
     for choice in (os.environ["UNRENDER_KERNELS"], "reference"):
         monkeypatch.setenv("UNRENDER_KERNELS", choice)
@@ -51,7 +51,7 @@ def both(
 
 
 def total(fragments: Fragments, where: Tensor) -> Tensor:
-    """Sum everything differentiable with random weights, over some slots."""
+    """Sum all differentiable outputs over some slots, with random weights."""
     generator = torch.Generator().manual_seed(1)
     fields = (fragments.barycentric, fragments.depth, fragments.squared_distance)
     weights = [torch.randn(f.shape, generator=generator, dtype=f.dtype) for f in fields]
@@ -64,7 +64,7 @@ def total(fragments: Fragments, where: Tensor) -> Tensor:
     ("layers", "blur", "cull"), [(1, 0.0, False), (4, 0.0, True), (6, 2.5, False), (40, 3.0, True)]
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_agrees_with_the_definition(monkeypatch, dtype, layers, blur, cull, orthographic):
+def test_matches_the_reference(monkeypatch, dtype, layers, blur, cull, orthographic):
     points, faces = soup(dtype, orthographic=orthographic)
     (fast, a), (reference, b) = both(monkeypatch, points, faces, layers=layers, blur=blur, cull=cull, **SIZE)
     tight = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-10}
@@ -81,7 +81,7 @@ def test_agrees_with_the_definition(monkeypatch, dtype, layers, blur, cull, orth
 
 
 @pytest.mark.parametrize("orthographic", [False, True])
-def test_gradient_agrees_with_differences(orthographic):
+def test_gradient_matches_finite_differences(orthographic):
     points, faces = soup(torch.float64, orthographic=orthographic)
     points = points[0].requires_grad_()
     before = rasterize_faces(points, faces, layers=3, blur=1.5, **SIZE)
@@ -121,7 +121,7 @@ def test_gradients_are_finite_at_degenerate_faces(dtype):
     assert (fragments.face_ids == 3).any()
 
 
-def test_no_pixel_falls_between_faces_or_out_of_a_bin():
+def test_no_pixel_is_missed_between_faces_or_by_binning():
     columns, rows = torch.meshgrid(torch.arange(40.0), torch.arange(40.0), indexing="xy")
     grid = torch.stack([columns, rows], -1).flatten(0, 1) * 0.5 + 0.5  # vertices and edges on pixel centres
     start = (torch.arange(39)[:, None] * 40 + torch.arange(39)).flatten()
@@ -140,8 +140,8 @@ def test_no_pixel_falls_between_faces_or_out_of_a_bin():
     ).all()
 
 
-def test_keeps_what_is_in_front_of_the_near_plane():
-    """A floor that passes under the camera fills the image below the horizon, at the right depths."""
+def test_near_plane_clipping():
+    """Check that a floor passing under the camera fills the image below the horizon, at the right depths."""
     floor = torch.tensor([[-90.0, 1, -50], [90, 1, -50], [0, 1, 900]], dtype=torch.float64)
     camera = Camera.look_at([0.0, 0, 0], [0.0, 0, 1], (0.0, -1, 0), fov_degrees=90, height=16, width=16)
     camera = camera.to(torch.float64)
@@ -158,7 +158,7 @@ def test_keeps_what_is_in_front_of_the_near_plane():
     torch.testing.assert_close(fragments.depth[8:, 3, 0], 8 / row)
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
     results = []
     try:
@@ -186,11 +186,11 @@ def test_accepts_empty_and_strided_input():
     )
 
 
-def test_says_what_is_wrong():
+def test_invalid_arguments_are_rejected():
     points, faces = soup(torch.float32)
     with pytest.raises(InputError, match="`layers` should be at least 1, got 0"):
         rasterize_faces(points, faces, layers=0, **SIZE)
-    with pytest.raises(InputError, match=r"`blur` should be a number of pixels ≥ 0, got -1\.0"):
+    with pytest.raises(InputError, match=r"`blur` should be at least 0 pixels, and finite, got -1\.0"):
         rasterize_faces(points, faces, blur=-1.0, **SIZE)
     with pytest.raises(InputError, match="NaN"):
         rasterize_faces(points * math.nan, faces, **SIZE)

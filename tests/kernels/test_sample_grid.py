@@ -9,7 +9,7 @@ from unrender import ShapeError, sample_grid
 
 
 def scene(channels: int = 3, num: int = 300) -> tuple[Tensor, Tensor]:
-    """A grid and points in it, around it, and far from it; none where the slope jumps."""
+    """Create a grid and points inside, around and far from it, none where the gradient is discontinuous."""
     generator = torch.Generator().manual_seed(0)
     grid = torch.randn(2, 5, 4, 6, channels, generator=generator)
     inside = torch.rand(2, num, 3, generator=generator) * torch.tensor([9.0, 7.0, 8.0]) - 1.5
@@ -18,12 +18,12 @@ def scene(channels: int = 3, num: int = 300) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4, 7])
-def test_agrees_with_the_definition(channels):
+def test_matches_the_reference(channels):
     check_kernel(sample_grid, scene(channels))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_agrees_with_grid_sample(dtype):
+def test_matches_grid_sample(dtype):
     grid, points = (t.to(dtype) for t in scene())
     size = torch.tensor([6, 4, 5], dtype=dtype)
     theirs = torch.nn.functional.grid_sample(
@@ -32,7 +32,7 @@ def test_agrees_with_grid_sample(dtype):
     torch.testing.assert_close(sample_grid(grid, points), theirs)
 
 
-def test_centers_hold_the_values_and_half_a_voxel_outside_there_is_nothing():
+def test_values_at_centers_and_zero_padding():
     grid = torch.arange(24.0).reshape(2, 3, 4, 1) + 1
     k, j, i = torch.meshgrid(*(torch.arange(n) for n in (2, 3, 4)), indexing="ij")
     centers = torch.stack([i, j, k], -1).reshape(-1, 3) + 0.5
@@ -46,7 +46,7 @@ def test_centers_hold_the_values_and_half_a_voxel_outside_there_is_nothing():
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-def test_what_is_lost_leaves_no_trace(monkeypatch, kernels):
+def test_non_finite_points_have_no_values_and_gradients(monkeypatch, kernels):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     grid = torch.ones(2, 2, 2, 1, requires_grad=True)
     points = torch.tensor([[math.nan, 1, 1], [1, -math.inf, 1], [1, 1, 1]], requires_grad=True)
@@ -57,7 +57,7 @@ def test_what_is_lost_leaves_no_trace(monkeypatch, kernels):
     assert not points.grad.any()
 
 
-def test_many_points_have_the_same_bits_for_any_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads():
     generator = torch.Generator().manual_seed(1)
     inputs = [
         torch.randn(33, 20, 20, 4, generator=generator),
@@ -77,6 +77,6 @@ def test_small_grids_and_few_points(shape, num):
     check_kernel(sample_grid, [torch.rand(shape), points])
 
 
-def test_types_do_not_mix():
-    with pytest.raises(ShapeError, match="sample_grid: `points` should have the type of `grid`"):
+def test_dtypes_should_agree():
+    with pytest.raises(ShapeError, match="sample_grid: `points` should have the dtype of `grid`"):
         sample_grid(torch.rand(1, 1, 1, 1), torch.rand(1, 3, dtype=torch.float64))

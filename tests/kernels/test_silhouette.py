@@ -25,7 +25,7 @@ def _choose(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def soup(dtype: torch.dtype, *, orthographic: bool = False) -> tuple[Tensor, Tensor]:
-    """Triangles at random: large and small, in front of the camera, behind it, and on both sides of it."""
+    """Create random triangles: large and small, in front of the camera, behind it, and crossing its plane."""
     generator = torch.Generator().manual_seed(5)
     vertices = 0.4 * torch.randn(2, 20, 3, generator=generator, dtype=torch.float64).to(dtype)
     faces = torch.randint(20, (6, 3), generator=generator)
@@ -41,7 +41,7 @@ def weights(like: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("orthographic", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_agrees_with_the_definition(monkeypatch, dtype, orthographic):
+def test_matches_the_reference(monkeypatch, dtype, orthographic):
     points, faces = soup(dtype, orthographic=orthographic)
     images, gradients = [], []
     for choice in (os.environ["UNRENDER_KERNELS"], "reference"):
@@ -56,7 +56,7 @@ def test_agrees_with_the_definition(monkeypatch, dtype, orthographic):
     assert images[0].std() > 0.1
 
 
-def test_gradient_agrees_with_differences():
+def test_gradient_matches_finite_differences():
     points, faces = soup(torch.float64)
     points = points.requires_grad_()
     image = soft_silhouette(points, faces, blur=2.5, **SIZE)
@@ -72,7 +72,7 @@ def test_gradient_agrees_with_differences():
 
 
 def test_counts_every_face_once():
-    """Far more faces than any list would hold, all over one pixel."""
+    """Check far more faces over one pixel than a list of layers would hold."""
     generator = torch.Generator().manual_seed(0)
     xy = torch.rand(3000, 3, 2, generator=generator, dtype=torch.float64) * 8 + 3
     ones = torch.ones(9000, 1, dtype=torch.float64)
@@ -109,7 +109,7 @@ def test_gradients_are_finite_at_degenerate_faces(dtype):
     assert ((image >= 0) & (image <= 1)).all()
 
 
-def test_same_bits_for_any_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads():
     threads = torch.get_num_threads()
     results = []
     try:
@@ -124,7 +124,7 @@ def test_same_bits_for_any_number_of_threads():
     assert all(torch.equal(x, y) for other in results[1:] for x, y in zip(results[0], other, strict=True))
 
 
-def test_edges_are_as_wide_as_they_should_be():
+def test_edge_width_equals_blur():
     half_plane = torch.tensor([[-500.0, -500, 1, 1], [9.5, -500, 1, 1], [9.5, 500, 1, 1], [-500, 500, 1, 1]])
     faces = torch.tensor([[0, 1, 2], [0, 2, 3]])
     row = soft_silhouette(half_plane, faces, blur=4.0, **SIZE)[7]
@@ -134,9 +134,9 @@ def test_edges_are_as_wide_as_they_should_be():
     assert row[4] == pytest.approx(1 - 1e-4, abs=2e-4)
 
 
-def test_says_what_is_wrong():
+def test_invalid_arguments_are_rejected():
     points, faces = soup(torch.float32)
-    with pytest.raises(InputError, match=r"`blur` should be a number of pixels > 0, got 0\.0"):
+    with pytest.raises(InputError, match=r"`blur` should be positive, in pixels, got 0\.0"):
         soft_silhouette(points, faces, blur=0.0, **SIZE)
     assert not soft_silhouette(points, faces[:0], blur=1.0, **SIZE).any()
 

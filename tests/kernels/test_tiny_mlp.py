@@ -9,7 +9,7 @@ from unrender import InputError, ShapeError, tiny_mlp
 
 
 def scene(*widths: int, num: int = 300) -> list[Tensor]:
-    """Inputs, then the weights, then the biases of layers, as columns."""
+    """Create inputs, weights and biases of layers, in transposed layout."""
     generator = torch.Generator().manual_seed(0)
     layers = list(itertools.pairwise(widths))
     weights = [torch.randn(o, i, generator=generator) / i**0.5 for i, o in layers]
@@ -27,7 +27,7 @@ def perceptron(hidden: str = "relu", output: str = "none") -> Op:
 
 @pytest.mark.parametrize("hidden", ["relu", "softplus"])
 @pytest.mark.parametrize("output", ["none", "relu", "softplus", "exp", "sigmoid"])
-def test_agrees_with_the_definition(hidden, output):
+def test_matches_the_reference(hidden, output):
     check_kernel(perceptron(hidden, output), scene(5, 16, 9, 3))
 
 
@@ -43,7 +43,7 @@ def test_few_points(num):
     check_kernel(perceptron(output="sigmoid"), scene(4, 8, 3, num=num))
 
 
-def test_many_points_have_the_same_bits_for_any_number_of_threads():
+def test_results_do_not_depend_on_the_number_of_threads():
     results = []
     for threads in (1, 2):
         with num_threads(threads):
@@ -51,14 +51,14 @@ def test_many_points_have_the_same_bits_for_any_number_of_threads():
     assert_same_bits(*results)
 
 
-def test_agrees_with_torch_modules():
+def test_matches_torch_modules():
     inputs, *_ = scene(6, 4)
     first, second = torch.nn.Linear(6, 20), torch.nn.Linear(20, 4)
     found = tiny_mlp(inputs, [first.weight, second.weight], [first.bias, second.bias])
     torch.testing.assert_close(found, second(first(inputs).relu()))
 
 
-def test_views_of_channels_are_read_and_given():
+def test_transposed_inputs_and_outputs():
     inputs, *layers = scene(6, 20, 4)
     inputs = inputs.mT.contiguous().mT.requires_grad_()
     found = perceptron()(inputs, *layers)
@@ -69,7 +69,7 @@ def test_views_of_channels_are_read_and_given():
 
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
-def test_exp_is_exact_and_its_slope_bounded(monkeypatch, kernels):
+def test_exp_is_exact_and_its_gradient_bounded(monkeypatch, kernels):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     inputs = torch.tensor([[-200.0], [-40], [0], [14], [40], [88], [200]], requires_grad=True)
     found = tiny_mlp(inputs, [torch.ones(1, 1)], [torch.zeros(1)], output="exp")
@@ -80,7 +80,7 @@ def test_exp_is_exact_and_its_slope_bounded(monkeypatch, kernels):
 
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
 @pytest.mark.parametrize("output", ["softplus", "sigmoid"])
-def test_far_from_zero_activations_and_slopes_are_exact(monkeypatch, kernels, output):
+def test_activations_and_gradients_far_from_zero(monkeypatch, kernels, output):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     inputs = torch.tensor(
         [[-1000.0], [-60], [-20], [-1e-3], [0], [1e-3], [20], [90], [1000]], requires_grad=True
@@ -96,14 +96,14 @@ def test_far_from_zero_activations_and_slopes_are_exact(monkeypatch, kernels, ou
 
 
 @pytest.mark.parametrize("output", ["none", "relu", "softplus", "exp", "sigmoid"])
-def test_what_is_not_a_number_stays_so_and_others_are_not_touched(output):
+def test_nan_is_propagated_to_its_own_point_only(output):
     inputs, *layers = scene(3, 8, 2, num=50)
     inputs[20, 1] = torch.nan
     found = perceptron(output=output)(inputs, *layers)
     assert found.isnan().any(1).nonzero().flatten().tolist() == [20]
 
 
-def test_wrong_layers():
+def test_invalid_layers_are_rejected():
     inputs, weight, bias = scene(4, 3)
     bias = bias[:, 0]
     with pytest.raises(
@@ -113,7 +113,7 @@ def test_wrong_layers():
     with pytest.raises(ShapeError, match=r"got float64\[3, 4\] and float32\[3\]"):
         tiny_mlp(inputs, [weight.double()], [bias])
     with pytest.raises(
-        ShapeError, match="each layer needs one of `weights` and one of `biases`, got 1 and 0"
+        ShapeError, match="`weights` and `biases` should have one entry per layer, at least one, got 1 and 0"
     ):
         tiny_mlp(inputs, [weight], [])
     with pytest.raises(ShapeError, match=r"1 to 128 wide, got \[4, 200\]"):

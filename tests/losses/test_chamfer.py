@@ -261,12 +261,12 @@ POINTS = torch.rand(4, 3)
         (
             lambda: chamfer_distance(POINTS, POINTS[:0]),
             InputError,
-            "chamfer_distance: `y` is empty: float32[0, 3]",
+            "chamfer_distance: `y` should have at least one point, got float32[0, 3]",
         ),
         (
             lambda: chamfer_distance(PointCloud(POINTS / 0), POINTS),
             InputError,
-            "chamfer_distance: `x` holds NaN or infinite coordinates; drop those points first",
+            "chamfer_distance: `x` has NaN or infinite coordinates; remove these points first",
         ),
         (
             lambda: chamfer_distance(PointCloud(POINTS[None], lengths=torch.tensor([0])), POINTS[None]),
@@ -276,7 +276,7 @@ POINTS = torch.rand(4, 3)
         (
             lambda: chamfer_distance(PointCloud(POINTS[None]), POINTS),
             InputError,
-            "chamfer_distance: batch, dimension, device and precision (float32 or float64) should agree, "
+            "chamfer_distance: batch shape, dimension, device and dtype (float32 or float64) should agree, "
             "got `x` float32[1, 4, 3] on cpu and `y` float32[4, 3] on cpu",
         ),
         (

@@ -14,7 +14,7 @@ from unrender.losses.distortion import distortion_loss
 
 graph_step = pytest.importorskip("unrender.training.graph_step")
 pytestmark = needs_warp
-LEVELS = HashLevels.growing(4, 32, 4, 10)
+LEVELS = HashLevels.geometric(4, 32, 4, 10)
 SIDE = 16
 
 

@@ -120,7 +120,7 @@ class HashNeRF(TrainableField):
         """Return a new field of 16 levels in the smallest cube around the region."""
         box, occupied = cube_around(region)
         finest = FINEST * (2 if box.contracted else 1)
-        levels = HashLevels.growing(COARSEST, finest, NUM_LEVELS, options.table_log2)
+        levels = HashLevels.geometric(COARSEST, finest, NUM_LEVELS, options.table_log2)
         grid = OccupancyGrid(occupied)
         return cls(box, levels, grid, step=_step(box, 0.0), near=region.near, generator=generator)
 
@@ -264,7 +264,7 @@ class HashNeRF(TrainableField):
         tensors.pop("occupancy.max_weight")
         return tensors, description | {
             "resolutions": list(self.levels.resolutions),
-            "largest_log2": self.levels.largest_log2,
+            "log2_hashmap_size": self.levels.log2_hashmap_size,
             "step": self.step,
             "density_unit": self.density_unit,
         }
@@ -275,7 +275,7 @@ class HashNeRF(TrainableField):
         _check_contents(tensors, description)
         field = cls(
             read_scene_box(tensors, description),
-            HashLevels(tuple(description["resolutions"]), int(description["largest_log2"])),
+            HashLevels(tuple(description["resolutions"]), int(description["log2_hashmap_size"])),
             OccupancyGrid(tensors["occupancy.occupied"]),
             step=float(description["step"]),
             density_unit=float(description["density_unit"]),

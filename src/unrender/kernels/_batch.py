@@ -1,4 +1,4 @@
-"""Tensors as CPU kernels take and give them."""
+"""Conversion between tensors and the arrays of CPU kernels."""
 
 import math
 from collections.abc import Iterator
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def one_by_one(num_axes: int, *tensors: Tensor) -> Iterator[tuple[NDArray[Any], ...]]:
-    """Walk over the `num_axes` leading axes of tensors; contiguous ones are not copied, so results can be written."""
+def iterate_batch(num_axes: int, *tensors: Tensor) -> Iterator[tuple[NDArray[Any], ...]]:
+    """Iterate over the `num_axes` leading axes of tensors; contiguous tensors are not copied, but can be written to."""
     flat = [
         t.detach().contiguous().reshape(math.prod(t.shape[:num_axes]), *t.shape[num_axes:]).numpy()
         for t in tensors
@@ -20,14 +20,14 @@ def one_by_one(num_axes: int, *tensors: Tensor) -> Iterator[tuple[NDArray[Any], 
 
 
 def array(tensor: Tensor) -> NDArray[Any]:
-    """Return the values of a tensor, copied only where they do not lie side by side."""
+    """Return the values of a tensor as an array, copied only if not contiguous."""
     return tensor.detach().contiguous().numpy()
 
 
-def room(like: Tensor, *shape: int) -> Tensor:
-    """Make a tensor to be filled, of the kind of `like`.
+def allocate(like: Tensor, *shape: int) -> Tensor:
+    """Allocate an uninitialized tensor with the dtype of `like`.
 
-    numpy asks the system for huge pages where it has them: to touch 100 MB for the first time takes a quarter of what
-    it takes with torch's.
+    Memory comes from numpy, which requests huge pages where available: touching 100 MB for the first time takes a
+    quarter of the time that it takes for memory from torch.
     """
     return torch.from_numpy(np.empty(shape, torch.empty(0, dtype=like.dtype).numpy().dtype))

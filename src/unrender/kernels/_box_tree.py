@@ -1,8 +1,8 @@
-"""A balanced tree of boxes over points: the spatial index of the CPU kernels.
+"""A balanced bounding volume hierarchy over points: the spatial index of the CPU kernels.
 
-Node 0 is the root, the children of node i are 2i+1 and 2i+2. Every node holds the items
-[low, high) of a permutation; its left child the first half. Leaves, the last 2^depth nodes,
-hold at most `LEAF_SIZE` items. Nothing but the permutation and the boxes is stored.
+Node 0 is the root, the children of node i are 2i+1 and 2i+2. Every node holds the items [low, high) of a permutation,
+its left child the first half of them. Leaves, the last 2^depth nodes, hold at most `LEAF_SIZE` items. Only the
+permutation and the boxes are stored.
 """
 
 import numba
@@ -14,7 +14,7 @@ TOP_LEVELS = 5
 
 
 def tree_depth(num_items: int) -> int:
-    """Return the number of halvings after which at most `LEAF_SIZE` items are left in a node."""
+    """Return the depth of the tree at which nodes have at most `LEAF_SIZE` items."""
     depth = 0
     while num_items > LEAF_SIZE << depth:
         depth += 1
@@ -77,7 +77,7 @@ def _split(points, order, low, high):
 
 @numba.njit(cache=True, parallel=True)
 def sort_points(points, order, depth):
-    """Permute `points` and `order` in place into tree order: the top node by node, the subtrees below side by side."""
+    """Permute `points` and `order` in place into tree order: the top levels node by node, then subtrees in parallel."""
     num_items = len(points)
     top = min(depth, TOP_LEVELS)
     for level in range(top):
@@ -93,7 +93,7 @@ def sort_points(points, order, depth):
 
 @numba.njit(cache=True, parallel=True)
 def fit_boxes(lows, highs, depth, boxes):
-    """Fill the nodes' boxes [nodes, 2, axes] around items whose own boxes, in tree order, are lows to highs."""
+    """Compute the bounding boxes of the nodes [nodes, 2, axes] of items with the boxes lows to highs, in tree order."""
     num_items, num_axes = lows.shape
     num_leaves = 1 << depth
     for leaf in numba.prange(num_leaves):

@@ -1,8 +1,7 @@
-"""Faces on the screen: cut at the near plane, projected, and sorted into tiles of the image.
+"""Faces in screen space: clipped at the near plane, projected, and binned into tiles of the image.
 
-Points are homogeneous pixel coordinates (x·w, y·w, w, depth). What lies in front of the near plane is a polygon of
-3 or 4 corners. Bins are built in two passes, count and fill, so they hold every face that can touch their tile;
-within a bin, faces ascend.
+Points are homogeneous pixel coordinates (x·w, y·w, w, depth). A face clipped at the near plane is a polygon of 3 or 4
+corners. Bins are built in two passes, count and fill, so that they never overflow; within a bin, face indices ascend.
 """
 
 from typing import NamedTuple
@@ -14,37 +13,38 @@ from numpy.typing import NDArray
 Array = NDArray[np.generic]
 
 TILE = 8
-CHUNKS = 16  # of faces, binned side by side; their number never depends on the number of threads
+CHUNKS = 16
+"""Chunks of faces binned in parallel: their number does not depend on the number of threads."""
 
 
 class Screen(NamedTuple):
-    """Faces as one camera sees them."""
+    """Projected faces."""
 
     triangles: Array
     """Homogeneous vertices [faces, 3, 4]."""
     corners: Array
-    """Polygon in front of the near plane, in pixels [faces, 4, 2]."""
+    """Clipped polygons, in pixels [faces, 4, 2]."""
     counts: Array
-    """Number of its corners: 0, 3 or 4."""
+    """Number of corners of each polygon: 0, 3 or 4."""
     areas: Array
-    """Its area in pixels²; positive where the face shows its back."""
+    """Signed area of each polygon in pixels²; positive for back faces."""
 
 
 class Bins(NamedTuple):
-    """Which faces can touch which tile."""
+    """The faces that may overlap each tile."""
 
     bounds: Array
-    """First and last column, first and last row of pixels within reach of a face."""
+    """First and last column, first and last row of the pixels that a face may overlap."""
     starts: Array
-    """Where each tile's bin begins, and where the last one ends."""
+    """Offset of each tile's bin, followed by their total size."""
     faces: Array
-    """Bin after bin."""
+    """Face indices of all bins, concatenated."""
 
 
 def project(
     points: Array, faces: Array, height: int, width: int, near: float, reach: float, cull: bool
 ) -> tuple[Screen, Bins]:
-    """Cut and project faces, and sort each into every tile within `reach` pixels; `cull` drops what shows its back."""
+    """Clip and project faces, and bin each into every tile within `reach` pixels; `cull` drops back faces."""
     count, scalar = len(faces), points.dtype.type
     polygons = (
         np.empty((count, 4, 2), points.dtype),
@@ -62,15 +62,15 @@ def project(
 
 
 def tile_count(pixels: int) -> int:
-    """Return how many tiles cover a row of pixels."""
+    """Return the number of tiles that cover a row of pixels."""
     return (pixels + TILE - 1) // TILE
 
 
 @numba.njit(cache=True, error_model="numpy")
-def cut(triangle, near, corners):
-    """Write the part of a triangle in front of the near plane to `corners`, in pixels; return its corner count.
+def clip(triangle, near, corners):
+    """Clip a triangle at the near plane; write the polygon to `corners`, in pixels, and return its corner count.
 
-    Cuts start at the vertex in front, so that two faces which share an edge share the cut to the bit.
+    Intersections are computed from the vertex in front, so that faces which share an edge share them to the bit.
     """
     count = 0
     for i in range(3):
@@ -91,8 +91,8 @@ def cut(triangle, near, corners):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def cut_backward(triangle, near, gradient_corners, gradient):
-    """Add to a triangle's `gradient` [3, 4] what flows back through `cut`."""
+def clip_backward(triangle, near, gradient_corners, gradient):
+    """Backpropagate through `clip`; add to a triangle's `gradient` [3, 4]."""
     count = 0
     for i in range(3):
         j = (i + 1) % 3
@@ -137,17 +137,17 @@ def _area(corners, count):
 
 @numba.njit(cache=True, error_model="numpy")
 def project_face(points, face, near, triangle, corners):
-    """Fill a face's homogeneous vertices and its polygon on the screen; return its corner count and area."""
+    """Fill a face's homogeneous vertices and its clipped polygon; return its corner count and area."""
     for i in range(3):
         for axis in range(4):
             triangle[i, axis] = points[face[i], axis]
-    count = cut(triangle, near, corners)
+    count = clip(triangle, near, corners)
     return count, _area(corners, count)
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _bound(corners, count, height, width, reach, bounds):
-    """Fill first and last column, first and last row of pixels within reach; the last row is -1 if there are none."""
+    """Fill the first and last column, first and last row of pixels within reach; the last row is -1 if none is."""
     low_x = low_y = corners.dtype.type(np.inf)
     high_x = high_y = corners.dtype.type(-np.inf)
     for k in range(count):
@@ -164,7 +164,7 @@ def _bound(corners, count, height, width, reach, bounds):
 
 @numba.njit(cache=True, error_model="numpy")
 def _touches(corners, count, area, reach, row, column):
-    """Say whether a polygon may come within `reach` of a pixel of a tile: no edge has all of the tile outside."""
+    """Return whether a polygon may be within `reach` of a tile: no edge has the whole tile on its outside."""
     half = corners.dtype.type((TILE - 1) / 2)
     x, y = column * TILE + half + corners.dtype.type(0.5), row * TILE + half + corners.dtype.type(0.5)
     if area == 0:
@@ -203,7 +203,7 @@ def _count(points, faces, height, width, near, reach, cull, screen, bounds, entr
 
 @numba.njit(cache=True)
 def _offset(entries, starts):
-    """Turn counts into the places where each chunk starts to fill each bin; return the sum."""
+    """Convert counts to the offsets at which each chunk starts to fill each bin; return their sum."""
     total = 0
     for tile in range(entries.shape[1]):
         starts[tile] = total
@@ -230,7 +230,7 @@ def _fill(corners, counts, areas, bounds, reach, columns, entries, bins):
 
 @numba.njit(cache=True)
 def scatter_to_vertices(by_face, faces, gradient):
-    """Add up the faces' gradients one face after another: the order, and so every bit, is fixed."""
+    """Accumulate the gradients of the faces, face by face: the order, and so every bit, is fixed."""
     for face in range(len(faces)):
         for i in range(3):
             for axis in range(by_face.shape[2]):

@@ -1,4 +1,4 @@
-"""Faces on the screen, for the GPU's kernels: cut at the near plane, projected, their pixels cut into chunks of work.
+"""Faces in screen space, for the GPU: clipped at the near plane, projected, with their pixels split into chunks.
 
 As in `_screen`, points are homogeneous pixel coordinates (x·w, y·w, w, depth), and what lies in front of the near
 plane is a polygon of 3 or 4 corners; here one of 3 repeats its first. A face's pixels are those of the rectangle within
@@ -91,10 +91,10 @@ def screen_functions(types: Precision) -> SimpleNamespace:
         )
 
     @wp.func
-    def cut(triangle: triangle_of, near: scalar):
+    def clip(triangle: triangle_of, near: scalar):
         """Return the part of a triangle in front of the near plane, in pixels, and its corner count.
 
-        Cuts start at the vertex in front, so that two faces which share an edge share the cut to the bit.
+        Intersections are computed from the vertex in front, so that faces which share an edge share them to the bit.
         """
         corners = polygon(zero)
         count = int(0)
@@ -126,7 +126,7 @@ def screen_functions(types: Precision) -> SimpleNamespace:
         return corners, count
 
     @wp.func
-    def cut_backward(triangle: triangle_of, near: scalar, by_corner: polygon):
+    def clip_backward(triangle: triangle_of, near: scalar, by_corner: polygon):
         """Return a triangle's gradient from that of its polygon."""
         slopes = by_corner + polygon(zero)
         gradient = triangle_of(zero)
@@ -219,8 +219,8 @@ def screen_functions(types: Precision) -> SimpleNamespace:
 
     return SimpleNamespace(
         triangle_at=triangle_at,
-        cut=cut,
-        cut_backward=cut_backward,
+        clip=clip,
+        clip_backward=clip_backward,
         polygon_area=polygon_area,
         nearest_edge=nearest_edge,
         is_inside=is_inside,
@@ -235,9 +235,9 @@ def screen_kernels(types: Precision) -> SimpleNamespace:
     """Define the kernel that projects faces."""
     scalar, vec4 = types.scalar, types.vec4
     functions = screen_functions(types)
-    triangle_at, cut, polygon_area, polygon = (
+    triangle_at, clip, polygon_area, polygon = (
         functions.triangle_at,
-        functions.cut,
+        functions.clip,
         functions.polygon_area,
         functions.polygon,
     )
@@ -258,7 +258,7 @@ def screen_kernels(types: Precision) -> SimpleNamespace:
         chunks: wp.array(dtype=wp.int64),
     ):
         b, face = wp.tid()
-        outline, count = cut(triangle_at(points, faces, b, face), near)
+        outline, count = clip(triangle_at(points, faces, b, face), near)
         area = polygon_area(outline)
         low_x, high_x = outline[0, 0], outline[0, 0]
         low_y, high_y = outline[0, 1], outline[0, 1]

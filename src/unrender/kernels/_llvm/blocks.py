@@ -1,7 +1,7 @@
-"""Products of small matrices, a block of numbers at a time that stays in the processor's registers.
+"""Register-blocked products of small matrices.
 
-Written in the compiler's own terms, as LLVM instructions on vectors: from loops over arrays it makes code that fetches
-and stores a number for each few products, at a third of the speed.
+Emitted as LLVM vector instructions: loops over arrays compile to code that loads and stores a number every few
+products, at a third of the speed.
 """
 
 import llvmlite.binding
@@ -15,40 +15,40 @@ _WIDE = bool(
 )  # 32 registers of 64 bytes; elsewhere at least 16 of 32 bytes, or 32 of 16
 VECTOR_BYTES = 64 if _WIDE else 32
 COLUMNS = 3
-"""Vectors of points in a block."""
+"""Vectors of points per block."""
 ROWS = 8 if _WIDE else 4
-"""Outputs in a block of `multiply`."""
+"""Outputs per block of `multiply`."""
 LEFT, RIGHT = (4, 6) if _WIDE else (4, 2)
-"""Rows of both sides in a block of `correlate`."""
+"""Rows of both operands per block of `correlate`."""
 FUSED = ("contract",)
 
 
 class _Memory:
-    """One array, read and written at offsets counted in its numbers."""
+    """An array that is loaded and stored at offsets in elements."""
 
     def __init__(self, context, builder, array_type, value):
         self.builder = builder
         self.scalar = context.get_value_type(array_type.dtype)
         self.lanes = VECTOR_BYTES * 8 // array_type.dtype.bitwidth
         self.vector = ir.VectorType(self.scalar, self.lanes)
-        self.align = array_type.dtype.bitwidth // 8  # of what may begin at any number
+        self.align = array_type.dtype.bitwidth // 8  # vectors may start at any element
         self.data = context.make_array(array_type)(context, builder, value).data
 
-    def _place(self, offset, kind):
+    def _pointer(self, offset, kind):
         return self.builder.bitcast(self.builder.gep(self.data, [offset]), kind.as_pointer())
 
     def load(self, offset, kind=None):
-        return self.builder.load(self._place(offset, kind or self.vector), align=self.align)
+        return self.builder.load(self._pointer(offset, kind or self.vector), align=self.align)
 
     def store(self, value, offset):
-        self.builder.store(value, self._place(offset, value.type), align=self.align)
+        self.builder.store(value, self._pointer(offset, value.type), align=self.align)
 
-    def spread(self, offset):
-        """Load one number into all lanes."""
-        return _spread(self.builder, self.load(offset, self.scalar), self.vector)
+    def broadcast(self, offset):
+        """Load one element into all lanes."""
+        return _broadcast(self.builder, self.load(offset, self.scalar), self.vector)
 
 
-def _spread(builder, number, vector):
+def _broadcast(builder, number, vector):
     empty = ir.Constant(vector, ir.Undefined)
     single = builder.insert_element(empty, number, ir.Constant(ir.IntType(32), 0))
     mask = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
@@ -56,24 +56,25 @@ def _spread(builder, number, vector):
 
 
 def _sums(builder, kind, count):
-    """Make `count` vectors of zeros that the compiler keeps in registers."""
+    """Create `count` zero-initialized accumulators, which the compiler keeps in registers."""
     zero = ir.Constant(kind, [0.0] * kind.count)
-    places = [cgutils.alloca_once(builder, kind) for _ in range(count)]
-    for place in places:
-        builder.store(zero, place)
-    return places
+    accumulators = [cgutils.alloca_once(builder, kind) for _ in range(count)]
+    for accumulator in accumulators:
+        builder.store(zero, accumulator)
+    return accumulators
 
 
-def _add_product(builder, place, left, right):
-    total = builder.fadd(builder.load(place), builder.fmul(left, right, flags=FUSED), flags=FUSED)
-    builder.store(total, place)
+def _add_product(builder, accumulator, left, right):
+    total = builder.fadd(builder.load(accumulator), builder.fmul(left, right, flags=FUSED), flags=FUSED)
+    builder.store(total, accumulator)
 
 
 @intrinsic
 def multiply(typing_context, left, left_at, right, right_at, pitch, depth, least, product, product_at):
-    """Write a block of `left` · `right`, at least `least`: ROWS rows, COLUMNS vectors of points.
+    """Compute a block of max(`left` · `right`, `least`): ROWS rows, COLUMNS vectors of points.
 
-    `left` is packed: ROWS numbers for each of `depth` rows of `right`. Rows of `right` and `product` lie `pitch` apart.
+    `left` is packed: ROWS numbers for each of `depth` rows of `right`. Rows of `right` and `product` have the stride
+    `pitch`.
     """
 
     def generate(context, builder, signature, arguments):
@@ -88,10 +89,10 @@ def multiply(typing_context, left, left_at, right, right_at, pitch, depth, least
             points = [right.load(builder.add(row, s)) for s in step]
             packed = builder.add(left_at, builder.mul(loop.index, context.get_constant(types.intp, ROWS)))
             for r in range(ROWS):
-                weight = left.spread(builder.add(packed, context.get_constant(types.intp, r)))
+                weight = left.broadcast(builder.add(packed, context.get_constant(types.intp, r)))
                 for column in range(COLUMNS):
                     _add_product(builder, sums[r * COLUMNS + column], weight, points[column])
-        floor = _spread(builder, least, right.vector)
+        floor = _broadcast(builder, least, right.vector)
         for r in range(ROWS):
             row = builder.add(product_at, builder.mul(pitch, context.get_constant(types.intp, r)))
             for column in range(COLUMNS):
@@ -106,9 +107,9 @@ def multiply(typing_context, left, left_at, right, right_at, pitch, depth, least
 
 @intrinsic
 def correlate(typing_context, left, left_at, right, right_at, pitch, count, total, total_at):
-    """Add Σ_points left[a] · right[b] to LEFT × RIGHT numbers that follow one another in `total`.
+    """Add Σ_points left[a] · right[b] to LEFT × RIGHT contiguous numbers of `total`.
 
-    Rows lie `pitch` apart, and `count` points, a multiple of the lanes, are added up.
+    Rows have the stride `pitch`; the sum is over `count` points, a multiple of the number of lanes.
     """
 
     def generate(context, builder, signature, arguments):
@@ -127,7 +128,7 @@ def correlate(typing_context, left, left_at, right, right_at, pitch, count, tota
                 one = left.load(builder.add(first, row[a]))
                 for b in range(RIGHT):
                     _add_product(builder, sums[a * RIGHT + b], one, others[b])
-        _add_lanes(context, builder, [builder.load(place) for place in sums], total, total_at)
+        _add_lanes(context, builder, [builder.load(accumulator) for accumulator in sums], total, total_at)
         return context.get_dummy_value()
 
     size = types.intp
@@ -135,7 +136,7 @@ def correlate(typing_context, left, left_at, right, right_at, pitch, count, tota
 
 
 def _add_lanes(context, builder, vectors, total, total_at):
-    """Add the sum over the lanes of each vector to one number, eight vectors (or four) at a time."""
+    """Add the horizontal sum of each vector to one number, eight vectors (or four) at a time."""
     group = min(8, vectors[0].type.count)
     for begin in range(0, len(vectors), group):
         rows = vectors[begin : begin + group]
@@ -144,12 +145,12 @@ def _add_lanes(context, builder, vectors, total, total_at):
         (sums,) = rows
         while sums.type.count > group:
             sums = _halve(builder, sums, None)
-        place = builder.add(total_at, context.get_constant(types.intp, begin))
-        total.store(builder.fadd(total.load(place, sums.type), sums), place)
+        offset = builder.add(total_at, context.get_constant(types.intp, begin))
+        total.store(builder.fadd(total.load(offset, sums.type), sums), offset)
 
 
 def _halve(builder, first, second):
-    """Add neighbouring lanes; the results for `first` come before those for `second`."""
+    """Add neighboring lanes; the results of `first` come before those of `second`."""
     lanes = first.type.count * (1 if second is None else 2)
     second = ir.Constant(first.type, ir.Undefined) if second is None else second
     kind = ir.VectorType(ir.IntType(32), lanes // 2)

@@ -1,4 +1,4 @@
-"""Exponentials for compiled loops: in single precision without branches, so that they run on all lanes at once."""
+"""Exponentials for compiled loops; branch-free in single precision, so that they vectorize."""
 
 import math
 
@@ -12,12 +12,12 @@ SERIES = tuple(1 / k for k in range(15, 0, -2))
 
 
 def exp(x):
-    """Return e^x; in single precision |x| stays below 87."""
+    """Compute e^x; in single precision for |x| < 87."""
     raise NotImplementedError
 
 
 def absorb(thickness):
-    """Return what matter of an optical thickness takes away, 1 − e^−x, and what it lets through, e^−x."""
+    """Compute the alpha 1 − e^−x and the transmittance e^−x of an optical thickness x."""
     raise NotImplementedError
 
 
@@ -60,7 +60,7 @@ def _overload_absorb(thickness):
         return lambda thickness: (-math.expm1(-thickness), math.exp(-thickness))
 
     def absorb32(thickness):
-        """Thicker than 87 nothing is let through; the comparison leaves what is not a number alone."""
+        """Clamp the thickness at 87, where the transmittance vanishes; NaN is preserved."""
         opaque = thickness > np.float32(87)
         power, rest = _power_of_two(-(np.float32(87) if opaque else thickness))
         through = power * rest + power

@@ -1,4 +1,4 @@
-"""Ask for memory before it is needed."""
+"""A numba intrinsic that prefetches memory."""
 
 import llvmlite.ir as ir
 from numba.core import types
@@ -6,8 +6,8 @@ from numba.extending import intrinsic
 
 
 @intrinsic
-def prefetch(typing_context, values, place):
-    """Let the processor fetch values[place], to be written to, while it does something else."""
+def prefetch(typing_context, values, index):
+    """Prefetch values[index] for writing."""
 
     def generate(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data

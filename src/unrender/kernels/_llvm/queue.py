@@ -1,7 +1,7 @@
-"""Work shared among the threads of a compiled loop: each takes the next piece when it is done with one.
+"""Dynamic scheduling of compiled loops: each thread fetches its next task from a shared counter.
 
-numba gives every thread an equal share beforehand; where pieces differ, or another program holds a core, one thread
-then waits for the other. Which thread does a piece must not matter to the result.
+numba divides iterations statically; if tasks differ, or another process occupies a core, threads then wait for each
+other. Results must not depend on which thread runs a task.
 """
 
 import numba
@@ -16,8 +16,8 @@ def new_queue():
 
 
 @intrinsic
-def take(typing_context, counter):
-    """Return counter[0], an int64, and raise it by one, as one step for all threads."""
+def next_task(typing_context, counter):
+    """Return counter[0], an int64, and increment it atomically."""
 
     def generate(context, builder, signature, arguments):
         array = context.make_array(signature.args[0])(context, builder, arguments[0])

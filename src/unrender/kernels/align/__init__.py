@@ -1,4 +1,4 @@
-"""How pictures of a moving surface change, in sums over all pixels: what Gauss-Newton steps need."""
+"""Normal equations of image alignment, for Gauss-Newton steps on the pose of a surface."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -20,15 +20,16 @@ def normal_equations(
     *,
     with_depth: bool = False,
 ) -> tuple[Float[Tensor, "batch 6"], Float[Tensor, "batch 6 6"]]:
-    """Return Σ J e and Σ w J Jᵀ over all pixels and channels, for residuals e and weights w.
+    """Compute Σ J e and Σ w J Jᵀ over all pixels and channels, for residuals e and weights w.
 
-    J says how the value of a pixel changes when the surface it shows moves by a twist (w, v), rotating about `pivot`
-    by the vector w and shifting by v: dI = −∇I · u + slope · w, with u the motion in the image. At an edge the
-    gradient is that of the surface in front: so the derivative of coverage crosses silhouettes (Li et al. 2018).
+    J is the derivative of a pixel's value with respect to a twist (w, v) of the visible surface, a rotation about
+    `pivot` by the vector w and a translation v: dI = −∇I · u + slope · w, with the optical flow u. At occlusion
+    boundaries the image gradient belongs to the surface in front, which gives the derivative of coverage at silhouettes
+    (Li et al. 2018).
 
-    `depth` is 0 where there is no surface; `rays` has x / z, y / z and the two focal lengths of every pixel; `slopes`
-    says how a value changes when its surface turns where it is, by w. `with_depth` says that the last channel is the
-    depth, which changes as its surface comes nearer, too.
+    `depth` is 0 for background; `rays` holds x / z, y / z and the two focal lengths of every pixel; `slopes` is the
+    derivative of a value with respect to a rotation w of the surface in place, as shading has. With `with_depth`, the
+    last channel is depth, which also changes with the distance of the surface.
     Differentiable in: nothing.
     """
     arguments = [t.detach() for t in (images, slopes, depth, residual, weight, rays, pivot)]

@@ -1,14 +1,14 @@
-"""How pictures of a moving surface change: bands of rows are spread over the threads, and added up in their order."""
+"""Normal equations of image alignment, parallel over bands of rows, whose sums are added in a fixed order."""
 
 import numba
 import numpy as np
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels.align.reference import EDGE
+from unrender.kernels.align.reference import MAX_DEPTH_STEP
 
 BAND = 8
-"""Rows of an image that one thread takes at a time."""
+"""Rows of an image per task."""
 
 
 def forward(
@@ -32,13 +32,13 @@ def forward(
 
 
 @numba.njit(cache=True, inline="always")
-def _share(here, there):
-    """Return how much of the difference to a neighbour belongs to the pixel that sees depth `here`; 0 is nothing."""
-    if here == 0:
-        return here
-    if there == 0 or there - here > EDGE * here:
-        return here * 0 + 1
-    return here * 0 if here - there > EDGE * there else here * 0 + 0.5
+def _fraction(depth, other):
+    """Return the fraction of the difference to a neighbor that belongs to a pixel at `depth`; 0 is background."""
+    if depth == 0:
+        return depth
+    if other == 0 or other - depth > MAX_DEPTH_STEP * depth:
+        return depth * 0 + 1
+    return depth * 0 if depth - other > MAX_DEPTH_STEP * other else depth * 0 + 0.5
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -61,10 +61,10 @@ def _add_up(images, slopes, depth, residual, weight, rays, pivot, gradient, hess
                 u_x[0], u_x[1], u_x[2] = -scale_x * x * py, scale_x * (pz + x * px), -scale_x * py
                 u_y[0], u_y[1], u_y[2] = -scale_y * (pz + y * py), scale_y * y * px, scale_y * px
                 u_x[3], u_x[5], u_y[4], u_y[5] = scale_x, -scale_x * x, scale_y, -scale_y * y
-                left = _share(z, depth[b, row, column - 1]) if column > 0 else zero
-                right = _share(z, depth[b, row, column + 1]) if column + 1 < width else zero
-                above = _share(z, depth[b, row - 1, column]) if row > 0 else zero
-                below = _share(z, depth[b, row + 1, column]) if row + 1 < height else zero
+                left = _fraction(z, depth[b, row, column - 1]) if column > 0 else zero
+                right = _fraction(z, depth[b, row, column + 1]) if column + 1 < width else zero
+                above = _fraction(z, depth[b, row - 1, column]) if row > 0 else zero
+                below = _fraction(z, depth[b, row + 1, column]) if row + 1 < height else zero
                 for c in range(channels):
                     w, e, value = (
                         weight[b, c, row, column],
@@ -94,7 +94,7 @@ def _add_up(images, slopes, depth, residual, weight, rays, pivot, gradient, hess
                         total[i] += jacobian[i] * e
                         for k in range(i + 1):
                             square[i, k] += w * jacobian[i] * jacobian[k]
-        for i in range(6):  # slices would be twice as long to compile
+        for i in range(6):  # slices would double the compile time
             gradient[b, band, i] = total[i]
             for k in range(6):
                 hessian[b, band, i, k] = square[i, k]

@@ -6,7 +6,7 @@ import warp as wp
 from torch import Tensor
 
 from unrender.kernels._warp import Precision, launch, per_precision
-from unrender.kernels.align.reference import EDGE
+from unrender.kernels.align.reference import MAX_DEPTH_STEP
 
 STRIP = 8
 """Pixels of a row that one thread takes."""
@@ -36,7 +36,7 @@ def align_kernels(types: Precision) -> SimpleNamespace:
     """Define the kernel."""
     scalar, vec3, vec4 = types.scalar, types.vec3, types.vec4
     vec6, mat66 = wp.types.vector(6, types.scalar), wp.types.matrix((6, 6), types.scalar)
-    zero, one, half, edge = scalar(0.0), scalar(1.0), scalar(0.5), scalar(EDGE)
+    zero, one, half, edge = scalar(0.0), scalar(1.0), scalar(0.5), scalar(MAX_DEPTH_STEP)
 
     @wp.func
     def share(here: scalar, there: scalar):

@@ -1,10 +1,10 @@
-"""How pictures of a moving surface change, by the definition."""
+"""Reference implementation of the normal equations of image alignment."""
 
 import torch
 from torch import Tensor
 
-EDGE = 0.05
-"""Neighbouring pixels whose depths differ by a larger share of the nearer one see two surfaces."""
+MAX_DEPTH_STEP = 0.05
+"""Neighboring pixels belong to different surfaces if their depths differ by more than this fraction of the nearer."""
 
 
 def forward(
@@ -17,10 +17,11 @@ def forward(
     pivot: Tensor,
     with_depth: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Return Σ J e and Σ w J Jᵀ over pixels and channels, where dI = J · (w, v) = −∇I · u + slope · w.
+    """Compute Σ J e and Σ w J Jᵀ over pixels and channels, where dI = J · (w, v) = −∇I · u + slope · w.
 
-    u is how the twist moves the surface in the image, in pixels: a point P at depth z by w × (P − pivot) + v. Of two
-    neighbouring pixels of one surface each has half the difference in I, at an edge the nearer one has all.
+    u is the optical flow in pixels, of a surface point P that moves by w × (P − pivot) + v. The difference in I between
+    two neighboring pixels is shared equally if they belong to one surface; at an occlusion boundary the nearer one
+    takes all of it.
     """
     x, y, focal_x, focal_y = rays.unbind(-1)
     px, py, pz = (
@@ -46,12 +47,12 @@ def forward(
 
 
 def differences(images: Tensor, near: Tensor) -> Tensor:
-    """Differentiate along the last axis, without the half of a difference that belongs to a pixel behind an edge."""
+    """Differentiate along the last axis; at occlusion boundaries the difference belongs to the nearer pixel."""
     left, right = near[..., :-1], near[..., 1:]
-    edge = (left - right).abs() > EDGE * torch.minimum(left, right)
-    share = torch.where(edge, (left < right).to(images), 0.5)
-    jump = images[..., 1:] - images[..., :-1]
-    slope = torch.zeros_like(images)
-    slope[..., :-1] += share * jump
-    slope[..., 1:] += (1 - share) * jump
-    return slope
+    is_boundary = (left - right).abs() > MAX_DEPTH_STEP * torch.minimum(left, right)
+    left_fraction = torch.where(is_boundary, (left < right).to(images), 0.5)
+    step = images[..., 1:] - images[..., :-1]
+    derivative = torch.zeros_like(images)
+    derivative[..., :-1] += left_fraction * step
+    derivative[..., 1:] += (1 - left_fraction) * step
+    return derivative

@@ -1,4 +1,4 @@
-"""Nearest points on a triangle surface."""
+"""Closest points on a triangle mesh."""
 
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from unrender.kernels.nearest import PointIndex, check_agreement, check_finite, 
 
 
 class ClosestOnMesh(NamedTuple):
-    """What `closest_on_mesh` found for each query: squared distance, face, and where on the face."""
+    """The closest point of each query: squared distance, face, and barycentric coordinates on the face."""
 
     squared_distances: Float[Tensor, "*batch queries"]
     face_ids: Int[Tensor, "*batch queries"]
@@ -27,7 +27,10 @@ class ClosestOnMesh(NamedTuple):
 def index_faces(
     vertices: Float[Tensor, "*batch vertices 3"], faces: Int[Tensor, "faces 3"]
 ) -> Int[Tensor, "*batch faces"] | None:
-    """Sort faces into a search tree; it stays valid, if less tight, while the vertices move."""
+    """Sort faces into a search tree, to be passed to `closest_on_mesh` as `face_order`.
+
+    The tree remains valid while the vertices move; searches get slower as faces drift apart.
+    """
     _check_faces("index_faces", faces, vertices)
     fast = implementation("closest_on_mesh", vertices.device)
     if fast is None:
@@ -44,10 +47,10 @@ def closest_on_mesh(
     *,
     face_order: Int[Tensor, "*batch faces"] | None = None,
 ) -> ClosestOnMesh:
-    """Find the point of a triangle surface nearest to each query.
+    """Find the closest point on a triangle mesh for each query.
 
-    Exact for degenerate triangles too. `face_order` (`index_faces`) saves sorting the faces; indexed queries
-    (`index_points`) are searched faster, in an order in which neighbours follow one another.
+    The search is exact, including for degenerate triangles. Pass `face_order` (`index_faces`) to reuse a search tree
+    over several calls; indexed queries (`index_points`) are processed in a cache-friendly order.
 
     Differentiable in: queries, vertices, through the squared distances (not twice).
     """
@@ -69,13 +72,13 @@ def closest_on_mesh(
 
 def _check_faces(where: str, faces: Tensor, vertices: Tensor) -> None:
     if len(faces) == 0:
-        raise InputError(f"{where}: `faces` is empty: a mesh without faces has no surface")
+        raise InputError(f"{where}: `faces` should have at least one face, got none")
     if not can_ask(faces):
         return
     low, high = (int(x) for x in torch.aminmax(faces))
     if low < 0 or high >= vertices.shape[-2]:
         raise InputError(
-            f"{where}: `faces` index vertices {low} to {high}, but there are {vertices.shape[-2]} vertices"
+            f"{where}: `faces` should index vertices 0 to {vertices.shape[-2] - 1}, got indices {low} to {high}"
         )
 
 

@@ -1,11 +1,11 @@
-"""Nearest points on a surface through a tree of boxes around its faces; queries are spread over the threads."""
+"""Closest points on a mesh by a bounding volume hierarchy over its faces; parallel over queries."""
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import one_by_one
+from unrender.kernels._batch import iterate_batch
 from unrender.kernels._box_tree import MAX_STACK, fit_boxes, leaf_range, sort_points, tree_depth
 from unrender.kernels._dispatch import cpu_threads
 
@@ -13,12 +13,12 @@ BLOCK = 256
 
 
 def build(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Return the faces' order [*batch faces] in a tree over their centers."""
+    """Return the order of the faces [*batch faces] in a tree over their centers."""
     batch = vertices.shape[:-2]
     centers = vertices.detach().mT[..., faces].mean(-1).mT.contiguous()
     order = torch.arange(len(faces)).repeat(*batch, 1)
     with cpu_threads(len(faces)):
-        for arrays in one_by_one(len(batch), centers, order):
+        for arrays in iterate_batch(len(batch), centers, order):
             sort_points(*arrays, tree_depth(len(faces)))
     return order
 
@@ -33,7 +33,7 @@ def forward(
     boxes = vertices.new_empty((2 << depth) - 1, 2, 3).numpy()
     tensors = queries, query_order, vertices, order, distances, ids, barycentrics
     with cpu_threads(queries.shape[-2]):
-        for query, rows, corners, order_, *found in one_by_one(len(batch) - 1, *tensors):
+        for query, rows, corners, order_, *found in iterate_batch(len(batch) - 1, *tensors):
             ordered = corners[faces.numpy()[order_]]
             fit_boxes(ordered.min(1), ordered.max(1), depth, boxes)
             _search(query, rows, ordered, order_, boxes, depth, *found)
@@ -45,7 +45,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     query_gradient, vertex_gradient = (torch.zeros(t.shape, dtype=t.dtype) for t in (queries, vertices))
     tensors = queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient
-    for arrays in one_by_one(queries.dim() - 2, *tensors):
+    for arrays in iterate_batch(queries.dim() - 2, *tensors):
         _scatter(faces.contiguous().numpy(), *arrays)
     return query_gradient, vertex_gradient
 
@@ -76,7 +76,7 @@ def _cross(a, b):
 
 @numba.njit(cache=True)
 def _closest_on_segment(point, side, zero, one):
-    """Return squared distance of `point` to the segment from 0 to `side`, and the share of it to go."""
+    """Return the squared distance of `point` to the segment from 0 to `side`, and the fraction along it."""
     length = _dot(side, side)
     t = min(max(_dot(point, side) / length, zero), one) if length > zero else zero
     offset = point[0] - t * side[0], point[1] - t * side[1], point[2] - t * side[2]
@@ -85,10 +85,10 @@ def _closest_on_segment(point, side, zero, one):
 
 @numba.njit(cache=True)
 def _closest_on_triangle(corners, x, y, z):
-    """Return squared distance, and the barycentrics (v, w) of the corners b and c.
+    """Return the squared distance, and the barycentrics (v, w) of the corners b and c.
 
-    The foot of the perpendicular comes from cross products, which keep their digits on slivers; ab² ac² − (ab · ac)²
-    does not. Source: Ericson, Real-Time Collision Detection, 3.4 and 5.1.5.
+    The projection is computed with cross products, which are accurate for slivers; ab² ac² − (ab · ac)² is not.
+    Source: Ericson, Real-Time Collision Detection, 3.4 and 5.1.5.
     """
     zero, one = corners.dtype.type(0), corners.dtype.type(1)
     a, b, c = (
@@ -131,10 +131,10 @@ def _search(queries, query_order, corners, order, boxes, depth, distances, ids, 
             row = query_order[i]
             x, y, z = queries[row, 0], queries[row, 1], queries[row, 2]
             best, best_v, best_w = queries.dtype.type(np.inf), queries.dtype.type(0), queries.dtype.type(0)
-            best_place, best_id = -1, num_faces
-            if nearby >= 0:  # the face that served the query before bounds the search from the start
+            best_index, best_id = -1, num_faces
+            if nearby >= 0:  # start with the face of the previous query, which gives a tight bound
                 best, best_v, best_w = _closest_on_triangle(corners[nearby], x, y, z)
-                best_place, best_id = nearby, order[nearby]
+                best_index, best_id = nearby, order[nearby]
             top = 0
             stack[0] = 0
             bounds[0] = _box_distance(boxes, 0, x, y, z)
@@ -158,8 +158,8 @@ def _search(queries, query_order, corners, order, boxes, depth, distances, ids, 
                     for j in range(low, high):
                         distance, v, w = _closest_on_triangle(corners[j], x, y, z)
                         if distance < best or (distance == best and order[j] < best_id):
-                            best, best_v, best_w, best_place, best_id = distance, v, w, j, order[j]
-            nearby = best_place
+                            best, best_v, best_w, best_index, best_id = distance, v, w, j, order[j]
+            nearby = best_index
             distances[row] = best
             ids[row] = best_id
             barycentrics[row, 0] = 1 - best_v - best_w
@@ -169,7 +169,7 @@ def _search(queries, query_order, corners, order, boxes, depth, distances, ids, 
 
 @numba.njit(cache=True)
 def _scatter(faces, queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient):
-    """Add up the gradients one query after another: the order, and so every bit, is fixed."""
+    """Accumulate gradients query by query: the order, and so every bit, is fixed."""
     for i in range(len(queries)):
         a, b, c = faces[ids[i]]
         for axis in range(3):
@@ -178,8 +178,8 @@ def _scatter(faces, queries, vertices, ids, barycentrics, cotangent, query_gradi
                 + barycentrics[i, 1] * vertices[b, axis]
                 + barycentrics[i, 2] * vertices[c, axis]
             )
-            slope = 2 * (queries[i, axis] - closest) * cotangent[i]
-            query_gradient[i, axis] = slope
-            vertex_gradient[a, axis] -= slope * barycentrics[i, 0]
-            vertex_gradient[b, axis] -= slope * barycentrics[i, 1]
-            vertex_gradient[c, axis] -= slope * barycentrics[i, 2]
+            gradient = 2 * (queries[i, axis] - closest) * cotangent[i]
+            query_gradient[i, axis] = gradient
+            vertex_gradient[a, axis] -= gradient * barycentrics[i, 0]
+            vertex_gradient[b, axis] -= gradient * barycentrics[i, 1]
+            vertex_gradient[c, axis] -= gradient * barycentrics[i, 2]

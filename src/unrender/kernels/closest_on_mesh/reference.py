@@ -1,18 +1,18 @@
-"""The nearest point on a triangle surface, by the definition."""
+"""Reference implementation of the closest point on a triangle mesh: brute force."""
 
 import torch
 from torch import Tensor
 
 
 def forward(queries: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Find, for each query q, the point c of the surface with the smallest |q − c|², its face and barycentrics.
+    """Find the surface point c with the smallest |q − c|² for each query q; return distance, face and barycentrics.
 
-    On one triangle the nearest point is the foot of the perpendicular if that falls inside, else the nearest
-    point of the three sides. Degenerate triangles are segments or points. Differentiable in: queries, vertices
-    (through the distance; the barycentrics move along the surface, where the distance does not change).
+    On a triangle the closest point is the orthogonal projection if that is inside, else the closest point on its sides.
+    Degenerate triangles are segments or points. Differentiable in: queries, vertices (through the distance, which is
+    stationary in the barycentrics).
     """
     corners = vertices[..., faces, :]
-    with torch.no_grad():  # searched first, then picked: so that of all pairs none is kept for the gradient
+    with torch.no_grad():  # gradients are computed for the selected pairs only, which saves memory
         chunks = queries.split(max(1, 2**20 // max(1, len(faces))), dim=-2)
         nearest, weights = zip(*(_search(chunk, corners) for chunk in chunks), strict=True)
         ids, barycentrics = torch.cat(nearest, -1), torch.cat(weights, -2)
@@ -22,7 +22,7 @@ def forward(queries: Tensor, vertices: Tensor, faces: Tensor) -> tuple[Tensor, T
 
 
 def _search(queries: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the face [*batch queries] nearest to each query, and the barycentrics of its nearest point."""
+    """Return the closest face [*batch queries] of each query, and the barycentrics of its closest point."""
     barycentric = _barycentric(queries, corners)
     points = (barycentric[..., None] * corners[..., None, :, :, :]).sum(-2)
     face = (queries[..., :, None, :] - points).square().sum(-1).argmin(-1)
@@ -30,15 +30,15 @@ def _search(queries: Tensor, corners: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _barycentric(queries: Tensor, corners: Tensor) -> Tensor:
-    """Return the barycentrics [*batch queries faces 3] of the point of each triangle nearest to each query."""
+    """Return the barycentrics [*batch queries faces 3] of the closest point on each triangle to each query."""
     a, b, c = corners[..., None, :, :, :].unbind(-2)
     q = queries[..., :, None, :]
     on_sides = []
-    for start, end, places in ((a, b, (0, 1)), (b, c, (1, 2)), (c, a, (2, 0))):
+    for start, end, ends in ((a, b, (0, 1)), (b, c, (1, 2)), (c, a, (2, 0))):
         side = end - start
         t = _divide(((q - start) * side).sum(-1), side.square().sum(-1)).clamp(0, 1)
         weights = [torch.zeros_like(t)] * 3
-        weights[places[0]], weights[places[1]] = 1 - t, t
+        weights[ends[0]], weights[ends[1]] = 1 - t, t
         on_sides.append(torch.stack(weights, -1))
     normal = torch.linalg.cross(b - a, c - a)
     v = _divide((torch.linalg.cross(q - a, c - a) * normal).sum(-1), normal.square().sum(-1))

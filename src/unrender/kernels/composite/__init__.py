@@ -1,4 +1,4 @@
-"""Emission and absorption along rays: what matter on the way of the light takes away and adds."""
+"""Volume rendering along rays: the emission-absorption model."""
 
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,16 +15,16 @@ from unrender.kernels.composite import reference
 
 
 class Composited(NamedTuple):
-    """What rays bring to the eye, and the share that each sample has in it."""
+    """The result of volume rendering per ray, and the weight of each sample."""
 
     weights: Float[Tensor, "*batch samples"]
-    """Of each sample: light that comes so far, times what is absorbed there. In [0, 1]."""
+    """Weight of each sample: transmittance up to the sample times its alpha. In [0, 1]."""
     opacity: Float[Tensor, " *batch"]
     """Sum of the weights."""
     transmittance: Float[Tensor, " *batch"]
-    """What is left of the light from behind: 1 − opacity."""
+    """Transmittance behind the last sample: 1 − opacity."""
     color: Float[Tensor, "*batch channels"] | None
-    """Σ weight · color, with nothing behind it."""
+    """Σ weight · color, without background: premultiplied by the opacity."""
     distance: Float[Tensor, " *batch"] | None
     """Mean distance, Σ weight · distance / Σ weight; 0 where nothing is visible."""
 
@@ -39,14 +39,17 @@ def composite(
     offsets: Int[Tensor, " bounds"] | None = None,
     stop_below: float = 0.0,
 ) -> Composited:
-    """Weigh samples along rays by emission and absorption, nearest first, and add up what they show.
+    """Composite samples along rays, ordered from near to far, with the emission-absorption model.
 
     weight_i = T_i · alpha_i with alpha_i = 1 − exp(−density_i · length_i) and T_i = Π_j<i (1 − alpha_j).
-    Density ≥ 0 is absorption per world unit, and a length is how far the ray is in the sample's matter.
+    Density ≥ 0 is the absorption coefficient per world unit, length the extent of the ray interval of a sample.
 
-    With `offsets`, rays have different numbers of samples: they follow one another, and those of ray r are
-    offsets[r] to offsets[r + 1]. Samples that less than `stop_below` of the light reaches are left out, of the sums
-    and of the gradients alike: what is computed is exactly differentiated.
+    With `offsets`, rays may have different numbers of samples in packed layout: the samples of ray r are offsets[r] to
+    offsets[r + 1]. `stop_below` enables early ray termination: samples with a smaller transmittance are skipped, in the
+    sums and the gradients alike.
+
+    Example: `composite(field_density, lengths, field_color).color` for tensors [rays, samples] and
+    [rays, samples, 3].
 
     Differentiable in: density, lengths, color, distances (not twice).
     Source: Max, Optical models for direct volume rendering, 1995, eq. 9; NeRF (Mildenhall et al., 2020), eq. 3.
@@ -63,9 +66,9 @@ def composite_alphas(
     offsets: Int[Tensor, " bounds"] | None = None,
     stop_below: float = 0.0,
 ) -> Composited:
-    """Do as `composite` where it is known which share, in [0, 1], of the light each sample takes away.
+    """Composite samples along rays by their alphas in [0, 1]; otherwise like `composite`.
 
-    Gradients are exact at 1, too, behind which nothing is seen.
+    Gradients are exact for opaque samples (alpha 1), too.
     Differentiable in: alphas, color, distances (not twice).
     """
     return _composite("composite_alphas", alphas, None, color, distances, offsets, stop_below)
@@ -81,7 +84,9 @@ def _composite(
     stop_below: float,
 ) -> Composited:
     if not 0 <= stop_below < 1:
-        raise InputError(f"{where}: `stop_below` is a share of the light, 0 to less than 1, got {stop_below}")
+        raise InputError(
+            f"{where}: `stop_below` should be a transmittance, 0 ≤ stop_below < 1, got {stop_below}"
+        )
     rays = density.shape[:-1]
     if offsets is None:
         offsets = torch.arange(rays.numel() + 1, device=density.device) * density.shape[-1]
@@ -118,9 +123,9 @@ def mean_distance(weighted_sum: Tensor, opacity: Tensor) -> Tensor:
 
 
 def check_offsets(where: str, offsets: Tensor, samples: Tensor) -> None:
-    """Refuse offsets that do not divide a row of samples into rays."""
+    """Raise an error unless `offsets` partition packed samples into rays."""
     if samples.dim() != 1:
-        raise ShapeError(f"{where}: with `offsets`, samples are in one row, got {list(samples.shape)}")
+        raise ShapeError(f"{where}: with `offsets`, samples should have one axis, got {list(samples.shape)}")
     ends = [int(offsets[0]), int(offsets[-1])] if len(offsets) else []
     if ends != [0, len(samples)] or bool((offsets.diff() < 0).any()):
         raise InputError(

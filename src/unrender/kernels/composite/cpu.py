@@ -1,22 +1,22 @@
-"""Emission and absorption, ray by ray: rays are spread over the threads, and each is walked forth and back.
+"""Volume rendering, parallel over rays; each ray is traversed front to back, and back to front for gradients.
 
-On the way back R_i is what a unit of light entering sample i would still bring: with g_i the slope of weight i and h
-that of the light left over, R_n = h and R_i = g_i alpha_i + (1 − alpha_i) R_i+1; the slope of alpha_i is
-T_i (g_i − R_i+1). Nothing is divided, so that opaque samples need no exception.
+In the backward pass, R_i is the derivative of the loss with respect to the transmittance in front of sample i: with g_i
+the gradient of weight i and h that of the final transmittance, R_n = h and R_i = g_i alpha_i + (1 − alpha_i) R_i+1; the
+gradient of alpha_i is T_i (g_i − R_i+1). There is no division, so that opaque samples need no special case.
 """
 
 import numba
 import numpy as np
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._llvm.exponential import absorb
 
 BLOCK = 64
-"""Rays that one thread takes at a time."""
+"""Rays per task."""
 RUN = 64
-"""Samples whose absorption is computed at once."""
+"""Samples whose absorption is computed in one vectorized loop."""
 
 
 def forward(
@@ -29,11 +29,11 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rays = len(offsets) - 1
     results = (
-        room(density, len(density)),
-        room(density, rays),
-        room(density, rays),
-        room(density, rays, color.shape[1]),
-        room(density, rays),
+        allocate(density, len(density)),
+        allocate(density, rays),
+        allocate(density, rays),
+        allocate(density, rays, color.shape[1]),
+        allocate(density, rays),
     )
     arrays = _arrays(density, lengths, color, distances, offsets)
     settings = (lengths is not None, arrays[0].dtype.type(stop_below), _longest(offsets))
@@ -52,10 +52,11 @@ def backward(
     cotangents: tuple[Tensor | None, ...],
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """`wanted` says which of density, lengths, color, distances need a gradient."""
+    """Compute the gradients of density, lengths, color, distances that are `wanted`."""
     given = (density, lengths, color, distances)
     gradients = [
-        room(t, *t.shape) if t is not None and asked else None for t, asked in zip(given, wanted, strict=True)
+        allocate(t, *t.shape) if t is not None and asked else None
+        for t, asked in zip(given, wanted, strict=True)
     ]
     arrays = _arrays(density, lengths, color, distances, offsets)
     slopes = [_array(t, density.new_empty((0, 0) if i == 3 else 0)) for i, t in enumerate(cotangents)]
@@ -80,15 +81,15 @@ def _array(tensor, otherwise):
 
 @numba.njit(cache=True)
 def _row(length, like):
-    """Make one array; loops over rows of one array are not compiled to vectors, and take six times as long."""
+    """Allocate one array; loops over the rows of a shared array do not vectorize, and are six times slower."""
     return np.empty(length, like.dtype)
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _shine(density, lengths, has_lengths, stop_below, alphas, through, entering):
-    """Send light along a ray, some samples at a time; fill what takes part, return how many do and the light left.
+def _transmit(density, lengths, has_lengths, stop_below, alphas, through, entering):
+    """Compute alphas and transmittances along a ray; return the number of visible samples and the final transmittance.
 
-    The gradient of an opaque sample of given density is 0; that of a given alpha asks what is there.
+    Stops at zero transmittance for densities only: the gradient of an opaque alpha depends on the samples behind it.
     """
     zero, light, begin, count = density.dtype.type(0), density.dtype.type(1), 0, len(density)
     faint = density.dtype.type(np.finfo(density.dtype).tiny)
@@ -108,15 +109,13 @@ def _shine(density, lengths, has_lengths, stop_below, alphas, through, entering)
                 end -= 1
                 light = entering[end]
             return end, light
-        light = zero if abs(light) < faint else light  # below it, numbers are slow
+        light = zero if abs(light) < faint else light  # subnormal numbers are slow
         begin = end
     return begin, light
 
 
-@numba.njit(
-    cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"}
-)  # sums may go by vectors
-def _add_up(weights, color, distances, total):
+@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})  # lets sums vectorize
+def _accumulate(weights, color, distances, total):
     """Return Σ weight and Σ weight · distance; fill Σ weight · color."""
     covered, far = weights.dtype.type(0), weights.dtype.type(0)
     for k in range(np.uint64(len(weights))):
@@ -160,21 +159,21 @@ def _forward(
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
             mine = slice(offsets[ray], offsets[ray + 1])
             weight = weights[mine]
-            count, light = _shine(
+            count, light = _transmit(
                 density[mine], lengths[mine], has_lengths, stop_below, alphas, through, entering
             )
             for k in range(np.uint64(count)):
                 weight[k] = entering[k] * alphas[k]
             weight[count:] = 0
-            opacity[ray], distance[ray] = _add_up(
+            opacity[ray], distance[ray] = _accumulate(
                 weight[:count], color[mine], distances[mine][:count], total[ray]
             )
             transmittance[ray] = light
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _walk_back(slopes, alphas, through, entering, rest, to_alphas):
-    """Fill the slopes of the alphas from those of the weights, last sample first."""
+def _backpropagate(slopes, alphas, through, entering, rest, to_alphas):
+    """Compute the gradients of the alphas from those of the weights, last sample first."""
     for k in range(np.uint64(len(slopes))):
         to_alphas[k] = slopes[k] * alphas[k]
     for i in range(len(slopes) - 1, -1, -1):
@@ -211,7 +210,7 @@ def _backward(
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
             mine = slice(offsets[ray], offsets[ray + 1])
             here, long, far, hue = density[mine], lengths[mine], distances[mine], color[mine]
-            count, _ = _shine(here, long, has_lengths, stop_below, alphas, through, entering)
+            count, _ = _transmit(here, long, has_lengths, stop_below, alphas, through, entering)
             base = of_opacity[ray] if len(of_opacity) else zero
             reach = of_distance[ray] if len(of_distance) and len(distances) else zero
             for k in range(np.uint64(count)):
@@ -226,7 +225,7 @@ def _backward(
             if len(of_total):
                 _add_color(slopes[:count], hue, of_total[ray])
             rest = of_light[ray] if len(of_light) else zero
-            _walk_back(slopes[:count], alphas, through, entering, rest, to_alphas)
+            _backpropagate(slopes[:count], alphas, through, entering, rest, to_alphas)
             if has_lengths:
                 for k in range(np.uint64(count)):
                     to_alphas[k] *= through[k]
@@ -246,12 +245,12 @@ def _backward(
                     target[k] = entering[k] * alphas[k] * reach
                 target[count:] = 0
             if len(to_color):
-                _spread_color(entering[:count], alphas, of_total, ray, to_color[mine])
+                _color_gradient(entering[:count], alphas, of_total, ray, to_color[mine])
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
 def _add_color(slopes, color, of_total):
-    """Add the slope of the ray's color by each weight."""
+    """Add the gradient of the weights through the ray's color."""
     if len(of_total) == 3:
         red, green, blue = of_total[0], of_total[1], of_total[2]
         for k in range(np.uint64(len(slopes))):
@@ -263,8 +262,8 @@ def _add_color(slopes, color, of_total):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _spread_color(entering, alphas, of_total, ray, to_color):
-    """Fill the slope by the color of each sample."""
+def _color_gradient(entering, alphas, of_total, ray, to_color):
+    """Compute the gradient of the color of each sample."""
     count, channels = len(entering) if len(of_total) else 0, to_color.shape[1]
     if channels == 3 and count:
         red, green, blue = of_total[ray, 0], of_total[ray, 1], of_total[ray, 2]

@@ -1,4 +1,4 @@
-"""Features of points, learned on grids of many resolutions whose corners share a table."""
+"""Multiresolution hash encoding (Instant-NGP)."""
 
 from types import ModuleType
 from typing import Any
@@ -14,34 +14,35 @@ from unrender.kernels._dispatch import implementation
 from unrender.kernels.hash_grid import reference
 from unrender.kernels.hash_grid.levels import HashLevels as HashLevels
 
-MOST_FEATURES = 8
+MAX_FEATURES = 8
 
 
 @checked
 def hash_grid(
     points: Float[Tensor, "points 3"], table: Float[Tensor, "entries features"], levels: HashLevels
 ) -> Float[Tensor, "points level_features"]:
-    """Look up learned features of points in the unit cube, trilinearly on every level; coarsest first.
+    """Encode points in the unit cube with multiresolution features, coarsest level first.
 
-    The table has `levels.num_entries` rows of 1 to 8 features. Corners of fine levels share entries by hashing:
-    what is learned there decides in favor of those that matter.
+    On every level, the trainable features at the corners of a grid cell are interpolated trilinearly. The table has
+    `levels.num_entries` rows of 1 to 8 features. Corners of fine levels share entries by hashing; collisions are not
+    resolved, training favors the points that matter.
 
-    Points beyond [0, 1]³, and those that are not finite, have features 0 and neither get nor give gradients: mask
-    what a model makes of such features.
+    Points outside [0, 1]³, and those that are not finite, have features 0 and neither receive nor contribute gradients;
+    mask the output of a model at such points.
 
-    Differentiable in: points, table (not twice). The slope by the points jumps where they pass from cell to cell.
-    On the CPU the result is a transposed view: values of one feature follow one another in memory, as `tiny_mlp`
+    Differentiable in: points, table (not twice). The gradient of the points is discontinuous at cell boundaries.
+    On the CPU the result is a transposed view, with the values of one feature contiguous in memory, as `tiny_mlp`
     reads them.
     Source: Müller et al., Instant Neural Graphics Primitives, 2022, section 3.
     """
     if points.dtype != table.dtype:
         raise ShapeError(
-            f"hash_grid: `points` should have the type of `table`, {table.dtype}, got {describe_value(points)}"
+            f"hash_grid: `points` should have the dtype of `table`, {table.dtype}, got {describe_value(points)}"
         )
-    if len(table) != levels.num_entries or not 1 <= table.shape[1] <= MOST_FEATURES:
+    if len(table) != levels.num_entries or not 1 <= table.shape[1] <= MAX_FEATURES:
         raise ShapeError(
             f"hash_grid: `table` should have levels.num_entries = {levels.num_entries} rows of 1 to "
-            f"{MOST_FEATURES} features, got {describe_value(table)}"
+            f"{MAX_FEATURES} features, got {describe_value(table)}"
         )
     fast = implementation("hash_grid", table.device)
     if fast is None:

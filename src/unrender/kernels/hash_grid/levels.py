@@ -1,4 +1,4 @@
-"""The grids of a hash encoding: how fine they are, and where each lies in the common table."""
+"""Levels of a multiresolution hash encoding: their resolutions and offsets in the shared table."""
 
 import math
 from dataclasses import dataclass
@@ -8,59 +8,63 @@ from typing import Self
 from unrender.errors import InputError
 
 LINE = 8
-"""Every level begins at a multiple of so many entries, so that neighbours share cache lines."""
-FINEST = 2**20
-LARGEST = 28
+"""Alignment of the levels in entries, so that neighboring corners share cache lines."""
+MAX_RESOLUTION = 2**20
+MAX_LOG2_HASHMAP_SIZE = 28
 
 
 @dataclass(frozen=True)
 class HashLevels:
     """Grids over the unit cube, from coarse to fine, whose corners have entries in one table.
 
-    A level of resolution N has N cells along each side and (N + 1)³ corners. If these are at most 2^largest_log2 each
-    has an entry of its own; if not, the level has 2^largest_log2 entries, and corners share them by hashing.
+    A level of resolution N has N cells per side and (N + 1)³ corners. If these are at most 2^log2_hashmap_size, the
+    grid is dense, with one entry per corner; otherwise the level has 2^log2_hashmap_size entries, which corners share
+    by hashing.
     """
 
     resolutions: tuple[int, ...]
-    """Cells along each side of each level, 1 to 2^20."""
-    largest_log2: int
-    """A level has at most 2^largest_log2 entries, 2^3 to 2^28."""
+    """Cells per side of each level, 1 to 2^20."""
+    log2_hashmap_size: int
+    """Logarithm of the maximum number of entries per level, 3 to 28."""
 
     def __post_init__(self) -> None:
-        if not self.resolutions or not all(1 <= side <= FINEST for side in self.resolutions):
+        if not self.resolutions or not all(1 <= side <= MAX_RESOLUTION for side in self.resolutions):
             raise InputError(
-                f"HashLevels: `resolutions` should be one or more from 1 to {FINEST}, got {self.resolutions}"
+                f"HashLevels: `resolutions` should be one or more numbers from 1 to {MAX_RESOLUTION}, "
+                f"got {self.resolutions}"
             )
-        if not 3 <= self.largest_log2 <= LARGEST:
-            raise InputError(f"HashLevels: `largest_log2` should be 3 to {LARGEST}, got {self.largest_log2}")
+        if not 3 <= self.log2_hashmap_size <= MAX_LOG2_HASHMAP_SIZE:
+            raise InputError(
+                f"HashLevels: `log2_hashmap_size` should be 3 to {MAX_LOG2_HASHMAP_SIZE}, got {self.log2_hashmap_size}"
+            )
 
     @classmethod
-    def growing(cls, coarsest: int, finest: int, num_levels: int, largest_log2: int) -> Self:
-        """Make levels whose resolutions grow by a constant factor, rounded down.
+    def geometric(cls, coarsest: int, finest: int, num_levels: int, log2_hashmap_size: int) -> Self:
+        """Create levels whose resolutions grow geometrically from `coarsest` to `finest`, rounded down.
 
         Source: Müller et al., Instant Neural Graphics Primitives, 2022, eq. 2 and 3.
         """
         if not 1 <= coarsest <= finest or num_levels < 1:
             raise InputError(
-                "HashLevels.growing: 1 ≤ coarsest ≤ finest and num_levels ≥ 1 are needed, "
+                "HashLevels.geometric: expected 1 ≤ `coarsest` ≤ `finest` and `num_levels` ≥ 1, "
                 f"got {coarsest}, {finest} and {num_levels}"
             )
         steps = [level / max(num_levels - 1, 1) for level in range(num_levels)]
         sides = (coarsest * (finest / coarsest) ** step for step in steps)
-        return cls(tuple(math.floor(round(side, 6)) for side in sides), largest_log2)
+        return cls(tuple(math.floor(round(side, 6)) for side in sides), log2_hashmap_size)
 
     @property
     def hashed(self) -> tuple[bool, ...]:
-        """Whether corners of each level share entries."""
-        return tuple((side + 1) ** 3 > 2**self.largest_log2 for side in self.resolutions)
+        """Whether each level is hashed rather than dense."""
+        return tuple((side + 1) ** 3 > 2**self.log2_hashmap_size for side in self.resolutions)
 
     @property
     def offsets(self) -> tuple[int, ...]:
-        """Where each level begins in the table, and where the last one ends."""
-        corners = (min((side + 1) ** 3, 2**self.largest_log2) for side in self.resolutions)
+        """Offset of each level in the table, followed by the size of the table."""
+        corners = (min((side + 1) ** 3, 2**self.log2_hashmap_size) for side in self.resolutions)
         return tuple(accumulate((-(-count // LINE) * LINE for count in corners), initial=0))
 
     @property
     def num_entries(self) -> int:
-        """Rows of the table, all levels together."""
+        """Number of rows of the table."""
         return self.offsets[-1]

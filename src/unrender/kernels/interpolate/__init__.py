@@ -1,4 +1,4 @@
-"""Values between the vertices of a mesh."""
+"""Barycentric interpolation of vertex attributes."""
 
 from typing import Any
 
@@ -18,15 +18,15 @@ def interpolate_attributes(
     values: Float[Tensor, "images vertices channels"],
     faces: Int[Tensor, "faces 3"],
     face_ids: Int[Tensor, " filled"],
-    places: Int[Tensor, " filled"],
-    images: Int[Tensor, " filled"],
+    slot_ids: Int[Tensor, " filled"],
+    image_ids: Int[Tensor, " filled"],
 ) -> Float[Tensor, "filled channels"]:
-    """Mix the values at a face's corners: Σ b_i v_i for each filled slot.
+    """Interpolate the values at the corners of faces: Σ b_i v_i for each filled slot.
 
-    `places` names the filled slots, `face_ids` and `images` the face and the image of each.
+    `slot_ids` are the filled slots, `face_ids` and `image_ids` the face and the image of each.
     Differentiable in: barycentric, values (not twice).
     """
-    arguments = (barycentric, values, faces, face_ids, places, images)
+    arguments = (barycentric, values, faces, face_ids, slot_ids, image_ids)
     if implementation("interpolate", values.device) is None:
         return reference.forward(*arguments)
     mixed: Tensor = _Interpolate.apply(*arguments)

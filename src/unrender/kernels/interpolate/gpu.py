@@ -19,10 +19,10 @@ from unrender.kernels._warp import (
 
 
 def forward(
-    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, places: Tensor, images: Tensor
+    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, slot_ids: Tensor, image_ids: Tensor
 ) -> Tensor:
-    mixed = values.new_empty(len(places), values.shape[-1])
-    arrays = _arrays(barycentric, values, faces, face_ids, places, images)
+    mixed = values.new_empty(len(slot_ids), values.shape[-1])
+    arrays = _arrays(barycentric, values, faces, face_ids, slot_ids, image_ids)
     launch(interpolate_kernels(values.dtype).mix, mixed.shape, *arrays, mixed)
     return mixed
 
@@ -32,25 +32,25 @@ def backward(
     values: Tensor,
     faces: Tensor,
     face_ids: Tensor,
-    places: Tensor,
-    images: Tensor,
+    slot_ids: Tensor,
+    image_ids: Tensor,
     cotangent: Tensor,
 ) -> tuple[Tensor, Tensor]:
     to_barycentric = torch.zeros(barycentric.shape, dtype=barycentric.dtype, device=values.device)
     sums = torch.zeros(values.numel() + 1, dtype=torch.int64, device=values.device)
     sums, greatest = sums[:-1], sums[-1:]
-    arrays = _arrays(barycentric, values, faces, face_ids, places, images)
-    kernels, bits = interpolate_kernels(values.dtype), count_log2(3 * len(places))
+    arrays = _arrays(barycentric, values, faces, face_ids, slot_ids, image_ids)
+    kernels, bits = interpolate_kernels(values.dtype), count_log2(3 * len(slot_ids))
     slopes = cotangent.contiguous()
-    launch(kernels.mix_backward, len(places), *arrays, slopes, to_barycentric, greatest)
+    launch(kernels.mix_backward, len(slot_ids), *arrays, slopes, to_barycentric, greatest)
     launch(kernels.scatter, cotangent.shape, *arrays, slopes, bits, greatest, sums)
     return to_barycentric, from_sums(sums, greatest, bits, values.dtype).view(values.shape)
 
 
 def _arrays(
-    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, places: Tensor, images: Tensor
+    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, slot_ids: Tensor, image_ids: Tensor
 ) -> list[Tensor]:
-    tensors = (barycentric, values, faces.long(), face_ids.int(), places, images)
+    tensors = (barycentric, values, faces.long(), face_ids.int(), slot_ids, image_ids)
     return [t.detach().contiguous() for t in tensors]
 
 
@@ -65,12 +65,12 @@ def interpolate_kernels(types: Precision) -> SimpleNamespace:
         values: wp.array3d(dtype=scalar),
         faces: wp.array2d(dtype=wp.int64),
         face_ids: wp.array(dtype=wp.int32),
-        places: wp.array(dtype=wp.int64),
-        images: wp.array(dtype=wp.int64),
+        slot_ids: wp.array(dtype=wp.int64),
+        image_ids: wp.array(dtype=wp.int64),
         mixed: wp.array2d(dtype=scalar),
     ):
         n, channel = wp.tid()
-        weights, face, image = barycentric[int(places[n])], face_ids[n], int(images[n])
+        weights, face, image = barycentric[int(slot_ids[n])], face_ids[n], int(image_ids[n])
         total = scalar(0.0)
         for i in range(3):
             total += weights[i] * values[image, int(faces[face, i]), channel]
@@ -82,22 +82,22 @@ def interpolate_kernels(types: Precision) -> SimpleNamespace:
         values: wp.array3d(dtype=scalar),
         faces: wp.array2d(dtype=wp.int64),
         face_ids: wp.array(dtype=wp.int32),
-        places: wp.array(dtype=wp.int64),
-        images: wp.array(dtype=wp.int64),
+        slot_ids: wp.array(dtype=wp.int64),
+        image_ids: wp.array(dtype=wp.int64),
         cotangent: wp.array2d(dtype=scalar),
         gradient: wp.array(dtype=vec3),
         greatest: wp.array(dtype=wp.int64),
     ):
         """Compute the gradient of barycentrics, and note the greatest cotangent: barycentrics are at most 1."""
         n = wp.tid()
-        face, image = face_ids[n], int(images[n])
+        face, image = face_ids[n], int(image_ids[n])
         total = vec3(scalar(0.0))
         for channel in range(cotangent.shape[1]):
             slope = cotangent[n, channel]
             for i in range(3):
                 total[i] += slope * values[image, int(faces[face, i]), channel]
             note_term(wp.float64(slope), greatest)
-        gradient[int(places[n])] = total
+        gradient[int(slot_ids[n])] = total
 
     @types.kernel
     def scatter(
@@ -105,8 +105,8 @@ def interpolate_kernels(types: Precision) -> SimpleNamespace:
         values: wp.array3d(dtype=scalar),
         faces: wp.array2d(dtype=wp.int64),
         face_ids: wp.array(dtype=wp.int32),
-        places: wp.array(dtype=wp.int64),
-        images: wp.array(dtype=wp.int64),
+        slot_ids: wp.array(dtype=wp.int64),
+        image_ids: wp.array(dtype=wp.int64),
         cotangent: wp.array2d(dtype=scalar),
         bits: int,
         greatest: wp.array(dtype=wp.int64),
@@ -114,7 +114,7 @@ def interpolate_kernels(types: Precision) -> SimpleNamespace:
     ):
         n, channel = wp.tid()
         exponent = unit_exponent(greatest[0], bits)
-        weights, face, image = barycentric[int(places[n])], face_ids[n], int(images[n])
+        weights, face, image = barycentric[int(slot_ids[n])], face_ids[n], int(image_ids[n])
         for i in range(3):
             vertex = image * values.shape[1] + int(faces[face, i])
             term = in_units(wp.float64(weights[i] * cotangent[n, channel]), exponent)

@@ -1,15 +1,15 @@
-"""Values between the vertices, by the definition."""
+"""Reference implementation of barycentric interpolation."""
 
 from torch import Tensor
 
 
 def forward(
-    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, places: Tensor, images: Tensor
+    barycentric: Tensor, values: Tensor, faces: Tensor, face_ids: Tensor, slot_ids: Tensor, image_ids: Tensor
 ) -> Tensor:
-    """Mix the values at a face's corners: Σ b_i v_i for each filled slot.
+    """Interpolate the values at the corners of faces: Σ b_i v_i for each filled slot.
 
-    `barycentric` [slots, 3], `values` [images, vertices, channels]; `places` names the filled slots, `face_ids`
-    and `images` the face and the image of each.
+    `barycentric` [slots, 3], `values` [images, vertices, channels]; `slot_ids` are the filled slots, `face_ids` and
+    `image_ids` the face and the image of each.
     """
-    corners = values[images[:, None], faces[face_ids]]
-    return (barycentric[places][..., None] * corners).sum(-2)
+    corners = values[image_ids[:, None], faces[face_ids]]
+    return (barycentric[slot_ids][..., None] * corners).sum(-2)

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
-from unrender.kernels._batch import array, room
+from unrender.kernels._batch import allocate, array
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._llvm.channels import add, mix, tuple_setitem
 from unrender.kernels.sample_grid.cpu import corners, near
@@ -27,7 +27,7 @@ RELAXED = {"contract"}
 
 
 def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
-    color, opacity = room(grid, len(origins), grid.shape[-1] - 1), room(grid, len(origins))
+    color, opacity = allocate(grid, len(origins), grid.shape[-1] - 1), allocate(grid, len(origins))
     arrays = [array(t) for t in (grid, origins, directions, distances)]
     with cpu_threads(len(origins) * distances.shape[1]):
         _look(*arrays, _nothing(arrays[0]), color.numpy(), opacity.numpy())
@@ -37,11 +37,11 @@ def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor
 def backward(
     grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor, of_color: Tensor, of_opacity: Tensor
 ) -> Tensor:
-    to_grid, samples = room(grid, *grid.shape).zero_(), distances.shape[1]
+    to_grid, samples = allocate(grid, *grid.shape).zero_(), distances.shape[1]
     count = min(max(1, SAMPLES_AT_ONCE // max(samples, 1)), len(origins))
     voxels, *rays = [array(t) for t in (grid, origins, directions, distances, of_color)]
     nothing, opacity = _nothing(voxels), array(of_opacity)
-    slopes = room(grid, count * samples, 2).numpy()
+    slopes = allocate(grid, count * samples, 2).numpy()
     runs = np.empty((PARTS, -(-count // PARTS) * samples, 3), np.int32)  # what is not filled takes no memory
     with cpu_threads(len(origins) * samples):
         for begin in range(0, len(origins) if samples else 0, count):

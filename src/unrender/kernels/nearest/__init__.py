@@ -1,4 +1,4 @@
-"""Nearest points between clouds."""
+"""Exact k-nearest-neighbor search between point clouds."""
 
 from collections.abc import Callable
 from types import ModuleType
@@ -17,9 +17,9 @@ from unrender.kernels.nearest import reference
 
 
 class PointIndex(TensorStruct):
-    """Points with a search tree over them, built once by `index_points` and used in any number of searches.
+    """Points with a search tree, built once by `index_points` and used in any number of searches.
 
-    On a device of another kind than the one it was built on the points are searched without it.
+    After a move to another kind of device, searches build a new tree for each call.
     """
 
     points: Float[Tensor, "*batch points dim"]
@@ -29,7 +29,7 @@ class PointIndex(TensorStruct):
 
 
 class Nearest(NamedTuple):
-    """What `nearest` found: for each query its neighbours, nearest first."""
+    """The neighbors of each query, nearest first."""
 
     distances: Float[Tensor, "*batch queries k"]
     ids: Int[Tensor, "*batch queries k"]
@@ -37,7 +37,10 @@ class Nearest(NamedTuple):
 
 @checked
 def index_points(points: Float[Tensor, "*batch points dim"]) -> PointIndex:
-    """Build a search tree over `points`; where a device has no use for one, keep the points alone."""
+    """Build a search tree over points, to be passed to `nearest` and to losses instead of the points.
+
+    Use it if the same points are searched repeatedly. On devices without tree search, only the points are stored.
+    """
     check_agreement("index_points", points=points)
     check_points("index_points", points=points)
     fast = implementation("nearest", points.device)
@@ -56,10 +59,11 @@ def nearest(
     *,
     norm: int = 2,
 ) -> Nearest:
-    """Find, for each query q, the k points p of smallest Σ|q − p|^norm: squared distance for norm 2.
+    """Find the k nearest points p of each query q, with distances Σ|q − p|^norm: squared distances for norm 2.
 
-    An index on either side (`index_points`) saves its building; indexed queries are also searched faster,
-    in an order in which neighbours follow one another. Exact; equal distances go to the smaller id on a CPU.
+    The search is exact; on a CPU, ties are resolved in favor of the smaller index. Pass a `PointIndex` (`index_points`)
+    to reuse a search tree; indexed queries are also processed in a cache-friendly order.
+    Raises InputError for an empty point cloud, or coordinates that are not finite.
 
     Differentiable in: queries, points, through the distances (not twice). At coincident points the gradient is 0.
     """
@@ -91,13 +95,13 @@ def nearest(
 
 
 def _has_tree(index: PointIndex, fast: ModuleType) -> bool:
-    """Say whether an index has a tree of the implementation's kind."""
+    """Return whether an index has a tree of the given implementation."""
     count = index.points.shape[-2]
     return index.boxes is not None and index.boxes.shape[-3] == fast.num_nodes(count)
 
 
 def pays_to_index(x: Tensor, y: Tensor) -> bool:
-    """Say whether to index clouds that are each searched for the other's points."""
+    """Return whether building trees is faster for point clouds that are each searched for the other's points."""
     fast = implementation("nearest", x.device)
     sizes = x.shape[-2], y.shape[-2]
     return fast is not None and not any(
@@ -106,27 +110,29 @@ def pays_to_index(x: Tensor, y: Tensor) -> bool:
 
 
 def given_order(points: Tensor) -> Tensor:
-    """Return the order in which points are."""
+    """Return the identity permutation of points."""
     return torch.arange(points.shape[-2], device=points.device).expand(points.shape[:-1])
 
 
 def check_points(where: str, **points: Tensor) -> None:
-    """Raise `InputError` for a cloud without points, or with points that are nowhere."""
+    """Raise `InputError` for empty point clouds and non-finite coordinates."""
     for name, tensor in points.items():
         if tensor.shape[-2] == 0:
-            raise InputError(f"{where}: `{name}` is empty: {describe_value(tensor)}")
+            raise InputError(
+                f"{where}: `{name}` should have at least one point, got {describe_value(tensor)}"
+            )
     check_finite(where, **points)
 
 
 def check_finite(where: str, **points: Tensor) -> None:
-    """Raise `InputError` for points that are nowhere. On a GPU, which nothing waits for, their distances are NaN."""
+    """Raise `InputError` for non-finite coordinates. On a GPU, to avoid a synchronization, their distances are NaN."""
     for name, tensor in points.items():
         if can_ask(tensor) and not bool(torch.isfinite(tensor.detach()).all()):
-            raise InputError(f"{where}: `{name}` holds NaN or infinite coordinates; drop those points first")
+            raise InputError(f"{where}: `{name}` has NaN or infinite coordinates; remove these points first")
 
 
 def check_agreement(where: str, **points: Tensor) -> None:
-    """Raise `InputError` unless clouds share batch, dimension, device and one of the precisions that work."""
+    """Raise `InputError` unless point clouds agree in batch shape, dimension, device and (supported) dtype."""
     kinds = {(t.shape[:-2], t.shape[-1], t.device, t.dtype) for t in points.values()}
     if len(kinds) == 1 and next(iter(points.values())).dtype in (torch.float32, torch.float64):
         return
@@ -134,7 +140,7 @@ def check_agreement(where: str, **points: Tensor) -> None:
         f"`{name}` {describe_value(tensor)} on {tensor.device}" for name, tensor in points.items()
     )
     raise InputError(
-        f"{where}: batch, dimension, device and precision (float32 or float64) should agree, got {got}"
+        f"{where}: batch shape, dimension, device and dtype (float32 or float64) should agree, got {got}"
     )
 
 

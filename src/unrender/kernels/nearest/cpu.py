@@ -1,6 +1,6 @@
-"""Nearest points through a tree of boxes, searched nearest box first; queries are spread over the threads.
+"""Nearest-neighbor search in a bounding volume hierarchy, best first; parallel over queries.
 
-Where one of the clouds is small, each query is compared with all points instead, which needs no tree.
+If one of the point clouds is small, each query is compared with all points instead.
 """
 
 import math
@@ -10,31 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import one_by_one
+from unrender.kernels._batch import iterate_batch
 from unrender.kernels._box_tree import MAX_STACK, fit_boxes, leaf_range, sort_points, tree_depth
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 256
 LANES = 64
-"""Queries that are compared with all points side by side."""
+"""Queries that are compared with all points at once, in SIMD lanes."""
 PAIRS = 4096
-"""Compared in the time in which a tree answers a few queries."""
+"""Pairs of points per unit of work when choosing the number of threads."""
 BRUTE_FORCE_LIMIT = 512
-"""Up to so many points, each query is compared with all; up to so many queries, no tree is built for them."""
+"""Up to this many points, no tree is used; up to this many queries, none is built."""
 
 
 def compares_all(num_queries: int, num_points: int, indexed: bool) -> bool:
-    """Say whether to search for the nearest point without a tree; `indexed` says that there is one."""
+    """Return whether brute force is faster for k = 1; `indexed` tells that a tree has been built already."""
     return num_points <= BRUTE_FORCE_LIMIT or (not indexed and num_queries <= BRUTE_FORCE_LIMIT)
 
 
 def num_nodes(num_points: int) -> int:
-    """Return the size of a tree."""
+    """Return the number of nodes of a tree."""
     return (2 << tree_depth(num_points)) - 1
 
 
 def build(points: Tensor) -> tuple[Tensor, ...]:
-    """Return the points in tree order, their places in the original order, and the boxes of the tree."""
+    """Return the points in tree order, their original indices, and the bounding boxes of the nodes."""
     batch, (count, dim) = points.shape[:-2], points.shape[-2:]
     ordered = (
         points.detach().reshape(math.prod(batch), count, dim).clone(memory_format=torch.contiguous_format)
@@ -56,18 +56,18 @@ def forward(
     distances = queries.new_empty(*batch, count, k)
     ids = torch.empty(*batch, count, k, dtype=torch.int64)
     with cpu_threads(count):
-        for arrays in one_by_one(len(batch), queries, query_order, ordered, order, boxes, distances, ids):
+        for arrays in iterate_batch(len(batch), queries, query_order, ordered, order, boxes, distances, ids):
             _search(*arrays, norm)
     return distances, ids
 
 
 def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Tensor]:
-    """Find the nearest point of each query, as `forward` does for k = 1."""
+    """Find the nearest point of each query by brute force; same result as `forward` for k = 1."""
     batch, count = queries.shape[:-2], queries.shape[-2]
     distances = queries.new_empty(*batch, count, 1)
     ids = torch.empty(*batch, count, 1, dtype=torch.int64)
     with cpu_threads(count * points.shape[-2] // PAIRS):
-        for arrays in one_by_one(len(batch), queries.mT, points, distances, ids):
+        for arrays in iterate_batch(len(batch), queries.mT, points, distances, ids):
             _compare(*arrays, norm)
     return distances, ids
 
@@ -77,7 +77,7 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     query_gradient, point_gradient = (torch.zeros(t.shape, dtype=t.dtype) for t in (queries, points))
     batch = queries.dim() - 2
-    for arrays in one_by_one(batch, queries, points, ids, cotangent, query_gradient, point_gradient):
+    for arrays in iterate_batch(batch, queries, points, ids, cotangent, query_gradient, point_gradient):
         _scatter(*arrays, norm)
     return query_gradient, point_gradient
 
@@ -104,7 +104,7 @@ def _distance(points, i, query, norm):
 
 @numba.njit(cache=True, inline="always")
 def _insert(distances, ids, distance, item):
-    """Put a candidate into its place in the ascending list, ties by the smaller id, dropping the last."""
+    """Insert a candidate into the ascending list, ties by the smaller id, dropping the last."""
     k = len(distances) - 1
     if distance > distances[k] or (distance == distances[k] and item >= ids[k]):
         return
@@ -134,7 +134,7 @@ def _search(queries, query_order, points, order, boxes, distances, ids, norm):
             found[:] = np.inf
             found_ids[:] = num_points
             skip = nearby_leaf
-            if nearby_leaf >= 0:  # the leaf that served the query before bounds the search from the start
+            if nearby_leaf >= 0:  # start with the leaf of the previous query, which gives a tight bound
                 low, high = leaf_range(nearby_leaf - first_leaf, depth, num_points)
                 for j in range(low, high):
                     _insert(found, found_ids, _distance(points, j, query, norm), order[j])
@@ -173,22 +173,22 @@ def _search(queries, query_order, points, order, boxes, distances, ids, norm):
 def _differ(columns, point, norm, distance):
     distance[:] = 0
     for axis in range(len(columns)):
-        column, place = columns[axis], point[axis]
+        column, coordinate = columns[axis], point[axis]
         for i in range(len(distance)):
-            difference = place - column[i]
+            difference = coordinate - column[i]
             distance[i] += abs(difference) if norm == 1 else difference * difference
 
 
 @numba.njit(cache=True, parallel=True)
 def _compare(columns, points, distances, ids, norm):
-    """Take some queries against one point after another: so they are computed side by side, in vectors."""
+    """Compare blocks of queries with one point after another, so that the loop over queries vectorizes."""
     for block in numba.prange((len(distances) + LANES - 1) // LANES):
         here = slice(block * LANES, min(len(distances), (block + 1) * LANES))
         count = here.stop - here.start
         least, distance = np.full(count, np.inf, points.dtype), np.empty(count, points.dtype)
         nearest = np.zeros(count, np.int32)
         for j in range(np.int32(len(points))):
-            if len(columns) == 3 and norm == 2:  # as nearly always: all axes at once
+            if len(columns) == 3 and norm == 2:  # the common case, fused over axes
                 x, y, z = columns[0, here], columns[1, here], columns[2, here]
                 for i in range(count):
                     dx, dy, dz = points[j, 0] - x[i], points[j, 1] - y[i], points[j, 2] - z[i]
@@ -205,13 +205,13 @@ def _compare(columns, points, distances, ids, norm):
 
 @numba.njit(cache=True)
 def _scatter(queries, points, ids, cotangent, query_gradient, point_gradient, norm):
-    """Add up the gradients one query after another: the order, and so every bit, is fixed."""
+    """Accumulate gradients query by query: the order, and so every bit, is fixed."""
     for i in range(len(queries)):
         for axis in range(queries.shape[1]):
             total = queries.dtype.type(0)
             for j in range(ids.shape[1]):
                 difference = queries[i, axis] - points[ids[i, j], axis]
-                slope = np.sign(difference) if norm == 1 else 2 * difference
-                total += slope * cotangent[i, j]
-                point_gradient[ids[i, j], axis] -= slope * cotangent[i, j]
+                derivative = np.sign(difference) if norm == 1 else 2 * difference
+                total += derivative * cotangent[i, j]
+                point_gradient[ids[i, j], axis] -= derivative * cotangent[i, j]
             query_gradient[i, axis] = total

@@ -1,16 +1,16 @@
-"""Nearest points, by the definition."""
+"""Reference implementation of nearest-neighbor search: brute force."""
 
 import torch
 from torch import Tensor
 
 
 def forward(queries: Tensor, points: Tensor, k: int, norm: int) -> tuple[Tensor, Tensor]:
-    """Find, for each query q, the k points p of smallest Σ|q − p|^norm, nearest first.
+    """Find the k points p with the smallest Σ|q − p|^norm for each query q, nearest first.
 
-    Differentiable in: queries, points (through the distances). Memory is bounded: queries go in chunks.
+    Differentiable in: queries, points (through the distances). Queries are processed in chunks to bound memory.
     """
     chunk = max(1, 2**24 // max(1, points.shape[-2] * points.shape[-1]))
-    with torch.no_grad():  # searched first, then picked: so that of all pairs none is kept for the gradient
+    with torch.no_grad():  # gradients are computed for the selected pairs only, which saves memory
         ids = torch.cat([_search(part, points, k, norm) for part in queries.split(chunk, dim=-2)], dim=-2)
     places = ids.flatten(-2)[..., None].expand(*ids.shape[:-2], -1, points.shape[-1])
     neighbors = points.gather(-2, places).unflatten(-2, ids.shape[-2:])

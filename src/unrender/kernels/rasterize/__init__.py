@@ -1,4 +1,4 @@
-"""Faces under each pixel, several deep, with soft edges."""
+"""Rasterization of triangle meshes with several layers per pixel and soft edges."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from unrender.kernels.rasterize import reference
 
 
 class Fragments(TensorStruct):
-    """For each pixel the faces it sees, front to back. Empty slots hold face −1 and zeros."""
+    """The faces at each pixel, front to back. Empty slots have face −1 and zeros elsewhere."""
 
     face_ids: Int[Tensor, "*batch height width layers"]
     barycentric: Float[Tensor, "*batch height width layers 3"]
-    """Where on the face, in 3D; outside a face the coordinates are cut off at 0 and sum to 1."""
+    """Perspective-correct barycentric coordinates; outside a face they are clamped at 0 and normalized."""
     depth: Float[Tensor, "*batch height width layers"]
     """z in the camera frame."""
     squared_distance: Float[Tensor, "*batch height width layers"]
-    """To the outline of the face on the screen, in pixels², negative inside."""
+    """Squared distance to the projected outline of the face, in pixels², negative inside."""
 
 
 @checked
@@ -38,11 +38,11 @@ def rasterize_faces(
     blur: float = 0.0,
     cull: bool = False,
 ) -> Fragments:
-    """Find, for each pixel, the `layers` nearest faces that cover it or pass within `blur` pixels of its centre.
+    """Find the `layers` nearest faces within `blur` pixels of each pixel center.
 
-    Points are homogeneous pixel coordinates (x·w, y·w, w, depth), as `Camera.project_homogeneous` gives them. Faces
-    are cut at depth `near`; w must be positive there. `cull` leaves out faces that show their back.
-    Equal depths go to the smaller face. A centre on a shared edge belongs to both faces.
+    Points are homogeneous pixel coordinates (x·w, y·w, w, depth), as returned by `Camera.project_homogeneous`. Faces
+    are clipped at the near plane, at depth `near`; w must be positive there. `cull` enables backface culling. Ties in
+    depth are resolved in favor of the smaller face index; a pixel center on a shared edge belongs to both faces.
 
     Differentiable in: points, through barycentrics, depths and squared distances (not twice).
     """
@@ -56,16 +56,16 @@ def rasterize_faces(
 
 
 def check_screen(where: str, points: Tensor, height: int, width: int, blur: float) -> None:
-    """Raise `InputError` for an image without pixels, a negative blur, or points that are nowhere.
+    """Raise `InputError` for an empty image, a negative blur, or non-finite points.
 
-    On a GPU, which nothing waits for, faces with such points are not drawn.
+    On a GPU, to avoid a synchronization, faces with such points are skipped instead.
     """
     if height < 1 or width < 1:
-        raise InputError(f"{where}: an image has at least one pixel, got {height} × {width}")
+        raise InputError(f"{where}: `height` and `width` should be at least 1, got {height} × {width}")
     if not 0 <= blur < float("inf"):
-        raise InputError(f"{where}: `blur` should be a number of pixels ≥ 0, got {blur}")
+        raise InputError(f"{where}: `blur` should be at least 0 pixels, and finite, got {blur}")
     if can_ask(points) and not bool(torch.isfinite(points.detach()).all()):
-        raise InputError(f"{where}: vertices hold NaN or infinite coordinates")
+        raise InputError(f"{where}: vertices have NaN or infinite coordinates")
 
 
 class _Rasterize(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Faces under each pixel, tile by tile; tiles are spread over the threads, and so are faces on the way back."""
+"""Tiled rasterization, parallel over tiles; the backward pass is parallel over faces."""
 
 import numba
 import numpy as np
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
-from unrender.kernels._screen import TILE, cut_backward, project, project_face, scatter_to_vertices
+from unrender.kernels._screen import TILE, clip_backward, project, project_face, scatter_to_vertices
 from unrender.kernels.rasterize.reference import MIN_AREA
 
 
@@ -80,7 +80,7 @@ def order_by_face(face_ids, num_faces):
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def edge_distance(x, y, ax, ay, bx, by):
-    """Return squared distance and place (0 at a, 1 at b) of the point of an edge nearest to (x, y)."""
+    """Return the squared distance from (x, y) to an edge, and the parameter of the closest point (0 at a, 1 at b)."""
     ex, ey = bx - ax, by - ay
     length = ex * ex + ey * ey
     along = (x - ax) * ex + (y - ay) * ey
@@ -102,7 +102,7 @@ def _nearest_edge(corners, count, x, y):
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _is_inside(corners, count, area, x, y):
-    """Test the edges about the pixel: a shared edge gives exactly opposite numbers, so no pixel falls between."""
+    """Evaluate the edge functions; those of a shared edge are exact opposites, so that no pixel is missed."""
     for k in range(count):
         j = k + 1 if k + 1 < count else 0
         side = (corners[k, 0] - x) * (corners[j, 1] - y) - (corners[j, 0] - x) * (corners[k, 1] - y)
@@ -113,7 +113,7 @@ def _is_inside(corners, count, area, x, y):
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _masses(triangle, area, x, y):
-    """Return what barycentrics are proportional to: homogeneous edge functions, cut off at zero."""
+    """Return unnormalized barycentrics: homogeneous edge functions, clamped at zero."""
     ax, ay = triangle[0, 0] - x * triangle[0, 2], triangle[0, 1] - y * triangle[0, 2]
     bx, by = triangle[1, 0] - x * triangle[1, 2], triangle[1, 1] - y * triangle[1, 2]
     cx, cy = triangle[2, 0] - x * triangle[2, 2], triangle[2, 1] - y * triangle[2, 2]
@@ -126,7 +126,7 @@ def _masses(triangle, area, x, y):
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _depth(triangle, area, x, y):
-    """Return the depth of a face at a pixel; NaN where rounding has left no area to speak of."""
+    """Return the depth of a face at a pixel; NaN if the area is lost to rounding."""
     a, b, c = _masses(triangle, area, x, y)
     w = min(abs(triangle[0, 2]), abs(triangle[1, 2]), abs(triangle[2, 2]))
     if a + b + c <= triangle.dtype.type(MIN_AREA) * w * w:
@@ -136,7 +136,7 @@ def _depth(triangle, area, x, y):
 
 @numba.njit(cache=True, inline="always")
 def _insert(depths, ids, depth, face):
-    """Put a face into the pixel's ascending list, ties by the smaller id, dropping the last."""
+    """Insert a face into the pixel's list, ascending in depth, ties by the smaller id, dropping the last."""
     k = len(depths) - 1
     if depth >= depths[k]:
         return
@@ -202,7 +202,7 @@ def _search(
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _barycentric_backward(triangle, area, x, y, slopes, gradient):
-    """Add to `gradient` [3, 4] what flows back through b = m / Σm, m = max(e, 0), and the edge functions e."""
+    """Backpropagate through b = m / Σm, m = max(e, 0), and the edge functions e; add to `gradient` [3, 4]."""
     masses = _masses(triangle, area, x, y)
     total = masses[0] + masses[1] + masses[2]
     mean = (masses[0] * slopes[0] + masses[1] * slopes[1] + masses[2] * slopes[2]) / total
@@ -223,7 +223,7 @@ def _barycentric_backward(triangle, area, x, y, slopes, gradient):
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _gather(points, faces, near, starts, slots, barycentric, c_barycentric, c_depth, c_squared, by_face):
-    """Gather the gradients of each face from the slots where it was seen."""
+    """Gather the gradients of each face from the slots where it is visible."""
     width, layers = c_depth.shape[1:]
     half = points.dtype.type(0.5)
     for face in numba.prange(len(faces)):
@@ -253,4 +253,4 @@ def _gather(points, faces, near, starts, slots, barycentric, c_barycentric, c_de
                 gradient_corners[edge, 1] += slope * (1 - t) * dy
                 gradient_corners[after, 0] += slope * t * dx
                 gradient_corners[after, 1] += slope * t * dy
-        cut_backward(triangle, near, gradient_corners, by_face[face])
+        clip_backward(triangle, near, gradient_corners, by_face[face])

@@ -97,7 +97,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
     functions = screen_functions(types)
     polygon, triangle_of, triangle_at = functions.polygon, functions.triangle_of, functions.triangle_at
     masses, is_inside, nearest_edge = functions.masses, functions.is_inside, functions.nearest_edge
-    cut, cut_backward, polygon_area = functions.cut, functions.cut_backward, functions.polygon_area
+    clip, clip_backward, polygon_area = functions.clip, functions.clip_backward, functions.polygon_area
 
     @wp.func
     def depth_at(triangle: triangle_of, weights: vec3):
@@ -260,7 +260,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
             return
         x, y = scalar(column) + half, scalar(row) + half
         triangle = triangle_at(points, faces, image, face)
-        outline, _count = cut(triangle, near)
+        outline, _count = clip(triangle, near)
         area = polygon_area(outline)
         for i in range(3):
             slopes[i] += depth_slope * triangle[i, 3]
@@ -268,7 +268,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
         for i in range(3):
             gradient[i, 3] += depth_slope * barycentric[image, row, column, layer][i]
         if distance_slope != zero:
-            gradient += cut_backward(triangle, near, outline_backward(outline, area, x, y, distance_slope))
+            gradient += clip_backward(triangle, near, outline_backward(outline, area, x, y, distance_slope))
         exponent = int(0)
         if adds == 1:
             exponent = unit_exponent(greatest[0], bits)

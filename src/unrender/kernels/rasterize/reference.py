@@ -1,4 +1,4 @@
-"""Faces under each pixel, by the definition."""
+"""Reference implementation of rasterization: every face is tested at every pixel."""
 
 import torch
 from torch import Tensor
@@ -6,17 +6,17 @@ from torch import Tensor
 from unrender.kernels._pixels import at_pixels
 
 MIN_AREA = 1e-6
-"""Pixels²: faces smaller than this on the screen are seen edge on, and have no barycentrics."""
+"""Faces with a smaller projected area, in pixels², count as seen edge-on and are skipped."""
 
 
 def forward(
     points: Tensor, faces: Tensor, height: int, width: int, layers: int, blur: float, near: float, cull: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Test every face at every pixel; keep the nearest.
+    """Test every face at every pixel and keep the nearest ones.
 
-    Relative to the pixel at (x, y) a vertex is h = (X − x W, Y − y W). With the edge functions e_i = h_j × h_k,
-    signed so that they are positive inside, barycentrics are b_i = max(e_i, 0) / Σ max(e_j, 0), and depth Σ b_i Z_i.
-    The squared distance is the one to the polygon's outline, negative inside.
+    Relative to the pixel at (x, y) a vertex is h = (X − x W, Y − y W). With the edge functions e_i = h_j × h_k, signed
+    to be positive inside, the barycentrics are b_i = max(e_i, 0) / Σ max(e_j, 0), and the depth is Σ b_i Z_i. The
+    squared distance is measured to the outline of the clipped face, negative inside.
     """
     if points.dim() > 2:
         images = [
@@ -55,15 +55,15 @@ def forward(
 
 
 def cross(a: Tensor, b: Tensor) -> Tensor:
-    """Cross product in the plane."""
+    """Compute the 2D cross product."""
     return a[..., 0] * b[..., 1] - a[..., 1] * b[..., 0]
 
 
 def polygons(triangles: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Cut triangles [faces, 3, 4] at the near plane.
+    """Clip triangles [faces, 3, 4] at the near plane.
 
-    Returns edges from 6 first to 6 second corners, in pixels (an edge that is not there is a repeated point),
-    and the areas of the polygons, positive where a face shows its back, 0 where nothing is in front.
+    Returns the start and end points of 6 edges, in pixels (missing edges are repeated points), and the signed areas of
+    the polygons: positive for back faces, 0 for faces behind the near plane.
     """
     following = triangles.roll(-1, 1)
     front, following_front = triangles[..., 3] >= near, following[..., 3] >= near
@@ -75,7 +75,7 @@ def polygons(triangles: Tensor, near: float) -> tuple[Tensor, Tensor, Tensor]:
     vertex = torch.where(front[..., None], triangles, torch.nan)
     around = torch.stack([vertex, crossing], 2).flatten(1, 2)
     corners = around[..., :2] / around[..., 2:3]
-    for _ in range(5):  # a missing corner repeats the one before it
+    for _ in range(5):  # missing corners repeat the previous one
         corners = torch.where(corners.isnan(), corners.roll(1, 1), corners)
     corners = corners.nan_to_num()
     next_corners = corners.roll(-1, 1)
@@ -90,6 +90,6 @@ def outline(pixels: Tensor, corners: Tensor, ends: Tensor, areas: Tensor) -> tup
     length = edge.square().sum(-1)
     t = ((to_pixel * edge).sum(-1) / length.masked_fill(length == 0, 1)).clamp(0, 1)
     squared = (to_pixel - t[..., None] * edge).square().sum(-1).amin(-1)
-    with torch.no_grad():  # what has no slope is not kept for the backward pass either
+    with torch.no_grad():  # not differentiable, so nothing is saved for the backward pass
         sides = cross(-to_pixel, ends - pixels[:, None, None]) * areas.sign()[:, None]
     return squared, (sides >= 0).all(-1) & (areas != 0)

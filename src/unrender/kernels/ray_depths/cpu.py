@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 64
@@ -14,7 +14,7 @@ BLOCK = 64
 def forward(
     weights: Tensor, distances: Tensor, lengths: Tensor, offsets: Tensor, threshold: float, bound: float
 ) -> tuple[Tensor, ...]:
-    results = tuple(room(weights, len(offsets) - 1) for _ in range(5))
+    results = tuple(allocate(weights, len(offsets) - 1) for _ in range(5))
     arrays = [t.contiguous().numpy() for t in (weights, distances, lengths, offsets)]
     with cpu_threads(len(weights)):
         _measure(*arrays, threshold, bound, *(result.numpy() for result in results))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from unrender.kernels.composite.reference import by_ray
+from unrender.kernels.composite.reference import pad_rays
 
 
 def forward(
@@ -18,7 +18,7 @@ def forward(
     std²        = Σ wᵢ ((tᵢ − expected)² + lᵢ² / 12) / Σ wᵢ
     near_median = Σ wᵢ · the share of [tᵢ − lᵢ / 2, tᵢ + lᵢ / 2] within [1 − bound, 1 + bound] · median
     """
-    w, t, length = (by_ray(values.double(), offsets)[0] for values in (weights, distances, lengths))
+    w, t, length = (pad_rays(values.double(), offsets)[0] for values in (weights, distances, lengths))
     total = w.sum(1)
     seen = total > 0
     whole = torch.where(seen, total, 1)

@@ -1,4 +1,4 @@
-"""Trilinear look-up in a voxel grid."""
+"""Trilinear interpolation in a voxel grid."""
 
 from types import ModuleType
 from typing import Any
@@ -18,17 +18,18 @@ from unrender.kernels.sample_grid import reference
 def sample_grid(
     grid: Float[Tensor, "*batch depth height width channels"], points: Float[Tensor, "*batch points 3"]
 ) -> Float[Tensor, "*batch points channels"]:
-    """Look up a voxel grid at points between its voxels, trilinearly.
+    """Sample a voxel grid at points by trilinear interpolation.
 
-    Points are (x, y, z) in voxels, along width, height and depth: voxel [k, j, i] reaches from (i, j, k) to
-    (i, j, k) + 1, and has its value at its center, as pixels have. Beyond the grid everything is 0: values fade from
-    the outermost centers to half a voxel outside. So they do in torch's `grid_sample` with `align_corners=False`.
+    Points are (x, y, z) in voxels, along width, height and depth: voxel [k, j, i] extends from (i, j, k) to
+    (i, j, k) + 1, with its value at the center. The grid is padded with zeros, so that values fall to 0 between the
+    outermost centers and half a voxel outside, like `torch.nn.functional.grid_sample` with `align_corners=False` and
+    `padding_mode="zeros"`.
 
     Differentiable in: grid, points (not twice). Points that are not finite give 0, and get no gradient.
     """
     if grid.dtype != points.dtype:
         raise ShapeError(
-            f"sample_grid: `points` should have the type of `grid`, {grid.dtype}, got {describe_value(points)}"
+            f"sample_grid: `points` should have the dtype of `grid`, {grid.dtype}, got {describe_value(points)}"
         )
     batch = grid.shape[:-4]
     if batch:

@@ -1,42 +1,42 @@
-"""Trilinear look-up; points are spread over the threads.
+"""Trilinear interpolation, parallel over points.
 
-On the way back to the grid, points are sorted by the slab of voxels they lie in. A slab touches itself and the first
-layer of the next one: so all even slabs can be added up at once, then all odd ones, and every voxel gets its shares in
-the same order for any number of threads.
+In the backward pass, points are sorted by slabs of voxel layers. A slab writes to itself and the first layer of the
+next one, so that all even slabs can be processed in parallel, then all odd ones, and every voxel accumulates its
+gradient in the same order for any number of threads.
 """
 
 import numba
 import numpy as np
 from torch import Tensor
 
-from unrender.kernels._batch import array, room
+from unrender.kernels._batch import allocate, array
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 1024
-"""Points that one thread takes at a time."""
+"""Points per task."""
 SLAB = 2
-"""Layers of voxels that belong together."""
-PARTS = 64
-"""Pieces in which points are sorted: a number that does not depend on that of the threads."""
+"""Voxel layers per slab."""
+CHUNKS = 64
+"""Chunks of points for sorting: their number does not depend on the number of threads."""
 
 
 def forward(grid: Tensor, points: Tensor) -> Tensor:
-    mixed = room(grid, len(points), grid.shape[-1])
+    mixed = allocate(grid, len(points), grid.shape[-1])
     with cpu_threads(len(points)):
-        _look_up(array(grid), array(points), mixed.numpy())
+        _sample(array(grid), array(points), mixed.numpy())
     return mixed
 
 
 def backward(
     grid: Tensor, points: Tensor, cotangent: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`wanted` says which of grid and points need a gradient."""
-    to_grid = room(grid, *grid.shape).zero_() if wanted[0] else None
-    to_points = room(points, *points.shape) if wanted[1] else None
+    """Compute the gradients of grid and points that are `wanted`."""
+    to_grid = allocate(grid, *grid.shape).zero_() if wanted[0] else None
+    to_points = allocate(points, *points.shape) if wanted[1] else None
     arrays = array(grid), array(points), array(cotangent)
     with cpu_threads(len(points)):
         if to_points is not None:
-            _slopes(*arrays, to_points.numpy())
+            _point_gradient(*arrays, to_points.numpy())
         if to_grid is not None and len(points):
             order, starts = _sort(arrays[1], *grid.shape[:3])
             for parity in (0, 1):
@@ -46,7 +46,7 @@ def backward(
 
 @numba.njit(cache=True, error_model="numpy")
 def near(x, y, z, depth, height, width):
-    """Tell whether a point is less than half a voxel outside of the grid."""
+    """Return whether a point is inside the grid, or less than half a voxel outside."""
     in_x, in_y, in_z = (
         x > -0.5 and x < width + 0.5,
         y > -0.5 and y < height + 0.5,
@@ -57,21 +57,21 @@ def near(x, y, z, depth, height, width):
 
 @numba.njit(cache=True, error_model="numpy")
 def _axis(position, size, half):
-    """Return the two voxels around a position near the grid, and their shares: none for one beyond the grid.
+    """Return the two voxels around a coordinate and their weights, 0 for voxels outside the grid.
 
-    An int times a float32 would be a float64, and slow: so 0 and 1 are made of halves.
+    An int times a float32 is a float64 in numba, and slow: 0 and 1 are therefore computed from `half`.
     """
     behind = position - half
     base = np.floor(behind)
-    i, share, nothing = int(base), behind - base, half - half
-    first, first_share = (i, half + half - share) if i >= 0 else (0, nothing)
-    second, second_share = (i + 1, share) if i + 1 < size else (i, nothing)
-    return first, second, first_share, second_share
+    i, fraction, zero = int(base), behind - base, half - half
+    first, first_weight = (i, half + half - fraction) if i >= 0 else (0, zero)
+    second, second_weight = (i + 1, fraction) if i + 1 < size else (i, zero)
+    return first, second, first_weight, second_weight
 
 
 @numba.njit(cache=True, error_model="numpy")
 def corners(x, y, z, depth, height, width, half):
-    """Return the rows of the eight voxels around a point near the grid, in pairs along x, and their shares."""
+    """Return the flat indices of the eight voxels around a point, in pairs along x, and their weights."""
     x0, x1, wx0, wx1 = _axis(x, width, half)
     y0, y1, wy0, wy1 = _axis(y, height, half)
     z0, z1, wz0, wz1 = _axis(z, depth, half)
@@ -80,12 +80,12 @@ def corners(x, y, z, depth, height, width, half):
     c, d = np.uint64((z1 * height + y0) * width), np.uint64((z1 * height + y1) * width)
     rows = (a + first, a + second, b + first, b + second, c + first, c + second, d + first, d + second)
     wa, wb, wc, wd = wz0 * wy0, wz0 * wy1, wz1 * wy0, wz1 * wy1
-    shares = (wa * wx0, wa * wx1, wb * wx0, wb * wx1, wc * wx0, wc * wx1, wd * wx0, wd * wx1)
-    return rows, shares
+    weights = (wa * wx0, wa * wx1, wb * wx0, wb * wx1, wc * wx0, wc * wx1, wd * wx0, wd * wx1)
+    return rows, weights
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _look_up(grid, points, mixed):
+def _sample(grid, points, mixed):
     depth, height, width, channels = grid.shape
     voxels = grid.reshape(-1, channels)
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
@@ -107,7 +107,7 @@ def _look_up(grid, points, mixed):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _slopes(grid, points, cotangent, to_points):
+def _point_gradient(grid, points, cotangent, to_points):
     depth, height, width, channels = grid.shape
     voxels, half = grid.reshape(-1, channels), points.dtype.type(0.5)
     zero, unit = points.dtype.type(0), points.dtype.type(1)
@@ -118,7 +118,7 @@ def _slopes(grid, points, cotangent, to_points):
                 x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
                 y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
                 z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
-                left = points[n, 0] >= half  # beyond the grid there is 0, which has no slope of its own
+                left = points[n, 0] >= half  # the padding is constant: no gradient from it
                 right = points[n, 0] < width - half
                 for z, wz, dz in ((z0, wz0, -unit), (z1, wz1, unit)):
                     for y, wy, dy in ((y0, wy0, -unit), (y1, wy1, unit)):
@@ -147,24 +147,24 @@ def _slab(points, n, depth, height, width, slabs):
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _sort(points, depth, height, width):
-    """Return the points' order by slabs, and where each slab begins; points far from the grid come last."""
-    slabs, part = depth // SLAB + 1, (len(points) + PARTS - 1) // PARTS
-    places = np.zeros((PARTS + 1, slabs + 1), np.int64)
-    for p in numba.prange(PARTS):
-        for n in range(p * part, min(len(points), (p + 1) * part)):
-            places[p + 1, _slab(points, n, depth, height, width, slabs)] += 1
+    """Return the order of the points by slab, and where each slab begins; points outside the grid come last."""
+    slabs, chunk = depth // SLAB + 1, (len(points) + CHUNKS - 1) // CHUNKS
+    positions = np.zeros((CHUNKS + 1, slabs + 1), np.int64)
+    for p in numba.prange(CHUNKS):
+        for n in range(p * chunk, min(len(points), (p + 1) * chunk)):
+            positions[p + 1, _slab(points, n, depth, height, width, slabs)] += 1
     starts = np.zeros(slabs + 2, np.int64)
     for slab in range(slabs + 1):
-        starts[slab + 1] = starts[slab] + places[:, slab].sum()
-        places[0, slab] = starts[slab]
-        for p in range(PARTS):
-            places[p + 1, slab] += places[p, slab]
+        starts[slab + 1] = starts[slab] + positions[:, slab].sum()
+        positions[0, slab] = starts[slab]
+        for p in range(CHUNKS):
+            positions[p + 1, slab] += positions[p, slab]
     order = np.empty(len(points), np.int64)
-    for p in numba.prange(PARTS):
-        for n in range(p * part, min(len(points), (p + 1) * part)):
+    for p in numba.prange(CHUNKS):
+        for n in range(p * chunk, min(len(points), (p + 1) * chunk)):
             slab = _slab(points, n, depth, height, width, slabs)
-            order[places[p, slab]] = n
-            places[p, slab] += 1
+            order[positions[p, slab]] = n
+            positions[p, slab] += 1
     return order, starts
 
 
@@ -174,8 +174,8 @@ def _scatter(points, cotangent, order, starts, parity, to_grid):
     voxels, half, slabs = to_grid.reshape(-1, channels), points.dtype.type(0.5), len(starts) - 2
     for pair in numba.prange((slabs + 1 - parity) // 2):
         slab = 2 * pair + parity
-        for place in range(starts[slab], starts[slab + 1]):
-            n = order[place]
+        for position in range(starts[slab], starts[slab + 1]):
+            n = order[position]
             x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
             y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
             z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
@@ -184,6 +184,6 @@ def _scatter(points, cotangent, order, starts, parity, to_grid):
                     row, w = np.uint64((z * height + y) * width), wz * wy
                     one, other = row + np.uint64(x0), row + np.uint64(x1)
                     for channel in range(np.uint64(channels)):
-                        slope = w * cotangent[n, channel]
-                        voxels[one, channel] += wx0 * slope
-                        voxels[other, channel] += wx1 * slope
+                        gradient = w * cotangent[n, channel]
+                        voxels[one, channel] += wx0 * gradient
+                        voxels[other, channel] += wx1 * gradient

@@ -3,7 +3,7 @@
 import numba
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.march_voxels.table import VoxelTable
 
@@ -12,7 +12,7 @@ POINTS = 1024
 
 
 def forward(values: Tensor, places: Tensor, table: VoxelTable, outside: float) -> Tensor:
-    found = room(values, len(places))
+    found = allocate(values, len(places))
     arrays = [t.contiguous().numpy() for t in (values, places, table.bricks, table.voxels, table.corners)]
     with cpu_threads(len(places)):
         _look_up(*arrays, found.numpy().dtype.type(outside), found.numpy())

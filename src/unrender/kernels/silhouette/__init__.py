@@ -1,4 +1,4 @@
-"""Soft coverage of the image, over all faces."""
+"""Soft silhouettes over all faces of a mesh (Soft Rasterizer)."""
 
 from typing import Any
 
@@ -24,23 +24,23 @@ def soft_silhouette(
     near: float,
     blur: float,
 ) -> Float[Tensor, "*batch height width"]:
-    """Compute how far faces cover each pixel: 1 − Π (1 − sigmoid(−d²/σ)), with edges `blur` pixels wide.
+    """Compute a soft silhouette: 1 − Π (1 − sigmoid(−d²/σ)), with edges `blur` pixels wide.
 
-    d² is the squared distance of the pixel's centre to the outline of a face, negative inside (Liu et al., Soft
-    Rasterizer, 2019, eq. 2 and 5). The product is over all faces within `blur` pixels, and σ is such that
-    the coverage by a face has fallen to 1/10,000 there: σ = blur² / 9.21. Memory is proportional to the image.
-    Points are homogeneous pixel coordinates (x·w, y·w, w, depth); faces are cut at depth `near`.
+    d² is the squared distance from the pixel center to the outline of a face, negative inside (Liu et al., Soft
+    Rasterizer, 2019, eq. 2 and 5). The product is over all faces within `blur` pixels, where the coverage of a face has
+    dropped to 1e-4: σ = blur² / 9.21. Memory is proportional to the image size.
+    Points are homogeneous pixel coordinates (x·w, y·w, w, depth); faces are clipped at depth `near`.
 
     Differentiable in: points (not twice).
     """
     check_screen("soft_silhouette", points, height, width, blur)
     if blur <= 0:
-        raise InputError(f"soft_silhouette: `blur` should be a number of pixels > 0, got {blur}")
+        raise InputError(f"soft_silhouette: `blur` should be positive, in pixels, got {blur}")
     settings = (height, width, float(blur), float(near))
     if implementation("silhouette", points.device) is None:
         return 1 - reference.forward(points, faces, *settings)
-    open_share: Tensor = _Silhouette.apply(points, faces.contiguous(), *settings)
-    return 1 - open_share
+    transparency: Tensor = _Silhouette.apply(points, faces.contiguous(), *settings)
+    return 1 - transparency
 
 
 class _Silhouette(torch.autograd.Function):
@@ -49,10 +49,10 @@ class _Silhouette(torch.autograd.Function):
         fast = implementation("silhouette", points.device)
         assert fast is not None
         ctx.fast = fast
-        open_share: Tensor = fast.forward(points, faces, *settings)
-        ctx.save_for_backward(points, faces, open_share)
+        transparency: Tensor = fast.forward(points, faces, *settings)
+        ctx.save_for_backward(points, faces, transparency)
         ctx.settings = settings[2:]
-        return open_share
+        return transparency
 
     @staticmethod
     @once_differentiable

@@ -1,7 +1,7 @@
-"""Soft coverage, tile by tile: all pixels of a tile at once, and no list of faces is kept.
+"""Tiled soft silhouettes: all pixels of a tile are computed at once, and no list of faces is stored.
 
-The way back visits the same tiles, and leaves one gradient for each face and tile; they are added up in their
-order, so every bit is the same for any number of threads.
+The backward pass visits the same tiles and computes one gradient per face and tile; these are summed in a fixed order,
+so that every bit is the same for any number of threads.
 """
 
 import numba
@@ -11,28 +11,28 @@ from torch import Tensor
 
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._llvm.exponential import exp
-from unrender.kernels._screen import TILE, cut_backward, project, scatter_to_vertices
+from unrender.kernels._screen import TILE, clip_backward, project, scatter_to_vertices
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 
 def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
     flat = points.detach().reshape(-1, *points.shape[-2:]).contiguous()
-    open_share = flat.new_empty(len(flat), height, width)
+    transparency = flat.new_empty(len(flat), height, width)
     with cpu_threads(height * width):
-        for one, image in zip(flat.numpy(), open_share.numpy(), strict=True):
+        for one, image in zip(flat.numpy(), transparency.numpy(), strict=True):
             screen, bins = project(one, faces.numpy(), height, width, near, blur, False)
             _cover(*screen[1:], *bins, one.dtype.type(blur), image)
-    return open_share.view(*points.shape[:-2], height, width)
+    return transparency.view(*points.shape[:-2], height, width)
 
 
 def backward(
-    points: Tensor, faces: Tensor, open_share: Tensor, cotangent: Tensor, blur: float, near: float
+    points: Tensor, faces: Tensor, transparency: Tensor, cotangent: Tensor, blur: float, near: float
 ) -> Tensor:
     gradient = torch.zeros_like(points, memory_format=torch.contiguous_format)
     batch_axes = points.dim() - 2
-    tensors = (points, gradient, open_share, cotangent)
+    tensors = (points, gradient, transparency, cotangent)
     flat = [t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy() for t in tensors]
-    with cpu_threads(open_share.numel()):
+    with cpu_threads(transparency.numel()):
         for one, one_gradient, image, slope in zip(*flat, strict=True):
             screen, bins = project(one, faces.numpy(), image.shape[0], image.shape[1], near, blur, False)
             scalar = one.dtype.type
@@ -45,8 +45,8 @@ def backward(
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _place(left, top, xs, ys):
-    """Fill the coordinates of a tile's pixel centres, row after row."""
+def _pixel_centers(left, top, xs, ys):
+    """Fill the coordinates of a tile's pixel centers, row by row."""
     for pixel in range(TILE * TILE):
         xs[pixel] = left + pixel % TILE + 0.5
         ys[pixel] = top + pixel // TILE + 0.5
@@ -54,7 +54,7 @@ def _place(left, top, xs, ys):
 
 @numba.njit(cache=True, error_model="numpy")
 def _measure(corners, count, area, xs, ys, first, last, squared, side):
-    """Fill squared distance to the outline, and the smallest edge function: not negative inside."""
+    """Fill the squared distance to the outline, and the smallest edge function, which is ≥ 0 inside."""
     zero, one = corners.dtype.type(0), corners.dtype.type(1)
     sign = one if area > 0 else -one
     for pixel in range(np.uint64(first), np.uint64(last)):
@@ -91,7 +91,7 @@ def _cover(corners, counts, areas, bounds, starts, bins, blur, image):
         top, left = tile // columns * TILE, tile % columns * TILE
         xs, ys, squared, side = np.empty((4, TILE * TILE), image.dtype)
         share = np.ones(TILE * TILE, image.dtype)
-        _place(left, top, xs, ys)
+        _pixel_centers(left, top, xs, ys)
         for entry in range(starts[tile], starts[tile + 1]):
             if (entry - starts[tile]) % 16 == 15 and share.max() == 0:
                 break
@@ -126,7 +126,7 @@ def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, s
         top, left = tile // columns * TILE, tile % columns * TILE
         xs, ys, squared, side, weight, share = np.empty((6, TILE * TILE), image.dtype)
         scale = np.zeros(TILE * TILE, image.dtype)
-        _place(left, top, xs, ys)
+        _pixel_centers(left, top, xs, ys)
         first_live, last_live = TILE, 0
         for row in range(top, min(top + TILE, height)):
             for column in range(left, min(left + TILE, width)):
@@ -153,7 +153,7 @@ def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, s
 
 @numba.njit(cache=True, error_model="numpy")
 def _pull(corners, count, xs, ys, first, last, squared, weight, share, gradient):
-    """Hand the weight of each pixel to the ends of the edge nearest to it; weights are used up."""
+    """Distribute the weight of each pixel to the ends of its nearest edge; weights are zeroed in the process."""
     zero, one = corners.dtype.type(0), corners.dtype.type(1)
     for k in range(count):
         j = k + 1 if k + 1 < count else 0
@@ -175,9 +175,9 @@ def _pull(corners, count, xs, ys, first, last, squared, weight, share, gradient)
         gradient[j, 1] -= end_y
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})  # sums may go by vectors
+@numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})  # lets sums vectorize
 def _moments(xs, ys, first, last, share, ax, ay, ex, ey, inverse):
-    """Add up, over the pixels, their share times the way from the edge's nearest point; and that times its place."""
+    """Sum, over pixels, weight times the offset from the closest point on the edge, and that times its parameter t."""
     zero, one = ax * 0, ax * 0 + 1
     whole_x, whole_y, end_x, end_y = zero, zero, zero, zero
     for pixel in range(np.uint64(first), np.uint64(last)):
@@ -193,11 +193,11 @@ def _moments(xs, ys, first, last, share, ax, ay, ex, ey, inverse):
 
 @numba.njit(cache=True, error_model="numpy")
 def _add_up(triangles, corners, counts, bins, partial, near, by_face):
-    """Add up the gradients of each face's corners, tile after tile, and carry them to its vertices."""
+    """Sum the gradients of each face's corners, tile by tile, and backpropagate them to its vertices."""
     total = np.zeros_like(corners)
     for entry in range(len(bins)):
         for k in range(counts[bins[entry]]):
             total[bins[entry], k, 0] += partial[entry, k, 0]
             total[bins[entry], k, 1] += partial[entry, k, 1]
     for face in range(len(counts)):
-        cut_backward(triangles[face], near, total[face], by_face[face])
+        clip_backward(triangles[face], near, total[face], by_face[face])

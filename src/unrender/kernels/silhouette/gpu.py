@@ -32,20 +32,20 @@ MAX_LOG2 = 6
 def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
     flat = points.detach().reshape(-1, *points.shape[-2:]).contiguous()
     logs = torch.zeros(len(flat), height, width, dtype=torch.int64, device=points.device)
-    open_share = flat.new_empty(logs.shape)
+    transparency = flat.new_empty(logs.shape)
     screen = project(flat, faces.long(), height, width, near, blur, False)
     kernels, exponent = silhouette_kernels(points.dtype), count_log2(len(faces)) + MAX_LOG2 - 62
     arguments = (*screen, len(faces), height, width, blur, exponent, screen.threads)
     launch(kernels.cover, screen.threads, *arguments, logs)
-    launch(kernels.finish, logs.numel(), logs, exponent, open_share)
-    return open_share.view(*points.shape[:-2], height, width)
+    launch(kernels.finish, logs.numel(), logs, exponent, transparency)
+    return transparency.view(*points.shape[:-2], height, width)
 
 
 def backward(
-    points: Tensor, faces: Tensor, open_share: Tensor, cotangent: Tensor, blur: float, near: float
+    points: Tensor, faces: Tensor, transparency: Tensor, cotangent: Tensor, blur: float, near: float
 ) -> Tensor:
     flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
-    height, width = open_share.shape[-2:]
+    height, width = transparency.shape[-2:]
     screen = project(flat, corners, height, width, near, blur, False)
     slopes, device = cotangent.contiguous(), points.device
     kernels, bits = silhouette_kernels(points.dtype), count_log2(2 * height * width) + 1
@@ -57,7 +57,7 @@ def backward(
         kernels.cover_backward,
         screen.threads,
         *arguments,
-        open_share.contiguous(),
+        transparency.contiguous(),
         slopes,
         greatest_slope,
         by_corner,
@@ -90,10 +90,10 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
     least = scalar(-(2.0**MAX_LOG2))
     functions = screen_functions(types)
     polygon, triangle_at = functions.polygon, functions.triangle_at
-    is_inside, nearest_edge, cut_backward = (
+    is_inside, nearest_edge, clip_backward = (
         functions.is_inside,
         functions.nearest_edge,
-        functions.cut_backward,
+        functions.clip_backward,
     )
 
     @types.kernel
@@ -139,9 +139,9 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
             chunk += wp.int64(threads)
 
     @types.kernel
-    def finish(logs: wp.array(dtype=wp.int64), exponent: int, open_share: wp.array(dtype=scalar)):
+    def finish(logs: wp.array(dtype=wp.int64), exponent: int, transparency: wp.array(dtype=scalar)):
         i = wp.tid()
-        open_share[i] = wp.exp(scalar(wp.float64(logs[i]) * power_of_two(exponent)))
+        transparency[i] = wp.exp(scalar(wp.float64(logs[i]) * power_of_two(exponent)))
 
     @types.kernel
     def cover_backward(
@@ -155,7 +155,7 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
         blur: scalar,
         bits: int,
         threads: int,
-        open_share: wp.array(dtype=scalar),
+        transparency: wp.array(dtype=scalar),
         slopes: wp.array(dtype=scalar),
         greatest: wp.array(dtype=wp.int64),
         by_corner: wp.array3d(dtype=wp.int64),
@@ -177,7 +177,7 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
             for _pixel in range(first, wp.min(first + CHUNK, bound[2] * bound[3])):
                 x, y = scalar(bound[0] + column) + half, scalar(bound[1] + row) + half
                 pixel = (place // num_faces * height + bound[1] + row) * width + bound[0] + column
-                weight = open_share[pixel] * slopes[pixel] / blur
+                weight = transparency[pixel] * slopes[pixel] / blur
                 if weight != zero:
                     squared, t, edge = nearest_edge(outline, x, y)
                     inside = is_inside(outline, area, x, y)
@@ -232,7 +232,7 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
             for axis in range(2):
                 total = from_units(by_corner[place, k, axis], greatest_slope[0], corner_exponent)
                 slopes[k, axis] = scalar(factor * total)
-        gradient = cut_backward(triangle_at(points, faces, image, face), near, slopes)
+        gradient = clip_backward(triangle_at(points, faces, image, face), near, slopes)
         exponent = int(0)
         if adds == 1:
             exponent = unit_exponent(greatest[0], bits)

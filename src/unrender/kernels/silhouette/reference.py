@@ -1,4 +1,4 @@
-"""Soft coverage, by the definition."""
+"""Reference implementation of soft silhouettes."""
 
 import math
 
@@ -9,11 +9,11 @@ from unrender.kernels._pixels import at_pixels
 from unrender.kernels.rasterize.reference import outline, polygons
 
 LOGIT_AT_BLUR = math.log(1 / 1e-4 - 1)
-"""d²/σ at which a face's coverage has fallen to 1/10,000: there, `blur` pixels away, it ends."""
+"""d²/σ at which the coverage of a face has dropped to 1e-4, which is `blur` pixels away."""
 
 
 def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
-    """Multiply, over all faces within `blur` pixels, 1 − sigmoid(−d²/σ) = sigmoid(d²/σ); σ = blur² / LOGIT_AT_BLUR.
+    """Compute Π (1 − sigmoid(−d²/σ)) = Π sigmoid(d²/σ) over all faces within `blur` pixels; σ = blur² / LOGIT_AT_BLUR.
 
     d² is the squared distance to the outline of the face in pixels², negative inside.
     """
@@ -26,8 +26,8 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
 
     def product(pixels: Tensor) -> Tensor:
         squared, inside = outline(pixels, corners, next_corners, areas)
-        open_share = (torch.where(inside, -squared, squared) * (LOGIT_AT_BLUR / blur**2)).sigmoid()
-        return torch.where(inside | (squared <= blur**2), open_share, 1).prod(-1)
+        transparency = (torch.where(inside, -squared, squared) * (LOGIT_AT_BLUR / blur**2)).sigmoid()
+        return torch.where(inside | (squared <= blur**2), transparency, 1).prod(-1)
 
     parts = at_pixels(product, points, height, width, len(triangles))
     return torch.cat(parts).view(height, width)

@@ -1,4 +1,4 @@
-"""Small perceptrons, evaluated for many points at once."""
+"""Fused evaluation of small MLPs."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -14,7 +14,7 @@ from unrender.errors import InputError, ShapeError
 from unrender.kernels._dispatch import implementation
 from unrender.kernels.tiny_mlp import reference
 
-WIDEST = 128
+MAX_WIDTH = 128
 
 
 @checked
@@ -26,15 +26,16 @@ def tiny_mlp(
     hidden: Literal["relu", "softplus"] = "relu",
     output: Literal["none", "relu", "softplus", "exp", "sigmoid"] = "none",
 ) -> Float[Tensor, "points outputs"]:
-    """Send points through layers of at most 128 numbers: output(W_L … hidden(W_1 x + b_1) … + b_L).
+    """Evaluate a small MLP for many points: output(W_L … hidden(W_1 x + b_1) … + b_L).
 
-    Weights are as `torch.nn.Linear` has them, one matrix and one bias for each layer; one layer is enough. softplus
-    is log(1 + e^x). exp is e^x with the slope e^min(x, 15), as instant-ngp's successors have it for densities.
+    Layers may be up to 128 wide. Weights and biases have the layout of `torch.nn.Linear`, one of each per layer; at
+    least one layer. softplus is log(1 + e^x). exp is the truncated exponential of instant-ngp, e^x with the gradient
+    e^min(x, 15).
 
-    Differentiable in: inputs, weights, biases (not twice). The slope of relu at 0 is 0. What lies between the layers
-    is not kept, but computed again on the way back: memory is that of inputs and outputs.
-    On the CPU the result is a transposed view: values of one output follow one another in memory. Inputs that lie so
-    (`hash_grid`'s do) are read fastest.
+    Differentiable in: inputs, weights, biases (not twice). The gradient of relu at 0 is 0. Hidden activations are not
+    stored but recomputed in the backward pass: memory is that of inputs and outputs.
+    On the CPU the result is a transposed view, with the values of one output contiguous in memory. Inputs in the same
+    layout, as those of `hash_grid`, are read fastest.
     """
     _check(inputs, weights, biases, hidden, output)
     fast = implementation("tiny_mlp", inputs.device)
@@ -50,11 +51,11 @@ def _check(
     if hidden not in reference.HIDDEN or output not in reference.OUTPUT:
         raise InputError(
             f"tiny_mlp: `hidden` should be one of {', '.join(reference.HIDDEN)}, and `output` one of "
-            f"{', '.join(reference.OUTPUT)}, got {hidden!r} and {output!r}"
+            f"{', '.join(reference.OUTPUT)}; got {hidden!r} and {output!r}"
         )
     if not weights or len(weights) != len(biases):
         raise ShapeError(
-            "tiny_mlp: each layer needs one of `weights` and one of `biases`, "
+            "tiny_mlp: `weights` and `biases` should have one entry per layer, at least one, "
             f"got {len(weights)} and {len(biases)}"
         )
     width = inputs.shape[1]
@@ -67,8 +68,8 @@ def _check(
             )
         width = weight.shape[0]
     widths = [inputs.shape[1], *(len(bias) for bias in biases)]
-    if not all(1 <= width <= WIDEST for width in widths):
-        raise ShapeError(f"tiny_mlp: inputs and layers should be 1 to {WIDEST} wide, got {widths}")
+    if not all(1 <= width <= MAX_WIDTH for width in widths):
+        raise ShapeError(f"tiny_mlp: inputs and layers should be 1 to {MAX_WIDTH} wide, got {widths}")
 
 
 class _TinyMlp(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""What follows a product in a perceptron: activations, in place, and their slopes by what came out of them."""
+"""Activation functions in place, and their derivatives as functions of their results."""
 
 import math
 
@@ -6,16 +6,16 @@ import numba
 import numpy as np
 
 from unrender.kernels._llvm.exponential import absorb, log1p, safe_exp
-from unrender.kernels.tiny_mlp.reference import STEEPEST
+from unrender.kernels.tiny_mlp.reference import MAX_EXPONENT
 
 NONE, RELU, SOFTPLUS, EXP, SIGMOID = range(5)
 CODES = {"none": NONE, "relu": RELU, "softplus": SOFTPLUS, "exp": EXP, "sigmoid": SIGMOID}
-STEEPEST_SLOPE = math.exp(STEEPEST)
+MAX_DERIVATIVE = math.exp(MAX_EXPONENT)
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
 def activate(code, values):
-    """Replace values by what the activation makes of them; relu was done with the product."""
+    """Apply an activation in place; relu is fused with the matrix product."""
     zero, one = values.dtype.type(0), values.dtype.type(1)
     if code == SOFTPLUS:
         for k in range(np.uint64(len(values))):
@@ -29,18 +29,18 @@ def activate(code, values):
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def multiply_by_slope(code, found, slopes):
-    """Multiply slopes by those of the activation, which are known from its results."""
-    zero, one, most = slopes.dtype.type(0), slopes.dtype.type(1), slopes.dtype.type(STEEPEST_SLOPE)
+def activate_backward(code, found, gradients):
+    """Multiply gradients by the derivative of the activation, computed from its results `found`."""
+    zero, one, most = gradients.dtype.type(0), gradients.dtype.type(1), gradients.dtype.type(MAX_DERIVATIVE)
     if code == RELU:
-        for k in range(np.uint64(len(slopes))):
-            slopes[k] = slopes[k] if found[k] > zero else zero
+        for k in range(np.uint64(len(gradients))):
+            gradients[k] = gradients[k] if found[k] > zero else zero
     elif code == SOFTPLUS:
-        for k in range(np.uint64(len(slopes))):
-            slopes[k] *= absorb(found[k])[0]
+        for k in range(np.uint64(len(gradients))):
+            gradients[k] *= absorb(found[k])[0]
     elif code == EXP:
-        for k in range(np.uint64(len(slopes))):
-            slopes[k] *= most if found[k] > most else found[k]
+        for k in range(np.uint64(len(gradients))):
+            gradients[k] *= most if found[k] > most else found[k]
     elif code == SIGMOID:
-        for k in range(np.uint64(len(slopes))):
-            slopes[k] *= found[k] * (one - found[k])
+        for k in range(np.uint64(len(gradients))):
+            gradients[k] *= found[k] * (one - found[k])

@@ -1,8 +1,8 @@
-"""A small perceptron, a tile of points at a time: what lies between the layers never leaves the cache.
+"""Fused small MLP, a tile of points at a time: hidden activations never leave the cache.
 
-A tile is a row of numbers, PITCH points of one channel after another; the channels of each layer are followed by one of
-ones, by which biases are multiplied like weights. On the way back hidden layers are computed again. Weight gradients
-are added up part by part, in parts that do not depend on the number of threads.
+A tile stores PITCH points of each channel contiguously; the channels of each layer are followed by a channel of ones,
+which multiplies the biases. The backward pass recomputes hidden layers. Weight gradients are summed by chunks of
+points, whose number does not depend on the number of threads.
 """
 
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._llvm.blocks import COLUMNS, LEFT, RIGHT, ROWS, VECTOR_BYTES, correlate, multiply
-from unrender.kernels._llvm.queue import new_queue, take
-from unrender.kernels.tiny_mlp.activations import CODES, RELU, activate, multiply_by_slope
+from unrender.kernels._llvm.queue import new_queue, next_task
+from unrender.kernels.tiny_mlp.activations import CODES, RELU, activate, activate_backward
 
 PITCH = 240
-"""Points in a tile: five blocks of columns; 15 cache lines, as an even number would crowd a part of the cache."""
-PARTS = 64
-"""Into which points are cut, at most, to add up the gradients of the weights."""
+"""Points per tile: five blocks of columns; 15 cache lines, as an even number causes cache set conflicts."""
+CHUNKS = 64
+"""Maximum number of chunks of points for which weight gradients are summed separately."""
 
 
 def forward(
     inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: str, output: str
 ) -> Tensor:
-    found = room(inputs, len(biases[-1]), len(inputs))
+    found = allocate(inputs, len(biases[-1]), len(inputs))
     layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
     with cpu_threads(len(inputs)):
         _forward(
@@ -47,13 +47,13 @@ def backward(
     cotangent: Tensor,
     wanted: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """`wanted` says which of inputs, weights and biases need a gradient; `found` is what forward returned."""
+    """Compute the gradients of inputs, weights and biases that are `wanted`; `found` is the result of `forward`."""
     widths = _widths(weights)
-    to_inputs = room(inputs, inputs.shape[1] if wanted[0] else 0, len(inputs))
+    to_inputs = allocate(inputs, inputs.shape[1] if wanted[0] else 0, len(inputs))
     blocks = [(-(-o // LEFT), -(-(i + 1) // RIGHT)) for o, i in (weight.shape for weight in weights)]
     ends = list(accumulate((a * b * LEFT * RIGHT for a, b in blocks), initial=0))
     tiles = -(-len(inputs) // PITCH)
-    sums = np.empty((min(PARTS, tiles), ends[-1]), to_inputs.numpy().dtype)
+    sums = np.empty((min(CHUNKS, tiles), ends[-1]), to_inputs.numpy().dtype)
     layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
     with cpu_threads(len(inputs)):
         _backward(
@@ -80,7 +80,7 @@ def _with_bias(weight, bias):
 
 
 def _packed(matrices):
-    """Return matrices as `multiply` reads them: ROWS rows at a time, column by column."""
+    """Pack matrices in the layout of `multiply`: ROWS rows at a time, column by column."""
     blocks = []
     for matrix in matrices:
         padded = matrix.new_zeros(-(-len(matrix) // ROWS) * ROWS, matrix.shape[1])
@@ -90,7 +90,7 @@ def _packed(matrices):
 
 
 def _rows(values):
-    """Return the numbers of a matrix in one row, and the steps from point to point and from channel to channel."""
+    """Return a matrix as a flat array, with its strides between points and between channels."""
     values = values.detach()
     if values.mT.is_contiguous():
         return values.mT.reshape(-1).numpy(), 1, len(values)
@@ -98,8 +98,8 @@ def _rows(values):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _fill(rows, step, pitch, begin, count, num_channels, tile):
-    """Fill the channels of a tile from some points, and what is left of it with 0."""
+def _load(rows, step, pitch, begin, count, num_channels, tile):
+    """Load points into the channels of a tile, padded with 0."""
     for channel in range(num_channels):
         target, start = tile[channel * PITCH : (channel + 1) * PITCH], begin * step + channel * pitch
         if step == 1:
@@ -111,8 +111,8 @@ def _fill(rows, step, pitch, begin, count, num_channels, tile):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _spill(tile, begin, count, rows):
-    """Write the points of a tile to where they belong."""
+def _store(tile, begin, count, rows):
+    """Store the points of a tile."""
     for channel in range(len(rows)):
         rows[channel, begin : begin + count] = tile[channel * PITCH : channel * PITCH + count]
 
@@ -131,7 +131,7 @@ def _multiply_all(packed, packed_at, depth, tile, tile_at, num_rows, least, prod
 
 @numba.njit(cache=True, error_model="numpy")
 def _starts(widths):
-    """Return where the channels of each layer begin in a tile; blocks may reach a few rows further."""
+    """Return the offset of each layer in a tile, with padding, as blocks may write a few rows more."""
     starts = np.zeros(len(widths) + 1, np.int64)
     for n in range(len(widths)):
         starts[n + 1] = starts[n] + (widths[n] + 8) * PITCH
@@ -139,8 +139,8 @@ def _starts(widths):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _ascend(tile, starts, widths, packed, codes):
-    """Fill layer after layer of a tile, by as many products as there are codes of activations."""
+def _evaluate_layers(tile, starts, widths, packed, codes):
+    """Evaluate the layers of a tile, as many as there are activation codes."""
     at, zero = 0, tile.dtype.type(0)
     for n in range(len(codes)):
         i, o, target = widths[n], widths[n + 1], starts[n + 1]
@@ -158,21 +158,21 @@ def _forward(rows, step, pitch, widths, packed, hidden, output, found, threads, 
     codes[-1] = output
     for _ in numba.prange(threads):
         tile = np.zeros(starts[-1], packed.dtype)
-        begin = take(counter) * PITCH
+        begin = next_task(counter) * PITCH
         while begin < num_points:
             count = min(PITCH, num_points - begin)
-            _fill(rows, step, pitch, begin, count, widths[0], tile)
-            _ascend(tile, starts, widths, packed, codes)
-            _spill(tile[starts[last] :], begin, count, found)
-            begin = take(counter) * PITCH
+            _load(rows, step, pitch, begin, count, widths[0], tile)
+            _evaluate_layers(tile, starts, widths, packed, codes)
+            _store(tile[starts[last] :], begin, count, found)
+            begin = next_task(counter) * PITCH
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _correlate_all(slopes, num_slopes, tile, tile_at, num_channels, sums, at):
-    """Add to the gradients of one layer's weights and biases; return where the next layer's begin."""
-    for a in range(0, num_slopes, LEFT):
+def _correlate_all(gradients, num_gradients, tile, tile_at, num_channels, sums, at):
+    """Accumulate the gradients of one layer's weights and biases."""
+    for a in range(0, num_gradients, LEFT):
         for b in range(0, num_channels + 1, RIGHT):
-            correlate(slopes, a * PITCH, tile, tile_at + b * PITCH, PITCH, PITCH, sums, at)
+            correlate(gradients, a * PITCH, tile, tile_at + b * PITCH, PITCH, PITCH, sums, at)
             at += LEFT * RIGHT
 
 
@@ -182,7 +182,7 @@ def _backward(
     cotangent, cotangent_step, cotangent_pitch, to_weights, sums, to_inputs, threads, counter,
 ):  # fmt: skip
     num_points, last = to_inputs.shape[1], len(widths) - 1
-    starts, codes, parts, free = (
+    starts, codes, chunks, unbounded = (
         _starts(widths),
         np.full(last - 1, hidden),
         len(sums),
@@ -196,30 +196,30 @@ def _backward(
         transposed_at[n + 1] = transposed_at[n] + (i + ROWS - 1) // ROWS * ROWS * o
     for _ in numba.prange(threads):
         tile = np.zeros(starts[-1], packed.dtype)
-        room = (widths.max() + 8) * PITCH
-        slopes, lower = np.zeros(room, packed.dtype), np.zeros(room, packed.dtype)
-        part = take(counter)
-        while part < parts:
-            sums[part] = 0
-            for number in range(part * tiles // parts, (part + 1) * tiles // parts):
+        size = (widths.max() + 8) * PITCH
+        gradients, lower = np.zeros(size, packed.dtype), np.zeros(size, packed.dtype)
+        chunk = next_task(counter)
+        while chunk < chunks:
+            sums[chunk] = 0
+            for number in range(chunk * tiles // chunks, (chunk + 1) * tiles // chunks):
                 begin = number * PITCH
                 count = min(PITCH, num_points - begin)
-                _fill(rows, step, pitch, begin, count, widths[0], tile)
-                _ascend(tile, starts, widths, packed, codes)
+                _load(rows, step, pitch, begin, count, widths[0], tile)
+                _evaluate_layers(tile, starts, widths, packed, codes)
                 ones = starts[last - 1] + widths[last - 1] * PITCH
                 tile[ones : ones + PITCH] = 1
-                _fill(cotangent, cotangent_step, cotangent_pitch, begin, count, widths[last], slopes)
+                _load(cotangent, cotangent_step, cotangent_pitch, begin, count, widths[last], gradients)
                 if output:
-                    _fill(found, found_step, found_pitch, begin, count, widths[last], tile[starts[last] :])
-                    multiply_by_slope(output, tile[starts[last] :], slopes[: widths[last] * PITCH])
+                    _load(found, found_step, found_pitch, begin, count, widths[last], tile[starts[last] :])
+                    activate_backward(output, tile[starts[last] :], gradients[: widths[last] * PITCH])
                 for n in range(last - 1, -1, -1):
                     i, o = widths[n], widths[n + 1]
                     if to_weights:
-                        _correlate_all(slopes, o, tile, starts[n], i, sums[part], sums_at[n])
+                        _correlate_all(gradients, o, tile, starts[n], i, sums[chunk], sums_at[n])
                     if n > 0 or len(to_inputs):
-                        _multiply_all(transposed, transposed_at[n], o, slopes, 0, i, free, lower, 0)
-                        slopes, lower = lower, slopes
+                        _multiply_all(transposed, transposed_at[n], o, gradients, 0, i, unbounded, lower, 0)
+                        gradients, lower = lower, gradients
                     if n > 0:
-                        multiply_by_slope(hidden, tile[starts[n] :], slopes[: i * PITCH])
-                _spill(slopes, begin, count, to_inputs)
-            part = take(counter)
+                        activate_backward(hidden, tile[starts[n] :], gradients[: i * PITCH])
+                _store(gradients, begin, count, to_inputs)
+            chunk = next_task(counter)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unrender.kernels.tiny_mlp.reference import HIDDEN, OUTPUT, STEEPEST
+from unrender.kernels.tiny_mlp.reference import HIDDEN, MAX_EXPONENT, OUTPUT
 
 
 def forward(
@@ -61,5 +61,5 @@ def _slope(name: str, found: Tensor) -> Tensor | float:
     if name == "softplus":
         return -torch.expm1(-found)
     if name == "exp":
-        return found.clamp(max=math.exp(STEEPEST))
+        return found.clamp(max=math.exp(MAX_EXPONENT))
     return found * (1 - found) if name == "sigmoid" else 1.0

@@ -1,12 +1,12 @@
-"""A small perceptron, by the definition."""
+"""Reference implementation of a small MLP."""
 
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
-STEEPEST = 15.0
-"""The slope of `exp` grows no further from there on."""
+MAX_EXPONENT = 15.0
+"""Limit of the exponent in the gradient of `exp`."""
 
 
 def forward(
@@ -25,9 +25,9 @@ def _softplus(values: Tensor) -> Tensor:
 
 
 def truncated_exp(values: Tensor) -> Tensor:
-    """Return e^x, whose slope is e^min(x, 15): large densities do not blow up, nor do their gradients."""
-    slope = values.detach().clamp(max=STEEPEST).exp()
-    return values.detach().exp() + slope * (values - values.detach())
+    """Compute e^x with the gradient e^min(x, 15), which stays finite for large densities."""
+    derivative = values.detach().clamp(max=MAX_EXPONENT).exp()
+    return values.detach().exp() + derivative * (values - values.detach())
 
 
 HIDDEN: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "softplus": _softplus}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import array, room
+from unrender.kernels._batch import allocate, array
 from unrender.kernels._contraction_cpu import contract, contracted_step
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.traverse.cells import BLOCK, CellGrid
@@ -36,11 +36,11 @@ def forward(
     given = [array(t) for t in (grid.cells, grid.blocks, *local, t_near, t_far, steps, jitter)]
     count, contracted = len(t_near), grid.contracted
     offsets = torch.zeros(count + 1, dtype=torch.int64)
-    recorded = room(t_near, count, 2 if contracted else 1, RECORDED // (2 if contracted else 1)).numpy()
+    recorded = allocate(t_near, count, 2 if contracted else 1, RECORDED // (2 if contracted else 1)).numpy()
     with cpu_threads(8 * count):
         _count_all(*given, contracted, recorded, offsets.numpy())
         offsets = offsets.cumsum(0)
-        found = room(t_near, 2, int(offsets[-1]) if capacity is None else capacity)
+        found = allocate(t_near, 2, int(offsets[-1]) if capacity is None else capacity)
         _write_all(*given, contracted, recorded, offsets.numpy(), found.numpy())
     return found[0], found[1], offsets
 

@@ -1,4 +1,4 @@
-"""Walks through a grid, into room for all samples, of which little is touched; then what was found moves together.
+"""Walks through a grid, into buffers for all samples, of which little is touched; then what was found moves together.
 
 Rays are spread over the threads. From an empty voxel a ray leaps to the last sample before it leaves it; rounding can
 then never skip a sample.
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 64
@@ -22,11 +22,11 @@ def forward(
     counts = counts.clamp(min=0)
     arrays = [t.detach().contiguous().numpy() for t in (occupied, origins, directions, near, far, counts)]
     starts = _starts(counts)
-    space, used = room(near, int(starts[-1])), torch.empty_like(counts)
+    space, used = allocate(near, int(starts[-1])), torch.empty_like(counts)
     with cpu_threads(len(counts)):
         _walk_all(*arrays, starts.numpy(), space.numpy(), used.numpy())
         offsets = _starts(used)
-        distances = room(near, int(offsets[-1]))
+        distances = allocate(near, int(offsets[-1]))
         _pack(space.numpy(), starts.numpy(), offsets.numpy(), distances.numpy())
     return distances, offsets
 
@@ -73,7 +73,7 @@ def _walk(occupied, origin, direction, near, far, count, distances):
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _walk_all(occupied, origins, directions, near, far, counts, starts, space, used):
-    """Write the samples of each ray to where its room starts, and how many they are."""
+    """Write the samples of each ray to where its buffer starts, and how many they are."""
     rays = len(counts)
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):

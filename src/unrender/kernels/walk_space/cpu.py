@@ -1,6 +1,6 @@
 """Walks through space, to count and to note the first samples of each ray; then they move together.
 
-Only rays with more samples than there is room to note are walked along once more. Rays are spread over the threads.
+Only rays with more samples than the buffer holds are walked along once more. Rays are spread over the threads.
 
 From an empty cell, or block of cells, a ray leaps by whole steps, to the last one that begins before it leaves it;
 where space is bent it goes step by step.
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._contraction_cpu import contracted_step
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.walk_space.blocks import BLOCK
@@ -36,11 +36,11 @@ def forward(
     arrays = [t.contiguous().numpy() for t in (occupied, blocks, origins, directions, near, far, jitter)]
     size = arrays[4].dtype.type(step)
     offsets = torch.zeros(len(near) + 1, dtype=torch.int64)
-    noted = room(near, 2 * NOTED * len(near)).view(len(near), 2, NOTED).numpy()
+    noted = allocate(near, 2 * NOTED * len(near)).view(len(near), 2, NOTED).numpy()
     with cpu_threads(8 * len(near)):
         _count_all(*arrays, size, contracted, noted, offsets.numpy())
         offsets = offsets.cumsum(0)
-        found = room(near, 2 * int(offsets[-1])).view(2, -1)
+        found = allocate(near, 2 * int(offsets[-1])).view(2, -1)
         _write_all(*arrays, size, contracted, noted, offsets.numpy(), found.numpy())
     return found[0], found[1], offsets
 
@@ -57,7 +57,7 @@ def _leave(x, y, z, ix, iy, iz, wide):
 
 @numba.njit(cache=True, error_model="numpy")
 def _walk(occupied, blocks, o, d, near, far, jitter, step, contracted, samples):
-    """Write as many samples as there is room for, distances and lengths, and return how many there are."""
+    """Write as many samples as the buffer holds, distances and lengths, and return how many there are."""
     size = occupied.shape[0]
     one = type(near)(1)
     unit = one * size / 4 if contracted else one * size / 2

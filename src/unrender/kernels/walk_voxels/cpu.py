@@ -1,11 +1,11 @@
-"""Walk rays through sparse voxels: into room of their own, as much as the last rays needed, then side by side."""
+"""Walk rays through sparse voxels: into buffers of their own, as much as the last rays needed, then side by side."""
 
 import numba
 import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.kernels._batch import room
+from unrender.kernels._batch import allocate
 from unrender.kernels._contraction_cpu import contracted_step
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.march_voxels.cpu import RAYS, RELAXED, locate, way_out
@@ -41,7 +41,7 @@ def forward(
             if enough * RAYS <= space:
                 break
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(used)])
-        packed = [room(log_density, int(offsets[-1])) for _ in range(2)]
+        packed = [allocate(log_density, int(offsets[-1])) for _ in range(2)]
         for source, target in zip((distance, length), packed, strict=True):
             _pack(source, space, offsets, target.numpy())
     return packed[0], packed[1], torch.from_numpy(offsets)

@@ -52,7 +52,7 @@ def initial_field(scene: Scene, config: FitNerf, schedule: NerfSchedule, seed: i
     finest = schedule.finest_level * (2 if box.contracted else 1)
     return HashNeRF(
         box,
-        HashLevels.growing(COARSEST_LEVEL, finest, NUM_LEVELS, config.table_log2),
+        HashLevels.geometric(COARSEST_LEVEL, finest, NUM_LEVELS, config.table_log2),
         OccupancyGrid(occupied),
         step=_step_size(box, schedule, 0.0),
         near=region.near,
