@@ -25,7 +25,7 @@ MARKS = (2.0, 5.0, 10.0, 20.0)
 
 
 def levels(bench: Bench) -> HashLevels:
-    return HashLevels.growing(16, bench.size(2048, 64), 16, bench.size(19, 12))
+    return HashLevels.geometric(16, bench.size(2048, 64), 16, bench.size(19, 12))
 
 
 def points_and_table(bench: Bench, count: int) -> tuple[Tensor, Tensor, HashLevels]:

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 import unrender
-from unrender.io.depth import MILLIMETRES, DepthFile
-from unrender.io.depth_preview import color_depth
+from unrender.io.depth import MILLIMETERS, DepthFile
+from unrender.io.depth_preview import colorize_depth
 
 HERE = Path(__file__).parent
 SETTINGS = unrender.FitVolume(resolution=64, steps=250, rays=4096, degree=1, depth=0.0)
@@ -103,7 +103,7 @@ def plain_wall(folder: Path) -> None:
     shown = [
         on_white(view.image, view.alpha),
         depth_colors(found.median_z * found.valid, view.depth),
-        color_depth(wrong, view.depth > 0, 0.0, 1.0, "magma"),
+        colorize_depth(wrong, view.depth > 0, 0.0, 1.0, "magma"),
     ]
     save(shown, "plain_wall")
 
@@ -161,9 +161,9 @@ def save_scene(folder: Path, shade) -> unrender.Scene:
         colors, depth = supersampled(camera, shade)
         image, depth_path = folder / f"{i:02d}.png", folder / f"{i:02d}.npy"
         unrender.save_image(colors.clamp(0, 1), image)
-        np.save(depth_path, (depth / MILLIMETRES).numpy())
+        np.save(depth_path, (depth / MILLIMETERS).numpy())
         frames.append(
-            unrender.Frame(f"{i:02d}", camera, image, split, depth_file=DepthFile(depth_path, MILLIMETRES))
+            unrender.Frame(f"{i:02d}", camera, image, split, depth_file=DepthFile(depth_path, MILLIMETERS))
         )
     unrender.save_transforms(frames, folder / "transforms.json")
     return unrender.load_scene(folder)
@@ -251,7 +251,7 @@ def on_white(image: Tensor, alpha: Tensor | None) -> Tensor:
 def depth_colors(depth: Tensor, truth: Tensor) -> Tensor:
     """Apply a colormap between the nearest and the farthest true depth."""
     some = truth[truth > 0]
-    return color_depth(depth, depth > 0, 0.95 * float(some.min()), 1.05 * float(some.max()), "viridis")
+    return colorize_depth(depth, depth > 0, 0.95 * float(some.min()), 1.05 * float(some.max()), "viridis")
 
 
 def save(images: list[Tensor], name: str) -> None:

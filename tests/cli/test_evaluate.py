@@ -13,7 +13,7 @@ import unrender
 from ball_field import Ball
 from unrender.cli import evaluate
 from unrender.cli.main import main
-from unrender.io.depth import MILLIMETRES, DepthFile
+from unrender.io.depth import MILLIMETERS, DepthFile
 from unrender.runs.folder import RUN_FORMAT
 
 COLOR = (1.0, 0.25, 0.0)
@@ -92,8 +92,8 @@ def test_depth_metrics_if_the_scene_has_depth(scene, field, tmp_path) -> None:
         rendered, forward = field.render(frame.camera), frame.camera.camera_from_world[2, :3]
         depth = rendered.distance * (unrender.rays_of(frame.camera).directions @ forward)
         path = scene / f"{frame.image_path.stem}.npy"
-        np.save(path, (depth / MILLIMETRES).numpy())
-        frames.append(dataclasses.replace(frame, depth_file=DepthFile(path, MILLIMETRES)))
+        np.save(path, (depth / MILLIMETERS).numpy())
+        frames.append(dataclasses.replace(frame, depth_file=DepthFile(path, MILLIMETERS)))
     unrender.save_transforms(frames, scene / "transforms.json")
     run, out = write_run(tmp_path / "run", scene), tmp_path / "out"
     assert main(["eval", str(run), "--output", str(out)]) == 0

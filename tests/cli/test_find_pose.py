@@ -140,8 +140,8 @@ def test_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["none.ply", "photo.png"], r"none.ply: there is no such file"),
-        (["object.ply", "none.png", "--fov-degrees", "40"], r"none.png: there is no such file"),
+        (["none.ply", "photo.png"], r"none.ply: no such file"),
+        (["object.ply", "none.png", "--fov-degrees", "40"], r"none.png: no such file"),
         (["object.ply", "photo.png"], r"does not say the focal length"),
         (["object.ply", "photo.png", "--fov-degrees", "200"], r"`fov_degrees` should lie between 0 and 180"),
         (["object.ply", "photo.gif"], r"suffix '.gif' is not one of"),

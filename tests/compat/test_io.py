@@ -97,7 +97,7 @@ def test_says_what_is_wrong(tmp_path, square):
     with pytest.raises(InputError, match="atlases are not translated"):
         load_obj(square, create_texture_atlas=True)
     square.write_text(SQUARE + "f 1 2 9\n")
-    with pytest.raises(FileFormatError, match="line 14: vertex 9 of a face"):
+    with pytest.raises(FileFormatError, match="line 14: a face references vertex 9"):
         load_obj(square)
     with pytest.raises(InputError, match="faces index vertices 0 to 7 of 4"):
         save_obj(tmp_path / "a.obj", torch.rand(4, 3), torch.tensor([[0, 1, 7]]))

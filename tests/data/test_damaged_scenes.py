@@ -163,7 +163,7 @@ def test_pictures_that_change_after_loading(scene):
 def test_masks_and_depths_of_another_size(scene):
     scene_files.write_picture(scene / "other.png", np.full((5, 6), 255, np.uint8))
     change(scene, mask_path="other.png")
-    with pytest.raises(FileFormatError, match=r"a mask of \[5, 6\]"):
+    with pytest.raises(FileFormatError, match=r"the mask has \[5, 6\]"):
         load_scene(scene).frames[3].load()
     scene_files.write_picture(scene / "other.png", np.full((5, 6), 255, np.uint16))
     change(scene, 4, depth_file_path="other.png")

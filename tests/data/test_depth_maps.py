@@ -84,7 +84,7 @@ def test_pictures_hold_the_same_depth(tmp_path):
     assert json.loads((tmp_path / "view" / "depth.json").read_text())["png_scale"] == 0.0005
 
 
-@pytest.mark.parametrize("colormap", ["grey", "viridis", "magma"])
+@pytest.mark.parametrize("colormap", ["gray", "viridis", "magma"])
 def test_near_is_dark_and_far_is_bright(tmp_path, colormap):
     depth = some_depth()
     ramp = torch.linspace(1, 3, 48)[:, None].expand(48, 20)
@@ -141,7 +141,7 @@ def test_damaged_folders_are_named(tmp_path):
     with pytest.raises(FileFormatError, match="there is no depth of a view"):
         load_depth_views(tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="a file, where a folder is to be written"):
+    with pytest.raises(InputError, match="cannot be written as a folder: it is a file"):
         save_depth(some_depth(), tmp_path / "file")
     for name, content, words in (
         ("depth.json", b"{", "damaged"),

@@ -130,7 +130,7 @@ def test_an_upright_mask_fits_a_turned_photo(path, tmp_path):
 def test_a_mask_of_another_size_is_refused(path, tmp_path):
     save_image(torch.ones(5, 7), tmp_path / "mask.png")
     with pytest.raises(
-        FileFormatError, match=r"mask\.png: a mask of \[5, 7\] pixels for a picture of \[60, 80\]"
+        FileFormatError, match=r"mask\.png: the mask has \[5, 7\] pixels, but the image has \[60, 80\]"
     ):
         load_photo(path, fov_degrees=40, mask=tmp_path / "mask.png")
 

@@ -224,7 +224,7 @@ def test_real_scenes():
 
 
 def test_says_what_is_wrong(tmp_path):
-    with pytest.raises(MissingFileError, match="there is no such file or folder"):
+    with pytest.raises(MissingFileError, match="no such file or folder"):
         load_scene(tmp_path / "nowhere")
     with pytest.raises(FileFormatError, match="there is no scene; one has transforms_train"):
         load_scene(tmp_path)

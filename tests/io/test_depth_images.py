@@ -45,7 +45,7 @@ def test_axes_point_right_down_and_forward():
     assert points[0, 0, 1] < 0 < points[-1, 0, 1]
 
 
-def test_missing_pixels_and_depth_jumps_are_not_valid():
+def test_missing_and_flying_pixels_are_invalid():
     depth = torch.full((HEIGHT, WIDTH), 2.0)
     depth[:, 25:] = 1.0
     depth[10, 10], depth[20, 40] = torch.nan, -1.0
@@ -60,14 +60,14 @@ def test_missing_pixels_and_depth_jumps_are_not_valid():
     assert (pixels.normals[~pixels.valid] == 0).all()
 
 
-def test_noise_of_a_quantised_wall_averages_out():
+def test_normals_of_quantized_depth():
     exact = depth_of_plane(PLANES["turned right"], 0.7)
     pixels = points_from_depth((exact * 1000).round() / 1000, FOCAL.double(), CENTER.double())
     normal = torch.tensor(PLANES["turned right"], dtype=torch.float64)
     assert (pixels.normals @ normal).min() > np.cos(np.radians(3))
 
 
-def test_batch_equals_one_by_one():
+def test_batch_matches_single_images():
     depth = torch.rand(3, 2, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(0)) * 0.01 + 1
     focal = torch.tensor([[50.0, 55.0], [60.0, 65.0]]).expand(3, 2, 2)
     together = points_from_depth(depth, focal, CENTER.expand(3, 2, 2))
@@ -102,12 +102,12 @@ def test_gradient_is_finite_where_nothing_is_measured():
 
 
 @pytest.mark.parametrize("focal", [[0.0, 1.0], [-1.0, 1.0], [torch.nan, 1.0]])
-def test_refuses_an_impossible_focal_length(focal):
+def test_invalid_focal_length_is_rejected(focal):
     with pytest.raises(InputError, match="`focal` should be positive and finite"):
         points_from_depth(torch.ones(3, 3), torch.tensor(focal), CENTER)
 
 
-def test_refuses_a_wrong_shape():
+def test_wrong_shape_is_rejected():
     with pytest.raises(ShapeError, match="points_from_depth: `focal` should be"):
         points_from_depth(torch.ones(3, 3), torch.ones(3), CENTER)
 
@@ -120,7 +120,7 @@ def metres():
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "npy", "millimetres.npy"])
-def test_every_kind_of_file_gives_metres(tmp_path, metres, suffix):
+def test_every_format_gives_meters(tmp_path, metres, suffix):
     path = tmp_path / f"depth.{suffix}"
     if suffix == "png":
         Image.fromarray((metres * 1000).astype(np.uint16)).save(path)
@@ -155,36 +155,36 @@ def test_scale_center_and_mask(tmp_path, metres):
 
 
 REFUSED = {
-    "8 bits": (lambda metres: metres.astype(np.uint8), "8 bits are too few"),
+    "8 bits": (lambda metres: metres.astype(np.uint8), "8-bit depth cannot be in millimeters"),
     "colors": (lambda metres: np.zeros((4, 5, 3), np.uint8), "one channel"),
     "nothing": (lambda metres: np.zeros((4, 5), np.uint16), "no pixel measures a surface"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refuses_what_is_no_depth(tmp_path, metres, case):
+def test_files_without_depth_are_rejected(tmp_path, metres, case):
     make, message = REFUSED[case]
     Image.fromarray(make(metres)).save(tmp_path / "depth.png")
     with pytest.raises(FileFormatError, match=message):
         load_depth(tmp_path / "depth.png", 60.0)
 
 
-def test_refuses_a_mask_of_another_size(tmp_path, metres):
+def test_mask_of_another_size_is_rejected(tmp_path, metres):
     np.save(tmp_path / "depth.npy", metres)
     Image.fromarray(np.ones((3, 3), np.uint8)).save(tmp_path / "mask.png")
     with pytest.raises(
-        FileFormatError, match=r"mask.png: a mask of \[3, 3\] pixels for a picture of \[40, 50\]"
+        FileFormatError, match=r"mask.png: the mask has \[3, 3\] pixels, but the image has \[40, 50\]"
     ):
         load_depth(tmp_path / "depth.npy", 60.0, mask=tmp_path / "mask.png")
 
 
-def test_refuses_an_impossible_scale(tmp_path, metres):
+def test_invalid_scale_is_rejected(tmp_path, metres):
     np.save(tmp_path / "depth.npy", metres)
-    with pytest.raises(InputError, match="`scale` should be positive, got 0"):
+    with pytest.raises(InputError, match="`scale` should be positive and finite, got 0"):
         load_depth(tmp_path / "depth.npy", 60.0, scale=0)
 
 
-def test_image_that_promises_too_many_pixels_is_refused(tmp_path):
+def test_image_that_declares_too_many_pixels_is_rejected(tmp_path):
     path = tmp_path / "depth.png"
     Image.fromarray(np.full((4, 4), 9, np.uint16)).save(path)
     data = bytearray(path.read_bytes())
@@ -198,7 +198,7 @@ HOPE = Path(__file__).parents[3] / "shared" / "data" / "pose" / "hope"
 
 
 @pytest.mark.skipif(not HOPE.exists(), reason="needs the shared data")
-def test_a_real_can_lies_where_it_is(tmp_path):
+def test_real_depth_image(tmp_path):
     truth = json.loads((HOPE / "ground_truth.json").read_text())
     center = (truth["cx"] + 0.5, truth["cy"] + 0.5)
     scene = HOPE / "scene"

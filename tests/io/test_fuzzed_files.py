@@ -142,7 +142,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kind_is_valid(valid, kind, tmp_path):
+def test_undamaged_files_are_valid(valid, kind, tmp_path):
     load, suffix, data = valid[kind]
     path = tmp_path / f"file.{suffix}"
     path.write_bytes(data)
@@ -150,7 +150,7 @@ def test_kind_is_valid(valid, kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damage_is_answered(valid, kind, tmp_path_factory):
+def test_damaged_files_load_or_raise_our_errors(valid, kind, tmp_path_factory):
     load, suffix, data = valid[kind]
     path = tmp_path_factory.mktemp("damaged") / f"file.{suffix}"
 

@@ -53,7 +53,7 @@ GREY = {
 
 
 @pytest.mark.parametrize("name", GREY)
-def test_grey_has_three_equal_channels(tmp_path, name):
+def test_gray_has_three_equal_channels(tmp_path, name):
     stored, expected = GREY[name]
     Image.fromarray(stored).save(tmp_path / name)
     image = load_image(tmp_path / name)
@@ -61,7 +61,7 @@ def test_grey_has_three_equal_channels(tmp_path, name):
     np.testing.assert_allclose(image, np.repeat(expected[..., None], 3, -1), atol=1e-6)
 
 
-def test_transparency_makes_a_fourth_channel(tmp_path):
+def test_transparency_gives_a_fourth_channel(tmp_path):
     alpha = RGB[..., :1]
     cases = {
         "rgba": Image.fromarray(np.concatenate([RGB, alpha], -1)),
@@ -80,7 +80,7 @@ def test_transparency_makes_a_fourth_channel(tmp_path):
     assert images["palette"][0, :3].tolist() == [[1, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 1]]
 
 
-def test_palette_and_ink_become_rgb(tmp_path):
+def test_palette_and_cmyk_become_rgb(tmp_path):
     palette().save(tmp_path / "palette.png")
     assert load_image(tmp_path / "palette.png")[0, :3].tolist() == torch.eye(3).tolist()
     Image.new("CMYK", (4, 4), (0, 255, 255, 0)).save(tmp_path / "ink.tif")
@@ -89,7 +89,7 @@ def test_palette_and_ink_become_rgb(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "tif"])
 @pytest.mark.parametrize(("orientation", "corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
-def test_pictures_are_turned_upright(tmp_path, suffix, orientation, corner):
+def test_exif_orientation_is_applied(tmp_path, suffix, orientation, corner):
     stored = np.zeros((16, 32, 3), np.uint8)
     stored[:8, :8] = 255
     Image.fromarray(stored).save(tmp_path / f"a.{suffix}", exif=turned(orientation))
@@ -100,7 +100,7 @@ def test_pictures_are_turned_upright(tmp_path, suffix, orientation, corner):
 
 
 @pytest.mark.parametrize("suffix", ["webp", "png", "tif"])
-def test_the_first_picture_of_several_counts(tmp_path, suffix):
+def test_first_image_of_several_is_loaded(tmp_path, suffix):
     first, second = Image.new("RGB", (5, 4), "red"), Image.new("RGB", (5, 4), "blue")
     options = {"lossless": True} if suffix == "webp" else {}
     first.save(tmp_path / f"a.{suffix}", save_all=True, append_images=[second], **options)
@@ -112,18 +112,18 @@ def test_one_pixel(tmp_path):
     assert load_image(tmp_path / "a.png").tolist() == [[[pytest.approx(0.2)] * 3]]
 
 
-def test_what_lies_outside_0_to_1_is_refused(tmp_path):
+def test_values_outside_0_to_1_are_rejected(tmp_path):
     for values in (np.float32([[0.5, 1.5]]), np.float32([[-0.1]]), np.float32([[np.nan]])):
         Image.fromarray(values).save(tmp_path / "a.tif")
-        with pytest.raises(FileFormatError, match=r"a\.tif: its values should lie in 0 to 1"):
+        with pytest.raises(FileFormatError, match=r"a\.tif: pixel values should be in \[0, 1\]"):
             load_image(tmp_path / "a.tif")
     Image.fromarray(np.int32([[70_000]])).save(tmp_path / "a.tif")
-    with pytest.raises(FileFormatError, match=r"a\.tif: its values should lie in 0 to 65535, got 70000"):
+    with pytest.raises(FileFormatError, match=r"a\.tif: pixel values should be in \[0, 65535\], got 70000"):
         load_image(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif", "webp", "bmp"])
-def test_files_cut_off_are_refused(tmp_path, suffix):
+def test_truncated_files_are_rejected(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)).save(path)
     data = path.read_bytes()
@@ -133,16 +133,16 @@ def test_files_cut_off_are_refused(tmp_path, suffix):
             load_image(path)
 
 
-def test_what_is_no_picture_is_refused(tmp_path):
+def test_other_files_are_rejected(tmp_path):
     (tmp_path / "a.png").write_bytes(b"hello")
     (tmp_path / "empty.png").touch()
-    with pytest.raises(FileFormatError, match=r"a\.png: damaged, or not what its suffix says"):
+    with pytest.raises(FileFormatError, match=r"a\.png: damaged, or its content does not match its suffix"):
         load_image(tmp_path / "a.png")
     with pytest.raises(FileFormatError, match="the file is empty"):
         load_image(tmp_path / "empty.png")
     with pytest.raises(MissingFileError):
         load_image(tmp_path / "nothing.png")
-    with pytest.raises(InputError, match=r"the suffix '\.gif' is not one of"):
+    with pytest.raises(InputError, match=r"unsupported suffix '\.gif'"):
         load_image(tmp_path / "a.gif")
     (tmp_path / "b.png").mkdir()
     with pytest.raises(FileAccessError, match="folder"):
@@ -151,7 +151,7 @@ def test_what_is_no_picture_is_refused(tmp_path):
 
 @pytest.mark.parametrize("side", [13_000, 50_000])
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
-def test_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path, side):
+def test_too_many_pixels_are_rejected_before_decoding(tmp_path, side):
     path = tmp_path / "a.png"
     Image.fromarray(RGB).save(path)
     data = bytearray(path.read_bytes())
@@ -159,7 +159,7 @@ def test_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path, side):
     data[29:33] = zlib.crc32(data[12:29]).to_bytes(4)
     path.write_bytes(data)
     tracemalloc.start()
-    with pytest.raises(FileFormatError, match=r"a\.png: (too large|13000 × 13000 pixels)"):
+    with pytest.raises(FileFormatError, match=r"a\.png: the image (is too large|has 13000 × 13000 pixels)"):
         load_image(path)
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
@@ -167,7 +167,7 @@ def test_too_many_pixels_are_refused_before_they_are_unpacked(tmp_path, side):
 
 @pytest.mark.parametrize("shape", [(5, 4), (5, 4, 1), (5, 4, 2), (5, 4, 3), (5, 4, 4)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
-def test_what_is_saved_comes_back(tmp_path, shape, dtype):
+def test_round_trip(tmp_path, shape, dtype):
     image = torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     save_image(image.requires_grad_(), tmp_path / "a.png")
     loaded = load_image(tmp_path / "a.png")
@@ -177,29 +177,29 @@ def test_what_is_saved_comes_back(tmp_path, shape, dtype):
     torch.testing.assert_close(loaded, colors, atol=0.5 / 255 + 1e-6, rtol=0)
 
 
-def test_rounding_errors_are_no_errors(tmp_path):
+def test_rounding_errors_are_tolerated(tmp_path):
     save_image(torch.tensor([[-5e-5, 1 + 5e-5]]), tmp_path / "a.jpeg")
     assert load_image(tmp_path / "a.jpeg").shape == (1, 2, 3)
 
 
 @pytest.mark.parametrize("wrong", [1.01, -0.01, torch.nan, torch.inf])
-def test_saving_values_outside_0_to_1_is_refused(tmp_path, wrong):
-    with pytest.raises(InputError, match=r"save_image: `image` should lie in \[0, 1\], got"):
+def test_saving_values_outside_0_to_1_is_rejected(tmp_path, wrong):
+    with pytest.raises(InputError, match=r"save_image: `image` should have values in \[0, 1\], got"):
         save_image(torch.tensor([[0.5, wrong]]), tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_saving_what_is_no_picture_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no JPEG picture can be made of float32"):
+def test_saving_other_shapes_is_rejected(tmp_path):
+    with pytest.raises(InputError, match=r"cannot save float32.* as a JPEG image"):
         save_image(torch.zeros(3, 3, 4), tmp_path / "a.jpg")
     for shape in ((3, 3, 5), (0, 3)):
-        with pytest.raises(InputError, match="no PNG picture can be made of float32"):
+        with pytest.raises(InputError, match=r"cannot save float32.* as a PNG image"):
             save_image(torch.zeros(shape), tmp_path / "a.png")
     with pytest.raises(ShapeError, match="save_image: `image` should be"):
         save_image(torch.zeros(3), tmp_path / "a.png")
     with pytest.raises(ShapeError):
         save_image(torch.zeros(3, 3, dtype=torch.uint8), tmp_path / "a.png")
-    with pytest.raises(InputError, match=r"the suffix '\.webp'"):
+    with pytest.raises(InputError, match=r"unsupported suffix '\.webp'"):
         save_image(torch.zeros(3, 3), tmp_path / "a.webp")
     with pytest.raises(FileAccessError, match="create the folder"):
         save_image(torch.zeros(3, 3), tmp_path / "none" / "a.png")

@@ -144,7 +144,7 @@ BINARY_HEADERS = {
 
 @pytest.mark.parametrize("suffix", BINARY_HEADERS)
 @pytest.mark.parametrize(("kind", "dtype"), [("int16", torch.float32), ("int32", torch.float64)])
-def test_whole_numbers_become_floats_that_hold_them(tmp_path, suffix, kind, dtype):
+def test_integers_become_floats_of_sufficient_precision(tmp_path, suffix, kind, dtype):
     values = np.array([[1, 2, 3], [4, 5, 32_767]], kind)
     properties = "".join(f"property {kind} {name}\n" for name in "xyz")
     header = BINARY_HEADERS[suffix].format(properties, values.itemsize)
@@ -154,21 +154,21 @@ def test_whole_numbers_become_floats_that_hold_them(tmp_path, suffix, kind, dtyp
     assert cloud.points.dtype == dtype
 
 
-def test_points_that_are_not_finite_are_dropped_with_a_word(tmp_path, caplog):
+def test_non_finite_points_are_removed_with_a_warning(tmp_path, caplog):
     (tmp_path / "cloud.xyz").write_text("1 2 3 0 0 1\nnan 0 0 0 0 1\n4 5 6 0 0 1\n0 -inf 0 0 0 1\n")
     cloud = load_cloud(tmp_path / "cloud.xyz")
     assert cloud.points.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert cloud.normals.shape == (2, 3)
-    assert "dropped 2 of 4 points that are not finite" in caplog.text
+    assert "removed 2 of 4 points that are not finite" in caplog.text
 
 
-def test_cloud_without_a_finite_point_is_refused(tmp_path):
+def test_cloud_without_finite_points_is_rejected(tmp_path):
     (tmp_path / "cloud.xyz").write_text("nan nan nan\n")
-    with pytest.raises(FileFormatError, match="none of its 1 points is finite"):
+    with pytest.raises(FileFormatError, match="none of the 1 points is finite"):
         load_cloud(tmp_path / "cloud.xyz")
 
 
-def test_unknown_normals_are_zero(tmp_path):
+def test_invalid_normals_are_zero(tmp_path):
     np.savez(
         tmp_path / "c.npz",
         points=np.zeros((4, 3)),
@@ -178,11 +178,11 @@ def test_unknown_normals_are_zero(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["ply", "obj", "stl", "glb"])
-def test_mesh_where_a_cloud_is_expected_is_sampled(tmp_path, caplog, suffix):
+def test_meshes_are_sampled(tmp_path, caplog, suffix):
     sphere = ico_sphere(3)
     save_mesh(sphere.replace(vertex_colors=sphere.vertices * 0.5 + 0.5), tmp_path / f"mesh.{suffix}")
     cloud, again = (load_cloud(tmp_path / f"mesh.{suffix}") for _ in range(2))
-    assert "a mesh; its surface was sampled at 20000 points" in caplog.text
+    assert "sampled 20000 points from its surface" in caplog.text
     assert cloud.points.shape == (NUM_SAMPLES, 3)
     assert torch.equal(cloud.points, again.points)
     assert (cloud.points.norm(dim=-1) - 1).abs().max() < 0.02
@@ -191,7 +191,7 @@ def test_mesh_where_a_cloud_is_expected_is_sampled(tmp_path, caplog, suffix):
         assert (cloud.colors - (cloud.points * 0.5 + 0.5)).abs().max() < 0.01
 
 
-def test_mesh_without_area_is_refused(tmp_path):
+def test_mesh_without_area_is_rejected(tmp_path):
     save_mesh(Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]])), tmp_path / "mesh.ply")
-    with pytest.raises(FileFormatError, match="cannot be sampled: it has no area"):
+    with pytest.raises(FileFormatError, match="cannot sample points from the mesh: it has no surface area"):
         load_cloud(tmp_path / "mesh.ply")

@@ -56,7 +56,7 @@ def test_stl_whose_name_has_the_word_vertex_in_it(tmp_path):
     assert load_mesh(tmp_path / "box.stl").vertices.shape == (8, 3)
 
 
-def test_joined_glb_of_a_seam_is_closed(tmp_path):
+def test_glb_with_a_texture_seam_is_welded(tmp_path):
     flat = trimesh.creation.box()
     flat.unmerge_vertices()
     (tmp_path / "box.glb").write_bytes(trimesh.Scene(flat).export(file_type="glb"))
@@ -94,7 +94,7 @@ def test_pypcd4_reads_what_is_written(tmp_path):
     assert np.abs(rgb / 255 - cloud.colors.numpy()).max() < 0.5 / 255 + 1e-6
 
 
-def test_nothing_but_our_own_words_is_logged(tmp_path, caplog):
+def test_other_libraries_log_nothing(tmp_path, caplog):
     caplog.set_level(logging.INFO)
     save_mesh(Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]])), tmp_path / "mesh.glb")
     load_mesh(tmp_path / "mesh.glb")

@@ -17,7 +17,7 @@ def star(corners, seed):
 
 @pytest.mark.parametrize("corners", [3, 4, 5, 8, 40])
 @pytest.mark.parametrize("seed", range(5))
-def test_triangles_fill_a_dented_polygon_and_turn_its_way(corners, seed):
+def test_triangles_of_a_concave_polygon_keep_its_area_and_winding(corners, seed):
     points, normal = star(corners, seed)
     triangles = triangulate(np.arange(corners), np.array([corners]), points)
     a, b, c = np.moveaxis(points[triangles], 1, 0)
@@ -37,7 +37,7 @@ def test_mixed_sizes_keep_their_order():
     assert sorted(np.unique(triangles[1:4])) == [0, 1, 2, 3, 4]
 
 
-def test_dented_quad_is_cut_along_the_other_diagonal():
+def test_concave_quad_is_split_along_the_other_diagonal():
     points = np.array([[0, 0, 0], [2, 0, 0], [0.5, 0.5, 0], [0, 2, 0]], dtype=float)
     for start in range(4):
         triangles = triangulate(np.roll(np.arange(4), start), np.array([4]), points)
@@ -57,7 +57,7 @@ def test_degenerate_polygon_still_gives_triangles(points):
     assert triangulate(np.arange(6), np.array([6]), points).shape == (4, 3)
 
 
-def test_refuses_what_takes_too_long():
+def test_huge_concave_polygons_are_rejected():
     points, _ = star(MAX_FOLDED_CORNERS + 1, 0)
     with pytest.raises(FileFormatError, match="face 1 is not convex and has 5001 corners"):
         triangulate(np.arange(len(points)), np.array([len(points)]), points)

@@ -17,7 +17,7 @@ def tetrahedron(dtype=torch.float32, offset=0.0):
 
 @pytest.mark.parametrize("suffix", ["ply", "obj", "glb"])
 @pytest.mark.parametrize("offset", [torch.zeros(3, dtype=torch.float64), FAR], ids=["near", "far"])
-def test_mesh_comes_back(tmp_path, suffix, offset):
+def test_mesh_round_trip(tmp_path, suffix, offset):
     mesh = tetrahedron(torch.float64, offset + 1e-3)
     save_mesh(mesh, tmp_path / f"mesh.{suffix}")
     loaded = load_mesh(tmp_path / f"mesh.{suffix}")
@@ -28,7 +28,7 @@ def test_mesh_comes_back(tmp_path, suffix, offset):
 
 @pytest.mark.parametrize("suffix", ["ply", "xyz", "npz", "pcd"])
 @pytest.mark.parametrize("extras", ["", "normals", "colors", "normals colors"])
-def test_cloud_comes_back(tmp_path, suffix, extras):
+def test_cloud_round_trip(tmp_path, suffix, extras):
     normals = torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)
     cloud = PointCloud(
         torch.randn(50, 3),
@@ -45,7 +45,7 @@ def test_cloud_comes_back(tmp_path, suffix, extras):
 
 
 @pytest.mark.parametrize("suffix", ["ply", "xyz", "npz", "pcd"])
-def test_world_coordinates_keep_a_tenth_of_a_millimetre(tmp_path, suffix):
+def test_world_coordinates_keep_a_tenth_of_a_millimeter(tmp_path, suffix):
     points = FAR + torch.rand(100, 3, dtype=torch.float64) * 50
     save_cloud(PointCloud(points), tmp_path / f"cloud.{suffix}")
     assert (load_cloud(tmp_path / f"cloud.{suffix}").points - points).abs().max() < 1e-8
@@ -56,7 +56,7 @@ def test_float64_array_stays_float64(tmp_path):
     assert load_cloud(tmp_path / "cloud.npy").points.dtype == torch.float64
 
 
-def test_float64_comes_back_bit_by_bit(tmp_path):
+def test_float64_round_trip_is_exact(tmp_path):
     mesh, cloud = tetrahedron(torch.float64, 1 / 3), PointCloud(torch.rand(9, 3, dtype=torch.float64))
     save_mesh(mesh, tmp_path / "mesh.ply")
     assert torch.equal(load_mesh(tmp_path / "mesh.ply").vertices, mesh.vertices)
@@ -65,17 +65,17 @@ def test_float64_comes_back_bit_by_bit(tmp_path):
         assert torch.equal(load_cloud(tmp_path / f"cloud.{suffix}").points, cloud.points)
 
 
-def test_stl_joins_corners_and_says_what_it_loses(tmp_path, caplog):
+def test_stl_welds_vertices_and_warns_about_precision(tmp_path, caplog):
     save_mesh(tetrahedron(), tmp_path / "near.stl")
     loaded = load_mesh(tmp_path / "near.stl")
     assert torch.equal(loaded.vertices[loaded.faces], tetrahedron().vertices[tetrahedron().faces])
     assert len(loaded.vertices) == 4
     assert not caplog.messages
     save_mesh(tetrahedron(torch.float64, FAR), tmp_path / "far.stl")
-    assert "STL holds float32 only" in caplog.text
+    assert "STL stores float32" in caplog.text
 
 
-def test_unchanged_mesh_is_written_byte_by_byte_the_same(tmp_path):
+def test_saving_is_deterministic(tmp_path):
     for suffix in ("ply", "obj", "stl", "glb"):
         torch.manual_seed(0)
         save_mesh(tetrahedron(), tmp_path / f"a.{suffix}")
@@ -116,15 +116,15 @@ def test_padding_of_a_cloud_is_not_saved(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Mesh(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2]])), "one pose fits into a file"),
+        (Mesh(torch.rand(2, 4, 3), torch.tensor([[0, 1, 2]])), "expected a single mesh"),
         (Mesh(torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]])), "not all vertices are finite"),
         (Mesh(torch.rand(4, 3), torch.empty(0, 3, dtype=torch.long)), "it has no faces"),
         (Mesh(torch.rand(3, 3), torch.tensor([[0, 1, 2]]), torch.rand(3, 7)), "1, 3 or 4 channels"),
-        (PointCloud(torch.rand(2, 4, 3)), "one cloud fits into a file"),
-        (PointCloud(torch.rand(0, 3)), "it has no points"),
+        (PointCloud(torch.rand(2, 4, 3)), "expected a single point cloud"),
+        (PointCloud(torch.rand(0, 3)), "the point cloud has no points"),
     ],
 )
-def test_what_does_not_fit_is_not_written(tmp_path, value, message):
+def test_unsupported_values_are_rejected(tmp_path, value, message):
     path = tmp_path / "out.ply"
     with pytest.raises(InputError, match=message):
         (save_mesh if isinstance(value, Mesh) else save_cloud)(value, path)

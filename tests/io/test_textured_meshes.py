@@ -66,7 +66,7 @@ def assert_quarters(textured):
     assert [color(textured, *point) for point in points] == [RED, GREEN, BLUE, GREY]
 
 
-def test_obj_keeps_its_picture_and_coordinates(tmp_path):
+def test_obj_keeps_its_image_and_coordinates(tmp_path):
     textured = obj(tmp_path)
     assert_quarters(textured)
     assert np.abs(textured[1].image.numpy() - QUARTERS).max() < 1e-6
@@ -100,7 +100,7 @@ MAPS = {
 
 
 @pytest.mark.parametrize("case", MAPS)
-def test_mtl_names_pictures(tmp_path, case):
+def test_mtl_file_names(tmp_path, case):
     line, name = MAPS[case]
     assert_quarters(obj(tmp_path, mtl=f"# made by hand\nnewmtl m\nKd 0 0 0\n{line}\n", **{name: png()}))
 
@@ -111,18 +111,18 @@ def test_scale_and_offset(tmp_path):
     assert color(textured, 0.1, 0.1) == GREY
 
 
-def test_pictures_repeat_outside(tmp_path):
+def test_images_repeat(tmp_path):
     textured = obj(tmp_path, SQUARE.replace("vt 1", "vt 3") + "usemtl m\n" + FACE)
     assert [color(textured, x, 0.8) for x in (0.1, 0.25, 0.4, 0.6, 0.75, 0.9)] == [RED, GREEN] * 3
 
 
-def test_pictures_end_where_they_are_clamped(tmp_path):
+def test_clamped_images(tmp_path):
     body = SQUARE.replace("vt 1", "vt 3") + "usemtl m\n" + FACE
     textured = obj(tmp_path, body, "newmtl m\nmap_Kd -clamp on a.png\n")
     assert [color(textured, x, 0.8) for x in (0.1, 0.25, 0.4, 0.9)] == [RED, GREEN, GREEN, GREEN]
 
 
-def test_materials_lie_side_by_side_and_do_not_bleed(tmp_path):
+def test_several_materials_do_not_bleed(tmp_path):
     body = SQUARE + "v 2 0 0\nv 2 1 0\nv 3 0 0\nv 3 1 0\n"
     body += "f 1 2 3 4\nusemtl all green\nf 2/1 5/2 6/3 3/4\nusemtl b\nf 5/1 7/2 8/3 6/4\n"
     body += "v 3 2 0\nv 2 2 0\nusemtl kd\nf 6/1 8/2 9/3 10/4\nusemtl b\nv 1 2 0\nf 3 6 10 11"
@@ -139,13 +139,13 @@ def test_materials_lie_side_by_side_and_do_not_bleed(tmp_path):
     assert textured[1].image.shape[0] < 50
 
 
-def test_files_without_pictures(tmp_path, caplog):
+def test_files_without_textures(tmp_path, caplog):
     assert obj(tmp_path, mtl="newmtl m\nKd 1 0 0\n")[1] is None
     assert obj(tmp_path, SQUARE + "usemtl m\nf 1 2 3\n")[1] is None
     assert not caplog.records
     textured = obj(tmp_path, SQUARE + "usemtl m\nf 1/1 2/2 3/3\nusemtl n\nf 1/1 3/3 4/4\n")
     assert color(textured, 0.2, 0.8) == [1, 1, 1]
-    assert "line 12: no material is called 'n': white" in caplog.text
+    assert "line 12: undefined material 'n'; using white" in caplog.text
 
 
 def test_several_libraries(tmp_path):
@@ -169,14 +169,14 @@ property list uchar int vertex_indices
 
 
 @pytest.mark.parametrize("names", [("texture_u", "texture_v"), ("u", "v"), ("s", "t")])
-def test_ply_with_coordinates_of_vertices(tmp_path, names):
+def test_ply_with_vertex_coordinates(tmp_path, names):
     header = PLY.format(vertex="".join(f"property float {name}\n" for name in names), face="")
     write(tmp_path, {"my picture.png": png()})
     write(tmp_path, {"mesh.ply": header + "0 0 0 0 0\n1 0 0 1 0\n1 1 0 1 1\n0 1 0 0 1\n4 0 1 2 3\n"})
     assert_quarters(load_checked(tmp_path / "mesh.ply"))
 
 
-def test_ply_with_coordinates_of_corners(tmp_path):
+def test_ply_with_corner_coordinates(tmp_path):
     header = PLY.format(vertex="", face="property list uchar float texcoord\nproperty int texnumber\n")
     body = "0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3 8 0 0 1 0 1 1 0 1 {}\n"
     header = header.replace("comment", "comment TextureFile other.png\ncomment", 1)
@@ -185,11 +185,13 @@ def test_ply_with_coordinates_of_corners(tmp_path):
     write(tmp_path, {"mesh.ply": header + body.format(-1)})
     assert load_checked(tmp_path / "mesh.ply")[1] is None
     write(tmp_path, {"mesh.ply": header + body.format(2)})
-    with pytest.raises(FileFormatError, match=r"mesh.ply: face 1 lies on picture 2; the header names 0 to 1"):
+    with pytest.raises(
+        FileFormatError, match=r"mesh.ply: face 1 references texture 2, but the header declares 0 to 1"
+    ):
         load_textured_mesh(tmp_path / "mesh.ply")
     write(tmp_path, {"mesh.ply": header + body.format(1).replace(" 8 0 0 ", " 6 ")})
     with pytest.raises(
-        FileFormatError, match=r"face 1 has 4 corners and 6 numbers in 'texcoord'; it needs 8"
+        FileFormatError, match=r"face 1 has 4 corners and should have 8 numbers in 'texcoord', got 6"
     ):
         load_textured_mesh(tmp_path / "mesh.ply")
 
@@ -230,12 +232,12 @@ MODES = [("RGB", "PNG"), ("P", "PNG"), ("RGBA", "PNG"), ("RGB", "TIFF"), ("RGB",
 
 
 @pytest.mark.parametrize(("mode", "kind"), [*MODES, ("CMYK", "TIFF")])
-def test_kinds_of_pictures(tmp_path, mode, kind):
+def test_image_formats(tmp_path, mode, kind):
     assert_quarters(obj(tmp_path, **{"a.png": png(mode=mode, kind=kind)}))
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_gray_pictures(tmp_path, deep):
+def test_gray_images(tmp_path, deep):
     gray = np.full((4, 4), 0.5 * (65535 if deep else 255)).astype(np.uint16 if deep else np.uint8)
     stream = io.BytesIO()
     Image.fromarray(gray).save(stream, "PNG")
@@ -252,23 +254,23 @@ def bomb():
 
 WRONG = {
     "no library": ({"mesh.obj": "mtllib no.mtl\n" + SQUARE + "usemtl m\n" + FACE}, r"mesh.obj, line 1: .*no.mtl"),
-    "no picture": ({"m.mtl": "newmtl m\n\nmap_Kd no.png\n"}, r"mesh.obj: .*m.mtl, line 3: .*no.png; load_mesh reads"),
-    "no name": ({"m.mtl": "newmtl m\nmap_Kd -s 1 1 1\n"}, r"m.mtl: line 2: map_Kd names no file"),
-    "an option": ({"m.mtl": "newmtl m\nmap_Kd -mm 0 2 a.png\n"}, r"m.mtl: line 2: map_Kd's option -mm is not"),
-    "no number": ({"m.mtl": "newmtl m\nmap_Kd -s big a.png\n"}, r"m.mtl: line 2: map_Kd's option -s needs"),
-    "no material": ({"m.mtl": "Kd 1 1 1\n"}, r"m.mtl: line 1: kd of no material"),
-    "no color": ({"m.mtl": "newmtl m\nKd red\n"}, r"m.mtl: line 2: Kd needs 3 numbers .* 'red'"),
+    "no picture": ({"m.mtl": "newmtl m\n\nmap_Kd no.png\n"}, r"mesh.obj: .*m.mtl, line 3: .*no.png not found"),
+    "no name": ({"m.mtl": "newmtl m\nmap_Kd -s 1 1 1\n"}, r"m.mtl: line 2: map_Kd has no file name"),
+    "an option": ({"m.mtl": "newmtl m\nmap_Kd -mm 0 2 a.png\n"}, r"m.mtl: line 2: option -mm of map_Kd is not"),
+    "no number": ({"m.mtl": "newmtl m\nmap_Kd -s big a.png\n"}, r"m.mtl: line 2: option -s of map_Kd should have"),
+    "no material": ({"m.mtl": "Kd 1 1 1\n"}, r"m.mtl: line 1: kd without material"),
+    "no color": ({"m.mtl": "newmtl m\nKd red\n"}, r"m.mtl: line 2: Kd should have 3 numbers .* 'red'"),
     "an empty library": ({"m.mtl": ""}, r"m.mtl: the file is empty"),
     "a damaged picture": ({"a.png": png()[:60]}, r"mesh.obj: .*a.png: damaged"),
     "no picture at all": ({"a.png": b"hello"}, r"mesh.obj: .*a.png: damaged"),
-    "a huge picture": ({"a.png": bomb()}, r"a.png: too large"),
+    "a huge picture": ({"a.png": bomb()}, r"a.png: the image is too large"),
     "a picture repeated too often": (
         {"mesh.obj": "mtllib m.mtl\n" + SQUARE.replace("vt 1", "vt 1e6") + "usemtl m\n" + FACE},
-        r"mesh.obj: .* texels, more than .*m.mtl, line 2: a face repeats its picture",
+        r"mesh.obj: .* texels, more than .*m.mtl, line 2: a face repeats its image",
     ),
     "no such coordinate": (
         {"mesh.obj": "mtllib m.mtl\n" + SQUARE + "usemtl m\nf 1/1 2/2 3/5\n"},
-        r"mesh.obj: line 11: texture coordinate 5 of a face; the file has 1 to 4",
+        r"mesh.obj: line 11: a face references texture coordinate 5, but the file has 1 to 4",
     ),
     "a coordinate that is not finite": (
         {"mesh.obj": "mtllib m.mtl\n" + SQUARE.replace("vt 1 1", "vt nan 1") + "usemtl m\n" + FACE},
@@ -278,7 +280,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_refuses(tmp_path, case):
+def test_damaged_files_are_rejected(tmp_path, case):
     files, message = WRONG[case]
     obj(tmp_path)
     write(tmp_path, files)

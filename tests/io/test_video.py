@@ -34,7 +34,7 @@ def test_gif_holds_every_frame(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".gif"])
-def test_a_film_is_written_whole_or_not_at_all(tmp_path, suffix):
+def test_videos_are_written_atomically(tmp_path, suffix):
     def broken():
         yield from frames(3)
         raise ZeroDivisionError
@@ -47,11 +47,11 @@ def test_a_film_is_written_whole_or_not_at_all(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("film", "words"),
     [
-        ([], "no frames"),
-        ([torch.ones(4, 4)], "frame 0 should be an RGB picture"),
-        ([torch.ones(4, 4, 3), torch.ones(4, 5, 3)], "frame 1 is of"),
+        ([], "at least one frame, got none"),
+        ([torch.ones(4, 4)], "frame 0 should be an RGB image"),
+        ([torch.ones(4, 4, 3), torch.ones(4, 5, 3)], r"got \[4, 5, 3\] for frame 1"),
     ],
 )
-def test_wrong_frames_are_named(tmp_path, film, words):
+def test_invalid_frames_are_rejected(tmp_path, film, words):
     with pytest.raises(InputError, match=words):
         save_video(film, tmp_path / "a.mp4")

@@ -37,7 +37,7 @@ def test_round_trip(tmp_path, suffix):
     assert sized.world_from_volume.diagonal().tolist() == [1, 2, 3, 1]
 
 
-def test_both_kinds_of_file_put_a_voxel_at_the_same_place(tmp_path):
+def test_nrrd_and_nifti_agree_on_world_positions(tmp_path):
     values = np.arange(24, dtype=np.int16).reshape(2, 3, 4)  # x, y, z
     affine = np.array([[-2.0, 0, 0, 30], [0, -1.5, 0, 40], [0, 0, 3, -50], [0, 0, 0, 1]])
     nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / "scan.nii.gz")
@@ -93,35 +93,35 @@ def packed(data: bytes) -> bytes:
 FLAT = "space directions: (0,0,0) (0,1,0) (0,0,1)\n"
 ALMOST_FLAT = "space directions: (0.1,0.4,0.3) (0.7,2.8,2.1) (0.2,0.1,1)\n"  # but for rounding
 DAMAGED = {
-    "two axes, npy": ("a.npy", npy(np.ones((3, 4))), "three axes with voxels along each, this one has [4, 3]"),
-    "no voxels": ("a.npy", npy(np.ones((3, 0, 4))), "three axes with voxels along each"),
-    "not finite": ("a.npy", npy(np.full((2, 2, 2), np.nan)), "8 of its 8 voxels are not finite"),
-    "cut, npy": ("a.npy", npy(np.ones((2, 2, 2)))[:-3], "the header promises"),
-    "cut, nrrd": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 31), "promises [2, 2, 2] voxels, and 31 bytes are left"),
-    "cut before packing, nrrd": ("a.nrrd", nrrd_file("2 2 2", "gzip", packed(b"1" * 31)), "and 31 bytes are left"),
-    "cut after packing, nrrd": ("a.nrrd", nrrd_file("2 2 2", "gzip", packed(b"1" * 32)[:11]), "bytes are left"),
+    "two axes, npy": ("a.npy", npy(np.ones((3, 4))), "three non-empty axes, got shape [4, 3]"),
+    "no voxels": ("a.npy", npy(np.ones((3, 0, 4))), "three non-empty axes"),
+    "not finite": ("a.npy", npy(np.full((2, 2, 2), np.nan)), "8 of 8 voxels are not finite"),
+    "cut, npy": ("a.npy", npy(np.ones((2, 2, 2)))[:-3], "the header declares"),
+    "cut, nrrd": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 31), "[2, 2, 2] voxels, but only 31 bytes follow"),
+    "cut before packing, nrrd": ("a.nrrd", nrrd_file("2 2 2", "gzip", packed(b"1" * 31)), "but only 31 bytes follow"),
+    "cut after packing, nrrd": ("a.nrrd", nrrd_file("2 2 2", "gzip", packed(b"1" * 32)[:11]), "bytes follow"),
     "far too large": ("a.nrrd", nrrd_file("90000 90000 90000", "gzip", packed(b"1")), "more than 1073 million"),
-    "large and empty": ("a.nrrd", nrrd_file("1000 1000 1000", "gzip", packed(b"1")), "and 1 bytes are left"),
-    "two axes, nrrd": ("a.nrrd", nrrd_file("2 2", "raw", b"1" * 16), "three axes"),
-    "negative size": ("a.nrrd", nrrd_file("2 -2 2", "raw", b"1" * 16), "none"),
-    "text": ("a.nrrd", nrrd_file("2 2 2", "txt", b"1"), "its encoding is 'txt'"),
-    "another file": ("a.nrrd", nrrd_file("2 2 2", "raw", b"", "data file: /etc/passwd\n"), "in another file"),
-    "byte skip": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 36, "byte skip: 4\n"), "it skips lines or bytes"),
-    "flat": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, FLAT), "no extent"),
-    "almost flat": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, ALMOST_FLAT), "no extent"),
-    "no nrrd": ("a.nrrd", b"something else", "damaged, or not what its suffix says"),
-    "cut, nii": ("a.nii", nifti((4, 4, 4))[:-1], "promises [4, 4, 4] voxels, and"),
-    "cut before packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4))[:-1]), "promises [4, 4, 4] voxels, and"),
-    "cut after packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4)))[:40], "damaged|left"),
-    "four axes": ("a.nii", nifti((4, 4, 4, 2)), "this one has [4, 4, 4, 2]"),
+    "large and empty": ("a.nrrd", nrrd_file("1000 1000 1000", "gzip", packed(b"1")), "but only 1 bytes follow"),
+    "two axes, nrrd": ("a.nrrd", nrrd_file("2 2", "raw", b"1" * 16), "three non-empty axes"),
+    "negative size": ("a.nrrd", nrrd_file("2 -2 2", "raw", b"1" * 16), "the volume is empty"),
+    "text": ("a.nrrd", nrrd_file("2 2 2", "txt", b"1"), "unsupported encoding 'txt'"),
+    "another file": ("a.nrrd", nrrd_file("2 2 2", "raw", b"", "data file: /etc/passwd\n"), "detached NRRD headers"),
+    "byte skip": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 36, "byte skip: 4\n"), "byte skip are not supported"),
+    "flat": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, FLAT), "singular"),
+    "almost flat": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 32, ALMOST_FLAT), "singular"),
+    "no nrrd": ("a.nrrd", b"something else", "damaged, or its content does not match its suffix"),
+    "cut, nii": ("a.nii", nifti((4, 4, 4))[:-1], "declares [4, 4, 4] voxels, but only"),
+    "cut before packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4))[:-1]), "declares [4, 4, 4] voxels, but only"),
+    "cut after packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4)))[:40], "damaged|truncated"),
+    "four axes": ("a.nii", nifti((4, 4, 4, 2)), "got shape [4, 4, 4, 2]"),
     "zeros": ("a.nii", b"\0" * 400, "damaged"),
-    "complex": ("a.nii", nifti((2, 2, 2), np.complex64), "one number for each voxel"),
+    "complex": ("a.nii", nifti((2, 2, 2), np.complex64), "one number per voxel"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "data", "words"), DAMAGED.values(), ids=DAMAGED)
 @pytest.mark.filterwarnings("default")
-def test_damaged_files_are_named(tmp_path, name, data, words):
+def test_damaged_files_are_rejected(tmp_path, name, data, words):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(FileFormatError) as caught:
         load_volume(tmp_path / name)
@@ -129,14 +129,16 @@ def test_damaged_files_are_named(tmp_path, name, data, words):
     assert any(word in str(caught.value) for word in words.split("|")), caught.value
 
 
-def test_unknown_suffixes_missing_packages_and_batches_are_named(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"'\.dcm' is not one of \.npy, \.nrrd, \.nii\.gz, \.nii"):
+def test_unknown_suffixes_missing_packages_and_batches_are_rejected(tmp_path, monkeypatch):
+    with pytest.raises(InputError, match=r"'\.dcm'; use one of \.npy, \.nrrd, \.nii\.gz, \.nii"):
         load_volume(tmp_path / "a.dcm")
-    with pytest.raises(InputError, match="one volume without color"):
+    with pytest.raises(InputError, match="a single volume without color"):
         save_volume(Volume.in_box(torch.ones(2, 1, 1, 1), torch.zeros(3), torch.ones(3)), tmp_path / "a.npy")
     save_volume(tilted(), tmp_path / "a.nrrd")
     monkeypatch.setitem(sys.modules, "nrrd", None)
-    with pytest.raises(InputError, match=r"need the package pynrrd: pip install 'unrender\[volumes\]'"):
+    with pytest.raises(
+        InputError, match=r"require the package pynrrd; install it with .pip install 'unrender\[volumes\]'"
+    ):
         load_volume(tmp_path / "a.nrrd")
 
 
@@ -152,7 +154,7 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize("name", ["a.nrrd", "a.nii", "a.nii.gz"])
 @settings(max_examples=150)
 @given(data=st.data())
-def test_damage_anywhere_gives_a_volume_or_one_of_our_errors(saved, name, data):
+def test_fuzzed_files_load_or_raise_our_errors(saved, name, data):
     original = (saved / name).read_bytes()
     damaged = bytearray(original[: data.draw(st.integers(1, len(original)))])
     for _ in range(data.draw(st.integers(0, 4))):

@@ -13,7 +13,7 @@ from unrender.errors import InputError
 from unrender.io.arrays import array_from_npy
 from unrender.io.clouds import load_cloud
 from unrender.io.files import MissingFileError, read_bytes, reading
-from unrender.io.formats import CLOUD_READERS, MESH_READERS, read_contents
+from unrender.io.formats import CLOUD_READERS, MESH_READERS, read_geometry_data
 from unrender.io.textures import load_textured_mesh
 from unrender.io.volumes import READERS as VOLUME_READERS
 from unrender.io.volumes import load_volume
@@ -98,7 +98,7 @@ def _other(source: Path) -> Show:
     if suffix == ".safetensors":
         field = load_field(source)
         return lambda page: page.show(field)
-    if suffix in MESH_READERS and read_contents(source, MESH_READERS).faces is not None:
+    if suffix in MESH_READERS and read_geometry_data(source, MESH_READERS).faces is not None:
         return _mesh(source)
     if suffix in MESH_READERS | CLOUD_READERS:
         cloud = load_cloud(source)

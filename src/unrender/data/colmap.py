@@ -19,8 +19,8 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.geometry.points import PointCloud
-from unrender.io.contents import Floats
 from unrender.io.files import reading
+from unrender.io.geometry_data import Floats
 from unrender.io.images import IMAGE_SUFFIXES
 
 MIN_POINTS = 20

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Floats, Indices
 from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.io.geometry_data import Floats, Indices
 
 MODELS = (
     ("SIMPLE_PINHOLE", 3),

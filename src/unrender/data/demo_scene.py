@@ -14,8 +14,8 @@ from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.demo_object import demo_object
 from unrender.geometry.mesh import Mesh
-from unrender.io.depth import MILLIMETRES, DepthFile
-from unrender.io.files import FilePath, write_whole
+from unrender.io.depth import MILLIMETERS, DepthFile
+from unrender.io.files import FilePath, atomic_write
 from unrender.io.images import save_image
 from unrender.render.lights import AmbientLight, DirectionalLight, Material
 from unrender.render.mesh import render_depth, render_mesh
@@ -69,9 +69,9 @@ def _around(count: int, size: int, turn: float) -> list[Camera]:
 def _photograph(mesh: Mesh, camera: Camera, split: Split, name: str, folder: Path) -> Frame:
     image_path, depth_path = folder / "images" / f"{name}.png", folder / "depth" / f"{name}.npy"
     save_image(_straight_colors(mesh, camera), image_path)
-    with write_whole(depth_path) as file:
-        np.save(file, (render_depth(mesh, camera) / MILLIMETRES).numpy())
-    return Frame(name, camera, image_path, split, depth_file=DepthFile(depth_path, MILLIMETRES))
+    with atomic_write(depth_path) as file:
+        np.save(file, (render_depth(mesh, camera) / MILLIMETERS).numpy())
+    return Frame(name, camera, image_path, split, depth_file=DepthFile(depth_path, MILLIMETERS))
 
 
 def _straight_colors(mesh: Mesh, camera: Camera) -> Tensor:

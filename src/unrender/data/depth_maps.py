@@ -18,11 +18,18 @@ from unrender.data.nerfstudio import camera_of_table
 from unrender.data.save_transforms import intrinsics_table
 from unrender.errors import FileFormatError, InputError, ShapeError
 from unrender.io.arrays import array_from_npy
-from unrender.io.contents import Floats, floats_from_tensor
-from unrender.io.depth import MILLIMETRES
-from unrender.io.depth_preview import Colormap, depth_picture
+from unrender.io.depth import MILLIMETERS
+from unrender.io.depth_preview import Colormap, depth_preview_image
 from unrender.io.exr import write_exr
-from unrender.io.files import FilePath, MissingFileError, read_bytes, reading, write_folder, write_whole
+from unrender.io.files import (
+    FilePath,
+    MissingFileError,
+    atomic_write,
+    atomic_write_folder,
+    read_bytes,
+    reading,
+)
+from unrender.io.geometry_data import Floats, floats_from_tensor
 from unrender.io.images import load_image, load_mask, save_image
 from unrender.render.depth import DepthMap, DepthView
 
@@ -41,7 +48,7 @@ class DepthFiles:
 
     formats: tuple[DepthFormat, ...] = ()
     """png16: whole numbers of `scale`, as depth cameras write them. exr, tiff: floats."""
-    scale: float = MILLIMETRES
+    scale: float = MILLIMETERS
     """World units of one step of a 16-bit png: millimetres, if units are metres."""
     colormap: Colormap = "viridis"
     """Of the preview. grey: dark is near, bright is far."""
@@ -74,20 +81,22 @@ def save_depth(
     hold are refused.
     """
     valid = depth.valid.cpu().numpy()
-    with write_folder(folder) as place:
+    with atomic_write_folder(folder) as place:
         for name in (*KINDS, *OTHERS):
             values = floats_from_tensor(getattr(depth, name)).astype(np.float32)
-            with write_whole(place / f"{name}.npy") as file:
+            with atomic_write(place / f"{name}.npy") as file:
                 np.save(file, values)
             if name in KINDS:
                 for kind in files.formats:
                     _save_as(kind, np.where(valid, values, np.float32(0)), place / name, files.scale)
         save_image(depth.valid.float(), place / VALID)
-        save_image(depth_picture(depth.median_distance, depth.valid, files.colormap), place / "preview.png")
+        save_image(
+            depth_preview_image(depth.median_distance, depth.valid, files.colormap), place / "preview.png"
+        )
         if color is not None:
             save_image(color.detach().clamp(0, 1), place / COLOR)
         about = _about(depth, Path(folder).name, files) | dict(facts or {})
-        with write_whole(place / ABOUT) as file:
+        with atomic_write(place / ABOUT) as file:
             file.write((json.dumps(about, indent=1) + "\n").encode())
 
 
@@ -117,13 +126,13 @@ def _save_as(kind: DepthFormat, values: Floats, stem: Path, scale: float) -> Non
     from PIL import Image
 
     if kind == "png16":
-        with write_whole(stem.with_suffix(".png")) as file:
+        with atomic_write(stem.with_suffix(".png")) as file:
             Image.fromarray(steps_of_depth(values, scale)).save(file, "PNG")
     elif kind == "tiff":
-        with write_whole(stem.with_suffix(".tiff")) as file:
+        with atomic_write(stem.with_suffix(".tiff")) as file:
             Image.fromarray(values).save(file, "TIFF", compression="tiff_adobe_deflate")
     else:
-        with write_whole(stem.with_suffix(".exr")) as file:
+        with atomic_write(stem.with_suffix(".exr")) as file:
             write_exr(file, values)
 
 

@@ -16,17 +16,17 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import rays_of
-from unrender.io.contents import Floats
 from unrender.io.depth import DepthFile
 from unrender.io.files import read_bytes, reading
+from unrender.io.geometry_data import Floats
 from unrender.io.images import (
     IMAGE_SUFFIXES,
+    image_size,
     load_mask,
-    open_picture,
-    picture_size,
-    pixels_from_picture,
-    unit_pixels,
-    upright_size,
+    normalize_pixels,
+    open_image,
+    oriented_image_size,
+    pixels_from_image,
 )
 
 Split = Literal["train", "val", "test"]
@@ -76,7 +76,7 @@ class Frame:
 
     def load_image(self) -> View:
         """Read the image and its mask, not its depth. EXIF orientation is applied only if the camera's size has it."""
-        values = torch.from_numpy(unit_pixels(self.load_pixels()))
+        values = torch.from_numpy(normalize_pixels(self.load_pixels()))
         mask = self.load_mask()
         return View(
             values[..., :3],
@@ -88,10 +88,10 @@ class Frame:
         """Read RGB or RGBA as bytes; grey of more than 8 bits as RGB in [0, 1]."""
         data = read_bytes(self.image_path)
         with reading(self.image_path):
-            picture = open_picture(data, upright=False)
+            picture = open_image(data, upright=False)
             if (picture.height, picture.width) != (self.camera.height, self.camera.width):
-                picture = open_picture(data)
-            pixels: Floats = pixels_from_picture(picture)
+                picture = open_image(data)
+            pixels: Floats = pixels_from_image(picture)
             self._check_size("a picture", pixels.shape)
         return pixels
 
@@ -217,10 +217,10 @@ def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
 def fit_to_picture(camera: Camera, path: Path, name: str) -> tuple[Camera, str | None]:
     """Scale a camera to the size of its picture, as stored or turned upright; refuse a picture of another shape."""
     size = (camera.height, camera.width)
-    sizes = [picture_size(path)]
+    sizes = [image_size(path)]
     if size == sizes[0]:
         return camera, None
-    sizes.append(upright_size(path))
+    sizes.append(oriented_image_size(path))
     if size == sizes[1]:
         return camera, None
     for other in sizes:

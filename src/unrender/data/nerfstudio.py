@@ -14,9 +14,9 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.geometry.points import PointCloud
-from unrender.io.depth import MILLIMETRES, DepthFile
+from unrender.io.depth import MILLIMETERS, DepthFile
 from unrender.io.files import read_bytes, reading
-from unrender.io.images import picture_size
+from unrender.io.images import image_size
 
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 FISHEYES = ("OPENCV_FISHEYE",)
@@ -106,7 +106,7 @@ def camera_of_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Came
     if "h" in values and "w" in values:
         height, width = (int(number(values, key, where)) for key in ("h", "w"))
     else:
-        height, width = picture_size(path)
+        height, width = image_size(path)
     if "fl_x" in values:
         fx = number(values, "fl_x", where)
     elif "camera_angle_x" in values:
@@ -172,7 +172,7 @@ def _other_picture(values: Mapping[str, Any], key: str, folder: Path, notes: dic
 
 def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
     path = _other_picture(values, "depth_file_path", folder, notes)
-    return None if path is None else DepthFile(path, MILLIMETRES)
+    return None if path is None else DepthFile(path, MILLIMETERS)
 
 
 def _aabb(content: Mapping[str, Any]) -> Tensor | None:

@@ -12,11 +12,11 @@ from unrender._struct import TensorStruct
 from unrender.data.segmentation import cover_before_backdrop
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
-from unrender.io.contents import Floats
 from unrender.io.depth import read_depth
 from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
-from unrender.io.images import IMAGE_SUFFIXES, colors_from_picture, load_mask, open_picture
+from unrender.io.geometry_data import Floats
+from unrender.io.images import IMAGE_SUFFIXES, colors_from_image, load_mask, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -93,9 +93,9 @@ def load_photo(
         raise InputError(f"load_photo: {path}: `depth_scale` without `depth`; give both or neither")
     data = read_bytes(path)
     with reading(path):
-        picture = open_picture(data)
+        picture = open_image(data)
         focal_of_exif = _focal_from_exif(picture)
-        colors = colors_from_picture(picture)
+        colors = colors_from_image(picture)
     del picture, data  # 8k pictures take 130 MB
     shape = colors.shape[:2]
     focal, center = _focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)

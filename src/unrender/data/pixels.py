@@ -18,8 +18,8 @@ from unrender.data.pixel_rays import PixelRays
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
-from unrender.io.contents import Floats
-from unrender.io.images import has_deep_colors, unit_pixels
+from unrender.io.geometry_data import Floats
+from unrender.io.images import has_high_bit_depth, normalize_pixels
 
 MEBIBYTE = 2**20
 MIN_TILES = 8
@@ -76,7 +76,7 @@ class PixelSource:
         self.frames, self.shrink = tuple(frames), shrink
         self.cameras = [_shrunk_camera(frame, shrink) for frame in frames]
         self._generator = torch.Generator().manual_seed(seed)
-        self._deep = shrink > 1 or any(has_deep_colors(frame.image_path) for frame in frames)
+        self._deep = shrink > 1 or any(has_high_bit_depth(frame.image_path) for frame in frames)
         self._has_mask = any(frame.mask_path is not None for frame in frames)
         self._rays = PixelRays(self.cameras, int(MAPS_SHARE * memory_mib * MEBIBYTE))
         self._plan(int(memory_mib * MEBIBYTE))
@@ -210,7 +210,7 @@ class PixelSource:
         frame = self.frames[tile.frame]
         values = frame.load_pixels()
         if self._deep:
-            values = np.rint(_shrunk_colors(unit_pixels(values), self.shrink) * 65535)
+            values = np.rint(_shrunk_colors(normalize_pixels(values), self.shrink) * 65535)
         rows = values[tile.top : tile.top + tile.rows]
         packed = np.full(
             (*rows.shape[:2], 4), 65535 if self._deep else 255, np.uint16 if self._deep else np.uint8

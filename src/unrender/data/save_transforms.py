@@ -9,8 +9,8 @@ from typing import Any, get_args
 from unrender.data.frames import Frame, Split
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
-from unrender.io.depth import MILLIMETRES
-from unrender.io.files import FilePath, write_whole
+from unrender.io.depth import MILLIMETERS
+from unrender.io.files import FilePath, atomic_write
 
 
 def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | None = None) -> None:
@@ -36,7 +36,7 @@ def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | No
         {k: v for k, v in table.items() if k not in shared or k == "transform_matrix"} for table in tables
     ]
     content.pop("transform_matrix", None)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
@@ -51,7 +51,7 @@ def _table(frame: Frame, folder: Path) -> dict[str, Any]:
         table["mask_path"] = _relative(frame.mask_path, folder)
     if frame.depth_file is not None:
         if (frame.depth_file.scale, frame.depth_file.kind, frame.depth_file.inverted) != (
-            MILLIMETRES,
+            MILLIMETERS,
             "z",
             False,
         ):

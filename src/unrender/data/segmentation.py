@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unrender.errors import InputError
-from unrender.io.contents import Floats
+from unrender.io.geometry_data import Floats
 
 SIDE = 320
 """Pixels along the longer side of the picture that the background is found in."""

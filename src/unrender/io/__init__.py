@@ -1,8 +1,8 @@
-"""Files to values and back: one kind of file per module."""
+"""Reading and writing of files, one format per module."""
 
 from unrender.io.clouds import load_cloud, save_cloud
 from unrender.io.depth import load_depth, points_from_depth
-from unrender.io.files import FileAccessError, MissingFileError, write_whole
+from unrender.io.files import FileAccessError, MissingFileError, atomic_write
 from unrender.io.images import load_image, save_image
 from unrender.io.meshes import load_mesh, save_mesh
 from unrender.io.textures import load_textured_mesh
@@ -10,6 +10,7 @@ from unrender.io.textures import load_textured_mesh
 __all__ = [
     "FileAccessError",
     "MissingFileError",
+    "atomic_write",
     "load_cloud",
     "load_depth",
     "load_image",
@@ -19,5 +20,4 @@ __all__ = [
     "save_cloud",
     "save_image",
     "save_mesh",
-    "write_whole",
 ]

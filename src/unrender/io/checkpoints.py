@@ -1,4 +1,4 @@
-"""Named tensors with what describes them, in one file that any later version can read."""
+"""Named tensors with a JSON description, in the safetensors format."""
 
 import json
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from torch import Tensor
 
 from unrender.errors import FileFormatError
-from unrender.io.files import FilePath, read_bytes, reading, write_whole
+from unrender.io.files import FilePath, atomic_write, read_bytes, reading
 from unrender.io.formats import known_suffix
 
 DESCRIPTION = "unrender"
-"""The entry of the file's header that holds the description, as JSON."""
+"""Metadata key of the JSON description in the file's header."""
 HEADER_BYTES = 8
-"""A file begins with the length of its header."""
+"""Size of the header length at the start of a file."""
 
 
 def save_tensors(tensors: dict[str, Tensor], description: dict[str, Any], path: FilePath) -> None:
-    """Save tensors as safetensors, with a description in JSON, whole or not at all."""
+    """Save tensors and a JSON description as safetensors; the file is written atomically."""
     from safetensors.torch import save
 
     known_suffix(path, (".safetensors",))
@@ -24,12 +24,12 @@ def save_tensors(tensors: dict[str, Tensor], description: dict[str, Any], path: 
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()},
         {DESCRIPTION: json.dumps(description)},
     )
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
 def load_tensors(path: FilePath) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Load tensors and their description, from a file that `save_tensors` wrote."""
+    """Load tensors and their description from a file written by `save_tensors`."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -39,10 +39,10 @@ def load_tensors(path: FilePath) -> tuple[dict[str, Tensor], dict[str, Any]]:
         try:
             tensors = load(data)
         except SafetensorError as error:
-            raise FileFormatError(f"no whole safetensors file: {error}") from error
+            raise FileFormatError(f"damaged safetensors file: {error}") from error
         header = json.loads(data[HEADER_BYTES : HEADER_BYTES + int.from_bytes(data[:HEADER_BYTES], "little")])
         description = header.get("__metadata__", {}).get(DESCRIPTION)
         if description is None:
-            raise FileFormatError("its header does not say what it holds: unrender did not write it")
+            raise FileFormatError("the header has no unrender metadata; the file was not written by unrender")
         found: dict[str, Any] = json.loads(description)
         return tensors, found

@@ -1,4 +1,4 @@
-"""Point clouds from files, and back."""
+"""Loading and saving of point clouds."""
 
 import logging
 
@@ -9,57 +9,63 @@ from unrender._checked import describe_value
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
-from unrender.io.contents import Contents, Floats, floats_from_tensor, rgb_from_tensor
 from unrender.io.files import FilePath
-from unrender.io.formats import CLOUD_READERS, CLOUD_WRITERS, MESH_READERS, read_contents, write_contents
-from unrender.io.meshes import mesh_from_contents
+from unrender.io.formats import (
+    CLOUD_READERS,
+    CLOUD_WRITERS,
+    MESH_READERS,
+    read_geometry_data,
+    write_geometry_data,
+)
+from unrender.io.geometry_data import Floats, GeometryData, floats_from_tensor, rgb_from_tensor
+from unrender.io.meshes import mesh_from_geometry_data
 
 _log = logging.getLogger("unrender")
 
 NUM_SAMPLES = 20_000
-"""Points drawn from the surface of a mesh that stands where a cloud is expected."""
+"""Points sampled from the surface if a mesh file is loaded as a point cloud."""
 
 
 def load_cloud(path: FilePath) -> PointCloud:
-    """Load points, with normals and colors where the file has them; the surface of a mesh is sampled.
+    """Load a point cloud, with normals and colors if the file has them; meshes are sampled at 20,000 points.
 
     Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, asc), and mesh files: obj, stl, off, glb.
-    Points that are not finite are dropped, with a word in the log. Positions are float64 where the file holds
-    doubles, or digits that float32 would lose; else float32.
-    Raises `FileFormatError` for a damaged file, `InputError` for a path or suffix that cannot be used.
+    Non-finite points are removed, with a warning in the log. Positions are float64 if the file stores doubles, or
+    digits that float32 would lose; otherwise float32.
+    Raises `FileFormatError` for a damaged file, `InputError` for a path that cannot be read or an unsupported suffix.
     """
-    contents = read_contents(path, MESH_READERS | CLOUD_READERS)
-    if contents.faces is not None:
-        contents = _sample_surface(contents, path)
-    contents = _drop_missing(contents, path)
+    geometry = read_geometry_data(path, MESH_READERS | CLOUD_READERS)
+    if geometry.faces is not None:
+        geometry = _sample_surface(geometry, path)
+    geometry = _remove_non_finite(geometry, path)
     return PointCloud(
-        torch.from_numpy(np.array(contents.points)),
+        torch.from_numpy(np.array(geometry.points)),
         None
-        if contents.normals is None
-        else torch.from_numpy(_unit(contents.normals, contents.points.dtype)),
-        None if contents.colors is None else torch.from_numpy(contents.colors.astype(contents.points.dtype)),
+        if geometry.normals is None
+        else torch.from_numpy(_unit(geometry.normals, geometry.points.dtype)),
+        None if geometry.colors is None else torch.from_numpy(geometry.colors.astype(geometry.points.dtype)),
     )
 
 
-def _drop_missing(contents: Contents, path: FilePath) -> Contents:
-    kept = np.asarray(np.isfinite(contents.points).all(axis=1))
+def _remove_non_finite(geometry: GeometryData, path: FilePath) -> GeometryData:
+    kept = np.asarray(np.isfinite(geometry.points).all(axis=1))
     dropped = len(kept) - int(kept.sum())
     if dropped == len(kept):
-        raise FileFormatError(f"{path}: none of its {len(kept)} points is finite")
+        raise FileFormatError(f"{path}: none of the {len(kept)} points is finite")
     if dropped:
-        _log.warning("%s: dropped %d of %d points that are not finite", path, dropped, len(kept))
-    return _rows(contents, kept)
+        _log.warning("%s: removed %d of %d points that are not finite", path, dropped, len(kept))
+    return _rows(geometry, kept)
 
 
-def _rows(contents: Contents, chosen: Floats | slice) -> Contents:
+def _rows(geometry: GeometryData, chosen: Floats | slice) -> GeometryData:
     normals, colors = (
-        None if array is None else array[chosen] for array in (contents.normals, contents.colors)
+        None if array is None else array[chosen] for array in (geometry.normals, geometry.colors)
     )
-    return Contents(contents.points[chosen], None, normals, colors)
+    return GeometryData(geometry.points[chosen], None, normals, colors)
 
 
 def _unit(normals: Floats, dtype: np.dtype[np.floating]) -> Floats:
-    """Scale to unit length; a normal that is unknown (zero, or not finite) becomes zero."""
+    """Normalize to unit length; invalid normals (zero or non-finite) become zero."""
     known = np.isfinite(normals).all(axis=1, keepdims=True) & (normals != 0).any(axis=1, keepdims=True)
     normals = np.where(known, normals, 1.0).astype(np.float64)
     normals /= np.abs(normals).max(axis=1, keepdims=True)
@@ -68,30 +74,33 @@ def _unit(normals: Floats, dtype: np.dtype[np.floating]) -> Floats:
     return unit
 
 
-def _sample_surface(contents: Contents, path: FilePath) -> Contents:
-    mesh = mesh_from_contents(contents, path)
+def _sample_surface(geometry: GeometryData, path: FilePath) -> GeometryData:
+    mesh = mesh_from_geometry_data(geometry, path)
     try:
         samples = sample_points_from_mesh(mesh, NUM_SAMPLES, generator=torch.Generator().manual_seed(0))
     except InputError as error:
-        raise FileFormatError(f"{path}: a mesh whose surface cannot be sampled: it has no area") from error
-    _log.warning("%s: a mesh; its surface was sampled at %d points", path, NUM_SAMPLES)
+        raise FileFormatError(
+            f"{path}: cannot sample points from the mesh: it has no surface area"
+        ) from error
+    _log.warning("%s: the file holds a mesh; sampled %d points from its surface", path, NUM_SAMPLES)
     colors = None
     if mesh.vertex_colors is not None:
         corners = mesh.vertex_colors[mesh.faces[samples.face_ids]]
         colors = (corners * samples.barycentric[..., None].to(corners)).sum(-2).numpy()
-    return Contents(samples.points.numpy(), None, samples.normals.numpy(), colors)
+    return GeometryData(samples.points.numpy(), None, samples.normals.numpy(), colors)
 
 
 def save_cloud(cloud: PointCloud, path: FilePath) -> None:
-    """Save a cloud to ply, xyz, pcd or npz; float64 positions keep their digits, weights are left out."""
+    """Save a point cloud to ply, xyz, pcd or npz; float64 positions keep their precision, weights are not saved."""
     if cloud.points.ndim != 2:
         raise InputError(
-            f"save_cloud: one cloud fits into a file, got {describe_value(cloud.points)}; index the cloud"
+            f"save_cloud: expected a single point cloud, got a batch with points {describe_value(cloud.points)}; "
+            "index the batch"
         )
     normals = None if cloud.normals is None else floats_from_tensor(cloud.normals)
-    contents = Contents(floats_from_tensor(cloud.points), None, normals, rgb_from_tensor(cloud.colors))
+    geometry = GeometryData(floats_from_tensor(cloud.points), None, normals, rgb_from_tensor(cloud.colors))
     if cloud.lengths is not None:
-        contents = _rows(contents, slice(int(cloud.lengths)))
-    if len(contents.points) == 0:
-        raise InputError(f"save_cloud: the cloud for {path} was not written: it has no points")
-    write_contents(path, CLOUD_WRITERS, contents)
+        geometry = _rows(geometry, slice(int(cloud.lengths)))
+    if len(geometry.points) == 0:
+        raise InputError(f"save_cloud: cannot save to {path}: the point cloud has no points")
+    write_geometry_data(path, CLOUD_WRITERS, geometry)

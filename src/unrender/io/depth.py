@@ -1,4 +1,4 @@
-"""Depth images and the points they measure, in the camera frame: +x right, +y down, +z forward."""
+"""Depth images, and their unprojection to points in the camera frame: +x right, +y down, +z forward."""
 
 import dataclasses
 import logging
@@ -16,60 +16,60 @@ from unrender._struct import TensorStruct
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
 from unrender.io.arrays import array_from_npy
-from unrender.io.contents import Floats
 from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
-from unrender.io.images import load_mask, open_picture
+from unrender.io.geometry_data import Floats
+from unrender.io.images import load_mask, open_image
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-MILLIMETRES = 1e-3
+MILLIMETERS = 1e-3
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
-SAMPLES = 5
-"""Pixels looked at along each axis of a window, at most."""
-STEEPEST = 3.0
-"""Depth per sideways step of the steepest surface believed: 72 degrees from facing the camera."""
-NOISE = 0.005
-"""Difference of neighbouring depths that noise may make, as a fraction of the depth."""
+MAX_WINDOW_SAMPLES = 5
+"""Maximum number of pixels sampled along each axis of a window."""
+MAX_SLOPE = 3.0
+"""Maximum depth change per lateral distance within a surface: 72 degrees of inclination."""
+DEPTH_NOISE = 0.005
+"""Difference between neighboring depths attributed to noise, as a fraction of the depth."""
 
 
 class DepthPoints(TensorStruct):
-    """A depth image as points, in the camera frame."""
+    """The points of a depth image, in the camera frame."""
 
     points: Float[Tensor, "*batch height width 3"]
     normals: Float[Tensor, "*batch height width 3"]
-    """Unit length, towards the camera; zero where there is no surface."""
+    """Unit normals towards the camera; zero for invalid pixels."""
     valid: Bool[Tensor, "*batch height width"]
-    """Where the pixel measures a surface: not missing, and not alone at a depth jump."""
+    """Pixels that measure a surface: depth is present, and supported by neighbors (no flying pixels)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthFile:
-    """A depth picture that belongs to a frame of a scene."""
+    """The depth image of a frame."""
 
     path: Path
     scale: float
-    """World units per unit of the file; of an inverted one, the range."""
+    """World units per unit of the file; for inverted depth, the depth range."""
     kind: Literal["z", "distance"] = "z"
-    """Along the camera's axis, or along each pixel's ray."""
+    """Depth along the optical axis (z), or distance along the ray of each pixel."""
     inverted: bool = False
-    """Whether values v > 0 of 8 bits stand for scale · (1 − v / 255), as in NeRF-synthetic."""
+    """Whether 8-bit values v > 0 encode scale · (1 − v / 255), as in NeRF-synthetic."""
 
     def read(self) -> Floats:
-        """Return depth or distance in world units; 0 where nothing is measured."""
+        """Read depth or distance in world units; 0 for missing values."""
         if not self.inverted:
             depth = read_depth(self.path, self.scale)
             depth[depth < 0] = 0
             return depth
         data = read_bytes(self.path)
         with reading(self.path):
-            values = _pixels(open_picture(data, upright=False))
+            values = _pixels(open_image(data, upright=False))
             if values.dtype != np.uint8:
-                raise FileFormatError(f"an inverted depth picture has 8 bits, this one has {values.dtype}")
+                raise FileFormatError(f"inverted depth should have 8 bits per pixel, got {values.dtype}")
             first = values if values.ndim == 2 else values[..., 0]
-            share: Floats = np.where(first > 0, 1 - first / 255, 0).astype(np.float32)
-        return share * np.float32(self.scale)
+            fraction: Floats = np.where(first > 0, 1 - first / 255, 0).astype(np.float32)
+        return fraction * np.float32(self.scale)
 
 
 def load_depth(
@@ -80,12 +80,13 @@ def load_depth(
     scale: float | None = None,
     mask: FilePath | None = None,
 ) -> PointCloud:
-    """Load a depth image (png, tiff, npy) as points with normals, in the camera frame.
+    """Load a depth image (png, tiff, npy) as a point cloud with normals, in the camera frame.
 
-    focal: in pixels, or (x, y). center: the principal point, where the first pixel's centre is at (0.5, 0.5),
-    half a pixel more than OpenCV's; without it, the middle of the image. scale: metres per unit of the file;
-    without it, whole numbers are millimetres, other numbers metres. mask: an image, black where no point is
-    wanted. Depths of 0, nan and inf are no measurements; pixels in the air between two surfaces are dropped.
+    `focal` is in pixels, one number or (x, y). `center` is the principal point, with the center of the first pixel at
+    (0.5, 0.5), half a pixel more than in OpenCV; the default is the image center. `scale` is meters per unit of the
+    file; by default integers are millimeters, floats meters. `mask` is an image, black where points are excluded.
+    Depths of 0, nan and inf are missing; flying pixels at depth discontinuities are removed.
+    Raises `FileFormatError` if no pixel measures a surface.
     """
     depth = read_depth(path, scale)
     if mask is not None:
@@ -102,12 +103,12 @@ def load_depth(
         raise FileFormatError(f"{path}: no pixel measures a surface")
     dropped = int((depth > 0).sum()) - int(pixels.valid.sum())
     if dropped:
-        logging.getLogger("unrender").info("%s: dropped %d pixels at depth jumps", path, dropped)
+        logging.getLogger("unrender").info("%s: removed %d pixels at depth discontinuities", path, dropped)
     return PointCloud(pixels.points[pixels.valid], pixels.normals[pixels.valid])
 
 
 def _crop(depth: Floats) -> tuple[tuple[int, int], Floats]:
-    """Cut out the part with measurements; return where its top left corner was, x first."""
+    """Crop to the bounding box of the measurements; return its top left corner (x, y), and the crop."""
     rows, columns = (np.flatnonzero((depth > 0).any(axis=axis)) for axis in (1, 0))
     if len(rows) == 0:
         return (0, 0), depth
@@ -122,12 +123,12 @@ def points_from_depth(
     center: Float[Tensor, "*#batch 2"],
     radius: int | None = None,
 ) -> DepthPoints:
-    """Unproject depth images, X = z ((u − cₓ)/fₓ, (v − c_y)/f_y, 1), with pixel centres at +0.5.
+    """Unproject depth images, X = z ((u − cₓ)/fₓ, (v − c_y)/f_y, 1), with pixel centers at +0.5, and estimate normals.
 
-    On a plane 1/z is linear in u and v, so that the normal follows from a least-squares fit of 1/z over the
-    pixels within `radius` (without it, a 230th of the focal length, 1 to 6) that lie on the same surface.
-    A pixel with fewer of them than the corner of a square has is not valid. Depths that are not finite or not
-    positive are missing.
+    On a plane, 1/z is linear in u and v, so that the normal follows from a least-squares fit of 1/z over the pixels
+    within `radius` that lie on the same surface (default: 1/230 of the focal length, 1 to 6 pixels). A pixel is invalid
+    if it has fewer of these neighbors than the corner of a square. Depths that are not finite or not positive are
+    missing.
     Differentiable in: depth, focal, center.
     """
     if not (bool((focal > 0).all()) and bool(focal.isfinite().all() & center.isfinite().all())):
@@ -141,8 +142,8 @@ def points_from_depth(
     points = torch.stack([z * u / focal_x, z * v / focal_y, z], dim=-1)
     if radius is None:
         radius = min(max(round(float(focal.min()) / 230), 1), 6)
-    level, slope_u, slope_v, valid = _fit_inverse_depth(z, measured, focal.amin(-1)[..., None, None], radius)
-    away = torch.stack([slope_u * focal_x, slope_v * focal_y, level - slope_u * u - slope_v * v], dim=-1)
+    level, du, dv, valid = _fit_inverse_depth(z, measured, focal.amin(-1)[..., None, None], radius)
+    away = torch.stack([du * focal_x, dv * focal_y, level - du * u - dv * v], dim=-1)
     normals = normalize(-away, dim=-1)
     return DepthPoints(points * measured[..., None], normals * valid[..., None], valid)
 
@@ -150,10 +151,10 @@ def points_from_depth(
 def _fit_inverse_depth(
     z: Tensor, measured: Tensor, focal: Tensor, radius: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Fit z / z' = level + a Δu + b Δv to the depths z' around each pixel; return level, a, b, and where."""
+    """Fit z / z' = level + a Δu + b Δv to the depths z' around each pixel; return level, a, b, and validity."""
     height, width = z.shape[-2:]
-    padded, there = pad(z, [radius] * 4, value=1.0), pad(measured.to(z), [radius] * 4)
-    offsets = sorted({round(float(x)) for x in np.linspace(-radius, radius, SAMPLES)})
+    padded, present = pad(z, [radius] * 4, value=1.0), pad(measured.to(z), [radius] * 4)
+    offsets = sorted({round(float(x)) for x in np.linspace(-radius, radius, MAX_WINDOW_SAMPLES)})
     corner = (len(offsets) // 2 + 1) ** 2
     n = s_u = s_v = s_uu = s_uv = s_vv = s_q = s_uq = s_vq = torch.zeros_like(z)
     for dv in offsets:
@@ -161,8 +162,8 @@ def _fit_inverse_depth(
         for du in offsets:
             window = (..., slice(radius + dv, radius + dv + height), slice(radius + du, radius + du + width))
             other = padded[window]
-            reach = STEEPEST * max(abs(du), abs(dv)) / focal + NOISE
-            weight = there[window] * ((other - z).abs() <= reach * z)
+            tolerance = MAX_SLOPE * max(abs(du), abs(dv)) / focal + DEPTH_NOISE
+            weight = present[window] * ((other - z).abs() <= tolerance * z)
             ratio = torch.addcmul(-weight, weight, z / other)
             r_n, r_q = r_n + weight, r_q + ratio
             r_u, r_uu, r_uq = (
@@ -184,19 +185,21 @@ def _fit_inverse_depth(
 
 
 def read_depth(path: FilePath, scale: float | None) -> Floats:
-    """Read a depth image in metres, or in the units of `scale`; 0 where nothing is measured."""
+    """Read a depth image in meters, or in the units of `scale`; 0 for missing values."""
     suffix = known_suffix(path, DEPTH_SUFFIXES)
     data = read_bytes(path)
     with reading(path):
-        values = array_from_npy(data) if suffix == ".npy" else _pixels(open_picture(data))
+        values = array_from_npy(data) if suffix == ".npy" else _pixels(open_image(data))
         if values.ndim != 2 or values.size == 0:
-            raise FileFormatError(f"a depth image has one channel, this one has shape {list(values.shape)}")
+            raise FileFormatError(f"a depth image should have one channel, got shape {list(values.shape)}")
         if values.dtype.itemsize == 1 and scale is None:
-            raise FileFormatError("8 bits are too few for depth in millimetres: say the scale")
+            raise FileFormatError(
+                "8-bit depth cannot be in millimeters: set `scale`, in world units per unit"
+            )
     if scale is None:
-        scale = MILLIMETRES if values.dtype.kind in "iu" else 1.0
+        scale = MILLIMETERS if values.dtype.kind in "iu" else 1.0
     if not (np.isfinite(scale) and scale > 0):
-        raise InputError(f"{path}: its `scale` should be positive, got {scale}")
+        raise InputError(f"{path}: `scale` should be positive and finite, got {scale}")
     depth: Floats = np.nan_to_num(values.astype(np.float64) * scale, posinf=0.0, neginf=0.0).astype(
         np.float32
     )

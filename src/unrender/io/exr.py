@@ -1,18 +1,18 @@
-"""OpenEXR: one channel of floats, in scan lines, not compressed; any reader of the format takes it."""
+"""OpenEXR: writes one channel of 32-bit floats in uncompressed scan lines, which any reader supports."""
 
 import struct
 from typing import BinaryIO
 
 import numpy as np
 
-from unrender.io.contents import Floats
+from unrender.io.geometry_data import Floats
 
 MAGIC, VERSION = 20000630, 2
 FLOAT = 2
 
 
 def write_exr(file: BinaryIO, values: Floats, channel: str = "Z") -> None:
-    """Write [height, width] as float32.
+    """Write an array [height, width] as float32.
 
     Source: OpenEXR file layout, openexr.com/en/latest/OpenEXRFileLayout.html.
     """

@@ -1,4 +1,4 @@
-"""Whole files: read in one go, written whole or not at all, refused in one sentence."""
+"""Reading of files, atomic writing, and errors that name the file."""
 
 import contextlib
 import errno
@@ -25,37 +25,37 @@ class FileAccessError(InputError, OSError):
 
 
 class MissingFileError(FileAccessError, FileNotFoundError):
-    """There is no file at a path."""
+    """A file does not exist."""
 
 
 def read_bytes(path: FilePath) -> bytes:
-    """Return a file's bytes; refuse what is missing, empty, or no regular file."""
+    """Read a file; raise an error if it is missing, empty, or not a regular file."""
     with open_file(path) as file:
         return file.read()
 
 
 @contextlib.contextmanager
 def open_file(path: FilePath) -> Iterator[BinaryIO]:
-    """Open a file to read; refuse what is missing, empty, or no regular file."""
-    place = Path(path)
+    """Open a file for reading; raise an error if it is missing, empty, or not a regular file."""
+    source = Path(path)
     try:
-        if not place.exists():
-            raise MissingFileError(f"{place}: there is no such file; check the path")
-        if not place.is_file():
-            raise FileAccessError(f"{place}: a {_kind(place)}, where a file is expected")
-        if not place.stat().st_size:
-            raise FileFormatError(f"{place}: the file is empty")
-        with place.open("rb") as file:
+        if not source.exists():
+            raise MissingFileError(f"{source}: no such file; check the path")
+        if not source.is_file():
+            raise FileAccessError(f"{source}: expected a file, but it is a {_kind(source)}")
+        if not source.stat().st_size:
+            raise FileFormatError(f"{source}: the file is empty")
+        with source.open("rb") as file:
             yield file
     except OSError as error:
         if isinstance(error, FileAccessError):
             raise
-        raise FileAccessError(f"{place}: cannot be read: {_reason(error)}") from error
+        raise FileAccessError(f"{source}: cannot be read: {_reason(error)}") from error
 
 
 @contextlib.contextmanager
-def write_whole(path: FilePath) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears, complete, when the block ends; after an error, never."""
+def atomic_write(path: FilePath) -> Iterator[BinaryIO]:
+    """Open a file for writing that is created atomically when the block ends, and not at all after an error."""
     target = Path(os.path.realpath(path))
     _check_writable(target)
     part = target.with_name(f".{secrets.token_hex(8)}.part")
@@ -76,14 +76,14 @@ def write_whole(path: FilePath) -> Iterator[BinaryIO]:
 
 
 @contextlib.contextmanager
-def write_folder(path: FilePath) -> Iterator[Path]:
-    """Give a folder to fill that appears, complete, when the block ends; after an error, never.
+def atomic_write_folder(path: FilePath) -> Iterator[Path]:
+    """Create a folder to write into that appears atomically when the block ends, and not at all after an error.
 
-    It takes the place of an older one. Folders above it are made if they are not there.
+    An existing folder is replaced. Parent folders are created as needed.
     """
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_dir():
-        raise FileAccessError(f"{target}: a {_kind(target)}, where a folder is to be written")
+        raise FileAccessError(f"{target}: cannot be written as a folder: it is a {_kind(target)}")
     part, old = (target.with_name(f".{secrets.token_hex(8)}.{end}") for end in ("part", "old"))
     try:
         part.mkdir(parents=True)
@@ -103,15 +103,15 @@ def write_folder(path: FilePath) -> Iterator[Path]:
 
 def _check_writable(target: Path) -> None:
     if target.exists() and not target.is_file():
-        raise FileAccessError(f"{target}: a {_kind(target)}, where a file is to be written")
+        raise FileAccessError(f"{target}: cannot be written as a file: it is a {_kind(target)}")
     if not target.parent.is_dir():
         raise FileAccessError(f"{target}: cannot be written: create the folder {target.parent} first")
     if target.exists() and not os.access(target, os.W_OK):
-        raise FileAccessError(f"{target}: is write-protected; choose another name or change its permissions")
+        raise FileAccessError(f"{target}: write-protected; choose another name or change its permissions")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable, on systems where a folder can be opened."""
+    """Make a rename durable, on systems where folders can be opened."""
     if hasattr(os, "O_DIRECTORY"):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -156,11 +156,11 @@ _PARSER_ERRORS = (
 
 @contextlib.contextmanager
 def reading(path: FilePath) -> Iterator[None]:
-    """Name the file in whatever a parser raises over its bytes.
+    """Convert the exceptions of parsers to `FileFormatError`, and add the path to the message.
 
-    The one place where foreign errors are translated. Parsers, ours and other people's, see bytes, not paths.
-    Ours raise a `FileFormatError` with line or byte; theirs stumble over a damaged file in any of the ways
-    listed above. Their warnings stay: to drop them would drop those of other threads too.
+    This is the only place where exceptions of other libraries are converted. Parsers work on bytes, not on paths. Ours
+    raise a `FileFormatError` with a line or byte number; those of other libraries raise any of the exceptions listed
+    above on damaged files. Their warnings are not suppressed, as that would affect other threads.
     """
     try:
         with np.errstate(all="ignore"):
@@ -170,10 +170,10 @@ def reading(path: FilePath) -> Iterator[None]:
     except FileFormatError as error:
         raise FileFormatError(f"{path}: {error}") from error.__cause__
     except MemoryError as error:
-        raise FileFormatError(f"{path}: asks for more memory than this machine has") from error
+        raise FileFormatError(f"{path}: requires more memory than is available") from error
     except _PARSER_ERRORS as error:
         raise FileFormatError(
-            f"{path}: damaged, or not what its suffix says ({_first_line(error)})"
+            f"{path}: damaged, or its content does not match its suffix ({_first_line(error)})"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Which suffix is read and written by whom."""
+"""Readers and writers of geometry files by suffix."""
 
 from collections.abc import Callable, Collection
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 
 from unrender.errors import InputError
 from unrender.io.arrays import read_npy, read_npz, write_npz
-from unrender.io.contents import Contents
-from unrender.io.files import FilePath, read_bytes, reading, write_whole
+from unrender.io.files import FilePath, atomic_write, read_bytes, reading
+from unrender.io.geometry_data import GeometryData
 from unrender.io.glb import read_glb, write_glb
 from unrender.io.obj import read_obj, write_obj
 from unrender.io.off import read_off
@@ -18,8 +18,8 @@ from unrender.io.ply import read_ply, write_ply
 from unrender.io.stl import read_stl, write_stl
 from unrender.io.xyz import read_xyz, write_xyz
 
-Reader = Callable[[bytes], Contents]
-Writer = Callable[[BinaryIO, Contents], None]
+Reader = Callable[[bytes], GeometryData]
+Writer = Callable[[BinaryIO, GeometryData], None]
 
 MESH_READERS: dict[str, Reader] = {
     ".ply": read_ply,
@@ -47,26 +47,26 @@ CLOUD_WRITERS: dict[str, Writer] = {
 }
 
 
-def read_contents(path: FilePath, readers: dict[str, Reader]) -> Contents:
-    """Read a file by its suffix."""
+def read_geometry_data(path: FilePath, readers: dict[str, Reader]) -> GeometryData:
+    """Read a geometry file with the reader for its suffix."""
     reader = readers[known_suffix(path, readers)]
     data = read_bytes(path)
     with reading(path):
-        contents = reader(data)
-    floats = np.result_type(contents.points, np.float32)  # some files hold whole numbers
-    return contents._replace(points=contents.points.astype(floats, copy=False))
+        geometry = reader(data)
+    floats = np.result_type(geometry.points, np.float32)  # some files store integers
+    return geometry._replace(points=geometry.points.astype(floats, copy=False))
 
 
-def write_contents(path: FilePath, writers: dict[str, Writer], contents: Contents) -> None:
-    """Write a file by its suffix, whole or not at all."""
+def write_geometry_data(path: FilePath, writers: dict[str, Writer], geometry: GeometryData) -> None:
+    """Write a geometry file with the writer for its suffix, atomically."""
     writer = writers[known_suffix(path, writers)]
-    with write_whole(path) as file:
-        writer(file, contents)
+    with atomic_write(path) as file:
+        writer(file, geometry)
 
 
 def known_suffix(path: FilePath, known: Collection[str]) -> str:
-    """Return a path's suffix in small letters; refuse one that is not known."""
+    """Return the suffix of a path in lower case; raise `InputError` if it is not supported."""
     suffix = Path(path).suffix.lower()
     if suffix not in known:
-        raise InputError(f"{path}: the suffix {suffix!r} is not one of {', '.join(sorted(known))}")
+        raise InputError(f"{path}: unsupported suffix {suffix!r}; use one of {', '.join(sorted(known))}")
     return suffix

@@ -1,4 +1,4 @@
-"""Numbers in lines of text."""
+"""Parsing of numbers in lines of text, with errors that name the line."""
 
 import io
 import re
@@ -13,66 +13,66 @@ Numbers = NDArray[np.float64]
 
 
 def plain_text(data: bytes) -> bytes:
-    """Return text with lines that end in a line feed, and without a byte-order mark."""
+    """Normalize line endings to line feeds, and remove a byte-order mark."""
     data = data.removeprefix(b"\xef\xbb\xbf")
     return re.sub(rb"\r\n?", b"\n", data) if b"\r" in data else data
 
 
 def split_lines(data: bytes) -> list[str]:
-    """Split text into lines; any encoding will do, as only comments and names can be other than ASCII."""
+    """Split text into lines; the encoding does not matter, as only comments and names can be non-ASCII."""
     return plain_text(data).decode("latin-1").split("\n")
 
 
 def parse_table(text: bytes, first: int = 1, delimiter: str | None = None) -> Numbers:
-    """Parse lines of equally many numbers; the first is line `first` of its file."""
+    """Parse lines with the same number of columns; the first is line `first` of its file."""
     try:
         stream = io.BytesIO(text)
         table: Numbers = np.loadtxt(stream, encoding="latin-1", comments=None, ndmin=2, delimiter=delimiter)
     except ValueError as error:
         numbered = enumerate((line.decode("latin-1") for line in io.BytesIO(text)), first)
-        raise _blame(numbered, delimiter, even=True) from error
+        raise _parse_error(numbered, delimiter, same_width=True) from error
     return table
 
 
 def parse_rows(lines: list[str], numbers: Sequence[int]) -> Numbers:
-    """Parse lines of equally many numbers; `numbers` are the lines' places in the file, for the message."""
+    """Parse lines with the same number of columns; `numbers` are their line numbers, for messages."""
     try:
         table: Numbers = np.loadtxt(lines, comments=None, ndmin=2) if lines else np.empty((0, 0))
     except ValueError as error:
-        raise _blame(zip(numbers, lines, strict=True), even=True) from error
+        raise _parse_error(zip(numbers, lines, strict=True), same_width=True) from error
     return table
 
 
 def parse_ragged(lines: list[str], numbers: Sequence[int]) -> tuple[Numbers, NDArray[np.int64]]:
-    """Parse lines of any number of numbers each; return them all, and how many each line has."""
+    """Parse lines with varying numbers of columns; return all numbers, and the count per line."""
     widths = np.array([len(line.split()) for line in lines], dtype=np.int64)
     try:
         flat: Numbers = np.loadtxt([" ".join(lines)], comments=None, ndmin=1) if widths.any() else np.empty(0)
     except ValueError as error:
-        raise _blame(zip(numbers, lines, strict=True), even=False) from error
+        raise _parse_error(zip(numbers, lines, strict=True), same_width=False) from error
     return flat, widths
 
 
-def _blame(
-    numbered: Iterable[tuple[int, str]], delimiter: str | None = None, *, even: bool
+def _parse_error(
+    numbered: Iterable[tuple[int, str]], delimiter: str | None = None, *, same_width: bool
 ) -> FileFormatError:
-    """Find the line that cannot be read."""
+    """Find the line that cannot be parsed."""
     columns = 0
     for number, line in numbered:
         words = line.strip().split(delimiter) if line.strip() else []
         bad = next((word for word in words if not is_number(word)), None)
         if bad is not None:
             return FileFormatError(f"line {number}: {bad[:40]!r} is not a number")
-        if even and columns and words and len(words) != columns:
+        if same_width and columns and words and len(words) != columns:
             return FileFormatError(
-                f"line {number}: {len(words)} columns, where the lines before have {columns}"
+                f"line {number}: {len(words)} columns, but the previous lines have {columns}"
             )
         columns = columns or len(words)
-    return FileFormatError("a number among its lines cannot be read")
+    return FileFormatError("a number cannot be parsed")
 
 
 def is_number(word: str) -> bool:
-    """Tell whether a word is a number, nan and inf among them."""
+    """Return whether a word is a number, including nan and inf."""
     try:
         float(word)
     except ValueError:

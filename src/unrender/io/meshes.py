@@ -1,4 +1,4 @@
-"""Triangle meshes from files, and back."""
+"""Loading and saving of triangle meshes."""
 
 import numpy as np
 import torch
@@ -6,46 +6,51 @@ import torch
 from unrender._checked import describe_value
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.mesh import Mesh
-from unrender.io.contents import Contents, floats_from_tensor, rgb_from_tensor
 from unrender.io.files import FilePath
-from unrender.io.formats import MESH_READERS, MESH_WRITERS, read_contents, write_contents
+from unrender.io.formats import MESH_READERS, MESH_WRITERS, read_geometry_data, write_geometry_data
+from unrender.io.geometry_data import GeometryData, floats_from_tensor, rgb_from_tensor
 
 
 def load_mesh(path: FilePath) -> Mesh:
     """Load a mesh from ply, obj, stl, off or glb.
 
-    Polygons are cut into triangles; several objects in one file become one mesh.
-    Positions are float64 where the file holds doubles, or digits that float32 would lose; else float32.
-    Raises `FileFormatError` for a damaged file, `InputError` for a path or suffix that cannot be used.
+    Polygons are triangulated; several objects in one file become one mesh. Positions are float64 if the file stores
+    doubles, or digits that float32 would lose; otherwise float32. For textures, use `load_textured_mesh`.
+    Raises `FileFormatError` for a damaged file, `InputError` for a path that cannot be read or an unsupported suffix.
     """
-    return mesh_from_contents(read_contents(path, MESH_READERS), path)
+    return mesh_from_geometry_data(read_geometry_data(path, MESH_READERS), path)
 
 
-def mesh_from_contents(contents: Contents, path: FilePath) -> Mesh:
-    """Make a mesh of what a file held; refuse points without faces, and vertices that are not finite."""
-    if contents.faces is None:
-        raise FileFormatError(f"{path}: {len(contents.points)} points and no faces: read it with load_cloud")
-    wrong = ~np.isfinite(contents.points).all(axis=1)
+def mesh_from_geometry_data(geometry: GeometryData, path: FilePath) -> Mesh:
+    """Create a mesh from the content of a file; raise an error if it has no faces, or non-finite vertices."""
+    if geometry.faces is None:
+        raise FileFormatError(
+            f"{path}: the file has {len(geometry.points)} points but no faces; use load_cloud for point clouds"
+        )
+    wrong = ~np.isfinite(geometry.points).all(axis=1)
     if wrong.any():
         raise FileFormatError(
-            f"{path}: vertex {int(wrong.argmax()) + 1} is {contents.points[wrong][0]}, not finite"
+            f"{path}: vertex {int(wrong.argmax()) + 1} is not finite: {geometry.points[wrong][0]}"
         )
     return Mesh(
-        torch.from_numpy(np.array(contents.points)),
-        torch.from_numpy(contents.faces),
-        None if contents.colors is None else torch.from_numpy(contents.colors),
+        torch.from_numpy(np.array(geometry.points)),
+        torch.from_numpy(geometry.faces),
+        None if geometry.colors is None else torch.from_numpy(geometry.colors),
     )
 
 
 def save_mesh(mesh: Mesh, path: FilePath) -> None:
-    """Save a mesh to ply, obj, stl or glb; colors and float64 are kept where the format can hold them."""
+    """Save a mesh to ply, obj, stl or glb; vertex colors and float64 are kept if the format supports them."""
     if mesh.vertices.ndim != 2:
         raise InputError(
-            f"save_mesh: one pose fits into a file, got {describe_value(mesh.vertices)}; index the mesh"
+            f"save_mesh: expected a single mesh, got a batch with vertices {describe_value(mesh.vertices)}; "
+            "index the batch"
         )
     if len(mesh.faces) == 0 or not mesh.vertices.isfinite().all():
         reason = "not all vertices are finite" if len(mesh.faces) else "it has no faces"
-        raise InputError(f"save_mesh: the mesh for {path} was not written: {reason}")
+        raise InputError(f"save_mesh: cannot save to {path}: {reason}")
     faces = mesh.faces.cpu().numpy().astype(np.int64)
-    contents = Contents(floats_from_tensor(mesh.vertices), faces, None, rgb_from_tensor(mesh.vertex_colors))
-    write_contents(path, MESH_WRITERS, contents)
+    geometry = GeometryData(
+        floats_from_tensor(mesh.vertices), faces, None, rgb_from_tensor(mesh.vertex_colors)
+    )
+    write_geometry_data(path, MESH_WRITERS, geometry)

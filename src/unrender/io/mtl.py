@@ -1,10 +1,10 @@
-"""MTL, the material libraries of Wavefront OBJ: the color and the picture of each material, and nothing else."""
+"""MTL, the material libraries of Wavefront OBJ; only the diffuse color and texture of each material are read."""
 
 from pathlib import Path
 from typing import NamedTuple
 
 from unrender.errors import FileFormatError
-from unrender.io.face_textures import Paint
+from unrender.io.face_materials import BaseColor
 from unrender.io.files import read_bytes, reading
 from unrender.io.lines import is_number, split_lines
 
@@ -13,39 +13,39 @@ _OPTIONS = {
     "blendu": 1, "blendv": 1, "bm": 1, "boost": 1, "cc": 1, "clamp": 1, "colorspace": 1,
     "imfchan": 1, "mm": 2, "o": 3, "s": 3, "t": 3, "texres": 1, "type": 1,
 }  # fmt: skip
-"""Words behind each option of a map; of three numbers, the last two may be left out."""
+"""Number of arguments of each option of a map; of three numbers, the last two are optional."""
 _UNSUPPORTED = ("mm", "t", "type")
-"""Options that change what is seen, and are not followed here. The rest of them filters, or is no matter of color."""
+"""Options that change the colors and are not supported. The others can be ignored."""
 
 
 class MtlMaterial(NamedTuple):
-    """What a library says of a material."""
+    """A material of a library."""
 
     library: Path
     color: tuple[float, float, float] = WHITE
     map: str = ""
-    """What stands behind `map_Kd`."""
+    """Arguments of `map_Kd`."""
     line: int = 0
-    """Where that is."""
+    """Line number of `map_Kd`."""
 
-    def paint(self, mesh: Path) -> Paint:
-        """Return the picture without the color, as most programs show it; without a picture, the color."""
+    def base_color(self, mesh: Path) -> BaseColor:
+        """Return the texture, without the color as in most programs; without texture, the color."""
         if not self.map:
-            return Paint(self.color)
+            return BaseColor(self.color)
         with reading(self.library):
             name, options = _split_map(self.map, self.line)
         clamped = options.get("clamp") == ["on"]
-        return Paint(
-            picture=find_file(self.library.parent, name),
-            named_in=f"{mesh}: {self.library}, line {self.line}",
-            outside=("clamp", "clamp") if clamped else ("repeat", "repeat"),
+        return BaseColor(
+            image=find_file(self.library.parent, name),
+            source=f"{mesh}: {self.library}, line {self.line}",
+            wrap=("clamp", "clamp") if clamped else ("repeat", "repeat"),
             scale=_pair(options.get("s", []), 1.0),
             offset=_pair(options.get("o", []), 0.0),
         )
 
 
 def read_mtl(path: Path) -> dict[str, MtlMaterial]:
-    """Read the materials of a library by their names."""
+    """Read the materials of a library, by name."""
     data = read_bytes(path)
     materials: dict[str, MtlMaterial] = {}
     name = ""
@@ -56,7 +56,7 @@ def read_mtl(path: Path) -> dict[str, MtlMaterial]:
                 name = rest
                 materials[name] = MtlMaterial(path)
             elif keyword in ("kd", "map_kd") and not materials:
-                raise FileFormatError(f"line {number}: {keyword} of no material: no newmtl stands before it")
+                raise FileFormatError(f"line {number}: {keyword} without material: no newmtl precedes it")
             elif keyword == "kd":
                 materials[name] = materials[name]._replace(color=_color(rest, number))
             elif keyword == "map_kd":
@@ -65,37 +65,37 @@ def read_mtl(path: Path) -> dict[str, MtlMaterial]:
 
 
 def _keyword(line: str) -> tuple[str, str]:
-    """Split a line into its keyword in small letters, and the rest without its comment."""
+    """Split a line into its keyword in lower case, and the rest without comment."""
     line = line.partition(" #")[0].strip()
     keyword, rest = _first(line) if line else ("", "")
     return keyword.lower(), rest
 
 
 def _color(text: str, line: int) -> tuple[float, float, float]:
-    """Read three numbers, or one for all; light that is brighter than white is white."""
+    """Parse three numbers, or one for all channels, clamped to [0, 1]."""
     words = text.split()
     words = words * 3 if len(words) == 1 else words
     if len(words) < 3 or not all(is_number(word) for word in words[:3]):
-        raise FileFormatError(f"line {line}: Kd needs 3 numbers from 0 to 1, got {text[:40]!r}")
+        raise FileFormatError(f"line {line}: Kd should have 3 numbers in [0, 1], got {text[:40]!r}")
     red, green, blue = (min(max(float(word), 0.0), 1.0) for word in words[:3])
     return red, green, blue
 
 
 def _split_map(text: str, line: int) -> tuple[str, dict[str, list[str]]]:
-    """Split `-s 2 2 -clamp on a picture.png` into the name and the options."""
+    """Split `-s 2 2 -clamp on an image.png` into the file name and the options."""
     options: dict[str, list[str]] = {}
     while text.startswith("-") and (option := _first(text)[0][1:].lower()) in _OPTIONS:
         if option in _UNSUPPORTED:
-            raise FileFormatError(f"line {line}: map_Kd's option -{option} is not supported: take it out")
+            raise FileFormatError(f"line {line}: option -{option} of map_Kd is not supported; remove it")
         text, taken = _first(text)[1], options.setdefault(option, [])
         while text and len(taken) < _OPTIONS[option] and (not taken or is_number(_first(text)[0])):
             word, text = _first(text)
             taken.append(word)
     if not text:
-        raise FileFormatError(f"line {line}: map_Kd names no file")
+        raise FileFormatError(f"line {line}: map_Kd has no file name")
     for option in ("s", "o"):
         if not all(is_number(word) for word in options.get(option, [])):
-            raise FileFormatError(f"line {line}: map_Kd's option -{option} needs numbers")
+            raise FileFormatError(f"line {line}: option -{option} of map_Kd should have numbers")
     return text, options
 
 
@@ -110,7 +110,7 @@ def _pair(words: list[str], default: float) -> tuple[float, float]:
 
 
 def find_file(folder: Path, text: str) -> Path:
-    """Find what a file in a folder calls by its name, with slashes of either kind, or by the path it once had."""
+    """Find a file referenced from a folder, with either kind of slash; a path of another machine by its name alone."""
     name = text.encode("latin-1").decode("utf-8", "replace").strip('"').replace("\\", "/")
     try_first, elsewhere = folder / name, folder / Path(name).name
     return elsewhere if elsewhere.is_file() and not try_first.is_file() else try_first

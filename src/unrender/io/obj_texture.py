@@ -1,4 +1,4 @@
-"""The pictures on the faces of a Wavefront OBJ file."""
+"""Materials and texture coordinates of Wavefront OBJ files."""
 
 import logging
 import re
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-from unrender.io.contents import Indices
-from unrender.io.face_textures import Paint, Painting
+from unrender.io.face_materials import BaseColor, FaceMaterials
 from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.io.geometry_data import Indices
 from unrender.io.mtl import MtlMaterial, find_file, read_mtl
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
 from unrender.io.polygons import triangulate
 
 _UV = re.compile(r"[^\s/]+/?([^\s/]*)\S*")
-"""The second number of `1/2/3`."""
+"""Matches the second number of `1/2/3`."""
 
 
-def read_obj_painting(path: Path) -> Painting | None:
-    """Read which material is on which face, and where its corners lie on the picture.
+def read_obj_materials(path: Path) -> FaceMaterials | None:
+    """Read the material and the texture coordinates of each face; None if the file has no textures.
 
-    Faces without `vt` have the color of their material; those without material are white.
+    Faces without `vt` get the color of their material; faces without material are white.
     """
     data = read_bytes(path)
     with reading(path):
@@ -29,16 +29,20 @@ def read_obj_painting(path: Path) -> Painting | None:
             return None
         uvs = table(*rows["vt"], "texture coordinate", 2)[:, :2]
         faces, uses = _faces(rows)
-    on_picture = (faces >= 0).all(axis=1)
-    kinds, kind = np.unique(np.stack([uses, on_picture]), axis=1, return_inverse=True)
+    has_uvs = (faces >= 0).all(axis=1)
+    kinds, kind = np.unique(np.stack([uses, has_uvs]), axis=1, return_inverse=True)
     materials = _materials(path, rows["mtllib"])
-    paints = [_paint(path, rows["usemtl"], materials, int(use), bool(on)) for use, on in kinds.T]
-    distinct = list(dict.fromkeys(paints))
-    return Painting(uvs, faces, np.array([distinct.index(paint) for paint in paints])[kind], distinct)
+    base_colors = [
+        _base_color(path, rows["usemtl"], materials, int(use), bool(textured)) for use, textured in kinds.T
+    ]
+    distinct = list(dict.fromkeys(base_colors))
+    return FaceMaterials(
+        uvs, faces, np.array([distinct.index(base_color) for base_color in base_colors])[kind], distinct
+    )
 
 
 def _faces(rows: dict[str, Rows]) -> tuple[Indices, Indices]:
-    """Return which uvs the corners of the triangles have, −1 for none, and after how many `usemtl` each stands."""
+    """Return the UV indices of the triangles' corners, −1 for none, and the number of `usemtl` before each triangle."""
     numbers, texts = rows["f"]
     first = [re.sub(r"/\S*", "", text) for text in texts]
     second = [_UV.sub(lambda corner: corner[1] or "0", text) for text in texts]
@@ -51,14 +55,14 @@ def _faces(rows: dict[str, Rows]) -> tuple[Indices, Indices]:
 
 
 def _materials(path: Path, libraries: Rows) -> dict[str, MtlMaterial]:
-    """Read all libraries; the first to name a material counts."""
+    """Read all libraries; of several materials with the same name, the first one counts."""
     materials: dict[str, MtlMaterial] = {}
     for line, text in zip(*libraries, strict=True):
         files = _library_files(path.parent, text.strip())
         if not files:
             raise MissingFileError(
-                f"{path}, line {line}: there is no material file {text.strip()!r} in {path.parent}; "
-                "load_mesh reads the shape alone"
+                f"{path}, line {line}: material file {text.strip()!r} not found in {path.parent}; "
+                "use load_mesh to load the geometry only"
             )
         for file in files:
             materials = read_mtl(file) | materials
@@ -66,19 +70,21 @@ def _materials(path: Path, libraries: Rows) -> dict[str, MtlMaterial]:
 
 
 def _library_files(folder: Path, text: str) -> list[Path]:
-    """Take a line as the name of one file, else as several with blanks between, some of which may be missing."""
+    """Interpret a line as one file name, else as several separated by blanks, some of which may be missing."""
     names = [text, *re.split(r"(?<!\\)\s+", text)]
     files = [find_file(folder, name.replace("\\ ", " ")) for name in names]
     return [file for file in (files[:1] if files[0].is_file() else files) if file.is_file()]
 
 
-def _paint(path: Path, uses: Rows, materials: dict[str, MtlMaterial], use: int, on_picture: bool) -> Paint:
+def _base_color(
+    path: Path, uses: Rows, materials: dict[str, MtlMaterial], use: int, textured: bool
+) -> BaseColor:
     if use == 0:
-        return Paint()
+        return BaseColor()
     line, name = uses[0][use - 1], uses[1][use - 1].strip()
     if name not in materials:
         logging.getLogger("unrender").warning(
-            "%s, line %d: no material is called %r: white", path, line, name
+            "%s, line %d: undefined material %r; using white", path, line, name
         )
-        return Paint()
-    return materials[name].paint(path) if on_picture else Paint(materials[name].color)
+        return BaseColor()
+    return materials[name].base_color(path) if textured else BaseColor(materials[name].color)

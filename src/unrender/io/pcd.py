@@ -1,7 +1,7 @@
-"""PCD, the Point Cloud Library's format, through pypcd4: text, binary and compressed.
+"""PCD, the format of the Point Cloud Library, read with pypcd4: text, binary and compressed.
 
-pypcd4 takes a truncated file for a smaller one, and refuses headers before version 0.7. So a header of any
-version is held against the size of the file first, and handed over as one of version 0.7.
+pypcd4 does not detect truncated files, and rejects headers before version 0.7. The header is therefore checked against
+the size of the file first, and passed on as version 0.7.
 """
 
 import io
@@ -12,24 +12,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Contents, Floats, narrowest, unit_colors
+from unrender.io.geometry_data import Floats, GeometryData, narrow_dtype, normalize_colors
 from unrender.io.lines import parse_table, plain_text, split_lines
 
 if TYPE_CHECKING:
     from pypcd4 import MetaData
 
 _MAX_LZF_RATIO = 128
-"""LZF writes at most 264 bytes for 3."""
+"""LZF expands 3 bytes to at most 264."""
 _MAX_COLUMNS = 10_000
 _NORMALS = ("normal_x", "normal_y", "normal_z")
 
 
-def read_pcd(data: bytes) -> Contents:
-    """Read x y z, normals and packed colors; an organised cloud is read row by row."""
+def read_pcd(data: bytes) -> GeometryData:
+    """Read x y z, normals and packed colors; organized point clouds are flattened row by row."""
     end = re.search(rb"^DATA[ \t]+(ascii|binary|binary_compressed)[ \t]*(\r\n|\n|\Z)", data, re.MULTILINE)
     if end is None:
         raise FileFormatError(
-            "not a PCD file: its header has no line DATA ascii, binary or binary_compressed"
+            "not a PCD file: the header has no line DATA ascii, binary or binary_compressed"
         )
     encoding, start = end[1].decode(), end.end()
     header = _parse_header(data[: end.start()], encoding)
@@ -40,13 +40,13 @@ def read_pcd(data: bytes) -> Contents:
         table = _read(data[start:], header)
     points = _stack(table, ("x", "y", "z"))
     if points is None:
-        raise FileFormatError(f"no fields x y z among {', '.join(header.fields)[:80]}")
-    points = narrowest(points) if encoding == "ascii" else points
-    return Contents(points, None, _stack(table, _NORMALS), _colors(table))
+        raise FileFormatError(f"the file has no fields x y z, only {', '.join(header.fields)[:80]}")
+    points = narrow_dtype(points) if encoding == "ascii" else points
+    return GeometryData(points, None, _stack(table, _NORMALS), _colors(table))
 
 
 def _parse_header(text: bytes, encoding: str) -> "MetaData":
-    """Read a header of any version; coordinates in text become doubles, which keeps their digits."""
+    """Read a header of any version; coordinates in text are read as doubles, to keep their precision."""
     import pypcd4
 
     words = {line[0]: line[1:] for line in map(str.split, split_lines(text)) if line}
@@ -55,14 +55,16 @@ def _parse_header(text: bytes, encoding: str) -> "MetaData":
         raise FileFormatError(f"the header has no line {', '.join(sorted(missing))}")
     counts = words.get("COUNT", ["1"] * len(words["FIELDS"]))
     if len({*map(len, (words["FIELDS"], words["SIZE"], words["TYPE"], counts))}) > 1:
-        raise FileFormatError("the header's FIELDS, SIZE, TYPE and COUNT should be equally many")
+        raise FileFormatError(
+            "FIELDS, SIZE, TYPE and COUNT in the header should have the same number of entries"
+        )
     if not {*words["TYPE"]} <= {"F", "I", "U"}:
-        raise FileFormatError("the header's TYPE should be F, I or U")
+        raise FileFormatError("TYPE in the header should be F, I or U")
     if min(map(int, counts), default=0) < 1 or sum(map(int, counts)) > _MAX_COLUMNS:
-        raise FileFormatError(f"the header cannot say COUNT {' '.join(counts)[:60]}")
+        raise FileFormatError(f"invalid header line: COUNT {' '.join(counts)[:60]}")
     num_points = int(words["POINTS"][0])
     if num_points <= 0:
-        raise FileFormatError(f"{num_points} points")
+        raise FileFormatError(f"the header declares {num_points} points")
     names = [
         f"padding{i}" if name == "_" else re.sub(r"\W", "-", name) for i, name in enumerate(words["FIELDS"])
     ]
@@ -78,32 +80,31 @@ def _check_size(data: bytes, header: "MetaData", start: int) -> None:
     row, left = sum(np.multiply(header.size, header.count).tolist()), len(data) - start
     if header.data.value == "binary" and header.points * row > left:
         raise FileFormatError(
-            f"byte {start}: the header promises {header.points} points of {row} bytes, "
-            f"{left} bytes are left; the file is truncated"
+            f"byte {start}: truncated: the header declares {header.points} points of {row} bytes, "
+            f"but only {left} bytes follow"
         )
     if header.data.value == "binary_compressed":
         packed, size = (int(x) for x in np.frombuffer(data, "<u4", 2, start))
         if size != header.points * row or size > _MAX_LZF_RATIO * packed or packed > left - 8:
             raise FileFormatError(
-                f"byte {start}: {header.points} points of {row} bytes cannot unpack from {packed} bytes to "
-                f"{size}; {left - 8} bytes are left, the numbers are damaged or cut off"
+                f"byte {start}: damaged or truncated: {header.points} points of {row} bytes cannot be decompressed "
+                f"from {packed} bytes to {size}; {left - 8} bytes follow"
             )
 
 
 def _read_text(data: bytes, header: "MetaData", start: int) -> NDArray[Any]:
-    """Read numbers, separated by one blank, as pypcd4 expects them."""
+    """Read text, normalized to single blanks as pypcd4 expects."""
     text = plain_text(data[start:])
     tidy = re.sub(rb" ?\n ?", b"\n", re.sub(rb"[ \t]+", b" ", text)).strip()
     try:
         table = np.atleast_1d(_read(tidy, header)) if tidy else np.empty(0)
     except ValueError:
-        parse_table(text, len(split_lines(data[:start])))  # names the line
+        parse_table(text, len(split_lines(data[:start])))  # raises an error that names the line
         raise
     if len(table) != header.points:
         columns = sum(header.count)
         raise FileFormatError(
-            f"the header promises {header.points} rows of {columns} numbers, "
-            f"and the file holds {len(table)} of {columns}"
+            f"the header declares {header.points} rows of {columns} numbers, but the file has {len(table)} rows"
         )
     return table
 
@@ -122,22 +123,22 @@ def _stack(table: NDArray[Any], names: tuple[str, ...]) -> Floats | None:
 
 
 def _colors(table: NDArray[Any]) -> Floats | None:
-    """Unpack the bytes 0xAARRGGBB, which may stand in a field of floats."""
+    """Unpack colors 0xAARRGGBB, which may be stored in a float field."""
     name = next((name for name in ("rgb", "rgba") if name in (table.dtype.names or ())), None)
     if name is None or table[name].itemsize != 4:
         return None
-    return unit_colors(np.ascontiguousarray(table[name])[:, None].view(np.uint8)[:, 2::-1])
+    return normalize_colors(np.ascontiguousarray(table[name])[:, None].view(np.uint8)[:, 2::-1])
 
 
-def write_pcd(file: BinaryIO, contents: Contents) -> None:
-    """Write binary: positions in their own precision, normals, packed colors."""
+def write_pcd(file: BinaryIO, geometry: GeometryData) -> None:
+    """Write binary: positions in their own precision, normals, and packed colors."""
     import pypcd4
 
-    columns = {name: contents.points[:, i] for i, name in enumerate("xyz")}
-    if contents.normals is not None:
-        columns |= {name: contents.normals[:, i].astype(np.float32) for i, name in enumerate(_NORMALS)}
-    if contents.colors is not None:
-        red, green, blue = np.rint(contents.colors * 255).astype(np.uint32).T
+    columns = {name: geometry.points[:, i] for i, name in enumerate("xyz")}
+    if geometry.normals is not None:
+        columns |= {name: geometry.normals[:, i].astype(np.float32) for i, name in enumerate(_NORMALS)}
+    if geometry.colors is not None:
+        red, green, blue = np.rint(geometry.colors * 255).astype(np.uint32).T
         columns["rgb"] = red << 16 | green << 8 | blue
     types = [values.dtype for values in columns.values()]
     pypcd4.PointCloud.from_points([*columns.values()], [*columns], types).save(file)

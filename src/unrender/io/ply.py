@@ -1,9 +1,9 @@
 """Stanford PLY, ASCII and binary, with doubles and polygons of mixed sizes.
 
-Read and written here: trimesh refuses binary polygons of mixed sizes, takes truncated text for a smaller file,
-and writes positions as float32 only; plyfile's license, the GPL, does not go with ours.
+Not read by trimesh, which rejects binary polygons of mixed sizes, does not detect truncated text, and writes positions
+as float32 only; the license of plyfile, the GPL, is not compatible with ours.
 
-Every count of the header is held against what is there before anything is allocated.
+Every count in the header is checked against the size of the file before memory is allocated.
 """
 
 import re
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Contents, Floats, Indices, narrowest, unit_colors
+from unrender.io.geometry_data import Floats, GeometryData, Indices, narrow_dtype, normalize_colors
 from unrender.io.lines import parse_ragged, parse_rows, split_lines
 from unrender.io.polygons import triangulate
 
@@ -31,7 +31,7 @@ _CORNERS = ("vertex_indices", "vertex_index")
 
 
 class Property(NamedTuple):
-    """A number in each row of an element, or a list of them behind its length."""
+    """A scalar in each row of an element, or a list preceded by its length."""
 
     name: str
     dtype: np.dtype[Any]
@@ -39,7 +39,7 @@ class Property(NamedTuple):
 
 
 class Element(NamedTuple):
-    """A table of the file: as many rows as the header promises."""
+    """A table of the file, with the number of rows declared in the header."""
 
     name: str
     num_rows: int
@@ -47,7 +47,7 @@ class Element(NamedTuple):
 
 
 class Column(NamedTuple):
-    """A property's numbers in all rows, one list after the other."""
+    """The values of a property in all rows, with lists concatenated."""
 
     values: NDArray[Any]
     lengths: NDArray[Any]
@@ -56,7 +56,7 @@ class Column(NamedTuple):
 Table = dict[str, Column]
 
 
-def read_ply(data: bytes) -> Contents:
+def read_ply(data: bytes) -> GeometryData:
     """Read vertices with normals and colors, and faces."""
     tables, points = read_tables(data)
     vertices = tables["vertex"]
@@ -64,21 +64,23 @@ def read_ply(data: bytes) -> Contents:
     normals = stack(vertices, "nx", "ny", "nz")
     corners = face_corners(tables.get("face", {}), points)
     faces = None if corners is None else triangulate(*corners, points)
-    return Contents(points, faces, normals, None if colors is None else unit_colors(colors))
+    return GeometryData(points, faces, normals, None if colors is None else normalize_colors(colors))
 
 
 def read_tables(data: bytes) -> tuple[dict[str, Table], Floats]:
-    """Read everything; return it beside the positions of the vertices."""
+    """Read all tables; return them with the vertex positions."""
     order, elements, start = _parse_header(data)
     tables = _read_ascii(data, elements, start) if order == "=" else _read_binary(data, elements, start)
     points = stack(tables.get("vertex", {}), "x", "y", "z")
     if points is None:
-        raise FileFormatError("no vertices: the header promises no 'vertex' with x, y and z")
-    return tables, narrowest(points) if order == "=" else points
+        raise FileFormatError(
+            "the file has no vertices: the header declares no element 'vertex' with x, y and z"
+        )
+    return tables, narrow_dtype(points) if order == "=" else points
 
 
 def stack(table: Table, *names: str) -> Floats | None:
-    """Put columns side by side; None where one is not there."""
+    """Stack columns; return None if one is missing."""
     if not all(name in table for name in names):
         return None
     columns = np.stack([table[name].values for name in names], axis=1)
@@ -86,7 +88,7 @@ def stack(table: Table, *names: str) -> Floats | None:
 
 
 def face_corners(table: Table, points: Floats) -> tuple[Indices, Indices] | None:
-    """Return the vertices of all polygons, and how many each has."""
+    """Return the vertex indices of all polygons, and their number of corners."""
     name = next((name for name in _CORNERS if name in table), None)
     if name is None:
         return None
@@ -95,17 +97,17 @@ def face_corners(table: Table, points: Floats) -> tuple[Indices, Indices] | None
     if len(wrong):
         face = int(np.searchsorted(np.cumsum(sizes), wrong[0], side="right")) + 1
         raise FileFormatError(
-            f"face {face} names vertex {corners[wrong[0]]}; the file has 0 to {len(points) - 1}"
+            f"face {face} references vertex {corners[wrong[0]]}, but the file has 0 to {len(points) - 1}"
         )
     return corners, sizes
 
 
 def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:
     if data[:3] != b"ply":
-        raise FileFormatError("not a PLY file: it does not begin with 'ply'")
+        raise FileFormatError("not a PLY file: it should begin with 'ply'")
     end = re.search(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r|\Z)", data)
     if end is None:
-        raise FileFormatError("the header has no end_header line; the file is truncated")
+        raise FileFormatError("truncated: the header has no end_header line")
     order: ByteOrder | None = None
     elements: list[Element] = []
     for number, line in enumerate(split_lines(data[: end.start()]), 1):
@@ -121,14 +123,14 @@ def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:
                 case ["element", *_]:
                     raise LookupError
         except LookupError as error:
-            raise FileFormatError(f"line {number}: a header cannot say {' '.join(words)[:60]!r}") from error
+            raise FileFormatError(f"line {number}: invalid header line {' '.join(words)[:60]!r}") from error
     if order is None:
         raise FileFormatError("the header has no format line")
     return order, [element for element in elements if element.num_rows and element.properties], end.end()
 
 
 def _parse_property(name: str, kinds: list[str], order: ByteOrder | None) -> Property:
-    """Read `float`, or `list uchar int`; what is wrong raises a LookupError."""
+    """Parse `float`, or `list uchar int`; raise a LookupError if invalid."""
     if order is None or len(kinds) not in (1, 3) or (len(kinds) == 3 and kinds[0] != "list"):
         raise LookupError
     types = [np.dtype(_TYPES[kind]).newbyteorder(order) for kind in kinds[-2:]]
@@ -144,14 +146,14 @@ def _read_ascii(data: bytes, elements: list[Element], start: int) -> dict[str, T
     for element in elements:
         rows = list(islice(filled, element.num_rows))
         if len(rows) < element.num_rows:
-            raise _too_few(element, len(rows))
+            raise _truncated(element, len(rows))
         table = _ascii_table(element, [i for i, _ in rows], [line for _, line in rows])
         tables[element.name] = {p.name: _typed(table[p.name], p) for p in element.properties}
     return tables
 
 
 def _ascii_table(element: Element, numbers: list[int], lines: list[str]) -> Table:
-    """Turn text into doubles, and read them as a binary file of doubles."""
+    """Convert text to doubles, and read these like a binary file."""
     if all(p.length_dtype is None for p in element.properties):
         flat = parse_rows(lines, numbers)
         widths = np.full(len(lines), flat.shape[1])
@@ -162,29 +164,31 @@ def _ascii_table(element: Element, numbers: list[int], lines: list[str]) -> Tabl
     try:
         table, _ = _read_rows(flat.tobytes(), element._replace(properties=properties), 0)
     except FileFormatError as error:
-        raise _blame_line(element, numbers, lines) or error from None
+        raise _line_error(element, numbers, lines) or error from None
     used = np.sum([table[p.name].lengths for p in properties], axis=0) + len(_lists(element))
     if (used != widths).any():
-        raise _blame_line(element, numbers, lines) or FileFormatError(
-            f"the rows of {element.name!r} are mixed up"
+        raise _line_error(element, numbers, lines) or FileFormatError(
+            f"the rows of {element.name!r} do not match the header"
         )
     return table
 
 
-def _blame_line(element: Element, numbers: list[int], lines: list[str]) -> FileFormatError | None:
-    """Find the first row with more or fewer numbers than the header and its own list lengths ask for."""
+def _line_error(element: Element, numbers: list[int], lines: list[str]) -> FileFormatError | None:
+    """Find the first row whose number of columns does not match the header and the row's list lengths."""
     for number, line in zip(numbers, lines, strict=True):
-        words, asked = line.split(), 0
+        words, expected = line.split(), 0
         for p in element.properties:
             is_list = p.length_dtype is not None
-            asked += 1 + (int(float(words[asked])) if asked < len(words) else 0) if is_list else 1
-        if asked != len(words):
-            return FileFormatError(f"line {number}: {len(words)} numbers, where the header asks for {asked}")
+            expected += 1 + (int(float(words[expected])) if expected < len(words) else 0) if is_list else 1
+        if expected != len(words):
+            return FileFormatError(
+                f"line {number}: expected {expected} numbers by the header, got {len(words)}"
+            )
     return None
 
 
 def _typed(column: Column, p: Property) -> Column:
-    """Turn whole numbers into such, which tells colors in 0..255 from 0..1; keep all digits of the rest."""
+    """Convert integer properties to integers, which distinguishes colors in 0..255 from 0..1; keep doubles else."""
     return column._replace(values=column.values.astype(np.int64)) if p.dtype.kind in "iu" else column
 
 
@@ -196,16 +200,16 @@ def _read_binary(data: bytes, elements: list[Element], offset: int) -> dict[str,
 
 
 def _read_rows(data: bytes, element: Element, offset: int) -> tuple[Table, int]:
-    """Read all rows like the first, as most files allow; else find each row from the lengths of its lists."""
-    least = sum((p.length_dtype or p.dtype).itemsize for p in element.properties)
-    if element.num_rows * least > len(data) - offset:
-        raise _too_few(element, (len(data) - offset) // least)
+    """Read all rows with the layout of the first, which fits most files; else row by row, by their list lengths."""
+    min_size = sum((p.length_dtype or p.dtype).itemsize for p in element.properties)
+    if element.num_rows * min_size > len(data) - offset:
+        raise _truncated(element, (len(data) - offset) // min_size)
     layout = _layout_of_first(data, element, offset)
     if element.num_rows * layout.itemsize <= len(data) - offset:
         rows = np.frombuffer(data, layout, element.num_rows, offset)
         if all((rows[f"length of {p.name}"] == layout[p.name].shape).all() for p in _lists(element)):
             return _columns(rows, element), offset + rows.nbytes
-    return _walk_rows(data, element, offset)
+    return _read_ragged_rows(data, element, offset)
 
 
 def _lists(element: Element) -> list[Property]:
@@ -232,7 +236,7 @@ def _columns(rows: NDArray[Any], element: Element) -> Table:
     }
 
 
-def _walk_rows(data: bytes, element: Element, offset: int) -> tuple[Table, int]:
+def _read_ragged_rows(data: bytes, element: Element, offset: int) -> tuple[Table, int]:
     starts: dict[str, list[int]] = {p.name: [] for p in element.properties}
     lengths: dict[str, list[int]] = {p.name: [] for p in element.properties}
     for row in range(element.num_rows):
@@ -245,7 +249,7 @@ def _walk_rows(data: bytes, element: Element, offset: int) -> tuple[Table, int]:
             lengths[p.name].append(length)
             offset += p.dtype.itemsize * length
     if offset > len(data):
-        raise _too_few(element, element.num_rows - 1)
+        raise _truncated(element, element.num_rows - 1)
     return {
         p.name: _gather(data, p.dtype, starts[p.name], lengths[p.name]) for p in element.properties
     }, offset
@@ -262,37 +266,37 @@ def _list_length(data: bytes, row: int, element: Element, p: Property, offset: i
     end = offset + p.length_dtype.itemsize
     length = float(np.frombuffer(data[offset:end], p.length_dtype)[0]) if end <= len(data) else -1.0
     if not 0 <= length * p.dtype.itemsize <= len(data) - end or length % 1:
-        raise FileFormatError(f"{element.name} {row + 1}: its list {p.name!r} does not fit into the file")
+        raise FileFormatError(f"{element.name} {row + 1}: list {p.name!r} extends beyond the end of the file")
     return int(length)
 
 
-def _too_few(element: Element, num_rows: int) -> FileFormatError:
+def _truncated(element: Element, num_rows: int) -> FileFormatError:
     return FileFormatError(
-        f"the header promises {element.num_rows} rows of {element.name!r} and the file holds {num_rows}; "
-        "it is truncated, or no such file"
+        f"truncated or damaged: the header declares {element.num_rows} rows of {element.name!r}, but the file has "
+        f"{num_rows}"
     )
 
 
-def write_ply(file: BinaryIO, contents: Contents) -> None:
-    """Write little-endian binary: positions in their own precision, colors as bytes."""
-    kind = "double" if contents.points.dtype == np.float64 else "float"
+def write_ply(file: BinaryIO, geometry: GeometryData) -> None:
+    """Write binary little-endian: positions in their own precision, colors as bytes."""
+    kind = "double" if geometry.points.dtype == np.float64 else "float"
     columns: list[tuple[str, str, NDArray[Any]]] = []
-    columns += [(name, kind, contents.points[:, i]) for i, name in enumerate("xyz")]
-    if contents.normals is not None:
-        columns += [(name, "float", contents.normals[:, i]) for i, name in enumerate(("nx", "ny", "nz"))]
-    if contents.colors is not None:
-        rgb = np.rint(contents.colors * 255).astype(np.uint8)
+    columns += [(name, kind, geometry.points[:, i]) for i, name in enumerate("xyz")]
+    if geometry.normals is not None:
+        columns += [(name, "float", geometry.normals[:, i]) for i, name in enumerate(("nx", "ny", "nz"))]
+    if geometry.colors is not None:
+        rgb = np.rint(geometry.colors * 255).astype(np.uint8)
         columns += [(name, "uchar", rgb[:, i]) for i, name in enumerate(("red", "green", "blue"))]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(contents.points)}"]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(geometry.points)}"]
     header += [f"property {kind} {name}" for name, kind, _ in columns]
-    vertices = np.empty(len(contents.points), [(name, f"<{_TYPES[kind]}") for name, kind, _ in columns])
+    vertices = np.empty(len(geometry.points), [(name, f"<{_TYPES[kind]}") for name, kind, _ in columns])
     for name, _, values in columns:
         vertices[name] = values
     faces = np.empty(
-        0 if contents.faces is None else len(contents.faces), [("size", "u1"), ("corners", "<i4", 3)]
+        0 if geometry.faces is None else len(geometry.faces), [("size", "u1"), ("corners", "<i4", 3)]
     )
-    if contents.faces is not None:
-        header += [f"element face {len(contents.faces)}", "property list uchar int vertex_indices"]
-        faces["size"], faces["corners"] = 3, contents.faces
+    if geometry.faces is not None:
+        header += [f"element face {len(geometry.faces)}", "property list uchar int vertex_indices"]
+        faces["size"], faces["corners"] = 3, geometry.faces
     file.write("\n".join([*header, "end_header", ""]).encode())
     file.write(vertices.tobytes() + faces.tobytes())

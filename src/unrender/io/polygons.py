@@ -1,21 +1,23 @@
-"""Polygons of any number of corners, cut into triangles."""
+"""Triangulation of polygons."""
 
 import numpy as np
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Floats, Indices
+from unrender.io.geometry_data import Floats, Indices
 
 MAX_FOLDED_CORNERS = 5_000
-"""Cutting ears takes time that grows with the square of the corners."""
+"""Ear clipping takes quadratic time."""
 
 
 def triangulate(corners: Indices, sizes: Indices, points: Floats) -> Indices:
-    """Cut polygons of so many corners each (`sizes`) into triangles that turn the same way.
+    """Triangulate polygons with `sizes` corners each; triangles keep the winding.
 
-    A polygon becomes a fan around its first corner; where that would fold over, ears are cut off instead.
+    A polygon becomes a fan around its first corner; if that would fold over, ear clipping is used instead.
     """
     if len(sizes) and sizes.min() < 3:
-        raise FileFormatError(f"face {int(sizes.argmin()) + 1} has {sizes.min()} corners; a face needs 3")
+        raise FileFormatError(
+            f"face {int(sizes.argmin()) + 1} should have at least 3 corners, got {sizes.min()}"
+        )
     first_corner, first_triangle = np.cumsum(sizes) - sizes, np.cumsum(sizes - 2) - (sizes - 2)
     polygon = np.repeat(np.arange(len(sizes)), sizes - 2)
     step = np.arange(len(polygon)) - first_triangle[polygon]
@@ -28,24 +30,25 @@ def triangulate(corners: Indices, sizes: Indices, points: Floats) -> Indices:
             triangles[first_triangle[quads] + half] = corners[first_corner[quads][:, None] + other_diagonal]
         for i in larger:
             face = corners[first_corner[i] :][: sizes[i]]
-            triangles[first_triangle[i] :][: sizes[i] - 2] = face[_cut_ears(points[face], i)]
+            triangles[first_triangle[i] :][: sizes[i] - 2] = face[_clip_ears(points[face], i)]
     return triangles
 
 
 def _folded(triangles: Indices, polygon: Indices, points: Floats) -> Indices:
-    """List the polygons with a triangle that turns against the whole."""
+    """Return the polygons with a triangle of opposite orientation."""
     a, b, c = (points[triangles[:, k]].astype(np.float64) for k in range(3))
     normals = np.cross(b - a, c - a)
     whole = np.stack([np.bincount(polygon, normals[:, k]) for k in range(3)], axis=1)
-    against = (normals * whole[polygon]).sum(axis=1) < 0
-    return np.unique(polygon[against])
+    flipped = (normals * whole[polygon]).sum(axis=1) < 0
+    return np.unique(polygon[flipped])
 
 
-def _cut_ears(points: Floats, polygon: int) -> Indices:
-    """Triangulate one polygon: cut off corners whose triangle holds no other corner (Meisters 1975)."""
+def _clip_ears(points: Floats, polygon: int) -> Indices:
+    """Triangulate a polygon by ear clipping: remove corners whose triangle contains no other corner (Meisters 1975)."""
     if len(points) > MAX_FOLDED_CORNERS:
         raise FileFormatError(
-            f"face {polygon + 1} is not convex and has {len(points)} corners: triangulate it first"
+            f"face {polygon + 1} is not convex and has {len(points)} corners, more than {MAX_FOLDED_CORNERS}; "
+            "triangulate it first"
         )
     flat = _in_plane(points.astype(np.float64))
     ring, triangles = np.arange(len(points)), []
@@ -57,7 +60,7 @@ def _cut_ears(points: Floats, polygon: int) -> Indices:
 
 
 def _in_plane(points: Floats) -> Floats:
-    """Project onto the polygon's own plane, where it turns counter-clockwise."""
+    """Project a polygon onto its own plane, oriented counter-clockwise."""
     edges = points - points[0]
     normal = np.cross(edges[:-1], edges[1:]).sum(axis=0)
     first = np.cross(normal, np.eye(3)[np.abs(normal).argmin()])
@@ -66,19 +69,20 @@ def _in_plane(points: Floats) -> Floats:
 
 
 def _find_ear(ring: Floats) -> int:
-    """Return an ear of a plane polygon; of one that crosses itself and has none, the flattest corner."""
+    """Find an ear of a planar polygon; the flattest corner if it has none because it intersects itself."""
     before, after = np.roll(ring, 1, axis=0), np.roll(ring, -1, axis=0)
-    bends = _turn(before, ring, after)
-    for i in np.flatnonzero(bends > 0):
+    areas = _signed_area(before, ring, after)
+    for i in np.flatnonzero(areas > 0):
         a, b, c = before[i], ring[i], after[i]
         others = ring[(ring != a).any(axis=1) & (ring != b).any(axis=1) & (ring != c).any(axis=1)]
-        if not ((_turn(a, b, others) >= 0) & (_turn(b, c, others) >= 0) & (_turn(c, a, others) >= 0)).any():
+        inside = [_signed_area(start, end, others) >= 0 for start, end in ((a, b), (b, c), (c, a))]
+        if not np.logical_and.reduce(inside).any():
             return int(i)
-    return int(np.abs(bends).argmin())
+    return int(np.abs(areas).argmin())
 
 
-def _turn(a: Floats, b: Floats, c: Floats) -> Floats:
-    """Return twice the area of the triangle a b c, positive counter-clockwise."""
+def _signed_area(a: Floats, b: Floats, c: Floats) -> Floats:
+    """Compute twice the signed area of the triangle a b c, positive if counter-clockwise."""
     u, v = b - a, c - a
     area: Floats = u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
     return area

@@ -1,7 +1,7 @@
-"""STL, binary and ASCII: three corners for each triangle, joined where they are the same.
+"""STL, binary and ASCII: three corners per triangle; duplicate vertices are merged.
 
-Written by trimesh, and read here: trimesh stumbles over a solid whose name has the word vertex in it, does not
-say which line it cannot read, and takes text cut off behind its first solid for a whole file.
+Written with trimesh but not read by it: trimesh fails for a solid with the word vertex in its name, does not report
+line numbers, and does not detect text truncated after the first solid.
 """
 
 import logging
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Contents, narrowest
+from unrender.io.geometry_data import GeometryData, narrow_dtype
 from unrender.io.lines import parse_rows, split_lines
 from unrender.io.weld import weld
 
@@ -19,8 +19,8 @@ _HEADER = 84
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
-def read_stl(data: bytes) -> Contents:
-    """Read triangles; corners with the same coordinates become one vertex."""
+def read_stl(data: bytes) -> GeometryData:
+    """Read triangles; corners with equal coordinates are merged to one vertex."""
     count = int.from_bytes(data[80:_HEADER], "little")
     size = _HEADER + count * _TRIANGLE.itemsize
     if len(data) == size or (_HEADER <= size <= len(data) and not _is_text(data)):
@@ -29,12 +29,12 @@ def read_stl(data: bytes) -> Contents:
         corners = _read_text(data)
     else:
         raise FileFormatError(
-            f"the header promises {count} triangles, {size} bytes, and the file has {len(data)}"
+            f"truncated: the header declares {count} triangles, {size} bytes, but the file has {len(data)}"
         )
     if len(corners) == 0:
-        raise FileFormatError("no triangles")
+        raise FileFormatError("the file has no triangles")
     faces = np.arange(len(corners)).reshape(-1, 3)
-    return weld(Contents(corners.astype(corners.dtype.newbyteorder("=")), faces))
+    return weld(GeometryData(corners.astype(corners.dtype.newbyteorder("=")), faces))
 
 
 def _is_text(data: bytes) -> bool:
@@ -46,20 +46,22 @@ def _read_text(data: bytes) -> np.ndarray:
     rows = [(i, line[6:]) for i, line in enumerate(lines, 1) if line.startswith("vertex")]
     facets = sum(line.startswith("endfacet") for line in lines)
     if not any(line.startswith("endsolid") for line in lines[-50:]):
-        raise FileFormatError("the text does not end with 'endsolid'; the file is truncated")
+        raise FileFormatError("truncated: the text does not end with 'endsolid'")
     if len(rows) != 3 * facets:
-        raise FileFormatError(f"{facets} facets need {3 * facets} vertices, the file has {len(rows)}")
+        raise FileFormatError(f"{facets} facets should have {3 * facets} vertices, got {len(rows)}")
     table = parse_rows([row for _, row in rows], [i for i, _ in rows])
     if rows and table.shape[1] != 3:
-        raise FileFormatError(f"line {rows[0][0]}: a vertex needs 3 coordinates, got {table.shape[1]}")
-    return narrowest(table)
+        raise FileFormatError(f"line {rows[0][0]}: a vertex should have 3 coordinates, got {table.shape[1]}")
+    return narrow_dtype(table)
 
 
-def write_stl(file: BinaryIO, contents: Contents) -> None:
-    """Write binary triangles; the format has neither colors nor doubles."""
+def write_stl(file: BinaryIO, geometry: GeometryData) -> None:
+    """Write binary triangles; the format supports neither colors nor float64."""
     import trimesh
 
-    if contents.points.dtype == np.float64 and narrowest(contents.points).dtype == np.float64:
-        _log.warning("STL holds float32 only, which moves vertices so far from the origin; PLY holds float64")
-    mesh: Any = trimesh.Trimesh(contents.points, contents.faces, process=False)
+    if geometry.points.dtype == np.float64 and narrow_dtype(geometry.points).dtype == np.float64:
+        _log.warning(
+            "STL stores float32, which loses precision for vertices far from the origin; use PLY to keep float64"
+        )
+    mesh: Any = trimesh.Trimesh(geometry.points, geometry.faces, process=False)
     file.write(mesh.export(file_type="stl"))

@@ -1,4 +1,4 @@
-"""One picture cut from those of all materials."""
+"""Texture atlas: one image composed of the images of all materials."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,119 +7,120 @@ import numpy as np
 import torch
 
 from unrender.errors import FileFormatError
-from unrender.io.contents import Floats, Indices
-from unrender.io.face_textures import Outside, Paint, Painting
+from unrender.io.face_materials import BaseColor, FaceMaterials, WrapMode
+from unrender.io.geometry_data import Floats, Indices
 from unrender.render.texture import Texture
 
 MAX_TEXELS = 1 << 27
 ROUNDING = 1e-5
-"""By which a uv may leave the picture and still be meant to lie on its border."""
+"""Tolerance for UV coordinates outside [0, 1] that are meant to be on the border."""
 MARGIN = 2
-"""Texels around those that a uv lies on: one that is mixed in, and one against rounding."""
+"""Texels around a tile: one for bilinear filtering, and one against rounding."""
 
 
 class Tile(NamedTuple):
-    """A part of a picture, and where the corners of the faces lie on it."""
+    """A part of an image, and the positions of the faces' corners in it."""
 
-    picture: Floats
-    places: Floats
+    image: Floats
+    positions: Floats
     """[faces, corners, 2]: texels to the right of the upper left corner, and below it."""
 
 
-def texture_from_painting(painting: Painting, read: Callable[[Paint], Floats]) -> Texture:
-    """Make a texture of a painting's one picture as it is, or of the parts of its pictures that faces lie on."""
-    used = np.unique(painting.paint_ids)
+def texture_from_materials(materials: FaceMaterials, read: Callable[[BaseColor], Floats]) -> Texture:
+    """Create a texture from a single image as it is, or from the used parts of several images."""
+    used = np.unique(materials.material_ids)
     if len(used) == 1:
-        paint = painting.paints[used[0]]
-        uvs = _finite(painting.uvs[np.unique(painting.corners)], paint)
-        if not _leaves(_moved(uvs, paint)):
-            return _texture(read(paint), _moved(painting.uvs, paint), painting.corners)
-    return _stacked(painting, used, read)
+        base_color = materials.base_colors[used[0]]
+        uvs = _check_finite(materials.uvs[np.unique(materials.uv_ids)], base_color)
+        if not _exceeds_image(_transform(uvs, base_color)):
+            return _texture(read(base_color), _transform(materials.uvs, base_color), materials.uv_ids)
+    return _stack_tiles(materials, used, read)
 
 
-def _texture(picture: Floats, uvs: Floats, corners: Indices) -> Texture:
+def _texture(image: Floats, uvs: Floats, uv_ids: Indices) -> Texture:
     uvs = np.nan_to_num(uvs).astype(np.float32)
-    return Texture(torch.from_numpy(picture), torch.from_numpy(uvs), torch.from_numpy(corners))
+    return Texture(torch.from_numpy(image), torch.from_numpy(uvs), torch.from_numpy(uv_ids))
 
 
-def _stacked(painting: Painting, used: Indices, read: Callable[[Paint], Floats]) -> Texture:
-    """Put a tile of each paint below the one before; each corner gets a uv of its own."""
-    tiles, places, top, width = [], np.zeros((*painting.corners.shape, 2)), 0, 0
+def _stack_tiles(materials: FaceMaterials, used: Indices, read: Callable[[BaseColor], Floats]) -> Texture:
+    """Stack a tile of each material vertically; each face corner gets its own UV coordinates."""
+    images, positions, top, width = [], np.zeros((*materials.uv_ids.shape, 2)), 0, 0
     for i in used:
-        faces = painting.paint_ids == i
-        tile = _cut(painting.paints[i], painting, faces, read)
-        tiles.append(tile.picture)
-        places[faces] = tile.places + np.array([0, top])
-        top, width = top + tile.picture.shape[0], max(width, tile.picture.shape[1])
-        _check_size(width, top, "the pictures of all materials, one below the other: make them smaller")
-    picture = np.zeros((top, width, 3), np.float32)
-    for tile_picture in reversed(tiles):
-        top -= len(tile_picture)
-        picture[top : top + len(tile_picture), : tile_picture.shape[1]] = tile_picture
-    uvs = places.reshape(-1, 2) / (width, len(picture)) * (1, -1) + (0, 1)
-    return _texture(picture, uvs, np.arange(len(uvs)).reshape(-1, 3))
+        faces = materials.material_ids == i
+        tile = _crop(materials.base_colors[i], materials.uvs[materials.uv_ids[faces]], read)
+        images.append(tile.image)
+        positions[faces] = tile.positions + np.array([0, top])
+        top, width = top + tile.image.shape[0], max(width, tile.image.shape[1])
+        _check_size(width, top, "for the images of all materials; scale them down")
+    atlas = np.zeros((top, width, 3), np.float32)
+    for image in reversed(images):
+        top -= len(image)
+        atlas[top : top + len(image), : image.shape[1]] = image
+    uvs = positions.reshape(-1, 2) / (width, len(atlas)) * (1, -1) + (0, 1)
+    return _texture(atlas, uvs, np.arange(len(uvs)).reshape(-1, 3))
 
 
-def _cut(paint: Paint, painting: Painting, faces: Indices, read: Callable[[Paint], Floats]) -> Tile:
-    """Cut out what the faces of one paint lie on, with the texels around that are mixed in."""
-    if paint.picture is None:
+def _crop(base_color: BaseColor, face_uvs: Floats, read: Callable[[BaseColor], Floats]) -> Tile:
+    """Crop the image of a material to the faces' UV coordinates [faces, corners, 2], with a margin for filtering."""
+    if base_color.image is None:
         size = 2 * MARGIN + 1
-        middle = np.full((int(faces.sum()), 3, 2), size / 2)
-        return Tile(np.full((size, size, 3), paint.color, np.float32), middle)
-    picture = read(paint)
-    uvs = _moved(_finite(painting.uvs[painting.corners[faces]], paint), paint)
-    outside: tuple[Outside, Outside] = paint.outside if _leaves(uvs) else ("clamp", "clamp")
+        center = np.full((len(face_uvs), 3, 2), size / 2)
+        return Tile(np.full((size, size, 3), base_color.color, np.float32), center)
+    image = read(base_color)
+    uvs = _transform(_check_finite(face_uvs, base_color), base_color)
+    wrap: tuple[WrapMode, WrapMode] = base_color.wrap if _exceeds_image(uvs) else ("clamp", "clamp")
     for axis in range(2):
-        uvs[..., axis] -= _whole_pictures(uvs[..., axis], outside[axis])
-    places = (uvs * (1, -1) + (0, 1)) * (picture.shape[1], picture.shape[0])
-    first = np.floor(places.min(axis=(0, 1))) - MARGIN
-    size = np.ceil(places.max(axis=(0, 1))) + MARGIN - first
+        uvs[..., axis] -= _periodic_shift(uvs[..., axis], wrap[axis])
+    positions = (uvs * (1, -1) + (0, 1)) * (image.shape[1], image.shape[0])
+    first = np.floor(positions.min(axis=(0, 1))) - MARGIN
+    size = np.ceil(positions.max(axis=(0, 1))) + MARGIN - first
     _check_size(
         float(size[0]),
         float(size[1]),
-        f"{paint.named_in}: a face repeats its picture: repeat it in the picture itself",
+        f"for {base_color.source}: a face repeats its image too often; repeat it in the image itself",
     )
     columns, rows = (
-        _texels(first[axis] + np.arange(size[axis]), picture.shape[1 - axis], outside[axis])
-        for axis in range(2)
+        _texels(first[axis] + np.arange(size[axis]), image.shape[1 - axis], wrap[axis]) for axis in range(2)
     )
-    return Tile(picture[rows[:, None], columns], places - first)
+    return Tile(image[rows[:, None], columns], positions - first)
 
 
-def _moved(uvs: Floats, paint: Paint) -> Floats:
-    moved: Floats = uvs.astype(np.float64) * paint.scale + paint.offset
-    return moved
+def _transform(uvs: Floats, base_color: BaseColor) -> Floats:
+    transformed: Floats = uvs.astype(np.float64) * base_color.scale + base_color.offset
+    return transformed
 
 
-def _finite(uvs: Floats, paint: Paint) -> Floats:
+def _check_finite(uvs: Floats, base_color: BaseColor) -> Floats:
     if not np.isfinite(uvs).all():
-        raise FileFormatError(f"{paint.named_in}: a face lies on its picture at a place that is not finite")
+        raise FileFormatError(f"{base_color.source}: a face has texture coordinates that are not finite")
     return uvs
 
 
-def _leaves(uvs: Floats) -> bool:
+def _exceeds_image(uvs: Floats) -> bool:
     return bool((np.abs(uvs - 0.5) > 0.5 + ROUNDING).any())
 
 
-def _whole_pictures(values: Floats, outside: Outside) -> Floats:
-    """Count by how many whole pictures each face [faces, corners] can be moved without a change."""
-    period = {"repeat": 1.0, "mirror": 2.0, "clamp": 0.0}[outside]
-    moves: Floats = np.floor(values.min(axis=1, keepdims=True) / (period or 1.0)) * period
-    return moves
+def _periodic_shift(values: Floats, wrap: WrapMode) -> Floats:
+    """Compute the whole periods by which each face [faces, corners] can be shifted without a change."""
+    period = {"repeat": 1.0, "mirror": 2.0, "clamp": 0.0}[wrap]
+    shift: Floats = np.floor(values.min(axis=1, keepdims=True) / (period or 1.0)) * period
+    return shift
 
 
-def _texels(index: Floats, size: int, outside: Outside) -> Indices:
-    """Say which texel of a row or column stands at a place that may lie beyond its ends."""
+def _texels(index: Floats, size: int, wrap: WrapMode) -> Indices:
+    """Map texel indices of a row or column, possibly out of range, to valid ones."""
     whole: Indices = index.astype(np.int64)
-    if outside == "clamp":
+    if wrap == "clamp":
         return whole.clip(0, size - 1)
-    if outside == "repeat":
+    if wrap == "repeat":
         return whole % size
-    there = whole % (2 * size)
-    mirrored: Indices = np.minimum(there, 2 * size - 1 - there)
+    folded = whole % (2 * size)
+    mirrored: Indices = np.minimum(folded, 2 * size - 1 - folded)
     return mirrored
 
 
-def _check_size(width: float, height: float, what: str) -> None:
+def _check_size(width: float, height: float, where: str) -> None:
     if width * height > MAX_TEXELS:
-        raise FileFormatError(f"{width:.0f} × {height:.0f} texels, more than {MAX_TEXELS}, for {what}")
+        raise FileFormatError(
+            f"the texture would have {width:.0f} × {height:.0f} texels, more than {MAX_TEXELS}, {where}"
+        )

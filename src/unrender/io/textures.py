@@ -1,4 +1,4 @@
-"""Meshes with their pictures."""
+"""Loading of textured meshes."""
 
 import functools
 from collections.abc import Callable
@@ -7,57 +7,56 @@ from pathlib import Path
 import numpy as np
 
 from unrender.geometry.mesh import Mesh
-from unrender.io.contents import Floats
-from unrender.io.face_textures import Paint, Painting
+from unrender.io.face_materials import BaseColor, FaceMaterials
 from unrender.io.files import FilePath, MissingFileError, read_bytes, reading
-from unrender.io.glb_texture import read_glb_painting
-from unrender.io.images import colors_from_picture, open_picture
+from unrender.io.geometry_data import Floats
+from unrender.io.glb_texture import read_glb_materials
+from unrender.io.images import colors_from_image, open_image
 from unrender.io.meshes import load_mesh
-from unrender.io.obj_texture import read_obj_painting
-from unrender.io.ply_texture import read_ply_painting
-from unrender.io.texture_atlas import texture_from_painting
+from unrender.io.obj_texture import read_obj_materials
+from unrender.io.ply_texture import read_ply_materials
+from unrender.io.texture_atlas import texture_from_materials
 from unrender.render.texture import Texture
 
-PAINTING_READERS: dict[str, Callable[[Path], Painting | None]] = {
-    ".obj": read_obj_painting,
-    ".ply": read_ply_painting,
-    ".glb": read_glb_painting,
+MATERIAL_READERS: dict[str, Callable[[Path], FaceMaterials | None]] = {
+    ".obj": read_obj_materials,
+    ".ply": read_ply_materials,
+    ".glb": read_glb_materials,
 }
 
 
 def load_textured_mesh(path: FilePath) -> tuple[Mesh, Texture | None]:
-    """Load a mesh as `load_mesh` does, and the picture on it, from obj with mtl, ply or glb.
+    """Load a mesh as `load_mesh` does, with its texture, from obj with mtl, ply or glb.
 
-    The texture is None where no face lies on a picture. One picture stays as it is, unless faces go beyond its
-    border, where it repeats; of several, and of materials with a color only, the parts that faces lie on are put
-    into one. Opacity is dropped.
-    Raises `MissingFileError` where a material file or a picture is missing, `FileFormatError` where one is
-    damaged or too large, and what `load_mesh` raises.
+    The texture is None if no face has one. A single image is used as it is; several images, images that repeat, and
+    materials with a color only are combined into a texture atlas. Alpha is dropped.
+    Raises `MissingFileError` for a missing material file or image, `FileFormatError` if one is damaged or too large,
+    and the errors of `load_mesh`.
     """
     mesh = load_mesh(path)
-    read_painting = PAINTING_READERS.get(Path(path).suffix.lower())
-    painting = read_painting(Path(path)) if read_painting else None
-    if painting is None or not painting.has_pictures():
+    read_materials = MATERIAL_READERS.get(Path(path).suffix.lower())
+    materials = read_materials(Path(path)) if read_materials else None
+    if materials is None or not materials.has_images():
         return mesh, None
     with reading(path):
-        texture = texture_from_painting(painting, functools.cache(_read))
+        texture = texture_from_materials(materials, functools.cache(_read))
     return mesh, texture.to(mesh.vertices.dtype)
 
 
-def _read(paint: Paint) -> Floats:
-    """Read a paint's picture and color it."""
-    data = paint.picture if isinstance(paint.picture, bytes) else _picture_bytes(paint)
-    with reading(paint.named_in if isinstance(paint.picture, bytes) else str(paint.picture)):
-        picture = colors_from_picture(open_picture(data))[..., :3]
-    if paint.color != Paint().color:
-        picture *= np.array(paint.color, np.float32)
-    return picture
+def _read(base_color: BaseColor) -> Floats:
+    """Read the image of a material, and multiply it by the color."""
+    data = base_color.image if isinstance(base_color.image, bytes) else _image_bytes(base_color)
+    with reading(base_color.source if isinstance(base_color.image, bytes) else str(base_color.image)):
+        image = colors_from_image(open_image(data))[..., :3]
+    if base_color.color != BaseColor().color:
+        image *= np.array(base_color.color, np.float32)
+    return image
 
 
-def _picture_bytes(paint: Paint) -> bytes:
-    assert isinstance(paint.picture, Path)
-    if not paint.picture.is_file():
+def _image_bytes(base_color: BaseColor) -> bytes:
+    assert isinstance(base_color.image, Path)
+    if not base_color.image.is_file():
         raise MissingFileError(
-            f"{paint.named_in}: there is no picture {paint.picture}; load_mesh reads the shape alone"
+            f"{base_color.source}: image {base_color.image} not found; use load_mesh to load the geometry only"
         )
-    return read_bytes(paint.picture)
+    return read_bytes(base_color.image)

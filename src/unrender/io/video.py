@@ -1,4 +1,4 @@
-"""Films: pictures one after another, written as mp4 or gif."""
+"""Saving of videos as mp4 or gif."""
 
 import io
 import itertools
@@ -12,33 +12,33 @@ from torch import Tensor
 
 from unrender._checked import describe_value
 from unrender.errors import InputError
-from unrender.io.files import FilePath, write_whole
+from unrender.io.files import FilePath, atomic_write
 from unrender.io.formats import known_suffix
 
-FILM_SUFFIXES = (".mp4", ".gif")
+VIDEO_OUTPUT_SUFFIXES = (".mp4", ".gif")
 CODECS = {"libx264": {"crf": "18"}, "libopenh264": {}, "mpeg4": {"qscale": "2"}}
-"""The first that av was built with is taken."""
+"""Encoders with their options; the first one available in PyAV is used."""
 
 Frames = Iterable[Float[Tensor, "height width 3"]]
 
 
 def save_video(frames: Frames, path: FilePath, *, frames_per_second: float = 24.0) -> None:
-    """Save RGB pictures in [0, 1] of one size as a film (mp4, gif), whole or not at all.
+    """Save RGB frames in [0, 1] of equal size as a video (mp4, gif), atomically.
 
-    Frames are taken one by one; of an mp4, one at a time is in memory. Values beyond 0 and 1 are cut off, as a screen
-    does. An mp4 has even numbers of pixels: a last odd row or column is repeated once. A gif has 256 colors for each
-    frame, and times in hundredths of a second.
+    Frames are consumed lazily; for mp4, one frame at a time is in memory. Values are clamped to [0, 1]. For mp4, odd
+    sizes are padded to even ones by repeating the last row or column. A gif has 256 colors per frame, and frame times
+    in hundredths of a second.
     """
-    suffix = known_suffix(path, FILM_SUFFIXES)
+    suffix = known_suffix(path, VIDEO_OUTPUT_SUFFIXES)
     if not 0 < frames_per_second <= 1000:
-        raise InputError(f"save_video: `frames_per_second` should be in 0 to 1000, got {frames_per_second}")
-    pictures = _bytes(frames)
-    first = next(pictures, None)
+        raise InputError(f"save_video: `frames_per_second` should be in (0, 1000], got {frames_per_second}")
+    images = _bytes(frames)
+    first = next(images, None)
     if first is None:
-        raise InputError("save_video: there are no frames")
-    with write_whole(path) as file:
+        raise InputError("save_video: `frames` should have at least one frame, got none")
+    with atomic_write(path) as file:
         save = _save_mp4 if suffix == ".mp4" else _save_gif
-        save(itertools.chain([first], pictures), file, first.shape, frames_per_second)
+        save(itertools.chain([first], images), file, first.shape, frames_per_second)
 
 
 def _bytes(frames: Frames) -> Iterator[NDArray[np.uint8]]:
@@ -46,12 +46,13 @@ def _bytes(frames: Frames) -> Iterator[NDArray[np.uint8]]:
     for number, frame in enumerate(frames):
         if frame.dim() != 3 or frame.shape[-1] != 3 or frame.numel() == 0:
             raise InputError(
-                f"save_video: frame {number} should be an RGB picture, got {describe_value(frame)}"
+                f"save_video: frame {number} should be an RGB image, got {describe_value(frame)}"
             )
         shape = shape or frame.shape
         if frame.shape != shape:
             raise InputError(
-                f"save_video: frame {number} is of {list(frame.shape)}, the first of {list(shape)}; use one size"
+                f"save_video: all frames should have the size of the first, {list(shape)}, "
+                f"got {list(frame.shape)} for frame {number}"
             )
         yield (frame.detach().cpu().clamp(0, 1) * 255).round().numpy().astype(np.uint8)
 
@@ -65,10 +66,10 @@ def _save_mp4(
 
     rate = Fraction(frames_per_second).limit_denominator(1001)
     codec = next(name for name in CODECS if name in av.codecs_available)
-    target = io.BytesIO()  # mp4 is written back and forth
+    target = io.BytesIO()  # muxing mp4 seeks in the file
     with av.open(target, "w", format="mp4") as container:
         stream = container.add_stream(codec, rate, CODECS[codec])
-        assert isinstance(stream, av.VideoStream)  # as these codecs make
+        assert isinstance(stream, av.VideoStream)
         height, width = shape[0] + shape[0] % 2, shape[1] + shape[1] % 2
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         for frame in frames:

@@ -1,8 +1,8 @@
-"""Volumes of measured values: npy, nrrd, nifti.
+"""Volumetric scans: npy, nrrd and NIfTI.
 
-The world of a volume from a file is RAS, in the units of the file, nearly always millimetres: +x to the right of a
-patient, +y to the front (anterior), +z up (superior). What a file has in LPS is turned by 180 degrees about z. npy
-knows no world: one voxel is one unit, unless a spacing is given.
+World coordinates of a volume from a file are RAS, in the units of the file, usually millimeters: +x to the right of a
+patient, +y to the front (anterior), +z up (superior). LPS is converted to RAS. npy has no world coordinates: one voxel
+is one unit, unless a spacing is given.
 """
 
 import bz2
@@ -23,11 +23,11 @@ from unrender._checked import checked
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.volume import Volume
 from unrender.io.arrays import array_from_npy
-from unrender.io.contents import floats_from_tensor
-from unrender.io.files import FilePath, read_bytes, reading, write_whole
+from unrender.io.files import FilePath, atomic_write, read_bytes, reading
+from unrender.io.geometry_data import floats_from_tensor
 
 MAX_VOXELS = 2**30
-"""A thousand million, 4 GiB as loaded: a file of a few kB can unpack to any number."""
+"""One billion, 4 GiB as float32: decompression bombs of a few kB can declare any size."""
 
 NRRD_TYPES = {
     "i1": "signed char, int8",
@@ -41,25 +41,25 @@ NRRD_TYPES = {
     "f4": "float",
     "f8": "double",
 }
-"""NumPy's kind for each of the names that the format has."""
+"""Names of the NRRD types for each NumPy type."""
 
 EXTRAS = {".nrrd": ("nrrd", "pynrrd"), ".nii": ("nibabel", "nibabel"), ".nii.gz": ("nibabel", "nibabel")}
-"""Module and package that read and write a kind of file."""
+"""Module and package that read and write a format."""
 
 
 class Scan(NamedTuple):
-    """What a file holds: values in axes x, y, z, and where voxel centers (i, j, k) are in the world."""
+    """The content of a file: values with axes x, y, z, and the transform from voxel centers (i, j, k) to the world."""
 
     values: NDArray[Any]
     world_from_centers: NDArray[np.float64]
 
 
 def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = None) -> Volume:
-    """Load a volume of values (npy, nrrd, nii, nii.gz), which a `TransferFunction` makes visible.
+    """Load a scalar volume (npy, nrrd, nii, nii.gz); render it with a `TransferFunction`.
 
-    Values are float32, or float64 where the file has doubles; scaling that the file asks for is applied. Spacing and
-    orientation become `world_from_volume`, in RAS; `spacing`, the sides of a voxel along x, y, z, replaces them. The
-    axes of an npy array are depth, height, width: z, y, x.
+    Values are float32, or float64 if the file has doubles; the scaling of the file is applied. Spacing and orientation
+    become `world_from_volume`, in RAS; `spacing`, the size of a voxel along x, y, z, overrides them. The axes of an npy
+    array are depth, height, width: z, y, x.
     """
     suffix = _suffix(path, READERS)
     if suffix in EXTRAS:
@@ -70,7 +70,7 @@ def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = 
         values = _checked_values(scan.values)
         matrix = scan.world_from_centers if spacing is None else np.diag([*spacing, 1.0])
         if not np.isfinite(matrix).all() or not _has_extent(matrix[:3, :3]):
-            raise FileFormatError(f"its voxels have no extent: the matrix is {matrix.tolist()}")
+            raise FileFormatError(f"the voxel-to-world matrix is singular or not finite: {matrix.tolist()}")
     centers_from_volume = np.eye(4)
     centers_from_volume[:3, 3] = -0.5
     density = torch.from_numpy(np.ascontiguousarray(values.T))
@@ -79,68 +79,68 @@ def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = 
 
 @checked
 def save_volume(volume: Volume, path: FilePath) -> None:
-    """Save the values of one volume (npy, nrrd, nii, nii.gz), whole or not at all; npy leaves out where it stands."""
+    """Save a scalar volume (npy, nrrd, nii, nii.gz), atomically; npy does not store its position and orientation."""
     writer = WRITERS[_suffix(path, WRITERS)]
     if volume.batch_shape or volume.color is not None:
         raise InputError(
-            "save_volume: files hold the values of one volume without color; save them one by one"
+            "save_volume: expected a single volume without color; index a batch, and save density only"
         )
     volume_from_centers = np.eye(4)
     volume_from_centers[:3, 3] = 0.5
     matrix = volume.world_from_volume.detach().double().cpu().numpy() @ volume_from_centers
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         writer(file, Scan(floats_from_tensor(volume.density).T, matrix))
 
 
 def _suffix(path: FilePath, known: dict[str, Any]) -> str:
-    """Return the ending of a name that is known, in small letters."""
+    """Return the known suffix of a file name, in lower case; raise `InputError` if there is none."""
     name = Path(path).name.lower()
     found = next((suffix for suffix in known if name.endswith(suffix)), None)
     if found is None:
-        raise InputError(f"{path}: the suffix {Path(path).suffix!r} is not one of {', '.join(known)}")
+        raise InputError(f"{path}: unsupported suffix {Path(path).suffix!r}; use one of {', '.join(known)}")
     return found
 
 
 def _has_extent(axes: NDArray[Any]) -> bool:
-    """Tell whether a voxel with these sides has a volume, by more than rounding."""
+    """Return whether the axes of a voxel are linearly independent, by more than rounding error."""
     return bool(abs(np.linalg.det(axes)) > 1e-9 * np.linalg.norm(axes, axis=0).prod())
 
 
 def _checked_values(values: NDArray[Any]) -> NDArray[Any]:
-    """Return finite floats in three axes."""
+    """Convert values to finite floats with three axes."""
     while values.ndim > 3 and values.shape[-1] == 1:
         values = values[..., 0]
     if values.ndim != 3 or values.size == 0:
-        raise FileFormatError(
-            f"a volume has three axes with voxels along each, this one has {list(values.shape)}"
-        )
+        raise FileFormatError(f"a volume should have three non-empty axes, got shape {list(values.shape)}")
     if values.dtype.kind not in "iufb":
-        raise FileFormatError(f"its values are {values.dtype}; one number for each voxel is expected")
+        raise FileFormatError(f"expected one number per voxel, got values of type {values.dtype}")
     floats = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
     lost = int(floats.size - np.isfinite(floats).sum())
     if lost:
         raise FileFormatError(
-            f"{lost:,} of its {floats.size:,} voxels are not finite; replace them by the value of empty space"
+            f"{lost:,} of {floats.size:,} voxels are not finite; replace them with the value of empty space"
         )
     return floats
 
 
 def _check_size(shape: Sequence[int], itemsize: int, available: int | None) -> int:
-    """Return how many bytes the voxels take; refuse more than there are, or than can be held."""
+    """Return the size of the voxels in bytes; raise an error if it exceeds what is available or supported."""
     size = math.prod(shape) if min(shape, default=0) > 0 else 0
     if not size:
-        raise FileFormatError(f"the header promises {list(shape)} voxels: none")
+        raise FileFormatError(f"the volume is empty: the header declares {list(shape)} voxels")
     if size > MAX_VOXELS:
         raise FileFormatError(
-            f"the header promises {list(shape)} voxels, more than {MAX_VOXELS // 10**6} million; cut a part out"
+            f"the header declares {list(shape)} voxels, more than {MAX_VOXELS // 10**6} million; crop the volume"
         )
     if available is not None and size * itemsize > available:
-        raise FileFormatError(f"the header promises {list(shape)} voxels, and {available} bytes are left")
+        raise FileFormatError(
+            f"truncated: the header declares {list(shape)} voxels, but only {available} bytes follow"
+        )
     return size * itemsize
 
 
 def _unpack_gzip(data: bytes, size: int) -> bytes:
-    """Return the first `size` bytes of what is packed, and not more; fewer if there are not as many."""
+    """Decompress the first `size` bytes, or fewer if the data ends before."""
     unpacker, found = zlib.decompressobj(wbits=31), bytearray()
     while len(found) < size and data:
         found += unpacker.decompress(data, size - len(found))
@@ -164,11 +164,11 @@ def _read_nrrd(data: bytes) -> Scan:
     try:
         header = nrrd.read_header(stream)
     except nrrd.NRRDError as error:
-        raise FileFormatError(f"damaged, or not what its suffix says ({error})") from error
+        raise FileFormatError(f"damaged, or its content does not match its suffix ({error})") from error
     if "data file" in header or "datafile" in header:
-        raise FileFormatError("its voxels are in another file; join them first")
+        raise FileFormatError("detached NRRD headers are not supported; save header and voxels in one file")
     if any(int(header.get(key, 0)) for key in ("line skip", "lineskip", "byte skip", "byteskip")):
-        raise FileFormatError("it skips lines or bytes before its voxels; save it again without")
+        raise FileFormatError("line skip and byte skip are not supported; save the file without them")
     dtype = _nrrd_dtype(header)
     shape = [int(n) for n in header["sizes"]]
     encoding, packed = header["encoding"].lower(), data[stream.tell() :]
@@ -181,7 +181,7 @@ def _read_nrrd(data: bytes) -> Scan:
         size = _check_size(shape, dtype.itemsize, None)
         voxels = bz2.BZ2Decompressor().decompress(packed, size)
     else:
-        raise FileFormatError(f"its encoding is {encoding!r}; raw, gzip and bzip2 are read")
+        raise FileFormatError(f"unsupported encoding {encoding!r}; use raw, gzip or bzip2")
     _check_size(shape, dtype.itemsize, len(voxels))
     values = np.frombuffer(voxels, dtype, math.prod(shape)).reshape(shape, order="F")
     return Scan(values, _nrrd_matrix(header))
@@ -191,12 +191,12 @@ def _nrrd_dtype(header: dict[str, Any]) -> np.dtype[Any]:
     words = str(header["type"]).lower().removesuffix("_t")
     kind = next((kind for kind, names in NRRD_TYPES.items() if words in names.split(", ")), None)
     if kind is None:
-        raise FileFormatError(f"its values are {words!r}; one number for each voxel is expected")
+        raise FileFormatError(f"expected one number per voxel, got values of type {words!r}")
     return np.dtype(("<" if header.get("endian", "little") == "little" else ">") + kind)
 
 
 def _nrrd_matrix(header: dict[str, Any]) -> NDArray[np.float64]:
-    """Return RAS from voxel centers."""
+    """Return the transform from voxel centers to RAS."""
     matrix = np.eye(4)
     if "space directions" in header:
         directions = np.asarray(header["space directions"], np.float64)
@@ -236,7 +236,7 @@ def _read_nifti(data: bytes) -> Scan:
     try:
         return _scan_from_nifti(nibabel, data)
     except errors as error:
-        raise FileFormatError(f"damaged, or not what its suffix says ({error})") from error
+        raise FileFormatError(f"damaged, or its content does not match its suffix ({error})") from error
 
 
 def _scan_from_nifti(nibabel: Any, data: bytes) -> Scan:
@@ -265,13 +265,13 @@ def _nifti_bytes(scan: Scan) -> bytes:
 
 
 def _extra(suffix: str) -> Any:
-    """Import what reads a kind of file, from the extra `volumes`."""
+    """Import the optional package for a format, from the extra `volumes`."""
     module, package = EXTRAS[suffix]
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         raise InputError(
-            f"files of this kind need the package {package}: pip install 'unrender[volumes]'"
+            f"{suffix} files require the package {package}; install it with `pip install 'unrender[volumes]'`"
         ) from error
 
 

@@ -1,25 +1,25 @@
-"""Vertices that formats store once per face or texture seam, made one again."""
+"""Merging of duplicate vertices, which some formats store per face or along texture seams."""
 
 import numpy as np
 
-from unrender.io.contents import Contents
+from unrender.io.geometry_data import GeometryData
 
 
-def weld(contents: Contents) -> Contents:
-    """Join vertices of the same position and color; the first of each stays, and so does the order."""
-    columns = [contents.points + 0.0]  # turns -0.0 into 0.0
-    if contents.colors is not None:
-        columns.append(contents.colors)
+def weld(geometry: GeometryData) -> GeometryData:
+    """Merge vertices with equal position and color; the first of each is kept, and so is the order."""
+    columns = [geometry.points + 0.0]  # converts -0.0 to 0.0
+    if geometry.colors is not None:
+        columns.append(geometry.colors)
     table = np.ascontiguousarray(np.hstack(columns))
     rows = table.view(np.dtype((np.void, table.itemsize * table.shape[1]))).reshape(-1)
     _, first, same = np.unique(rows, return_index=True, return_inverse=True)
     order = np.argsort(first)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
+    new_index = np.empty_like(order)
+    new_index[order] = np.arange(len(order))
     kept = first[order]
-    return Contents(
-        contents.points[kept],
-        None if contents.faces is None else place[same][contents.faces],
-        None if contents.normals is None else contents.normals[kept],
-        None if contents.colors is None else contents.colors[kept],
+    return GeometryData(
+        geometry.points[kept],
+        None if geometry.faces is None else new_index[same][geometry.faces],
+        None if geometry.normals is None else geometry.normals[kept],
+        None if geometry.colors is None else geometry.colors[kept],
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrender.data.depth_maps import DepthFiles, save_depth
 from unrender.data.frames import Frame
 from unrender.fields.trainable import TrainableField
-from unrender.io.depth_preview import Colormap, color_depth, depth_picture, depth_range
+from unrender.io.depth_preview import Colormap, colorize_depth, depth_preview_image, depth_range
 from unrender.render.depth import DepthMap, DepthView
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
@@ -83,12 +83,12 @@ def depth_metrics(views: Sequence[MeasuredView], seconds_per_view: float) -> dic
 def _figures(name: str, depth: DepthMap, color: Tensor, colormap: Colormap) -> list[Figure]:
     valid = depth.valid
     low, high = depth_range(depth.median_distance, valid)
-    first = color_depth(depth.first_surface_distance, valid, low, high, colormap)
-    spread = color_depth(depth.std, valid, 0.0, max(depth_range(depth.std, valid)[1], 1e-12), "magma")
-    confidence = color_depth(depth.confidence, valid, 0.0, 1.0, "grey")
+    first = colorize_depth(depth.first_surface_distance, valid, low, high, colormap)
+    spread = colorize_depth(depth.std, valid, 0.0, max(depth_range(depth.std, valid)[1], 1e-12), "magma")
+    confidence = colorize_depth(depth.confidence, valid, 0.0, 1.0, "gray")
     images = {
         "color": color,
-        "median distance": depth_picture(depth.median_distance, valid, colormap),
+        "median distance": depth_preview_image(depth.median_distance, valid, colormap),
         "first-surface distance (same colors)": first,
         "standard deviation (bright: large)": spread,
         "confidence (bright: high)": confidence,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from unrender._version import __version__
-from unrender.io.files import write_whole
+from unrender.io.files import atomic_write
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +50,7 @@ def write_report(
     html = environment.get_template("report.html").render(
         title=title, sections=sections, version=__version__, refresh_seconds=refresh_seconds
     )
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(html.encode())
 
 

@@ -11,7 +11,7 @@ from unrender.data.photos import Photo
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.io.files import write_whole
+from unrender.io.files import atomic_write
 from unrender.render.texture import Texture
 from unrender.reports import figures, pose_images
 from unrender.reports.html import Figure, Section, write_report
@@ -74,7 +74,7 @@ def photo_results(
     whole, near = pose_images.whole(photo, PHOTO_SIZE), pose_images.close_up(photo, CLOSE_UP_SIZE)
     pose = estimate.camera_from_object
     best = figures.png(pose_images.overlay(whole, mesh, texture, pose))
-    with write_whole(folder / "overlay.png") as file:
+    with atomic_write(folder / "overlay.png") as file:
         file.write(best)
     contours = [figures.png(pose_images.contours(near, mesh, step)) for step in _trajectory(steps)]
     result = Section(

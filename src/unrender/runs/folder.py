@@ -11,7 +11,7 @@ from typing import Any
 
 from unrender._version import __version__
 from unrender.errors import InputError
-from unrender.io.files import write_whole
+from unrender.io.files import atomic_write
 
 CONFIG = "config.json"
 RUN_FORMAT = 2
@@ -59,7 +59,7 @@ def _unused(folder: Path) -> Path:
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file atomically; infinite values and NaN become null."""
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write((json.dumps(_jsonable(values), indent=2, allow_nan=False) + "\n").encode())
 
 

@@ -14,7 +14,7 @@ from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.io.depth_preview import color_depth, depth_range
+from unrender.io.depth_preview import colorize_depth, depth_range
 from unrender.io.images import load_image
 from unrender.render.lights import AmbientLight
 from unrender.render.mesh import render_mesh
@@ -143,10 +143,10 @@ def compared_depth(field: TrainableField, frame: Frame, highest: float) -> tuple
     truth, found = frame.load().depth, measure_depth(field, frame.camera)
     assert truth is not None
     low, high = depth_range(truth, truth > 0)
-    left = color_depth(truth, truth > 0, low, high)
-    right = color_depth(found.median_z, found.valid, low, high)
+    left = colorize_depth(truth, truth > 0, low, high)
+    right = colorize_depth(found.median_z, found.valid, low, high)
     relative = (found.median_z - truth).abs() / truth.clamp(min=1e-9)
-    error = color_depth(relative, found.valid & (truth > 0), 0.0, highest, "magma")
+    error = colorize_depth(relative, found.valid & (truth > 0), 0.0, highest, "magma")
     caption = f"depth of a test view, {low:.2f} (dark) to {high:.2f} units (bright)"
     views = encode("ground-truth depth", left), encode("measured depth", right)
     comparison = Comparison(caption, "ground truth", views[0], "measured", views[1])

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unrender._version import __version__
-from unrender.io.files import write_whole
+from unrender.io.files import atomic_write
 
 WIDTH, HEIGHT = 320.0, 96.0
 """Of the plot of a curve, in SVG units."""
@@ -144,5 +144,5 @@ def write_tour(tour: Tour, path: Path) -> None:
     environment.tests["comparison"] = lambda figure: isinstance(figure, Comparison)
     template = environment.get_template("tour.html")
     html = template.render(tour=tour, version=__version__, width=WIDTH, height=HEIGHT)
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(html.encode())

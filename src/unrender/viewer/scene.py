@@ -17,7 +17,7 @@ from unrender.geometry.camera_paths import up_direction
 from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
-from unrender.io.contents import rgb_from_tensor
+from unrender.io.geometry_data import rgb_from_tensor
 from unrender.render.texture import Texture
 from unrender.tasks.scene.inspect_scene import inspect_picture
 from unrender.viewer.renderable import Renderable

@@ -15,7 +15,7 @@ from unrender.fields.quick_look import quick_look
 from unrender.fields.trainable import TrainableField
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
-from unrender.io.depth_preview import depth_picture
+from unrender.io.depth_preview import depth_preview_image
 from unrender.io.images import save_image
 from unrender.render.march import RenderOutput
 
@@ -84,7 +84,7 @@ def _image(field: TrainableField, camera: Camera, background: Tensor | None, qui
         return field.render(camera, background).color
     output = quick.render(field, camera, background)
     return torch.cat(
-        [output.color, depth_picture(output.distance, output.opacity > SURFACE_OPACITY, "grey")], 1
+        [output.color, depth_preview_image(output.distance, output.opacity > SURFACE_OPACITY, "gray")], 1
     )
 
 

@@ -14,8 +14,8 @@ from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV
 from unrender.compat.pytorch3d.structures.join import join_meshes_as_batch
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
-from unrender.io.contents import Indices
-from unrender.io.files import FilePath, MissingFileError, read_bytes, reading, write_whole
+from unrender.io.files import FilePath, MissingFileError, atomic_write, read_bytes, reading
+from unrender.io.geometry_data import Indices
 from unrender.io.images import load_image, save_image
 from unrender.io.mtl import find_file, read_mtl
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
@@ -120,9 +120,9 @@ def _materials(
                 "specular_color": torch.zeros(3, device=device),
                 "shininess": torch.ones(1, device=device),
             }
-            picture = material.paint(path).picture
-            if isinstance(picture, Path):
-                images[name] = load_image(picture)[..., :3].to(device)
+            image = material.base_color(path).image
+            if isinstance(image, Path):
+                images[name] = load_image(image)[..., :3].to(device)
     return colors, images
 
 
@@ -186,7 +186,7 @@ def save_obj(
     path, textured = Path(f), texture_map is not None and verts_uvs is not None and faces_uvs is not None
     normal_ids = faces if normals is not None and faces_normals_idx is None else faces_normals_idx
     digits = "%.9g" if decimal_places is None else f"%.{decimal_places}f"
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         if textured:
             file.write(f"\nmtllib {path.stem}.mtl\nusemtl mesh\n\n".encode())
         np.savetxt(file, _numpy(verts), " ".join(["v", digits, digits, digits]))
@@ -198,7 +198,7 @@ def save_obj(
         _write_faces(file, columns)
     if textured and texture_map is not None:
         save_image(texture_map.clamp(0, 1), path.with_suffix(".png"))
-        with write_whole(path.with_suffix(".mtl")) as file:
+        with atomic_write(path.with_suffix(".mtl")) as file:
             file.write(f"newmtl mesh\nmap_Kd {path.stem}.png\n".encode())
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.errors import InputError
-from unrender.io.contents import Contents
-from unrender.io.files import FilePath, read_bytes, reading, write_whole
+from unrender.io.files import FilePath, atomic_write, read_bytes, reading
+from unrender.io.geometry_data import GeometryData
 from unrender.io.ply import read_ply, write_ply
 
 
@@ -17,9 +17,9 @@ def load_ply(f: FilePath, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
     """Load vertices [V, 3] and faces [F, 3]; polygons are cut into triangles."""
     data = read_bytes(f)
     with reading(f):
-        contents = read_ply(data)
-    faces = np.empty((0, 3), np.int64) if contents.faces is None else contents.faces.astype(np.int64)
-    return torch.from_numpy(contents.points.astype(np.float32)), torch.from_numpy(faces)
+        geometry = read_ply(data)
+    faces = np.empty((0, 3), np.int64) if geometry.faces is None else geometry.faces.astype(np.int64)
+    return torch.from_numpy(geometry.points.astype(np.float32)), torch.from_numpy(faces)
 
 
 def save_ply(
@@ -38,9 +38,9 @@ def save_ply(
         None if t is None or not t.numel() else t.detach().cpu().numpy() for t in (faces, verts_normals)
     ]
     points = verts.detach().cpu().numpy()
-    with write_whole(f) as file:
+    with atomic_write(f) as file:
         if not ascii:
-            write_ply(file, Contents(points, arrays[0], arrays[1]))
+            write_ply(file, GeometryData(points, arrays[0], arrays[1]))
             return
         digits = "%.9g" if decimal_places is None else f"%.{decimal_places}f"
         names = ["x", "y", "z"] + (["nx", "ny", "nz"] if arrays[1] is not None else [])

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from unrender.errors import InputError
-from unrender.io import FileAccessError, write_whole
+from unrender.io import FileAccessError, atomic_write
 
 
 def test_file_appears_when_the_block_ends(tmp_path):
     path = tmp_path / "file"
-    with write_whole(path) as file:
+    with atomic_write(path) as file:
         file.write(b"new")
         file.flush()
         assert not path.exists()
@@ -20,12 +20,12 @@ def test_file_appears_when_the_block_ends(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-def test_old_file_stays_after_an_error(tmp_path, error):
+def test_existing_file_is_kept_after_an_error(tmp_path, error):
     path = tmp_path / "file"
     path.write_bytes(b"old")
 
     def fail_halfway():
-        with write_whole(path) as file:
+        with atomic_write(path) as file:
             file.write(b"new")
             raise error
 
@@ -42,38 +42,41 @@ def test_full_disk_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", full)
     with (
         pytest.raises(FileAccessError, match="file: cannot be written: the disk is full"),
-        write_whole(tmp_path / "file") as file,
+        atomic_write(tmp_path / "file") as file,
     ):
         file.write(b"new")
     assert not os.listdir(tmp_path)
 
 
-def test_refuses_a_folder(tmp_path):
-    with pytest.raises(InputError, match="a folder, where a file is to be written"), write_whole(tmp_path):
+def test_folder_is_rejected(tmp_path):
+    with (
+        pytest.raises(InputError, match="cannot be written as a file: it is a folder"),
+        atomic_write(tmp_path),
+    ):
         pass
 
 
-def test_refuses_a_missing_folder(tmp_path):
+def test_missing_folder_is_rejected(tmp_path):
     with (
         pytest.raises(OSError, match=r"create the folder .*runs first"),
-        write_whole(tmp_path / "runs" / "file"),
+        atomic_write(tmp_path / "runs" / "file"),
     ):
         pass
 
 
-def test_refuses_a_device():
+def test_device_is_rejected():
     with (
-        pytest.raises(InputError, match="a device or pipe, where a file is to be written"),
-        write_whole(os.devnull),
+        pytest.raises(InputError, match="cannot be written as a file: it is a device or pipe"),
+        atomic_write(os.devnull),
     ):
         pass
 
 
-def test_refuses_a_protected_file_and_folder(tmp_path, monkeypatch):
+def test_write_protected_files_and_folders_are_rejected(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for a user who is not root
-    with pytest.raises(InputError, match="is write-protected"), write_whole(path):
+    with pytest.raises(InputError, match="write-protected"), atomic_write(path):
         pass
 
     def denied(self, mode):
@@ -82,27 +85,27 @@ def test_refuses_a_protected_file_and_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "open", denied)
     with (
         pytest.raises(InputError, match="permission denied; choose another folder"),
-        write_whole(tmp_path / "new"),
+        atomic_write(tmp_path / "new"),
     ):
         pass
 
 
-def test_link_stays_a_link(tmp_path):
+def test_symbolic_links_are_followed(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "file")
-    with write_whole(tmp_path / "link") as file:
+    with atomic_write(tmp_path / "link") as file:
         file.write(b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_bytes() == b"new"
 
 
-def test_file_is_as_readable_as_any_new_one(tmp_path):
+def test_file_has_default_permissions(tmp_path):
     (tmp_path / "usual").touch()
-    with write_whole(tmp_path / "file"):
+    with atomic_write(tmp_path / "file"):
         pass
     modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("usual", "file")]
     assert modes[0] == modes[1]
 
 
-def test_long_names_are_possible(tmp_path):
-    with write_whole(tmp_path / ("x" * 255)) as file:
+def test_long_names(tmp_path):
+    with atomic_write(tmp_path / ("x" * 255)) as file:
         file.write(b"new")
