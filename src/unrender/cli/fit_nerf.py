@@ -21,7 +21,7 @@ TASK = "fit-nerf"
 def command(
     scene: Annotated[Path, tyro.conf.Positional],
     /,
-    config: FitNerf = FitNerf(),
+    training: FitNerf = FitNerf(),
     evaluation: EvaluationOptions = EvaluationOptions(),
     tensorboard: bool = False,
     resume: Path | None = None,
@@ -34,7 +34,7 @@ def command(
 
     Args:
         scene: Folder of the scene, or its JSON or npy file.
-        config: Training.
+        training: Training.
         evaluation: Evaluation and exports after training.
         tensorboard: Write TensorBoard event files to the folder tensorboard of the run.
         resume: Folder of an interrupted run to resume; its settings are the defaults.
@@ -42,7 +42,7 @@ def command(
         view: Open an interactive viewer in the browser during training.
     """
     events = EventWriter() if tensorboard else None
-    run, steps = start_fit(TASK, fit_nerf, scene, config, evaluation, resume=resume, output=output)
+    run, steps = start_fit(TASK, fit_nerf, scene, training, evaluation, resume=resume, output=output)
     if view:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
     train_with_report(run, steps, events)

@@ -23,7 +23,7 @@ log = logging.getLogger("unrender")
 def command(
     scene: Annotated[Path, tyro.conf.Positional],
     /,
-    config: FitVolume = FitVolume(),
+    training: FitVolume = FitVolume(),
     evaluation: EvaluationOptions = EvaluationOptions(),
     tensorboard: bool = False,
     resume: Path | None = None,
@@ -36,7 +36,7 @@ def command(
 
     Args:
         scene: Folder of the scene, or its JSON or npy file.
-        config: Training.
+        training: Training.
         evaluation: Evaluation and exports after training.
         tensorboard: Write TensorBoard event files to the folder tensorboard of the run.
         resume: Folder of an interrupted run to resume; its settings are the defaults.
@@ -44,16 +44,16 @@ def command(
         view: Open an interactive viewer in the browser during training.
     """
     events = EventWriter() if tensorboard else None
-    run, steps = start_fit(TASK, fit_volume, scene, config, evaluation, resume=resume, output=output)
+    run, steps = start_fit(TASK, fit_volume, scene, training, evaluation, resume=resume, output=output)
     if view:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
     last = train_with_report(run, steps, events)
     longest = max(last.result.table.shape)
-    if longest < config.resolution:
+    if longest < training.resolution:
         log.warning(
             "reached %d of %d voxels along the longest side: increase --minutes or lower --resolution",
             longest,
-            config.resolution,
+            training.resolution,
         )
 
 

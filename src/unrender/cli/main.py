@@ -65,9 +65,8 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
 
     module = importlib.import_module(COMMANDS[name][0])
     command = module.command_for(arguments) if hasattr(module, "command_for") else module.command
-    status: int | None = tyro.cli(
-        command, prog=f"unrender {name}", args=arguments, config=(tyro.conf.OmitArgPrefixes,)
-    )
+    style = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+    status: int | None = tyro.cli(command, prog=f"unrender {name}", args=arguments, config=style)
     return status
 
 

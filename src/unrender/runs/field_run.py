@@ -25,8 +25,8 @@ class EvaluationOptions:
     """Evaluation and exports after training."""
 
     views: int | Literal["all"] | None = None
-    """Number of test views to evaluate, evenly spaced. Default: as many as fit into 30 seconds, or a quarter of the
-    training time if that is longer."""
+    """Number of test views to evaluate, evenly spaced.
+    Default: as many as fit into 30 seconds, or a quarter of the training time if that is longer."""
     video: bool = True
     """Render a video of the result: a turntable, or a path between the cameras for unbounded scenes."""
     mesh: bool = True

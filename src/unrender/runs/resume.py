@@ -26,7 +26,7 @@ def with_saved_options(
     resume = parser.parse_known_args(arguments)[0].resume
     if resume is None:
         return command
-    saved = {"config": saved_config(resume, task, config), "evaluation": _saved_evaluation(resume)}
+    saved = {"training": saved_config(resume, task, config), "evaluation": _saved_evaluation(resume)}
     return functools.partial(command, **saved, tensorboard=(resume / EVENTS).is_dir())
 
 
