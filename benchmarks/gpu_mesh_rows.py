@@ -1,5 +1,6 @@
 """Rows of bench_gpu.py for points and meshes. Reaches and PyTorch3D's figures are of one H200, in ms."""
 
+import math
 import time
 from collections.abc import Callable
 
@@ -370,31 +371,50 @@ def pose_of_a_photo(bench: Bench) -> Result:
     }
 
 
-def _program(name: str, given: dict[str, str], theirs: float) -> None:
-    @timing(f"compat program: {name}", pytorch3d=theirs, order=140)
-    def row(bench: Bench) -> Callable[[], object]:
-        import importlib
-        import sys
-        from pathlib import Path
+@timing("tutorial step through PyTorch3D's names: mesh", pytorch3d=11.3, order=140)
+def compat_mesh_step(bench: Bench) -> Callable[[], object]:
+    from unrender.compat.pytorch3d import loss, ops
+    from unrender.compat.pytorch3d.utils import ico_sphere as sphere
 
-        import unrender.compat.pytorch3d
+    target, source = bench.rand(1, bench.size(5000, 60), 3), sphere(bench.size(4, 1), bench.device)
+    offsets = torch.zeros_like(source.verts_packed(), requires_grad=True)
+    optimizer = torch.optim.SGD([offsets], lr=1.0, momentum=0.9)
 
-        unrender.compat.pytorch3d.install()
-        sys.path.insert(0, str(Path(__file__).parents[1] / "tests/compat/programs"))
-        files = {key: bench.file(path) for key, path in given.items()}
-        sizes = {"level": 1, "samples": 50} if name == "deform_sphere" else {"size": 16, "layers": 4}
-        with torch.device(bench.device):
-            step, _ = importlib.import_module(name).prepare(
-                **{key: str(path) for key, path in files.items() if path is not None and not bench.tiny},
-                **(sizes if bench.tiny else {}),
-            )
+    def step() -> None:
+        optimizer.zero_grad()
+        mesh = source.offset_verts(offsets)
+        distance, _ = loss.chamfer_distance(target, ops.sample_points_from_meshes(mesh, target.shape[1]))
+        total = distance + loss.mesh_edge_loss(mesh) + 0.01 * loss.mesh_normal_consistency(mesh)
+        (total + 0.1 * loss.mesh_laplacian_smoothing(mesh, method="uniform")).backward()
+        optimizer.step()
 
-        def run() -> None:
-            with torch.device(bench.device):
-                step()
-
-        return run
+    return step
 
 
-_program("deform_sphere", {"cloud": "clouds/pedestrian.ply"}, 11.3)
-_program("camera_position", {"mesh": "meshes/teapot.obj"}, 5.5)
+@timing("tutorial step through PyTorch3D's names: pose, 100 layers", pytorch3d=5.5, order=140)
+def compat_pose_step(bench: Bench) -> Callable[[], object]:
+    from unrender.compat.pytorch3d import renderer as r
+    from unrender.compat.pytorch3d.structures import Meshes
+
+    mesh = _mesh(bench, "meshes/teapot.obj", bench.size(3, 1))
+    meshes = Meshes([mesh.vertices], [mesh.faces], r.TexturesVertex(torch.ones_like(mesh.vertices)[None]))
+    settings = r.RasterizationSettings(
+        image_size=bench.size(256, 12),
+        blur_radius=math.log(1 / 1e-4 - 1) * 1e-4,
+        faces_per_pixel=bench.size(100, 4),
+    )
+    cameras = r.FoVPerspectiveCameras(device=bench.device)
+    rasterizer = r.MeshRasterizer(cameras=cameras, raster_settings=settings)
+    shader = r.SoftSilhouetteShader(blend_params=r.BlendParams(sigma=1e-4, gamma=1e-4))
+    images = r.MeshRenderer(rasterizer, shader)
+    eye = torch.tensor([3.0, 6.9, 2.5], device=bench.device, requires_grad=True)
+    optimizer = torch.optim.Adam([eye], lr=0.05)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        R = r.look_at_rotation(eye[None, :], device=bench.device)
+        T = -torch.bmm(R.transpose(1, 2), eye[None, :, None])[:, :, 0]
+        images(meshes_world=meshes.clone(), R=R, T=T)[..., 3].square().sum().backward()
+        optimizer.step()
+
+    return step

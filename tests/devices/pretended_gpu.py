@@ -72,7 +72,8 @@ class _Constants(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         if function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor):
             if torch.device(kwargs.get("device") or "cpu") == DEVICE:
-                return Pretended(function(*args, **{**kwargs, "device": "cpu"}))
+                wants = kwargs.pop("requires_grad", False)
+                return Pretended(function(*args, **{**kwargs, "device": "cpu"})).requires_grad_(wants)
         elif function is Tensor.new_tensor and isinstance(args[0], Pretended):
             return Pretended(torch.tensor(*args[1:], **{"dtype": args[0].dtype, **kwargs}))
         return function(*args, **kwargs)
