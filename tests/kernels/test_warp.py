@@ -57,7 +57,11 @@ def kernels(types):
         out[1] = points.shape[1]
         out[2] = int(points[1, 2][1] * scale)
 
-    return SimpleNamespace(note=note, add=add, read=read, shape_of=shape_of)
+    @types.kernel
+    def length_of(points: wp.array(dtype=vec3), out: wp.array(dtype=wp.int32)):
+        out[0] = points.shape[0]
+
+    return SimpleNamespace(note=note, add=add, read=read, shape_of=shape_of, length_of=length_of)
 
 
 def total(terms):
@@ -107,6 +111,13 @@ def test_leading_axes_are_collapsed_to_those_of_the_array():
     points, out = torch.arange(72.0).view(2, 3, 4, 3), torch.zeros(3, dtype=torch.int32)
     launch(kernels(torch.float32).shape_of, 1, points, 2.0, out)
     assert out.tolist() == [6, 4, 2 * int(points[0, 1, 2, 1])]
+
+
+def test_none_is_an_array_without_elements_after_a_tensor_too():
+    out = torch.zeros(3, dtype=torch.int32)
+    for points, length in ((None, 0), (torch.zeros(5, 3), 5), (None, 0)):
+        launch(kernels(torch.float32).length_of, 1, points, out)
+        assert out[0] == length
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,9 @@ class _ArraySlot:
     def put(self, tensor: Tensor | None) -> None:
         """Describe a tensor; None is an array without memory."""
         if tensor is None:
-            self.descriptor.data = 0
+            self.descriptor.data, self.shape = 0, None
+            for i in range(self.axes):
+                self.descriptor.shape[i] = 0
             return
         if tensor.dtype != self.dtype or tensor.device != self.device or not tensor.is_contiguous():
             raise TypeError(
