@@ -10,6 +10,7 @@ device, so that launches can be captured in a CUDA graph; a kernel's first launc
 """
 
 import functools
+import logging
 import math
 import threading
 from collections.abc import Callable
@@ -38,7 +39,7 @@ TORCH_TYPES = {
     wp.bool: torch.bool,
 }
 _descriptor = type(wp.from_torch(torch.empty(1), return_ctype=True))
-_compile_lock = threading.Lock()
+_compile_lock = threading.RLock()
 _streams: dict[tuple[int | None, int], Any] = {}
 
 
@@ -79,11 +80,18 @@ def per_precision(name: str, *, exact: bool = False) -> Callable[[Instance], Ins
     return decorate
 
 
+@functools.cache
+def _say_once() -> None:
+    logging.getLogger("unrender").info("loading GPU kernels: compiled once on each machine, then cached")
+
+
 class _Recorded:
     """A launch of one kernel on one device, whose arguments are replaced before each use."""
 
     def __init__(self, kernel: Any, device: torch.device) -> None:
         where = "cpu" if device.type == "cpu" else f"cuda:{device.index}"
+        if device.type == "cuda":
+            _say_once()
         with _compile_lock:
             self.command = wp.Launch(kernel, wp.get_device(where))
         self.device = device

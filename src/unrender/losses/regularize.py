@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from unrender.errors import InputError
 from unrender.geometry.columns import (
@@ -71,8 +72,8 @@ def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Ten
     """Compute w_ij as the product of a weight per edge and a weight per vertex i."""
     found, size = topology(faces), columns.shape[-1]
     if method == "uniform":
-        neighbors = found.edges.flatten().bincount(minlength=size).to(columns)
-        return columns.new_ones(1), _inverse(neighbors)
+        neighbors = pad(found.num_neighbors, (0, size - len(found.num_neighbors)))
+        return columns.new_ones(1), _inverse(neighbors.to(columns))
     cotangents, areas = _cotangents(columns, faces)
     edge_weights = scatter_sum(cotangents, found.face_edges.mT.flatten(), len(found.edges))
     start, end = found.edges.unbind(1)
