@@ -10,6 +10,7 @@ import hypothesis
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 GOLDEN = Path(__file__).parents[2] / "shared/golden"
@@ -57,14 +58,24 @@ class Learned(NamedTuple):
 
 @pytest.fixture(scope="session")
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
-    """A hash field of the generated scene, small enough to be learned once for all tests that need a real one."""
+    """A hash field of the demo scene, small enough to be trained once, by one worker, for all tests that need one."""
     import unrender
     from unrender.tasks.nerf.schedule import NerfSchedule
 
-    scene = unrender.save_demo_scene(tmp_path_factory.mktemp("learned"), size=64, num_train=20, num_test=3)
-    schedule = NerfSchedule(
-        occupancy_resolution=64, samples_per_side=((0.0, 64), (0.3, 192)), finest_level=192, pruning_steps=30
-    )
-    config = unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth=0.0)
-    *_, last = unrender.fit_nerf(scene, config, schedule=schedule)
-    return Learned(scene, last.result)
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers of this run
+    file = folder / "trained.safetensors"
+    with FileLock(folder / "trained.lock"):
+        if not file.exists():
+            scene = unrender.save_demo_scene(folder / "trained", size=64, num_train=20, num_test=3)
+            schedule = NerfSchedule(
+                occupancy_resolution=64,
+                samples_per_side=((0.0, 64), (0.3, 192)),
+                finest_level=192,
+                pruning_steps=30,
+            )
+            config = unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth=0.0)
+            *_, last = unrender.fit_nerf(scene, config, schedule=schedule)
+            unrender.save_field(last.result, file)
+    return Learned(unrender.load_scene(folder / "trained"), unrender.load_field(file))

@@ -25,6 +25,7 @@ from unrender.tasks.nerf.fit_nerf import fit_nerf as fit_at_full_size
 from unrender.tasks.nerf.schedule import NerfSchedule
 from unrender.tasks.nerf.training import NerfTraining, initial_field
 from unrender.training.checkpoints import CHECKPOINT
+from unrender.training.step import TrainingStep
 
 SMALL = FitNerf(steps=60, samples=8192, table_log2=12)
 SHORT = NerfSchedule(
@@ -86,8 +87,14 @@ def test_the_other_models_learn(scene: Scene, model, monkeypatch) -> None:
     assert errors[-1] < errors[0]
 
 
-def test_a_resumed_fit_has_the_numbers_of_one_that_never_stopped(scene: Scene, tmp_path: Path) -> None:
-    *_, whole = fit_nerf(scene, SMALL)
+@pytest.fixture(scope="module")
+def whole(scene: Scene) -> TrainingStep:
+    """The last step of a training that never stopped."""
+    *_, last = fit_nerf(scene, SMALL)
+    return last
+
+
+def test_a_resumed_fit_has_the_numbers_of_one_that_never_stopped(scene: Scene, whole, tmp_path: Path) -> None:
     first = fit_nerf(scene, SMALL, checkpoints=tmp_path)
     for _ in range(37):
         next(first)
@@ -130,8 +137,7 @@ for step in unrender.fit_nerf(scene, small, schedule=schedule, checkpoints=Path(
 """
 
 
-def test_a_killed_fit_loses_nothing_that_was_saved(scene: Scene, tmp_path: Path) -> None:
-    *_, whole = fit_nerf(scene, SMALL)
+def test_a_killed_fit_loses_nothing_that_was_saved(scene: Scene, whole, tmp_path: Path) -> None:
     for moment in (0.0, 0.037):
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(scene.folder), str(tmp_path)],
