@@ -52,7 +52,7 @@ def test_a_queue_gives_each_number_to_one_thread():
     @numba.njit(parallel=True)
     def count(counter, taken):
         for _ in numba.prange(len(taken)):
-            taken[queue.take(counter)] += 1
+            taken[queue.next_task(counter)] += 1
 
     threads, counter = queue.new_queue()
     taken = np.zeros(1000, np.int64)
