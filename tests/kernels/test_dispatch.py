@@ -139,3 +139,18 @@ def test_compilation_is_announced_once(tmp_path):
     )
     assert done.stderr == "unrender: compiling CPU kernels: once on each machine, then cached\n"
     assert done.returncode == 0
+
+
+def test_without_a_folder_to_write_to_kernels_are_compiled_in_every_process():
+    done = run_python(
+        """
+        import sys
+        from numba.core import caching
+        caching.CacheImpl._locator_classes = []  # as where neither package nor home can be written to
+        from unrender.cli.main import main
+        sys.exit(main(["doctor"]))
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20,000 against 20,000" in done.stdout
+    assert done.stderr.count("no writable folder for compiled kernels") == 1, done.stderr

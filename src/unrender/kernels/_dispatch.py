@@ -117,7 +117,7 @@ def _prepare_numba() -> None:
     """Say, when a kernel has to be compiled, that this is what takes the time; and watch for forks."""
     import numba
 
-    from unrender.kernels._llvm.compilation import on_compilation
+    from unrender.kernels._llvm.compilation import can_cache, compile_without_cache, on_compilation
 
     def after_fork() -> None:
         with contextlib.suppress(ValueError):  # raised where no parallel kernel has run yet: then all is well
@@ -127,7 +127,13 @@ def _prepare_numba() -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=after_fork)
-    on_compilation(_announce)
+    if can_cache(implementation):
+        on_compilation(_announce)
+    else:
+        compile_without_cache("unrender")
+        _log.warning(
+            "no writable folder for compiled kernels: every process compiles its own; set NUMBA_CACHE_DIR to one"
+        )
 
 
 @functools.cache
