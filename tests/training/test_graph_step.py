@@ -9,7 +9,7 @@ from check_kernel import needs_warp
 from unrender import HashLevels, composite, hash_grid, tiny_mlp
 from unrender.data.device_pixels import DevicePixels
 from unrender.fields.harmonics import spherical_harmonics
-from unrender.kernels.walk_space import blocks_of, walk_space
+from unrender.kernels.traverse import CellGrid, traverse
 from unrender.losses.distortion import distortion_loss
 
 graph_step = pytest.importorskip("unrender.training.graph_step")
@@ -89,17 +89,9 @@ def test_samples_are_those_of_the_walk(contracted):
     origins, directions = step.origins[:count] / 1.2, step.directions[:count] / 1.2
     occupied = step.occupied.bool()
     if contracted:
-        walk = walk_space(
-            occupied,
-            blocks_of(occupied),
-            origins,
-            directions,
-            near,
-            far,
-            step.jitter[:count],
-            step=0.11,
-            contracted=True,
-        )
+        grid = CellGrid.from_mask(occupied, torch.zeros(3), torch.ones(3), contracted=True)
+        steps = torch.full_like(near, 0.11)
+        walk = traverse(grid, origins, directions, near, far, steps, step.jitter[:count])
         assert torch.equal(step.offsets[: count + 1].long(), walk.offsets)
         total = int(walk.offsets[-1])
         torch.testing.assert_close(step.distances[:total], walk.distances, rtol=1e-4, atol=1e-4)

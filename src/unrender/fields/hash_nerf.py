@@ -240,7 +240,7 @@ class HashNeRF(TrainableField):
         if self._steps_since_pruning >= STEPS_TO_PRUNE and self._samples_since_pruning >= enough:
             grid.prune(MIN_WEIGHT_CONTRACTED if self.scene_box.contracted else MIN_WEIGHT)
             self._steps_since_pruning = self._samples_since_pruning = 0
-        if progress >= SPLIT_AT and grid.side <= CELLS:
+        if progress >= SPLIT_AT and max(grid.shape) <= CELLS:
             self.occupancy = grid.split()
             self._steps_since_pruning = self._samples_since_pruning = 0
         spent = max(self._num_samples, self.num_queries / QUERIES_PER_SAMPLE, 1)

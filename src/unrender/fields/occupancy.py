@@ -8,19 +8,14 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool3d
 
 from unrender._checked import checked
-from unrender.errors import InputError
 from unrender.fields.uniform_samples import (
-    UNIFORM_UP_TO,
     constant_interval,
-    keep_occupied,
     occupied_box,
-    sample_straight,
-    stratify,
-    stratify_inverse,
+    uniform_in_cells,
 )
 from unrender.geometry.rays import RayInterval, Rays, clip_to_box
 from unrender.geometry.scene_box import SceneBox
-from unrender.kernels.walk_space import blocks_of, walk_space
+from unrender.kernels.traverse import CellGrid, blocks_of, traverse
 from unrender.render.sample import RaySamples
 
 MAX_KEPT = 0.95
@@ -35,40 +30,47 @@ class OccupancyGrid(nn.Module):
     Source of the idea: Müller et al. 2022 (Instant-NGP), appendix E.2, there by density.
     """
 
-    occupied: Bool[Tensor, "side side side"]
-    max_weight: Float[Tensor, "side side side"]
+    occupied: Bool[Tensor, "x y z"]
+    blocks: Bool[Tensor, "x_blocks y_blocks z_blocks"]
+    """Blocks of cells, for faster traversal."""
+    max_weight: Float[Tensor, "x y z"]
     """The largest weight of a sample since the last pruning."""
     occupied_bounds: Float[Tensor, "2 3"]
     """Around all occupied cells, where the grid is [−1, 1]³."""
 
-    def __init__(self, occupied: Bool[Tensor, "side side side"]) -> None:
+    def __init__(self, occupied: Bool[Tensor, "x y z"]) -> None:
         super().__init__()
-        if len(set(occupied.shape)) != 1:
-            raise InputError(f"OccupancyGrid: should be a cube of cells, got {list(occupied.shape)}")
         self.register_buffer("occupied", occupied.clone())
         self.register_buffer("max_weight", torch.zeros(occupied.shape))
+        for name in ("blocks", "occupied_bounds"):
+            self.register_buffer(name, None, persistent=False)
         self._update(occupied)
 
     def _update(self, occupied: Tensor) -> None:
-        """Prepare what makes traversal fast: blocks of cells, and the box around all that are occupied."""
+        """Compute what follows from the cells."""
         self.num_occupied = int(occupied.sum())
-        self._blocks = blocks_of(occupied)
-        self.occupied_bounds = occupied_box(occupied) * (2 / len(occupied)) - 1
+        self.blocks = blocks_of(occupied)
+        size = self.max_weight.new_tensor(occupied.shape)
+        self.occupied_bounds = occupied_box(occupied).to(size) * (2 / size) - 1
 
     @property
-    def side(self) -> int:
-        """How many cells there are along each side."""
-        return len(self.occupied)
+    def shape(self) -> torch.Size:
+        """How many cells there are along each axis."""
+        return self.occupied.shape
+
+    def cells(self, box: SceneBox) -> CellGrid:
+        """Return the cells as `traverse` takes them, filling a box."""
+        return CellGrid(self.occupied, self.blocks, box.center, box.half_extent, box.contracted)
 
     @torch.no_grad()
     def sample(
         self, rays: Rays, box: SceneBox, step: float, near: float, jitter: Float[Tensor, " rays"]
     ) -> RaySamples:
-        """Sample rays in occupied cells only, in steps of so many world units; see `walk_space`."""
-        local = box.local_rays(rays)
-        ends = (local.origins, local.directions, *self.intersect(rays, box, near), jitter)
+        """Sample rays in occupied cells only, in steps of so many world units; see `traverse`."""
+        t_near, t_far = self.intersect(rays, box, near)
+        steps = torch.full_like(t_near, step)
         return RaySamples(
-            *walk_space(self.occupied, self._blocks, *ends, step=step, contracted=box.contracted)
+            *traverse(self.cells(box), rays.origins, rays.directions, t_near, t_far, steps, jitter)
         )
 
     def intersect(self, rays: Rays, box: SceneBox, near: float) -> RayInterval:
@@ -83,10 +85,12 @@ class OccupancyGrid(nn.Module):
     def contains(self, coordinates: Float[Tensor, "points 3"]) -> Bool[Tensor, " points"]:
         """Return which points, in the coordinates of the unit cube, lie in occupied cells."""
         inside = ((coordinates >= 0) & (coordinates <= 1)).all(-1)
-        return self.occupied[self._cells(coordinates).unbind(-1)] & inside
+        return self.occupied[self._indices(coordinates)] & inside
 
-    def _cells(self, coordinates: Tensor) -> Tensor:
-        return (coordinates.detach().nan_to_num() * self.side).long().clamp_(0, self.side - 1)
+    def _indices(self, coordinates: Tensor) -> tuple[Tensor, ...]:
+        size = torch.tensor(self.shape, device=coordinates.device)
+        cells = (coordinates.detach().nan_to_num() * size).long().clamp_(min=0)
+        return torch.minimum(cells, size - 1).unbind(-1)
 
     @torch.no_grad()
     def sample_uniform(
@@ -106,22 +110,14 @@ class OccupancyGrid(nn.Module):
         """
         given = None if near is None or far is None else constant_interval(rays, near, far)
         interval = given or self.intersect(rays, box, first)
-        if not box.contracted:
-            low, cell = box.bounds[0], 2 * float(box.radius) / self.side
-            return sample_straight(rays, interval, num_samples, self.occupied, low, cell)
-        samples = (
-            stratify_inverse(interval, num_samples, UNIFORM_UP_TO * box.radius)
-            if given is None
-            else stratify(interval, num_samples)
-        )
-        return keep_occupied(rays, samples, self.occupied, lambda points: box.normalize(points) * self.side)
+        return uniform_in_cells(rays, self.cells(box), box, interval, num_samples, is_given=given is not None)
 
     @torch.no_grad()
     @checked
     def record(self, coordinates: Float[Tensor, "samples 3"], weights: Float[Tensor, " samples"]) -> None:
         """Record the weights of samples, at points in the coordinates of the unit cube."""
-        cells = self._cells(coordinates)
-        number = (cells[:, 0] * self.side + cells[:, 1]) * self.side + cells[:, 2]
+        x, y, z = self._indices(coordinates)
+        number = (x * self.shape[1] + y) * self.shape[2] + z
         self.max_weight.view(-1).scatter_reduce_(0, number, weights.to(self.max_weight), "amax")
 
     @torch.no_grad()

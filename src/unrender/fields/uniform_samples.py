@@ -1,7 +1,6 @@
 """Uniform samples: the centers of equal intervals of rays, without those in known empty space."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -10,7 +9,7 @@ from torch import Tensor
 from unrender.errors import InputError
 from unrender.geometry.rays import RayInterval, Rays
 from unrender.geometry.scene_box import SceneBox
-from unrender.kernels.walk_grid import walk_grid
+from unrender.kernels.traverse import CellGrid, traverse
 from unrender.render.sample import RaySamples, sample_stratified, sample_uniform, samples_at
 
 UNIFORM_UP_TO = 3.0
@@ -103,35 +102,39 @@ def occupied_box(occupied: Bool[Tensor, "x y z"]) -> Int[Tensor, "2 3"]:
     ).T.contiguous()
 
 
-def sample_straight(
-    rays: Rays, interval: RayInterval, count: int, occupied: Bool[Tensor, "x y z"], low: Tensor, cell: float
+def uniform_in_cells(
+    rays: Rays, grid: CellGrid, box: SceneBox, interval: RayInterval, num_samples: int, *, is_given: bool
 ) -> RaySamples:
-    """Divide intervals into equal parts, and keep the centers that lie in occupied cells.
+    """Divide intervals, and keep the centers that lie in occupied cells of a grid that fills a box.
 
-    low: where the first cell begins, in the world; cell: its side, in world units.
+    Parts are equal or, in contracted space where the interval was not given, grow from three half extents on.
     """
-    if count < 1:
-        raise InputError(f"sample_straight: `num_samples` should be at least 1, got {count}")
-    near, far = interval
-    parts, counts = (far - near) / count, count * (far > near)
-    origins, directions = ((rays.origins - low) / cell).flip(-1), (rays.directions / cell).flip(-1)
-    distances, offsets = walk_grid(occupied, origins, directions, near, far, counts)
-    return RaySamples(distances, parts.repeat_interleave(offsets.diff()), offsets)
+    if num_samples < 1:
+        raise InputError(f"sample_uniform: `num_samples` should be at least 1, got {num_samples}")
+    if box.contracted:
+        samples = (
+            stratify(interval, num_samples)
+            if is_given
+            else stratify_inverse(interval, num_samples, UNIFORM_UP_TO * box.radius)
+        )
+        return _keep_occupied(rays, samples, grid, box)
+    t_near, t_far = interval
+    steps = (t_far - t_near) / num_samples
+    hits = steps > 0
+    ends = (t_near, torch.where(hits, t_far, t_near), torch.where(hits, steps, 1))
+    return RaySamples(*traverse(grid, rays.origins, rays.directions, *ends, torch.full_like(steps, 0.5)))
 
 
-def keep_occupied(
-    rays: Rays,
-    samples: RaySamples,
-    occupied: Bool[Tensor, "x y z"],
-    into_cells: Callable[[Tensor], Tensor],
-) -> RaySamples:
+def _keep_occupied(rays: Rays, samples: RaySamples, grid: CellGrid, box: SceneBox) -> RaySamples:
     """Keep those samples, equally many on each ray, that lie in occupied cells."""
     kept = samples.lengths > 0
+    size = torch.tensor(grid.cells.shape, device=kept.device)
     for begin in range(0, len(kept), RAYS_PER_CHUNK):
         chunk = slice(begin, begin + RAYS_PER_CHUNK)
         origins, directions = rays.origins[chunk, None], rays.directions[chunk, None]
-        cells = into_cells(torch.addcmul(origins, samples.distances[chunk, :, None], directions))
-        numbers = cells.nan_to_num().long().clamp_(0, len(occupied) - 1)
-        kept[chunk] &= occupied[numbers.unbind(-1)]
+        points = torch.addcmul(origins, samples.distances[chunk, :, None], directions)
+        cells = (box.normalize(points) * size).nan_to_num().long()
+        cells = torch.minimum(cells.clamp_(min=0), size - 1)
+        kept[chunk] &= grid.cells[cells.unbind(-1)]
     offsets = torch.cat([kept.new_zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)])
     return RaySamples(samples.distances[kept], samples.lengths[kept], offsets)

@@ -22,13 +22,9 @@ from unrender.fields.trainable import (
     read_scene_box,
 )
 from unrender.fields.uniform_samples import (
-    UNIFORM_UP_TO,
     constant_interval,
-    keep_occupied,
     occupied_box,
-    sample_straight,
-    stratify,
-    stratify_inverse,
+    uniform_in_cells,
 )
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import RayInterval, Rays, clip_to_box, present_rays
@@ -39,6 +35,7 @@ from unrender.kernels.march_voxels.reference import look_up
 from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
 from unrender.kernels.sample_voxels import sample_voxels
 from unrender.kernels.total_variation import total_variation
+from unrender.kernels.traverse import CellGrid
 from unrender.kernels.walk_voxels import walk_voxels
 from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
@@ -194,19 +191,15 @@ class SparseVoxels(TrainableField):
         Intervals divide the ray within the box around all voxels or, where both are given, from `near` to `far`. In
         contracted space, those of whole rays grow from three half extents on. Differentiable in: nothing.
         """
-        box, bricks = self.scene_box, self.table.bricks >= 0
-        given = None if near is None or far is None else constant_interval(rays, near, far)
-        if not box.contracted:
-            interval = given or self._filled_interval(rays)
-            return sample_straight(
-                rays, interval, num_samples, bricks, box.bounds[0], BRICK * self.voxel_size
-            )
-        samples = (
-            stratify_inverse(box.intersect(rays, self.near), num_samples, UNIFORM_UP_TO * box.radius)
-            if given is None
-            else stratify(given, num_samples)
+        box = self.scene_box
+        grid = CellGrid.from_mask(
+            self.table.bricks >= 0, box.center, box.half_extent, contracted=box.contracted
         )
-        return keep_occupied(rays, samples, bricks, lambda points: self._grid_points(points) / BRICK)
+        given = None if near is None or far is None else constant_interval(rays, near, far)
+        interval = given or (
+            box.intersect(rays, self.near) if box.contracted else self._filled_interval(rays)
+        )
+        return uniform_in_cells(rays, grid, box, interval, num_samples, is_given=given is not None)
 
     def _filled_interval(self, rays: Rays) -> RayInterval:
         t_near, t_far = clip_to_box(rays, *self.bounds())

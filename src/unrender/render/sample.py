@@ -13,7 +13,7 @@ from unrender.errors import InputError
 from unrender.geometry.camera import transform
 from unrender.geometry.rays import Rays, clip_to_box
 from unrender.kernels.composite import check_offsets
-from unrender.kernels.walk_grid import walk_grid
+from unrender.kernels.traverse import CellGrid, traverse
 
 
 class RaySamples(TensorStruct):
@@ -172,9 +172,10 @@ def sample_occupied(
     hits = far > near
     near, far = (torch.where(hits, t, 0) for t in (near, far))
     counts = ((far - near) / step).ceil().long()
-    distances, offsets = walk_grid(occupied, inside.origins, inside.directions, near, far, counts)
-    parts = (far - near) / counts.clamp(min=1)
-    return RaySamples(distances, parts.repeat_interleave(offsets.diff()), offsets)
+    steps = torch.where(hits, (far - near) / counts.clamp(min=1), 1)
+    grid = CellGrid.from_mask(occupied.permute(2, 1, 0), size / 2, size / 2)
+    jitter = torch.full_like(steps, 0.5)
+    return RaySamples(*traverse(grid, inside.origins, inside.directions, near, far, steps, jitter))
 
 
 class Pixels(NamedTuple):

@@ -47,7 +47,7 @@ from unrender.kernels._warp import launch
 from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels
 from unrender.kernels.hash_grid.gpu import level_rows
-from unrender.kernels.walk_space import blocks_of
+from unrender.kernels.traverse import blocks_of
 
 BETAS, EPSILON, DECAY = (0.9, 0.99), 1e-15, 1e-6
 """Of Adam; the decay is that of the layers' weights, by their gradients (as in instant-ngp)."""

@@ -7,13 +7,13 @@ import warp as wp
 
 from unrender.kernels._hash_training import NUM_RAYS, STEP
 from unrender.kernels._warp import Precision, per_precision
-from unrender.kernels.walk_space.gpu import space_kernels
+from unrender.kernels.traverse.gpu import traversal_functions
 
 
 @per_precision("hash_training.traversal")
 def traversal_kernels(precision: Precision) -> SimpleNamespace:
-    """Make the kernels that look along rays; see `walk_space`."""
-    walk = space_kernels(torch.float32).walk
+    """Make the kernels that look along rays; see `traverse`."""
+    walk = traversal_functions(torch.float32).sample
 
     @wp.func
     def ends_of(

@@ -11,6 +11,7 @@ from unrender.kernels._dispatch import implementation
 from unrender.kernels.traverse import reference
 from unrender.kernels.traverse.cells import BLOCK as BLOCK
 from unrender.kernels.traverse.cells import CellGrid as CellGrid
+from unrender.kernels.traverse.cells import blocks_of as blocks_of
 
 
 class Traversal(NamedTuple):
@@ -42,7 +43,7 @@ def traverse(
     contracted coordinates. Rays that are nan have no samples.
 
     capacity: length of the returned rows, which then needs no synchronization with a GPU. Only the first offsets[-1]
-    entries are valid; rays for which there is no room are not written: check that offsets[-1] ≤ capacity. Inputs are
+    entries are valid; samples for which there is no room are lost: check that offsets[-1] ≤ capacity. Inputs are
     not checked; rays of infinite intervals, or of steps ≤ 0, have no samples.
     Differentiable in: nothing.
     """

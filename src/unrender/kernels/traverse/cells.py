@@ -39,5 +39,10 @@ class CellGrid(TensorStruct):
             raise ShapeError(
                 f"CellGrid: a grid has at least one cell along each axis, got {list(occupied.shape)}"
             )
-        pooled = max_pool3d(occupied[None].float(), BLOCK, ceil_mode=True)[0]
-        return cls(occupied.contiguous(), pooled > 0, center, half_extent, contracted)
+        return cls(occupied.contiguous(), blocks_of(occupied), center, half_extent, contracted)
+
+
+def blocks_of(occupied: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x_blocks y_blocks z_blocks"]:
+    """Return in which blocks there is an occupied cell."""
+    pooled: Tensor = max_pool3d(occupied[None].float(), BLOCK, ceil_mode=True)[0]
+    return pooled > 0

@@ -189,7 +189,7 @@ class NerfTraining:
         ):
             grid.prune(schedule.min_weight_unbounded if field.scene_box.contracted else schedule.min_weight)
             self.steps_since_pruning = self.samples_since_pruning = 0
-        if progress >= schedule.refine_occupancy_at and grid.side <= schedule.occupancy_resolution:
+        if progress >= schedule.refine_occupancy_at and max(grid.shape) <= schedule.occupancy_resolution:
             field.occupancy = grid.split()
             self.steps_since_pruning = self.samples_since_pruning = 0
 

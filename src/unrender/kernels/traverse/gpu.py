@@ -1,7 +1,7 @@
-"""Walks through space: one thread for each ray, once to count samples, and once more to write them.
+"""Ray traversal in Warp: one thread for each ray, once to count samples, and once more to write them.
 
-From an empty cell, or block of cells, a ray leaps by whole steps, to the last one that begins before it leaves it;
-where space is bent it goes step by step.
+From an empty cell, or block of cells, a ray advances by whole steps to the last one that begins before it leaves it;
+where space is contracted it goes step by step.
 """
 
 from types import SimpleNamespace
@@ -11,36 +11,36 @@ import warp as wp
 from torch import Tensor
 
 from unrender.kernels._warp import Precision, launch, per_precision
-from unrender.kernels.walk_space.blocks import BLOCK
+from unrender.kernels.traverse.cells import BLOCK, CellGrid
 
 
 def forward(
-    occupied: Tensor,
-    blocks: Tensor,
+    grid: CellGrid,
     origins: Tensor,
     directions: Tensor,
-    near: Tensor,
-    far: Tensor,
+    t_near: Tensor,
+    t_far: Tensor,
+    steps: Tensor,
     jitter: Tensor,
-    step: float,
-    contracted: bool,
+    capacity: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    rays, walk_all = len(near), space_kernels(near.dtype).walk_all
+    rays, sample_all = len(t_near), traversal_functions(t_near.dtype).sample_all
+    local = ((origins - grid.center) / grid.half_extent, directions / grid.half_extent)
     given = [
-        *(t.contiguous().view(torch.uint8) for t in (occupied, blocks)),
-        *(t.contiguous() for t in (origins, directions, near, far, jitter)),
+        *(t.contiguous().view(torch.uint8) for t in (grid.cells, grid.blocks)),
+        *(t.contiguous() for t in (*local, t_near, t_far, steps, jitter)),
     ]
-    counts = torch.zeros(rays, dtype=torch.int32, device=near.device)
-    launch(walk_all, rays, *given, step, contracted, False, counts, None, None, None, None)
+    counts = torch.zeros(rays, dtype=torch.int32, device=t_near.device)
+    launch(sample_all, rays, *given, grid.contracted, False, counts, None, None, None, None)
     offsets = torch.cat([counts.new_zeros(1, dtype=torch.int64), counts.cumsum(0)])
-    distances, lengths = near.new_empty(2, int(offsets[-1]))
-    launch(walk_all, rays, *given, step, contracted, True, counts, offsets, None, distances, lengths)
+    distances, lengths = t_near.new_empty(2, int(offsets[-1]) if capacity is None else capacity)
+    launch(sample_all, rays, *given, grid.contracted, True, counts, offsets, None, distances, lengths)
     return distances, lengths, offsets
 
 
-@per_precision("walk_space")
-def space_kernels(precision: Precision) -> SimpleNamespace:
-    """Make the functions that walk, which other kernels use too, and the kernel of `forward`."""
+@per_precision("traverse")
+def traversal_functions(precision: Precision) -> SimpleNamespace:
+    """Make the functions that sample a ray, which other kernels use too, and the kernel of `forward`."""
     scalar, vec3 = precision.scalar, precision.vec3
     row, vectors, cells = wp.array(dtype=scalar), wp.array(dtype=vec3), wp.array3d(dtype=wp.uint8)
 
@@ -86,7 +86,7 @@ def space_kernels(precision: Precision) -> SimpleNamespace:
         return scalar(1.0) / velocity
 
     @wp.func
-    def walk(
+    def sample(
         occupied: cells,
         blocks: cells,
         o: vec3,
@@ -105,16 +105,18 @@ def space_kernels(precision: Precision) -> SimpleNamespace:
         rays: wp.array(dtype=wp.int32),
     ):
         """Return how many samples there are; write them, and where they are in the unit cube, from `first` on."""
-        one, size = scalar(1.0), occupied.shape[0]
-        edge = scalar(size)
+        one = scalar(1.0)
+        edge = vec3(scalar(occupied.shape[0]), scalar(occupied.shape[1]), scalar(occupied.shape[2]))
         center = wp.where(contracted, scalar(2.0), one)
         unit = edge / (scalar(2.0) * center)
-        inverse = vec3(inverse_of(d[0] * unit), inverse_of(d[1] * unit), inverse_of(d[2] * unit))
-        found, t, length = int(0), scalar(near), scalar(step)
+        inverse = vec3(inverse_of(d[0] * unit[0]), inverse_of(d[1] * unit[1]), inverse_of(d[2] * unit[2]))
+        found, t, length, i = int(0), scalar(near), scalar(step), scalar(0.0)
         while t < far:
             if contracted:
                 length = stride(o, d, t, step)
-            here = t + offset * length
+            here = near + (i + offset) * length
+            if contracted:
+                here = t + offset * length
             p = o + here * d
             bent, inner = bool(False), scalar(1.0e30)
             if contracted:
@@ -123,43 +125,49 @@ def space_kernels(precision: Precision) -> SimpleNamespace:
                 if bent:
                     p = p * ((scalar(2.0) - one / r) / r)
                 elif length == step:  # steps are even up to the end of the inner cube
-                    inner = leave(scalar(0.5) * (p + vec3(one, one, one)), scalar(2.0) * unit * inverse, one)
-            p = (p + vec3(center, center, center)) * unit
+                    inner = leave(
+                        scalar(0.5) * (p + vec3(one, one, one)), scalar(2.0) * wp.cw_mul(unit, inverse), one
+                    )
+            p = wp.cw_mul(p + vec3(center, center, center), unit)
             inside = p[0] >= scalar(0.0) and p[1] >= scalar(0.0) and p[2] >= scalar(0.0)
-            if inside and p[0] < edge and p[1] < edge and p[2] < edge:
-                i, j, k = int(p[0]), int(p[1]), int(p[2])
-                if occupied[i, j, k] != wp.uint8(0):
+            if inside and p[0] < edge[0] and p[1] < edge[1] and p[2] < edge[2]:
+                a, b, c = int(p[0]), int(p[1]), int(p[2])
+                if occupied[a, b, c] != wp.uint8(0):
                     if here < far:
-                        if writes:
+                        if writes and first + found < distances.shape[0]:
                             distances[first + found] = here
                             lengths[first + found] = length
                             if places.shape[0] > 0:
-                                places[first + found] = p / edge
+                                places[first + found] = wp.cw_div(p, edge)
                                 rays[first + found] = ray
                         found += 1
                 elif not bent and length == step:
                     wide = one
                     if blocks[
-                        i // wp.static(BLOCK), j // wp.static(BLOCK), k // wp.static(BLOCK)
+                        a // wp.static(BLOCK), b // wp.static(BLOCK), c // wp.static(BLOCK)
                     ] == wp.uint8(0):
                         wide = scalar(wp.static(float(BLOCK)))
                     out = wp.min(wp.min(leave(p, inverse, wide), inner), far - here)
                     leap = wp.floor(out / length - one)  # one more step is added below
                     if leap > scalar(0.0):
                         t += leap * length
+                        i += leap
             t += length
+            i += one
+            if not contracted:
+                t = near + i * length
         return found
 
     @precision.kernel
-    def walk_all(
+    def sample_all(
         occupied: cells,
         blocks: cells,
         origins: vectors,
         directions: vectors,
         near: row,
         far: row,
+        steps: row,
         jitter: row,
-        step: scalar,
         contracted: bool,
         writes: bool,
         counts: wp.array(dtype=wp.int32),
@@ -172,11 +180,13 @@ def space_kernels(precision: Precision) -> SimpleNamespace:
         first = int(0)
         if writes:
             first = int(offsets[r])
-        found = walk(
-            occupied, blocks, origins[r], directions[r], near[r], far[r], jitter[r], step, contracted,
-            r, first, writes, places, distances, lengths, counts,
-        )  # fmt: skip
+        found = int(0)
+        if steps[r] > scalar(0.0) and wp.isfinite(far[r] - near[r]):
+            found = sample(
+                occupied, blocks, origins[r], directions[r], near[r], far[r], jitter[r], steps[r], contracted,
+                r, first, writes, places, distances, lengths, counts,
+            )  # fmt: skip
         if not writes:
             counts[r] = found
 
-    return SimpleNamespace(walk=walk, walk_all=walk_all)
+    return SimpleNamespace(sample=sample, sample_all=sample_all)
