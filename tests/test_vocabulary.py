@@ -27,6 +27,7 @@ from unrender.reports.pose_report import cloud_results, photo_results, write_pos
 from unrender.reports.render_report import reproduce_run, write_render_report
 from unrender.reports.shape_report import write_shape_report
 from unrender.runs.field_run import EvaluationOptions, FieldRun
+from unrender.runs.saved_run import Run
 from unrender.tasks.render.field_views import QuickRender
 from unrender.tour import tasks, text
 from unrender.tour.generate import TourSizes
@@ -78,7 +79,7 @@ PROSE = {  # in help texts and reports
     r"\btakes? turns\b|\bpieces\b": "stream, chunk, tile",
     r"\bcotangents?\b": "upstream gradients",
     r"\bhow sure\b|\bsure\b": "confidence, uncertainty",
-    r"\bthin(s|ned)?[ _]points\b": "voxel_downsample",
+    r"\bthin(s|ned)? points\b": "voxel_downsample",
     r"\b(held|kept) back\b": "validation points",
     r"\b(before|behind) (it|white|black|them)\b|\bwhat is behind\b": "background, composited on",
     r"\bsteps of adam\b": "training steps",
@@ -88,7 +89,7 @@ PROSE = {  # in help texts and reports
     r"\bhow it (went|goes)\b|\bwhat came out\b|\bdo it again\b": "Training curves, Results, Reproduce",
     r"\bmeans? nothing\b|\bleave it out\b": "does not apply to",
     r"\bso (many|long|much)\b|\bso few\b": "a number, a duration",
-    r"\bhull\b(?! and)|\{auto,hull": "visual_hull",
+    r"(?<!visual )\bhull\b": "visual_hull",
     r"\beverything\b|,box\b": "unbounded, aabb",
     r"--(distortion|depth) ": "--distortion-loss-weight, --depth-loss-weight",
     r"--(least-opacity|agreeing) ": "--min-opacity, --min-consistent-views",
@@ -106,13 +107,14 @@ PENDING_NAMES = {
     "Registration.share", "depth_layers.least", "find_pose.seen", "measure_depth.least_opacity",
     "measure_mesh.seen_within", "points_from_views.agreeing",
 }  # fmt: skip
+PENDING_METRICS = r"consistency share|seen share"
 PENDING_COMMANDS = {"fit-mesh", "find-pose", "import", "fit-volume", "fit-nerf"}
 
 
 def offences(prose: str) -> list[str]:
     """Return the words of a text that the field would not use, each with what it would."""
-    prose = " ".join(prose.split())
-    for allowed in PROSE_ALLOWED:
+    prose = " ".join(prose.replace("_", " ").split())
+    for allowed in [*PROSE_ALLOWED, PENDING_METRICS]:
         prose = re.sub(allowed, " ", prose, flags=re.IGNORECASE)
     return [
         f"{prose[max(0, found.start() - 40) : found.end() + 40]!r}: {better}"
@@ -233,7 +235,8 @@ def test_report_of_an_evaluation(scene: Path, tmp_path: Path) -> None:
 def test_report_of_depth(tmp_path: Path) -> None:
     frames = [Frame(f"{i}.png", view, tmp_path / f"{i}.png") for i, view in enumerate(cameras(2))]
     views = list(measure_views(Ball(), frames, tmp_path / "depth", DepthFiles(), (0.25, 0.5)))
-    write_depth_report(tmp_path / "report.html", "cup", views, depth_metrics(views, 0.1), "unrender depth")
+    run = Run(tmp_path / "cup", Ball(), tmp_path / "cup/field.safetensors", None, None, None)
+    write_depth_report(tmp_path / "report.html", run, views, depth_metrics(views, 0.1), "unrender depth")
     check(tmp_path / "report.html")
 
 
@@ -321,4 +324,4 @@ def test_such_words_are_found(phrase: str) -> None:
 
 
 def test_words_of_the_field_are_not(tmp_path: Path) -> None:
-    assert not offences("Machine learning: held-out views, the visual_hull and a convex hull, shared memory.")
+    assert not offences("Machine learning: held-out views, the visual_hull, a convex hull, shared memory.")

@@ -87,7 +87,7 @@ def command(run: Annotated[Path, tyro.conf.Positional], /, depth: DepthOptions =
     metrics = depth_metrics(views, (time.perf_counter() - start) / len(views))
     write_json(folder / "metrics.json", metrics)
     line = command_line("depth", [run], changed_options(depth))
-    write_depth_report(folder / "report.html", run.resolve().name, views, metrics, line)
+    write_depth_report(folder / "report.html", saved, views, metrics, line)
     if not metrics["valid_fraction"]:
         raise InputError(
             f"{run}: no surface in any view: no pixel is more than {depth.min_opacity:.0%} opaque; train longer, or "

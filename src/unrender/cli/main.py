@@ -83,11 +83,15 @@ def _overview() -> str:
     )
 
 
+class _TerminalHandler(logging.Handler):
+    """Writes messages to what is sys.stderr at the time: a caller may have replaced it since."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 def _log_to_terminal() -> None:
     logger = logging.getLogger("unrender")
-    for previous in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
-        logger.removeHandler(previous)  # its stream may be closed by now
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger.addHandler(handler)
+    if not any(isinstance(handler, _TerminalHandler) for handler in logger.handlers):
+        logger.addHandler(_TerminalHandler())
     logger.setLevel(logging.INFO)

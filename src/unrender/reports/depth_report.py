@@ -16,6 +16,7 @@ from unrender.render.depth import DepthMap, DepthView
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
 from unrender.reports.reproduce import Name, call, python_code, reproduce
+from unrender.runs.saved_run import CAMERAS, Run
 from unrender.runs.views import file_stems
 from unrender.tasks.depth.compare_depths import view_consistency
 from unrender.tasks.depth.depth_views import median_view, surface_color
@@ -100,11 +101,13 @@ def _figures(name: str, depth: DepthMap, color: Tensor, colormap: Colormap) -> l
 
 
 def write_depth_report(
-    path: Path, run: str, views: Sequence[MeasuredView], metrics: dict[str, Any], command: str
+    path: Path, run: Run, views: Sequence[MeasuredView], metrics: dict[str, Any], command: str
 ) -> None:
     """Write the report: depth maps of a few views, metrics, and how to reproduce them."""
     code = python_code(
-        f"depth = {call('unrender.measure_depth', Name('field'), Name('camera'))}",
+        f"field = {call('unrender.load_field', run.field_file)}",
+        f"frame = {call('unrender.load_cameras', run.folder / CAMERAS)}[0]",
+        f"depth = {call('unrender.measure_depth', Name('field'), Name('frame.camera'))}",
         'unrender.save_depth(depth, "view")',
     )
     sections = [
@@ -112,4 +115,4 @@ def write_depth_report(
         Section("Metrics", table={name: value for name, value in metrics.items() if "/" not in name}),
         reproduce(command, code),
     ]
-    write_report(path, f"Depth of {run}", sections)
+    write_report(path, f"Depth of {run.folder.resolve().name}", sections)
