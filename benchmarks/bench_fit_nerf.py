@@ -35,7 +35,7 @@ def main() -> None:
 def _measure(scene: Scene, minutes: float, folder: Path | None) -> None:
     printed, samples = -1.0, 0
     for step in fit_nerf(scene, FitNerf(minutes=minutes)):
-        samples += step.samples
+        samples += step.num_samples
         if step.held_out_psnr is not None and step.seconds > printed:
             print(
                 f"{step.seconds:6.0f} s  step {step.index:5d}  {samples / 1e6:6.0f} million samples  "

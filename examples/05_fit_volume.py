@@ -22,7 +22,7 @@ def main(folder: Path) -> None:
     config = unrender.FitVolume(resolution=64, steps=400, rays=8192, depth=0.0)
     for step in unrender.fit_volume(scene, config):
         if step.index % 100 == 0:
-            print(f"step {step.index}: {step.losses['psnr']:.1f} dB, {step.num_voxels:,} voxels")
+            print(f"step {step.index}: {step.losses['psnr']:.1f} dB, {step.result.table.num_voxels:,} voxels")
     white = torch.ones(3)
     frame = scene.split("test")[0]
     view, rendered = frame.load(), step.result.render(frame.camera, white)

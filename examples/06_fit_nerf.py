@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
 
     for step in unrender.fit_nerf(scene, config, resume=folder):
         if step.index % 50 == 0:
-            print(f"step {step.index}: {step.losses['psnr']:.1f} dB at {step.samples:,} samples")
+            print(f"step {step.index}: {step.losses['psnr']:.1f} dB at {step.num_samples:,} samples")
     rendered = step.result.render(frame.camera, white)
     print(f"held-out view: {unrender.psnr(rendered.color, photo):.1f} dB")
 
