@@ -160,7 +160,8 @@ class GraphRun:
         assert pixels is not None
         self.loading = time.perf_counter() - start
         field = initial_field(self.scene, FitNerf(table_log2=log2), schedule, seed)
-        space = field.space
+        box = field.scene_box
+        self.half_side = float(box.half_extent.max())
         layers = [
             [(layer.weight.detach().to(bench.device), layer.bias.detach().to(bench.device)) for layer in each]
             for each in (field.density_layers, field.color_layers)
@@ -172,13 +173,13 @@ class GraphRun:
             field.background.detach().to(bench.device),
         )
         settings = StepSettings(
-            tuple(space.middle.tolist()), space.half_side, space.contracted, field.near,
-            1000 * space.half_side if space.contracted else 1e9, field.unit,
+            tuple(box.center.tolist()), self.half_side, box.contracted, field.near,
+            1000 * self.half_side if box.contracted else 1e9, field.density_unit,
             samples=bench.size(SAMPLES, 1 << 12), most_rays=bench.size(1 << 17, 512), seed=seed,
         )  # fmt: skip
         self.occupied, self.cells = field.occupancy.occupied.to(bench.device), cells
         self.step = GraphStep(parameters, pixels, self.occupied, settings)
-        self.half_side, self.taken = space.half_side, 0
+        self.taken = 0
         bench.synchronize()
         self.starting = time.perf_counter() - start
 

@@ -13,6 +13,7 @@ that meets a number that is not finite changes nothing but halves the scale.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -174,10 +175,23 @@ def product(left: Tensor, right: Tensor, out: Tensor) -> None:
     """Multiply matrices in half precision into one in single precision."""
     if left.dtype == out.dtype:
         torch.mm(left, right, out=out)
-    elif left.device.type == "cuda":
+    elif left.device.type == "cpu":
+        torch.mm(left.float(), right.float(), out=out)
+    elif _has_mixed_products(left.device):
         torch.ops.aten.mm.dtype_out(left, right, out.dtype, out=out)
     else:
-        torch.mm(left.float(), right.float(), out=out)
+        out.copy_(left @ right)
+
+
+@functools.cache
+def _has_mixed_products(device: torch.device) -> bool:
+    """Say whether torch multiplies in half precision into single precision; older versions do not."""
+    ones = torch.ones(8, 8, dtype=torch.float16, device=device)
+    try:
+        torch.ops.aten.mm.dtype_out(ones, ones, torch.float32, out=ones.float())
+    except (AttributeError, RuntimeError):
+        return False
+    return True
 
 
 class HashParameters(NamedTuple):
