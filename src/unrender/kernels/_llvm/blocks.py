@@ -6,12 +6,13 @@ products, at a third of the speed.
 
 import llvmlite.binding
 import llvmlite.ir as ir
-from numba.core import cgutils, types
+from numba.core import cgutils, config, types
 from numba.extending import intrinsic
 
-_features = llvmlite.binding.get_host_cpu_features()
-_WIDE = bool(
-    _features.get("avx512f")
+_host = llvmlite.binding.get_host_cpu_features()
+_features = _host.flatten() if config.CPU_FEATURES is None else config.CPU_FEATURES  # NUMBA_CPU_FEATURES
+_WIDE = "+avx512f" in _features.split(
+    ","
 )  # 32 registers of 64 bytes; elsewhere at least 16 of 32 bytes, or 32 of 16
 VECTOR_BYTES = 64 if _WIDE else 32
 COLUMNS = 3
