@@ -90,8 +90,8 @@ ODD_BAD = {
     "invalid-relative-vertex-index": "no vertices",
     "issue-140-zero-face-idx": "line 16: a face references vertex 0",
     "issue-356-leading-spaces-newmtl": "no vertices",
-    "line-prim": "8 points and no faces",
-    "points-prim": "8 points and no faces",
+    "line-prim": "8 points but no faces",
+    "points-prim": "8 points but no faces",
     "test-nan": "line 14: '1.#IND' is not a number",
 }
 
