@@ -9,7 +9,7 @@ from typing import Any, Self, dataclass_transform
 import torch
 from torch import Tensor
 
-from unrender._checked import check_shapes, is_tensor_hint, shape_hints
+from unrender._checked import ShapeHints, check_shapes, is_tensor_hint, shape_hints
 
 
 @dataclass_transform(frozen_default=True)
@@ -27,7 +27,7 @@ class TensorStruct:
         check_shapes(type(self).__name__, self._fields(), _hints(type(self)))
 
     def _fields(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(typing.cast(Any, self))}
+        return {name: getattr(self, name) for name in typing.cast(Any, self).__dataclass_fields__}
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some fields replaced."""
@@ -89,7 +89,7 @@ def _axes_after_batch(cls: type) -> dict[str, int]:
     }
 
 
-def _hints(cls: type) -> dict[str, tuple[Any, ...]]:
+def _hints(cls: type) -> ShapeHints:
     if "_shape_hints" not in cls.__dict__:
         cls._shape_hints = shape_hints(typing.get_type_hints(cls, include_extras=True))  # type: ignore[attr-defined]
-    return typing.cast(dict[str, tuple[Any, ...]], cls.__dict__["_shape_hints"])
+    return typing.cast(ShapeHints, cls.__dict__["_shape_hints"])
