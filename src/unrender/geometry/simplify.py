@@ -14,7 +14,8 @@ def cluster_vertices(mesh: Mesh, cells: int) -> Mesh:
     """
     low, high = mesh.vertices.aminmax(dim=0)
     corner = ((mesh.vertices - low) * (cells / (high - low).max())).long().clamp(max=cells - 1)
-    _, cluster = (corner @ corner.new_tensor([cells * cells, cells, 1])).unique(return_inverse=True)
+    x, y, z = corner.unbind(-1)
+    _, cluster = ((x * cells + y) * cells + z).unique(return_inverse=True)
     faces = cluster[mesh.faces]
     a, b, c = faces.unbind(1)
     return Mesh(
