@@ -193,7 +193,7 @@ def launch(kernel: Any, size: int | tuple[int, ...], *arguments: Tensor | float 
 
 
 def _stream(device: torch.device) -> Any:
-    handle = torch.cuda.current_stream(device).cuda_stream
+    handle = torch._C._cuda_getCurrentRawStream(device.index)  # without an object for it
     found = _streams.get((device.index, handle))
     if found is None:
         found = _streams[device.index, handle] = wp.Stream(f"cuda:{device.index}", cuda_stream=handle)
