@@ -154,3 +154,11 @@ def test_without_a_folder_to_write_to_kernels_are_compiled_in_every_process():
     assert done.returncode == 0, done.stderr
     assert "20,000 against 20,000" in done.stdout
     assert done.stderr.count("no writable folder for compiled kernels") == 1, done.stderr
+
+
+def test_results_are_where_the_tensors_are_whatever_the_default_device():
+    points, mesh = torch.rand(50, 3, requires_grad=True), cube()
+    with torch.device("meta"):
+        chamfer_distance(points, index_points(mesh.vertices)).distance.backward()
+        found = closest_on_mesh(points, mesh.vertices, mesh.faces)
+    assert found.face_ids.device == points.grad.device == points.device

@@ -30,4 +30,4 @@ def allocate(like: Tensor, *shape: int) -> Tensor:
     Memory comes from numpy, which requests huge pages where available: touching 100 MB for the first time takes a
     quarter of the time that it takes for memory from torch.
     """
-    return torch.from_numpy(np.empty(shape, torch.empty(0, dtype=like.dtype).numpy().dtype))
+    return torch.from_numpy(np.empty(shape, torch.empty(0, dtype=like.dtype, device="cpu").numpy().dtype))

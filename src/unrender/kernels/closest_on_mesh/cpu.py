@@ -16,7 +16,7 @@ def build(vertices: Tensor, faces: Tensor) -> Tensor:
     """Return the order of the faces [*batch faces] in a tree over their centers."""
     batch = vertices.shape[:-2]
     centers = vertices.detach().mT[..., faces].mean(-1).mT.contiguous()
-    order = torch.arange(len(faces)).repeat(*batch, 1)
+    order = torch.arange(len(faces), device="cpu").repeat(*batch, 1)
     with cpu_threads(len(faces)):
         for arrays in iterate_batch(len(batch), centers, order):
             sort_points(*arrays, tree_depth(len(faces)))
@@ -28,7 +28,7 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch = queries.shape[:-1]
     distances, barycentrics = queries.new_empty(batch), queries.new_empty(queries.shape)
-    ids = torch.empty(batch, dtype=torch.int64)
+    ids = torch.empty(batch, dtype=torch.int64, device="cpu")
     depth = tree_depth(len(faces))
     boxes = vertices.new_empty((2 << depth) - 1, 2, 3).numpy()
     tensors = queries, query_order, vertices, order, distances, ids, barycentrics
@@ -43,7 +43,7 @@ def forward(
 def backward(
     queries: Tensor, vertices: Tensor, faces: Tensor, ids: Tensor, barycentrics: Tensor, cotangent: Tensor
 ) -> tuple[Tensor, Tensor]:
-    query_gradient, vertex_gradient = (torch.zeros(t.shape, dtype=t.dtype) for t in (queries, vertices))
+    query_gradient, vertex_gradient = (t.new_zeros(t.shape) for t in (queries, vertices))
     tensors = queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient
     for arrays in iterate_batch(queries.dim() - 2, *tensors):
         _scatter(faces.contiguous().numpy(), *arrays)

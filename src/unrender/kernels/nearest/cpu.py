@@ -39,7 +39,7 @@ def build(points: Tensor) -> tuple[Tensor, ...]:
     ordered = (
         points.detach().reshape(math.prod(batch), count, dim).clone(memory_format=torch.contiguous_format)
     )
-    order = torch.arange(count).repeat(len(ordered), 1)
+    order = torch.arange(count, device="cpu").repeat(len(ordered), 1)
     depth = tree_depth(count)
     boxes = ordered.new_empty(len(ordered), num_nodes(count), 2, dim)
     with cpu_threads(count):
@@ -54,7 +54,7 @@ def forward(
 ) -> tuple[Tensor, Tensor]:
     batch, count = queries.shape[:-2], queries.shape[-2]
     distances = queries.new_empty(*batch, count, k)
-    ids = torch.empty(*batch, count, k, dtype=torch.int64)
+    ids = torch.empty(*batch, count, k, dtype=torch.int64, device="cpu")
     with cpu_threads(count):
         for arrays in iterate_batch(len(batch), queries, query_order, ordered, order, boxes, distances, ids):
             _search(*arrays, norm)
@@ -65,7 +65,7 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
     """Find the nearest point of each query by brute force; same result as `forward` for k = 1."""
     batch, count = queries.shape[:-2], queries.shape[-2]
     distances = queries.new_empty(*batch, count, 1)
-    ids = torch.empty(*batch, count, 1, dtype=torch.int64)
+    ids = torch.empty(*batch, count, 1, dtype=torch.int64, device="cpu")
     with cpu_threads(count * points.shape[-2] // PAIRS):
         for arrays in iterate_batch(len(batch), queries.mT, points, distances, ids):
             _compare(*arrays, norm)
@@ -75,7 +75,7 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
 def backward(
     queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int
 ) -> tuple[Tensor, Tensor]:
-    query_gradient, point_gradient = (torch.zeros(t.shape, dtype=t.dtype) for t in (queries, points))
+    query_gradient, point_gradient = (t.new_zeros(t.shape) for t in (queries, points))
     batch = queries.dim() - 2
     for arrays in iterate_batch(batch, queries, points, ids, cotangent, query_gradient, point_gradient):
         _scatter(*arrays, norm)

@@ -24,7 +24,7 @@ def forward(
     flat = points.detach().reshape(-1, *points.shape[-2:]).contiguous()
     slots = (len(flat), height, width, layers)
     found = (
-        torch.empty(slots, dtype=torch.int32),
+        torch.empty(slots, dtype=torch.int32, device="cpu"),
         flat.new_empty(*slots, 3),
         flat.new_empty(slots),
         flat.new_empty(slots),

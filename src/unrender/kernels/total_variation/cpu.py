@@ -13,7 +13,7 @@ CHUNK = 4096
 
 def forward(values: Tensor, neighbors: Tensor) -> Tensor:
     chunks = (len(values) + CHUNK - 1) // CHUNK
-    sums, pairs = values.new_zeros(chunks), torch.zeros(chunks, dtype=torch.int64)
+    sums, pairs = values.new_zeros(chunks), torch.zeros(chunks, dtype=torch.int64, device="cpu")
     with cpu_threads(values.numel()):
         _add_up(
             values.detach().contiguous().numpy(), neighbors.contiguous().numpy(), sums.numpy(), pairs.numpy()

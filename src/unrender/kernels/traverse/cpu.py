@@ -35,7 +35,7 @@ def forward(
     local = ((origins - grid.center) / grid.half_extent, directions / grid.half_extent)
     given = [array(t) for t in (grid.cells, grid.blocks, *local, t_near, t_far, steps, jitter)]
     count, contracted = len(t_near), grid.contracted
-    offsets = torch.zeros(count + 1, dtype=torch.int64)
+    offsets = torch.zeros(count + 1, dtype=torch.int64, device="cpu")
     recorded = allocate(t_near, count, 2 if contracted else 1, RECORDED // (2 if contracted else 1)).numpy()
     with cpu_threads(8 * count):
         _count_all(*given, contracted, recorded, offsets.numpy())
