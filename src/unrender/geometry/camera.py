@@ -18,6 +18,7 @@ from unrender.geometry.constants import constant
 from unrender.geometry.lens import Lens
 from unrender.geometry.rotations import rotation_from_quaternion
 from unrender.kernels._dispatch import can_ask
+from unrender.kernels.project_points import project_points
 
 Projection = Literal["perspective", "orthographic"]
 Numbers = Tensor | Sequence[float] | float
@@ -223,11 +224,8 @@ class Camera(TensorStruct):
         Differentiable in: points and the camera.
         """
         self._require_pinhole("project_homogeneous")
-        points_camera = transform(self.camera_from_world, points)
-        depth = points_camera[..., 2:]
-        w = depth if self.projection == "perspective" else torch.ones_like(depth)
-        xy = points_camera[..., :2] * self.focal[..., None, :] + w * self.center[..., None, :]
-        return torch.cat([xy, w, depth], -1)
+        arguments = (points, self.camera_from_world, self.focal, self.center)
+        return project_points(*arguments, self.projection == "perspective")
 
     @checked
     def unproject(self, pixels: Float[Tensor, "*points_batch points 3"]) -> Tensor:

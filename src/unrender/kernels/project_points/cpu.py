@@ -1,0 +1,29 @@
+"""On a CPU, torch's operations serve; their graph is made on the way back, where it is asked for."""
+
+import torch
+from torch import Tensor
+
+from unrender.kernels.project_points import reference
+
+__all__ = ["backward", "forward"]
+forward = reference.forward
+
+
+def backward(
+    points: Tensor,
+    camera_from_world: Tensor,
+    focal: Tensor,
+    center: Tensor,
+    perspective: bool,
+    cotangent: Tensor,
+    of_points: bool,
+    of_cameras: bool,
+) -> tuple[Tensor | None, ...]:
+    inputs = tuple(t.detach() for t in (points, camera_from_world, focal, center))
+    wants = (of_points, of_cameras, of_cameras, of_cameras)
+    for tensor, is_wanted in zip(inputs, wants, strict=True):
+        tensor.requires_grad_(is_wanted)
+    with torch.enable_grad():
+        projected = forward(inputs[0], inputs[1], inputs[2], inputs[3], perspective)
+    found = iter(torch.autograd.grad(projected, [t for t in inputs if t.requires_grad], cotangent))
+    return tuple(next(found) if is_wanted else None for is_wanted in wants)
