@@ -57,6 +57,34 @@ def chamfer_distance(
 
     Differentiable in: points, normals and weights of both point clouds. Source: Fan et al. 2017, eq. 1.
     """
+    _check_options(point_reduction, batch_reduction, norm, huber, trim)
+    a, b = _Side.of(x=x), _Side.of(y=y)
+    check_agreement("chamfer_distance", x=a.points, y=b.points)
+    if pays_to_index(a.points, b.points):
+        a, b = a.indexed(), b.indexed()
+    distances, cosines = [], []
+    for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):
+        found = _nearest(source, target, norm)
+        distance, weights = found.distances.squeeze(-1), source.all_weights()
+        if huber is not None:
+            distance = _huber(distance, huber)
+        if trim > 0:
+            weights = weights * _is_among_smallest(distance.detach(), weights > 0, 1 - trim)
+        distances.append(_reduce_points(distance, weights, point_reduction))
+        if source.normals is not None and target.normals is not None:
+            unlike = _normal_distance(source.normals, target.normals, found.ids, abs_cosine)
+            cosines.append(_reduce_points(unlike, weights, point_reduction))
+    if point_reduction == "none":
+        return Chamfer(torch.cat(distances, -1), torch.cat(cosines, -1) if cosines else None)
+    stacked = [torch.stack(terms) for terms in (distances, cosines) if terms]
+    both = [terms.amax(0) if point_reduction == "max" else terms.sum(0) for terms in stacked]
+    total = [_reduce_batch(terms, batch_weights, batch_reduction) for terms in both]
+    return Chamfer(total[0], total[1] if cosines else None)
+
+
+def _check_options(
+    point_reduction: str, batch_reduction: str, norm: int, huber: float | None, trim: float
+) -> None:
     if not 0 <= trim < 1:
         raise InputError(f"chamfer_distance: `trim` should be a fraction, 0 ≤ trim < 1, got {trim}")
     if norm not in (1, 2):
@@ -74,34 +102,19 @@ def chamfer_distance(
             "chamfer_distance: `point_reduction` should be 'mean', 'sum', 'max' or 'none', `batch_reduction` 'mean', "
             f"'sum' or 'none'; got {point_reduction!r} and {batch_reduction!r}"
         )
-    a, b = _Side.of(x=x), _Side.of(y=y)
-    check_agreement("chamfer_distance", x=a.points, y=b.points)
-    if pays_to_index(a.points, b.points):
-        a, b = a.indexed(), b.indexed()
-    distances, cosines = [], []
-    for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):
-        found = _nearest(source, target, norm)
-        distance, weights = found.distances.squeeze(-1), source.all_weights()
-        if huber is not None:
-            linear = 2 * huber * distance.clamp_min(huber**2).sqrt() - huber**2
-            distance = torch.where(distance > huber**2, linear, distance)
-        if trim > 0:
-            weights = weights * _is_among_smallest(distance.detach(), weights > 0, 1 - trim)
-        distances.append(_reduce_points(distance, weights, point_reduction))
-        if source.normals is not None and target.normals is not None:
-            other = target.normals.gather(
-                -2, found.ids.expand(*found.ids.shape[:-1], source.normals.shape[-1])
-            )
-            cosine = torch.cosine_similarity(source.normals, other, dim=-1, eps=1e-6)
-            cosines.append(
-                _reduce_points(1 - (cosine.abs() if abs_cosine else cosine), weights, point_reduction)
-            )
-    if point_reduction == "none":
-        return Chamfer(torch.cat(distances, -1), torch.cat(cosines, -1) if cosines else None)
-    both = [torch.stack(terms) for terms in (distances, cosines) if terms]
-    both = [terms.amax(0) if point_reduction == "max" else terms.sum(0) for terms in both]
-    total = [_reduce_batch(terms, batch_weights, batch_reduction) for terms in both]
-    return Chamfer(total[0], total[1] if cosines else None)
+
+
+def _normal_distance(normals: Tensor, others: Tensor, ids: Tensor, abs_cosine: bool) -> Tensor:
+    """Return 1 − cos of the angle between normals and those of the points with these ids."""
+    nearest = others.gather(-2, ids.expand(*ids.shape[:-1], normals.shape[-1]))
+    cosine = torch.cosine_similarity(normals, nearest, dim=-1, eps=1e-6)
+    return 1 - (cosine.abs() if abs_cosine else cosine)
+
+
+def _huber(squared: Tensor, bound: float) -> Tensor:
+    """Continue squared distances linearly beyond a distance."""
+    linear = 2 * bound * squared.clamp_min(bound**2).sqrt() - bound**2
+    return torch.where(squared > bound**2, linear, squared)
 
 
 @checked
