@@ -1,7 +1,8 @@
 """unrender eval: measure the quality of rendered views of a run."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -10,6 +11,7 @@ from unrender.data.frames import Split
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
 from unrender.reports import evaluation
+from unrender.reports.evaluation import EvaluatedView, Metrics
 from unrender.reports.evaluation_report import write_evaluation_report
 from unrender.reports.reproduce import command_line
 from unrender.runs.folder import start_run, write_json
@@ -54,12 +56,9 @@ def command(
     evaluated = run_steps(rendered, evaluation.describe)
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
-    mean, by_view = evaluation.mean_metrics(evaluated), evaluation.metrics_by_view(evaluated)
     with_depth = [frame for frame in frames[: len(evaluated)] if frame.depth_file is not None]
     depth = evaluate_depth(saved.field, with_depth)
-    single = {view.name: view.metrics for view in evaluated}
-    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": single, "depth": depth})
-    write_json(folder / "metrics.json", mean | depth | by_view)
+    mean = _save_metrics(folder, protocol, evaluated, depth)
     summary = evaluation.summary(name, mean, split=split)
     changed = {key: value for key, value in options.items() if value not in (None, "test")}
     write_evaluation_report(
@@ -74,6 +73,16 @@ def command(
     print(summary)
     print(folder / "eval.json")
     print(folder / "report.html")
+
+
+def _save_metrics(
+    folder: Path, protocol: Mapping[str, Any], evaluated: Sequence[EvaluatedView], depth: dict[str, float]
+) -> Metrics:
+    """Write eval.json and metrics.json; return the mean metrics of the images."""
+    mean, views = evaluation.mean_metrics(evaluated), {view.name: view.metrics for view in evaluated}
+    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": views, "depth": depth})
+    write_json(folder / "metrics.json", mean | depth | evaluation.metrics_by_view(evaluated))
+    return mean
 
 
 def _lpips() -> tuple[PerceptualLoss | None, str]:
