@@ -115,7 +115,7 @@ def test_invalid_input(tmp_path, capsys, name, content, options, message):
 
 def test_folder_without_a_run(tmp_path, capsys):
     assert view(tmp_path) == 2
-    assert "there is no scene" in capsys.readouterr().err
+    assert "no scene found" in capsys.readouterr().err
     (tmp_path / "config.json").write_text("[1]")
     assert view(tmp_path) == 2
     assert "no `task`: not written by unrender" in capsys.readouterr().err

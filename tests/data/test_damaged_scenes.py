@@ -69,7 +69,7 @@ def test_poses_that_are_nearly_rigid_become_so(scene):
     loaded = load_scene(scene)
     rotation = loaded.frames[3].camera.camera_from_world[:3, :3]
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), rtol=0, atol=1e-6)
-    assert loaded.notes == ("poses that were nearly rigid were made so",)
+    assert loaded.notes == ("nearly rigid poses were made rigid",)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_poses_that_are_nearly_rigid_become_so(scene):
         ('{"frames": 3}', "a list 'frames' of tables"),
         ('{"frames": [3]}', "a list 'frames' of tables"),
         ('{"frames": [{}]}', "frame 0 has no 'file_path'"),
-        ('{"frames": []}', "none of the 0 pictures"),
+        ('{"frames": []}', "none of the 0 listed images exists"),
         ("", "the file is empty"),
     ],
 )
@@ -127,15 +127,15 @@ def test_absent_pictures_are_listed(scene):
     assert len(loaded.frames) == 8
     for path in (scene / "images").iterdir():
         path.unlink()
-    refused(scene, "none of the 9 pictures that the scene lists is there")
+    refused(scene, "none of the 9 listed images exists")
 
 
 def test_absent_masks_and_depths_are_noted(scene):
     change(scene, mask_path="masks/3.png", depth_file_path="depth/3.png")
     loaded = load_scene(scene)
     assert loaded.frames[3].load().mask is None
-    assert [note for note in loaded.notes if "masks/3.png is absent" in note]
-    assert [note for note in loaded.notes if "depth/3.png is absent" in note]
+    assert [note for note in loaded.notes if "masks/3.png does not exist" in note]
+    assert [note for note in loaded.notes if "depth/3.png does not exist" in note]
 
 
 def test_truncated_pictures_are_refused_when_read(scene):
@@ -188,7 +188,7 @@ def test_llff_of_other_numbers(tmp_path):
     path = tmp_path / "poses_bounds.npy"
     table = np.load(path)
     np.save(path, table[:5])
-    refused(tmp_path, "5 poses for 9 pictures")
+    refused(tmp_path, "5 poses for 9 images")
     np.save(path, table[:, :10])
     refused(tmp_path, r"expected rows of 17 numbers, got float64 of shape \[9, 10\]")
     table[2, 3] = np.nan
@@ -210,7 +210,7 @@ def test_colmap_files_cut_short(model, name):
     data = path.read_bytes()
     for length in (*range(1, 40, 7), len(data) // 2, len(data) - 1):
         path.write_bytes(data[:length])
-        refused(model, f"{name}.bin: byte .* the file was cut short")
+        refused(model, f"{name}.bin: byte .* the file is truncated")
 
 
 @pytest.mark.parametrize("name", ["cameras", "images", "points3D"])

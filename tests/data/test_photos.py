@@ -93,7 +93,7 @@ NONSENSE = {
     "no focal": ({"intrinsics": (0, 1, 1, 1)}, "fx, fy positive"),
     "nan": ({"intrinsics": (1, 1, math.nan, 1)}, "finite"),
     "three": ({"intrinsics": (1, 1, 1)}, "should be fx, fy, cx, cy"),
-    "far": ({"intrinsics": (100, 100, 1000, 20)}, "far outside a picture 80 wide and 60 high"),
+    "far": ({"intrinsics": (100, 100, 1000, 20)}, "far outside of an image of 80 × 60 pixels"),
     "zero": ({"fov_degrees": 0}, "between 0 and 180"),
     "half": ({"fov_degrees": 180}, "between 0 and 180"),
     "nan angle": ({"fov_degrees": math.nan}, "between 0 and 180"),
@@ -137,7 +137,7 @@ def test_a_mask_of_another_size_is_refused(path, tmp_path):
 
 def test_a_black_mask_is_refused(path, tmp_path):
     save_image(torch.zeros(HEIGHT, WIDTH), tmp_path / "mask.png")
-    with pytest.raises(InputError, match="no object in the picture"):
+    with pytest.raises(InputError, match="no object in the image"):
         load_photo(path, fov_degrees=40, mask=tmp_path / "mask.png")
 
 
@@ -167,7 +167,7 @@ def test_depth_is_in_metres_unless_a_scale_is_given(path, tmp_path, suffix):
 def test_depth_of_another_size_or_scale_is_refused(path, tmp_path):
     np.save(tmp_path / "depth.npy", np.ones((5, 7), np.float32))
     with pytest.raises(
-        InputError, match=r"depth\.npy: a depth image of \[5, 7\] pixels for a picture of \[60, 80\]"
+        InputError, match=r"depth\.npy: a depth image of \[5, 7\] pixels for an image of \[60, 80\]"
     ):
         load_photo(path, fov_degrees=40, depth=tmp_path / "depth.npy")
     with pytest.raises(InputError, match="`scale` should be positive"):
@@ -184,7 +184,7 @@ def test_a_photo_is_consistent():
         ((image, mask, moved), "identity"),
         ((image * torch.nan, mask, camera()), "`image` should be finite"),
         ((image, mask * 2, camera()), r"`mask` should lie in \[0, 1\]"),
-        ((image, mask * 0, camera()), "no object in the picture"),
+        ((image, mask * 0, camera()), "no object in the image"),
         ((image, mask, camera(), -mask), "`depth` should be finite"),
     ):
         with pytest.raises(InputError, match=message):

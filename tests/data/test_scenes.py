@@ -92,7 +92,9 @@ def test_colmap_lenses(tmp_path, model, given, lens, text):
 
 def test_colmap_lens_that_cannot_be_mapped(tmp_path):
     scene_files.write_colmap(tmp_path, scene_files.cameras(2), (10, "THIN_PRISM_FISHEYE"), (0.0,) * 9)
-    with pytest.raises(FileFormatError, match="camera 1: its model THIN_PRISM_FISHEYE is not supported"):
+    with pytest.raises(
+        FileFormatError, match="camera 1: its camera model THIN_PRISM_FISHEYE is not supported"
+    ):
         load_scene(tmp_path)
 
 
@@ -102,7 +104,7 @@ def test_the_largest_model_counts(tmp_path):
     scene_files.write_colmap(tmp_path, scene_files.cameras(2))
     scene = load_scene(tmp_path)
     assert len(scene.frames) == 3
-    assert scene.notes == ("2 models: sparse/1 has most pictures, 3",)
+    assert scene.notes == ("2 models: sparse/1 has the most images, 3",)
 
 
 def test_nerfstudio_knows_much(tmp_path):
@@ -158,7 +160,7 @@ def test_distances_become_depths(tmp_path):
     scene_files.write_picture(tmp_path / "test/r_0_depth_0000.png", depth)
     scene = load_scene(tmp_path)
     assert scene.frames[0].load().depth is None
-    assert "1 depth pictures are left out" in scene.notes[0]
+    assert "1 depth images are ignored" in scene.notes[0]
     view = load_scene(tmp_path, inverted_depth_range=10.0).frames[0].load()
     assert (view.depth[:4] == 0).all()
     camera = scene.frames[0].camera
@@ -226,7 +228,7 @@ def test_real_scenes():
 def test_says_what_is_wrong(tmp_path):
     with pytest.raises(MissingFileError, match="no such file or folder"):
         load_scene(tmp_path / "nowhere")
-    with pytest.raises(FileFormatError, match="there is no scene; one has transforms_train"):
+    with pytest.raises(FileFormatError, match="no scene found; expected transforms_train"):
         load_scene(tmp_path)
     with pytest.raises(InputError, match="`format` should be one of auto, blender"):
         load_scene(tmp_path, format="scannet")

@@ -9,7 +9,7 @@ import tyro
 
 from unrender.data.colmap import cloud_of_model
 from unrender.data.frames import hold_out
-from unrender.data.llff import pictures_in
+from unrender.data.llff import images_in
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
@@ -73,7 +73,7 @@ def command(
 def _photos_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: give a folder of photos, or a video ({', '.join(VIDEO_SUFFIXES)})")
-    found = pictures_in(folder)
+    found = images_in(folder)
     if len(found) < 2:
         raise InputError(
             f"{folder}: found {len(found)} photos ({', '.join(IMAGE_SUFFIXES)}), at least 2 are needed"

@@ -11,14 +11,14 @@ from unrender.io.depth import DepthFile
 from unrender.io.files import MissingFileError, reading
 
 
-def recognises(place: Path) -> bool:
-    """Say whether one of the three files is there."""
+def recognizes(place: Path) -> bool:
+    """Return whether one of the three files exists."""
     return place.is_dir() and any((place / f"transforms_{split}.json").is_file() for split in get_args(Split))
 
 
 def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
-    """Read the three files, as far as they are there; each is like a transforms.json."""
-    if not recognises(place):
+    """Read those of the three files that exist; each has the format of transforms.json."""
+    if not recognizes(place):
         raise MissingFileError(
             f"{place}: no transforms_train.json, transforms_val.json or transforms_test.json"
         )
@@ -38,10 +38,10 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
                     frames.append(dataclasses.replace(found, name=name, split=split))
                 else:
                     missing.append(found)
-    depths = {f.name: depth for f in frames if (depth := _depth_picture(f.image_path))}
+    depths = {f.name: depth for f in frames if (depth := _depth_image(f.image_path))}
     if depths and inverted_depth_range is None:
         notes[
-            f"{len(depths)} depth pictures are left out: they do not say their range; "
+            f"{len(depths)} depth images are ignored: their range is unknown; "
             "give `inverted_depth_range`, which is 8 for NeRF-synthetic"
         ] = None
     elif inverted_depth_range is not None:
@@ -50,6 +50,6 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
     return FoundScene(place.resolve().name, place, frames, True, missing=missing, notes=list(notes))
 
 
-def _depth_picture(path: Path) -> Path | None:
-    """Find Blender's depth picture beside a picture: r_0_depth_0000.png, numbered by Blender's frame."""
+def _depth_image(path: Path) -> Path | None:
+    """Return the depth image of an image: r_0_depth_0000.png, with the frame number of Blender."""
     return next(iter(sorted(path.parent.glob(f"{path.stem}_depth_[0-9][0-9][0-9][0-9].png"))), None)

@@ -1,4 +1,4 @@
-"""Cameras on disk, without their pictures: those of a run, and paths made elsewhere."""
+"""Files of cameras without images: those of a run, and camera paths of other programs."""
 
 import dataclasses
 import json
@@ -19,13 +19,13 @@ from unrender.io.files import FilePath, read_bytes, reading
 
 log = logging.getLogger("unrender")
 MAX_PIXELS = 2**27
-"""In one picture; a file can ask for any number."""
+"""Largest image that is accepted, in pixels: a file can contain any number."""
 
 
 def save_cameras(frames: Sequence[Frame], path: FilePath) -> None:
     """Save the cameras and splits of frames as a transforms.json, without their masks and depth.
 
-    That format knows no lens with a denominator: such a one is left out, and a warning says so.
+    The format has no lens with a denominator: such a lens is dropped with a warning.
     """
     save_transforms([dataclasses.replace(_plain(f), mask_path=None, depth_file=None) for f in frames], path)
 
@@ -33,8 +33,8 @@ def save_cameras(frames: Sequence[Frame], path: FilePath) -> None:
 def load_cameras(path: FilePath) -> tuple[Frame, ...]:
     """Load the cameras of a transforms.json, or of a camera path (json) that nerfstudio's viewer saved.
 
-    Pictures need not be there. A path's cameras are in the world that the viewer shows, which is that of the photos
-    only for models trained with `--orientation-method none --center-method none --auto-scale-poses False`.
+    Images need not exist. A camera path is in the world of the viewer, which is that of the photos only for models
+    trained with `--orientation-method none --center-method none --auto-scale-poses False`.
     """
     place = Path(path)
     data = read_bytes(place)
@@ -43,7 +43,7 @@ def load_cameras(path: FilePath) -> tuple[Frame, ...]:
     is_path = isinstance(content, dict) and "camera_path" in content
     frames = _of_path(content, place) if is_path else _of_transforms(place)
     if not frames:
-        raise FileFormatError(f"{place}: it has no cameras")
+        raise FileFormatError(f"{place}: no cameras")
     return frames
 
 
@@ -51,7 +51,7 @@ def _plain(frame: Frame) -> Frame:
     lens = frame.camera.lens
     if lens is None or not bool(lens.denominator.any()):
         return frame
-    log.warning("%s: its lens has a denominator, and is left out of the saved camera", frame.name)
+    log.warning("%s: the lens has a denominator and was not saved", frame.name)
     return dataclasses.replace(frame, camera=frame.camera.replace(lens=None))
 
 
@@ -67,9 +67,9 @@ def _of_transforms(place: Path) -> tuple[Frame, ...]:
 
 def _frame(values: Mapping[str, Any], folder: Path, split: Any) -> Frame:
     listed = values["file_path"]
-    picture = find_picture(folder, listed) or folder / listed
+    image_path = find_picture(folder, listed) or folder / listed
     pose, _ = rigid_pose(listed, values.get("transform_matrix"))
-    return Frame(listed, _drawable(listed, camera_of_table(values, pose, picture)), picture, split)
+    return Frame(listed, _checked_size(listed, camera_of_table(values, pose, image_path)), image_path, split)
 
 
 def _of_path(content: Mapping[str, Any], place: Path) -> tuple[Frame, ...]:
@@ -93,13 +93,13 @@ def _of_path(content: Mapping[str, Any], place: Path) -> tuple[Frame, ...]:
             focal = height / 2 / math.tan(math.radians(fov / 2))
             camera = Camera.from_opengl(pose.float(), focal, height=height, width=width)
             name = f"view_{i:03d}.png"
-            frames.append(Frame(name, _drawable(name, camera), place.parent / name))
+            frames.append(Frame(name, _checked_size(name, camera), place.parent / name))
         return tuple(frames)
 
 
-def _drawable(name: str, camera: Camera) -> Camera:
+def _checked_size(name: str, camera: Camera) -> Camera:
     if camera.height * camera.width > MAX_PIXELS:
         raise FileFormatError(
-            f"frame {name}: a picture of {camera.width} × {camera.height} pixels is too large"
+            f"frame {name}: an image of {camera.width} × {camera.height} pixels is too large"
         )
     return camera

@@ -1,4 +1,4 @@
-"""Scenes of COLMAP: a sparse model beside a folder of pictures."""
+"""COLMAP scenes: a sparse model and a folder of images."""
 
 from pathlib import Path
 
@@ -24,31 +24,31 @@ from unrender.io.geometry_data import Floats
 from unrender.io.images import IMAGE_SUFFIXES
 
 MIN_POINTS = 20
-"""Fewer points seen in a frame say nothing about how near and far it looks."""
+"""Minimum number of points in a frame to estimate near and far."""
 NEAR_AND_FAR = (0.01, 0.99)
-"""Shares of the points of a frame that are nearer."""
+"""Quantiles of the depths of a frame's points."""
 MARGIN = 0.1
 
 
-def recognises(place: Path) -> bool:
-    """Say whether a model is there."""
+def recognizes(place: Path) -> bool:
+    """Return whether there is a model."""
     return place.is_dir() and bool(find_models(place))
 
 
 def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
-    """Read the model with most pictures."""
+    """Read the model with the most images."""
     if not place.is_dir():
-        raise FileFormatError(f"{place}: a scene of COLMAP is a folder")
+        raise FileFormatError(f"{place}: a COLMAP scene is a folder")
     folder, num_models = best_model(place)
     model = read_model(folder)
     notes: dict[str, None] = {}
     if num_models > 1:
-        notes[f"{num_models} models: {folder.relative_to(place)} has most pictures, {len(model.images)}"] = (
-            None
-        )
-    pictures = _picture_folder(place, model)
+        notes[
+            f"{num_models} models: {folder.relative_to(place)} has the most images, {len(model.images)}"
+        ] = None
+    images = _image_folder(place, model)
     with reading(folder):
-        found = frames_of_model(model, pictures, notes)
+        found = frames_of_model(model, images, notes)
     frames = [frame for frame in found if isinstance(frame, Frame)]
     registered = {image.name for image in model.images}
     return FoundScene(
@@ -56,22 +56,22 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
         place,
         frames,
         missing=[frame for frame in found if isinstance(frame, str)],
-        without_pose=[name for name in _pictures_below(pictures) if name not in registered],
+        without_pose=[name for name in _images_below(images) if name not in registered],
         points=cloud_of_model(model),
         notes=list(notes),
     )
 
 
-def frames_of_model(model: ColmapModel, pictures: Path, notes: dict[str, None]) -> list[Frame | str]:
-    """Make a frame of each registered picture; of one that is absent, its name."""
+def frames_of_model(model: ColmapModel, images: Path, notes: dict[str, None]) -> list[Frame | str]:
+    """Return a frame for each registered image, or its name if the file does not exist."""
     cameras = {key: _intrinsics(key, camera) for key, camera in model.cameras.items()}
     order = np.argsort(model.points.ids)
     points = model.points._replace(ids=model.points.ids[order], positions=model.points.positions[order])
-    return [_frame(image, cameras, points, pictures, notes) for image in model.images]
+    return [_frame(image, cameras, points, images, notes) for image in model.images]
 
 
 def cloud_of_model(model: ColmapModel) -> PointCloud | None:
-    """Take the points that are finite, with their colors."""
+    """Return the finite points with their colors."""
     points = model.points
     finite = np.isfinite(points.positions).all(axis=1)
     if not finite.any():
@@ -82,8 +82,8 @@ def cloud_of_model(model: ColmapModel) -> PointCloud | None:
     )
 
 
-def _picture_folder(place: Path, model: ColmapModel) -> Path:
-    """Choose the folder that holds most of the registered pictures."""
+def _image_folder(place: Path, model: ColmapModel) -> Path:
+    """Return the folder with the most registered images."""
     candidates = [place / "images", place, place.parent / "images", *sorted(place.glob("images_[0-9]*"))]
     return max(
         (folder for folder in candidates if folder.is_dir()),
@@ -92,7 +92,7 @@ def _picture_folder(place: Path, model: ColmapModel) -> Path:
     )
 
 
-def _pictures_below(folder: Path) -> list[str]:
+def _images_below(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -101,7 +101,7 @@ def _pictures_below(folder: Path) -> list[str]:
 
 
 def _intrinsics(key: int, camera: ColmapCamera) -> Camera:
-    """Turn COLMAP's parameters into a camera at the origin."""
+    """Convert COLMAP's parameters to a camera at the origin."""
     focal, center, lens = _parameters(key, camera)
     if not (
         np.isfinite(camera.parameters).all()
@@ -110,7 +110,7 @@ def _intrinsics(key: int, camera: ColmapCamera) -> Camera:
         and 0 < camera.height < 2**20
     ):
         raise FileFormatError(
-            f"camera {key}: {camera.width} × {camera.height} pixels and {camera.parameters} make no sense"
+            f"camera {key}: {camera.width} × {camera.height} pixels and {camera.parameters} are invalid"
         )
     return Camera(
         torch.tensor(focal), torch.tensor(center), torch.eye(4), camera.height, camera.width, lens=lens
@@ -120,7 +120,7 @@ def _intrinsics(key: int, camera: ColmapCamera) -> Camera:
 def _parameters(
     key: int, camera: ColmapCamera
 ) -> tuple[tuple[float, float], tuple[float, float], Lens | None]:
-    """Take focal lengths, principal point and lens apart."""
+    """Return focal lengths, principal point and lens."""
     model, values = camera.model, camera.parameters
     single = model in ("SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
     counts = {
@@ -136,7 +136,7 @@ def _parameters(
     }
     if model not in counts:
         raise FileFormatError(
-            f"camera {key}: its model {model} is not supported; undistort the pictures with "
+            f"camera {key}: its camera model {model} is not supported; undistort the images with "
             "`colmap image_undistorter`, or choose OPENCV"
         )
     if len(values) != counts[model] + (3 if single else 4):
@@ -157,17 +157,17 @@ def _frame(
     image: ColmapImage,
     cameras: dict[int, Camera],
     points: ColmapPoints,
-    pictures: Path,
+    images: Path,
     notes: dict[str, None],
 ) -> Frame | str:
-    """Make a frame, or return the name of a picture that is absent."""
-    path = pictures / image.name
+    """Return a frame, or the name of the image if the file does not exist."""
+    path = images / image.name
     if image.camera not in cameras:
         raise FileFormatError(f"frame {image.name}: there is no camera {image.camera}")
     intrinsics = cameras[image.camera]
     quaternion = torch.tensor(image.quaternion, dtype=torch.float64)
     if not 0.999 < float(quaternion.norm()) < 1.001:
-        raise FileFormatError(f"frame {image.name}: its quaternion {image.quaternion} has not length 1")
+        raise FileFormatError(f"frame {image.name}: its quaternion {image.quaternion} is not of unit length")
     located = Camera.from_colmap(
         quaternion / quaternion.norm(),
         torch.tensor(image.translation, dtype=torch.float64),
@@ -181,23 +181,23 @@ def _frame(
     camera, note = fit_to_picture(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
     if note:
         notes[note] = None
-    seen, depths = _seen_points(pose.numpy(), image, points)
+    visible, depths = _visible_points(pose.numpy(), image, points)
     near, far = _near_and_far(depths)
-    return Frame(image.name, camera, path, near=near, far=far, points=torch.from_numpy(seen).float())
+    return Frame(image.name, camera, path, near=near, far=far, points=torch.from_numpy(visible).float())
 
 
-def _seen_points(pose: Floats, image: ColmapImage, points: ColmapPoints) -> tuple[Floats, Floats]:
-    """Return the points seen in a frame, and their depths, which are positive; points are in the order of their ids."""
-    places = np.searchsorted(points.ids, image.point_ids)
-    places = places[places < len(points.ids)]
-    places = places[np.isin(points.ids[places], image.point_ids)]
-    depths = points.positions[places] @ pose[2, :3] + pose[2, 3]
-    ahead = np.isfinite(depths) & (depths > 0)
-    return points.positions[places[ahead]], depths[ahead]
+def _visible_points(pose: Floats, image: ColmapImage, points: ColmapPoints) -> tuple[Floats, Floats]:
+    """Return the points visible in a frame and their positive depths; `points` are sorted by id."""
+    indices = np.searchsorted(points.ids, image.point_ids)
+    indices = indices[indices < len(points.ids)]
+    indices = indices[np.isin(points.ids[indices], image.point_ids)]
+    depths = points.positions[indices] @ pose[2, :3] + pose[2, 3]
+    in_front = np.isfinite(depths) & (depths > 0)
+    return points.positions[indices[in_front]], depths[in_front]
 
 
 def _near_and_far(depths: Floats) -> tuple[float | None, float | None]:
-    """Bound the depths of points, with a margin."""
+    """Return quantiles of depths with a margin."""
     if len(depths) < MIN_POINTS:
         return None, None
     near, far = np.quantile(depths, NEAR_AND_FAR)

@@ -36,7 +36,7 @@ TRACK_ELEMENT = 8
 
 
 class ColmapCamera(NamedTuple):
-    """Intrinsics that images share."""
+    """Intrinsics, shared by images."""
 
     model: str
     width: int
@@ -45,7 +45,7 @@ class ColmapCamera(NamedTuple):
 
 
 class ColmapImage(NamedTuple):
-    """A registered picture."""
+    """A registered image."""
 
     name: str
     quaternion: tuple[float, ...]
@@ -53,7 +53,7 @@ class ColmapImage(NamedTuple):
     translation: tuple[float, ...]
     camera: int
     point_ids: Indices
-    """Of the points seen in it."""
+    """Of the points visible in it."""
 
 
 class ColmapPoints(NamedTuple):
@@ -85,7 +85,7 @@ def read_model(folder: Path) -> ColmapModel:
 
 
 def count_images(folder: Path) -> int:
-    """Count the registered pictures of a model, as its file says."""
+    """Count the registered images of a model, as stated in its file."""
     path = folder / "images.bin"
     if path.is_file():
         data = read_bytes(path)
@@ -103,10 +103,10 @@ def _read(path: Path, reader) -> list:  # type: ignore[no-untyped-def, type-arg]
 
 
 class _Cursor:
-    """A place in a file's bytes that refuses to run off its end."""
+    """A position in a binary file; reading past the end raises FileFormatError."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.place = data, 0
+        self.data, self.position = data, 0
 
     def take(self, layout: str) -> tuple:  # type: ignore[type-arg]
         start = self._advance(struct.calcsize(layout))
@@ -117,30 +117,30 @@ class _Cursor:
         return np.frombuffer(self.data, dtype, count, start)
 
     def take_name(self) -> str:
-        end = self.data.find(b"\0", self.place)
+        end = self.data.find(b"\0", self.position)
         if end < 0:
-            raise FileFormatError(f"byte {self.place}: a name without end; the file was cut short")
-        start, self.place = self.place, end + 1
+            raise FileFormatError(f"byte {self.position}: an unterminated name; the file is truncated")
+        start, self.position = self.position, end + 1
         return self.data[start:end].decode()
 
     def skip(self, num_bytes: int) -> None:
         self._advance(num_bytes)
 
     def _advance(self, num_bytes: int) -> int:
-        start = self.place
+        start = self.position
         if num_bytes > len(self.data) - start:
             raise FileFormatError(
                 f"byte {start}: {num_bytes:,} bytes should follow, {len(self.data) - start:,} do; "
-                "the file was cut short, or its counts are wrong"
+                "the file is truncated, or its counts are wrong"
             )
-        self.place += num_bytes
+        self.position += num_bytes
         return start
 
 
 def _binary_cameras(data: bytes) -> Iterator[tuple[int, ColmapCamera]]:
     cursor = _Cursor(data)
     for _ in range(cursor.take("<Q")[0]):
-        start = cursor.place
+        start = cursor.position
         camera, model, width, height = cursor.take("<iiQQ")
         if not 0 <= model < len(MODELS):
             raise FileFormatError(f"byte {start}: camera model number {model} is unknown")
@@ -206,7 +206,7 @@ def _text_points(data: bytes) -> Iterator[tuple[float, ...]]:
 def _need(number: int, words: list[str], count: int) -> None:
     if len(words) < count:
         raise FileFormatError(
-            f"line {number}: expected at least {count} words, got {len(words)}; the file was cut short"
+            f"line {number}: expected at least {count} words, got {len(words)}; the file is truncated"
         )
 
 
@@ -236,8 +236,8 @@ def _is_model(folder: Path) -> bool:
 
 
 def best_model(place: Path) -> tuple[Path, int]:
-    """Choose the model with most pictures; return how many models there are, too."""
+    """Return the model with the most images, and the number of models."""
     models = find_models(place)
     if not models:
-        raise MissingFileError(f"{place}: no model of COLMAP (cameras and images, .bin or .txt) is here")
+        raise MissingFileError(f"{place}: no COLMAP model (cameras and images, .bin or .txt)")
     return max(models, key=count_images) if len(models) > 1 else models[0], len(models)

@@ -1,4 +1,4 @@
-"""A generated scene: pictures of the demo object, with exact cameras, alpha and depth."""
+"""A generated scene: images of the demo object with exact cameras, alpha and depth."""
 
 import math
 from pathlib import Path
@@ -21,20 +21,19 @@ from unrender.render.lights import AmbientLight, DirectionalLight, Material
 from unrender.render.mesh import render_depth, render_mesh
 
 DISTANCE, FOV_DEGREES = 3.2, 40.0
-"""Of the cameras, which see a ball of radius 1.09 around the object, which fills one of 1."""
+"""Of the cameras: a sphere of radius 1.09 around the object, whose radius is 1, fills the images."""
 LOWEST, HIGHEST = -0.25, 0.85
-"""Sines of the angles above the horizon between which the cameras stand."""
+"""Sines of the lowest and the highest elevation of the cameras."""
 SUPERSAMPLING = 4
 SUN = (AmbientLight(0.35), DirectionalLight(torch.tensor([-0.6, 0.7, 0.5]), 0.65))
 SHINY = Material(specular=0.25, shininess=24.0)
 
 
 def save_demo_scene(folder: FilePath, *, size: int = 200, num_train: int = 40, num_test: int = 20) -> Scene:
-    """Photograph the demo object from all around and write a scene; the folder is made if it is not there.
+    """Render the demo object from all sides and write a scene; the folder is created if necessary.
 
-    Square pictures of `size` pixels, with alpha: each pixel is the mean of 16. The light stands still and the
-    surface shines a little, so that its colors depend on where it is seen from. Depth is that of the surface at
-    pixel centres, exact to rounding.
+    Images are square, `size` pixels per side, with alpha and 16 samples per pixel. Lights are fixed and the surface is
+    slightly specular, so colors are view-dependent. Depth is exact at the centers of the pixels.
     """
     if size < 1 or num_train < 1 or num_test < 0:
         raise InputError(
@@ -56,7 +55,7 @@ def save_demo_scene(folder: FilePath, *, size: int = 200, num_train: int = 40, n
 
 
 def _around(count: int, size: int, turn: float) -> list[Camera]:
-    """Spread cameras evenly over a zone of the sphere, along a golden spiral."""
+    """Distribute cameras evenly over a zone of the sphere, on a golden spiral."""
     cameras = []
     for i in range(count):
         height = HIGHEST + (LOWEST - HIGHEST) * (i + 0.5) / count
@@ -75,7 +74,7 @@ def _photograph(mesh: Mesh, camera: Camera, split: Split, name: str, folder: Pat
 
 
 def _straight_colors(mesh: Mesh, camera: Camera) -> Tensor:
-    """Render RGBA, with the colors of what covers a pixel where anything does."""
+    """Render RGBA with straight (unpremultiplied) alpha."""
     photo = render_mesh(
         mesh, camera, lights=SUN, material=SHINY, background=None, supersampling=SUPERSAMPLING
     ).clamp(max=1)

@@ -1,4 +1,4 @@
-"""Depth maps as folders: one a view, with all kinds of depth, what is known about them, and a picture."""
+"""Folders of depth maps: one per view, with all kinds of depth, metadata and a preview."""
 
 import dataclasses
 import json
@@ -49,7 +49,7 @@ class DepthFiles:
     formats: tuple[DepthFormat, ...] = ()
     """png16: whole numbers of `scale`, as depth cameras write them. exr, tiff: floats."""
     scale: float = MILLIMETERS
-    """World units of one step of a 16-bit png: millimetres, if units are metres."""
+    """World units of one step of a 16-bit png: millimeters, if units are meters."""
     colormap: Colormap = "viridis"
     """Of the preview. grey: dark is near, bright is far."""
 
@@ -156,11 +156,11 @@ def load_depth_views(folder: FilePath) -> dict[str, DepthView]:
     """
     place = Path(folder)
     if not place.is_dir():
-        raise MissingFileError(f"{place}: there is no such folder; give one that `unrender depth` wrote")
+        raise MissingFileError(f"{place}: no such folder; give one that `unrender depth` wrote")
     inside = [place / "depth", place]
     found = [p for base in inside for p in sorted(base.glob(f"*/{ABOUT}"))] or list(place.glob(ABOUT))
     if not found:
-        raise FileFormatError(f"{place}: there is no depth of a view: no {ABOUT} in it, nor in its folders")
+        raise FileFormatError(f"{place}: no depth maps: no {ABOUT} in it, nor in its folders")
     return {path.parent.name: _load_view(path.parent) for path in found}
 
 

@@ -1,4 +1,4 @@
-"""Scenes of LLFF: poses_bounds.npy beside a folder of pictures."""
+"""LLFF scenes: poses_bounds.npy and a folder of images."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.images import IMAGE_SUFFIXES
 
 
-def recognises(place: Path) -> bool:
-    """Say whether poses_bounds.npy is there."""
+def recognizes(place: Path) -> bool:
+    """Return whether there is a poses_bounds.npy."""
     return place.name == "poses_bounds.npy" if place.is_file() else (place / "poses_bounds.npy").is_file()
 
 
 def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
-    """Read one row for each picture in order of names: a 3 × 5 matrix by rows, and the nearest and farthest depth.
+    """Read one row for each image in order of names: a 3 × 5 matrix by rows, and the nearest and farthest depth.
 
     The columns of the matrix are the camera's directions down, right and backward in the world, its position, and
     (height, width, focal length) in pixels.
@@ -26,37 +26,37 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
     path = place if place.is_file() else place / "poses_bounds.npy"
     folder = path.parent
     data = read_bytes(path)
-    pictures = pictures_in(_picture_folder(folder))
+    images = images_in(_image_folder(folder))
     with reading(path):
         table = array_from_npy(data)
         if table.ndim != 2 or table.shape[1] != 17 or table.dtype.kind != "f":
             raise FileFormatError(
                 f"expected rows of 17 numbers, got {table.dtype} of shape {list(table.shape)}"
             )
-        if len(table) != len(pictures):
+        if len(table) != len(images):
             raise FileFormatError(
-                f"{len(table)} poses for {len(pictures)} pictures in {_picture_folder(folder)}; which belongs to which?"
+                f"{len(table)} poses for {len(images)} images in {_image_folder(folder)}; the numbers should be equal"
             )
         notes: dict[str, None] = {}
         frames = [
-            _frame(row, picture, folder, notes)
-            for row, picture in zip(table.astype(np.float64), pictures, strict=True)
+            _frame(row, image, folder, notes)
+            for row, image in zip(table.astype(np.float64), images, strict=True)
         ]
     return FoundScene(folder.resolve().name, folder, frames, notes=list(notes))
 
 
-def pictures_in(folder: Path) -> list[Path]:
-    """List the pictures in a folder, by name."""
+def images_in(folder: Path) -> list[Path]:
+    """List the images in a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _picture_folder(folder: Path) -> Path:
-    """Choose the largest pictures: images, else images_2, images_4, …."""
+def _image_folder(folder: Path) -> Path:
+    """Return the folder with the largest images: images, images_2, images_4, …."""
     candidates = [folder / "images", *(folder / f"images_{n}" for n in (2, 4, 8))]
     for candidate in candidates:
-        if candidate.is_dir() and pictures_in(candidate):
+        if candidate.is_dir() and images_in(candidate):
             return candidate
-    raise MissingFileError(f"{folder}: poses_bounds.npy needs pictures in a folder `images` beside it")
+    raise MissingFileError(f"{folder}: poses_bounds.npy needs a folder `images` with the images")
 
 
 def _frame(row: np.ndarray, path: Path, folder: Path, notes: dict[str, None]) -> Frame:

@@ -21,10 +21,10 @@ from unrender.io.images import image_size
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
 FISHEYES = ("OPENCV_FISHEYE",)
 NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
-"""instant-ngp's unit cube is around its middle: position · scale + offset."""
+"""instant-ngp maps positions to its unit cube by position · scale + offset."""
 
 
-def recognises(place: Path) -> bool:
+def recognizes(place: Path) -> bool:
     """Say whether a transforms.json, or any other json of one list of frames, is there."""
     return place.suffix.lower() == ".json" if place.is_file() else (place / "transforms.json").is_file()
 
@@ -76,14 +76,14 @@ def read_transforms(path: Path) -> dict[str, Any]:
 def make_frame(
     values: Mapping[str, Any], folder: Path, splits: Mapping[str, Split], notes: dict[str, None]
 ) -> Frame | str:
-    """Make a frame, or return the name of a picture that is absent."""
+    """Return a frame, or the name of the image if the file does not exist."""
     listed = values["file_path"]
     pose, rounded = rigid_pose(listed, values.get("transform_matrix"))
     path = find_picture(folder, listed)
     if path is None:
         return str(listed)
     if rounded:
-        notes["poses that were nearly rigid were made so"] = None
+        notes["nearly rigid poses were made rigid"] = None
     camera, note = fit_to_picture(camera_of_table(values, pose, path), path, listed)
     if note:
         notes[note] = None
@@ -92,15 +92,15 @@ def make_frame(
         camera,
         path,
         splits.get(listed, "train"),
-        _other_picture(values, "mask_path", folder, notes),
+        _other_image(values, "mask_path", folder, notes),
         _depth_file(values, folder, notes),
     )
 
 
 def camera_of_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
-    """Take the camera of one frame; angles, the picture's size and its middle stand in for what is not given.
+    """Return the camera of a frame; missing focal lengths come from angles, a missing center from the image size.
 
-    The picture at `path` is looked at only where the table does not say its size.
+    The image at `path` is opened only if its size is not given.
     """
     where = f"frame {values['file_path']}"
     if "h" in values and "w" in values:
@@ -148,35 +148,35 @@ def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
 
 
 def splits_of(content: Mapping[str, Any]) -> dict[str, Split]:
-    """Read which pictures are for what, if the file says so."""
+    """Read the splits, if the file lists them."""
     found: dict[str, Split] = {}
     for split in get_args(Split):
         names = content.get(f"{split}_filenames", [])
         if not isinstance(names, list):
-            raise FileFormatError(f"'{split}_filenames' should be a list of pictures")
+            raise FileFormatError(f"'{split}_filenames' should be a list of images")
         found |= {str(name): split for name in names}
     return found
 
 
-def _other_picture(values: Mapping[str, Any], key: str, folder: Path, notes: dict[str, None]) -> Path | None:
-    """Find a mask or a depth picture; note it if it is listed and absent."""
+def _other_image(values: Mapping[str, Any], key: str, folder: Path, notes: dict[str, None]) -> Path | None:
+    """Return the path of a mask or a depth image; add a note if it is listed but does not exist."""
     listed = values.get(key)
     if listed is None:
         return None
     path = folder / str(listed)
     if not path.is_file():
-        notes[f"frame {values['file_path']}: {listed} is absent, and left out"] = None
+        notes[f"frame {values['file_path']}: {listed} does not exist and is ignored"] = None
         return None
     return path
 
 
 def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
-    path = _other_picture(values, "depth_file_path", folder, notes)
+    path = _other_image(values, "depth_file_path", folder, notes)
     return None if path is None else DepthFile(path, MILLIMETERS)
 
 
 def _aabb(content: Mapping[str, Any]) -> Tensor | None:
-    """Turn instant-ngp's `aabb_scale`, a cube around its middle, into world units."""
+    """Convert instant-ngp's `aabb_scale`, the side of a centered cube, to world units."""
     if "aabb_scale" not in content:
         return None
     half = number(content, "aabb_scale", "transforms.json") / 2
@@ -184,12 +184,12 @@ def _aabb(content: Mapping[str, Any]) -> Tensor | None:
     offset = torch.tensor(content.get("offset", NGP_OFFSET), dtype=torch.float32)
     if offset.shape != (3,) or not (half > 0 and scale > 0):
         raise FileFormatError("'aabb_scale' and 'scale' should be positive, 'offset' three numbers")
-    middle = (0.5 - offset) / scale
-    return torch.stack([middle - half / scale, middle + half / scale])
+    center = (0.5 - offset) / scale
+    return torch.stack([center - half / scale, center + half / scale])
 
 
 def _points(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> PointCloud | None:
-    """Load the cloud that nerfstudio keeps beside the pictures."""
+    """Load the point cloud of a nerfstudio scene."""
     from unrender.io.clouds import load_cloud
 
     listed = content.get("ply_file_path")
@@ -197,6 +197,6 @@ def _points(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) ->
         return None
     path = folder / str(listed)
     if not path.is_file():
-        notes[f"the points {listed} are absent"] = None
+        notes[f"the point cloud {listed} does not exist"] = None
         return None
     return load_cloud(path)

@@ -1,4 +1,4 @@
-"""Photos: one picture of one object, with what is known about the camera."""
+"""Photos: an image of one object with its camera, mask and depth."""
 
 import math
 from numbers import Real
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
-from unrender.data.segmentation import cover_before_backdrop
+from unrender.data.segmentation import segment_object
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.io.depth import read_depth
@@ -21,25 +21,25 @@ from unrender.io.images import IMAGE_SUFFIXES, colors_from_image, load_mask, ope
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FILM_DIAGONAL = math.hypot(36.0, 24.0)
-"""Millimetres, of 35 mm film: 43.27."""
+FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)
+"""Diagonal of a 35 mm frame in millimeters: 43.27."""
 MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
-"""EXIF's FocalPlaneResolutionUnit: inch, centimetre, millimetre, micrometre."""
+"""EXIF's FocalPlaneResolutionUnit: inch, centimeter, millimeter, micrometer."""
 EXIF_CAMERA = 0x8769
 EXIF_WIDTH, EXIF_HEIGHT = 0xA002, 0xA003
-EXIF_FOCAL, EXIF_FOCAL_ON_FILM = 0x920A, 0xA405
+EXIF_FOCAL, EXIF_FOCAL_35MM = 0x920A, 0xA405
 EXIF_RESOLUTION, EXIF_RESOLUTION_UNIT = 0xA20E, 0xA210
 
 
 class Photo(TensorStruct):
-    """One object in one picture. The world is the camera's frame, so that poses found are `camera_from_object`."""
+    """An image of one object. The world frame is the camera frame, so estimated poses are `camera_from_object`."""
 
     image: Float[Tensor, "height width 3"]
     """RGB in [0, 1]."""
     mask: Float[Tensor, "height width"]
-    """Share of each pixel that the object covers, in [0, 1]."""
+    """Fraction of each pixel that the object covers, in [0, 1]."""
     camera: Camera
-    """At the origin, unrotated."""
+    """With the identity as pose."""
     depth: Float[Tensor, "height width"] | None = None
     """z in world units; 0 where it is unknown."""
 
@@ -53,15 +53,13 @@ class Photo(TensorStruct):
         if not torch.equal(self.camera.camera_from_world, torch.eye(4).to(self.camera.camera_from_world)):
             raise InputError("Photo: `camera` should have the identity for a pose: the world is its frame")
         if self.camera.lens is not None:
-            raise InputError(
-                "Photo: `camera` should have no lens; take the distortion out of the picture first"
-            )
+            raise InputError("Photo: `camera` should have no lens; undistort the image first")
         if not bool(self.image.isfinite().all()):
             raise InputError("Photo: `image` should be finite")
         if not bool(((self.mask >= 0) & (self.mask <= 1)).all()):
             raise InputError("Photo: `mask` should lie in [0, 1]")
         if not bool((self.mask > 0.5).any()):
-            raise InputError("Photo: no object in the picture: the mask covers no pixel by more than half")
+            raise InputError("Photo: no object in the image: no pixel of the mask is above 0.5")
         if self.depth is not None and not bool((self.depth.isfinite() & (self.depth >= 0)).all()):
             raise InputError("Photo: `depth` should be finite, and 0 where it is unknown")
 
@@ -75,17 +73,17 @@ def load_photo(
     depth: FilePath | None = None,
     depth_scale: float | None = None,
 ) -> Photo:
-    """Load a picture of one object, upright, with its camera and where the object is.
+    """Load a photo of one object, upright, with its camera and mask.
 
-    intrinsics: focal lengths and principal point (fx, fy, cx, cy) in pixels of the upright picture, where the first
-    pixel's centre is at (0.5, 0.5), half a pixel more than OpenCV's. fov_degrees: instead, the field of view from
-    top to bottom. Without both, EXIF's focal length is taken: that on 35 mm film, where equal diagonals are assumed
-    (43.27 mm), or that in millimetres with the resolution of the focal plane; pixels square, the axis in the middle.
+    intrinsics: focal lengths and principal point (fx, fy, cx, cy) in pixels of the upright image, where the first
+    pixel's center is at (0.5, 0.5), half a pixel more than in OpenCV. fov_degrees: instead, the vertical field of
+    view. Without both, the focal length comes from EXIF: the 35 mm equivalent, assuming equal diagonals (43.27 mm), or
+    that in millimeters with the resolution of the focal plane; pixels are square, the principal point is the center.
 
-    mask: an image of the object, black elsewhere; grey is a share. Without it, the object is where the picture is
-    opaque, or where it differs from a plain background, which may shade off and be noisy.
+    mask: an image, white on the object, black elsewhere, gray for partial coverage. Without it, the mask is the alpha
+    channel, or segmented against a plain background, which may have gradients and noise.
 
-    depth: a depth image (png, tif, npy); whole numbers are millimetres and become metres, other numbers stay,
+    depth: a depth image (png, tif, npy); integers are millimeters and converted to meters, floats are kept,
     unless `depth_scale` gives world units per unit of the file. 0, nan and inf are unknown.
     """
     known_suffix(path, IMAGE_SUFFIXES)
@@ -93,10 +91,10 @@ def load_photo(
         raise InputError(f"load_photo: {path}: `depth_scale` without `depth`; give both or neither")
     data = read_bytes(path)
     with reading(path):
-        picture = open_image(data)
-        focal_of_exif = _focal_from_exif(picture)
-        colors = colors_from_image(picture)
-    del picture, data  # 8k pictures take 130 MB
+        image = open_image(data)
+        focal_of_exif = _focal_from_exif(image)
+        colors = colors_from_image(image)
+    del image, data  # 8k images take 130 MB
     shape = colors.shape[:2]
     focal, center = _focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
     cover = _cover(path, colors) if mask is None else load_mask(mask, shape)
@@ -109,11 +107,11 @@ def load_photo(
 
 
 def _cover(path: FilePath, colors: Floats) -> Floats:
-    """Find the object by the picture's alpha, else before its background."""
+    """Return the alpha channel, or else segment the object against its background."""
     if colors.shape[-1] == 4 and colors[..., 3].min() < colors[..., 3].max():
         return colors[..., 3].copy()
     try:
-        return cover_before_backdrop(colors[..., :3])
+        return segment_object(colors[..., :3])
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -121,9 +119,7 @@ def _cover(path: FilePath, colors: Floats) -> Floats:
 def _depth(path: FilePath, scale: float | None, shape: tuple[int, ...]) -> Tensor:
     depth = read_depth(path, scale)
     if depth.shape != shape:
-        raise InputError(
-            f"{path}: a depth image of {list(depth.shape)} pixels for a picture of {list(shape)}"
-        )
+        raise InputError(f"{path}: a depth image of {list(depth.shape)} pixels for an image of {list(shape)}")
     return torch.from_numpy(depth.clip(min=0))
 
 
@@ -143,8 +139,8 @@ def _focal_and_center(
     focal = focal_of_exif if fov_degrees is None else _focal_from_fov(where, fov_degrees, height)
     if focal is None:
         raise InputError(
-            f"{where}: the file does not say the focal length; give `intrinsics` (fx, fy, cx, cy) in pixels, "
-            "or `fov_degrees` from top to bottom"
+            f"{where}: no focal length in the file; give `intrinsics` (fx, fy, cx, cy) in pixels, "
+            "or `fov_degrees`, the vertical field of view"
         )
     return (focal, focal), (width / 2, height / 2)
 
@@ -159,8 +155,8 @@ def _checked_intrinsics(
     fx, fy, cx, cy = map(float, intrinsics)
     if not (-width <= cx <= 2 * width and -height <= cy <= 2 * height):
         raise InputError(
-            f"{where}: the principal point ({cx:g}, {cy:g}) is far outside a picture {width} wide and {height} high; "
-            "`intrinsics` are in pixels of the upright picture"
+            f"{where}: the principal point ({cx:g}, {cy:g}) is far outside of an image of {width} × {height} pixels; "
+            "`intrinsics` are in pixels of the upright image"
         )
     return (fx, fy), (cx, cy)
 
@@ -171,23 +167,23 @@ def _focal_from_fov(where: str, fov_degrees: float, height: int) -> float:
     return height / 2 / math.tan(math.radians(fov_degrees / 2))
 
 
-def _focal_from_exif(picture: "Image") -> float | None:
-    """Return the focal length in pixels; the same for a picture that was turned or scaled as a whole."""
-    tags = picture.getexif().get_ifd(EXIF_CAMERA)
-    on_film, focal, resolution, wide, high = (
+def _focal_from_exif(image: "Image") -> float | None:
+    """Return the focal length in pixels; also for images that were rotated or resized as a whole."""
+    tags = image.getexif().get_ifd(EXIF_CAMERA)
+    focal_35mm, focal, resolution, wide, high = (
         _positive(tags.get(tag))
-        for tag in (EXIF_FOCAL_ON_FILM, EXIF_FOCAL, EXIF_RESOLUTION, EXIF_WIDTH, EXIF_HEIGHT)
+        for tag in (EXIF_FOCAL_35MM, EXIF_FOCAL, EXIF_RESOLUTION, EXIF_WIDTH, EXIF_HEIGHT)
     )
-    if on_film:
-        return on_film / FILM_DIAGONAL * math.hypot(*picture.size)
+    if focal_35mm:
+        return focal_35mm / FULL_FRAME_DIAGONAL * math.hypot(*image.size)
     unit = MILLIMETRES_PER_UNIT.get(tags.get(EXIF_RESOLUTION_UNIT, 2))
     if not (focal and resolution and unit):
         return None
-    scale = max(picture.size) / max(wide, high) if wide and high else 1.0
+    scale = max(image.size) / max(wide, high) if wide and high else 1.0
     return focal * resolution / unit * scale
 
 
 def _positive(value: object) -> float:
-    """Return a tag's value, or 0 where it is no positive number."""
+    """Return the value of a tag, or 0 if it is not a positive number."""
     number = float(value) if isinstance(value, Real) else 0.0
     return number if 0 < number < math.inf else 0.0

@@ -1,4 +1,4 @@
-"""transforms.json, written: what nerfstudio, instant-ngp and `load_scene` read."""
+"""Writer of transforms.json, for nerfstudio, instant-ngp and `load_scene`."""
 
 import json
 import os
@@ -14,10 +14,10 @@ from unrender.io.files import FilePath, atomic_write
 
 
 def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | None = None) -> None:
-    """Write frames as a transforms.json; pictures are referred to, relative to its folder, and not copied.
+    """Write frames as a transforms.json that refers to their images by relative paths.
 
-    What all cameras share stands once, at the top. `near` and `far` have no place in this format. `points` is a ply
-    file beside it.
+    Values common to all cameras are written once, at the top level. `near` and `far` are not part of the format.
+    `points` is the name of a ply file in the same folder.
     """
     folder = Path(path).parent
     tables = [_table(frame, folder) for frame in frames]
@@ -56,7 +56,7 @@ def _table(frame: Frame, folder: Path) -> dict[str, Any]:
             False,
         ):
             raise InputError(
-                f"save_transforms: frame {frame.name}: its depth is not z in thousandths of a unit; leave it out "
+                f"save_transforms: frame {frame.name}: its depth is not z-depth in thousandths of a unit; remove it "
                 "with `dataclasses.replace(frame, depth_file=None)`"
             )
         table["depth_file_path"] = _relative(frame.depth_file.path, folder)
@@ -66,7 +66,7 @@ def _table(frame: Frame, folder: Path) -> dict[str, Any]:
 def intrinsics_table(name: str, camera: Camera) -> dict[str, Any]:
     """Return size, focal length, principal point and lens under the names of transforms.json."""
     if camera.projection != "perspective" or camera.batch_shape:
-        raise InputError(f"save_transforms: frame {name}: its camera should be one, and perspective")
+        raise InputError(f"save_transforms: frame {name}: its camera should be a single perspective camera")
     (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
     table: dict[str, Any] = {
         "camera_model": "OPENCV",
@@ -81,7 +81,7 @@ def intrinsics_table(name: str, camera: Camera) -> dict[str, Any]:
     if lens is None:
         return table
     if bool(lens.denominator.any()):
-        raise InputError(f"save_transforms: frame {name}: transforms.json knows no lens with a denominator")
+        raise InputError(f"save_transforms: frame {name}: transforms.json has no lens with a denominator")
     table |= dict(zip(("k1", "k2", "k3", "k4"), lens.radial.tolist(), strict=True))
     if lens.model == "fisheye":
         return table | {"camera_model": "OPENCV_FISHEYE"}

@@ -1,4 +1,4 @@
-"""Scenes: pictures of one thing or place with their cameras, as other programs write them."""
+"""Scenes: images with known cameras, in the formats of other programs."""
 
 import dataclasses
 import math
@@ -20,57 +20,57 @@ from unrender.io.files import FilePath, MissingFileError
 class Reader(Protocol):
     """A module that reads one format."""
 
-    def recognises(self, place: Path) -> bool:
-        """Say whether there is a scene of this format."""
+    def recognizes(self, place: Path) -> bool:
+        """Return whether there is a scene of this format."""
 
     def read(self, place: Path, inverted_depth_range: float | None) -> FoundScene:
-        """Read it."""
+        """Read the scene."""
 
 
 SceneFormat = Literal["auto", "blender", "nerfstudio", "colmap", "llff"]
 READERS: dict[str, Reader] = {"blender": blender, "nerfstudio": nerfstudio, "colmap": colmap, "llff": llff}
-"""By format, in the order in which they are looked for."""
+"""Readers by format, in the order in which they are tried."""
 BoundsFrom = Literal["points", "file", "cameras"]
 MIN_POINTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Pictures with cameras, in one world."""
+    """Images with cameras in a common world frame."""
 
     name: str
     folder: Path
     frames: tuple[Frame, ...]
-    """By name."""
+    """Sorted by name."""
     bounds: Float[Tensor, "2 3"]
-    """The lowest and the highest corner of the box in which the scene lies."""
+    """Bounding box of the scene: its lowest and highest corner."""
     bounds_from: BoundsFrom
-    """Who says so: measured points, the scene's file, or where the cameras look."""
+    """Source of the bounds: 3D points, the scene's file, or the cameras."""
     missing: tuple[str, ...] = ()
-    """Pictures that the scene lists and that are not there."""
+    """Listed images that do not exist."""
     without_pose: tuple[str, ...] = ()
-    """Pictures that are there, and whose cameras are unknown."""
+    """Images without a camera."""
     points: PointCloud | None = None
-    """What was measured when the cameras were found."""
+    """3D points of the reconstruction."""
     notes: tuple[str, ...] = ()
-    """What was found odd, and how it was taken, while loading."""
+    """Warnings from loading, and how each was handled."""
 
     def split(self, name: Split) -> tuple[Frame, ...]:
-        """Return the frames for training, validation or tests; there may be none."""
+        """Return the frames of a split; there may be none."""
         return tuple(frame for frame in self.frames if frame.split == name)
 
 
 def load_scene(
     path: FilePath, *, format: SceneFormat = "auto", inverted_depth_range: float | None = None
 ) -> Scene:
-    """Load the cameras and the list of pictures of a scene: a folder, or its json or npy file.
+    """Load the cameras and the list of images of a scene: a folder, or its json or npy file.
 
     Formats: `transforms_train.json` and its like (Blender, NeRF-synthetic), `transforms.json` (nerfstudio,
     instant-ngp), a `sparse` model of COLMAP, binary or text, and `poses_bounds.npy` (LLFF). Of several in one folder,
-    the first of these counts. Pictures are read when a frame is loaded; those that are absent are listed as missing.
+    the first of these counts. Images are read when a frame is loaded; those that do not exist are listed as missing.
 
-    inverted_depth_range: the range R, in world units, of NeRF-synthetic's 8-bit depth pictures, whose values v > 0
-    stand for the distance R (1 − v / 255) along the ray. They do not say it themselves: without it they are left out.
+    inverted_depth_range: the range R, in world units, of NeRF-synthetic's 8-bit depth images, whose values v > 0
+    stand for the distance R (1 − v / 255) along the ray. Without it, these images are ignored.
     """
     if format not in get_args(SceneFormat):
         raise InputError(
@@ -82,26 +82,24 @@ def load_scene(
         )
     place = Path(path)
     if not place.exists():
-        raise MissingFileError(f"{place}: there is no such file or folder; check the path")
+        raise MissingFileError(f"{place}: no such file or folder; check the path")
     return _finish(_reader(place, format)(place, inverted_depth_range))
 
 
 def _reader(place: Path, format: SceneFormat) -> Callable[[Path, float | None], FoundScene]:
     for name, reader in READERS.items():
-        if format == name or (format == "auto" and reader.recognises(place)):
+        if format == name or (format == "auto" and reader.recognizes(place)):
             return reader.read
     raise FileFormatError(
-        f"{place}: there is no scene; one has transforms_train.json (Blender), transforms.json (nerfstudio, "
-        "instant-ngp), sparse/0 (COLMAP) or poses_bounds.npy (LLFF); `unrender import` makes one from photos"
+        f"{place}: no scene found; expected transforms_train.json (Blender), transforms.json (nerfstudio, "
+        "instant-ngp), sparse/0 (COLMAP) or poses_bounds.npy (LLFF); `unrender import` creates one from photos"
     )
 
 
 def _finish(found: FoundScene) -> Scene:
-    """Sort and split the frames, and bound the scene."""
+    """Sort and split the frames and compute the bounds."""
     if not found.frames:
-        raise FileFormatError(
-            f"{found.folder}: none of the {len(found.missing)} pictures that the scene lists is there"
-        )
+        raise FileFormatError(f"{found.folder}: none of the {len(found.missing)} listed images exists")
     by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
     frames = by_name if found.has_splits else hold_out(by_name)
     bounds, source = _bounds(found)

@@ -1,4 +1,4 @@
-"""An object before a plain background: which part of each pixel it covers."""
+"""Segmentation of an object against a plain background, as the coverage of each pixel."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from unrender.errors import InputError
 from unrender.io.geometry_data import Floats
 
 SIDE = 320
-"""Pixels along the longer side of the picture that the background is found in."""
+"""Longer side of the image that the background is fitted to, in pixels."""
 LEAST_SIDE = 8
 """Pixels along its shorter side: fewer do not tell a polynomial from an object."""
 TRIALS = 500
@@ -35,36 +35,36 @@ QUIET = 1 / 255
 LOUDEST = 0.025
 """The most noise of a plain background."""
 WINDOW, STRUCTURE = 6, 0.55
-"""Means of so many pixels squared differ by less than this part of the noise, before a plain background."""
+"""Window in pixels, and the largest deviation of its mean from a plain background, relative to the noise."""
 PLAIN = 0.55
 """The least part of the border that is plain background."""
 ECHO = 0.1
 """Part of an edge's contrast that JPEG leaves beside it,"""
 REACH = 17
-"""within a window of so many pixels."""
+"""within a window of this many pixels."""
 EDGE = 5
 """Window in pixels in which an edge meets the full color of the object."""
 SMALLEST_PART, SMALLEST_HOLE = 0.05, 0.001
 """Sizes that count, of the size of the largest part."""
 TOGETHER = 0.8
-"""The least share of what stands out that hangs together in such parts."""
+"""Minimum fraction of the foreground pixels in such components."""
 
 ADVICE = "give a mask of the object (--mask)"
 Mask = NDArray[np.bool_]
 
 
-def cover_before_backdrop(image: Floats) -> Floats:
-    """Return the share of each pixel that an object covers before a plain background.
+def segment_object(image: Floats) -> Floats:
+    """Return the fraction of each pixel that an object covers, in front of a plain background.
 
-    The background is a polynomial of degree 4 per color that grows from the picture's border. What differs from it by
-    more than noise, and by more than compression leaves beside an edge, is the object, if it hangs together. At its
-    edge, the share is the difference as part of the largest one nearby.
+    The background is a polynomial of degree 4 per color, fitted to the border and grown from there. The object is what
+    differs from it by more than noise and compression artifacts, if it is connected. At its edge, the fraction is the
+    difference relative to the largest one nearby.
     """
     from scipy import ndimage
 
     difference = _difference(image)
     if difference.max() < STRIKING:
-        raise InputError(f"nothing stands out from the background; {ADVICE}")
+        raise InputError(f"nothing differs from the background; {ADVICE}")
     nearby = ndimage.maximum_filter(difference, REACH)
     solid = _parts(difference > np.maximum(1.0, ECHO * nearby))
     del nearby
@@ -77,11 +77,11 @@ def cover_before_backdrop(image: Floats) -> Floats:
 
 
 def _difference(image: Floats) -> Floats:
-    """Return how far each pixel is from the background, where noise stays below 1."""
+    """Return the distance of each pixel from the background color, in units in which noise stays below 1."""
     height, width = image.shape[:2]
     if min(height, width) < LEAST_SIDE:
         raise InputError(
-            f"a picture of {width} × {height} pixels is too small to tell an object from its background; {ADVICE}"
+            f"an image of {width} × {height} pixels is too small to tell an object from its background; {ADVICE}"
         )
     step = -(-max(height, width) // SIDE)
     rows, columns = (_every(min(step, size // LEAST_SIDE), size) for size in (height, width))
@@ -112,7 +112,7 @@ def _terms(down: Floats, across: Floats) -> Floats:
 
 
 def _grow_background(image: Floats, terms: Floats) -> tuple[Floats, float]:
-    """Fit polynomials to the border, then to all that hangs together with it; return them, and the noise."""
+    """Fit polynomials to the border, then to the region connected to it; return them and the noise."""
     from scipy import ndimage
 
     border = np.ones(image.shape[:2], bool)
@@ -137,13 +137,13 @@ def _grow_background(image: Floats, terms: Floats) -> tuple[Floats, float]:
 
 
 def _has_structure(residuals: Floats, background: Mask) -> bool:
-    """Tell whether neighbours deviate from the background together, which noise does not."""
+    """Return whether the deviations of neighboring pixels are correlated, unlike those of noise."""
     from scipy import ndimage
 
-    share = ndimage.uniform_filter(background.astype(np.float32), WINDOW)
+    fraction = ndimage.uniform_filter(background.astype(np.float32), WINDOW)
     sums = ndimage.uniform_filter(residuals * background[..., None], (WINDOW, WINDOW, 1))
-    most = share > 0.5 + 0.5 / WINDOW**2  # of the pixels, between half and one more
-    means = sums[most] / share[most][:, None]
+    most = fraction > 0.5 + 0.5 / WINDOW**2  # of the pixels, between half and one more
+    means = sums[most] / fraction[most][:, None]
     return _typical(means) > max(2 * QUIET, STRUCTURE * _typical(residuals[background]))
 
 
@@ -175,7 +175,7 @@ def _parts(different: Mask) -> Mask:
     sizes[0] = 0
     parts = (sizes >= SMALLEST_PART * sizes.max())[labels]
     if parts.sum() < TOGETHER * sizes.sum():
-        raise InputError(f"the background is not plain, too many things stand out from it; {ADVICE}")
+        raise InputError(f"the background is not plain, too many parts differ from it; {ADVICE}")
     labels = ndimage.label(~parts)[0]
     holes = (np.bincount(labels.ravel()) >= SMALLEST_HOLE * sizes.max())[labels]
     filled: Mask = parts | ~holes
