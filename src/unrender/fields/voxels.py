@@ -33,10 +33,10 @@ from unrender.kernels.march_voxels import VoxelMarch, march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import look_up
 from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
+from unrender.kernels.march_voxels.visible import visible_samples
 from unrender.kernels.sample_voxels import sample_voxels
 from unrender.kernels.total_variation import total_variation
 from unrender.kernels.traverse import CellGrid
-from unrender.kernels.walk_voxels import walk_voxels
 from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
 
@@ -150,13 +150,18 @@ class SparseVoxels(TrainableField):
         steps_per_voxel: float = 1.0,
         skip: float = 0.0,
         stop: float = 0.0,
-        voxel_weight: Tensor | None = None,
+        keep_voxel_weights: bool = False,
     ) -> VoxelMarch:
         """Render a row of rays on black with `march_voxels`; samples lie at the centers of steps, or at `jitter`."""
         grid_rays = self._grid_rays(rays, spherical_harmonics(rays.directions, self.degree), jitter)
         strides = self._strides(steps_per_voxel, skip, stop)
         return march_voxels(
-            grid_rays, self.log_density, self.harmonics, self.table, strides, voxel_weight=voxel_weight
+            grid_rays,
+            self.log_density,
+            self.harmonics,
+            self.table,
+            strides,
+            keep_voxel_weights=keep_voxel_weights,
         )
 
     def _strides(self, steps_per_voxel: float, skip: float, stop: float) -> Strides:
@@ -173,7 +178,7 @@ class SparseVoxels(TrainableField):
         """
         strides = self._strides(QUICK_STEPS if quick else FINE_STEPS, FINE_SKIP, FINE_STOP)
         grid_rays = self._grid_rays(rays, rays.directions[:, :0], _jitter(rays, generator))
-        return RaySamples(*walk_voxels(grid_rays, self.log_density, self.table, strides))
+        return RaySamples(*visible_samples(grid_rays, self.log_density, self.table, strides))
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """Return the corners of the box around all voxels or, in contracted space, of the inner cube."""
@@ -345,8 +350,10 @@ class SparseVoxels(TrainableField):
             jitter=torch.rand(len(rays.origins), generator=generator),
             skip=SKIP,
             stop=STOP,
-            voxel_weight=self._max_weight,
+            keep_voxel_weights=True,
         )
+        assert found.voxel_weights is not None
+        self._max_weight = torch.maximum(self._max_weight, found.voxel_weights.to(self._max_weight))
         return (RenderOutput(found.color, found.opacity, found.distance),)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

@@ -24,6 +24,8 @@ class VoxelMarch(NamedTuple):
     """Σ wᵢ, in [0, 1]."""
     distance: Float[Tensor, " rays"]
     """Mean distance Σ wᵢ tᵢ / Σ wᵢ; 0 where nothing is visible."""
+    voxel_weights: Float[Tensor, " voxels"] | None
+    """Largest weight of a sample in each voxel, where asked for."""
 
 
 @checked
@@ -34,37 +36,40 @@ def march_voxels(
     table: VoxelTable,
     strides: Strides,
     *,
-    voxel_weight: Float[Tensor, " voxels"] | None = None,
+    keep_voxel_weights: bool = False,
 ) -> VoxelMarch:
     """Add up what rays see: wᵢ = αᵢ Π_{j<i} (1 − αⱼ), αᵢ = 1 − exp(−densityᵢ · lengthᵢ), lengths in units of t.
 
     The log of the density and the coefficients of the color are interpolated between a voxel's corners; colors are
     max(0, ½ + Σ coefficient · basis), red's coefficients first. Where there is no voxel there is nothing.
 
-    voxel_weight: its entries are raised to the largest weight that a sample within the voxel had, once the backward
-    pass is done.
+    keep_voxel_weights: return the largest weight of a sample in each voxel, too; 0 where there was none.
     Differentiable in: log_density, harmonics (not twice).
     """
-    given = (rays, log_density, harmonics, table, strides, voxel_weight)
+    given = (rays, log_density, harmonics, table, strides, keep_voxel_weights)
     if implementation("march_voxels", log_density.device) is None:
-        color, opacity, distance = reference.forward(*given)
+        color, opacity, distance, weights = reference.forward(*given)
     else:
-        color, opacity, distance = _MarchVoxels.apply(*given)
-    return VoxelMarch(color, opacity, mean_distance(distance, opacity))
+        color, opacity, distance, weights = _MarchVoxels.apply(*given)
+    distance = mean_distance(distance, opacity)
+    return VoxelMarch(color, opacity, distance, weights if keep_voxel_weights else None)
 
 
 class _MarchVoxels(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, ...]:
-        rays, log_density, harmonics, table, strides, voxel_weight = arguments
+        rays, log_density, _, table, strides, _ = arguments
         fast = implementation("march_voxels", log_density.device)
         assert fast is not None
-        *seen, records = fast.forward(rays, log_density, harmonics, table, strides)
-        ctx.fast, ctx.known = fast, (rays, table, strides, records, voxel_weight)
-        return tuple(seen)
+        *found, records = fast.forward(*arguments)
+        ctx.fast, ctx.known = fast, (rays, table, strides, records)
+        ctx.mark_non_differentiable(found[3])
+        return tuple(found)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, color: Tensor, opacity: Tensor, distance: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(
+        ctx: Any, color: Tensor, opacity: Tensor, distance: Tensor, weights: Tensor
+    ) -> tuple[Tensor | None, ...]:
         cotangents = torch.cat([color, opacity[:, None], distance[:, None]], 1)
         return None, *ctx.fast.backward(*ctx.known, cotangents), None, None, None

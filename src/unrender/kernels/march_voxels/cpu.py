@@ -1,6 +1,6 @@
-"""March rays through sparse voxels: first where there is something, then its color in the order of memory.
+"""Ray marching through sparse voxels: first where there is something, then its color in the order of memory.
 
-Rays are walked in parallel and leave a record of every sample that counts. The records are then sorted by brick: so
+Rays are traversed in parallel and leave a record of every sample that counts. The records are then sorted by brick: so
 colors, 27 numbers at each of 8 corners, are read from cache, and gradients are added up without two threads ever
 writing to the same corner: planes of bricks share corners with their neighbours only, even planes go first.
 """
@@ -13,17 +13,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unrender.kernels._batch import array
+from unrender.kernels._batch import allocate, array
 from unrender.kernels._contraction_cpu import contract, contracted_step
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels._llvm.bits import count_ones
 from unrender.kernels._llvm.exponential import exp
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
+from unrender.kernels.march_voxels.sorting import (
+    RAYS,
+    count_by_brick,
+    pack,
+    running_sum,
+    sort_by_brick,
+    weigh_voxels,
+)
 from unrender.kernels.march_voxels.table import VoxelTable
 
-RAYS = 256
-"""That one thread takes at a time."""
 BATCH = 8
 """Places along a ray whose densities are read one after another, before any of them is used."""
 LANES = 8
@@ -33,7 +39,8 @@ LARGEST = 87.0
 PARTS = 16
 """Into which the rays are cut for sorting."""
 RELAXED = {"contract", "reassoc", "nsz", "arcp", "afn"}
-_room_per_ray = 16
+PROBED = 16
+"""One ray in so many is counted first, to know how much memory the samples need."""
 
 
 class Records(NamedTuple):
@@ -53,34 +60,38 @@ class Records(NamedTuple):
 
 
 def forward(
-    rays: GridRays, log_density: Tensor, harmonics: Tensor, table: VoxelTable, strides: Strides
-) -> tuple[Tensor, Tensor, Tensor, Records]:
+    rays: GridRays,
+    log_density: Tensor,
+    harmonics: Tensor,
+    table: VoxelTable,
+    strides: Strides,
+    keep_voxel_weights: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Records]:
     corners = table.corners.numpy()
     with cpu_threads(len(rays.near) * 8):
-        records = _walk_all(rays, table, array(log_density), strides)
-        first, used, order, ray, _, distance, voxel, _, passed, colors = (t.numpy() for t in records)
+        walked = _walk_all(rays, table, array(log_density), strides, with_lengths=False)
+        records = _sorted(walked, table)
+        first, used, order, ray, planes, distance, voxel, _, passed, colors = (t.numpy() for t in records)
         _color(
             array(rays.origins), array(rays.directions), array(rays.basis), order, ray, distance, voxel, corners,
             table.voxel_places.numpy(), array(harmonics), colors, strides.contracted, table.shape[0],
         )  # fmt: skip
         sums = log_density.new_empty(len(rays.near), 5)
-        _add_up(first, used, distance, passed, colors, sums.numpy())
-    return sums[:, :3], sums[:, 3], sums[:, 4], records
+        weights = np.empty(len(voxel) if keep_voxel_weights else 0, colors.dtype)
+        _add_up(first, used, distance, passed, colors, sums.numpy(), weights)
+        voxel_weights = log_density.new_zeros(table.num_voxels if keep_voxel_weights else 0)
+        if keep_voxel_weights:
+            weigh_voxels(planes, order, voxel, weights, voxel_weights.numpy())
+    return sums[:, :3], sums[:, 3], sums[:, 4], voxel_weights, records
 
 
 def backward(
-    rays: GridRays,
-    table: VoxelTable,
-    strides: Strides,
-    records: Records,
-    voxel_weight: Tensor | None,
-    cotangents: Tensor,
+    rays: GridRays, table: VoxelTable, strides: Strides, records: Records, cotangents: Tensor
 ) -> tuple[Tensor, Tensor]:
     scalar = records.colors.numpy().dtype
     gradient = np.zeros(table.num_corners, scalar)
     of_harmonics = np.zeros((table.num_corners, 3 * rays.basis.shape[1]), scalar)
     by_sample = np.empty((len(records.voxel), 5), scalar)
-    weight = rays.near.new_zeros(table.num_voxels) if voxel_weight is None else voxel_weight
     first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors = (
         t.numpy() for t in records
     )
@@ -90,48 +101,92 @@ def backward(
             _scatter(
                 array(rays.origins), array(rays.directions), array(rays.basis), order, ray, planes, distance, voxel,
                 table.corners.numpy(), table.voxel_places.numpy(), by_sample, parity, strides.contracted,
-                table.shape[0], gradient, of_harmonics, weight.numpy(),
+                table.shape[0], gradient, of_harmonics,
             )  # fmt: skip
     return torch.from_numpy(gradient), torch.from_numpy(of_harmonics)
 
 
+def visible_samples(
+    rays: GridRays, log_density: Tensor, table: VoxelTable, strides: Strides
+) -> tuple[Tensor, Tensor, Tensor]:
+    with cpu_threads(len(rays.near) * 8):
+        walked = _walk_all(rays, table, array(log_density), strides, with_lengths=True)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(walked.used)])
+        packed = [allocate(log_density, int(offsets[-1])) for _ in range(2)]
+        for source, target in zip((walked.distance, walked.length), packed, strict=True):
+            pack(source, walked.first, offsets, target.numpy())
+    return packed[0], packed[1], torch.from_numpy(offsets)
+
+
+class _Walked(NamedTuple):
+    """Samples of all rays: those of ray r are first[r] to first[r] + used[r]."""
+
+    first: NDArray[np.int64]
+    used: NDArray[np.int32]
+    distance: NDArray[np.floating]
+    voxel: NDArray[np.int32]
+    optical_depth: NDArray[np.floating]
+    passed: NDArray[np.floating]
+    brick: NDArray[np.int32]
+    length: NDArray[np.floating]
+
+
 def _walk_all(
-    rays: GridRays, table: VoxelTable, log_density: NDArray[np.floating], strides: Strides
-) -> Records:
-    """Walk with as much room as the last rays needed, and once more if it was not enough; then sort by brick."""
-    global _room_per_ray
-    num_rays = len(rays.near)
+    rays: GridRays,
+    table: VoxelTable,
+    log_density: NDArray[np.floating],
+    strides: Strides,
+    *,
+    with_lengths: bool,
+) -> _Walked:
+    """Walk along all rays; how much memory their samples need is estimated from some of them.
+
+    Every 16th ray is counted first: neighboring rays meet about as many samples. If that is not enough, all are walked
+    along once more.
+    """
     arrays = [array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
     limits = [log_density.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
-    num_chunks = (num_rays + RAYS - 1) // RAYS
-    first, used = np.empty(num_rays, np.int64), np.empty(num_rays, np.int32)
-    needed = np.zeros(num_chunks, np.int64)
     bricks, voxels = table.bricks.numpy(), table.voxels.numpy()
     raw = np.empty((table.num_voxels, 8), log_density.dtype)
     exists, visible = np.empty((2, len(voxels)), np.uint64)
     lowest = np.empty(len(voxels), np.int32)
     _gather(table.corners.numpy(), voxels, log_density, _least(strides), raw, exists, visible, lowest)
-    while True:
-        room = RAYS * _room_per_ray
-        distance, optical_depth, passed = np.empty((3, num_chunks * room), raw.dtype)
-        voxel, brick = np.empty((2, num_chunks * room), np.int32)
+    known = (bricks, exists, visible, lowest, raw, *limits, strides.contracted)
+
+    def walk(rays: list[NDArray[np.floating]], space: int) -> tuple[_Walked, int]:
+        count, chunks = len(rays[0]), (len(rays[0]) + RAYS - 1) // RAYS
+        first, used, needed = np.empty(count, np.int64), np.empty(count, np.int32), np.zeros(chunks, np.int64)
+        distance, optical_depth, passed = np.empty((3, chunks * space), raw.dtype)
+        voxel, brick = np.empty((2, chunks * space), np.int32)
+        length = np.empty(chunks * space if with_lengths else 0, raw.dtype)
         _walk(
-            *arrays, bricks, exists, visible, lowest, raw, *limits, strides.contracted, room, first, used, needed,
-            distance, voxel, optical_depth, passed, brick,
-        )  # fmt: skip
-        enough = -(-int(needed.max(initial=0)) // RAYS)
-        _room_per_ray = max(enough + enough // 4, 4)
-        if enough * RAYS <= room:
-            break
-    counts = np.zeros((PARTS, len(voxels)), np.int64)
-    _count(first, used, brick, counts)
-    starts = np.zeros(len(voxels) + 1, np.int64)
-    _running_sum(counts, starts)
+            *rays, *known, space, first, used, needed, distance, voxel, optical_depth, passed, brick, length
+        )
+        walked = _Walked(first, used, distance, voxel, optical_depth, passed, brick, length)
+        return walked, int(needed.max(initial=0))
+
+    used = walk([np.ascontiguousarray(values[::PROBED]) for values in arrays], 0)[0].used
+    groups = np.add.reduceat(used, np.arange(0, len(used), RAYS // PROBED)) if len(used) else used
+    space = int(groups.max(initial=0)) * PROBED * 5 // 4 + RAYS
+    while True:
+        walked, needed = walk(arrays, space)
+        if needed <= space:
+            return walked
+        space = needed
+
+
+def _sorted(walked: _Walked, table: VoxelTable) -> Records:
+    """Sort samples by brick."""
+    first, used, distance, voxel, optical_depth, passed, brick, _ = walked
+    counts = np.zeros((PARTS, len(table.voxels)), np.int64)
+    count_by_brick(first, used, brick, counts)
+    starts = np.zeros(len(table.voxels) + 1, np.int64)
+    running_sum(counts, starts)
     order, ray = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int32)
-    _sort(first, used, brick, counts, order, ray)
-    per_plane = (bricks >= 0).sum((1, 2))
+    sort_by_brick(first, used, brick, counts, order, ray)
+    per_plane = (table.bricks.numpy() >= 0).sum((1, 2))
     planes = starts[np.concatenate([[0], np.cumsum(per_plane)])]
-    colors = np.empty((len(voxel), 3), raw.dtype)  # not known yet
+    colors = np.empty((len(voxel), 3), distance.dtype)  # not known yet
     found = (first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors)
     return Records._make(map(torch.from_numpy, found))
 
@@ -195,7 +250,7 @@ def _interpolate(corners, fx, fy, fz):
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
 def _walk(
     origins, directions, near, far, jitter, bricks, exists, visible, lowest, raw, step, skip, stop, contracted,
-    room, first, used, needed, distance, voxel, optical_depth, passed, brick,
+    room, first, used, needed, distance, voxel, optical_depth, passed, brick, lengths_of,
 ):  # fmt: skip
     num_rays = origins.shape[0]
     real = origins.dtype.type
@@ -258,44 +313,11 @@ def _walk(
                     if s < end:
                         distance[s], voxel[s], brick[s] = at[m], voxels[m], their_bricks[m]
                         optical_depth[s], passed[s] = depths[m], through[m]
+                        if len(lengths_of) > 0:
+                            lengths_of[s] = lengths[m]
                     s += 1
             used[r] = s - first[r]
         needed[c] = s - c * room
-
-
-@numba.njit(cache=True, parallel=True)
-def _count(first, used, brick, counts):
-    num_rays, parts = first.shape[0], counts.shape[0]
-    share = (num_rays + parts - 1) // parts
-    for part in numba.prange(parts):
-        for r in range(part * share, min(num_rays, (part + 1) * share)):
-            for s in range(first[r], first[r] + used[r]):
-                counts[part, brick[s]] += 1
-
-
-@numba.njit(cache=True)
-def _running_sum(counts, starts):
-    """Turn counts by part and brick into places, brick by brick."""
-    total = 0
-    for brick in range(counts.shape[1]):
-        starts[brick] = total
-        for part in range(counts.shape[0]):
-            number = counts[part, brick]
-            counts[part, brick] = total
-            total += number
-    starts[-1] = total
-
-
-@numba.njit(cache=True, parallel=True)
-def _sort(first, used, brick, places, order, ray):
-    num_rays, parts = first.shape[0], places.shape[0]
-    share = (num_rays + parts - 1) // parts
-    for part in numba.prange(parts):
-        for r in range(part * share, min(num_rays, (part + 1) * share)):
-            for s in range(first[r], first[r] + used[r]):
-                place = places[part, brick[s]]
-                places[part, brick[s]] = place + 1
-                order[place], ray[place] = s, r
 
 
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
@@ -356,7 +378,7 @@ def _color(
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _add_up(first, used, distance, passed, colors, sums):
+def _add_up(first, used, distance, passed, colors, sums, weights):
     zero, one = sums.dtype.type(0), sums.dtype.type(1)
     for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
         for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
@@ -364,6 +386,8 @@ def _add_up(first, used, distance, passed, colors, sums):
             for s in range(first[r], first[r] + used[r]):
                 through = passed[s]
                 weight = left * (one - through)
+                if len(weights) > 0:
+                    weights[s] = weight
                 red += weight * colors[s, 0]
                 green += weight * colors[s, 1]
                 blue += weight * colors[s, 2]
@@ -410,7 +434,7 @@ def _backward_of_rays(first, used, distance, optical_depth, passed, colors, cota
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
 def _scatter(
     origins, directions, basis, order, ray, planes, distance, voxel, corners, places, by_sample, parity, contracted,
-    size, gradient, of_harmonics, voxel_weight,
+    size, gradient, of_harmonics,
 ):  # fmt: skip
     width, bands = of_harmonics.shape[1], basis.shape[1]
     num_planes = planes.shape[0] - 1
@@ -425,7 +449,6 @@ def _scatter(
             for channel in range(3):
                 for f in range(bands):
                     row[channel * bands + f] = basis[r, f] * by_sample[s, channel]
-            voxel_weight[v] = max(voxel_weight[v], by_sample[s, 4])
             for q in range(8):
                 corner, weight = corners[v, q], weights[q]
                 gradient[corner] += weight * by_sample[s, 3]

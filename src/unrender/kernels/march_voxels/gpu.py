@@ -39,8 +39,13 @@ class Records(NamedTuple):
 
 
 def forward(
-    rays: GridRays, log_density: Tensor, harmonics: Tensor, table: VoxelTable, strides: Strides
-) -> tuple[Tensor, Tensor, Tensor, Records]:
+    rays: GridRays,
+    log_density: Tensor,
+    harmonics: Tensor,
+    table: VoxelTable,
+    strides: Strides,
+    keep_voxel_weights: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Records]:
     kernels, count = _kernels(log_density.dtype), len(rays.near)
     counts = torch.zeros(count, dtype=torch.int32, device=log_density.device)
     settings = (strides.step, strides.skip, strides.stop, strides.contracted)
@@ -57,18 +62,15 @@ def forward(
     place = (*_lines(rays), strides.contracted, table.shape[0], table.corners, table.voxel_places)
     launch(kernels.color, (total, 3), *samples, *place, basis, harmonics.contiguous(), colors)
     sums = log_density.new_empty(count, 5)
-    launch(kernels.add_up, count, offsets, distance, depth, colors, sums)
+    voxel_weights = log_density.new_zeros(table.num_voxels if keep_voxel_weights else 0)
+    as_bits = voxel_weights.view(torch.int64 if log_density.dtype == torch.float64 else torch.int32)
+    launch(kernels.add_up, count, offsets, voxel, distance, depth, colors, sums, as_bits)
     records = Records(offsets, ray, voxel, distance, depth, colors)
-    return sums[:, :3].contiguous(), sums[:, 3].clone(), sums[:, 4].clone(), records
+    return sums[:, :3].contiguous(), sums[:, 3].clone(), sums[:, 4].clone(), voxel_weights, records
 
 
 def backward(
-    rays: GridRays,
-    table: VoxelTable,
-    strides: Strides,
-    records: Records,
-    voxel_weight: Tensor | None,
-    cotangents: Tensor,
+    rays: GridRays, table: VoxelTable, strides: Strides, records: Records, cotangents: Tensor
 ) -> tuple[Tensor, Tensor]:
     offsets, ray, voxel, distance, depth, colors = records
     total, basis, dtype = len(ray), rays.basis.contiguous(), distance.dtype
@@ -78,12 +80,6 @@ def backward(
         kernels.go_back, len(offsets) - 1, offsets, distance, depth, colors, basis, cotangents.contiguous(), by_sample,
         greatest[:1], greatest[1:],
     )  # fmt: skip
-    if voxel_weight is not None:
-        raised = voxel_weight.contiguous()
-        as_bits = raised.view(torch.int64 if dtype == torch.float64 else torch.int32)
-        launch(kernels.raise_weights, total, voxel, by_sample, as_bits)
-        if raised is not voxel_weight:
-            voxel_weight.copy_(raised)
     width, bits = 3 * basis.shape[1], count_log2(total)
     sums = torch.zeros(table.num_corners, dtype=torch.int64, device=distance.device)
     color_sums = torch.zeros(table.num_corners, width, dtype=torch.int64, device=distance.device)
@@ -262,7 +258,15 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         colors[s, channel] = wp.where(total < scalar(0.0), scalar(0.0), total)
 
     @precision.kernel
-    def add_up(offsets: bounds, distance: row, optical_depth: row, colors: rows, sums: rows):
+    def add_up(
+        offsets: bounds,
+        voxel_of: numbers,
+        distance: row,
+        optical_depth: row,
+        colors: rows,
+        sums: rows,
+        voxel_weights: wp.array(dtype=weight_bits),
+    ):
         r = wp.tid()
         left, seen, far = scalar(1.0), vec3(), scalar(0.0)
         for s in range(int(offsets[r]), int(offsets[r + 1])):
@@ -271,6 +275,10 @@ def _kernels(precision: Precision) -> SimpleNamespace:
             seen += weight * vec3(colors[s, 0], colors[s, 1], colors[s, 2])
             far += weight * distance[s]
             left *= through
+            if voxel_weights.shape[0] > 0:
+                bits = wp.cast(weight, weight_bits)  # positive numbers have the order of their bits
+                if bits > voxel_weights[voxel_of[s]]:
+                    wp.atomic_max(voxel_weights, voxel_of[s], bits)
         sums[r, 0] = seen[0]
         sums[r, 1] = seen[1]
         sums[r, 2] = seen[2]
@@ -320,16 +328,6 @@ def _kernels(precision: Precision) -> SimpleNamespace:
                 note_term(wp.float64(of_color * reach), greatest_color)
 
     @precision.kernel
-    def raise_weights(voxel_of: numbers, by_sample: rows, weights: wp.array(dtype=weight_bits)):
-        s = wp.tid()
-        v, bits = (
-            voxel_of[s],
-            wp.cast(by_sample[s, 4], weight_bits),
-        )  # positive numbers have the order of their bits
-        if bits > weights[v]:
-            wp.atomic_max(weights, v, bits)
-
-    @precision.kernel
     def scatter(
         ray_of: numbers,
         voxel_of: numbers,
@@ -366,6 +364,4 @@ def _kernels(precision: Precision) -> SimpleNamespace:
                 else:
                     wp.atomic_add(sums, corners[v, q], amount)
 
-    return SimpleNamespace(
-        walk=walk, color=color, add_up=add_up, go_back=go_back, raise_weights=raise_weights, scatter=scatter
-    )
+    return SimpleNamespace(walk=walk, color=color, add_up=add_up, go_back=go_back, scatter=scatter)

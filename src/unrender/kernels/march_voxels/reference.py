@@ -17,15 +17,18 @@ def forward(
     harmonics: Tensor,
     table: VoxelTable,
     strides: Strides,
-    voxel_weight: Tensor | None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return Σ wᵢ cᵢ, Σ wᵢ and Σ wᵢ tᵢ, with wᵢ = αᵢ Π_{j<i} (1 − αⱼ) and αᵢ = 1 − exp(−exp(log densityᵢ) lengthᵢ).
+    keep_voxel_weights: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return Σ wᵢ cᵢ, Σ wᵢ, Σ wᵢ tᵢ and, where asked for, the largest wᵢ in each voxel.
+
+    wᵢ = αᵢ Π_{j<i} (1 − αⱼ) and αᵢ = 1 − exp(−exp(log densityᵢ) lengthᵢ).
 
     One sample lies in each step along the ray, at the share `jitter` of it. Log density and the coefficients of the
     color, cᵢ = max(0, ½ + Σₖ coefficientₖ basisₖ(direction)), are interpolated between the corners of the voxel.
     """
     t, left = rays.near.clone(), torch.ones_like(rays.near)
     color, distance = torch.zeros_like(rays.origins), torch.zeros_like(rays.near)
+    voxel_weights = t.new_zeros(table.num_voxels)
     while bool((going := (t < rays.far) & (left > strides.stop)).any()):
         length = step_lengths(rays, t, strides)
         here = t + rays.jitter * length
@@ -39,11 +42,10 @@ def forward(
         mixed = (harmonics[corners] * weights[..., None]).sum(1).unflatten(-1, (3, -1))
         color = color + weight[:, None] * (0.5 + (mixed * rays.basis[:, None]).sum(-1)).clamp(min=0)
         distance = distance + weight * here
-        if voxel_weight is not None:
-            met = voxel >= 0
-            voxel_weight.scatter_reduce_(0, voxel[met], weight.detach()[met], "amax")
+        met = voxel >= 0
+        voxel_weights = voxel_weights.scatter_reduce(0, voxel[met], weight.detach()[met], "amax")
         left, t = left - weight, t + length
-    return color, 1 - left, distance
+    return color, 1 - left, distance, voxel_weights if keep_voxel_weights else t[:0]
 
 
 def look_up(places: Tensor, table: VoxelTable) -> tuple[Tensor, Tensor]:

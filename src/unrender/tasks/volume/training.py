@@ -219,10 +219,13 @@ class VolumeTraining:
 
     def _march(self, rays: Rays) -> VoxelMarch:
         jitter = torch.rand(len(rays.origins), generator=self.generator)
-        return self.field.march(
+        marched = self.field.march(
             rays,
             jitter=jitter,
             skip=MIN_SAMPLE_WEIGHT,
             stop=MIN_TRANSMITTANCE,
-            voxel_weight=self.grid.voxel_weight,
+            keep_voxel_weights=True,
         )
+        assert marched.voxel_weights is not None
+        self.grid.voxel_weight = torch.maximum(self.grid.voxel_weight, marched.voxel_weights)
+        return marched

@@ -9,8 +9,8 @@ from unrender.kernels.composite import composite
 from unrender.kernels.march_voxels import march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.table import VoxelTable
+from unrender.kernels.march_voxels.visible import VoxelSamples, visible_samples
 from unrender.kernels.sample_voxels import sample_voxels
-from unrender.kernels.walk_voxels import VoxelWalk, walk_voxels
 
 SIZE = 12
 
@@ -46,13 +46,13 @@ def given(contracted: bool, dtype: torch.dtype = torch.float64, count: int = 600
 @pytest.mark.parametrize("contracted", [False, True])
 @pytest.mark.parametrize("limits", [{}, {"skip": 1e-2, "stop": 0.1}], ids=["all", "skip and stop"])
 def test_keeps_what_the_definition_keeps(contracted, limits, monkeypatch):
-    fast: list[VoxelWalk] = []
+    fast: list[VoxelSamples] = []
     for threads in (1, 2):
         with num_threads(threads):
-            fast.append(walk_voxels(*given(contracted, **limits)))
+            fast.append(visible_samples(*given(contracted, **limits)))
     assert_same_bits(*fast)
     monkeypatch.setenv("UNRENDER_KERNELS", "reference")
-    definition = walk_voxels(*given(contracted, **limits))
+    definition = visible_samples(*given(contracted, **limits))
     assert len(fast[0].distances) > 500
     assert torch.equal(fast[0].offsets, definition.offsets)
     torch.testing.assert_close(fast[0].distances, definition.distances)
@@ -61,7 +61,7 @@ def test_keeps_what_the_definition_keeps(contracted, limits, monkeypatch):
 
 def test_a_march_adds_up_these_samples():
     rays, log_density, table, strides = given(False)
-    walk = walk_voxels(rays, log_density, table, strides)
+    walk = visible_samples(rays, log_density, table, strides)
     ray = torch.arange(600).repeat_interleave(walk.offsets.diff())
     places = rays.origins[ray] + walk.distances[:, None] * rays.directions[ray]
     density = sample_voxels(log_density, places, table, outside=-torch.inf).exp()
@@ -79,5 +79,5 @@ def test_a_march_adds_up_these_samples():
 
 def test_no_rays_and_rays_that_miss():
     rays, *rest = given(False, count=3)
-    assert walk_voxels(rays.map(lambda t: t[:0]), *rest).offsets.tolist() == [0]
-    assert walk_voxels(rays.replace(far=rays.near), *rest).offsets.tolist() == [0] * 4
+    assert visible_samples(rays.map(lambda t: t[:0]), *rest).offsets.tolist() == [0]
+    assert visible_samples(rays.replace(far=rays.near), *rest).offsets.tolist() == [0] * 4
