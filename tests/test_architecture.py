@@ -44,9 +44,9 @@ PUBLIC_NAMES = [
     "cube", "demo_object", "depth_errors", "depth_layers", "depth_loss", "distortion_loss",
     "enclosed_volume", "evaluate_depth", "extract_surface", "face_areas", "face_normals", "find_pose",
     "fit_mesh", "fit_nerf", "fit_tutorial_volume", "fit_volume", "fuse_depths", "genus",
-    "harmonic_embedding", "hash_grid", "ico_sphere", "index_points", "interpolated_path", "is_manifold",
-    "is_watertight", "join_meshes", "keep_largest_component", "load_cameras", "load_cloud", "load_depth",
-    "load_depth_views", "load_field", "load_image", "load_mesh", "load_photo", "load_scene",
+    "harmonic_embedding", "hash_grid", "ico_sphere", "index_faces", "index_points", "interpolated_path",
+    "is_manifold", "is_watertight", "join_meshes", "keep_largest_component", "load_cameras", "load_cloud",
+    "load_depth", "load_depth_views", "load_field", "load_image", "load_mesh", "load_photo", "load_scene",
     "load_textured_mesh", "load_volume", "march", "match_exposure", "measure_depth", "measure_mesh",
     "mesh_edge_loss", "mesh_laplacian_smoothing", "mesh_normal_consistency", "nearest", "orbit_path",
     "phong", "point_to_mesh_distance", "points_from_depth", "points_from_views", "psnr",
@@ -262,7 +262,6 @@ def test_kernels_remember_nothing():
 
 INDEX = {"query_order", "order", "boxes", "blocks"}
 """Parameters for what a fast version builds once, opaque to others."""
-DIFFERENT = {"march_voxels"}  # this list gets shorter
 
 
 @pytest.mark.parametrize("folder", KERNELS, ids=lambda folder: folder.name)
@@ -271,7 +270,7 @@ def test_implementations_have_one_signature(folder):
     if (folder / "gpu.py").exists() and importlib.util.find_spec("warp") is not None:
         names.append("gpu")
     modules = [importlib.import_module(f"unrender.kernels.{folder.name}.{name}") for name in names]
-    assert folder.name in DIFFERENT or len({parameters_but_index(m.forward) for m in modules}) == 1
+    assert len({parameters_but_index(m.forward) for m in modules}) == 1
     for name in ("build", "forward", "backward", "compare_all"):
         signatures = {
             tuple(inspect.signature(f).parameters) for m in modules[1:] if (f := getattr(m, name, None))

@@ -95,6 +95,7 @@ from .io.volumes import load_volume as load_volume
 from .io.volumes import save_volume as save_volume
 from .kernels.closest_on_mesh import ClosestOnMesh as ClosestOnMesh
 from .kernels.closest_on_mesh import closest_on_mesh as closest_on_mesh
+from .kernels.closest_on_mesh import index_faces as index_faces
 from .kernels.composite import Composited as Composited
 from .kernels.composite import composite as composite
 from .kernels.composite import composite_alphas as composite_alphas

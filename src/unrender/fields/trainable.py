@@ -95,8 +95,11 @@ class TrainableField(nn.Module):
 
     @classmethod
     def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
-        """Return a new field for a scene, to be trained; random initial values come from the generator."""
-        raise NotImplementedError(f"{cls.__name__}.create")
+        """Return a new field for a scene, to be trained; random initial values come from the generator.
+
+        By default, it is made from the scene box and `near` alone.
+        """
+        return cls(region.scene_box, near=region.near)
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the density per world unit at points. Differentiable in: the parameters, points."""
