@@ -53,7 +53,7 @@ PUBLIC_NAMES = [
     "quaternion_from_rotation", "quick_look", "random_pixels", "random_rotations", "rasterize", "rays_of",
     "rays_through", "register_field", "register_photos", "remesh_isotropic", "render_depth",
     "render_field", "render_mesh", "render_normals", "render_points", "render_silhouette",
-    "render_volume", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion", "sample_grid",
+    "render_volume", "resolve_device", "rotation_angle", "rotation_from_6d", "rotation_from_quaternion", "sample_grid",
     "sample_importance", "sample_occupied", "sample_points_from_mesh", "sample_stratified",
     "sample_uniform", "samples_at", "save_cameras", "save_cloud", "save_demo_scene", "save_depth",
     "save_field", "save_image", "save_mesh", "save_transforms", "save_video", "save_volume",

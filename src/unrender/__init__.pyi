@@ -17,6 +17,7 @@ from .data.pixels import PixelSource as PixelSource
 from .data.save_transforms import save_transforms as save_transforms
 from .data.scenes import Scene as Scene
 from .data.scenes import load_scene as load_scene
+from .devices import resolve_device as resolve_device
 from .errors import FileFormatError as FileFormatError
 from .errors import InputError as InputError
 from .errors import KernelError as KernelError

@@ -54,7 +54,7 @@ def test_a_gpu_without_fast_kernels_is_named_once(device, monkeypatch, caplog):
     for _ in range(2):
         assert implementation("nearest", torch.device(device)) is None
     message = {
-        "cuda": "NVIDIA Warp is not installed, plain torch is used on the GPU: pip install unrender[gpu]",
+        "cuda": "NVIDIA Warp is not installed; plain torch is used on the GPU: pip install 'unrender[gpu]'",
         "mps": "mps: no fast kernels for this device; plain torch is used",
     }[device]
     assert [(record.levelname, record.message) for record in caplog.records] == [("WARNING", message)]

@@ -5,28 +5,29 @@ import os
 import platform
 import time
 
+from unrender.devices import Hardware
+
 
 def command() -> None:
     """Show versions, hardware and threads, and check that the compiled kernels work."""
     import torch
 
     from unrender._version import __version__
+    from unrender.devices import find_hardware
     from unrender.kernels._dispatch import implementation
 
     print(f"unrender  {__version__}")
     print(f"python    {platform.python_version()} on {platform.platform()}")
     print(f"processor {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
-    for package in ("torch", "numpy", "numba", "scipy", "trimesh", "scikit-image"):
+    for package in ("torch", "numpy", "numba", "warp-lang", "scipy", "trimesh", "scikit-image"):
         print(f"{package:9s} {_version(package)}")
     matrix = torch.rand(2048, 2048)
     matrix @ matrix
     start = time.perf_counter()
     matrix @ matrix
     print(f"speed     a float32 matrix product 2048³ takes {1000 * (time.perf_counter() - start):.0f} ms")
-    if torch.cuda.is_available():
-        print(f"gpu       {torch.cuda.get_device_name()}: kernels run as plain torch there")
-    else:
-        print("gpu       none that torch can use; none is needed")
+    for line in describe_gpus(find_hardware()):
+        print(line)
     fast = implementation("nearest", torch.device("cpu")) is not None
     print(
         f"kernels   {'compiled for this processor' if fast else 'plain torch: UNRENDER_KERNELS=reference is set'}"
@@ -39,6 +40,23 @@ def command() -> None:
     start = time.perf_counter()
     nearest(points, points)
     print(f"check     nearest points, 20,000 against 20,000: {1000 * (time.perf_counter() - start):.0f} ms")
+
+
+def describe_gpus(hardware: Hardware) -> list[str]:
+    """List the GPUs, and the device that `--device auto` stands for, with the reason."""
+    lines = [
+        f"gpu       cuda:{index}, {gpu.name}, {gpu.memory / 2**30:.0f} GiB"
+        for index, gpu in enumerate(hardware.gpus)
+    ]
+    lines += [
+        f"gpu       {name}: no fast kernels; tensors there run the plain torch reference, with a warning"
+        for name in hardware.others
+    ]
+    device, reason = hardware.automatic()
+    return [
+        *(lines or ["gpu       none that torch can use; none is needed"]),
+        f"device    auto is {device}: {reason}",
+    ]
 
 
 def _version(package: str) -> str:

@@ -55,7 +55,7 @@ def _gpu(kernel: str, device: str) -> ModuleType | None:
     if not _has_gpu_kernel(kernel):
         return None
     if not _has_warp():
-        _say_once("NVIDIA Warp is not installed, plain torch is used on the GPU: pip install unrender[gpu]")
+        _say_once("NVIDIA Warp is not installed; plain torch is used on the GPU: pip install 'unrender[gpu]'")
         return None
     module = _load(kernel, "gpu")
     if device == "cuda":
