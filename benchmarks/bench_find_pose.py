@@ -128,7 +128,7 @@ def find(
     errors = [pose_error(mesh, pose.float(), truth) for pose in estimate.candidates]
     right = [degrees < 5 and shift < 2 for degrees, shift in errors]
     spread = errors[0][0] / estimate.rotation_std_degrees
-    return Result(right[0], any(right), *errors[0], spread, took, estimate.verdict), estimate
+    return Result(right[0], any(right), *errors[0], spread, took, estimate.status), estimate
 
 
 def pose_error(mesh: Mesh, pose: Tensor, truth: Tensor) -> tuple[float, float]:
@@ -181,7 +181,7 @@ def soup_can(folder: Path) -> None:
         tilt = math.degrees(math.acos(min(1.0, float(pose[:3, 2] @ rotation[:, 2]))))
         degrees = math.degrees(float(unrender.rotation_angle(pose[:3, :3].contiguous(), rotation)))
         print(
-            f"soup can, {'silhouette, color' if use_color else 'silhouette'}: {last.result.verdict}, tilt {tilt:.2f}°, "
+            f"soup can, {'silhouette, color' if use_color else 'silhouette'}: {last.result.status}, tilt {tilt:.2f}°, "
             f"rotation {degrees:.2f}°, position {float((pose[:3, 3] - translation).norm()):.2f} mm, "
             f"{time.perf_counter() - start:.1f} s"
         )
@@ -220,7 +220,7 @@ def occluded_objects(folder: Path) -> None:
             found.setdefault(name, []).append(adds[0] < 0.1)
             print(
                 f"{name:8}{info['visib_fract']:9.2f}{int(mask.sum()):8d}{adds[0]:16.3f}{min(adds):13.3f}  "
-                f"{last.result.verdict}"
+                f"{last.result.status}"
             )
     for name, right in found.items():
         print(f"object {name}: {sum(right)} of {len(right)} within 10 % of the diameter (ADD)")

@@ -21,7 +21,7 @@ from unrender import Camera, Mesh, demo_object, load_mesh, rasterize
 from unrender.geometry.camera import rigid, transform
 from unrender.geometry.rotations import random_rotations, rotation_angle
 from unrender.geometry.sample import sample_points_from_mesh
-from unrender.tasks.pose.cloud import align_cloud
+from unrender.tasks.pose.cloud_alignment import align_point_cloud
 
 
 class Scan(NamedTuple):
@@ -99,7 +99,7 @@ def is_visible(mesh: Mesh, points: Tensor, generator: torch.Generator) -> Tensor
 def find(mesh: Mesh, points: Tensor, pose: Tensor) -> tuple[float, float, float]:
     """Return the errors in degrees and in % of the diagonal, and the time in seconds."""
     begin = time.perf_counter()
-    *_, (_, fit) = align_cloud(mesh, points, torch.Generator().manual_seed(0))
+    *_, (_, fit) = align_point_cloud(mesh, points, torch.Generator().manual_seed(0))
     took = time.perf_counter() - begin
     angle = rotation_angle(fit.poses[0, :3, :3], pose[:3, :3]).rad2deg()
     shift = 100 * (fit.poses[0, :3, 3] - pose[:3, 3]).norm() / diagonal(mesh)

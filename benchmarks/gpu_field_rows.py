@@ -270,7 +270,7 @@ def step_parts(bench: Bench) -> Result:
             "color backward": lambda: step.color.backward(16),
             "density backward": lambda: step.density.backward(32),
             "back": step._go_back,
-            "descend": step._descend,
+            "levenberg_marquardt": step._descend,
         }.items()
     }
     return parts | {"status": step.status()._asdict(), "reach": 2.0, "starting": run.starting}

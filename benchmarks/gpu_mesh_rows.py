@@ -367,7 +367,7 @@ def pose_of_a_photo(bench: Bench) -> Result:
         "reach_s": 0.5,
         "agreement": agreements[1],
         "same": agreements[0] == agreements[1],
-        "verdict": estimate.verdict,
+        "verdict": estimate.status,
     }
 
 

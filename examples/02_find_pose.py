@@ -31,7 +31,7 @@ def main(folder: Path) -> None:
 
     pose = found.camera_from_object.float()
     angle = unrender.rotation_angle(pose[:3, :3].contiguous(), truth.camera_from_world[:3, :3].contiguous())
-    print(f"\n{found.verdict}: rotation error {float(torch.rad2deg(angle)):.2f} degrees", end=", ")
+    print(f"\n{found.status}: rotation error {float(torch.rad2deg(angle)):.2f} degrees", end=", ")
     print(f"predicted {found.rotation_std_degrees:.2f}; silhouette IoU {100 * found.agreement:.1f} %")
 
     estimate = truth.replace(camera_from_world=pose)

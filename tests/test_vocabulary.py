@@ -103,18 +103,14 @@ PROSE_ALLOWED = [
 # fmt: on
 
 
-PENDING_NAMES = {
-    "Registration.share", "depth_layers.least", "find_pose.seen", "measure_depth.least_opacity",
-    "measure_mesh.seen_within", "points_from_views.agreeing",
-}  # fmt: skip
-PENDING_METRICS = r"consistency share|seen share"
-PENDING_COMMANDS = {"fit-mesh", "find-pose", "import", "fit-volume", "fit-nerf"}
+PENDING_NAMES = {"Registration.share", "depth_layers.least", "measure_depth.least_opacity"}
+PENDING_COMMANDS = {"import", "fit-volume", "fit-nerf"}
 
 
 def offences(prose: str) -> list[str]:
     """Return the words of a text that the field would not use, each with what it would."""
     prose = " ".join(prose.replace("_", " ").split())
-    for allowed in [*PROSE_ALLOWED, PENDING_METRICS]:
+    for allowed in PROSE_ALLOWED:
         prose = re.sub(allowed, " ", prose, flags=re.IGNORECASE)
     return [
         f"{prose[max(0, found.start() - 40) : found.end() + 40]!r}: {better}"
@@ -256,7 +252,7 @@ def estimate(verdict: str, count: int, std: float) -> SimpleNamespace:
         scores=torch.ones(count),
         agreements=torch.full((count,), 0.9),
         agreement=0.9,
-        verdict=verdict,
+        status=verdict,
         rotation_std_degrees=std,
         translation_std=0.1,
     )

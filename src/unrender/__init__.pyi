@@ -153,7 +153,6 @@ from .render.transfer import apply_transfer_function as apply_transfer_function
 from .render.transfer import render_volume as render_volume
 from .render.transfer import visible_blocks as visible_blocks
 from .render.transfer import window_transfer as window_transfer
-from .tasks.depth.compare_depths import view_consistency as view_consistency
 from .tasks.depth.evaluate_depth import evaluate_depth as evaluate_depth
 from .tasks.depth.fuse_depths import fuse_depths as fuse_depths
 from .tasks.depth.fuse_depths import points_from_views as points_from_views
@@ -161,6 +160,7 @@ from .tasks.depth.fuse_depths import voxel_downsample as voxel_downsample
 from .tasks.depth.measure_depth import DepthLayers as DepthLayers
 from .tasks.depth.measure_depth import depth_layers as depth_layers
 from .tasks.depth.measure_depth import measure_depth as measure_depth
+from .tasks.depth.view_consistency import view_consistency as view_consistency
 from .tasks.mesh.fit_mesh import FitMesh as FitMesh
 from .tasks.mesh.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.mesh.fit_mesh import fit_mesh as fit_mesh
@@ -175,7 +175,7 @@ from .tasks.scene.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.scene.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.scene.register_photos import Registration as Registration
 from .tasks.scene.register_photos import register_photos as register_photos
-from .tasks.surface.extract_surface import cloud_of_surface as cloud_of_surface
+from .tasks.surface.extract_surface import cloud_from_mesh as cloud_from_mesh
 from .tasks.surface.extract_surface import extract_surface as extract_surface
 from .tasks.volume.config import FitVolume as FitVolume
 from .tasks.volume.fit_volume import fit_volume as fit_volume

@@ -7,12 +7,12 @@ import torch
 import scene_files
 from unrender import Camera, load_scene
 from unrender.cli.main import main
-from unrender.tasks.scene.inspect_scene import find_suspicious, fov_degrees, inspect_picture
+from unrender.tasks.scene.inspect_scene import find_warnings, fov_degrees, inspect_image
 
 
 def suspicious(folder, views):
     scene_files.write_nerfstudio(folder, views)
-    return " ".join(find_suspicious(load_scene(folder)))
+    return " ".join(find_warnings(load_scene(folder)))
 
 
 def ring(count=14, **changes):
@@ -120,6 +120,6 @@ def test_empty_images(tmp_path):
     scene_files.write_nerfstudio(tmp_path, ring(2), 4)
     scene_files.write_picture(tmp_path / "images/000.png", np.zeros((12, 16, 4), np.uint8))
     scene_files.write_picture(tmp_path / "images/001.png", np.full((12, 16, 3), 7, np.uint8))
-    first, second = (inspect_picture(frame) for frame in load_scene(tmp_path).frames)
+    first, second = (inspect_image(frame) for frame in load_scene(tmp_path).frames)
     assert "frame images/000.png: its alpha is 0 everywhere" in first.problem
     assert "frame images/001.png: it is of one color only" in second.problem

@@ -55,5 +55,5 @@ def test_a_cloud_is_aligned_on_a_gpu() -> None:
     mesh = thing()
     points = sample_points_from_mesh(mesh, 2000, generator=torch.Generator().manual_seed(0)).points
     *_, step = find_pose(mesh.to("cuda"), PointCloud(points + 0.3).to("cuda"))
-    assert step.result.verdict != "failed"
+    assert step.result.status != "failed"
     assert step.result.candidates.is_cuda

@@ -117,7 +117,7 @@ def _extract(views: list[DepthView], run: Run | None, export: ExportOptions) -> 
         return points_from_views(
             views,
             tolerance=export.tolerance,
-            agreeing=export.min_consistent_views,
+            min_consistent_views=export.min_consistent_views,
             spacing=export.spacing,
         )
     if export.method == "depth":

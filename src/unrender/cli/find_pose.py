@@ -94,7 +94,7 @@ def command(
     _print_summary(estimate, seconds)
     print(folder / "pose.json")
     print(folder / "report.html")
-    return 1 if estimate.verdict == "failed" else 0
+    return 1 if estimate.status == "failed" else 0
 
 
 def _load_mesh(path: Path, use_color: bool) -> tuple[Mesh, Texture | None]:
@@ -134,7 +134,7 @@ def _pose(estimate: PoseEstimate, observed: Photo | PointCloud, seconds: float) 
     return {
         "camera_from_object": estimate.camera_from_object.tolist(),
         "convention": CONVENTION,
-        "verdict": estimate.verdict,
+        "verdict": estimate.status,
         name: estimate.agreement,
         "candidates": [
             {"camera_from_object": pose.tolist(), "score": score, name: agreement}
@@ -148,7 +148,7 @@ def _pose(estimate: PoseEstimate, observed: Photo | PointCloud, seconds: float) 
 
 def _metrics(estimate: PoseEstimate, steps: list[FindPoseStep], seconds: float) -> dict[str, Any]:
     return {
-        "verdict": estimate.verdict,
+        "verdict": estimate.status,
         "agreement": estimate.agreement,
         "cost": steps[-1].cost,
         "num_candidates": len(estimate.candidates),
@@ -177,7 +177,7 @@ def _reproduce(
         f"config = {construct(config)}",
         f"for step in {call('unrender.find_pose', *inputs, keywords=keywords)}:",
         "    print(step.stage, step.cost)",
-        "print(step.result.verdict, step.result.camera_from_object)",
+        "print(step.result.status, step.result.camera_from_object)",
     )
     return reproduce(command_line("find-pose", [mesh, observation], options), code)
 

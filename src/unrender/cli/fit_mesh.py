@@ -117,7 +117,7 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
     metrics = measure_mesh(
         last.result,
         cloud.points[~is_held_out],
-        seen_within=mesh_report.OBSERVED_WITHIN * last.cloud.spacing * last.cloud.diagonal,
+        observed_within=mesh_report.OBSERVED_WITHIN * last.cloud.spacing * last.cloud.diagonal,
         held_out=held_out,
         reference=truth,
     )

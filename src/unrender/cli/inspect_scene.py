@@ -10,10 +10,10 @@ from unrender.reports import scene_report
 from unrender.reports.reproduce import call, command_line, python_code, reproduce
 from unrender.runs.folder import start_run, write_json
 from unrender.tasks.scene.inspect_scene import (
-    PictureFacts,
+    ImageSummary,
     describe_cameras,
-    find_suspicious,
-    inspect_picture,
+    find_warnings,
+    inspect_image,
 )
 
 
@@ -40,7 +40,7 @@ def command(
     options = {"format": format, "inverted_depth_range": inverted_depth_range, "quick": quick}
     folder = start_run("inspect", loaded.name, output, {"scene": scene} | options)
     facts = _inspect_images(loaded, quick)
-    warnings = [fact.problem for fact in facts if fact.problem] + find_suspicious(loaded)
+    warnings = [fact.problem for fact in facts if fact.problem] + find_warnings(loaded)
     metrics = describe_cameras(loaded) | scene_report.describe_images(facts)
     metrics |= {"num_warnings": len(warnings)} | scene_report.describe_bounds(loaded)
     write_json(folder / "metrics.json", metrics)
@@ -60,7 +60,7 @@ def command(
     print(folder / "report.html")
 
 
-def _inspect_images(scene: Scene, quick: bool) -> list[PictureFacts]:
+def _inspect_images(scene: Scene, quick: bool) -> list[ImageSummary]:
     from rich.console import Console
     from rich.progress import track
 
@@ -68,5 +68,5 @@ def _inspect_images(scene: Scene, quick: bool) -> list[PictureFacts]:
     frames = scene.frames[::step]
     console = Console(stderr=True)
     return [
-        inspect_picture(frame) for frame in track(frames, "reading images", console=console, transient=True)
+        inspect_image(frame) for frame in track(frames, "reading images", console=console, transient=True)
     ]

@@ -18,9 +18,9 @@ from unrender.reports.html import Figure, Section, write_report
 from unrender.reports.reproduce import Name, call, python_code, reproduce
 from unrender.runs.saved_run import CAMERAS, Run
 from unrender.runs.views import file_stems
-from unrender.tasks.depth.compare_depths import view_consistency
 from unrender.tasks.depth.depth_views import median_view, surface_color
 from unrender.tasks.depth.measure_depth import measure_depth
+from unrender.tasks.depth.view_consistency import view_consistency
 
 log = logging.getLogger("unrender")
 VIEWS_IN_REPORT, IMAGE_SIZE = 6, 320

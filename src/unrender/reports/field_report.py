@@ -26,7 +26,7 @@ from unrender.runs.folder import write_json
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps
 from unrender.runs.views import evenly_spaced
-from unrender.tasks.surface.extract_surface import cloud_of_surface, extract_surface
+from unrender.tasks.surface.extract_surface import cloud_from_mesh, extract_surface
 
 log = logging.getLogger("unrender")
 TEST_VIEWS = "test-views"
@@ -155,7 +155,7 @@ def _surface(run: FieldRun, field: TrainableField) -> list[Figure]:
         log.warning("no mesh: %s", error)
         return []
     save_mesh(mesh, run.folder / "mesh.ply")
-    save_cloud(cloud_of_surface(mesh), run.folder / "cloud.ply")
+    save_cloud(cloud_from_mesh(mesh), run.folder / "cloud.ply")
     return [_mesh_figure(mesh, run.scene, field)]
 
 

@@ -74,7 +74,9 @@ def series(steps: Sequence[FitMeshStep]) -> dict[str, list[float]]:
     return {
         "chamfer (squared diagonals)": [step.losses["chamfer"] for step in steps],
         "normal consistency": [step.losses["normal_consistency"] for step in steps],
-        "validation points (diagonals)": [step.losses["unseen"] for step in steps if "unseen" in step.losses],
+        "validation points (diagonals)": [
+            step.losses["validation"] for step in steps if "validation" in step.losses
+        ],
     }
 
 
@@ -82,7 +84,7 @@ def _summary(metrics: Mapping[str, Any]) -> str:
     closed = "Watertight" if metrics["watertight"] else "Not watertight"
     mean = metrics["cloud_to_mesh_mean"] / metrics["diagonal"]
     text = f"{closed}; mean distance of the points to the mesh: {100 * mean:.3f} % of the cloud's diagonal."
-    if metrics["seen_share"] < 0.95:
-        filled = 100 * (1 - metrics["seen_share"])
+    if metrics["observed_fraction"] < 0.95:
+        filled = 100 * (1 - metrics["observed_fraction"])
         text += f" {filled:.0f} % of the surface is far from all points and was filled in."
     return text

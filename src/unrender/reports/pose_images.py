@@ -15,7 +15,7 @@ from unrender.render.points import render_points
 from unrender.render.texture import Texture
 from unrender.reports import figures
 from unrender.reports.figures import Image
-from unrender.tasks.pose.photo import square_around
+from unrender.tasks.pose.photo_alignment import bounding_square
 
 OBJECT_COLOR = (1.0, 0.45, 0.05)
 MASK_COLOR = (0.1, 0.75, 0.95)
@@ -43,7 +43,7 @@ def whole(photo: Photo, size: int) -> PhotoCrop:
 
 def close_up(photo: Photo, size: int) -> PhotoCrop:
     """Return a square crop around the object with `size` pixels a side, cut off at the edges of the photo."""
-    corner, side = square_around(photo.mask, MARGIN)
+    corner, side = bounding_square(photo.mask, MARGIN)
     left, top = (max(0, round(float(edge))) for edge in corner)
     right = min(photo.camera.width, round(float(corner[0]) + side))
     bottom = min(photo.camera.height, round(float(corner[1]) + side))

@@ -15,7 +15,7 @@ from unrender.io.files import atomic_write
 from unrender.render.texture import Texture
 from unrender.reports import figures, pose_images
 from unrender.reports.html import Figure, Section, write_report
-from unrender.tasks.pose.find_pose import FREE_TURN, FindPoseStep, PoseEstimate
+from unrender.tasks.pose.find_pose import MAX_ROTATION_STD_DEGREES, FindPoseStep, PoseEstimate
 
 MAX_FRAMES = 24
 """Frames of the optimization video, at most."""
@@ -153,19 +153,19 @@ def summary(estimate: PoseEstimate) -> str:
         f"uncertainty {estimate.rotation_std_degrees:.2g}° and {estimate.translation_std:.2g} units "
         "(one standard deviation)"
     )
-    if estimate.verdict == "failed":
+    if estimate.status == "failed":
         return (
             f"Failed: the best pose has {agreement} only. Check that the mesh is of this object, that the mask covers "
             "the object alone, and the intrinsics."
         )
-    if estimate.verdict == "ambiguous" and len(estimate.candidates) > 1:
+    if estimate.status == "ambiguous" and len(estimate.candidates) > 1:
         return (
             f"Ambiguous: {len(estimate.candidates)} poses fit almost equally well; the object may be symmetric, or "
             f"too little of it visible. Best pose: {uncertainty}."
         )
-    if estimate.verdict == "ambiguous" and estimate.rotation_std_degrees > FREE_TURN:
+    if estimate.status == "ambiguous" and estimate.rotation_std_degrees > MAX_ROTATION_STD_DEGREES:
         return f"Ambiguous: the rotation is not determined, as for a rotationally symmetric object; {uncertainty}."
-    if estimate.verdict == "ambiguous":
+    if estimate.status == "ambiguous":
         return (
             f"Ambiguous: the best pose has {agreement} only; the object may be occluded, differ from the mesh, or have "
             "another pose."

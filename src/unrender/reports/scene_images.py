@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from unrender.data.scenes import Scene
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import least_axis
-from unrender.tasks.scene.inspect_scene import axes_of, positions_of
+from unrender.tasks.scene.inspect_scene import camera_axes, camera_positions
 
 SPLIT_COLORS = {"train": "#2a5d9c", "val": "#7a9a2a", "test": "#c4652a"}
 FRUSTUM = 0.06
@@ -28,7 +28,7 @@ def draw_cameras(scene: Scene) -> str:
     from scipy.spatial import ConvexHull
 
     cameras = [frame.camera for frame in scene.frames]
-    positions = positions_of(cameras).numpy()
+    positions = camera_positions(cameras).numpy()
     basis = _upright(cameras)
     size = float(np.linalg.norm(np.ptp(positions, axis=0))) or 1.0
     figure = Figure(figsize=(9, 4.6), layout="constrained")
@@ -70,9 +70,9 @@ def _upright(cameras: Sequence[Camera]) -> Array:
 
     Up is the mean up vector of the cameras or, if they are rotated differently, the normal of the plane they lie in.
     """
-    up = -axes_of(cameras, 1).mean(0)
+    up = -camera_axes(cameras, 1).mean(0)
     if float(up.norm()) < COMMON_UP:
-        positions = positions_of(cameras)
+        positions = camera_positions(cameras)
         plane = torch.linalg.svd(positions - positions.mean(0), full_matrices=True).Vh
         up = plane[2] * (1.0 if float(plane[2] @ up) >= 0 else -1.0)
     up = up / up.norm()

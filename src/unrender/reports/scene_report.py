@@ -8,7 +8,7 @@ from unrender.data.scenes import Scene
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
 from unrender.reports.scene_images import draw_cameras
-from unrender.tasks.scene.inspect_scene import PictureFacts
+from unrender.tasks.scene.inspect_scene import ImageSummary
 
 CONTACT_SHEET = 24
 """Images of the contact sheet, at most."""
@@ -18,7 +18,7 @@ BOUNDS_FROM = {"points": "3D points", "file": "the scene file", "cameras": "came
 def write_scene_report(
     path: Path,
     scene: Scene,
-    facts: Sequence[PictureFacts],
+    facts: Sequence[ImageSummary],
     summary: Mapping[str, str],
     notes: Sequence[str],
     how: Section,
@@ -46,7 +46,7 @@ def write_scene_report(
     )
 
 
-def describe_images(facts: Sequence[PictureFacts]) -> dict[str, Any]:
+def describe_images(facts: Sequence[ImageSummary]) -> dict[str, Any]:
     """Count the images with alpha, masks and depth, and average them."""
     alpha = [fact.covered for fact in facts if fact.covered is not None]
     mask = [fact.used for fact in facts if fact.used is not None]

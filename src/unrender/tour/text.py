@@ -38,7 +38,7 @@ def pose(fov_degrees: float, config: Any) -> Description:
             'mesh, texture = unrender.load_textured_mesh("truth.ply")',
             f'photo = unrender.load_photo("photo.png", fov_degrees={fov_degrees:g})',
             f"*_, last = {call('unrender.find_pose', *inputs, keywords=keywords)}",
-            "print(last.result.verdict, last.result.camera_from_object)",
+            "print(last.result.status, last.result.camera_from_object)",
         ),
     )
 

@@ -19,7 +19,7 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
 from unrender.io.geometry_data import rgb_from_tensor
 from unrender.render.texture import Texture
-from unrender.tasks.scene.inspect_scene import inspect_picture
+from unrender.tasks.scene.inspect_scene import inspect_image
 from unrender.viewer.renderable import Renderable
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ class CameraFrusta:
             return False
         frame, handle = self._pending.popleft()
         if frame.image_path.is_file():  # runs do not need the images
-            handle.image = inspect_picture(frame).thumbnail
+            handle.image = inspect_image(frame).thumbnail
         return True
 
 

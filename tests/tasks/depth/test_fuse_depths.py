@@ -25,7 +25,7 @@ from unrender import (
 )
 from unrender.geometry.simplify import cluster_vertices
 from unrender.geometry.topology import keep_largest_component
-from unrender.tasks.depth.compare_depths import look_at_points, neighbors_of, points_of
+from unrender.tasks.depth.view_consistency import nearest_cameras, sample_depth, unproject_view
 
 
 def eyes(count: int) -> list[Camera]:
@@ -84,7 +84,7 @@ def test_a_lens_changes_nothing(views, mesh):
     lens = Lens.brown([-0.08, 0.01], [0.001, -0.001])
     bent = [view.replace(camera=view.camera.replace(lens=lens)) for view in views]
     bent = [  # what the bent camera sees: the depth of the straight one, where its rays go
-        DepthView(view.camera, look_at_points(straight, _far_points(view.camera)).measured.view(96, 96))
+        DepthView(view.camera, sample_depth(straight, _far_points(view.camera)).measured.view(96, 96))
         for view, straight in zip(bent, views, strict=True)
     ]
     cloud = points_from_views(bent)
@@ -94,7 +94,7 @@ def test_a_lens_changes_nothing(views, mesh):
 
 def _far_points(camera):
     view = DepthView(camera, torch.ones(96, 96))
-    return points_of(view)[0]
+    return unproject_view(view)[0]
 
 
 def test_the_fused_mesh_is_the_surface(views, mesh):
@@ -117,7 +117,7 @@ def _edges(mesh):
 def test_true_views_are_consistent_and_wrong_ones_are_not(views):
     figures = view_consistency(views)
     assert figures["consistency"] < 0.005
-    assert figures["consistency_share"] > 0.9
+    assert figures["consistency_fraction"] > 0.9
     larger = [view.replace(depth=view.depth * (1 + 0.1 * (i % 2))) for i, view in enumerate(views)]
     assert view_consistency(larger)["consistency"] > 5 * figures["consistency"]
     empty = [view.replace(depth=torch.zeros_like(view.depth)) for view in views]
@@ -126,7 +126,9 @@ def test_true_views_are_consistent_and_wrong_ones_are_not(views):
 
 def test_neighbors_look_the_same_way():
     cameras = eyes(12)
-    assert all({(i + 1) % 12, (i - 1) % 12} == set(near) for i, near in enumerate(neighbors_of(cameras, 2)))
+    assert all(
+        {(i + 1) % 12, (i - 1) % 12} == set(near) for i, near in enumerate(nearest_cameras(cameras, 2))
+    )
 
 
 def test_errors_are_those_of_the_formulas():
@@ -160,22 +162,22 @@ def test_a_field_gets_figures_for_each_view_and_their_means(tmp_path):
 
 
 def test_input_that_cannot_be_fused_is_named(views):
-    with pytest.raises(InputError, match="takes at least 2 views"):
+    with pytest.raises(InputError, match="expected at least 2 views"):
         points_from_views(views[:1])
-    with pytest.raises(InputError, match="`spacing` should be a length > 0"):
+    with pytest.raises(InputError, match="`spacing` should be positive and finite"):
         points_from_views(views[:3], spacing=0.0)
     empty = [view.replace(depth=torch.zeros_like(view.depth)) for view in views[:3]]
-    with pytest.raises(InputError, match="no two views agree on any point"):
+    with pytest.raises(InputError, match="no point is consistent between views"):
         points_from_views(empty)
-    with pytest.raises(InputError, match="no view has any depth"):
+    with pytest.raises(InputError, match="none of the views has valid depth"):
         fuse_depths(empty)
-    with pytest.raises(InputError, match="takes at least one view"):
+    with pytest.raises(InputError, match="should have at least one view"):
         fuse_depths([])
     with pytest.raises(InputError, match="`voxel_size` should be positive"):
         fuse_depths(views[:2], voxel_size=0.1, truncation=0.01)
     with pytest.raises(InputError, match="voxels are too many"):
         fuse_depths(views[:2], voxel_size=1e-4)
-    with pytest.raises(InputError, match="takes at least 2 views, got 1"):
+    with pytest.raises(InputError, match="should have at least 2 views, got 1"):
         view_consistency(views[:1])
     with pytest.raises(InputError, match="DepthView: `camera` should be one, of the size of `depth`"):
         DepthView(views[0].camera, torch.zeros(4, 4))

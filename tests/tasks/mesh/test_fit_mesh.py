@@ -81,7 +81,7 @@ def test_half_a_sphere_is_closed_about_as_a_sphere() -> None:
     assert float(distances_to_mesh(front, last.result).mean()) < 0.01
     assert -1.4 < float(last.result.vertices[:, 2].min()) < -0.2
     metrics = measure_mesh(last.result, front)
-    assert metrics["seen_share"] < 0.9
+    assert metrics["observed_fraction"] < 0.9
 
 
 def test_a_thin_one_sided_cloud_becomes_a_thin_shell() -> None:
@@ -138,8 +138,8 @@ BAD_CLOUDS = {
     "at least 10 points, got 1": CUBE[:1],
     "at least 10 points, got 0": CUBE[:0],
     "all 100 points are equal": CUBE[:1].expand(100, 3),
-    "lie on a line": CUBE[:, :1] * torch.tensor([1.0, 2.0, -3.0]) + 5,
-    "lie in a plane": CUBE * torch.tensor([1.0, 1.0, 0.0]) + 5,
+    "are collinear": CUBE[:, :1] * torch.tensor([1.0, 2.0, -3.0]) + 5,
+    "are coplanar": CUBE * torch.tensor([1.0, 1.0, 0.0]) + 5,
     "2 of 100 points are NaN or infinite": torch.where(torch.arange(300).view(100, 3) < 4, torch.nan, CUBE),
 }
 
@@ -153,8 +153,8 @@ def test_clouds_without_a_surface_are_refused_at_once(message: str) -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (FitMesh(holdout=1.0), "`holdout` is a share"),
-        (FitMesh(edge_length=1e-6), "allow more `max_vertices`"),
+        (FitMesh(holdout=1.0), "`holdout` should be a fraction"),
+        (FitMesh(edge_length=1e-6), "increase `max_vertices`"),
         (FitMesh(edge_length=-1.0), "`edge_length`"),
         (FitMesh(edge_length=1e9), "too long for a cloud"),
         (FitMesh(smoothness=-1.0), "`smoothness`"),
@@ -170,9 +170,9 @@ def test_impossible_settings_are_refused_at_once(config: FitMesh, message: str) 
         fit_mesh(PointCloud(scan(ico_sphere(2), 200)), config)
 
 
-def test_clusters_far_apart_are_refused_with_words() -> None:
+def test_clusters_far_apart_are_refused() -> None:
     points = scan(ico_sphere(3), 600)
-    with pytest.raises(InputError, match="clusters far apart"):
+    with pytest.raises(InputError, match="clusters that are far apart"):
         fit_mesh(PointCloud(torch.cat([points, points + 1e4])))
 
 
@@ -194,7 +194,7 @@ def test_a_sparse_part_of_a_surface_is_no_outlier() -> None:
 
 
 def test_a_batch_is_refused() -> None:
-    with pytest.raises(InputError, match="one cloud at a time"):
+    with pytest.raises(InputError, match="should be a single point cloud"):
         fit_mesh(PointCloud(CUBE.view(2, 50, 3)))
 
 

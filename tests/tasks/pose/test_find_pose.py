@@ -62,7 +62,7 @@ def test_finds_an_object_without_a_guess(seed, use_color):
     angle, shift = errors(estimate.camera_from_object, truth)
     assert angle < 2
     assert shift < 0.04
-    assert estimate.verdict == "converged"
+    assert estimate.status == "converged"
     assert estimate.agreement > 0.95
     assert angle < 4 * estimate.rotation_std_degrees + 0.5
     assert 0 < estimate.translation_std < 0.1
@@ -159,7 +159,7 @@ def test_symmetric_objects_are_ambiguous(name, axis):
     mesh = (unrender.cube() if name == "cube" else unrender.torus()).to(torch.float32)
     photo = take_photo(mesh, camera_at(pose(8, z=6.0)))
     estimate = solve(mesh, photo, dataclasses.replace(QUICK, use_color=False))
-    assert estimate.verdict == "ambiguous"
+    assert estimate.status == "ambiguous"
     assert len(estimate.candidates) > 3 or estimate.rotation_std_degrees > 10
     for candidate in estimate.candidates:
         again = take_photo(mesh, camera_at(candidate.float())).mask
@@ -171,7 +171,7 @@ def test_a_sphere_has_no_direction():
     mesh = unrender.ico_sphere(3).to(torch.float32)
     truth = pose(9)
     estimate = solve(mesh, take_photo(mesh, camera_at(truth)))
-    assert estimate.verdict == "ambiguous"
+    assert estimate.status == "ambiguous"
     assert len(estimate.candidates) > 3
     assert errors(estimate.camera_from_object, truth)[1] < 0.05
 
@@ -181,27 +181,39 @@ def test_another_object_fails():
     mask[20:140, 70:84] = 1
     camera = camera_at(torch.eye(4))
     estimate = solve(elephant(), Photo(torch.rand(SIZE, SIZE, 3), mask, camera))
-    assert estimate.verdict == "failed"
+    assert estimate.status == "failed"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"mesh": Mesh(torch.rand(5, 3), torch.zeros(0, 3, dtype=torch.long))}, "should have faces"),
-        ({"mesh": Mesh(torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]]))}, "not finite"),
-        ({"mesh": Mesh(torch.ones(3, 3), torch.tensor([[0, 1, 2]]))}, "in one place"),
+        (
+            {"mesh": Mesh(torch.rand(5, 3), torch.zeros(0, 3, dtype=torch.long))},
+            "should be a single mesh with faces",
+        ),
+        (
+            {"mesh": Mesh(torch.full((3, 3), torch.nan), torch.tensor([[0, 1, 2]]))},
+            "NaN or infinite vertices",
+        ),
+        ({"mesh": Mesh(torch.ones(3, 3), torch.tensor([[0, 1, 2]]))}, "all vertices of `mesh` coincide"),
         ({"mesh": Mesh(torch.eye(3), torch.tensor([[0, 1, 1]]))}, "no area"),
-        ({"config": FindPose(num_views=3)}, "`num_views` should be a whole number from 20 to 20000, got 3"),
-        ({"config": FindPose(resolution=0)}, "`resolution` should be a whole number from 32 to 2048"),
-        ({"config": FindPose(num_views=10**6)}, "`num_views` should be a whole number"),
+        ({"config": FindPose(num_views=3)}, "`num_views` should be an integer from 20 to 20000, got 3"),
+        ({"config": FindPose(resolution=0)}, "`resolution` should be an integer from 32 to 2048"),
+        ({"config": FindPose(num_views=10**6)}, "`num_views` should be an integer"),
         (
             {"config": FindPose(num_starts=4.5)},
-            "`num_starts` should be a whole number from 1 to 2000, got 4.5",
+            "`num_starts` should be an integer from 1 to 2000, got 4.5",
         ),
-        ({"guess": torch.eye(4).numpy()}, "`guess` should be rigid"),
-        ({"guess": torch.eye(4).expand(2, 4, 4)}, r"`guess` should be rigid.*got float32\[2, 4, 4\]"),
-        ({"guess": torch.eye(4) * 2}, "`guess` should be rigid"),
-        ({"guess": torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))}, "`guess` should be rigid"),
+        ({"guess": torch.eye(4).numpy()}, "`guess` should be a 4 × 4 rigid transform"),
+        (
+            {"guess": torch.eye(4).expand(2, 4, 4)},
+            r"`guess` should be a 4 × 4 rigid transform.*got float32\[2, 4, 4\]",
+        ),
+        ({"guess": torch.eye(4) * 2}, "`guess` should be a 4 × 4 rigid transform"),
+        (
+            {"guess": torch.diag(torch.tensor([1.0, 1.0, -1.0, 1.0]))},
+            "`guess` should be a 4 × 4 rigid transform",
+        ),
     ],
 )
 def test_refuses(arguments, message):
@@ -214,7 +226,7 @@ def test_refuses(arguments, message):
 def test_refuses_depth_in_other_units():
     photo = take_photo(elephant(), camera_at(pose(0)), depth=True)
     wrong = photo.replace(depth=photo.depth * 1000)
-    with pytest.raises(InputError, match=r"depth is \d+ times .*units"):
+    with pytest.raises(InputError, match=r"depth is [\d,]+ times .*units"):
         next(iter(unrender.find_pose(elephant(), wrong, QUICK)))
 
 
@@ -230,23 +242,23 @@ def test_a_cloud_far_away_with_points_that_are_not_finite():
     angle, shift = errors(estimate.camera_from_object, there)
     assert angle < 0.5
     assert shift < 0.005
-    assert estimate.verdict == "converged"
+    assert estimate.status == "converged"
     again = solve(elephant(), unrender.PointCloud(points), guess=estimate.camera_from_object)
     assert errors(again.camera_from_object, there)[0] < 0.5
 
 
 def test_another_object_in_a_cloud_fails():
     points = unrender.sample_points_from_mesh(unrender.torus(), 3000).points * 0.6
-    assert solve(elephant(), unrender.PointCloud(points)).verdict == "failed"
+    assert solve(elephant(), unrender.PointCloud(points)).status == "failed"
 
 
 @pytest.mark.parametrize(
     ("points", "message"),
     [
-        (torch.full((100, 3), torch.nan), "cloud of 0 finite points is too few"),
-        (torch.rand(10, 3), "cloud of 10 finite points is too few"),
-        (torch.rand(100, 3) * 1000, "times as large as the mesh; both should be in the same units"),
-        (torch.zeros(100, 3), "all points of the cloud are in one place"),
+        (torch.full((100, 3), torch.nan), "too few finite points: 0"),
+        (torch.rand(10, 3), "too few finite points: 10"),
+        (torch.rand(100, 3) * 1000, "times as large as the mesh; use the same units for both"),
+        (torch.zeros(100, 3), "nearly all points of the cloud coincide"),
     ],
 )
 def test_refuses_clouds(points, message):
@@ -258,7 +270,7 @@ def test_a_ball_in_a_cloud_has_no_direction():
     ball = unrender.ico_sphere(3)
     points = unrender.sample_points_from_mesh(ball, 2000, generator=torch.Generator().manual_seed(2)).points
     estimate = solve(ball, unrender.PointCloud(points))
-    assert estimate.verdict == "ambiguous"
+    assert estimate.status == "ambiguous"
     assert float(estimate.camera_from_object[:3, 3].norm()) < 1e-3
 
 
@@ -267,14 +279,14 @@ def test_a_guess_behind_the_camera_fails():
     behind = pose(0)
     behind[2, 3] = -4
     estimate = solve(elephant(), photo, guess=behind)
-    assert estimate.verdict == "failed"
+    assert estimate.status == "failed"
     assert estimate.rotation_std_degrees == 180
 
 
 def test_refuses_an_object_of_a_few_pixels():
     mask = torch.zeros(SIZE, SIZE)
     mask[0, 0] = mask[-1, -1] = 1
-    with pytest.raises(InputError, match="the object is 2 pixels wide in the photo, too few"):
+    with pytest.raises(InputError, match="too small in the photo: 2 pixels wide"):
         unrender.find_pose(elephant(), Photo(torch.rand(SIZE, SIZE, 3), mask, camera_at(torch.eye(4))))
 
 
@@ -287,18 +299,18 @@ def test_vertex_colors_of_any_number_of_channels(channels):
     assert errors(solve(mesh.replace(vertex_colors=colors), photo).camera_from_object, truth)[0] < 2
 
 
-def test_half_an_outline_is_not_enough_to_be_sure():
+def test_half_a_silhouette_does_not_converge():
     truth = pose(2)
     photo = take_photo(elephant(), camera_at(truth))
     mask = photo.mask.clone()
     rows = (mask > 0).any(1).nonzero()[:, 0]
     mask[int(rows[0]) + 7 * len(rows) // 10 :] = 0  # something hides the legs
-    assert solve(elephant(), photo.replace(mask=mask)).verdict != "converged"
+    assert solve(elephant(), photo.replace(mask=mask)).status != "converged"
 
 
-def test_refuses_an_object_without_outline():
+def test_refuses_an_object_without_silhouette():
     everywhere = Photo(torch.rand(SIZE, SIZE, 3), torch.ones(SIZE, SIZE), camera_at(torch.eye(4)))
-    with pytest.raises(InputError, match="the object fills the photo, and its outline is not in it"):
+    with pytest.raises(InputError, match="the object fills the photo"):
         unrender.find_pose(elephant(), everywhere)
 
 
@@ -319,6 +331,6 @@ def test_a_texture_tells_the_sides_of_a_cube_apart():
     mask = (unrender.render_depth(mesh, camera) > 0).float()
     seen = Photo(photo, mask, camera.replace(camera_from_world=torch.eye(4)))
     estimate = solve(cube, seen, texture=texture)
-    assert estimate.verdict == "converged"
+    assert estimate.status == "converged"
     assert errors(estimate.camera_from_object, truth)[0] < 2
-    assert solve(cube, seen, dataclasses.replace(QUICK, use_color=False)).verdict == "ambiguous"
+    assert solve(cube, seen, dataclasses.replace(QUICK, use_color=False)).status == "ambiguous"

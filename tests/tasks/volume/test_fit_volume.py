@@ -23,7 +23,7 @@ from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.scene_box import SceneBox
 from unrender.geometry.topology import is_watertight
 from unrender.io.checkpoints import load_tensors, save_tensors
-from unrender.tasks.surface.extract_surface import cloud_of_surface, extract_surface
+from unrender.tasks.surface.extract_surface import cloud_from_mesh, extract_surface
 from unrender.tasks.volume.config import FitVolume
 from unrender.tasks.volume.fit_volume import fit_volume
 from unrender.training.checkpoints import CHECKPOINT
@@ -230,7 +230,7 @@ def test_the_surface_of_a_ball_is_a_closed_sphere(contracted: bool) -> None:
     assert float(radius.mean()) == pytest.approx(1, abs=0.1)
     assert float(unrender.enclosed_volume(mesh)) > 0
     assert mesh.vertex_colors[:, 0].mean() > 0.9 > 0.1 > mesh.vertex_colors[:, 2].mean()
-    cloud = cloud_of_surface(mesh)
+    cloud = cloud_from_mesh(mesh)
     outward = cloud.points - torch.tensor([1.0, 2.0, 3.0])
     assert bool(((outward * cloud.normals).sum(-1) > 0.9).all())
 

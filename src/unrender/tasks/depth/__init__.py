@@ -1,1 +1,1 @@
-"""Depth maps of fields: measured, evaluated, fused."""
+"""Depth maps of fields: measurement, evaluation and fusion."""

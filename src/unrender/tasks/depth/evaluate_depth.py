@@ -1,4 +1,4 @@
-"""How good the depth of a field is: against the truth where there is one, else between views."""
+"""Evaluation of the depth of a field, against ground truth and for consistency between views."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,19 +10,19 @@ from unrender.fields.protocol import Field
 from unrender.losses.depth import depth_errors
 from unrender.render.depth import DepthMap, DepthView
 from unrender.render.march import FieldFunction
-from unrender.tasks.depth.compare_depths import view_consistency
 from unrender.tasks.depth.measure_depth import measure_depth
+from unrender.tasks.depth.view_consistency import view_consistency
 
 KINDS = ("expected", "median", "first_surface")
 
 
 def evaluate_depth(field: Field | FieldFunction, frames: Sequence[Frame]) -> dict[str, float]:
-    """Return flat figures of the depth of a field at the cameras of frames.
+    """Evaluate the depth of a field at the cameras of frames; return flat metrics.
 
-    Where a frame has depth, `depth/<kind>/<figure>/<frame>` for each kind of depth and each figure of `depth_errors`,
-    within the frame's mask, and the means over frames as `depth/<kind>/<figure>`, without those that are nan. From two
-    frames on, with or without true depth, `depth/consistency` and `depth/consistency_share` of the median depths, see
-    `view_consistency`.
+    For frames with ground-truth depth: `depth/<kind>/<metric>/<frame>` for each kind of depth and each metric of
+    `depth_errors`, within the frame's mask, and their means over frames as `depth/<kind>/<metric>`, ignoring nan. For
+    two frames or more, with or without ground truth: `depth/consistency` and `depth/consistency_fraction` of the median
+    depths, see `view_consistency`.
     """
     figures: dict[str, float] = {}
     views = []
@@ -49,7 +49,7 @@ def _errors(found: DepthMap, frame: Frame) -> dict[str, float]:
 
 
 def _means(figures: Mapping[str, float]) -> dict[str, float]:
-    """Average over frames, whose names stand behind the third slash."""
+    """Average over frames, whose names follow the third slash of the keys."""
     by_name: dict[str, list[float]] = {}
     for name, value in figures.items():
         by_name.setdefault("/".join(name.split("/")[:3]), []).append(value)

@@ -1,4 +1,4 @@
-"""Depths of many views, fused: points that the views agree on, and the surface between them."""
+"""Fusion of depth maps to a consistent point cloud, or to a mesh by TSDF integration."""
 
 import math
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import pixel_centers
 from unrender.io.depth import points_from_depth
 from unrender.render.depth import DepthView
-from unrender.tasks.depth.compare_depths import look_at_points, neighbors_of, points_of
+from unrender.tasks.depth.view_consistency import nearest_cameras, sample_depth, unproject_view
 
-TRUNCATION = 3.0
-"""Voxels before and behind a surface that know their distance to it."""
-VOXELS = 192
-"""Along the longest side, unless told otherwise."""
-POINTS_AT_ONCE = 2_000_000
-OUTLIERS = 0.001
-"""Share of the points at each end of each axis that do not count for how large the surface is."""
+TRUNCATION_VOXELS = 3.0
+"""Default truncation distance, in voxels."""
+DEFAULT_RESOLUTION = 192
+"""Default number of voxels along the longest side."""
+POINTS_PER_CHUNK = 2_000_000
+OUTLIER_FRACTION = 0.001
+"""Fraction of the points ignored at each end of each axis for the bounding box."""
 
 
 def points_from_views(
@@ -31,79 +31,86 @@ def points_from_views(
     *,
     tolerance: float = 0.01,
     num_neighbors: int = 8,
-    agreeing: int = 2,
+    min_consistent_views: int = 2,
     spacing: float | None = None,
 ) -> PointCloud:
-    """Return the points of all views that other views agree with, in the world, with normals and colors.
+    """Fuse the depth maps of several views to a point cloud of consistent points, with normals and colors.
 
-    A view agrees with a point when the depth that it sees there differs by at most `tolerance`, relatively; it objects
-    when it sees something behind the point. Points stay with which at least `agreeing` of the nearest `num_neighbors`
-    views agree, and more agree than object; of few views, all others have to agree. Normals are those of planes through
-    neighbouring pixels, towards the camera; pixels in the air between two surfaces are left out.
+    A point is consistent with another view if the depth of that view at its pixel differs by at most `tolerance`,
+    relatively; it is inconsistent if that view measures a surface behind the point. Points are kept if at least
+    `min_consistent_views` of the nearest `num_neighbors` views are consistent, and more are consistent than
+    inconsistent. Normals are estimated from neighboring pixels, towards the camera; flying pixels are removed.
 
-    spacing: keep one point, the mean, in each cube of this side.
+    With `spacing`, the cloud is downsampled to one point per voxel of this size: see `voxel_downsample`.
+    Raises InputError if no point is consistent.
     """
-    if not (len(views) >= 2 and 0 < tolerance < 1 and agreeing >= 1 and num_neighbors >= 1):
+    if not (len(views) >= 2 and 0 < tolerance < 1 and min_consistent_views >= 1 and num_neighbors >= 1):
         raise InputError(
-            "points_from_views: takes at least 2 views, a `tolerance` above 0 and below 1, and `agreeing` and "
-            f"`num_neighbors` of at least 1; got {len(views)}, {tolerance}, {agreeing}, {num_neighbors}"
+            "points_from_views: expected at least 2 views, 0 < `tolerance` < 1, and `min_consistent_views` and "
+            f"`num_neighbors` of at least 1; got {len(views)} views, {tolerance}, {min_consistent_views} and "
+            f"{num_neighbors}"
         )
-    views = [_straight(view) for view in views]
-    around = neighbors_of([view.camera for view in views], num_neighbors)
+    views = [_undistort(view) for view in views]
+    neighbors = nearest_cameras([view.camera for view in views], num_neighbors)
     clouds = [
-        _agreed(view, [views[i] for i in others], tolerance, min(agreeing, len(views) - 1))
-        for view, others in zip(views, around, strict=True)
+        _consistent_points(
+            view, [views[i] for i in others], tolerance, min(min_consistent_views, len(views) - 1)
+        )
+        for view, others in zip(views, neighbors, strict=True)
     ]
     points, normals, colors = zip(*clouds, strict=True)
-    known = [part for part in colors if part is not None]
+    known = [chunk for chunk in colors if chunk is not None]
     cloud = PointCloud(
         torch.cat(points), torch.cat(normals), torch.cat(known) if len(known) == len(views) else None
     )
     if len(cloud.points) == 0:
         raise InputError(
-            "points_from_views: no two views agree on any point; raise `tolerance`, or fit longer"
+            "points_from_views: no point is consistent between views; increase `tolerance`, or train longer"
         )
     return cloud if spacing is None else voxel_downsample(cloud, spacing)
 
 
-def _agreed(
-    view: DepthView, others: Sequence[DepthView], tolerance: float, agreeing: int
+def _consistent_points(
+    view: DepthView, others: Sequence[DepthView], tolerance: float, min_consistent_views: int
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     shape = points_from_depth(view.depth, view.camera.focal, view.camera.center)
     view = view.replace(depth=torch.where(shape.valid, view.depth, 0))
-    points, there = points_of(view)
-    agree, object_ = torch.zeros(len(points)), torch.zeros(len(points))
+    points, valid = unproject_view(view)
+    consistent, inconsistent = torch.zeros(len(points)), torch.zeros(len(points))
     for other in others:
-        seen = look_at_points(other, points)
-        room = tolerance * seen.measured
-        known = seen.measured > 0
-        agree += known & ((seen.expected - seen.measured).abs() <= room)
-        object_ += known & (seen.measured - seen.expected > room)
-    kept = (agree >= agreeing) & (agree > object_)
+        sampled = sample_depth(other, points)
+        margin = tolerance * sampled.measured
+        known = sampled.measured > 0
+        consistent += known & ((sampled.expected - sampled.measured).abs() <= margin)
+        inconsistent += known & (sampled.measured - sampled.expected > margin)
+    kept = (consistent >= min_consistent_views) & (consistent > inconsistent)
     world_from_camera = view.camera.world_from_camera[:3, :3]
-    normals = (shape.normals[there][kept][:, None] * world_from_camera).sum(-1)
-    return points[kept], normals, None if view.color is None else view.color[there][kept]
+    normals = (shape.normals[valid][kept][:, None] * world_from_camera).sum(-1)
+    return points[kept], normals, None if view.color is None else view.color[valid][kept]
 
 
-def _straight(view: DepthView) -> DepthView:
-    """Return the view without the distortion of its lens: at each place, the nearest pixel's."""
+def _undistort(view: DepthView) -> DepthView:
+    """Remove lens distortion from a view, by nearest-neighbor sampling."""
     if view.camera.projection != "perspective":
-        raise InputError("points_from_views: cameras should be perspective")
+        raise InputError("points_from_views: all cameras should be perspective, got an orthographic one")
     if view.camera.lens is None:
         return view
     camera = view.camera.replace(lens=None)
     ones = torch.ones(camera.height, camera.width, 1)
-    places = camera.unproject(torch.cat([pixel_centers(camera), ones], -1).flatten(0, 1))
-    seen = look_at_points(view, places)
+    points = camera.unproject(torch.cat([pixel_centers(camera), ones], -1).flatten(0, 1))
+    sampled = sample_depth(view, points)
     size = (camera.height, camera.width)
-    color = None if view.color is None else view.color.flatten(0, 1)[seen.pixel].unflatten(0, size)
-    return DepthView(camera, seen.measured.unflatten(0, size), color)
+    color = None if view.color is None else view.color.flatten(0, 1)[sampled.pixel].unflatten(0, size)
+    return DepthView(camera, sampled.measured.unflatten(0, size), color)
 
 
 def voxel_downsample(cloud: PointCloud, spacing: float) -> PointCloud:
-    """Replace the points in each cube of side `spacing` by their mean, with the mean normal and color."""
+    """Downsample a point cloud: replace the points in each voxel of side `spacing` with their mean.
+
+    Normals and colors are averaged as well. `spacing` is in world units.
+    """
     if not 0 < spacing < math.inf:
-        raise InputError(f"voxel_downsample: `spacing` should be a length > 0, got {spacing}")
+        raise InputError(f"voxel_downsample: `spacing` should be positive and finite, got {spacing}")
     cells = ((cloud.points - cloud.points.amin(0)) / spacing).long()
     _, cell, counts = cells.unique(dim=0, return_inverse=True, return_counts=True)
 
@@ -118,7 +125,7 @@ def voxel_downsample(cloud: PointCloud, spacing: float) -> PointCloud:
 
 
 class _Band(NamedTuple):
-    """Voxels near surfaces, in a grid."""
+    """The voxels of a grid that are near surfaces."""
 
     low: Float[Tensor, "3"]
     voxel_size: float
@@ -129,57 +136,58 @@ class _Band(NamedTuple):
 def fuse_depths(
     views: Sequence[DepthView], *, voxel_size: float | None = None, truncation: float | None = None
 ) -> Mesh:
-    """Return the surface that the depths of many views agree on best, with vertex colors.
+    """Fuse depth maps to a mesh with vertex colors, by TSDF integration and marching cubes.
 
-    Every voxel near a measured surface gets the mean over views of the distance before what they see, z' − z, cut off
-    at `truncation`; of views for which it lies further behind, none counts. Where the mean is 0, marching cubes finds
-    the surface. Faces are counterclockwise seen from where the cameras stood.
+    Every voxel near a measured surface stores the mean over views of the truncated signed distance z' − z to the
+    measured depth z'; views in which it is occluded do not contribute. Faces are counter-clockwise seen from the
+    cameras.
 
-    voxel_size: by default a 192nd of the longest side of all points but the outermost 0.1 %. truncation: by default
-    three voxels; less than the thickness of thin parts, more than the errors of depths.
+    `voxel_size` defaults to 1/192 of the longest side of the bounding box without outliers, `truncation` to three
+    voxels; it should be less than the thickness of thin structures, and larger than the depth errors.
     Source: Curless and Levoy, A volumetric method for building complex models from range images, 1996.
     """
     if not views:
-        raise InputError("fuse_depths: takes at least one view, got none")
+        raise InputError("fuse_depths: `views` should have at least one view, got none")
     band = _band(views, voxel_size, truncation)
-    reach = TRUNCATION * band.voxel_size if truncation is None else truncation
+    reach = TRUNCATION_VOXELS * band.voxel_size if truncation is None else truncation
     total, weight = torch.zeros(len(band.centers)), torch.zeros(len(band.centers))
     has_colors = all(view.color is not None for view in views)
-    colors, shine = torch.zeros(len(band.centers), 3), torch.zeros(len(band.centers), 1)
+    colors, color_weight = torch.zeros(len(band.centers), 3), torch.zeros(len(band.centers), 1)
     for view in views:
-        seen = look_at_points(view, band.centers)
-        before = seen.measured - seen.expected
-        counts = (seen.measured > 0) & (before > -reach)
-        total += torch.where(counts, (before / reach).clamp(max=1), 0)
-        weight += counts
+        sampled = sample_depth(view, band.centers)
+        distance = sampled.measured - sampled.expected
+        observed = (sampled.measured > 0) & (distance > -reach)
+        total += torch.where(observed, (distance / reach).clamp(max=1), 0)
+        weight += observed
         if has_colors:
             assert view.color is not None
-            on = (counts & (before < reach)).float()[:, None]
-            colors += on * view.color.flatten(0, 1)[seen.pixel]
-            shine += on
+            near_surface = (observed & (distance < reach)).float()[:, None]
+            colors += near_surface * view.color.flatten(0, 1)[sampled.pixel]
+            color_weight += near_surface
     mesh = _surface(band, total / weight.clamp(min=1), weight > 0)
     if not has_colors:
         return mesh
-    return mesh.replace(vertex_colors=_at_vertices(mesh, band, colors / shine.clamp(min=1)).clamp(0, 1))
+    voxel_colors = colors / color_weight.clamp(min=1)
+    return mesh.replace(vertex_colors=_at_vertices(mesh, band, voxel_colors).clamp(0, 1))
 
 
 def _band(views: Sequence[DepthView], voxel_size: float | None, truncation: float | None) -> _Band:
-    points = torch.cat([points_of(view)[0] for view in views])
+    points = torch.cat([unproject_view(view)[0] for view in views])
     if len(points) == 0:
-        raise InputError("fuse_depths: no view has any depth")
+        raise InputError("fuse_depths: none of the views has valid depth")
     low, high = _box(points)
-    size = voxel_size or float((high - low).max()) / VOXELS
-    reach = TRUNCATION * size if truncation is None else truncation
+    size = voxel_size or float((high - low).max()) / DEFAULT_RESOLUTION
+    reach = TRUNCATION_VOXELS * size if truncation is None else truncation
     if not (0 < size < math.inf and size <= reach < math.inf):
         raise InputError(
-            f"fuse_depths: `voxel_size` should be positive and `truncation` at least as much, got {size} and {reach}"
+            f"fuse_depths: `voxel_size` should be positive and `truncation` at least as large, got {size} and {reach}"
         )
     rim = math.ceil(reach / size) + 1
     low = low - rim * size
     shape = [int(n) + 2 * rim for n in ((high - low) / size).ceil()]
     if math.prod(shape) > 2**30:
         raise InputError(
-            f"fuse_depths: {' × '.join(map(str, shape))} voxels are too many; give a larger `voxel_size`"
+            f"fuse_depths: {' × '.join(map(str, shape))} voxels are too many; increase `voxel_size`"
         )
     near = _marked(points, low, size, shape, rim)
     return _Band(low, size, near, low + (near.nonzero() + 0.5) * size)
@@ -188,23 +196,23 @@ def _band(views: Sequence[DepthView], voxel_size: float | None, truncation: floa
 def _box(points: Tensor) -> tuple[Tensor, Tensor]:
     some = points[:: max(1, len(points) // 1_000_000)]
     ordered = some.sort(0).values
-    cut = int(OUTLIERS * len(some))
+    cut = int(OUTLIER_FRACTION * len(some))
     return ordered[cut], ordered[len(some) - 1 - cut]
 
 
 def _marked(points: Tensor, low: Tensor, size: float, shape: Sequence[int], rim: int) -> Tensor:
-    """Mark the voxels within `rim` of those in which a point lies."""
+    """Mark the voxels that contain a point, dilated by `rim` voxels."""
     marked = torch.zeros(*shape, dtype=torch.bool)
-    for part in points.split(POINTS_AT_ONCE):
-        places = ((part - low) / size).floor().long()
-        inside = ((places >= 0) & (places < torch.tensor(shape))).all(-1)
-        marked[places[inside].unbind(-1)] = True
+    for chunk in points.split(POINTS_PER_CHUNK):
+        voxels = ((chunk - low) / size).floor().long()
+        inside = ((voxels >= 0) & (voxels < torch.tensor(shape))).all(-1)
+        marked[voxels[inside].unbind(-1)] = True
     for axis in range(3):
-        marked = _spread(marked, axis, rim)
+        marked = _dilate(marked, axis, rim)
     return marked
 
 
-def _spread(marked: Tensor, axis: int, steps: int) -> Tensor:
+def _dilate(marked: Tensor, axis: int, steps: int) -> Tensor:
     result = marked.clone()
     length = marked.shape[axis]
     for step in range(1, min(steps, length - 1) + 1):
@@ -224,7 +232,7 @@ def _surface(band: _Band, values: Tensor, known: Tensor) -> Mesh:
         crosses = bool(inner.any())
     if not crosses:
         raise InputError(
-            "fuse_depths: the views agree on no surface; give a larger `voxel_size` or `truncation`"
+            "fuse_depths: the views have no consistent surface; increase `voxel_size` or `truncation`"
         )
     vertices, faces, _, _ = marching_cubes(dense.numpy(), 0.0, mask=inner, gradient_direction="descent")
     vertices = band.low + (torch.from_numpy(vertices.copy()) + 0.5) * band.voxel_size
@@ -232,7 +240,7 @@ def _surface(band: _Band, values: Tensor, known: Tensor) -> Mesh:
 
 
 def _surrounded(mask: Tensor) -> Tensor:
-    """Keep the voxels whose seven neighbours before them are known too: skimage asks at the last corner of a cube."""
+    """Keep the voxels whose seven preceding neighbors are known, as skimage checks the mask at the last corner only."""
     result = mask.clone()
     for axis in range(3):
         length = result.shape[axis]
@@ -243,8 +251,8 @@ def _surrounded(mask: Tensor) -> Tensor:
 
 
 def _at_vertices(mesh: Mesh, band: _Band, colors: Tensor) -> Tensor:
-    """Take the color of the voxel in which each vertex lies."""
-    number = torch.full(band.near.shape, -1, dtype=torch.int32)
-    number[band.near] = torch.arange(len(colors), dtype=torch.int32)
-    places = ((mesh.vertices - band.low) / band.voxel_size).floor().long()
-    return colors[number[places.unbind(-1)].long()]
+    """Return the color of the voxel that contains each vertex."""
+    row = torch.full(band.near.shape, -1, dtype=torch.int32)
+    row[band.near] = torch.arange(len(colors), dtype=torch.int32)
+    voxels = ((mesh.vertices - band.low) / band.voxel_size).floor().long()
+    return colors[row[voxels.unbind(-1)].long()]

@@ -1,1 +1,1 @@
-"""Meshes from point clouds."""
+"""Surface reconstruction from point clouds."""

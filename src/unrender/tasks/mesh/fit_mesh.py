@@ -1,4 +1,4 @@
-"""Mesh from points: deform a closed mesh until it matches a cloud."""
+"""Surface reconstruction: fit a closed mesh to a point cloud."""
 
 import dataclasses
 import itertools
@@ -20,62 +20,63 @@ from unrender.geometry.topology import topology
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import PointIndex, index_points, nearest
 from unrender.losses.regularize import mesh_normal_consistency
-from unrender.tasks.mesh.gauss_newton import Array, Matrix, attachments, bending, newton_step
-from unrender.tasks.mesh.initial_mesh import start_mesh
+from unrender.tasks.mesh.gauss_newton import Array, Matrix, bending_matrix, interpolation_matrix, newton_step
+from unrender.tasks.mesh.initial_mesh import initial_mesh
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud, prepare_cloud
 
 Start = Literal["auto", "solid", "shell", "hull", "sphere"]
 SMOOTHNESS = tuple(float(s) for s in np.geomspace(1e-6, 1e-11, 11))
-"""What is tried, stiff to flexible, where the config leaves it open."""
+"""Candidates for the smoothness weight, stiff to flexible."""
 VERTEX_AREA = 3**0.5 / 2
-"""Of a mesh of equilateral triangles with edges of length 1."""
-LONGEST_EDGE = 0.2
-"""In diagonals: longer edges make no solid."""
+"""Area per vertex of a mesh of equilateral triangles with edges of length 1."""
+MAX_EDGE_LENGTH = 0.2
+"""Maximum edge length relative to the diagonal; longer edges cannot represent a solid."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FitMesh:
-    """Deform a closed mesh until it matches a point cloud.
+    """Fit a closed mesh to a point cloud.
 
-    Descends on the squared distance between points and surface (linear beyond three standard deviations) plus
-    `smoothness` times the sum of 1 − cos over all hinges: coarse to fine, stiff to flexible, until points that were
-    kept back for the purpose become less likely.
+    Minimizes the squared distance between points and surface (Huber loss beyond three standard deviations) plus
+    `smoothness` times the sum of 1 − cos of the angles between adjacent faces. The fit proceeds coarse to fine and
+    stiff to flexible, until the likelihood of validation points decreases.
     """
 
     start: Start = "auto"
-    """Where to begin: the solid that has the points on its skin (any genus), a thin shell around them (any genus),
-    their convex hull or a sphere (no holes). auto: the solid, or the shell where most of the solid would be guessed."""
+    """Initial shape: a Poisson reconstruction of the solid (any genus), a thin shell around the points (any genus),
+    their convex hull, or a sphere (genus 0). auto: the solid, or the shell if most of the solid is unobserved."""
     edge_length: float | None = None
-    """Length of the result's edges in world units. By default the mean distance between neighbouring points, at most
-    1 % of the diagonal of the cloud's box."""
+    """Edge length of the result in world units. Default: the mean distance between neighboring points, at most 1% of
+    the diagonal of the bounding box."""
     max_vertices: int = 50_000
-    """Lengthen the default edges where the mesh would have more vertices than this."""
+    """Maximum number of vertices with the default edge length."""
     smoothness: float | None = None
-    """Weight of normal consistency, 1e-11 for exact points to 1e-6 for very noisy ones. By default found by trial."""
+    """Weight of normal consistency, from 1e-11 for exact points to 1e-6 for very noisy points. Default: selected by
+    validation."""
     steps: int = 150
-    """Stop after so many steps, wherever the fit stands."""
+    """Maximum number of steps."""
     holdout: float = 0.0
-    """Share of the points that the fit never sees, so that its error can be measured on them."""
+    """Fraction of the points held out from the fit to measure its error."""
     max_points: int = 200_000
-    """Fit a random subset of so many points where there are more. Errors are measured on all."""
+    """Maximum number of points to fit; larger clouds are subsampled. Errors are measured on all points."""
     seed: int = 0
-    """Seed of every random choice: the same seed gives the same mesh."""
+    """Random seed; the same seed gives the same mesh."""
 
 
 @dataclasses.dataclass(frozen=True)
 class FitMeshStep:
-    """Where the fit stands after a step; step 0 is the start shape."""
+    """The state of the fit after a step; step 0 is the initial shape."""
 
     index: int
     last_index: int
-    """No step comes after this one; the fit may well end before."""
+    """Index of the last possible step; the fit may end before."""
     stage: str
-    """start, coarse, fine, or final: with all points, those kept back included."""
+    """start, coarse, fine, or final, which includes the validation points."""
     mesh: Mesh
-    """In the frame of the prepared cloud."""
+    """The mesh in the frame of the prepared cloud."""
     losses: dict[str, float]
-    """total, chamfer (in squared diagonals), normal_consistency (Σ 1 − cos over all hinges), and, before the final
-    stage, unseen: the mean distance (in diagonals) of the points kept back."""
+    """total, chamfer (in squared diagonals), normal_consistency (Σ 1 − cos over all adjacent faces), and, before the
+    final stage, validation: the mean distance (in diagonals) of the validation points."""
     smoothness: float
     cloud: PreparedCloud
 
@@ -86,16 +87,19 @@ class FitMeshStep:
 
 
 def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMeshStep]:
-    """Deform a closed mesh until it matches a cloud; every step has a usable mesh, the last one the result.
+    """Fit a closed mesh to a point cloud, in steps; every step has a usable mesh, the last one is the final result.
 
-    The mesh is watertight, in world units and float64, and the same for any number of threads. Raises InputError
-    before the first step for a cloud without a surface: too few points, all in one place, on a line, in a plane.
+    The mesh is watertight, in world units and float64, and does not depend on the number of threads. Raises InputError
+    before the first step for a cloud that has no closed surface: too few points, or all of them coincident, collinear
+    or coplanar.
+
+    Example: `*_, last = fit_mesh(load_cloud("scan.ply"))`, then `save_mesh(last.result, "mesh.ply")`.
     """
     _check(config)
     if not isinstance(cloud, PointCloud):
         raise ShapeError(f"fit_mesh: `cloud` should be a PointCloud, got {describe_value(cloud)}")
     prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
-    start = start_mesh(prepared, config.start)
+    start = initial_mesh(prepared, config.start)
     steps = _fit(prepared, start, _plan(prepared, start, config), config)
     return itertools.islice(steps, config.steps + 1)
 
@@ -104,46 +108,45 @@ def _check(config: FitMesh) -> None:
     for name in ("edge_length", "smoothness", "max_vertices", "max_points"):
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
-            raise InputError(f"fit_mesh: `{name}` should be above 0, got {value}")
+            raise InputError(f"fit_mesh: `{name}` should be positive and finite, got {value}")
     for name in ("steps", "seed"):
         if getattr(config, name) < 0:
-            raise InputError(f"fit_mesh: `{name}` should be 0 or more, got {getattr(config, name)}")
+            raise InputError(f"fit_mesh: `{name}` should be at least 0, got {getattr(config, name)}")
     if config.start not in get_args(Start):
         raise InputError(
             f"fit_mesh: `start` should be one of {', '.join(get_args(Start))}, got {config.start!r}"
         )
     if not 0 <= config.holdout < 1:
-        raise InputError(
-            f"fit_mesh: `holdout` is a share of the points, 0 ≤ holdout < 1, got {config.holdout}"
-        )
+        raise InputError(f"fit_mesh: `holdout` should be a fraction, 0 ≤ holdout < 1, got {config.holdout}")
 
 
 class _Stage(NamedTuple):
     name: str
     edge_length: float
     num_samples: int
-    """How many places of the surface are drawn to the points too: needed where it starts far away from them."""
+    """Number of surface samples attracted to the points, needed for initial shapes far away from them."""
 
 
 def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
-    """Halve the edges from stage to stage; a start far away has a longer way, and half of it in both directions."""
+    """Plan a coarse-to-fine schedule: halve the edge length from stage to stage; distant initial shapes get more."""
     area = float(surface_area(start))
-    least = math.sqrt(area / (VERTEX_AREA * config.max_vertices))
+    shortest = math.sqrt(area / (VERTEX_AREA * config.max_vertices))
     length = (
-        max(min(cloud.spacing, 0.01), least)
+        max(min(cloud.spacing, 0.01), shortest)
         if config.edge_length is None
         else config.edge_length / cloud.diagonal
     )
-    if length > LONGEST_EDGE:
+    if length > MAX_EDGE_LENGTH:
         raise InputError(
-            f"fit_mesh: edges of {length * cloud.diagonal:.3g} are too long for a cloud of size {cloud.diagonal:.3g}; "
-            f"the longest possible `edge_length` is {LONGEST_EDGE * cloud.diagonal:.3g} "
-            f"(the shortest that {config.max_vertices} `max_vertices` allow is {least * cloud.diagonal:.3g})"
+            f"fit_mesh: an edge length of {length * cloud.diagonal:.3g} is too long for a cloud of size "
+            f"{cloud.diagonal:.3g}; `edge_length` should be at most {MAX_EDGE_LENGTH * cloud.diagonal:.3g} "
+            f"(and at least {shortest * cloud.diagonal:.3g} with `max_vertices` = {config.max_vertices})"
         )
-    if length < least / 4:
+    if length < shortest / 4:
         raise InputError(
-            f"fit_mesh: edges of {config.edge_length} would make about {area / length**2 / VERTEX_AREA:.0f} vertices; "
-            f"allow more `max_vertices`, or an `edge_length` of {least * cloud.diagonal:.3g} or more"
+            f"fit_mesh: an edge length of {config.edge_length} would give about "
+            f"{area / length**2 / VERTEX_AREA:.0f} vertices; increase `max_vertices`, or set `edge_length` to at least "
+            f"{shortest * cloud.diagonal:.3g}"
         )
     if config.start in ("auto", "solid", "shell"):
         return [_Stage("coarse", 2 * length, 0), _Stage("fine", length, 0)]
@@ -158,8 +161,8 @@ def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
 
 def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) -> Iterator[FitMeshStep]:
     generator = torch.Generator().manual_seed(config.seed)
-    unseen = cloud.points[cloud.kept_back]
-    seen, everything = index_points(cloud.points[~cloud.kept_back]), index_points(cloud.points)
+    validation = cloud.points[cloud.validation]
+    training, everything = index_points(cloud.points[~cloud.validation]), index_points(cloud.points)
     index = itertools.count()
     last = min(config.steps, 3 * len(_candidates(math.inf, cloud, config)) * len(plan) + 6)
     smoothness = SMOOTHNESS[0]
@@ -168,12 +171,14 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
         mesh = remesh_isotropic(mesh, stage.edge_length)
         trials: list[tuple[float, float, Mesh]] = []
         for candidate in _candidates(smoothness, cloud, config):
-            for _ in range(3):  # then the next smoothness changes more than one more step would
-                mesh, losses = _descend(mesh, seen, stage.num_samples, cloud.spacing, candidate, generator)
-                losses["unseen"] = _mean_distance(unseen, mesh)
+            for _ in range(3):  # after that, the next candidate improves more than another step
+                mesh, losses = _gauss_newton_step(
+                    mesh, training, stage.num_samples, cloud.spacing, candidate, generator
+                )
+                losses["validation"] = _mean_distance(validation, mesh)
                 yield FitMeshStep(next(index), last, stage.name, mesh, losses, candidate, cloud)
             # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
-            trials.append((losses["unseen"] * float(surface_area(mesh)), candidate, mesh))
+            trials.append((losses["validation"] * float(surface_area(mesh)), candidate, mesh))
             if (
                 config.smoothness is None
                 and len(trials) > 2
@@ -183,24 +188,24 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
         best = min(trials, key=lambda trial: trial[0]) if config.smoothness is None else trials[-1]
         _, smoothness, mesh = best
     for _ in range(6):
-        mesh, losses = _descend(mesh, everything, 0, cloud.spacing, smoothness, generator)
+        mesh, losses = _gauss_newton_step(mesh, everything, 0, cloud.spacing, smoothness, generator)
         yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud)
 
 
-def _candidates(before: float, cloud: PreparedCloud, config: FitMesh) -> list[float]:
-    """List the smoothness to try: the one asked for, or downwards from somewhat above the one found before.
+def _candidates(previous: float, cloud: PreparedCloud, config: FitMesh) -> list[float]:
+    """List the smoothness weights to try: the given one, or decreasing ones from somewhat above the previous result.
 
-    Bending and attraction are in balance for waves of length 2π (smoothness · area)^¼: shorter waves than one and a
-    half spacings are not tried, for no point could tell whether they are there.
+    Bending and attraction balance at a wavelength of 2π (smoothness · area)^¼; wavelengths below 1.5 times the point
+    spacing are not tried, as the points cannot resolve them.
     """
     if config.smoothness is not None:
         return [config.smoothness] * 3
     area = float(cloud.local.areas.sum())
-    least = (1.5 * cloud.spacing / (2 * math.pi)) ** 4 / area
-    return [s for s in SMOOTHNESS if least <= s < 20 * before] or [SMOOTHNESS[0]]
+    lowest = (1.5 * cloud.spacing / (2 * math.pi)) ** 4 / area
+    return [s for s in SMOOTHNESS if lowest <= s < 20 * previous] or [SMOOTHNESS[0]]
 
 
-def _descend(
+def _gauss_newton_step(
     mesh: Mesh,
     points: PointIndex,
     num_samples: int,
@@ -208,48 +213,48 @@ def _descend(
     smoothness: float,
     generator: torch.Generator,
 ) -> tuple[Mesh, dict[str, float]]:
-    """Take one Gauss-Newton step on chamfer + smoothness · normal consistency, halved until both together fall.
+    """Take one Gauss-Newton step on chamfer + smoothness · normal consistency, with backtracking line search.
 
-    Held to the places where they are now, the pairs are nowhere closer than the points are to the surface:
-    a step that lowers their distance lowers the chamfer distance.
+    With fixed correspondences, the distances are an upper bound of the closest-point distances: a step that lowers them
+    lowers the chamfer distance.
     """
     pairs = [_points_to_surface(mesh, points, spacing)]
     if num_samples:
         pairs.append(_surface_to_points(mesh, points, spacing, num_samples, generator))
     vertices = mesh.vertices.clone().requires_grad_()
-    bend = _bend(mesh.replace(vertices=vertices))
+    bend = _bending_energy(mesh.replace(vertices=vertices))
     (bend_gradient,) = torch.autograd.grad(bend, vertices)
     chamfer = _chamfer(mesh, pairs)
-    hinges = bending(mesh)
+    hinges = bending_matrix(mesh)
     gradient, hessian = smoothness * bend_gradient.numpy(), smoothness * (hinges.T @ hinges)
     for pair in pairs:
-        gradient = gradient + 2 * (pair.hold.T @ (pair.weights * pair.offsets(mesh)))
-        hessian = hessian + 2 * (pair.hold.T @ (pair.weights * pair.hold))
+        gradient = gradient + 2 * (pair.interpolation.T @ (pair.weights * pair.offsets(mesh)))
+        hessian = hessian + 2 * (pair.interpolation.T @ (pair.weights * pair.interpolation))
     total = chamfer + smoothness * bend.item()
     losses = {"total": total, "chamfer": chamfer, "normal_consistency": bend.item()}
     step = torch.from_numpy(newton_step(hessian.tocsr(), gradient))
     for _ in range(5):
         moved = mesh.replace(vertices=mesh.vertices + step)
-        if _chamfer(moved, pairs) + smoothness * _bend(moved).item() <= total:
+        if _chamfer(moved, pairs) + smoothness * _bending_energy(moved).item() <= total:
             return moved, losses
         step = step / 2
     return mesh, losses
 
 
-def _bend(mesh: Mesh) -> Tensor:
-    """Sum 1 − cos over all hinges: unlike their mean, the same for any size of the faces."""
+def _bending_energy(mesh: Mesh) -> Tensor:
+    """Sum 1 − cos over all pairs of adjacent faces, which unlike the mean does not depend on the face size."""
     return mesh_normal_consistency(mesh) * len(topology(mesh.faces).hinge_sides)
 
 
 class _Pairs(NamedTuple):
-    """Places on the surface (rows of `hold`), each with the point that it belongs to; the weights sum to 1."""
+    """Correspondences of surface positions (rows of `interpolation`) and points; the weights sum to 1."""
 
-    hold: Matrix
+    interpolation: Matrix
     points: Array
     weights: Array
 
     def offsets(self, mesh: Mesh) -> Array:
-        return np.asarray(self.hold @ mesh.vertices.numpy() - self.points)
+        return np.asarray(self.interpolation @ mesh.vertices.numpy() - self.points)
 
 
 def _chamfer(mesh: Mesh, pairs: list[_Pairs]) -> float:
@@ -258,8 +263,8 @@ def _chamfer(mesh: Mesh, pairs: list[_Pairs]) -> float:
 
 def _points_to_surface(mesh: Mesh, points: PointIndex, spacing: float) -> _Pairs:
     squared, face_ids, barycentrics = closest_on_mesh(points, mesh.vertices, mesh.faces)
-    hold = attachments(mesh, face_ids, barycentrics)
-    return _Pairs(hold, points.points.numpy(), _huber_weights(squared, spacing))
+    interpolation = interpolation_matrix(mesh, face_ids, barycentrics)
+    return _Pairs(interpolation, points.points.numpy(), _huber_weights(squared, spacing))
 
 
 def _surface_to_points(
@@ -267,12 +272,12 @@ def _surface_to_points(
 ) -> _Pairs:
     samples = sample_points_from_mesh(mesh, num_samples, generator=generator)
     squared, ids = nearest(samples.points, points)
-    hold = attachments(mesh, samples.face_ids, samples.barycentric)
-    return _Pairs(hold, points.points[ids[:, 0]].numpy(), _huber_weights(squared[:, 0], spacing))
+    interpolation = interpolation_matrix(mesh, samples.face_ids, samples.barycentric)
+    return _Pairs(interpolation, points.points[ids[:, 0]].numpy(), _huber_weights(squared[:, 0], spacing))
 
 
 def _huber_weights(squared: Tensor, spacing: float) -> Array:
-    """Weigh distances so that beyond three standard deviations, at least half the spacing, the pull stays constant."""
+    """Compute Huber weights with a threshold of three standard deviations, at least half the spacing."""
     distances = squared.sqrt().numpy()
     scale = max(spacing / 2, 3 * 1.4826 * float(np.median(distances)))
     weights = scale / np.maximum(distances, scale)

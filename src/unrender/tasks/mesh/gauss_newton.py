@@ -1,8 +1,8 @@
-"""Second derivatives of mesh losses, and the steps they make: gradient descent in the right metric.
+"""Gauss-Newton steps for mesh losses.
 
-A loss of the form Σ w |A v|² over vertices v has the second derivative 2 AᵀWA. The losses of a mesh are of this form
-for a moment: points hold on to the surface by barycentrics, hinges and edges are linear in their vertices. Dividing
-the gradient by that matrix (Gauss-Newton) makes long waves converge as fast as short ones.
+A loss of the form Σ w |A v|² over vertices v has the second derivative 2 AᵀWA. Mesh losses are linearized to this form:
+points are attached to the surface by barycentric coordinates, hinges and edges are linear in their vertices.
+Preconditioning the gradient with that matrix makes low frequencies converge as fast as high ones.
 """
 
 import numpy as np
@@ -17,13 +17,13 @@ from unrender.geometry.topology import topology
 Array = npt.NDArray[np.float64]
 Matrix = sparse.csr_array
 TINY = 1e-300
-"""Keeps 0 / 0, of edges without length, at 0."""
+"""Makes 0 / 0 of zero-length edges 0."""
 
 
-def attachments(
+def interpolation_matrix(
     mesh: Mesh, face_ids: Int[Tensor, " points"], barycentrics: Float[Tensor, "points 3"]
 ) -> Matrix:
-    """Return the matrix [points vertices] that reads points off a surface by their barycentrics."""
+    """Build the matrix [points vertices] that interpolates surface points from the vertices by barycentrics."""
     rows = 3 * np.arange(len(face_ids) + 1)
     columns = mesh.faces[face_ids].numpy().reshape(-1)
     return sparse.csr_array(
@@ -31,20 +31,20 @@ def attachments(
     )
 
 
-def bending(mesh: Mesh) -> Matrix:
-    """Return the matrix [hinges vertices] whose product with the vertices is as long as each hinge's angle.
+def bending_matrix(mesh: Mesh) -> Matrix:
+    """Build the matrix [hinges vertices] whose product with the vertices has the length of each hinge's angle.
 
     Source: Bergou et al. 2006, A Quadratic Bending Model for Inextensible Surfaces, eq. 4; over the edge's length.
     """
     (face, other), (side, other_side) = np.divmod(topology(mesh.faces).hinge_sides.numpy().T, 3)
     corner = mesh.faces.numpy()
-    places = (
+    vertex_ids = (
         corner[face, side],
         corner[face, side - 2],
         corner[face, side - 1],
         corner[other, other_side - 1],
     )
-    hinges = np.stack(places, 1)
+    hinges = np.stack(vertex_ids, 1)
     start, end, left, right = mesh.vertices.detach().double().numpy()[hinges.T]
     edge = end - start
     length = np.linalg.norm(edge, axis=1)
@@ -64,7 +64,7 @@ def bending(mesh: Mesh) -> Matrix:
 
 
 def newton_step(hessian: Matrix, gradient: Array, iterations: int = 60, tolerance: float = 1e-3) -> Array:
-    """Solve hessian · step = −gradient by conjugate gradients, preconditioned by the diagonal; no step at 0/0."""
+    """Solve hessian · step = −gradient by conjugate gradients with Jacobi preconditioning; 0 / 0 gives no step."""
     diagonal = hessian.diagonal()
     inverse = (1 / np.maximum(diagonal, 1e-12 * diagonal.max()))[:, None]
     step = np.zeros_like(gradient)

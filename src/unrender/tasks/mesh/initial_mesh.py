@@ -1,4 +1,4 @@
-"""Closed meshes to begin a fit with, from the points alone."""
+"""Initial closed meshes for a fit, from the points alone."""
 
 import logging
 
@@ -17,15 +17,15 @@ from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import nearest
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud
 
-LEAST_SHARE = 0.01
-"""Connected parts of a surface that are nearest to fewer of the points are dropped."""
-LEAST_SEEN = 0.4
-"""Share of a solid's surface near points, for it to be believed."""
+MIN_SUPPORT = 0.01
+"""Minimum fraction of the points to which a connected component is closest; others are removed."""
+MIN_OBSERVED_FRACTION = 0.4
+"""Minimum fraction of a solid's surface near points; below, a shell is used instead."""
 log = logging.getLogger("unrender")
 
 
-def start_mesh(cloud: PreparedCloud, kind: str) -> Mesh:
-    """Build the start shape; auto takes the solid, but a thin shell where most of the solid would be guessed."""
+def initial_mesh(cloud: PreparedCloud, kind: str) -> Mesh:
+    """Create the initial shape; auto is the solid, or a thin shell if most of the solid is unobserved."""
     if kind == "sphere":
         return _sphere(cloud.points)
     if kind == "hull":
@@ -33,14 +33,14 @@ def start_mesh(cloud: PreparedCloud, kind: str) -> Mesh:
     if kind == "shell":
         return _shell(cloud)
     solid = _solid(cloud)
-    if kind == "auto" and _seen_share(solid, cloud) < LEAST_SEEN:
-        log.info("the points enclose no solid: starting from a thin shell around them")
+    if kind == "auto" and _observed_fraction(solid, cloud) < MIN_OBSERVED_FRACTION:
+        log.info("the points do not enclose a solid; using a thin shell around them as the initial shape")
         return _shell(cloud)
     return solid
 
 
 def _sphere(points: Float[Tensor, "points 3"]) -> Mesh:
-    """Return the sphere around the box of the points."""
+    """Create a bounding sphere of the points."""
     sphere = ico_sphere(4).to(points.dtype)
     center = (points.amin(0) + points.amax(0)) / 2
     radius = (points - center).norm(dim=1).max()
@@ -48,7 +48,7 @@ def _sphere(points: Float[Tensor, "points 3"]) -> Mesh:
 
 
 def _hull(points: Float[Tensor, "points 3"]) -> Mesh:
-    """Return the convex hull, its faces turned outwards."""
+    """Compute the convex hull, with outward normals."""
     from scipy.spatial import ConvexHull
 
     hull = ConvexHull(points.numpy())
@@ -61,10 +61,10 @@ def _hull(points: Float[Tensor, "points 3"]) -> Mesh:
 
 
 def _solid(cloud: PreparedCloud) -> Mesh:
-    """Return the surface of a solid, of any genus, that has the points on its skin.
+    """Reconstruct the surface of a solid, of any genus, from the points.
 
-    Given normals say which way is out, else estimated ones are made to agree with one another. Where nothing was
-    seen the surface closes as it likes, within the convex hull.
+    Uses the normals of the cloud, or estimated ones that are oriented consistently. Unobserved regions are closed
+    within the convex hull.
     """
     normals = cloud.local.normals if cloud.normals is None else cloud.normals
     resolution = _resolution(cloud)
@@ -86,7 +86,7 @@ def _solid(cloud: PreparedCloud) -> Mesh:
 
 
 def _shell(cloud: PreparedCloud) -> Mesh:
-    """Return a thin closed shell around the points, of any genus."""
+    """Create a thin closed shell around the points, of any genus."""
     mesh = shell_surface(cloud.points, min(1.6 * cloud.spacing, MARGIN), resolution=_resolution(cloud))
     return _keep_supported(mesh, cloud.points)
 
@@ -96,17 +96,17 @@ def _resolution(cloud: PreparedCloud) -> int:
     return int(np.clip(extent / cloud.spacing, 64, 192))
 
 
-def _seen_share(mesh: Mesh, cloud: PreparedCloud) -> float:
-    """Return the share of a surface within one and a half spacings of a point."""
+def _observed_fraction(mesh: Mesh, cloud: PreparedCloud) -> float:
+    """Compute the fraction of a surface within 1.5 spacings of a point."""
     samples = sample_points_from_mesh(mesh, 10_000, generator=torch.Generator().manual_seed(0)).points
     distances = nearest(samples, cloud.points).distances
     return float((distances < (1.5 * cloud.spacing) ** 2).double().mean())
 
 
 def _keep_supported(mesh: Mesh, points: Float[Tensor, "points 3"]) -> Mesh:
-    part = connected_components(mesh.faces, len(mesh.vertices))[mesh.faces[:, 0]]
-    nearest_part = part[closest_on_mesh(points, mesh.vertices, mesh.faces).face_ids]
-    kept = torch.bincount(nearest_part, minlength=int(part.max()) + 1) >= LEAST_SHARE * len(points)
+    labels = connected_components(mesh.faces, len(mesh.vertices))[mesh.faces[:, 0]]
+    closest = labels[closest_on_mesh(points, mesh.vertices, mesh.faces).face_ids]
+    kept = torch.bincount(closest, minlength=int(labels.max()) + 1) >= MIN_SUPPORT * len(points)
     if not bool(kept.any()):
-        raise InputError("fit_mesh: found no closed surface near the points; try start='hull'")
-    return mesh if bool(kept.all()) else keep_faces(mesh, kept[part])
+        raise InputError("fit_mesh: no closed surface found near the points; try start='hull'")
+    return mesh if bool(kept.all()) else keep_faces(mesh, kept[labels])

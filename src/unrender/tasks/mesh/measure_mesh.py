@@ -1,4 +1,4 @@
-"""How well a mesh fits a cloud, in numbers."""
+"""Quality metrics of a mesh fitted to a point cloud."""
 
 import numpy as np
 import torch
@@ -20,16 +20,15 @@ def measure_mesh(
     mesh: Mesh,
     points: Float[Tensor, "points 3"],
     *,
-    seen_within: float | None = None,
+    observed_within: float | None = None,
     held_out: Float[Tensor, "held_out 3"] | None = None,
     reference: Mesh | None = None,
 ) -> dict[str, float | int | bool | None]:
-    """Measure a mesh against the points it was fitted to, points it never saw, and the true surface, where given.
+    """Measure a mesh against the points it was fitted to, held-out points, and a reference surface, where given.
 
-    Distances are in world units. cloud_to_mesh: from points to the surface. f_score_1pct: harmonic mean of the shares
-    of points and of surface that are within 1 % of the diagonal of the points' box of each other (Knapitsch et al.
-    2017). seen_share: the share of the surface closer to a point than `seen_within`, else than that distance; the
-    rest was filled in.
+    Distances are in world units. cloud_to_mesh: distance from points to the surface. f_score_1pct: harmonic mean of
+    precision and recall at 1% of the diagonal of the points' bounding box (Knapitsch et al. 2017). observed_fraction:
+    the fraction of the surface closer to a point than `observed_within` (default: the same 1%); the rest was filled in.
     """
     mesh, points = mesh.to(torch.float64), points.double()
     diagonal = float((points.amax(0) - points.amin(0)).norm())
@@ -37,14 +36,14 @@ def measure_mesh(
     to_mesh = distances_to_mesh(points, mesh)
     to_cloud = nearest(surface, index_points(points)).distances[:, 0].sqrt()
     recall, precision = (float((d <= 0.01 * diagonal).double().mean()) for d in (to_mesh, to_cloud))
-    seen_radius = 0.01 * diagonal if seen_within is None else seen_within
+    radius = 0.01 * diagonal if observed_within is None else observed_within
     closed = is_watertight(mesh)
     metrics: dict[str, float | int | bool | None] = {
         "cloud_to_mesh_mean": float(to_mesh.mean()),
         "cloud_to_mesh_p95": float(np.quantile(to_mesh.numpy(), 0.95)),
         "diagonal": diagonal,
         "f_score_1pct": 2 * recall * precision / max(recall + precision, 1e-12),
-        "seen_share": float((to_cloud <= seen_radius).double().mean()),
+        "observed_fraction": float((to_cloud <= radius).double().mean()),
         "surface_area": float(surface_area(mesh)),
         "watertight": closed,
         "genus": genus(mesh) if closed and is_manifold(mesh) else None,
@@ -62,7 +61,7 @@ def measure_mesh(
 
 
 def distances_to_mesh(points: Float[Tensor, "points 3"], mesh: Mesh) -> Float[Tensor, " points"]:
-    """Measure the distance of each point to the surface, in world units."""
+    """Compute the distance of each point to the surface, in world units."""
     return closest_on_mesh(index_points(points), mesh.vertices, mesh.faces).squared_distances.sqrt()
 
 

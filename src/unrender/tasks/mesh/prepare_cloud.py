@@ -1,4 +1,4 @@
-"""A cloud made ready for a fit: checked, scaled, and split into what is used for what."""
+"""Preprocessing of point clouds: validation, normalization, outlier removal and splitting."""
 
 import logging
 import math
@@ -15,40 +15,42 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.neighborhoods import Neighborhoods, is_outlier, neighborhoods
 from unrender.geometry.points import PointCloud
 
-LEAST_POINTS = 10
-FLAT = 1e-5
-"""A cloud thinner than this, relative to its diagonal, lies in a plane (or on a line)."""
+MIN_POINTS = 10
+MIN_RELATIVE_EXTENT = 1e-5
+"""A cloud thinner than this, relative to its largest extent, is planar (or linear)."""
 log = logging.getLogger("unrender")
 
 
 class PreparedCloud(TensorStruct):
-    """Points without outliers, centered and scaled so that their box has a diagonal of 1."""
+    """Points without outliers, normalized to a bounding box with the center at the origin and a diagonal of 1."""
 
     points: Float[Tensor, "points 3"]
     normals: Float[Tensor, "points 3"] | None
     local: Neighborhoods
-    kept_back: Bool[Tensor, " points"]
-    """Points that do not pull, but tell how smooth the surface should be."""
+    validation: Bool[Tensor, " points"]
+    """Validation points, excluded from the fit to select the smoothness."""
     is_outlier: Bool[Tensor, " used"]
     used: Any
-    """Which points of the given cloud were used at all (the others are held out, or too many): ids."""
+    """Indices of the points of the original cloud that are used; the others are held out, or exceed `max_points`."""
     held_out: Any
-    """Ids of the points of the given cloud that the fit must not see."""
+    """Indices of the points of the original cloud that are held out from the fit."""
     center: Float[Tensor, "3"]
     diagonal: float
-    """Of the points' box, in world units."""
+    """Diagonal of the points' bounding box, in world units."""
     spacing: float
-    """Mean distance between neighbouring points on the surface, √(area / number)."""
+    """Mean distance between neighboring points on the surface, √(area / number)."""
 
     def to_world(self, mesh: Mesh) -> Mesh:
-        """Put a mesh where the cloud is."""
+        """Transform a mesh from the normalized frame to world units."""
         return mesh.replace(vertices=mesh.vertices * self.diagonal + self.center)
 
 
 def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int) -> PreparedCloud:
-    """Check a cloud, hold points out, thin out, drop outliers, keep points back."""
+    """Validate a cloud, hold out points, subsample, remove duplicates and outliers, and select validation points."""
     if cloud.points.dim() != 2:
-        raise InputError(f"fit_mesh: one cloud at a time, got a batch of shape {list(cloud.points.shape)}")
+        raise InputError(
+            f"fit_mesh: `cloud` should be a single point cloud, got a batch of shape {list(cloud.points.shape)}"
+        )
     points = cloud.points.detach().double().cpu()
     _check(points)
     low, high = points.amin(0), points.amax(0)
@@ -58,23 +60,23 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
     used = shuffled[num_held_out:][:max_points].sort().values
     if len(used) < len(points) - num_held_out:
         log.warning("fitting a random %d of %d points (max_points)", len(used), len(points) - num_held_out)
-    used = used[_first_of_equals(points[used])]
+    used = used[_unique_points(points[used])]
     points = (points[used] - center) / diagonal
     _check(points)
     outlier = is_outlier(points)
     if bool(outlier.any()):
-        log.info("%d of %d points are outliers: they do not pull", int(outlier.sum()), len(points))
+        log.info("ignoring %d outliers among %d points", int(outlier.sum()), len(points))
     points = points[~outlier]
     _check(points)
     points, center, diagonal = _unit_box(points, center, diagonal)
     local = neighborhoods(points)
-    num_kept_back = min(max(len(points) // 10, 30), len(points) // 3)
+    num_validation = min(max(len(points) // 10, 30), len(points) // 3)
     rank = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed + 1))
     return PreparedCloud(
         points=points,
         normals=_unit_normals(cloud, used[~outlier]),
         local=local,
-        kept_back=rank < num_kept_back,
+        validation=rank < num_validation,
         is_outlier=outlier,
         used=used,
         held_out=shuffled[:num_held_out],
@@ -85,49 +87,47 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
 
 
 def _unit_box(points: Tensor, center: Tensor, diagonal: float) -> tuple[Tensor, Tensor, float]:
-    """Center and scale once more, without the outliers: one wild point would shrink all others."""
+    """Normalize again after the removal of outliers, which may dominate the bounding box."""
     low, high = points.amin(0), points.amax(0)
     size = float(np.linalg.norm(high - low))
-    middle = (low + high) / 2
-    return (points - middle) / size, center + diagonal * middle, diagonal * size
+    box_center = (low + high) / 2
+    return (points - box_center) / size, center + diagonal * box_center, diagonal * size
 
 
-def _first_of_equals(points: Tensor) -> Tensor:
-    """List the places of different points; many scanners write some points twice."""
-    _, places = np.unique(points.numpy(), axis=0, return_index=True)
-    if len(places) < len(points):
-        log.info(
-            "%d of %d points are repetitions: counting each once", len(points) - len(places), len(points)
-        )
-    return torch.from_numpy(np.sort(places))
+def _unique_points(points: Tensor) -> Tensor:
+    """Return the indices of unique points; many scanners write duplicates."""
+    _, indices = np.unique(points.numpy(), axis=0, return_index=True)
+    if len(indices) < len(points):
+        log.info("ignoring %d duplicates among %d points", len(points) - len(indices), len(points))
+    return torch.from_numpy(np.sort(indices))
 
 
 def _unit_normals(cloud: PointCloud, ids: Tensor) -> Tensor | None:
-    """Return the given normals, unless some of them are missing (zero, NaN)."""
+    """Return the normals of the cloud, unless some of them are invalid (zero, NaN)."""
     if cloud.normals is None:
         return None
     normals = cloud.normals.detach().double().cpu()[ids]
     lengths: Tensor = torch.linalg.vector_norm(normals, dim=1, keepdim=True)
     if not bool((lengths > 0).all()):
-        log.warning("%d normals are zero or NaN: estimating all of them", int((~(lengths > 0)).sum()))
+        log.warning("%d normals are zero or NaN; estimating all normals instead", int((~(lengths > 0)).sum()))
         return None
     return normals / lengths
 
 
 def _check(points: Tensor) -> None:
-    """Raise unless points may lie on the surface of a solid."""
+    """Raise `InputError` unless points can lie on the surface of a solid."""
     bad = int((~torch.isfinite(points)).any(1).sum())
     if bad:
-        raise InputError(f"fit_mesh: {bad} of {len(points)} points are NaN or infinite; drop them first")
-    if len(points) < LEAST_POINTS:
-        raise InputError(f"fit_mesh: a surface needs at least {LEAST_POINTS} points, got {len(points)}")
+        raise InputError(f"fit_mesh: {bad} of {len(points)} points are NaN or infinite; remove them first")
+    if len(points) < MIN_POINTS:
+        raise InputError(f"fit_mesh: `cloud` should have at least {MIN_POINTS} points, got {len(points)}")
     offsets = points - points[:1]
     reach = float(offsets.abs().max())
     if reach == 0:
         raise InputError(f"fit_mesh: all {len(points)} points are equal, {points[0].tolist()}")
     extent = np.sqrt(np.linalg.eigvalsh(np.cov((offsets / reach).numpy().T)).clip(0))
-    for flat, where in ((extent[1], "on a line"), (extent[0], "in a plane")):
-        if flat < FLAT * extent[2]:
+    for thickness, shape in ((extent[1], "collinear"), (extent[0], "coplanar")):
+        if thickness < MIN_RELATIVE_EXTENT * extent[2]:
             raise InputError(
-                f"fit_mesh: all {len(points)} points lie {where}; a closed surface needs points all around a solid"
+                f"fit_mesh: all {len(points)} points are {shape}; a closed surface requires points around a solid"
             )

@@ -1,1 +1,1 @@
-"""Poses of known objects."""
+"""Pose estimation of known objects in images and point clouds."""

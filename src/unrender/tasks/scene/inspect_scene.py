@@ -37,7 +37,7 @@ NAMED = 6
 
 
 @dataclasses.dataclass(frozen=True)
-class PictureFacts:
+class ImageSummary:
     """What one picture holds."""
 
     name: str
@@ -52,12 +52,12 @@ class PictureFacts:
     problem: str | None = None
 
 
-def inspect_picture(frame: Frame) -> PictureFacts:
+def inspect_image(frame: Frame) -> ImageSummary:
     """Read a frame's files; what is wrong with them is part of the answer."""
     try:
         view = frame.load()
     except UnrenderError as error:
-        return PictureFacts(frame.name, problem=str(error))
+        return ImageSummary(frame.name, problem=str(error))
     step = max(1, math.ceil(max(view.image.shape[:2]) / THUMBNAIL))
     image = view.image
     if view.alpha is not None:
@@ -70,7 +70,7 @@ def inspect_picture(frame: Frame) -> PictureFacts:
         problem = f"frame {frame.name}: its mask is black everywhere; no pixel would be used"
     elif float(image.std()) < 1e-3:
         problem = f"frame {frame.name}: it is of one color only"
-    return PictureFacts(
+    return ImageSummary(
         frame.name,
         (image[step // 2 :: step, step // 2 :: step] * 255).round().to(torch.uint8).numpy(),
         None if view.alpha is None else float(view.alpha.mean()),
@@ -80,7 +80,7 @@ def inspect_picture(frame: Frame) -> PictureFacts:
     )
 
 
-def find_suspicious(scene: Scene) -> list[str]:
+def find_warnings(scene: Scene) -> list[str]:
     """List what is odd about the cameras of a scene, in sentences, the worst first.
 
     A scene can be right in spite of all this: photos may be taken from one side, a room is seen from its middle.
@@ -97,12 +97,12 @@ def find_suspicious(scene: Scene) -> list[str]:
     return found
 
 
-def positions_of(cameras: Sequence[Camera]) -> Tensor:
+def camera_positions(cameras: Sequence[Camera]) -> Tensor:
     """Stack where cameras stand."""
     return torch.stack([camera.position for camera in cameras]).double()
 
 
-def axes_of(cameras: Sequence[Camera], row: int = 2) -> Tensor:
+def camera_axes(cameras: Sequence[Camera], row: int = 2) -> Tensor:
     """Stack the cameras' directions in the world: right (0), down (1) or forward (2)."""
     return torch.stack([camera.camera_from_world[row, :3] for camera in cameras]).double()
 
@@ -112,7 +112,7 @@ def describe_cameras(scene: Scene) -> dict[str, Any]:
     cameras = [frame.camera for frame in scene.frames]
     widths, heights = [camera.width for camera in cameras], [camera.height for camera in cameras]
     fields = [fov_degrees(camera) for camera in cameras]
-    positions = positions_of(cameras)
+    positions = camera_positions(cameras)
     spread = float((positions - positions.mean(0)).norm(dim=-1).max())
     nears = [frame.near for frame in scene.frames if frame.near is not None]
     fars = [frame.far for frame in scene.frames if frame.far is not None]
@@ -153,7 +153,7 @@ def fov_degrees(camera: Camera) -> tuple[float, float]:
 
 def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     """Look at where the cameras stand, and where they look from there."""
-    positions, axes = positions_of(cameras), axes_of(cameras)
+    positions, axes = camera_positions(cameras), camera_axes(cameras)
     names = [frame.name for frame in scene.frames]
     from_middle = (positions - scene.bounds.double().mean(0)).norm(dim=-1)
     center = positions.median(0).values
@@ -168,7 +168,7 @@ def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
             "one another: single precision is too coarse there; move the scene to the origin"
         )
     found += _looking(names, positions, axes)
-    ups = -axes_of(cameras, 1)
+    ups = -camera_axes(cameras, 1)
     upside_down = ups @ _unit(ups.median(0).values) < -0.5
     if 0 < int(upside_down.sum()) < len(cameras) / 2:
         found.append(f"{_named(names, upside_down)} stand on their heads, compared to the others")

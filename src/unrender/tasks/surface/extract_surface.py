@@ -88,7 +88,7 @@ def choose_voxel_size(box: Float[Tensor, "2 3"], voxel_size: float | None) -> fl
     return size
 
 
-def cloud_of_surface(mesh: Mesh) -> PointCloud:
+def cloud_from_mesh(mesh: Mesh) -> PointCloud:
     """Return the vertices of a mesh with their normals and colors."""
     return PointCloud(mesh.vertices, vertex_normals(mesh), mesh.vertex_colors)
 

@@ -10,15 +10,15 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.rotations import random_rotations, rotation_angle
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import cube, ico_sphere, torus
-from unrender.tasks.pose.cloud import (
+from unrender.tasks.pose.cloud_alignment import (
     Surface,
-    align_cloud,
-    evaluate_cloud,
-    even_rotations,
-    exact_surface,
-    gridded_surface,
+    align_point_cloud,
+    evaluate_points,
+    exact_distance_field,
+    sampled_distance_field,
+    super_fibonacci_rotations,
 )
-from unrender.tasks.pose.descent import Fit, descend, move
+from unrender.tasks.pose.levenberg_marquardt import Fit, levenberg_marquardt, move
 
 
 def in_unit_sphere(mesh: Mesh) -> Mesh:
@@ -53,22 +53,22 @@ def degrees(fit: Fit, pose: Tensor) -> Tensor:
 
 
 def found(mesh: Mesh, points: Tensor) -> Fit:
-    *_, (_, fit) = align_cloud(mesh, points, seeded(0))
+    *_, (_, fit) = align_point_cloud(mesh, points, seeded(0))
     return fit
 
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_gradient_is_that_of_the_cost(exact: bool) -> None:
     mesh = in_unit_sphere(demo_object())
-    surface: Surface = exact_surface(mesh) if exact else gridded_surface(mesh, seeded(0))
+    surface: Surface = exact_distance_field(mesh) if exact else sampled_distance_field(mesh, seeded(0))
     points, pose = scan(mesh, 300, 0.02, seed=0)
     twists = 0.05 * torch.randn(4, 6, generator=seeded(1), dtype=torch.float64)
     poses = move(pose.expand(4, 4, 4), twists)
-    fit = evaluate_cloud(surface, points, poses, 0.1)
+    fit = evaluate_points(surface, points, poses, 0.1)
     step = 1e-7 * torch.eye(6, dtype=torch.float64)
     for axis in range(6):
         high, low = (
-            evaluate_cloud(surface, points, move(poses, sign * step[axis].expand(4, 6)), 0.1).cost
+            evaluate_points(surface, points, move(poses, sign * step[axis].expand(4, 6)), 0.1).cost
             for sign in (1, -1)
         )
         torch.testing.assert_close((high - low) / 4e-7, fit.gradient[:, axis], rtol=1e-4, atol=1e-7)
@@ -77,21 +77,21 @@ def test_the_gradient_is_that_of_the_cost(exact: bool) -> None:
 def test_the_hessian_is_the_curvature_of_small_residuals() -> None:
     mesh = in_unit_sphere(cube())
     points, pose = scan(mesh, 300, 0.0, seed=0)
-    fit = evaluate_cloud(exact_surface(mesh), points, pose[None], 0.1)
+    fit = evaluate_points(exact_distance_field(mesh), points, pose[None], 0.1)
     twist = 1e-4 * torch.randn(1, 6, generator=seeded(1), dtype=torch.float64)
-    moved = evaluate_cloud(exact_surface(mesh), points, move(pose[None], twist), 0.1)
+    moved = evaluate_points(exact_distance_field(mesh), points, move(pose[None], twist), 0.1)
     torch.testing.assert_close(moved.cost, ((twist @ fit.hessian[0]) * twist).sum(1), rtol=1e-2, atol=0)
 
 
 def test_disturbed_poses_come_back() -> None:
     mesh = in_unit_sphere(demo_object())
     points, pose = scan(mesh, 1000, 0.01, seed=0)
-    surface = exact_surface(mesh)
+    surface = exact_distance_field(mesh)
     axes = torch.nn.functional.normalize(
         torch.randn(5, 2, 3, generator=seeded(1), dtype=torch.float64), dim=-1
     )
     poses = move(pose.expand(5, 4, 4), torch.cat([0.175 * axes[:, 0], 0.1 * axes[:, 1]], 1))
-    *_, fit = descend(lambda poses: evaluate_cloud(surface, points, poses, 0.1), poses, 10)
+    *_, fit = levenberg_marquardt(lambda poses: evaluate_points(surface, points, poses, 0.1), poses, 10)
     assert degrees(fit, pose).max() < 0.5
     assert bool((fit.agreement > 0.95).all())
 
@@ -112,7 +112,7 @@ def test_one_side_is_found_among_clutter_without_a_guess(dtype: torch.dtype) -> 
 def test_every_step_is_told_and_the_same_seed_gives_the_same_bits() -> None:
     mesh = in_unit_sphere(demo_object()).to(torch.float32)
     points = scan(in_unit_sphere(demo_object()), 500, 0.01, seed=0)[0].float()
-    first, second = (list(align_cloud(mesh, points, seeded(0))) for _ in range(2))
+    first, second = (list(align_point_cloud(mesh, points, seeded(0))) for _ in range(2))
     assert list(dict.fromkeys(stage for stage, _ in first)) == ["search", "coarse", "fine"]
     assert all(torch.equal(a.poses, b.poses) for (_, a), (_, b) in zip(first, second, strict=True))
 
@@ -143,7 +143,7 @@ def test_a_few_points_do_no_harm(count: int) -> None:
 
 def test_rotations_are_spread_evenly() -> None:
     rotations, anywhere = (
-        even_rotations(1024),
+        super_fibonacci_rotations(1024),
         random_rotations(500, generator=seeded(0), dtype=torch.float64),
     )
     traces = (anywhere.flatten(1) @ rotations.flatten(1).mT).amax(1)
