@@ -103,7 +103,7 @@ PROSE_ALLOWED = [
 # fmt: on
 
 
-PENDING_NAMES = {"Registration.share", "depth_layers.least", "measure_depth.least_opacity"}
+PENDING_NAMES = {"depth_layers.least", "measure_depth.least_opacity"}
 PENDING_COMMANDS = {"import", "fit-volume", "fit-nerf"}
 
 

@@ -93,7 +93,7 @@ def _write(result: Registration, folder: Path) -> None:
         {
             "num_photos": result.num_photos,
             "num_registered": len(result.frames),
-            "registered_fraction": result.share,
+            "registered_fraction": result.registered_fraction,
             "reprojection_error": result.reprojection_error,
             "num_points": result.num_points,
         },

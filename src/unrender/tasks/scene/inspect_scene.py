@@ -21,15 +21,15 @@ THUMBNAIL = 160
 """Pixels of the longer side."""
 FEW_FRAMES = 10
 ONE_PLACE = 1e-4
-"""Spread of the cameras, as a share of how far they look, below which they stand in one place."""
+"""Spread of the cameras, as a fraction of their viewing distance, below which they coincide."""
 ONE_SIDE = 0.85
 """Mean length of directions from the middle to the cameras, above which they stand on one side: within about 30°."""
 ROUNDING = 1e-6
-"""Of coordinates in single precision, as a share."""
+"""Relative precision of float32 coordinates."""
 FAR_AWAY = 8.0
 """Distance from the other cameras, in medians of these distances, beyond which a camera is astray."""
 COARSE = 1e-3
-"""Distances between cameras, as a share of their coordinates, below which these have four digits left or fewer."""
+"""Distances between cameras, as a fraction of their coordinates, that leave at most four significant digits."""
 OFF_CENTER = 0.15
 """Distance of the principal point from the middle, in widths, beyond which it is odd."""
 NAMED = 6
@@ -188,19 +188,19 @@ def _looking(names: Sequence[str], positions: Tensor, axes: Tensor) -> list[str]
         return ["all cameras look the same way: what is behind stays unknown"] if same else []
     found = []
     behind = ((middle - positions) * axes).sum(-1) < 0
-    share = float(behind.double().mean())
-    if 0 < share < 0.5:
+    fraction = float(behind.double().mean())
+    if 0 < fraction < 0.5:
         found.append(
             f"{_named(names, behind)} look away from where the others look; these poses may be of another "
             "convention (y and z turned)"
         )
-    elif share > 0.9:
+    elif fraction > 0.9:
         found.append(
             "all cameras look away from a common middle: right for a room seen from inside; for an object, the "
             "poses are of another convention (y and z turned)"
         )
     outward = _unit(positions - middle)
-    if float(outward.mean(0).norm()) > ONE_SIDE and share < 0.5:
+    if float(outward.mean(0).norm()) > ONE_SIDE and fraction < 0.5:
         angle = torch.rad2deg(torch.arccos((outward @ _unit(outward.mean(0))).clamp(-1, 1)).max())
         found.append(
             f"all views are from one side, within {float(angle):.0f} degrees: what is behind stays unknown"

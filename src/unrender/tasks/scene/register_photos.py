@@ -14,7 +14,7 @@ from unrender.errors import InputError
 WAIT = 0.5
 """Seconds between looks at how far the work is."""
 Stage = Literal["features", "pairs", "poses", "final"]
-LOW_SHARE = 0.6
+LOW_REGISTERED_FRACTION = 0.6
 LARGE_ERROR = 1.5
 """Pixels."""
 
@@ -52,14 +52,14 @@ class Registration:
     model: ColmapModel
 
     @property
-    def share(self) -> float:
-        """The share of photos whose camera was found."""
+    def registered_fraction(self) -> float:
+        """Fraction of photos whose camera was found."""
         return len(self.frames) / self.num_photos
 
     @property
     def advice(self) -> str | None:
         """What to do if too little was found."""
-        if self.share < LOW_SHARE:
+        if self.registered_fraction < LOW_REGISTERED_FRACTION:
             return (
                 f"only {len(self.frames)} of {self.num_photos} photos could be placed: take more, with two thirds of "
                 "each picture also in the next one, moving sideways rather than turning on the spot, of something "
