@@ -146,20 +146,23 @@ class GraphRun:
     def __init__(self, bench: Bench, scene_folder: Path, seed: int = 0) -> None:
         from unrender.data.pixels import PixelSource
         from unrender.data.scenes import load_scene
-        from unrender.tasks.nerf.config import FitNerf
-        from unrender.tasks.nerf.schedule import NerfSchedule
-        from unrender.tasks.nerf.training import initial_field
+        from unrender.fields.hash_nerf import HashNeRF
+        from unrender.fields.schedules import HashSchedule
+        from unrender.fields.trainable import FieldOptions
         from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
+        from unrender.training.initial_occupancy import find_space
 
         self.bench, start = bench, time.perf_counter()
         self.scene = load_scene(scene_folder)
         log2, cells = bench.size(19, 10), bench.size(128, 16)
-        schedule = NerfSchedule(occupancy_resolution=cells, finest_level=bench.size(2048, 64))
+        schedule = HashSchedule(occupancy_resolution=cells, finest_level=bench.size(2048, 64))
         source = PixelSource(self.scene.split("train"), memory_mib=8000)
         pixels = source.on_device(bench.device)
         assert pixels is not None
         self.loading = time.perf_counter() - start
-        field = initial_field(self.scene, FitNerf(table_log2=log2), schedule, seed)
+        options = FieldOptions(table_log2=log2, schedule=schedule)
+        region = find_space(self.scene, self.scene.split("train"), "auto", cells)
+        field = HashNeRF.create(region, options, torch.Generator().manual_seed(seed))
         box = field.scene_box
         self.half_side = float(box.half_extent.max())
         layers = [

@@ -19,7 +19,7 @@ SIZE = 96
 def main(folder: Path) -> None:
     """Show a held-out photo, the rendered volume, and its distance (near is dark)."""
     scene = unrender.save_demo_scene(folder / "scene", size=SIZE, num_train=24, num_test=4)
-    config = unrender.FitVolume(resolution=64, steps=400, rays=8192, depth=0.0)
+    config = unrender.FitVolume(resolution=64, steps=400, rays=8192, depth_loss_weight=0.0)
     for step in unrender.fit_volume(scene, config):
         if step.index % 100 == 0:
             print(f"step {step.index}: {step.losses['psnr']:.1f} dB, {step.result.table.num_voxels:,} voxels")

@@ -20,7 +20,7 @@ SIZE = 96
 def main(folder: Path) -> None:
     """Show a held-out photo, the field after 50 steps, and the final field."""
     scene = unrender.save_demo_scene(folder / "scene", size=SIZE, num_train=24, num_test=4)
-    config = unrender.FitNerf(steps=300, samples=16384, table_log2=15, depth=0.0)
+    config = unrender.FitNerf(steps=300, samples=16384, table_log2=15, depth_loss_weight=0.0)
     white = torch.ones(3)
     frame = scene.split("test")[0]
     view = frame.load()

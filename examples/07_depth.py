@@ -20,7 +20,9 @@ from unrender import DepthView
 def main(folder: Path) -> None:
     """Show a held-out view of the volume, its depth, its confidence, and the TSDF-fused mesh."""
     scene = unrender.save_demo_scene(folder / "scene", size=96, num_train=24, num_test=4)
-    *_, last = unrender.fit_volume(scene, unrender.FitVolume(resolution=64, steps=400, rays=8192, depth=0.0))
+    *_, last = unrender.fit_volume(
+        scene, unrender.FitVolume(resolution=64, steps=400, rays=8192, depth_loss_weight=0.0)
+    )
     field = last.result
     for name, value in unrender.evaluate_depth(field, scene.split("test")).items():
         if name.endswith(("/mae", "/consistency")):

@@ -60,7 +60,8 @@ class Learned(NamedTuple):
 def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     """A hash field of the demo scene, small enough to be trained once, by one worker, for all tests that need one."""
     import unrender
-    from unrender.tasks.nerf.schedule import NerfSchedule
+    from unrender.fields.schedules import HashSchedule
+    from unrender.training.schedule import Schedule
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
@@ -69,13 +70,13 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
     with FileLock(folder / "trained.lock"):
         if not file.exists():
             scene = unrender.save_demo_scene(folder / "trained", size=64, num_train=20, num_test=3)
-            schedule = NerfSchedule(
+            short = HashSchedule(
                 occupancy_resolution=64,
                 samples_per_side=((0.0, 64), (0.3, 192)),
                 finest_level=192,
                 pruning_steps=30,
             )
-            config = unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth=0.0)
-            *_, last = unrender.fit_nerf(scene, config, schedule=schedule)
+            config = unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth_loss_weight=0.0)
+            *_, last = unrender.fit_nerf(scene, config, schedule=Schedule(field=short))
             unrender.save_field(last.result, file)
     return Learned(unrender.load_scene(folder / "trained"), unrender.load_field(file))

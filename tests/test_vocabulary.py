@@ -98,13 +98,13 @@ PROSE = {  # in help texts and reports
 PROSE_ALLOWED = [
     r"machine learning", r"learning rate",
     r"--depth PATH",  # of find-pose: a depth image
-    r"convex hull", r"\{auto,solid,shell,hull,sphere\}",  # initial shapes of fit-mesh
+    r"convex hull", r"visual hull", r"\{auto,solid,shell,hull,sphere\}",  # initial shapes of fit-mesh
 ]
 # fmt: on
 
 
 PENDING_NAMES = {"depth_layers.least", "measure_depth.least_opacity"}
-PENDING_COMMANDS = {"import", "fit-volume", "fit-nerf"}
+PENDING_COMMANDS = {"import"}
 
 
 def offences(prose: str) -> list[str]:

@@ -20,7 +20,7 @@ from unrender.io.depth import MILLIMETERS, DepthFile
 from unrender.io.depth_preview import colorize_depth
 
 HERE = Path(__file__).parent
-SETTINGS = unrender.FitVolume(resolution=64, steps=250, rays=4096, degree=1, depth=0.0)
+SETTINGS = unrender.FitVolume(resolution=64, steps=250, rays=4096, degree=1, depth_loss_weight=0.0)
 HEIGHT, WIDTH, NUM_TRAIN = 72, 96, 20
 WALL = (1.0, 0.7)
 """Half extents; the wall lies at z = 0 and is viewed from z < 0."""

@@ -21,7 +21,7 @@ SIZE = 150
 COLORS = 128
 """Number of palette colors, to keep files small."""
 WHITE = torch.ones(3)
-CONFIG = unrender.FitVolume(resolution=64, steps=200, rays=4096, degree=1, depth=0.0)
+CONFIG = unrender.FitVolume(resolution=64, steps=200, rays=4096, degree=1, depth_loss_weight=0.0)
 
 
 def volumes(folder: Path) -> None:
@@ -37,7 +37,7 @@ def volumes(folder: Path) -> None:
 
         reference = fitted()
         save(folder, "shortly.png", [reference, fitted(dataclasses.replace(CONFIG, steps=20))])
-        in_box = dataclasses.replace(CONFIG, space="box")
+        in_box = dataclasses.replace(CONFIG, space="aabb")
         three_frames = [frame for frame in scene.frames if frame.name[-7:-4] in ("001", "004", "006")]
         save(
             folder,

@@ -192,7 +192,7 @@ def test_tensorboard_that_is_not_there_is_named(learner, scene, tmp_path, monkey
         ("nothing", [], "not a run: no config.json"),
         ("another task", [], "a run of fit-volume; use `unrender fit-volume`"),
         ("no checkpoint", [], "no checkpoint.safetensors: it stopped before the first"),
-        ("half a checkpoint", [], "no whole safetensors file"),
+        ("half a checkpoint", [], "damaged safetensors file"),
         ("another version", [], "written by unrender 9.9, this is"),
         ("another version", [], "their options differ: warp"),
         ("no settings", [], "no settings in its config.json"),

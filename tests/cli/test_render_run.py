@@ -277,7 +277,7 @@ def damage(run, what) -> None:
         ("another config", "no `task`: not written by unrender"),
         ("another task", "a run of fit-mesh has no field"),
         ("no volume", "no volume.safetensors: the run did not finish"),
-        ("half a volume", "no whole safetensors file"),
+        ("half a volume", "damaged safetensors file"),
         ("wrong background", "config.json: damaged"),
         ("a number for a scene", "the scene 5 does not exist"),
         ("no cameras", "no cameras.json, and the scene gone does not exist; give cameras: --path FILE.json"),

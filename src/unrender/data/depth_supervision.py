@@ -1,4 +1,4 @@
-"""Rays along which it is known how far away the first surface is: what radiance fields learn depth from."""
+"""Rays of known depth, from depth images or measured points: the depth supervision of radiance fields."""
 
 import logging
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from torch import Tensor
 from unrender.data.frames import Frame
 from unrender.geometry.rays import Rays, rays_of
 
-MOST = 4_000_000
-"""Depths that are held: 20 bytes each. Of more, as many of each frame are chosen at random."""
-RAYS_OF_DEPTH = 0.25
-"""For each ray whose color is learned from, so many are, along which depth is known."""
+MAX_DEPTHS = 4_000_000
+"""Depths in memory, 20 bytes each; larger sets are sampled, with equal numbers per frame."""
+DEPTH_RAYS_PER_RAY = 0.25
+"""Rays of known depth in a training step, for each ray of known color."""
 
 
 class DepthBatch(NamedTuple):
@@ -27,16 +27,15 @@ class DepthBatch(NamedTuple):
 
 
 class DepthSupervision:
-    """What the depth pictures of frames say, or the points that were measured where they look; random rays of it.
+    """Random rays of known depth, from the depth images of frames or from measured points.
 
-    Frames that have a picture of depth count with that, others with the points they show. Of pictures, only pixels
-    that the frame's mask allows, and that something covers whole: at its outline, the middle of a pixel says little of
-    the rest of it.
+    Frames with a depth image use that one, others the points visible in them. Of depth images, only pixels inside the
+    frame's mask with an alpha of 1 are used: at silhouettes, the depth of the pixel's center is not that of all of it.
     """
 
     def __init__(self, frames: Sequence[Frame], *, seed: int = 0) -> None:
         self._origins = torch.stack([frame.camera.position for frame in frames])
-        generator, most = torch.Generator().manual_seed(seed), max(1, MOST // len(frames))
+        generator, most = torch.Generator().manual_seed(seed), max(1, MAX_DEPTHS // len(frames))
         kept: list[tuple[Tensor, Tensor]] = []
         with ThreadPoolExecutor(2) as pool:
             for directions, distances in pool.map(_known, frames):
@@ -49,20 +48,20 @@ class DepthSupervision:
         self._directions, self._distances = (torch.cat(parts) for parts in zip(*kept, strict=True))
         if len(self):
             known = (len(self), int((counts > 0).sum()), len(frames))
-            logging.getLogger("unrender").info("%d depths of %d of %d frames are learned from too", *known)
+            logging.getLogger("unrender").info("depth supervision: %d depths in %d of %d frames", *known)
 
     def __len__(self) -> int:
         return len(self._distances)
 
     def draw(self, count: int, generator: torch.Generator) -> DepthBatch:
-        """Choose so many at random, all with the same probability; none if none is known."""
+        """Draw rays with equal probability; none if no depth is known."""
         chosen = torch.randint(max(len(self), 1), (count if len(self) else 0,), generator=generator)
         rays = Rays(self._origins[self._frame[chosen]], self._directions[chosen])
         return DepthBatch(rays, self._distances[chosen])
 
 
 def _known(frame: Frame) -> tuple[Float[Tensor, "depths 3"], Float[Tensor, " depths"]]:
-    """Return in which directions, from the camera, a frame knows how far it is."""
+    """Return the directions from the camera in which a frame has depth, and the distances."""
     if frame.depth_file is not None:
         distance, directions, view = (
             frame.load_distance(),
@@ -77,6 +76,6 @@ def _known(frame: Frame) -> tuple[Float[Tensor, "depths 3"], Float[Tensor, " dep
         return directions[known], distance[known]
     if frame.points is None:
         return torch.zeros(0, 3), torch.zeros(0)
-    away = frame.points - frame.camera.position
-    distance = away.norm(dim=-1)
-    return away / distance[:, None], distance
+    offsets = frame.points - frame.camera.position
+    distance = offsets.norm(dim=-1)
+    return offsets / distance[:, None], distance

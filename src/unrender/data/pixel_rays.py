@@ -11,7 +11,7 @@ from unrender.geometry.rays import Rays, pixel_centers, rays_through
 
 BYTES_OF_DIRECTION = 12
 NODES = 128
-"""Steps along the longer side of a picture between places whose directions are known beforehand."""
+"""Intervals along the longer side of an image in the grid of precomputed directions."""
 LARGEST_STEP = 3e-4
 """Of Newton's method; as it squares the error, less than 1e-6 is left after a step that is smaller."""
 
@@ -19,8 +19,8 @@ LARGEST_STEP = 3e-4
 class PixelRays:
     """Rays through pixels of many frames.
 
-    Where frames share intrinsics and there is memory, each pixel's direction is looked up. Other lenses are undone by
-    one step of Newton's method from directions known on a coarse grid, and from scratch where that is not close.
+    If frames have intrinsics in common and memory permits, the directions of all pixels are precomputed. Otherwise lens
+    distortion is inverted by one Newton step from a coarse grid of directions, and iteratively where that is too far.
     """
 
     def __init__(self, cameras: Sequence[Camera], memory: int) -> None:
@@ -45,18 +45,18 @@ class PixelRays:
     def through(self, frame: Tensor, x: Tensor, y: Tensor) -> Rays:
         """Return rays for `frame`, one for each patch, and pixels x and y of each patch, flat."""
         if self.maps is not None:
-            places = self.starts[self.group[frame]][:, None] + y * self.widths[frame][:, None] + x
-            return self._turned(frame, self.maps.index_select(0, places.flatten()).reshape(*x.shape, 3))
+            positions = self.starts[self.group[frame]][:, None] + y * self.widths[frame][:, None] + x
+            return self._to_world(frame, self.maps.index_select(0, positions.flatten()).reshape(*x.shape, 3))
         if self.lenses is None:
             return self._solved(frame, x, y)
         local, is_close = self.lenses.directions(self.group[frame], x + 0.5, y + 0.5)
-        rays, rest = self._turned(frame, local), ~is_close
+        rays, rest = self._to_world(frame, local), ~is_close
         if bool(rest.any()):
             exact, patches = self._solved(frame[rest], x[rest], y[rest]), rest.repeat_interleave(x.shape[1])
             rays.directions[patches] = exact.directions
         return rays
 
-    def _turned(self, frame: Tensor, local: Tensor) -> Rays:
+    def _to_world(self, frame: Tensor, local: Tensor) -> Rays:
         """Turn directions in the camera frame into the world."""
         right, down, forward, origin = self.world_from_camera[frame, None, :3].unbind(-1)
         directions = local[..., :1] * right + local[..., 1:2] * down + local[..., 2:] * forward
@@ -66,10 +66,10 @@ class PixelRays:
         pixels = torch.stack([x, y], -1) + 0.5
         origins, directions = pixels.new_empty(*x.shape, 3), pixels.new_empty(*x.shape, 3)
         for members, cameras in self.batches:
-            place = torch.full((len(self.widths),), -1).scatter(0, members, torch.arange(len(members)))[frame]
-            here = place >= 0
+            index = torch.full((len(self.widths),), -1).scatter(0, members, torch.arange(len(members)))[frame]
+            here = index >= 0
             if bool(here.any()):
-                rays = rays_through(cameras[place[here]][:, None], pixels[here])
+                rays = rays_through(cameras[index[here]][:, None], pixels[here])
                 origins[here], directions[here] = rays.origins, rays.directions
         return Rays(origins.flatten(0, 1), directions.flatten(0, 1))
 
@@ -88,7 +88,7 @@ def _map(camera: Camera) -> Tensor:
 
 
 class _LensGrids:
-    """For each of several lenses, the undistorted x and y on a coarse grid over its picture."""
+    """For each of several lenses, the undistorted x and y on a coarse grid over its image."""
 
     def __init__(self, cameras: Sequence[Camera]) -> None:
         self.lens = _lens_batch([camera.lens for camera in cameras if camera.lens is not None])
@@ -117,15 +117,15 @@ class _LensGrids:
 
 
 def _grid(camera: Camera, step: float) -> Tensor:
-    """Undistort places every `step` pixels, from the first corner of the picture to beyond the last."""
+    """Undistort positions every `step` pixels, from the first corner of the image to beyond the last."""
     rows, columns = (torch.arange(int(n / step) + 2) * step for n in (camera.height, camera.width))
-    places = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)
-    directions = rays_through(camera, places).directions
+    positions = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)
+    directions = rays_through(camera, positions).directions
     return directions[..., :2] / directions[..., 2:]
 
 
 def _stacked(cameras: Sequence[Camera]) -> list[tuple[Tensor, Camera]]:
-    """Put cameras with one kind of lens into one batch; return which they are, too. Their sizes are lost."""
+    """Batch cameras by their kind of lens; return their indices and the batches, which have no image size."""
     kinds = [(c.projection, None if c.lens is None else c.lens.model) for c in cameras]
     batches = []
     for kind in dict.fromkeys(kinds):

@@ -1,4 +1,4 @@
-"""Random pixels of many pictures, with their rays: what radiance fields are trained on."""
+"""Random pixels of many images, with their rays: what radiance fields are trained on."""
 
 import logging
 import os
@@ -23,11 +23,11 @@ from unrender.io.images import has_high_bit_depth, normalize_pixels
 
 MEBIBYTE = 2**20
 MIN_TILES = 8
-"""Where not all pictures fit, at least as many parts of them are held at a time."""
+"""Tiles held in memory at a time, at least, if not all images fit."""
 DRAWS_PER_TILE = 4
-"""Draws after which one of the tiles that are held is exchanged."""
-MAPS_SHARE = 0.25
-"""Of the memory, for directions that pictures share."""
+"""Draws after which one of the tiles in memory is replaced."""
+DIRECTIONS_FRACTION = 0.25
+"""Fraction of the memory for ray directions that images have in common."""
 SHRINKS = (1, 2, 4, 8, 16)
 READERS = max(2, min(os.cpu_count() or 2, 16))
 """Threads that read images."""
@@ -40,11 +40,11 @@ class PixelBatch(TensorStruct):
     colors: Float[Tensor, "*batch 3"]
     """RGB in [0, 1], not multiplied by alpha."""
     alpha: Float[Tensor, "*batch"] | None
-    """Share of the pixel that is covered; None if no picture has transparency."""
+    """Opacity of the pixel; None if all images are opaque."""
     frame: Int[Tensor, "*batch"]
     """Which of the source's frames each pixel is of."""
     valid: Bool[Tensor, "*batch"]
-    """Whether to use the pixel: the mask says so, and the lens sees something there."""
+    """Whether to use the pixel: it is inside the mask and in the field of view of the lens."""
 
 
 class _Tile(NamedTuple):
@@ -58,12 +58,12 @@ class _Tile(NamedTuple):
 class PixelSource:
     """Random pixels of frames, from memory as 8 or 16 bits.
 
-    If all pictures together take more than `memory_mib`, a random part of them is held: whole pictures, or bands of
-    rows of large ones. One of these is exchanged every four draws, by a picture that is read beside the work; in the
-    long run all take their turn. The same seed gives the same pixels.
+    Datasets larger than `memory_mib` are streamed: random tiles are held in memory, whole images or bands of rows of
+    large ones, and one of them is replaced every four draws by a tile that is read in the background. The same seed
+    gives the same pixels.
 
-    With `shrink`, pictures are 2, 4, 8 or 16 times smaller: means over squares of pixels, colors weighted by alpha.
-    Rows and columns that fill no square are left out.
+    With `shrink`, images are 2, 4, 8 or 16 times smaller: means over squares of pixels, colors weighted by alpha. Rows
+    and columns that do not fill a square are dropped.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class PixelSource:
         self._generator = torch.Generator().manual_seed(seed)
         self._deep = shrink > 1 or any(has_high_bit_depth(frame.image_path) for frame in frames)
         self._has_mask = any(frame.mask_path is not None for frame in frames)
-        self._rays = PixelRays(self.cameras, int(MAPS_SHARE * memory_mib * MEBIBYTE))
+        self._rays = PixelRays(self.cameras, int(DIRECTIONS_FRACTION * memory_mib * MEBIBYTE))
         self._plan(int(memory_mib * MEBIBYTE))
         self._fill()
 
     @property
     def is_streaming(self) -> bool:
-        """Whether only a part of the pictures is held at a time."""
+        """Whether only a part of the images is in memory at a time."""
         return self._streams
 
     def on_device(self, device: torch.device) -> DevicePixels | None:
@@ -106,9 +106,9 @@ class PixelSource:
         )
 
     def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
-        """Draw squares of neighbouring pixels from all frames, larger pictures more often.
+        """Draw square patches of pixels from all frames, with a probability proportional to the size of the image.
 
-        Pixels less than `patch_size` from a picture's border are in fewer squares than others.
+        Pixels less than `patch_size` from the border of an image are in fewer patches than others.
         """
         self._exchange_one()
         tile, x, y = self._choose(num_patches, patch_size)
@@ -116,14 +116,14 @@ class PixelSource:
         offset_y, offset_x = (t.flatten() for t in torch.meshgrid(steps, steps, indexing="ij"))
         width = self._widths[tile]
         corner = self._slots[tile] + y * width + x
-        places = (corner[:, None] + offset_y * width[:, None] + offset_x).flatten()
+        indices = (corner[:, None] + offset_y * width[:, None] + offset_x).flatten()
         frame = self._frame_of_tile[tile]
         pixel_x, pixel_y = x[:, None] + offset_x, (y + self._tops[tile])[:, None] + offset_y
         rays = self._rays.through(frame, pixel_x, pixel_y)
-        values = self._unpacked(places)
+        values = self._unpacked(indices)
         valid = ~rays.directions[:, 0].isnan()
         if self._has_mask:
-            valid &= self._mask[places]
+            valid &= self._mask[indices]
         return PixelBatch(
             rays,
             values[:, :3],
@@ -133,30 +133,30 @@ class PixelSource:
         )
 
     def _choose(self, num_patches: int, patch_size: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Choose tiles, each with a probability like its number of pixels, and a place in each."""
+        """Choose tiles, each with a probability proportional to its number of pixels, and a position in each."""
         smallest = min(min(tile.rows, self.cameras[tile.frame].width) for tile in self._tiles)
         if num_patches < 1 or not 1 <= patch_size <= smallest:
             raise InputError(
-                f"PixelSource.draw: patches of {patch_size} × {patch_size} do not fit into pictures, or parts of "
-                f"them, of {smallest} pixels; at least one is to be drawn, got {num_patches}"
+                f"PixelSource.draw: patches of {patch_size} × {patch_size} do not fit into images, or tiles of "
+                f"them, of {smallest} pixels; `num_patches` should be at least 1, got {num_patches}"
             )
         random = torch.rand(3, num_patches, generator=self._generator, dtype=torch.float64)
-        shares = (self._rows * self._widths).cumsum(0)
-        tile = torch.searchsorted(shares, (random[0] * shares[-1]).long(), right=True)
+        ends = (self._rows * self._widths).cumsum(0)
+        tile = torch.searchsorted(ends, (random[0] * ends[-1]).long(), right=True)
         x = (random[1] * (self._widths[tile] - patch_size + 1)).long()
         y = (random[2] * (self._rows[tile] - patch_size + 1)).long()
         return tile, x, y
 
-    def _unpacked(self, places: Tensor) -> Tensor:
+    def _unpacked(self, indices: Tensor) -> Tensor:
         """Look up RGBA in [0, 1]."""
-        packed = self._store[places]
+        packed = self._store[indices]
         if not self._deep:
             return packed.view(torch.uint8).reshape(-1, 4).float() / 255
         words = packed.view(torch.int16).reshape(-1, 4).to(torch.int32) & 0xFFFF
         return words.float() / 65535
 
     def _plan(self, memory: int) -> None:
-        """Decide what is held: one place for each frame, or fewer and of one size."""
+        """Choose the sizes of slots: one for each frame, or fewer of equal size."""
         pixel = (8 if self._deep else 4) + self._has_mask
         sizes = [camera.height * camera.width for camera in self.cameras]
         self._streams = sum(sizes) * pixel > memory
@@ -166,7 +166,7 @@ class PixelSource:
         capacity = min(max(sizes), memory // pixel // MIN_TILES)
         if capacity < max(camera.width for camera in self.cameras):
             raise InputError(
-                f"PixelSource: {memory / MEBIBYTE:g} MiB do not hold {MIN_TILES} rows of the largest picture; "
+                f"PixelSource: {memory / MEBIBYTE:g} MiB do not hold {MIN_TILES} rows of the largest image; "
                 "raise `memory_mib`"
             )
         self._capacities = [capacity] * (memory // pixel // capacity)
@@ -190,7 +190,7 @@ class PixelSource:
             self._pool.shutdown()
         else:
             logging.getLogger("unrender").info(
-                "%d pictures do not fit into memory: %d parts of them are held at a time, in turns",
+                "%d images do not fit into memory: streaming them, %d tiles at a time",
                 len(self.frames),
                 len(self._tiles),
             )
@@ -237,7 +237,7 @@ class PixelSource:
         self._widths = torch.tensor([self.cameras[tile.frame].width for tile in self._tiles])
 
     def _exchange_one(self) -> None:
-        """Every few draws, put the tile that was read meanwhile into the place of the oldest one."""
+        """Every few draws, replace the oldest tile by the one that was read in the background."""
         self._num_draws += 1
         if not self._streams or self._num_draws % DRAWS_PER_TILE:
             return
@@ -259,9 +259,9 @@ class PixelSource:
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go on with the draws that came after `state`, for the same frames.
+        """Continue with the draws that came after `state`, for the same frames.
 
-        With other memory, other parts of the pictures are held, and the draws are others.
+        With another `memory_mib`, streamed tiles differ, and so do the draws.
         """
         self._generator.set_state(state["random"])
         if state["capacities"].tolist() != list(self._capacities):
@@ -307,7 +307,7 @@ def _shrunk_colors(values: Floats, shrink: int) -> Floats:
 
 
 def _shrunk_mask(mask: Floats, shrink: int) -> Floats:
-    """Use a square of pixels if all of it is to be used."""
+    """Use a square of pixels if all of them are inside the mask."""
     height, width = (n // shrink for n in mask.shape)
     squares = mask[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink)
     return np.asarray(squares.all(axis=(1, 3)))

@@ -13,6 +13,7 @@ from unrender.errors import InputError
 from unrender.fields.early_termination import density_with_early_termination
 from unrender.fields.harmonics import spherical_harmonics
 from unrender.fields.occupancy import OccupancyGrid
+from unrender.fields.schedules import HashSchedule, schedule_of, stage_at
 from unrender.fields.trainable import (
     FieldOptions,
     ParameterChange,
@@ -41,20 +42,12 @@ STOP, SKIP = 1e-3, 1e-3
 """Transmittance at which a ray ends, and weight below which a sample is skipped."""
 ROUNDS = (6, 12, 24, 48)
 """Samples of a ray after which early termination is tested."""
-CELLS, SPLIT_AT = 128, 0.25
-"""Cells of the occupancy grid along each side, at first, and progress at which they are split."""
-STEPS_PER_SIDE = ((0.0, 128), (0.1, 256), (0.4, 512))
-STEPS_PER_SIDE_CONTRACTED = ((0.0, 64), (0.1, 128), (0.4, 256))
-"""From which progress on, how many samples there are along the side of the box."""
-COARSEST, FINEST, NUM_LEVELS = 16, 1024, 16
-SAMPLES_PER_RAY, MAX_RAYS = 16, 65536
-"""Samples on a ray that the first step expects, and rays of a step, at most."""
+COARSEST, NUM_LEVELS = 16, 16
+SAMPLES_PER_RAY = 16
+"""Samples on a ray that the first step expects."""
 QUERIES_PER_SAMPLE = 6
 """Points at which the density is evaluated, at most, for each at which the field is trained."""
-STEPS_TO_PRUNE, SAMPLES_TO_PRUNE = 100, 16
-"""Steps, and samples for each cell, between prunings."""
-MIN_WEIGHT, MIN_WEIGHT_CONTRACTED = 0.05, 0.02
-"""Weight on a ray above which a cell is kept; its neighbors are kept, too."""
+SCHEDULE = HashSchedule()
 COUNTERS = ("_num_rays", "_num_samples", "num_queries", "_steps_since_pruning", "_samples_since_pruning")
 
 
@@ -113,16 +106,17 @@ class HashNeRF(TrainableField):
     @classmethod
     def region_cells(cls, options: FieldOptions) -> int:
         """Return the initial size of the occupancy grid."""
-        return CELLS
+        return schedule_of(options.schedule, SCHEDULE).occupancy_resolution
 
     @classmethod
     def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
         """Return a new field of 16 levels in the smallest cube around the region."""
-        box, occupied = cube_around(region)
-        finest = FINEST * (2 if box.contracted else 1)
+        box, occupied, near = region.cube()
+        schedule = schedule_of(options.schedule, SCHEDULE)
+        finest = schedule.finest_level * (2 if box.contracted else 1)
         levels = HashLevels.geometric(COARSEST, finest, NUM_LEVELS, options.table_log2)
-        grid = OccupancyGrid(occupied)
-        return cls(box, levels, grid, step=_step(box, 0.0), near=region.near, generator=generator)
+        grid, step = OccupancyGrid(occupied), _step(box, schedule, 0.0)
+        return cls(box, levels, grid, step=step, near=near, generator=generator)
 
     def forward(
         self, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
@@ -228,24 +222,26 @@ class HashNeRF(TrainableField):
 
     def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
         """Take shorter steps as the training progresses."""
-        self.step = _step(self.scene_box, progress)
+        self.step = _step(self.scene_box, schedule_of(options.schedule, SCHEDULE), progress)
         return None
 
     def end_step(self, progress: float, options: FieldOptions) -> None:
         """Prune and split the occupancy grid, and adapt the number of rays."""
-        grid = self.occupancy
+        grid, schedule = self.occupancy, schedule_of(options.schedule, SCHEDULE)
         self._steps_since_pruning += 1
         self._samples_since_pruning += self.num_queries
-        enough = SAMPLES_TO_PRUNE * grid.num_occupied
-        if self._steps_since_pruning >= STEPS_TO_PRUNE and self._samples_since_pruning >= enough:
-            grid.prune(MIN_WEIGHT_CONTRACTED if self.scene_box.contracted else MIN_WEIGHT)
+        enough = schedule.pruning_samples * grid.num_occupied
+        if self._steps_since_pruning >= schedule.pruning_steps and self._samples_since_pruning >= enough:
+            contracted = self.scene_box.contracted
+            grid.prune(schedule.min_weight_contracted if contracted else schedule.min_weight)
             self._steps_since_pruning = self._samples_since_pruning = 0
-        if progress >= SPLIT_AT and max(grid.shape) <= CELLS:
+        if progress >= schedule.split_at and max(grid.shape) <= schedule.occupancy_resolution:
             self.occupancy = grid.split()
             self._steps_since_pruning = self._samples_since_pruning = 0
         spent = max(self._num_samples, self.num_queries / QUERIES_PER_SAMPLE, 1)
         wanted = self._num_rays * options.samples / spent
-        self._num_rays = int(min(max(wanted, self._num_rays / 2, 64), 1.1 * self._num_rays + 1, MAX_RAYS))
+        most = min(1.1 * self._num_rays + 1, schedule.max_rays)
+        self._num_rays = int(min(max(wanted, self._num_rays / 2, 64), most))
 
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
         """Return the recorded weights, and counters of rays and samples."""
@@ -287,25 +283,10 @@ class HashNeRF(TrainableField):
         return field
 
 
-def _step(box: SceneBox, progress: float) -> float:
+def _step(box: SceneBox, schedule: HashSchedule, progress: float) -> float:
     """Return the distance between samples, in world units."""
-    counts = STEPS_PER_SIDE_CONTRACTED if box.contracted else STEPS_PER_SIDE
-    return 2 * float(box.radius) / max(count for begin, count in counts if progress >= begin)
-
-
-def cube_around(region: SceneRegion) -> tuple[SceneBox, Tensor]:
-    """Return the smallest cube around a region, and its cells."""
-    box, shape = region.scene_box, torch.tensor(region.occupied.shape)
-    side = int(shape.max())
-    if bool((shape == side).all()):
-        return box, region.occupied
-    before = (side - shape) // 2
-    occupied = torch.zeros(side, side, side, dtype=torch.bool)
-    x, y, z = (slice(int(b), int(b + n)) for b, n in zip(before, shape, strict=True))
-    occupied[x, y, z] = region.occupied
-    cell = 2 * float(box.radius) / side
-    center = box.bounds[0] + (side / 2 - before) * cell
-    return SceneBox.cube(center, side / 2 * cell, contracted=box.contracted), occupied
+    stages = schedule.samples_per_side_contracted if box.contracted else schedule.samples_per_side
+    return 2 * float(box.radius) / stage_at(stages, progress)
 
 
 def _mlp(widths: list[int], generator: torch.Generator | None) -> nn.ModuleList:

@@ -15,6 +15,7 @@ from torch.nn.functional import softplus
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.encoding import harmonic_embedding
+from unrender.fields.schedules import NerfSchedule, schedule_of
 from unrender.fields.trainable import FieldOptions, SceneRegion, TrainableField, read_scene_box
 from unrender.fields.uniform_samples import flatten_samples, sample_interval
 from unrender.geometry.rays import Rays
@@ -25,7 +26,7 @@ from unrender.render.sample import RaySamples, sample_importance
 Model = Literal["paper", "tutorial"]
 POINTS_PER_CHUNK = 2048
 """Points that go through a network together: the outputs of its layers stay in the caches of a processor."""
-RAYS_PER_STEP = 1024
+SCHEDULE = NerfSchedule()
 
 
 class PaperNetwork(nn.Module):
@@ -171,7 +172,7 @@ class NeRF(TrainableField):
     @classmethod
     def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
         """Return a new field with the model of the class, weights drawn at random."""
-        return cls(region.scene_box, cls.model, near=region.near)._initialized(generator)
+        return cls(region.cube().scene_box, cls.model, near=region.near)._initialized(generator)
 
     @classmethod
     def paper(
@@ -300,7 +301,7 @@ class NeRF(TrainableField):
 
     def num_rays(self, progress: float, options: FieldOptions) -> int:
         """Return a fixed number: a step of a large network is long."""
-        return RAYS_PER_STEP
+        return schedule_of(options.schedule, SCHEDULE).rays
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all there is to save: tensors, and a description; `from_contents` reads both."""

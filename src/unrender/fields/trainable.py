@@ -28,6 +28,21 @@ class SceneRegion(NamedTuple):
     near: float
     """Distance from the cameras before which nothing is modeled, in world units."""
 
+    def cube(self) -> Self:
+        """Return the smallest cube around the region, with its cells."""
+        box, shape = self.scene_box, torch.tensor(self.occupied.shape)
+        side = int(shape.max())
+        if bool((shape == side).all()):
+            return self
+        before = (side - shape) // 2
+        occupied = torch.zeros(side, side, side, dtype=torch.bool)
+        x, y, z = (slice(int(b), int(b + n)) for b, n in zip(before, shape, strict=True))
+        occupied[x, y, z] = self.occupied
+        cell = 2 * float(box.radius) / side
+        center = box.bounds[0] + (side / 2 - before) * cell
+        cube = SceneBox.cube(center, side / 2 * cell, contracted=box.contracted)
+        return type(self)(cube, occupied, self.near)
+
 
 @dataclasses.dataclass(frozen=True)
 class FieldOptions:
@@ -49,6 +64,8 @@ class FieldOptions:
     """Weight of the total variation of opacity and color."""
     sparsity: float = 0.0
     """Weight of the mean opacity."""
+    schedule: object = None
+    """When the field refines and prunes itself, such as `HashSchedule`; by default the field's own schedule."""
 
 
 class ParameterChange(NamedTuple):
@@ -72,6 +89,10 @@ class TrainableField(nn.Module):
     """Samples of a ray, by default."""
     learning_rate: ClassVar[float] = 1e-2
     """Of Adam, for all parameters, by default."""
+    final_learning_rate: ClassVar[float] = 0.03
+    """Fraction of the learning rates that is left at the end of the training."""
+    keeps_samples: ClassVar[bool] = True
+    """Whether training outputs have weights and samples, which the distortion loss needs."""
     patch_size: ClassVar[int] = 1
     """Rays of a training step come in squares of so many neighboring pixels."""
 

@@ -14,6 +14,7 @@ from unrender.errors import InputError
 from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
 from unrender.fields.protocol import DensityGrid
 from unrender.fields.render_field import empty_output, fill_rows
+from unrender.fields.schedules import VoxelSchedule, schedule_of
 from unrender.fields.trainable import (
     FieldOptions,
     ParameterChange,
@@ -48,18 +49,13 @@ FINE_SKIP, FINE_STOP = 1e-4, 1e-3
 """Weight below which a sample is skipped, and transmittance at which a ray ends, in renderings."""
 SKIP, STOP = 1e-3, 1e-3
 """The same in training."""
-STAGES = ((4, 0.0), (2, 0.02), (1, 0.12))
-"""How much coarser the grid is, and from which progress on. Steps have fewer rays by as much."""
-STEPS_TO_PRUNE, STAGE_FRACTION = 100, 5
-"""Steps between prunings; but at most a 5th of all, so that short trainings reach the full resolution, too."""
-MIN_WEIGHT = 0.02
-"""Weight on a ray that a voxel needs to be kept; its neighbors are kept, too."""
+SCHEDULE = VoxelSchedule()
 MAX_KEPT = 0.95
 """Of the voxels: if pruning would keep more, it keeps all, for it takes time."""
 INITIAL_OPACITY, INITIAL_OPACITY_CONTRACTED = 0.05, 0.01
 """Of the first voxels: less where cameras are among them, so that what lies behind is visible."""
-DENSITY_RATE, COLOR_RATE = 0.3, 0.02
-"""Learning rates of the log of the density, and of the coefficients of the color."""
+DENSITY_RATE, COLOR_RATE, ADAM_EPSILON = 0.3, 0.02, 1e-12
+"""Adam's learning rates of the log of the density, and of the coefficients of the color; its ε."""
 
 
 class SparseVoxels(TrainableField):
@@ -70,7 +66,7 @@ class SparseVoxels(TrainableField):
     voxel, the density is 0. In contracted space, the voxels fill the whole cube of contracted coordinates.
     """
 
-    patch_size = 4
+    final_learning_rate, keeps_samples, patch_size = 0.1, False, 4
 
     def __init__(
         self,
@@ -126,7 +122,7 @@ class SparseVoxels(TrainableField):
     @classmethod
     def region_cells(cls, options: FieldOptions) -> int:
         """Return the size of the first, coarsest grid."""
-        return options.resolution // STAGES[0][0]
+        return options.resolution // schedule_of(options.schedule, SCHEDULE).coarsening[0][1]
 
     @classmethod
     def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
@@ -359,8 +355,8 @@ class SparseVoxels(TrainableField):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return densities and colors with a learning rate each."""
         return [
-            {"params": [self.log_density], "lr": DENSITY_RATE},
-            {"params": [self.harmonics, self.background], "lr": COLOR_RATE},
+            {"params": [self.log_density], "lr": DENSITY_RATE, "eps": ADAM_EPSILON},
+            {"params": [self.harmonics, self.background], "lr": COLOR_RATE, "eps": ADAM_EPSILON},
         ]
 
     def regularization(self, options: FieldOptions) -> Tensor | None:
@@ -377,22 +373,23 @@ class SparseVoxels(TrainableField):
 
     def num_rays(self, progress: float, options: FieldOptions) -> int:
         """Return fewer rays while the grid is coarse, in whole patches."""
-        patch = self.patch_size**2
-        return patch * max(1, options.rays // patch // STAGES[self._stage][0])
+        patch, coarsening = self.patch_size**2, schedule_of(options.schedule, SCHEDULE).coarsening
+        return patch * max(1, options.rays // patch // coarsening[self._stage][1])
 
     def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
         """Prune every so many steps, and split voxels where a finer stage is due."""
-        pause = STEPS_TO_PRUNE
+        schedule = schedule_of(options.schedule, SCHEDULE)
+        pause, stages = schedule.pruning_steps, schedule.coarsening
         if options.steps is not None:
-            pause = min(pause, max(1, options.steps // STAGE_FRACTION))
+            pause = min(pause, max(1, int(options.steps * schedule.pruning_fraction)))
         if self._age < pause:
             return None
         self._age = 0
-        is_due = self._stage + 1 < len(STAGES) and progress >= STAGES[self._stage + 1][1]
-        old = self._prune()
+        is_due = self._stage + 1 < len(stages) and progress >= stages[self._stage + 1][0]
+        old = self._prune(schedule.min_weight)
         if is_due:  # coarse grids have coarse colors: of degrees 0, 1, and then all
             self._stage += 1
-            last = self._stage == len(STAGES) - 1
+            last = self._stage == len(stages) - 1
             self._replace(self.split(options.degree if last else min(self._stage, options.degree)))
             return ParameterChange(dict.fromkeys(("log_density", "harmonics", "background")))
         return None if old is None else ParameterChange({"log_density": old, "harmonics": old})
@@ -401,11 +398,11 @@ class SparseVoxels(TrainableField):
         """Count the steps since the last pruning."""
         self._age += 1
 
-    def _prune(self) -> Tensor | None:
+    def _prune(self, min_weight: float) -> Tensor | None:
         """Remove voxels without weight on any ray, nor any of their neighbors; return which corners are left."""
         places = self.table.voxel_places.long().unbind(-1)
         dense = torch.zeros(self.table.shape)
-        dense[places] = (self._max_weight > MIN_WEIGHT).float()
+        dense[places] = (self._max_weight > min_weight).float()
         for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
             dense = max_pool3d(dense[None], size, 1, tuple(n // 2 for n in size))[0]
         kept = dense[places] > 0

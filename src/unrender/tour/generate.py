@@ -45,8 +45,8 @@ class TourSizes:
     num_train: int = 40
     num_test: int = 6
     """Numbers of training images and test views."""
-    volume: FitVolume = FitVolume(resolution=128, steps=500, rays=16384, depth=0.0)
-    nerf: FitNerf = FitNerf(steps=200, depth=0.0)
+    volume: FitVolume = FitVolume(resolution=128, steps=500, rays=16384, depth_loss_weight=0.0)
+    nerf: FitNerf = FitNerf(steps=200, depth_loss_weight=0.0)
     """Both without depth supervision: the depth of the scene is the ground truth."""
     depth_views: int = 30
     depth_pixels: int = 160

@@ -1,1 +1,1 @@
-"""What all trainings share: the region to model, exposure, checkpoints."""
+"""Training of fields: the loop, its schedule and checkpoints, the step of any field, the region to model."""

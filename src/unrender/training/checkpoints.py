@@ -33,7 +33,15 @@ class Origin:
 
     task: str
     scene: Scene
-    settings: Mapping[str, Any]
+    config: Mapping[str, Any]
+    schedule: object = None
+    """Schedule of the field; None for its default."""
+
+    def settings(self) -> dict[str, Any]:
+        """Return all that a resumed training has to have in common, in JSON types."""
+        schedule = None if self.schedule is None else repr(self.schedule)
+        settings: dict[str, Any] = json.loads(json.dumps(dict(self.config) | {"schedule": schedule}))
+        return settings
 
 
 def save_checkpoint(folder: Path, origin: Origin, state: State) -> None:
@@ -44,7 +52,7 @@ def save_checkpoint(folder: Path, origin: Origin, state: State) -> None:
         "unrender": __version__,
         "task": origin.task,
         "scene": _fingerprint(origin.scene),
-        "settings": origin.settings,
+        "settings": origin.settings(),
         "numbers": state.numbers,
     }
     try:
@@ -71,7 +79,7 @@ def read_checkpoint(folder: Path, origin: Origin) -> State:
             f"{path}: the run was started with different settings: {'; '.join(differences)}. Give the same settings, "
             "or start a new run"
         )
-    steps = origin.settings.get("steps")
+    steps = origin.config.get("steps")
     if steps is not None and index > steps:
         raise InputError(f"{path}: the run has taken {index} steps, more than {steps}; give more `steps`")
     for left in folder.iterdir():
@@ -95,7 +103,7 @@ def _differences(description: Mapping[str, Any], origin: Origin) -> list[str]:
     """Say in what a checkpoint differs from the training to resume."""
     if description["task"] != origin.task:
         return [f"it is of {description['task']}, not {origin.task}"]
-    before, now = description["settings"], json.loads(json.dumps(origin.settings))
+    before, now = description["settings"], origin.settings()
     differences = [
         f"{name} was {before.get(name)!r}, is {now.get(name)!r}"
         for name in sorted(before.keys() | now.keys())

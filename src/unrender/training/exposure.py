@@ -1,4 +1,4 @@
-"""How photos of one scene differ in brightness and in white balance."""
+"""Exposure compensation: how images of one scene differ in brightness and white balance."""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 
 class Exposures(nn.Module):
-    """A factor for each channel of each photo, learned beside what the photos show.
+    """A factor for each channel of each image, optimized together with the field.
 
-    Their geometric mean over the photos is 1, so that the scene itself gets no brighter or darker.
-    Compare Rematas et al. 2022 (Urban Radiance Fields), section 4.1, who learn 3 × 3 numbers for each photo.
+    Their geometric mean over the images is 1, so that the field itself gets no brighter or darker.
+    Compare Rematas et al. 2022 (Urban Radiance Fields), section 4.1, who optimize a 3 × 3 matrix per image.
     """
 
     def __init__(self, num_photos: int) -> None:
@@ -17,11 +17,11 @@ class Exposures(nn.Module):
         self.logs = nn.Parameter(torch.zeros(num_photos, 3))
 
     def factors(self) -> Float[Tensor, "photos 3"]:
-        """Return by how much each photo is brighter than the scene. Differentiable in: the parameters."""
+        """Return the factors. Differentiable in: the parameters."""
         return (self.logs - self.logs.mean(0)).exp()
 
     def forward(
         self, colors: Float[Tensor, "rays 3"], photo: Int[Tensor, " rays"]
     ) -> Float[Tensor, "rays 3"]:
-        """Return colors as photos show them. Differentiable in: colors and the parameters."""
+        """Return colors as they are in the images. Differentiable in: colors and the parameters."""
         return colors * self.factors()[photo]

@@ -48,21 +48,21 @@ class Outline(NamedTuple):
     """That one pixel of it is wide."""
 
 
-Space = Literal["auto", "hull", "box", "everything"]
+Space = Literal["auto", "visual_hull", "aabb", "unbounded"]
 
 
 def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int) -> SceneRegion:
     """Lay so many voxels along the longest side; with `auto`, in the hull where pictures have transparency."""
     _check_apart(frames)
-    if kind in ("auto", "hull"):
+    if kind in ("auto", "visual_hull"):
         outlines = _outlines(frames)
         if outlines:
             return space_of_hull(outlines, scene.bounds, num_voxels)
-        if kind == "hull":
+        if kind == "visual_hull":
             raise InputError(
-                "`space` is hull, but no picture of the scene has transparent pixels to carve with"
+                "`space` is visual_hull, but no image of the scene has an alpha channel to carve with"
             )
-    if kind == "box":
+    if kind == "aabb":
         return _in_box(scene.bounds[0], scene.bounds[1], num_voxels, ())
     return space_of_everything(frames, num_voxels)
 
@@ -71,7 +71,7 @@ def _check_apart(frames: Sequence[Frame]) -> None:
     positions = torch.stack([frame.camera.position for frame in frames]).double()
     apart = float((positions - positions[0]).norm(dim=-1).max())
     if len(frames) > 1 and apart <= SAME_PLACE * float(positions.abs().max()):
-        raise InputError("all cameras stand in one place: nothing tells how far things are")
+        raise InputError("all cameras share one position: depth cannot be recovered without a baseline")
 
 
 def _outlines(frames: Sequence[Frame]) -> list[Outline]:
@@ -111,7 +111,7 @@ def space_of_everything(frames: Sequence[Frame], num_voxels: int) -> SceneRegion
     middle = focus_point(positions, forward)
     reach = float((positions - middle).norm(dim=-1).median())
     if not reach > 0:
-        raise InputError("all cameras stand in one place: nothing tells how far things are")
+        raise InputError("all cameras share one position: depth cannot be recovered without a baseline")
     sides = -(-num_voxels // BRICK) * BRICK
     mask = torch.ones(sides, sides, sides, dtype=torch.bool)
     box = SceneBox.cube(middle, INNER_SHARE * reach, contracted=True)

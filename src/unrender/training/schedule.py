@@ -1,11 +1,6 @@
-"""When a training evaluates, saves and recovers, and how values change as it progresses."""
+"""When a training evaluates, saves and recovers."""
 
 import dataclasses
-from typing import TypeVar
-
-Value = TypeVar("Value")
-Stages = tuple[tuple[float, Value], ...]
-"""Values, each with the progress (0 to 1) from which on it holds; the first one from 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +28,6 @@ class Schedule:
     collapse_ratio: float = 0.95
     """Training has collapsed if the mean loss is above this fraction of a constant image's."""
 
-
-def stage_at(stages: Stages[Value], progress: float) -> Value:
-    """Return the value of the stage that `progress` (0 to 1) lies in."""
-    return [value for start, value in stages if progress >= start][-1]
-
-
-def decayed(rate: float, final_ratio: float, progress: float) -> float:
-    """Return a learning rate that decays exponentially from `rate` to `final_ratio` · `rate`."""
-    return float(rate * final_ratio**progress)
+    field: object = None
+    """When the field refines and prunes itself: `HashSchedule`, `NerfSchedule`, `VoxelSchedule`, or what else the field
+    takes; by default its own."""

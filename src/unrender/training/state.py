@@ -42,4 +42,5 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for name, value in tensors.items():
         number, key = name.split("/")
         states.setdefault(int(number), {})[key] = value.clone()
+    optimizer.state.clear()  # of parameters that may have been replaced
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})

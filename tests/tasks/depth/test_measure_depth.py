@@ -31,7 +31,7 @@ def fitted(tmp_path_factory):
     """A scene, and a small volume fitted to it."""
     scene = unrender.save_demo_scene(tmp_path_factory.mktemp("scene"), size=64, num_train=20, num_test=3)
     *_, last = unrender.fit_volume(
-        scene, unrender.FitVolume(resolution=64, steps=200, rays=4096, degree=1, depth=0.0)
+        scene, unrender.FitVolume(resolution=64, steps=200, rays=4096, degree=1, depth_loss_weight=0.0)
     )
     return scene, last.result
 

@@ -11,12 +11,13 @@ import torch
 import unrender
 from unrender import FitNerf, FitVolume, Scene, fit_volume
 from unrender.fields.protocol import Field
-from unrender.tasks.nerf.schedule import NerfSchedule
+from unrender.fields.schedules import HashSchedule
+from unrender.training.schedule import Schedule
 
 NOISE, OUTLIERS = 0.01, 0.1
 NERF = FitNerf(steps=150, samples=8192, table_log2=12)
-SHORT = NerfSchedule(
-    occupancy_resolution=32, samples_per_side=((0.0, 48), (0.5, 96)), finest_level=64, mlp_rays=64
+SHORT = Schedule(
+    field=HashSchedule(occupancy_resolution=32, samples_per_side=((0.0, 48), (0.5, 96)), finest_level=64)
 )
 fit_nerf = functools.partial(unrender.fit_nerf, schedule=SHORT)
 VOLUME = FitVolume(resolution=48, steps=200, rays=8192, degree=1)
@@ -63,7 +64,7 @@ def depth_error(steps: Iterator, scene: Scene) -> float:
 
 @pytest.fixture(scope="module")
 def error_without_depth(scene: Scene) -> float:
-    return depth_error(fit_nerf(scene, dataclasses.replace(NERF, depth=0)), scene)
+    return depth_error(fit_nerf(scene, dataclasses.replace(NERF, depth_loss_weight=0)), scene)
 
 
 def test_a_field_learns_from_noisy_depth(scene: Scene, error_without_depth: float) -> None:
@@ -77,13 +78,16 @@ def test_a_field_learns_from_sparse_points(scene: Scene, error_without_depth: fl
 
 
 def test_a_volume_learns_from_noisy_depth(scene: Scene) -> None:
-    without = depth_error(fit_volume(scene, dataclasses.replace(VOLUME, depth=0)), scene)
+    without = depth_error(fit_volume(scene, dataclasses.replace(VOLUME, depth_loss_weight=0)), scene)
     assert depth_error(fit_volume(scene, VOLUME), scene) < 0.8 * without
 
 
 def test_perceptrons_learn_from_depth(scene: Scene) -> None:
-    config = FitNerf(model="tutorial", steps=1, depth=1.0)
-    steps = [next(iter(fit_nerf(scene, dataclasses.replace(config, depth=depth)))) for depth in (0.0, 1.0)]
+    config = FitNerf(model="tutorial", steps=1, depth_loss_weight=1.0)
+    steps = [
+        next(iter(fit_nerf(scene, dataclasses.replace(config, depth_loss_weight=weight))))
+        for weight in (0.0, 1.0)
+    ]
     fields = [torch.cat([p.detach().flatten() for p in step.result.parameters()]) for step in steps]
     assert all(bool(field.isfinite().all()) for field in fields)
     assert not torch.equal(*fields)

@@ -20,21 +20,26 @@ import torch
 import unrender
 from unrender.data.scenes import Scene
 from unrender.errors import FileFormatError, InputError, UnrenderError
+from unrender.fields.hash_nerf import HashNeRF
+from unrender.fields.schedules import HashSchedule, NerfSchedule
+from unrender.fields.trainable import FieldOptions
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.nerf.fit_nerf import fit_nerf as fit_at_full_size
-from unrender.tasks.nerf.schedule import NerfSchedule
-from unrender.tasks.nerf.training import NerfTraining, initial_field
 from unrender.training.checkpoints import CHECKPOINT
+from unrender.training.field_training import FieldTraining, Objective
+from unrender.training.initial_occupancy import find_space
+from unrender.training.schedule import Schedule
 from unrender.training.step import TrainingStep
 
 SMALL = FitNerf(steps=60, samples=8192, table_log2=12)
-SHORT = NerfSchedule(
-    occupancy_resolution=32,
-    samples_per_side=((0.0, 48), (0.5, 96)),
-    samples_per_side_unbounded=((0.0, 24), (0.5, 48)),
-    finest_level=64,
-    pruning_steps=20,
-    mlp_rays=24,
+SHORT = Schedule(
+    field=HashSchedule(
+        occupancy_resolution=32,
+        samples_per_side=((0.0, 48), (0.5, 96)),
+        samples_per_side_contracted=((0.0, 24), (0.5, 48)),
+        finest_level=64,
+        pruning_steps=20,
+    )
 )
 fit_nerf = functools.partial(fit_at_full_size, schedule=SHORT)
 
@@ -44,8 +49,8 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
     return unrender.save_demo_scene(tmp_path_factory.mktemp("elephant"), size=40, num_train=12, num_test=3)
 
 
-def with_loop(**changes: float) -> NerfSchedule:
-    return dataclasses.replace(SHORT, loop=dataclasses.replace(SHORT.loop, **changes))
+def with_loop(**changes: float) -> Schedule:
+    return dataclasses.replace(SHORT, **changes)
 
 
 def errors_of(steps) -> list[float]:
@@ -72,7 +77,7 @@ def test_views_that_were_not_learned_from_look_like_their_photos(scene: Scene) -
     assert steps[-1].index == steps[-1].last_index == 250
 
 
-@pytest.mark.parametrize("changes", [{"space": "everything"}, {"background": "white", "space": "box"}])
+@pytest.mark.parametrize("changes", [{"space": "unbounded"}, {"background": "white", "space": "aabb"}])
 def test_other_spaces_and_backgrounds_are_learned_too(scene: Scene, changes) -> None:
     errors = errors_of(fit_nerf(scene, dataclasses.replace(SMALL, steps=120, **changes)))
     assert sum(errors[-9:]) / 9 < 0.8 * sum(errors[:3]) / 3
@@ -80,9 +85,10 @@ def test_other_spaces_and_backgrounds_are_learned_too(scene: Scene, changes) -> 
 
 @pytest.mark.parametrize("model", ["paper", "tutorial"])
 def test_the_other_models_learn(scene: Scene, model, monkeypatch) -> None:
+    few = Schedule(field=NerfSchedule(rays=24))
     batch = unrender.PixelSource(scene.split("train")).draw(24, 1)
     monkeypatch.setattr(unrender.PixelSource, "draw", lambda *_: batch)
-    errors = errors_of(fit_nerf(scene, FitNerf(model=model, steps=12, background="white")))
+    errors = errors_of(fit_nerf(scene, FitNerf(model=model, steps=12, background="white"), schedule=few))
     assert all(math.isfinite(error) for error in errors)
     assert errors[-1] < errors[0]
 
@@ -119,16 +125,19 @@ def test_streamed_scenes_resume_too(scene: Scene, tmp_path: Path) -> None:
 KILLED = """
 import sys, unrender
 from pathlib import Path
-from unrender.tasks.nerf.schedule import NerfSchedule
+from unrender.fields.schedules import HashSchedule
 from unrender.training.schedule import Schedule
-schedule = NerfSchedule(
-    loop=Schedule(first_checkpoint_seconds=0.0, checkpoint_seconds=0.0, checkpoint_fraction=float("inf")),
-    occupancy_resolution=32,
-    samples_per_side=((0.0, 48), (0.5, 96)),
-    samples_per_side_unbounded=((0.0, 24), (0.5, 48)),
-    finest_level=64,
-    pruning_steps=20,
-    mlp_rays=24,
+schedule = Schedule(
+    first_checkpoint_seconds=0.0,
+    checkpoint_seconds=0.0,
+    checkpoint_fraction=float("inf"),
+    field=HashSchedule(
+        occupancy_resolution=32,
+        samples_per_side=((0.0, 48), (0.5, 96)),
+        samples_per_side_contracted=((0.0, 24), (0.5, 48)),
+        finest_level=64,
+        pruning_steps=20,
+    ),
 )
 scene = unrender.load_scene(sys.argv[1])
 small = unrender.FitNerf(steps=60, samples=8192, table_log2=12)
@@ -168,7 +177,7 @@ def test_a_resume_with_other_settings_says_which(scene: Scene, tmp_path: Path) -
             fit_nerf(other, SMALL, resume=tmp_path)
     whole = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(FileFormatError, match="no whole safetensors file"):
+    with pytest.raises(FileFormatError, match="damaged safetensors file"):
         fit_nerf(scene, SMALL, resume=tmp_path)
     with pytest.raises(InputError, match="no such file"):
         fit_nerf(scene, SMALL, resume=tmp_path / "nowhere")
@@ -193,22 +202,23 @@ def test_a_full_disk_costs_no_checkpoint(scene: Scene, tmp_path: Path, monkeypat
     assert (tmp_path / CHECKPOINT).read_bytes() == before
 
 
-def training_of(scene: Scene, seed: int = 0) -> NerfTraining:
+def training_of(scene: Scene, seed: int = 0) -> FieldTraining[HashNeRF]:
     frames = scene.split("train")
-    return NerfTraining(
-        initial_field(scene, SMALL, SHORT, seed), unrender.PixelSource(frames), None, SMALL, SHORT, seed
-    )
+    options = FieldOptions(samples=SMALL.samples, table_log2=SMALL.table_log2, schedule=SHORT.field)
+    region = find_space(scene, frames, "auto", HashNeRF.region_cells(options))
+    field = HashNeRF.create(region, options, torch.Generator().manual_seed(seed))
+    return FieldTraining(field, options, unrender.PixelSource(frames), None, Objective(0.0), seed)
 
 
 def non_finite(monkeypatch: pytest.MonkeyPatch, calls_with: Callable[[int], bool]) -> None:
     """Multiply the loss of some calls by nan."""
-    real, calls = NerfTraining._losses, itertools.count(1)
+    real, calls = FieldTraining._losses, itertools.count(1)
 
     def losses(self, batch):
-        color, total, *rest = real(self, batch)
-        return color, total * (math.nan if calls_with(next(calls)) else 1), *rest
+        found = real(self, batch)
+        return found._replace(total=found.total * (math.nan if calls_with(next(calls)) else 1))
 
-    monkeypatch.setattr(NerfTraining, "_losses", losses)
+    monkeypatch.setattr(FieldTraining, "_losses", losses)
 
 
 @pytest.mark.parametrize("steps_between_checks", [1, 4])
@@ -285,7 +295,7 @@ def test_an_empty_field_counts_as_collapsed(scene: Scene) -> None:
         training.field.density_layers[-1].bias[0] = -80.0
     measured = [training.step(0.0) for _ in range(3)]
     ratio = sum(m.color for m in measured) / sum(m.constant for m in measured)
-    assert ratio > SHORT.loop.collapse_ratio
+    assert ratio > SHORT.collapse_ratio
 
 
 def test_held_out_patches_are_evaluated(scene: Scene) -> None:
@@ -306,10 +316,10 @@ def test_minutes_end_the_fit(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> N
     [
         ({"minutes": 1.0}, "`minutes` or `steps`, not both"),
         ({"steps": 0}, "`steps` should be above 0"),
-        ({"model": "splats"}, "`model` should be one of hash, paper, tutorial"),
+        ({"model": "splats"}, "`model` should be one of hash, paper, tutorial, voxels"),
         ({"table_log2": 40}, "`table_log2` should be 10 to 24"),
-        ({"distortion": -1.0}, "`distortion` should be 0 or more"),
-        ({"depth": -1.0}, "`depth` should be 0 or more"),
+        ({"distortion_loss_weight": -1.0}, "`distortion_loss_weight` should be 0 or more"),
+        ({"depth_loss_weight": -1.0}, "`depth_loss_weight` should be 0 or more"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(scene: Scene, changes, message) -> None:
@@ -322,9 +332,9 @@ def test_scenes_that_nothing_can_be_learned_from_are_refused(scene: Scene) -> No
     with pytest.raises(InputError, match="no training frames"):
         fit_nerf(nothing, SMALL)
     frames = scene.split("train")
-    for space in ("everything", "hull"):
+    for space in ("unbounded", "visual_hull"):
         alike = tuple(dataclasses.replace(frame, camera=frames[0].camera) for frame in frames)
-        with pytest.raises(InputError, match="one place"):
+        with pytest.raises(InputError, match="share one position"):
             fit_nerf(dataclasses.replace(scene, frames=alike), dataclasses.replace(SMALL, space=space))
 
 

@@ -117,15 +117,15 @@ def test_a_scene_without_transparency_is_fitted_in_all_space(scene: Scene, tmp_p
     assert held_out_psnr(last.result, photos, None) > 17
 
 
-@pytest.mark.parametrize("space", ["box", "everything"])
+@pytest.mark.parametrize("space", ["aabb", "unbounded"])
 def test_any_space_can_be_asked_for(scene: Scene, space: str) -> None:
-    field = run(scene, space=space, steps=3, smoothness=0.1, sparsity=0.1).result
-    assert field.contracted == (space == "everything")
+    field = run(scene, space=space, steps=3, total_variation_loss_weight=0.1, sparsity_loss_weight=0.1).result
+    assert field.contracted == (space == "unbounded")
     assert bool(field.log_density.isfinite().all())
 
 
 def test_roughness_has_a_price(scene: Scene) -> None:
-    rough, smooth = (run(scene, steps=30, smoothness=weight).result for weight in (0.0, 1.0))
+    rough, smooth = (run(scene, steps=30, total_variation_loss_weight=weight).result for weight in (0.0, 1.0))
     differences = [
         unrender.kernels.total_variation.total_variation(field.opacities()[:, None], field.table.neighbors())
         for field in (rough, smooth)
@@ -164,8 +164,8 @@ def test_few_steps_reach_the_full_resolution(scene: Scene) -> None:
 
 
 def test_a_hull_needs_transparency(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no picture of the scene has transparent pixels"):
-        fit_volume(without_alpha(scene, tmp_path), FitVolume(space="hull"))
+    with pytest.raises(InputError, match="no image of the scene has an alpha channel"):
+        fit_volume(without_alpha(scene, tmp_path), FitVolume(space="visual_hull"))
 
 
 def test_a_scene_needs_frames_to_learn_from(scene: Scene) -> None:
@@ -177,7 +177,7 @@ def test_cameras_in_one_place_tell_nothing_of_distances(scene: Scene, tmp_path: 
     photos = without_alpha(scene, tmp_path)
     frame = photos.split("train")[0]
     same = [dataclasses.replace(frame, name=str(i)) for i in range(3)]
-    with pytest.raises(InputError, match="all cameras stand in one place"):
+    with pytest.raises(InputError, match="all cameras share one position"):
         fit_volume(dataclasses.replace(photos, frames=tuple(same)))
 
 
@@ -188,10 +188,10 @@ def test_cameras_in_one_place_tell_nothing_of_distances(scene: Scene, tmp_path: 
         ({"steps": 2, "minutes": 1.0}, "`minutes` or `steps`, not both"),
         ({"minutes": float("nan")}, "`minutes` should be above 0"),
         ({"rays": -1}, "`rays` should be above 0"),
-        ({"smoothness": -1.0}, "`smoothness` should be 0 or more"),
+        ({"sparsity_loss_weight": -1.0}, "`sparsity_loss_weight` should be 0 or more"),
         ({"resolution": 8}, "`resolution` should be 16 to 1024, got 8"),
         ({"degree": 4}, "`degree` should be 0 to 3"),
-        ({"space": "hole"}, "`space` should be one of auto, hull, box, everything"),
+        ({"space": "hole"}, "`space` should be one of auto, visual_hull, aabb, unbounded"),
         ({"background": "green"}, "`background` should be one of auto, white, black, random"),
     ],
 )
@@ -313,7 +313,7 @@ def same(one: SparseVoxels, other: SparseVoxels) -> bool:
 def test_a_resumed_fit_has_the_numbers_of_one_that_never_stopped(
     scene: Scene, tmp_path: Path, stop_at: int
 ) -> None:
-    config = dataclasses.replace(SMALL, steps=40, rays=2048, memory_mib=0.1, smoothness=0.1)
+    config = dataclasses.replace(SMALL, steps=40, rays=2048, memory_mib=0.1, total_variation_loss_weight=0.1)
     *_, whole = fit_volume(scene, config)
     first = fit_volume(scene, config, checkpoints=tmp_path)
     for _ in range(stop_at):
@@ -331,7 +331,7 @@ from pathlib import Path
 from unrender.training.schedule import Schedule
 loop = Schedule(first_checkpoint_seconds=0.0, checkpoint_seconds=0.0, checkpoint_fraction=float("inf"))
 scene, small = unrender.load_scene(sys.argv[1]), unrender.FitVolume(resolution=48, steps=40, rays=2048, degree=1)
-for step in unrender.fit_volume(scene, small, schedule=VolumeSchedule(loop=loop), checkpoints=Path(sys.argv[2])):
+for step in unrender.fit_volume(scene, small, schedule=loop, checkpoints=Path(sys.argv[2])):
     print(step.index, flush=True)
 """
 

@@ -1,71 +1,70 @@
-"""How to fit a radiance field."""
+"""Settings of `fit_nerf`."""
 
 import dataclasses
 import math
 from typing import Literal, get_args
 
 from unrender.errors import InputError
+from unrender.fields.registry import FIELDS
 from unrender.training.initial_occupancy import Space
 from unrender.training.targets import Background
 
-Exposure = Literal["auto", "each", "same"]
-Model = Literal["hash", "paper", "tutorial"]
+Exposure = Literal["auto", "per_image", "none"]
 
 
 @dataclasses.dataclass(frozen=True)
 class FitNerf:
-    """Fit a radiance field to posed images.
+    """Train a radiance field on posed images.
 
-    Descends on the squared difference between rendered and photographed colors.
+    Minimizes the mean squared error between rendered and captured colors.
     """
 
-    model: Model = "hash"
-    """hash: features in a hash table and two small perceptrons (Instant-NGP), minutes; paper: the perceptron of NeRF
-    (Mildenhall et al. 2020), days on a CPU; tutorial: the small one of PyTorch3D's tutorial, hours."""
+    model: str = "hash"
+    """Field to train. hash: hash grid with two small MLPs (Instant-NGP), minutes; paper: the MLP of NeRF (Mildenhall et
+    al. 2020), days on a CPU; tutorial: the small MLP of PyTorch3D's tutorial, hours; or a field you registered."""
     minutes: float | None = None
-    """Learn for so long, reading pictures and compiling kernels included. Results then depend on the machine's speed.
-    By default 5, if `steps` is not given."""
+    """Training budget in minutes of wall-clock time, including image loading and kernel compilation. Results depend on
+    the speed of the machine. Default: 5, unless `steps` is given."""
     steps: int | None = None
-    """Steps of Adam; then the same seed gives the same numbers."""
+    """Training budget in steps; results are reproducible from the seed."""
     samples: int = 65536
-    """Places in a step at which the field is learned, for the hash model; the number of rays follows from it."""
+    """Samples per step of the hash model; the number of rays adapts to it."""
     table_log2: int = 18
-    """The logarithm to base 2 of the number of entries, at most, of each of the hash table's 16 levels."""
+    """Base-2 logarithm of the hash table size per level."""
     space: Space = "auto"
-    """Where something can be. hull: where the pictures' transparency leaves room for it; box: in the scene's bounds;
-    everything: in all space, contracted far away. auto: hull where pictures have transparency, else everything."""
+    """Region of space to model. visual_hull: the visual hull of the alpha channels; aabb: the bounds of the scene;
+    unbounded: all of space, contracted (Mip-NeRF 360). auto: visual_hull for images with alpha, else unbounded."""
     background: Background = "auto"
-    """What is behind transparent pictures. auto: random colors while learning, white in results."""
+    """Background of images with alpha. auto: random colors in training, white in results."""
     exposure: Exposure = "auto"
-    """Whether photos differ in brightness and white balance. each: by a factor for each channel of each photo, which
-    are learned too; same: no. auto: each in all space."""
-    distortion: float | None = None
-    """Weight of what draws the weights along a ray together (Mip-NeRF 360, eq. 15): it removes haze and floaters. By
-    default 0.03 in all space, else 0."""
-    depth: float = 0.02
-    """Weight of what draws surfaces to where the scene measured them: to its pictures of depth, or to the points that
-    COLMAP found; nothing, where there are none. 0: they are not learned from."""
+    """Exposure compensation. per_image: optimize a scale per image and color channel. auto: per_image for unbounded
+    scenes, else none."""
+    distortion_loss_weight: float | None = None
+    """Weight of the distortion loss (Mip-NeRF 360, eq. 15), which suppresses floaters. Default: 0.03 for unbounded
+    scenes, else 0."""
+    depth_loss_weight: float = 0.02
+    """Weight of the depth loss, if the scene has depth images or COLMAP points. 0 disables depth supervision."""
     memory_mib: float = 1500.0
-    """For pictures; those that do not fit take turns."""
+    """Memory budget for images, in MiB. Larger datasets are streamed."""
     seed: int = 0
-    """Seed of every random choice."""
+    """Seed of all random numbers."""
 
 
 def check(config: FitNerf) -> None:
-    """Refuse settings that make no sense."""
+    """Raise InputError for settings out of range."""
     for name in ("minutes", "steps", "samples", "memory_mib"):
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be above 0, got {value}")
-    for name in ("distortion", "depth", "seed"):
+    for name in ("distortion_loss_weight", "depth_loss_weight", "seed"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"fit_nerf: `{name}` should be 0 or more, got {value}")
-    kinds = {"model": Model, "space": Space, "background": Background, "exposure": Exposure}
-    for name, known in kinds.items():
-        if getattr(config, name) not in get_args(known):
+    choices = {"space": get_args(Space), "background": get_args(Background), "exposure": get_args(Exposure)}
+    for name, known in ({"model": tuple(FIELDS)} | choices).items():
+        if getattr(config, name) not in known:
             raise InputError(
-                f"fit_nerf: `{name}` should be one of {', '.join(get_args(known))}, got {getattr(config, name)!r}"
+                f"fit_nerf: `{name}` should be one of {', '.join(known)}, got {getattr(config, name)!r}"
             )
     if config.minutes is not None and config.steps is not None:
         raise InputError("fit_nerf: give `minutes` or `steps`, not both")

@@ -1,4 +1,4 @@
-"""How to fit voxels."""
+"""Settings of `fit_volume`."""
 
 import dataclasses
 import math
@@ -13,49 +13,47 @@ from unrender.training.targets import Background
 class FitVolume:
     """Fit voxels with density and view-dependent color to posed images.
 
-    Descends on the squared difference between rendered and photographed colors, coarse to fine; voxels that no ray
-    sees are left out as the work goes on.
+    Minimizes the mean squared error between rendered and captured colors, coarse to fine; voxels that no ray observes
+    are pruned.
     """
 
     minutes: float | None = None
-    """Learn for so long, reading pictures and compiling kernels included. Results then depend on the machine's speed.
-    What is done between the steps, a pause too, and pictures, films and meshes that are made afterwards take their own
-    time."""
+    """Training budget in minutes of wall-clock time, including image loading and kernel compilation. Results depend on
+    the speed of the machine. Evaluation, video and mesh take extra time."""
     steps: int | None = None
-    """Steps of Adam. By default 4000, if `minutes` is not given."""
+    """Training budget in steps. Default: 4000, unless `minutes` is given."""
     rays: int = 65536
-    """Rays in a step, at full resolution; fewer before. They come in squares of 16."""
+    """Rays per step at full resolution, in patches of 4 × 4 pixels; fewer at coarse resolutions."""
     resolution: int = 256
-    """Voxels along the longest side of the grid in the end, rounded up to a multiple of 16."""
+    """Voxels along the longest side of the final grid, rounded up to a multiple of 16."""
     degree: int = 2
-    """Of the spherical harmonics of the color: 0 (the same from all sides) to 3."""
+    """Degree of the spherical harmonics of the color: 0 (independent of the viewing direction) to 3."""
     space: Space = "auto"
-    """Where voxels can be. hull: where the pictures' transparency leaves room for something; box: in the scene's
-    bounds; everything: in all space, with voxels that grow with the distance. auto: hull where pictures have
-    transparency, else everything."""
+    """Region of space to model. visual_hull: the visual hull of the alpha channels; aabb: the bounds of the scene;
+    unbounded: all of space, contracted (Mip-NeRF 360). auto: visual_hull for images with alpha, else unbounded."""
     background: Background = "auto"
-    """What is behind transparent pictures. auto: random colors while learning, white in results."""
-    smoothness: float | None = None
-    """Weight of the mean squared difference between neighbouring voxels, of opacity and of color. By default 0.3 in
-    all space, else 0."""
-    sparsity: float | None = None
-    """Weight of the mean opacity of voxels: removes haze. By default 0.03 in all space, else 0."""
-    depth: float = 0.02
-    """Weight of what draws surfaces to where the scene measured them: to its pictures of depth, or to the points that
-    COLMAP found; nothing, where there are none. 0: they are not learned from."""
+    """Background of images with alpha. auto: random colors in training, white in results."""
+    total_variation_loss_weight: float | None = None
+    """Weight of the mean squared difference between neighboring voxels, of opacity and of color. Default: 0.3 for
+    unbounded scenes, else 0."""
+    sparsity_loss_weight: float | None = None
+    """Weight of the mean opacity of the voxels, which suppresses haze. Default: 0.03 for unbounded scenes, else 0."""
+    depth_loss_weight: float = 0.02
+    """Weight of the depth loss, if the scene has depth images or COLMAP points. 0 disables depth supervision."""
     memory_mib: float = 1500.0
-    """For pictures; those that do not fit take turns."""
+    """Memory budget for images, in MiB. Larger datasets are streamed."""
     seed: int = 0
-    """Seed of every random choice: with `steps`, the same seed gives the same numbers."""
+    """Seed of all random numbers; with a budget in steps, results are reproducible from it."""
 
 
 def check(config: FitVolume) -> None:
-    """Refuse settings that make no sense."""
+    """Raise InputError for settings out of range."""
     for name in ("minutes", "steps", "rays", "memory_mib"):
         value = getattr(config, name)
         if value is not None and not 0 < value < math.inf:
             raise InputError(f"fit_volume: `{name}` should be above 0, got {value}")
-    for name in ("smoothness", "sparsity", "depth", "seed"):
+    weights = ("total_variation_loss_weight", "sparsity_loss_weight", "depth_loss_weight")
+    for name in (*weights, "seed"):
         value = getattr(config, name)
         if value is not None and not 0 <= value < math.inf:
             raise InputError(f"fit_volume: `{name}` should be 0 or more, got {value}")

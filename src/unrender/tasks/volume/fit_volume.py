@@ -4,28 +4,31 @@ import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
-from unrender.data.depth_supervision import DepthSupervision
-from unrender.data.pixels import PixelSource
+import torch
+
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
+from unrender.fields.trainable import FieldOptions
 from unrender.fields.voxels import SparseVoxels
 from unrender.tasks.volume.config import FitVolume, check
-from unrender.tasks.volume.schedule import VolumeSchedule
-from unrender.tasks.volume.training import VolumeTraining
 from unrender.training.checkpoints import Origin
+from unrender.training.field_training import FieldTraining, Objective, load_training_data
 from unrender.training.initial_occupancy import find_space
 from unrender.training.loop import Budget, Job, train
+from unrender.training.schedule import Schedule
 from unrender.training.step import TrainingStep
 
 DEFAULT_STEPS = 4000
 """Training budget where neither steps nor minutes are given."""
+UNBOUNDED_TOTAL_VARIATION, UNBOUNDED_SPARSITY = 0.3, 0.03
+"""Default weights of the losses in unbounded space."""
 
 
 def fit_volume(
     scene: Scene,
     config: FitVolume = FitVolume(),
     *,
-    schedule: VolumeSchedule = VolumeSchedule(),
+    schedule: Schedule = Schedule(),
     checkpoints: Path | None = None,
     resume: Path | None = None,
 ) -> Iterator[TrainingStep[SparseVoxels]]:
@@ -33,8 +36,7 @@ def fit_volume(
 
     With `checkpoints`, a folder, all that is needed to resume is saved there every few minutes and at the end, also if
     the iterator is closed early. `resume` is such a folder: training continues from there with the same numbers as if
-    it had never stopped, unless `minutes` are given. `schedule` says when resolutions and learning rates change; the
-    default suits all scenes.
+    it had never stopped, unless `minutes` are given. The default `schedule` suits all scenes.
 
     Source: Fridovich-Keil and Yu et al. 2022 (Plenoxels), with the log of the density between the voxels' corners.
     Raises InputError before the first step for a scene without training frames, or whose masks exclude everything, and
@@ -47,23 +49,46 @@ def fit_volume(
     if not frames:
         raise InputError(f"fit_volume: the scene {scene.name} has no training frames")
 
-    def start(seed: int) -> VolumeTraining:
-        pixels = PixelSource(frames, memory_mib=config.memory_mib, seed=seed)
-        depths = DepthSupervision(frames, seed=seed) if config.depth > 0 else None
-        space = find_space(scene, frames, config.space, config.resolution // schedule.coarsening[0][1])
-        return VolumeTraining(space, pixels, depths or None, config, schedule, seed)
+    def start(seed: int) -> FieldTraining[SparseVoxels]:
+        pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed)
+        options = _options(config, schedule)
+        region = find_space(scene, frames, config.space, SparseVoxels.region_cells(options))
+        field = SparseVoxels.create(region, options, torch.Generator().manual_seed(seed))
+        options = _with_default_weights(options, config, field.scene_box.contracted)
+        objective = Objective(config.depth_loss_weight, background=config.background)
+        return FieldTraining(field, options, pixels, depths, objective, seed)
 
-    settings = dataclasses.asdict(config) | {"schedule": dataclasses.asdict(schedule) | {"loop": None}}
     return train(
         Job(
             start,
             config.seed,
             Budget(config.steps, config.minutes),
-            schedule.loop,
-            Origin("fit_volume", scene, settings),
+            schedule,
+            Origin("fit_volume", scene, dataclasses.asdict(config), schedule.field),
             scene.split("test"),
             "black" if config.background == "black" else "white",
             checkpoints,
             resume,
         )
+    )
+
+
+def _options(config: FitVolume, schedule: Schedule) -> FieldOptions:
+    return FieldOptions(
+        steps=config.steps,
+        rays=config.rays,
+        resolution=config.resolution,
+        degree=config.degree,
+        schedule=schedule.field,
+    )
+
+
+def _with_default_weights(options: FieldOptions, config: FitVolume, contracted: bool) -> FieldOptions:
+    """Choose the weights that the config leaves open."""
+    variation, sparsity = config.total_variation_loss_weight, config.sparsity_loss_weight
+    usual = (UNBOUNDED_TOTAL_VARIATION, UNBOUNDED_SPARSITY) if contracted else (0.0, 0.0)
+    return dataclasses.replace(
+        options,
+        smoothness=usual[0] if variation is None else variation,
+        sparsity=usual[1] if sparsity is None else sparsity,
     )

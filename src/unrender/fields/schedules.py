@@ -1,0 +1,73 @@
+"""How fields change while they are trained, by progress from 0 to 1 and by steps: frozen values."""
+
+import dataclasses
+from typing import TypeVar
+
+from unrender.errors import InputError
+
+Value = TypeVar("Value")
+Stages = tuple[tuple[float, Value], ...]
+"""Values, each with the progress from which on it holds; the first one from 0."""
+AnySchedule = TypeVar("AnySchedule")
+
+
+@dataclasses.dataclass(frozen=True)
+class HashSchedule:
+    """When a hash field refines its samples, and prunes its occupancy grid."""
+
+    occupancy_resolution: int = 128
+    """Cells along the side of the occupancy grid, at first."""
+    split_at: float = 0.25
+    """Progress at which the cells are halved."""
+    samples_per_side: Stages[int] = ((0.0, 128), (0.1, 256), (0.4, 512))
+    """Samples along the side of the scene box."""
+    samples_per_side_contracted: Stages[int] = ((0.0, 64), (0.1, 128), (0.4, 256))
+    """The same in contracted space, for the inner cube."""
+    finest_level: int = 1024
+    """Resolution of the finest level of the hash grid; twice as much in contracted space."""
+    max_rays: int = 65536
+    """Rays of a step, at most."""
+    pruning_steps: int = 100
+    """Steps between two prunings, at least."""
+    pruning_samples: int = 16
+    """Samples for each occupied cell between two prunings, at least."""
+    min_weight: float = 0.05
+    """Weight on a ray above which a cell is kept; its neighbors are kept, too."""
+    min_weight_contracted: float = 0.02
+    """The same in contracted space."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NerfSchedule:
+    """How many rays a step of the NeRF paper's model has."""
+
+    rays: int = 1024
+    """A step of a large network is long."""
+
+
+@dataclasses.dataclass(frozen=True)
+class VoxelSchedule:
+    """When voxels are pruned and split."""
+
+    coarsening: Stages[int] = ((0.0, 4), (0.02, 2), (0.12, 1))
+    """How many times as wide as in the end voxels are; each stage halves them. Steps have fewer rays by as much."""
+    pruning_steps: int = 100
+    """Steps between two prunings."""
+    pruning_fraction: float = 0.2
+    """Fraction of all steps between two prunings, at most: a short training reaches the full resolution, too."""
+    min_weight: float = 0.02
+    """Weight on a ray above which a voxel is kept; its neighbors are kept, too."""
+
+
+def stage_at(stages: Stages[Value], progress: float) -> Value:
+    """Return the value of the stage that `progress` lies in."""
+    return [value for start, value in stages if progress >= start][-1]
+
+
+def schedule_of(given: object, default: AnySchedule) -> AnySchedule:
+    """Return the schedule that was given, or the default; InputError if it is one of another kind of field."""
+    if given is None:
+        return default
+    if not isinstance(given, type(default)):
+        raise InputError(f"`schedule.field` should be a {type(default).__name__}, got {type(given).__name__}")
+    return given

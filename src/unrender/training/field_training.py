@@ -1,0 +1,219 @@
+"""Any field in training: what one step does, and all that the next one depends on."""
+
+import math
+from collections.abc import Sequence
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Generator, Tensor
+
+from unrender.data.depth_supervision import DEPTH_RAYS_PER_RAY, DepthBatch, DepthSupervision
+from unrender.data.frames import Frame
+from unrender.data.pixels import PixelBatch, PixelSource
+from unrender.fields.trainable import FieldOptions, ParameterChange, TrainableField
+from unrender.geometry.rays import Rays
+from unrender.losses.depth import depth_loss
+from unrender.losses.distortion import distortion_loss
+from unrender.render.march import RenderOutput
+from unrender.training.exposure import Exposures
+from unrender.training.gradient_step import gradient_step
+from unrender.training.state import State, in_folder, of_folder, optimizer_tensors, restore_optimizer
+from unrender.training.step import Measured
+from unrender.training.targets import Background, constant_error, squared_error, training_targets
+
+AnyField = TypeVar("AnyField", bound=TrainableField)
+EXPOSURE_LEARNING_RATE = 1e-2
+
+
+class Objective(NamedTuple):
+    """What a field is trained for: weights of losses, and how colors are compared with images."""
+
+    depth_loss_weight: float
+    distortion_loss_weight: float = 0.0
+    background: Background = "auto"
+    per_image_exposure: bool = False
+    """Whether each image has a factor for each channel, which is optimized too."""
+
+
+class _Losses(NamedTuple):
+    total: Tensor
+    color: Tensor
+    constant: Tensor
+    num_samples: int | None
+
+
+class FieldTraining(Generic[AnyField]):
+    """A field with its optimizer, pixels, depths and random numbers."""
+
+    def __init__(
+        self,
+        field: AnyField,
+        options: FieldOptions,
+        pixels: PixelSource,
+        depths: DepthSupervision | None,
+        objective: Objective,
+        seed: int,
+    ) -> None:
+        self.field, self.options, self.pixels, self.depths = field, options, pixels, depths
+        self.objective, self.generator = objective, Generator().manual_seed(seed)
+        self._exposures = Exposures(len(pixels.frames)) if objective.per_image_exposure else None
+        groups = field.parameter_groups()
+        if self._exposures is not None:
+            groups.append({"params": list(self._exposures.parameters()), "lr": EXPOSURE_LEARNING_RATE})
+        self._rates = [float(group["lr"]) for group in groups]
+        self.optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
+
+    @property
+    def exposures(self) -> Tensor | None:
+        """Factor of each training image and channel by which it is brighter than the scene."""
+        return None if self._exposures is None else self._exposures.factors().detach()
+
+    def reseed(self, seed: int) -> None:
+        """Continue with other random numbers."""
+        self.generator.manual_seed(seed)
+
+    def step(self, progress: float) -> Measured:
+        """Take one step at a progress of 0 to 1; parameters stay as they are where the loss is not finite."""
+        parameters = dict(self.field.named_parameters())
+        change = self.field.begin_step(progress, self.options)
+        if change is not None:
+            self._follow(change, parameters)
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = rate * self.field.final_learning_rate**progress
+        patch = self.field.patch_size
+        batch = self.pixels.draw(self.field.num_rays(progress, self.options) // patch**2, patch)
+        losses = self._losses(batch)
+        is_finite = gradient_step(self.optimizer, losses.total)
+        self.field.end_step(progress, self.options)
+        return Measured(losses.color.detach(), losses.constant, is_finite, losses.num_samples)
+
+    def _follow(self, change: ParameterChange, old: dict[str, torch.nn.Parameter]) -> None:
+        """Let the optimizer continue with the parameters of a field that pruned or refined itself."""
+        new = dict(self.field.named_parameters())
+        for name, rows in change.kept_rows.items():
+            moments = self.optimizer.state.pop(old[name], None)
+            if moments and rows is not None:
+                self.optimizer.state[new[name]] = {
+                    key: value[rows] if value.dim() else value for key, value in moments.items()
+                }
+        self._set_parameters()
+
+    def _set_parameters(self) -> None:
+        groups = self.field.parameter_groups()
+        for group, fresh in zip(self.optimizer.param_groups, groups, strict=False):  # exposures come last
+            group["params"] = fresh["params"]
+
+    def state(self) -> State:
+        """Return all that later steps depend on."""
+        contents, description = self.field.contents()
+        more, numbers = self.field.training_state()
+        tensors = in_folder("field", contents) | in_folder("training", more)
+        tensors |= in_folder("adam", optimizer_tensors(self.optimizer))
+        tensors |= in_folder("pixels", self.pixels.state())
+        if self._exposures is not None:
+            tensors |= in_folder("exposures", self._exposures.state_dict())
+        tensors["random"] = self.generator.get_state()
+        return State(tensors, {"field": description, "training": numbers})
+
+    def restore(self, state: State) -> None:
+        """Return to a state."""
+        tensors, numbers = state.copy()
+        self.field = type(self.field).from_contents(of_folder("field", tensors), numbers["field"])
+        self.field.load_training_state(of_folder("training", tensors), numbers["training"])
+        self._set_parameters()
+        restore_optimizer(self.optimizer, of_folder("adam", tensors))
+        if self._exposures is not None:
+            self._exposures.load_state_dict(of_folder("exposures", tensors))
+        self.pixels.restore(of_folder("pixels", tensors))
+        self.generator.set_state(tensors["random"])
+
+    def _losses(self, batch: PixelBatch) -> _Losses:
+        """Return the losses of a batch of pixels, and of rays of known depth."""
+        objective, count = self.objective, len(batch.colors)
+        is_joint = self.field.keeps_samples  # then rays of depth are rendered together with those of pixels
+        known = self._draw_depths(count) if is_joint else None
+        rays = batch.rays if known is None else _joined(batch.rays, known.rays)
+        outputs = self.field.training_outputs(rays, self.generator)
+        outputs = outputs[-1:] if outputs[0] is outputs[-1] else outputs  # of one network
+        target, background = training_targets(
+            batch, self.field.background, objective.background, self.generator
+        )
+        errors = [self._color_loss(output, batch, target, background) for output in outputs]
+        total = torch.stack(errors).sum()
+        if known is not None:
+            losses = [_depth_loss(output, known.distances) for output in outputs]
+            total = total + objective.depth_loss_weight * sum(losses)
+        if objective.distortion_loss_weight > 0 and is_joint:
+            radius = float(self.field.scene_box.radius)
+            total = total + objective.distortion_loss_weight * sum(
+                _distortion_loss(output, radius) for output in outputs
+            )
+        penalty = self.field.regularization(self.options)
+        total = total if penalty is None else total + penalty
+        known = None if is_joint else self._draw_depths(count)
+        if known is not None:
+            total = total + objective.depth_loss_weight * self._mean_depth_loss(known)
+        constant = constant_error(target, background, batch.valid)
+        return _Losses(total, errors[-1], constant, _num_samples(outputs))
+
+    def _draw_depths(self, num_rays: int) -> DepthBatch | None:
+        if self.depths is None:
+            return None
+        return self.depths.draw(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
+
+    def _color_loss(
+        self, output: RenderOutput, batch: PixelBatch, target: Tensor, background: Tensor
+    ) -> Tensor:
+        """Return the mean squared error of the colors along the first rays."""
+        count = len(target)  # rays of known depth follow
+        color = output.color[:count] + (1 - output.opacity[:count])[:, None] * background
+        if self._exposures is not None:
+            color = self._exposures(color, batch.frame)
+        return squared_error(color, target, batch.valid)
+
+    def _mean_depth_loss(self, known: DepthBatch) -> Tensor:
+        """Return the depth loss of rays without samples: each counts as ending at its mean distance."""
+        output = self.field.training_outputs(known.rays, self.generator)[-1]
+        offsets = torch.arange(len(known.distances) + 1, device=known.distances.device)
+        return depth_loss(output.opacity, output.distance, offsets, known.distances)
+
+
+def load_training_data(
+    frames: Sequence[Frame], memory_mib: float, depth_loss_weight: float, seed: int
+) -> tuple[PixelSource, DepthSupervision | None]:
+    """Load the pixels of frames, and their depth where there is any and the depth loss has a weight."""
+    pixels = PixelSource(frames, memory_mib=memory_mib, seed=seed)
+    depths = DepthSupervision(frames, seed=seed) if depth_loss_weight > 0 else None
+    return pixels, depths or None
+
+
+def _joined(rays: Rays, more: Rays) -> Rays:
+    return Rays(torch.cat([rays.origins, more.origins]), torch.cat([rays.directions, more.directions]))
+
+
+def _num_samples(outputs: tuple[RenderOutput, ...]) -> int | None:
+    """Return the number of samples, where fields keep them."""
+    weights = [output.weights for output in outputs if output.weights is not None]
+    return sum(weight.numel() for weight in weights) if weights else None
+
+
+def _depth_loss(output: RenderOutput, known: Tensor) -> Tensor:
+    """Return the depth loss of the last rays, whose depth is known."""
+    samples, weights = output.samples, output.weights
+    assert samples is not None
+    assert samples.offsets is not None
+    assert weights is not None
+    offsets = samples.offsets[-len(known) - 1 :]
+    first = int(offsets[0])
+    return depth_loss(weights[first:], samples.distances[first:], offsets - first, known)
+
+
+def _distortion_loss(output: RenderOutput, unit: float) -> Tensor:
+    """Return the distortion loss over t / (t + unit), which maps all distances to 0 to 1."""
+    samples, weights = output.samples, output.weights
+    assert samples is not None
+    assert samples.offsets is not None
+    assert weights is not None
+    normalized = samples.distances / (samples.distances + unit)
+    lengths = samples.lengths * unit / (samples.distances + unit).square()
+    return distortion_loss(weights, normalized, lengths, samples.offsets)
