@@ -257,7 +257,7 @@ def test_nan_queries_give_nan_distances_on_a_gpu():
         by_tree = gpu.forward(queries, torch.arange(3), tree.ordered, tree.order, tree.boxes, 1, 2)
         for distances, ids in (by_tree, gpu.compare_all(queries, points, 2)):
             assert distances[:, 0].isnan().tolist() == [False, True, False]
-            gradients = gpu.backward(queries, points, ids, torch.ones_like(distances), 2)
+            gradients = gpu.backward(queries, points, ids, torch.ones_like(distances), 2, True)
             assert gradients[1].isnan().all()
 
 

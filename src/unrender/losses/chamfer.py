@@ -1,5 +1,6 @@
 """Chamfer distance between point clouds, and point-to-mesh distance. Distances are squared unless noted."""
 
+import functools
 from typing import Literal, NamedTuple
 
 import torch
@@ -69,6 +70,7 @@ def chamfer_distance(
         if huber is not None:
             distance = _huber(distance, huber)
         if trim > 0:
+            weights = torch.ones_like(distance) if weights is None else weights
             weights = weights * _is_among_smallest(distance.detach(), weights > 0, 1 - trim)
         distances.append(_reduce_points(distance, weights, point_reduction))
         if source.normals is not None and target.normals is not None:
@@ -76,8 +78,8 @@ def chamfer_distance(
             cosines.append(_reduce_points(unlike, weights, point_reduction))
     if point_reduction == "none":
         return Chamfer(torch.cat(distances, -1), torch.cat(cosines, -1) if cosines else None)
-    stacked = [torch.stack(terms) for terms in (distances, cosines) if terms]
-    both = [terms.amax(0) if point_reduction == "max" else terms.sum(0) for terms in stacked]
+    combine = torch.maximum if point_reduction == "max" else torch.add
+    both = [functools.reduce(combine, terms) for terms in (distances, cosines) if terms]
     total = [_reduce_batch(terms, batch_weights, batch_reduction) for terms in both]
     return Chamfer(total[0], total[1] if cosines else None)
 
@@ -161,11 +163,11 @@ class _Side(NamedTuple):
             return self
         return self._replace(tree=index_points(self.points))
 
-    def all_weights(self) -> Tensor:
-        """Return the weight of every point; 0 for padding."""
-        weights = torch.ones_like(self.points[..., 0]) if self.weights is None else self.weights
+    def all_weights(self) -> Tensor | None:
+        """Return the weight of every point, 0 for padding; None where each has weight 1."""
         if self.lengths is None:
-            return weights
+            return self.weights
+        weights = torch.ones_like(self.points[..., 0]) if self.weights is None else self.weights
         index = torch.arange(weights.shape[-1], device=weights.device)
         return torch.where(index < self.lengths[..., None], weights, 0)
 
@@ -199,7 +201,9 @@ def _is_among_smallest(distance: Tensor, valid: Tensor, fraction: float) -> Tens
     return rank < torch.ceil(fraction * valid.sum(-1, keepdim=True))
 
 
-def _reduce_points(values: Tensor, weights: Tensor, reduction: str) -> Tensor:
+def _reduce_points(values: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
+    if weights is None:
+        return _reduce_equal(values, reduction)
     if reduction == "none":
         return values * weights
     if reduction == "max":
@@ -208,9 +212,18 @@ def _reduce_points(values: Tensor, weights: Tensor, reduction: str) -> Tensor:
     return total if reduction == "sum" else total / weights.sum(-1).clamp_min(torch.finfo(weights.dtype).tiny)
 
 
+def _reduce_equal(values: Tensor, reduction: str) -> Tensor:
+    """Reduce points of weight 1."""
+    if reduction == "none":
+        return values
+    if reduction == "max":
+        return values.amax(-1)
+    return values.sum(-1) if reduction == "sum" else values.mean(-1)
+
+
 def _reduce_batch(values: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
     weighted = values if weights is None else values * weights
-    if reduction == "none":
+    if reduction == "none" or (weights is None and weighted.dim() == 0):
         return weighted
     if reduction == "sum":
         return weighted.sum()

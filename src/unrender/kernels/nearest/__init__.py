@@ -163,5 +163,5 @@ class _Nearest(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.fast.backward(*ctx.saved_tensors, cotangent, ctx.norm)
+        gradients = ctx.fast.backward(*ctx.saved_tensors, cotangent, ctx.norm, ctx.needs_input_grad[3])
         return (None, None, *gradients, None)

@@ -73,13 +73,13 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
 
 
 def backward(
-    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int
-) -> tuple[Tensor, Tensor]:
+    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int, of_points: bool
+) -> tuple[Tensor, Tensor | None]:
     query_gradient, point_gradient = (t.new_zeros(t.shape) for t in (queries, points))
     batch = queries.dim() - 2
     for arrays in iterate_batch(batch, queries, points, ids, cotangent, query_gradient, point_gradient):
         _scatter(*arrays, norm)
-    return query_gradient, point_gradient
+    return query_gradient, point_gradient if of_points else None
 
 
 @numba.njit(cache=True, inline="always")

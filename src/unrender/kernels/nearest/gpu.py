@@ -67,8 +67,8 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
 
 
 def backward(
-    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int
-) -> tuple[Tensor, Tensor]:
+    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int, of_points: bool
+) -> tuple[Tensor, Tensor | None]:
     dim = points.shape[-1]
     arrays = [_widen(queries), _widen(points), ids.contiguous(), cotangent.contiguous()]
     query_gradient = torch.empty_like(arrays[0])
@@ -76,6 +76,8 @@ def backward(
     totals, greatest = totals[:-1], totals[-1:]
     kernels, terms = nearest_kernels(queries.dtype, arrays[0].shape[-1]), count_log2(ids.numel())
     launch(kernels.query_gradients, _size(queries), *arrays, norm, query_gradient, greatest)
+    if not of_points:
+        return query_gradient[..., :dim], None
     launch(kernels.scatter, _size(queries), *arrays, norm, terms, greatest, totals)
     point_gradient = from_sums(totals, greatest, terms, points.dtype).view(arrays[1].shape)
     return query_gradient[..., :dim], point_gradient[..., :dim]
