@@ -3,18 +3,16 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.constants import constant
 from unrender.kernels._dispatch import can_ask
+from unrender.kernels.blend_layers import blend_layers
 from unrender.kernels.rasterize import Fragments
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 WHITE = (1.0, 1.0, 1.0)
-EPSILON = 1e-10
-"""Closeness of the background, in [0, 1] (ε in eq. 4)."""
 
 
 @checked
@@ -61,19 +59,13 @@ def blend_softmax(
             (colors, 2),
         )
     )
-    filled = face_ids >= 0
-    near, far = (
-        d.expand(fragments.depth[..., :1].shape).reshape(-1, 1)[covered]
-        for d in _near_far(fragments, depth_range)
+    near, far = _near_far(fragments, depth_range)
+    if not isinstance(covered, slice):
+        near, far = (d.expand(fragments.depth[..., :1].shape).flatten()[covered] for d in (near, far))
+    ends, sharpness = (near.reshape(-1), far.reshape(-1)), LOGIT_AT_BLUR / blur**2
+    pixels = blend_layers(
+        color, depth, squared, face_ids, *ends, constant(background, color), sharpness, gamma
     )
-    closeness = (far - depth) / (far - near) * filled
-    nearest = closeness.detach().amax(-1, keepdim=True).clamp(min=EPSILON)  # cancels out; prevents overflow
-    sharpness = LOGIT_AT_BLUR / blur**2
-    weights = torch.sigmoid(squared * -sharpness) * filled * ((closeness - nearest) / gamma).exp()
-    rest = ((EPSILON - nearest) / gamma).exp().clamp(min=EPSILON)
-    mixed = torch.linalg.vecdot(weights[..., None], color, dim=-2) + rest * constant(background, color)
-    log_transparency = (logsigmoid(squared * sharpness) * filled).sum(-1, keepdim=True)
-    pixels = torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), -torch.expm1(log_transparency)], -1)
     if isinstance(covered, slice):
         return pixels.view(*colors.shape[:-2], -1)
     image = colors.new_tensor([*background, 0.0]).repeat(fragments.face_ids[..., 0].numel(), 1)

@@ -1,0 +1,48 @@
+"""Blending of the layers of pixels by coverage and depth (Soft Rasterizer)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from unrender.kernels._dispatch import implementation
+from unrender.kernels.blend_layers import reference
+
+
+def blend_layers(
+    colors: Tensor,
+    depth: Tensor,
+    squared: Tensor,
+    face_ids: Tensor,
+    near: Tensor,
+    far: Tensor,
+    background: Tensor,
+    sharpness: float,
+    gamma: float,
+) -> Tensor:
+    """Blend the layers of pixels to colors and alpha `[pixels channels+1]`; see the reference.
+
+    Differentiable in: colors, depth, squared (not twice).
+    """
+    arguments = (colors, depth, squared, face_ids, near, far, background, sharpness, gamma)
+    if implementation("blend_layers", colors.device) is None:
+        return reference.forward(*arguments)
+    pixels: Tensor = _Blend.apply(*arguments)
+    return pixels
+
+
+class _Blend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        fast = implementation("blend_layers", arguments[0].device)
+        assert fast is not None
+        ctx.fast, ctx.settings = fast, arguments[7:]
+        pixels: Tensor = fast.forward(*arguments)
+        ctx.save_for_backward(*arguments[:7], pixels)
+        return pixels
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.fast.backward(*ctx.saved_tensors, *ctx.settings, cotangent), *[None] * 6

@@ -1,0 +1,162 @@
+"""Blending; one thread for each pixel."""
+
+from types import SimpleNamespace
+
+import torch
+import warp as wp
+from torch import Tensor
+
+from unrender.kernels._warp import Precision, launch, per_precision
+from unrender.kernels.blend_layers import reference
+
+
+def forward(
+    colors: Tensor,
+    depth: Tensor,
+    squared: Tensor,
+    face_ids: Tensor,
+    near: Tensor,
+    far: Tensor,
+    background: Tensor,
+    sharpness: float,
+    gamma: float,
+) -> Tensor:
+    inputs = [
+        t.detach().contiguous() for t in (colors, depth, squared, face_ids.int(), near, far, background)
+    ]
+    pixels = colors.new_empty(len(colors), colors.shape[-1] + 1)
+    launch(blend_kernels(colors.dtype).blend, len(colors), *inputs, sharpness, gamma, pixels)
+    return pixels
+
+
+def backward(
+    colors: Tensor,
+    depth: Tensor,
+    squared: Tensor,
+    face_ids: Tensor,
+    near: Tensor,
+    far: Tensor,
+    background: Tensor,
+    pixels: Tensor,
+    sharpness: float,
+    gamma: float,
+    cotangent: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = [
+        t.detach().contiguous()
+        for t in (colors, depth, squared, face_ids.int(), near, far, pixels, cotangent)
+    ]
+    gradients = [torch.empty_like(t) for t in inputs[:3]]
+    launch(blend_kernels(colors.dtype).blend_backward, len(colors), *inputs, sharpness, gamma, *gradients)
+    return gradients[0], gradients[1], gradients[2]
+
+
+@per_precision("blend_layers")
+def blend_kernels(types: Precision) -> SimpleNamespace:
+    """Define the kernels."""
+    scalar = types.scalar
+    zero, one, epsilon = scalar(0.0), scalar(1.0), scalar(reference.EPSILON)
+
+    @wp.func
+    def sigmoid(x: scalar):
+        e = wp.exp(-wp.abs(x))
+        return wp.where(x >= zero, one, e) / (one + e)
+
+    @wp.func
+    def closeness(depth: scalar, near: scalar, far: scalar):
+        return (far - depth) / (far - near)
+
+    @wp.func
+    def nearest(
+        depth: wp.array2d(dtype=scalar),
+        face_ids: wp.array2d(dtype=wp.int32),
+        near: scalar,
+        far: scalar,
+        p: int,
+    ):
+        """Return the closeness of the nearest layer."""
+        best = scalar(epsilon)
+        for k in range(depth.shape[1]):
+            if face_ids[p, k] >= 0:
+                best = wp.max(best, closeness(depth[p, k], near, far))
+        return best
+
+    @wp.func
+    def weight_of(squared: scalar, depth: scalar, near: scalar, far: scalar, best: scalar, gamma: scalar):
+        """Return D exp(z / γ), of which `squared` is in units of σ."""
+        return sigmoid(-squared) * wp.exp((closeness(depth, near, far) - best) / gamma)
+
+    @types.kernel
+    def blend(
+        colors: wp.array3d(dtype=scalar),
+        depth: wp.array2d(dtype=scalar),
+        squared: wp.array2d(dtype=scalar),
+        face_ids: wp.array2d(dtype=wp.int32),
+        near: wp.array(dtype=scalar),
+        far: wp.array(dtype=scalar),
+        background: wp.array(dtype=scalar),
+        sharpness: scalar,
+        gamma: scalar,
+        pixels: wp.array2d(dtype=scalar),
+    ):
+        p = wp.tid()
+        image = p // (depth.shape[0] // near.shape[0])
+        low, high = scalar(near[image]), scalar(far[image])
+        best = nearest(depth, face_ids, low, high, p)
+        rest = wp.max(wp.exp((epsilon - best) / gamma), epsilon)
+        total, log_open = scalar(rest), scalar(0.0)
+        channels = colors.shape[2]
+        for channel in range(channels):
+            pixels[p, channel] = rest * background[channel]
+        for k in range(depth.shape[1]):
+            if face_ids[p, k] >= 0:
+                x = squared[p, k] * sharpness
+                weight = weight_of(x, depth[p, k], low, high, best, gamma)
+                total += weight
+                log_open += wp.min(x, zero) - wp.log(one + wp.exp(-wp.abs(x)))
+                for channel in range(channels):
+                    pixels[p, channel] = pixels[p, channel] + weight * colors[p, k, channel]
+        for channel in range(channels):
+            pixels[p, channel] = pixels[p, channel] / total
+        pixels[p, channels] = one - wp.exp(log_open)
+
+    @types.kernel
+    def blend_backward(
+        colors: wp.array3d(dtype=scalar),
+        depth: wp.array2d(dtype=scalar),
+        squared: wp.array2d(dtype=scalar),
+        face_ids: wp.array2d(dtype=wp.int32),
+        near: wp.array(dtype=scalar),
+        far: wp.array(dtype=scalar),
+        pixels: wp.array2d(dtype=scalar),
+        cotangent: wp.array2d(dtype=scalar),
+        sharpness: scalar,
+        gamma: scalar,
+        to_colors: wp.array3d(dtype=scalar),
+        to_depth: wp.array2d(dtype=scalar),
+        to_squared: wp.array2d(dtype=scalar),
+    ):
+        p = wp.tid()
+        image = p // (depth.shape[0] // near.shape[0])
+        low, high = scalar(near[image]), scalar(far[image])
+        best = nearest(depth, face_ids, low, high, p)
+        total = wp.max(wp.exp((epsilon - best) / gamma), epsilon)
+        for k in range(depth.shape[1]):
+            if face_ids[p, k] >= 0:
+                total += weight_of(squared[p, k] * sharpness, depth[p, k], low, high, best, gamma)
+        channels = colors.shape[2]
+        through = (one - pixels[p, channels]) * cotangent[p, channels]
+        for k in range(depth.shape[1]):
+            share, slope, covered = scalar(0.0), scalar(0.0), scalar(0.0)
+            if face_ids[p, k] >= 0:
+                x = squared[p, k] * sharpness
+                covered = sigmoid(-x)
+                share = weight_of(x, depth[p, k], low, high, best, gamma) / total
+            for channel in range(channels):
+                to_colors[p, k, channel] = cotangent[p, channel] * share
+                slope += cotangent[p, channel] * (colors[p, k, channel] - pixels[p, channel])
+            slope = slope * share
+            to_depth[p, k] = -slope / (gamma * (high - low))
+            to_squared[p, k] = -sharpness * (slope * (one - covered) + through * covered)
+
+    return SimpleNamespace(blend=blend, blend_backward=blend_backward)
