@@ -18,6 +18,7 @@ from unrender.geometry.constants import constant
 from unrender.geometry.lens import Lens
 from unrender.geometry.rotations import rotation_from_quaternion
 from unrender.kernels._dispatch import can_ask
+from unrender.kernels.look_at import look_at_pose
 from unrender.kernels.project_points import project_points
 
 Projection = Literal["perspective", "orthographic"]
@@ -311,16 +312,9 @@ def invert_rigid(matrix: Tensor) -> Tensor:
 
 
 def _look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    forward = target - eye
-    if can_ask(eye) and bool((forward.detach().norm(dim=-1) == 0).any()):
+    if can_ask(eye) and bool(((target - eye).detach().norm(dim=-1) == 0).any()):
         raise InputError("Camera.look_at: `eye` and `target` should differ, got the same point")
-    forward = torch.nn.functional.normalize(forward, dim=-1)
-    up = torch.nn.functional.normalize(up, dim=-1)
-    parallel = torch.linalg.cross(forward, up).norm(dim=-1, keepdim=True) < 1e-6
-    up = torch.where(parallel, up.roll(1, -1), up)  # looking along `up`: any other direction will do
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, up), dim=-1)
-    rotation = torch.stack([right, torch.linalg.cross(forward, right), forward], -2)
-    return rigid(rotation, -(rotation @ eye[..., None])[..., 0])
+    return look_at_pose(eye, target, up)
 
 
 def _intrinsics(

@@ -1,0 +1,18 @@
+"""On a CPU, torch's operations serve; their graph is made on the way back, where it is asked for."""
+
+import torch
+from torch import Tensor
+
+from unrender.kernels.look_at import reference
+
+
+def forward(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    return reference.forward(eye.contiguous(), target.contiguous(), up.contiguous())
+
+
+def backward(eye: Tensor, target: Tensor, up: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    inputs = [t.detach().requires_grad_() for t in (eye, target, up)]
+    with torch.enable_grad():
+        pose = forward(inputs[0], inputs[1], inputs[2])
+    to_eye, to_target, to_up = torch.autograd.grad(pose, inputs, cotangent)
+    return to_eye, to_target, to_up
