@@ -103,7 +103,7 @@ PROSE_ALLOWED = [
 # fmt: on
 
 
-PENDING_NAMES = {"depth_layers.least", "measure_depth.least_opacity"}
+PENDING_NAMES: set[str] = set()
 PENDING_COMMANDS = {"import"}
 
 

@@ -1,4 +1,4 @@
-"""What is not color, as colors to look at: distances and normals."""
+"""Distances and normals as colors."""
 
 import torch
 from jaxtyping import Float
@@ -9,13 +9,13 @@ from unrender.geometry.rays import rays_of
 
 EMPTY = (0.55, 0.7, 0.95)
 SOLID = 0.5
-"""Opacity from which on there is something."""
+"""Opacity above which a pixel shows a surface."""
 
 
 def distance_colors(
     distance: Float[Tensor, "height width"], opacity: Float[Tensor, "height width"]
 ) -> Float[Tensor, "height width 3"]:
-    """Turn distances into greys, near dark and far bright, and what is more than half empty into blue."""
+    """Map distances to gray, near dark and far bright; pixels that are more than half transparent are blue."""
     solid = opacity > SOLID
     some = distance[solid][:: max(1, int(solid.sum()) // 100_000)]
     low, high = (some.quantile(q) if len(some) else distance.new_zeros(()) for q in (0.02, 0.98))
@@ -26,10 +26,10 @@ def distance_colors(
 def normal_colors(
     distance: Float[Tensor, "height width"], opacity: Float[Tensor, "height width"], camera: Camera
 ) -> Float[Tensor, "height width 3"]:
-    """Turn the normals of what lies at these distances along the camera's rays into colors, and emptiness into blue.
+    """Map normals of the surface at these distances along the camera's rays to colors; transparent pixels are blue.
 
-    Red, green and blue are (n + 1) / 2 for the world's x, y and z; normals face the camera. They are read off
-    neighbouring pixels, and are of no use along outlines.
+    Red, green and blue are (n + 1) / 2 for the world's x, y and z; normals face the camera. They are estimated from
+    neighboring pixels, and are wrong along silhouettes.
     """
     rays = rays_of(camera)
     points = rays.origins + distance[..., None] * rays.directions

@@ -10,45 +10,45 @@ from unrender.geometry.rays import rays_of
 
 
 class DepthMap(TensorStruct):
-    """How far away what a camera sees in a field is, in world units; 0 where there is nothing.
+    """Depth of a field seen by a camera, in world units; 0 where nothing is visible.
 
-    Distances lie along the rays; z, along the camera's axis, follows from them exactly.
+    Distances are along the rays; z, along the camera's axis, follows from them exactly.
     """
 
     camera: Camera
     expected_distance: Float[Tensor, "height width"]
-    """Mean of where light is absorbed. Between two surfaces where a ray meets both."""
+    """Mean distance, weighted; between two surfaces if a ray meets both."""
     median_distance: Float[Tensor, "height width"]
-    """Half of what is absorbed is absorbed before. Always on what absorbs."""
+    """Where half of the weight is reached: always on a surface."""
     first_surface_distance: Float[Tensor, "height width"]
-    """Where the opacity reaches a threshold; 0 of rays whose opacity does not."""
+    """Where the opacity reaches a threshold; 0 for rays that stay below it."""
     opacity: Float[Tensor, "height width"]
-    """Share of the light that is absorbed, in [0, 1]."""
+    """Sum of the weights, in [0, 1]."""
     std: Float[Tensor, "height width"]
-    """Spread of where light is absorbed along the ray, about the mean."""
+    """Standard deviation of the distance along the ray, weighted."""
     confidence: Float[Tensor, "height width"]
-    """Probability, in [0, 1], that the median distance is off by at most 1 %, or another bound asked for."""
+    """Probability, in [0, 1], that the error of the median distance is at most 1 %, or another bound asked for."""
     valid: Bool[Tensor, "height width"]
-    """Where there is a surface: enough of the light is absorbed."""
+    """Where there is a surface: the opacity is high enough."""
 
     @property
     def expected_z(self) -> Float[Tensor, "height width"]:
-        """Of the expected distance."""
-        return self.expected_distance * ahead(self.camera)
+        """Z of the expected distance."""
+        return self.expected_distance * z_per_distance(self.camera)
 
     @property
     def median_z(self) -> Float[Tensor, "height width"]:
-        """Of the median distance."""
-        return self.median_distance * ahead(self.camera)
+        """Z of the median distance."""
+        return self.median_distance * z_per_distance(self.camera)
 
     @property
     def first_surface_z(self) -> Float[Tensor, "height width"]:
-        """Of the distance to the first surface."""
-        return self.first_surface_distance * ahead(self.camera)
+        """Z of the distance to the first surface."""
+        return self.first_surface_distance * z_per_distance(self.camera)
 
 
 class DepthView(TensorStruct):
-    """Depth seen by one camera, of a field or measured, and the colors that belong to it."""
+    """A depth image with its camera, rendered or measured, and optionally its colors."""
 
     camera: Camera
     depth: Float[Tensor, "height width"]
@@ -66,8 +66,8 @@ class DepthView(TensorStruct):
             )
 
 
-def ahead(camera: Camera) -> Float[Tensor, "height width"]:
-    """Return how much z grows along the ray of each pixel, for each unit of distance; 0 where there is no ray.
+def z_per_distance(camera: Camera) -> Float[Tensor, "height width"]:
+    """Return the z of a point at distance 1 along the ray of each pixel; 0 where there is no ray.
 
     Differentiable in: the camera.
     """

@@ -1,4 +1,4 @@
-"""Where to look along rays, and which pixels to look through."""
+"""Samples along rays, and random pixels."""
 
 import math
 from typing import NamedTuple
@@ -17,13 +17,13 @@ from unrender.kernels.traverse import CellGrid, traverse
 
 
 class RaySamples(TensorStruct):
-    """Places along rays, nearest first: as many on each ray or, with `offsets`, as many as there are."""
+    """Samples along rays, nearest first: equally many on each ray or, with `offsets`, any number."""
 
     distances: Float[Tensor, "*batch samples"]
     lengths: Float[Tensor, "*batch samples"]
-    """How long the part of the ray is for which the sample stands, in world units."""
+    """Length of the interval that a sample represents, in world units."""
     offsets: Int[Tensor, " bounds"] | None = None
-    """Then all samples are in one row: those of ray r are offsets[r] to offsets[r + 1]."""
+    """If given, all samples are in one row: those of ray r are offsets[r] to offsets[r + 1]."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -37,9 +37,9 @@ def samples_at(
     near: Float[Tensor, "*#batch"] | float,
     far: Float[Tensor, "*#batch"] | float,
 ) -> RaySamples:
-    """Let each distance, in rising order, stand for the part of the stretch that is nearest to it.
+    """Return samples at given distances, ascending, each representing the part of [near, far] nearest to it.
 
-    Where far < near there is nothing, and lengths are 0. Differentiable in: distances, near, far.
+    Where far < near, lengths are 0. Differentiable in: distances, near, far.
     """
     near, far = (torch.as_tensor(t, dtype=distances.dtype, device=distances.device) for t in (near, far))
     middles = (distances[..., 1:] + distances[..., :-1]) / 2
@@ -51,9 +51,9 @@ def samples_at(
 def sample_uniform(
     near: Float[Tensor, "*batch"] | float, far: Float[Tensor, "*batch"] | float, num_samples: int
 ) -> RaySamples:
-    """Cut the stretch of each ray into equal parts, and look at their middles.
+    """Divide [near, far] of each ray into equal intervals, and return their centers.
 
-    Where far < near there is nothing, and lengths are 0. Differentiable in: near, far.
+    Where far < near, lengths are 0. Differentiable in: near, far.
     """
     return _in_parts("sample_uniform", near, far, torch.full((), 0.5), num_samples)
 
@@ -66,26 +66,26 @@ def sample_stratified(
     *,
     generator: torch.Generator | None = None,
 ) -> RaySamples:
-    """Cut the stretch of each ray into equal parts, and look at one place in each, at random.
+    """Divide [near, far] of each ray into equal intervals, and return one random sample in each.
 
-    Lengths are those of what is nearest to each place. Differentiable in: near, far.
+    Lengths are those of the parts nearest to each sample. Differentiable in: near, far.
     Source: NeRF (Mildenhall et al., 2020), eq. 2.
     """
     like = next((t for t in (near, far) if isinstance(t, Tensor)), torch.zeros(()))
-    shares = torch.rand(
+    fractions = torch.rand(
         *torch.broadcast_shapes(*(t.shape for t in (near, far) if isinstance(t, Tensor))),
         num_samples,
         generator=generator,
         dtype=like.dtype,
     )
-    samples = _in_parts("sample_stratified", near, far, shares, num_samples)
+    samples = _in_parts("sample_stratified", near, far, fractions, num_samples)
     return samples_at(samples.distances, near, far)
 
 
 def _in_parts(
-    where: str, near: Tensor | float, far: Tensor | float, shares: Tensor, num_samples: int
+    where: str, near: Tensor | float, far: Tensor | float, fractions: Tensor, num_samples: int
 ) -> RaySamples:
-    """Place one sample in each of equal parts, at its share of the way through it."""
+    """Place one sample in each of equal intervals, at a fraction of its length."""
     if num_samples < 1:
         raise InputError(f"{where}: `num_samples` should be at least 1, got {num_samples}")
     like = next((t for t in (near, far) if isinstance(t, Tensor)), torch.zeros(()))
@@ -93,7 +93,7 @@ def _in_parts(
         *(torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in (near, far))
     )
     step = ((last - first).clamp(min=0) / num_samples)[..., None]
-    places = torch.arange(num_samples, dtype=like.dtype, device=like.device) + shares.to(like)
+    places = torch.arange(num_samples, dtype=like.dtype, device=like.device) + fractions.to(like)
     return RaySamples(first[..., None] + places * step, step.expand(*step.shape[:-1], num_samples))
 
 
@@ -106,12 +106,11 @@ def sample_importance(
     generator: torch.Generator | None = None,
     keeps_old: bool = True,
 ) -> RaySamples:
-    """Look where the weights say that there is something to see: invert their distribution along each ray.
+    """Sample where weights are large, by inverse transform sampling of their distribution along each ray.
 
-    The weight of a sample is spread evenly over its part of the ray. New places are at the quantiles
-    (i + 1/2) / num_samples or, with a generator, at random in each of the parts between. With `keeps_old` the old
-    places stay among the new ones. A weight of 1e-5 is spread over the whole ray, so that one that saw nothing is
-    sampled evenly.
+    The weight of a sample is spread uniformly over its interval. New samples are at the quantiles
+    (i + 1/2) / num_samples or, with a generator, at random between them. With `keeps_old` the old samples are merged
+    with the new ones. A weight of 1e-5 is spread over the whole ray, so that empty rays are sampled uniformly.
 
     Differentiable in: nothing. Source: NeRF (Mildenhall et al., 2020), section 5.2.
     """
@@ -139,7 +138,7 @@ def sample_importance(
 
 
 def _edges(distances: Tensor, lengths: Tensor) -> Tensor:
-    """Return the ends of the parts for which samples stand: half-way between them."""
+    """Return the bounds of the intervals that samples represent: half-way between them."""
     middles = (distances[..., 1:] + distances[..., :-1]) / 2
     return torch.cat(
         [middles[..., :1] - lengths[..., :1], middles, middles[..., -1:] + lengths[..., -1:]], -1
@@ -153,7 +152,7 @@ def sample_occupied(
     grid_from_world: Float[Tensor, "4 4"],
     step: float,
 ) -> RaySamples:
-    """Look only where a grid is occupied, in equal parts of about `step` world units, and no longer.
+    """Sample rays where a grid is occupied, in equal steps of at most `step` world units.
 
     Voxel [k, j, i] reaches from (i, j, k) to (i, j, k) + 1 in the frame of the grid, which is that of `Volume`. Rays,
     in all their axes one after another, may have different numbers of samples.
@@ -179,7 +178,7 @@ def sample_occupied(
 
 
 class Pixels(NamedTuple):
-    """Pixels of several pictures."""
+    """Pixels of several images."""
 
     views: Int[Tensor, " pixels"]
     rows: Int[Tensor, " pixels"]
@@ -187,7 +186,7 @@ class Pixels(NamedTuple):
 
     @property
     def centers(self) -> Float[Tensor, "pixels 2"]:
-        """Where they are in the picture, x and y."""
+        """X and y of their centers in the image."""
         return torch.stack([self.columns, self.rows], -1) + 0.5
 
 
@@ -199,10 +198,10 @@ def random_pixels(
     width: int,
     generator: torch.Generator | None = None,
 ) -> Pixels:
-    """Choose pixels at random, of all views alike; some may come twice.
+    """Draw pixels uniformly from all views, with replacement.
 
-    `rays_through(cameras[pixels.views], pixels.centers)` looks through them, and
-    `images[pixels.views, pixels.rows, pixels.columns]` is what is seen there.
+    `rays_through(cameras[pixels.views], pixels.centers)` are their rays, and
+    `images[pixels.views, pixels.rows, pixels.columns]` their colors.
     """
     if min(num_views, height, width) < 1:
         raise InputError(f"random_pixels: there are no pixels in {num_views} views of {height} × {width}")

@@ -1,4 +1,4 @@
-"""Volumes of measured values, made visible: which values absorb light, and in what color they shine."""
+"""Volume rendering of scalar data: transfer functions from values to density and color."""
 
 import math
 from typing import Literal, NamedTuple
@@ -20,17 +20,17 @@ from unrender.render.sample import RaySamples, sample_occupied
 BLOCK = 4
 """Voxels, at most, along each side of the blocks that are skipped where nothing in them is visible."""
 ENTRIES = 256
-"""Of the table that a window makes."""
+"""Of the table that `window_transfer` makes."""
 THICKNESS = 0.05
-"""In diagonals of the volume: how much matter `opacity` speaks of."""
+"""In diagonals of the volume: the thickness that `opacity` refers to."""
 PRESETS = {"all": (0.0, 1.0), "upper-half": (0.5, 0.999), "bright": (0.9, 0.9995)}
-"""Windows by the shares of voxels, of those that are not the darkest, that lie below their ends."""
+"""Windows by quantiles of the voxels above the lowest value."""
 Preset = Literal["all", "upper-half", "bright"]
 MAX_COUNTED = 1_000_000
 
 
 class TransferFunction(TensorStruct):
-    """A table from values to what is seen; between its entries it is linear, and beyond its ends constant."""
+    """A table from values to density and color; linear between its entries, and constant beyond its ends."""
 
     low: float
     """The value of the first entry."""
@@ -63,7 +63,7 @@ class TransferFunction(TensorStruct):
 
 
 class Blocks(NamedTuple):
-    """Which parts of a volume are worth looking at."""
+    """Which blocks of a volume are visible."""
 
     occupied: Bool[Tensor, "depth height width"]
     blocks_from_world: Float[Tensor, "4 4"]
@@ -78,11 +78,10 @@ def window_transfer(
     colormap: str = "inferno",
     opacity: float = 0.9,
 ) -> TransferFunction:
-    """Let values show from one end of a window on, denser towards the other, in the colors of a map of matplotlib.
+    """Return a transfer function whose density rises over a window of values, in the colors of a matplotlib colormap.
 
-    Without a window, the preset takes one between two percentiles of the values above the lowest, which mostly is that
-    of empty space. `opacity` is the share of light that the densest matter takes away over a 20th of the volume's
-    diagonal.
+    Without a window, the preset chooses one between two percentiles of the values above the lowest, which usually is
+    that of empty space. `opacity` is that of the highest density, over a 20th of the volume's diagonal.
     """
     from matplotlib import colormaps
 
@@ -109,18 +108,16 @@ def _find_window(volume: Volume, preset: str) -> tuple[float, float]:
     lowest = float(values.min())
     matter = values[values > lowest]
     if len(matter) == 0:
-        raise InputError(
-            "window_transfer: all voxels have the same value, there is nothing to see; or give a window"
-        )
+        raise InputError("window_transfer: all voxels have the same value; give a `window`")
     low, high = (float(end) for end in torch.quantile(matter, torch.tensor(PRESETS[preset]).to(matter)))
     return (low, high) if low < high else (lowest, high)
 
 
 @checked
 def apply_transfer_function(volume: Volume, transfer: TransferFunction) -> FieldFunction:
-    """Make a field of a volume of values: interpolate the values, then look them up.
+    """Return the field of a scalar volume: values are interpolated, then mapped to density and color.
 
-    In the outermost half voxel the values are those of the nearest centers.
+    Within half a voxel of the border, values are those of the nearest centers.
     """
     values, size, matrix = volume.density[..., None], volume.size, volume.volume_from_world
 
@@ -133,7 +130,7 @@ def apply_transfer_function(volume: Volume, transfer: TransferFunction) -> Field
 
 @checked
 def visible_blocks(volume: Volume, transfer: TransferFunction) -> Blocks:
-    """Find the blocks of voxels in which, with the voxels around them, there are values that absorb light."""
+    """Find the blocks of voxels that, with the voxels around them, contain values of a density > 0."""
     low, high = (_over_blocks(volume.density, most) for most in (False, True))
     last = len(transfer.density) - 1
     scale = last / (transfer.high - transfer.low)
@@ -147,7 +144,7 @@ def visible_blocks(volume: Volume, transfer: TransferFunction) -> Blocks:
 
 
 def _over_blocks(values: Tensor, most: bool) -> Tensor:
-    """Return the lowest or the highest value in each block and one voxel around it."""
+    """Return the lowest or the highest value in each block, dilated by one voxel."""
     for axis in range(3):
         size = values.shape[axis]
         number = -(-size // BLOCK)
@@ -170,10 +167,10 @@ def render_volume(
     background: Float[Tensor, " channels"] | None = None,
     blocks: Blocks | None = None,
 ) -> RenderOutput:
-    """Take a picture of a volume of values, in axes ``height width``.
+    """Render a scalar volume, in axes ``height width``.
 
-    `step` is the distance between samples, in world units; without it, a voxel's smallest side. What the transfer
-    function makes invisible is passed over; `blocks` (`visible_blocks`) saves finding that out for each view.
+    `step` is the distance between samples, in world units; by default a voxel's smallest side. Invisible blocks are
+    skipped; pass `blocks` (`visible_blocks`) to find them only once for many views.
     Differentiable in: values of the volume, transfer function, background.
     """
     sides = volume.world_from_volume[:3, :3].norm(dim=0)

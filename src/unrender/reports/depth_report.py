@@ -53,7 +53,7 @@ def measure_views(
     threshold, min_opacity = thresholds
     settings = {"threshold": threshold, "min_opacity": min_opacity}
     for index, (frame, name) in enumerate(zip(frames, file_stems(frames), strict=True)):
-        depth = measure_depth(field, frame.camera, threshold=threshold, least_opacity=min_opacity)
+        depth = measure_depth(field, frame.camera, threshold=threshold, min_opacity=min_opacity)
         color = surface_color(field, depth)
         save_depth(depth, folder / name, files, color=color, facts=settings)
         if not bool(depth.valid.any()):

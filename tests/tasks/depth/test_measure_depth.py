@@ -157,7 +157,7 @@ def test_a_field_that_never_trained_has_no_surface():
         ({"near": 1.0, "far": float("inf")}, "0 ≤ near < far"),
         ({"near": 1.0, "far": 2.0, "num_samples": 0}, "`num_samples` should be at least 1"),
         ({"threshold": 1.0}, "`threshold` should be above 0 and below 1"),
-        ({"least_opacity": 0.0}, "`least_opacity` should be above 0 and below 1"),
+        ({"min_opacity": 0.0}, "`min_opacity` should be above 0 and below 1"),
         ({"rays_per_chunk": 0}, "`rays_per_chunk` should be at least 1"),
     ],
 )

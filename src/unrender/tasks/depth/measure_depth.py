@@ -1,4 +1,4 @@
-"""Depth of what a field shows to a camera: how far away, how sure, and how many surfaces one behind the other."""
+"""Depth maps of fields: distances, confidence, and all surfaces along each ray."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -22,22 +22,22 @@ from unrender.render.sample import RaySamples
 
 RAYS_PER_CHUNK = 32_768
 """Memory does not depend on the size of the view."""
-HUMILITY = 3
-"""Power of the share of light within the bound that is the confidence: fields are off by more than their light spreads.
-Measured on fields of the generated scene, where 0.6, 0.85 and 0.98 of the light stood for 0.27, 0.6 and 0.96."""
-EMPTY_STEPS = 4.0
-"""Lengths of samples without matter between two layers."""
-THIN = 0.1
-"""Share of `least` below which the weight of a sample is no matter."""
+CONFIDENCE_POWER = 3
+"""Exponent that turns the weight within the bound into a probability: errors of fields exceed the spread of weights.
+Calibrated on fields of the generated scene, where weights of 0.6, 0.85 and 0.98 came with 0.27, 0.6 and 0.96."""
+GAP_STEPS = 4.0
+"""Sample lengths of empty space between two layers."""
+EMPTY = 0.1
+"""Fraction of `min_weight` below which a sample counts as empty."""
 
 
 class DepthLayers(TensorStruct):
-    """Surfaces one behind the other in each pixel, nearest first; as many as the deepest pixel has."""
+    """The surfaces along the ray of each pixel, nearest first; padded to the largest number of any pixel."""
 
     distance: Float[Tensor, "layers height width"]
-    """Along the ray, in world units; 0 where there is no further one."""
+    """Along the ray, in world units; 0 where there is no other."""
     weight: Float[Tensor, "layers height width"]
-    """Share of the light that ends there."""
+    """Sum of the weights of a layer, in [0, 1]."""
     valid: Bool[Tensor, "layers height width"]
 
 
@@ -50,23 +50,23 @@ def measure_depth(
     far: float | None = None,
     num_samples: int = 64,
     threshold: float = 0.25,
-    least_opacity: float = 0.5,
+    min_opacity: float = 0.5,
     bound: float = 0.01,
     quick: bool = False,
     rays_per_chunk: int = RAYS_PER_CHUNK,
 ) -> DepthMap:
-    """Return how far away what a camera sees in a field is, in world units.
+    """Render the depth of a field, in world units.
 
-    A radiance field says where to look. With `near` and `far`, distances along the rays, it is looked at in the middles
-    of `num_samples` equal parts between them instead, which works for any callable: points and directions, both [n, 3],
-    to density per world unit [n] and color. weight_i = T_i · alpha_i as in `composite`, and from the weights all that a
-    `DepthMap` has; see `ray_depths` for the formulas. `rays_per_chunk` does not change the result.
+    Fields choose their own samples. With `near` and `far`, distances along the rays, samples are the centers of
+    `num_samples` equal intervals between them instead, which works for any function: points and directions, both
+    [n, 3], to density per world unit [n] and color. weight_i = T_i · alpha_i as in `composite`; a `DepthMap` follows
+    from the weights, see `ray_depths` for the formulas. `rays_per_chunk` does not change the result.
 
-    threshold: opacity at which the first surface lies. least_opacity: of what is a surface. bound: relative error of
-    the median that the confidence speaks of. quick: at fewer places.
+    threshold: opacity at which the first surface lies. min_opacity: opacity of a valid pixel. bound: relative error of
+    the median that the confidence refers to. quick: take fewer samples.
     Differentiable in: nothing.
     """
-    _check(camera, {"threshold": threshold, "least_opacity": least_opacity, "bound": bound})
+    _check(camera, {"threshold": threshold, "min_opacity": min_opacity, "bound": bound})
     sample = _sampler(field, near, far, num_samples, quick)
     known = as_field(field, near=near, far=far)
     rays, there = present_rays(camera.detach())
@@ -78,9 +78,9 @@ def measure_depth(
     empty = rays.origins.new_zeros(len(RayDepths._fields) + 1, *shape)
     empty[:, there] = torch.stack([torch.cat(each) for each in zip(*parts, strict=True)])
     expected, median, first, std, confidence, opacity = empty
-    valid = opacity >= least_opacity
-    sure = confidence.clamp(max=1) ** HUMILITY
-    return DepthMap(camera.detach(), expected, median, first, opacity, std, sure, valid)
+    valid = opacity >= min_opacity
+    confidence = confidence.clamp(max=1) ** CONFIDENCE_POWER
+    return DepthMap(camera.detach(), expected, median, first, opacity, std, confidence, valid)
 
 
 @torch.no_grad()
@@ -91,22 +91,22 @@ def depth_layers(
     near: float | None = None,
     far: float | None = None,
     num_samples: int = 64,
-    least: float = 0.05,
+    min_weight: float = 0.05,
     quick: bool = False,
     rays_per_chunk: int = RAYS_PER_CHUNK,
 ) -> DepthLayers:
-    """Return all surfaces that rays meet, also those seen through others.
+    """Return all surfaces along rays, including those behind others.
 
-    Samples whose weight is at least a tenth of `least` are matter. Where a ray has gone more than four times the length
-    of a sample without any, a new layer begins. It lies at the mean distance of its matter; of all layers, those are
-    returned where at least the share `least` of the light ends. Places to look at are those of `measure_depth`.
+    Samples with a weight of at least a tenth of `min_weight` are occupied. A gap of more than four sample lengths
+    without any starts a new layer. A layer lies at the mean distance of its samples, and is returned if its weights sum
+    to at least `min_weight`. Samples are those of `measure_depth`.
     Differentiable in: nothing.
     """
-    _check(camera, {"least": least})
+    _check(camera, {"min_weight": min_weight})
     sample = _sampler(field, near, far, num_samples, quick)
     known = as_field(field, near=near, far=far)
     rays, there = present_rays(camera.detach())
-    found = [_layers(w, samples, least) for w, _, samples in _weigh(known, rays, sample, rays_per_chunk)]
+    found = [_layers(w, samples, min_weight) for w, _, samples in _weigh(known, rays, sample, rays_per_chunk)]
     most = max((len(part) for part, _ in found), default=0)
     shape = (most, camera.height, camera.width)
     distance, weight = rays.origins.new_zeros(shape), rays.origins.new_zeros(shape)
@@ -116,10 +116,10 @@ def depth_layers(
     return DepthLayers(distance, weight, weight > 0)
 
 
-def _check(camera: Camera, shares: Mapping[str, float]) -> None:
+def _check(camera: Camera, values: Mapping[str, float]) -> None:
     if camera.batch_shape:
         raise InputError(f"measure_depth: `camera` should be one, got {list(camera.batch_shape)}; index it")
-    for name, value in shares.items():
+    for name, value in values.items():
         if not 0 < value < 1:
             raise InputError(f"measure_depth: `{name}` should be above 0 and below 1, got {value}")
 
@@ -154,19 +154,21 @@ def _weigh(
         yield found.weights, found.opacity, (samples.distances, samples.lengths, samples.offsets)
 
 
-def _layers(weights: Tensor, samples: tuple[Tensor, Tensor, Tensor], least: float) -> tuple[Tensor, Tensor]:
+def _layers(
+    weights: Tensor, samples: tuple[Tensor, Tensor, Tensor], min_weight: float
+) -> tuple[Tensor, Tensor]:
     """Return distance and weight [layers, rays] of the layers of a row of rays."""
     distances, lengths, offsets = samples
-    matter = (weights >= THIN * least).nonzero()[:, 0]
-    ray = torch.searchsorted(offsets, matter, right=True) - 1
-    w, t, length = weights[matter], distances[matter], lengths[matter]
+    occupied = (weights >= EMPTY * min_weight).nonzero()[:, 0]
+    ray = torch.searchsorted(offsets, occupied, right=True) - 1
+    w, t, length = weights[occupied], distances[occupied], lengths[occupied]
     begins = torch.ones_like(ray, dtype=torch.bool)
-    begins[1:] = (ray.diff() > 0) | (t.diff() > EMPTY_STEPS * length[1:])
+    begins[1:] = (ray.diff() > 0) | (t.diff() > GAP_STEPS * length[1:])
     layer = begins.cumsum(0) - 1
     count = int(begins.sum())
     weight = w.new_zeros(count, dtype=torch.float64).index_add_(0, layer, w.double())
     distance = torch.zeros_like(weight).index_add_(0, layer, (w * t).double()) / weight
-    kept = weight >= least
+    kept = weight >= min_weight
     weight, distance, owner = weight[kept], distance[kept], ray[begins][kept]
     firsts = torch.searchsorted(owner, owner)
     place = torch.arange(len(owner), device=owner.device) - firsts
