@@ -70,8 +70,7 @@ def chamfer_distance(
         if huber is not None:
             distance = _huber(distance, huber)
         if trim > 0:
-            weights = torch.ones_like(distance) if weights is None else weights
-            weights = weights * _is_among_smallest(distance.detach(), weights > 0, 1 - trim)
+            weights = _without_farthest(weights, distance.detach(), trim)
         distances.append(_reduce_points(distance, weights, point_reduction))
         if source.normals is not None and target.normals is not None:
             unlike = _normal_distance(source.normals, target.normals, found.ids, abs_cosine)
@@ -195,10 +194,12 @@ def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:
     )
 
 
-def _is_among_smallest(distance: Tensor, valid: Tensor, fraction: float) -> Tensor:
-    """Mark the given fraction, rounded up, of the valid points: those with the smallest distances."""
+def _without_farthest(weights: Tensor | None, distance: Tensor, fraction: float) -> Tensor:
+    """Return weights that are 0 for this fraction, rounded down, of the valid points: those farthest away."""
+    weights = torch.ones_like(distance) if weights is None else weights
+    valid = weights > 0
     rank = torch.where(valid, distance, torch.inf).argsort(dim=-1, stable=True).argsort(dim=-1)
-    return rank < torch.ceil(fraction * valid.sum(-1, keepdim=True))
+    return weights * (rank < torch.ceil((1 - fraction) * valid.sum(-1, keepdim=True)))
 
 
 def _reduce_points(values: Tensor, weights: Tensor | None, reduction: str) -> Tensor:
