@@ -21,6 +21,7 @@ from unrender.geometry.columns import (
     ordered_sum,
     scatter_sum,
 )
+from unrender.kernels.face_vectors import face_vectors
 
 
 class Mesh(TensorStruct):
@@ -133,5 +134,4 @@ def corners(columns: Tensor, faces: Tensor) -> list[Tensor]:
 
 def area_vectors(columns: Tensor, faces: Tensor) -> Tensor:
     """Compute face normals of length twice the face area, in columns."""
-    a, b, c = corners(columns, faces)
-    return cross(b - a, c - a)
+    return face_vectors(columns, faces)

@@ -1,0 +1,18 @@
+"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+
+import torch
+from torch import Tensor
+
+from unrender.kernels.face_vectors import reference
+from unrender.kernels.scatter_sum import scatter_sum
+
+__all__ = ["backward", "forward"]
+forward = reference.forward
+
+
+def backward(columns: Tensor, faces: Tensor, cotangent: Tensor) -> Tensor:
+    a, b, c = (columns.index_select(-1, corner) for corner in faces.unbind(1))
+    to_b = torch.linalg.cross(c - a, cotangent, dim=-2)
+    to_c = torch.linalg.cross(cotangent, b - a, dim=-2)
+    terms = torch.cat([-to_b - to_c, to_b, to_c], -1)
+    return scatter_sum(terms, faces.mT.flatten(), columns.shape[-1])
