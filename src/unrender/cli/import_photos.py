@@ -13,6 +13,7 @@ from unrender.data.llff import images_in
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
+from unrender.io.file_names import safe_file_names
 from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.video_frames import VIDEO_SUFFIXES, save_sharpest_frames
 from unrender.runs.folder import start_run, write_json
@@ -57,7 +58,11 @@ def command(
         reconstruction = dataclasses.replace(reconstruction, in_order=True)
         print(f"extracted {len(images)} frames from the video")
     elif copy:
-        images = [Path(shutil.copy(image, folder / "images")) for image in images]
+        names = safe_file_names([image.name for image in images])
+        images = [
+            Path(shutil.copy(image, folder / "images" / name))
+            for image, name in zip(images, names, strict=True)
+        ]
     last = run_steps(register_photos(images, folder, reconstruction), _describe)[-1]
     if last.stage != "final":
         print("stopped before the first photo was registered")

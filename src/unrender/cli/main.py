@@ -63,10 +63,13 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
     """Run a command with its arguments; errors are raised."""
     import tyro
 
+    from unrender.io.files import confinable_writes
+
     module = importlib.import_module(COMMANDS[name][0])
     command = module.command_for(arguments) if hasattr(module, "command_for") else module.command
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-    status: int | None = tyro.cli(command, prog=f"unrender {name}", args=arguments, config=style)
+    with confinable_writes():
+        status: int | None = tyro.cli(command, prog=f"unrender {name}", args=arguments, config=style)
     return status
 
 

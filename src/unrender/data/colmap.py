@@ -19,7 +19,7 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.geometry.points import PointCloud
-from unrender.io.files import reading
+from unrender.io.files import is_file, reading
 from unrender.io.geometry_data import Floats
 from unrender.io.images import IMAGE_SUFFIXES
 
@@ -87,7 +87,7 @@ def _image_folder(place: Path, model: ColmapModel) -> Path:
     candidates = [place / "images", place, place.parent / "images", *sorted(place.glob("images_[0-9]*"))]
     return max(
         (folder for folder in candidates if folder.is_dir()),
-        key=lambda folder: sum((folder / image.name).is_file() for image in model.images),
+        key=lambda folder: sum(is_file(folder / image.name) for image in model.images),
         default=place,
     )
 
@@ -176,7 +176,7 @@ def _frame(
         width=intrinsics.width,
     )
     pose, _ = rigid_pose(image.name, located.camera_from_world.numpy())
-    if not path.is_file():
+    if not is_file(path):
         return image.name
     camera, note = fit_to_picture(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
     if note:

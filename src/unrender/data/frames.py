@@ -17,7 +17,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import rays_of
 from unrender.io.depth import DepthFile
-from unrender.io.files import read_bytes, reading
+from unrender.io.files import is_file, read_bytes, reading
 from unrender.io.geometry_data import Floats
 from unrender.io.images import (
     IMAGE_SUFFIXES,
@@ -169,12 +169,12 @@ def hold_out(frames: Iterable[Frame], step: int = TEST_EVERY) -> tuple[Frame, ..
 def find_picture(folder: Path, listed: str) -> Path | None:
     """Find a listed picture, whose suffix may be left out."""
     path = folder / listed
-    if path.is_file():
+    if is_file(path):
         return path
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return None
     candidates = (path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES)
-    return next((candidate for candidate in candidates if candidate.is_file()), None)
+    return next((candidate for candidate in candidates if is_file(candidate)), None)
 
 
 def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:

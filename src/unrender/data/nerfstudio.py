@@ -15,7 +15,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.geometry.points import PointCloud
 from unrender.io.depth import MILLIMETERS, DepthFile
-from unrender.io.files import read_bytes, reading
+from unrender.io.files import is_file, read_bytes, reading
 from unrender.io.images import image_size
 
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
@@ -164,7 +164,7 @@ def _other_image(values: Mapping[str, Any], key: str, folder: Path, notes: dict[
     if listed is None:
         return None
     path = folder / str(listed)
-    if not path.is_file():
+    if not is_file(path):
         notes[f"frame {values['file_path']}: {listed} does not exist and is ignored"] = None
         return None
     return path
@@ -196,7 +196,7 @@ def _points(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) ->
     if listed is None:
         return None
     path = folder / str(listed)
-    if not path.is_file():
+    if not is_file(path):
         notes[f"the point cloud {listed} does not exist"] = None
         return None
     return load_cloud(path)

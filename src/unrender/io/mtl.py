@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from unrender.errors import FileFormatError
 from unrender.io.face_materials import BaseColor
-from unrender.io.files import read_bytes, reading
+from unrender.io.files import is_file, read_bytes, reading
 from unrender.io.lines import is_number, split_lines
 
 WHITE = (1.0, 1.0, 1.0)
@@ -113,4 +113,4 @@ def find_file(folder: Path, text: str) -> Path:
     """Find a file referenced from a folder, with either kind of slash; a path of another machine by its name alone."""
     name = text.encode("latin-1").decode("utf-8", "replace").strip('"').replace("\\", "/")
     try_first, elsewhere = folder / name, folder / Path(name).name
-    return elsewhere if elsewhere.is_file() and not try_first.is_file() else try_first
+    return elsewhere if is_file(elsewhere) and not is_file(try_first) else try_first

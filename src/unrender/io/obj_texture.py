@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from unrender.io.face_materials import BaseColor, FaceMaterials
-from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.io.files import MissingFileError, is_file, read_bytes, reading
 from unrender.io.geometry_data import Indices
 from unrender.io.mtl import MtlMaterial, find_file, read_mtl
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
@@ -73,7 +73,7 @@ def _library_files(folder: Path, text: str) -> list[Path]:
     """Interpret a line as one file name, else as several separated by blanks, some of which may be missing."""
     names = [text, *re.split(r"(?<!\\)\s+", text)]
     files = [find_file(folder, name.replace("\\ ", " ")) for name in names]
-    return [file for file in (files[:1] if files[0].is_file() else files) if file.is_file()]
+    return [file for file in (files[:1] if is_file(files[0]) else files) if is_file(file)]
 
 
 def _base_color(

@@ -8,7 +8,7 @@ import numpy as np
 
 from unrender.geometry.mesh import Mesh
 from unrender.io.face_materials import BaseColor, FaceMaterials
-from unrender.io.files import FilePath, MissingFileError, read_bytes, reading
+from unrender.io.files import FilePath, MissingFileError, is_file, read_bytes, reading
 from unrender.io.geometry_data import Floats
 from unrender.io.glb_texture import read_glb_materials
 from unrender.io.images import colors_from_image, open_image
@@ -55,7 +55,7 @@ def _read(base_color: BaseColor) -> Floats:
 
 def _image_bytes(base_color: BaseColor) -> bytes:
     assert isinstance(base_color.image, Path)
-    if not base_color.image.is_file():
+    if not is_file(base_color.image):
         raise MissingFileError(
             f"{base_color.source}: image {base_color.image} not found; use load_mesh to load the geometry only"
         )

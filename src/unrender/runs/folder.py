@@ -11,7 +11,8 @@ from typing import Any
 
 from unrender._version import __version__
 from unrender.errors import InputError
-from unrender.io.files import atomic_write
+from unrender.io.file_names import safe_file_names
+from unrender.io.files import atomic_write, confine_writes
 
 CONFIG = "config.json"
 RUN_FORMAT = 2
@@ -27,7 +28,8 @@ def start_run(task: str, name: str, output: Path | None, settings: Mapping[str, 
 
 def choose_run_folder(task: str, name: str, output: Path | None) -> Path:
     """Return the folder for the results, by default runs/TASK/NAME-TIME; InputError if it is not empty."""
-    folder = output or _unused(Path("runs") / task / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    [safe] = safe_file_names([name])
+    folder = output or _unused(Path("runs") / task / f"{safe}-{time.strftime('%Y%m%d-%H%M%S')}")
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is a file; give a folder (it is created if necessary)")
     if folder.is_dir() and any(folder.iterdir()):
@@ -36,11 +38,15 @@ def choose_run_folder(task: str, name: str, output: Path | None) -> Path:
 
 
 def create_run_folder(folder: Path, task: str, settings: Mapping[str, Any]) -> None:
-    """Create a folder and write its config.json: the run format, the version of unrender, task and settings."""
+    """Create a folder and write its config.json: the run format, the version of unrender, task and settings.
+
+    From then on, the command that runs can write there only.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be created: {error.strerror}") from error
+    confine_writes(folder)
     header = {"format": RUN_FORMAT, "unrender": __version__, "task": task}
     write_json(folder / CONFIG, header | dict(settings))
 

@@ -14,6 +14,7 @@ from unrender.errors import InputError
 from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path, spiral_path
+from unrender.io.file_names import safe_file_names, without_suffix
 from unrender.io.files import MissingFileError
 from unrender.runs.saved_run import Run
 
@@ -91,12 +92,8 @@ def _view_named(name: str, frames: Sequence[Frame], folder: Path) -> Frame:
 
 
 def file_stems(frames: Sequence[Frame]) -> list[str]:
-    """Return a unique file stem for each view: that of its image, with its folders if several are called the same."""
-    short = [Path(frame.name).stem for frame in frames]
-    if len(set(short)) == len(short):
-        return short
-    long = ["_".join(Path(frame.name).with_suffix("").parts) for frame in frames]
-    return long if len(set(long)) == len(long) else [f"{i:04d}_{name}" for i, name in enumerate(short)]
+    """Return a safe and unique file stem for each view: that of its image, with its folders if several are the same."""
+    return safe_file_names([without_suffix(frame.name) for frame in frames])
 
 
 def with_size(frame: Frame, size: int | None) -> Frame:

@@ -17,6 +17,7 @@ from unrender.geometry.camera_paths import up_direction
 from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
+from unrender.io.files import is_file
 from unrender.io.geometry_data import rgb_from_tensor
 from unrender.render.texture import Texture
 from unrender.tasks.scene.inspect_scene import inspect_image
@@ -172,7 +173,7 @@ class CameraFrusta:
         if not self._folder.visible or not self._pending:
             return False
         frame, handle = self._pending.popleft()
-        if frame.image_path.is_file():  # runs do not need the images
+        if is_file(frame.image_path):  # runs do not need the images
             handle.image = inspect_image(frame).thumbnail
         return True
 
