@@ -103,10 +103,6 @@ PROSE_ALLOWED = [
 # fmt: on
 
 
-PENDING_NAMES: set[str] = set()
-PENDING_COMMANDS = {"import"}
-
-
 def offences(prose: str) -> list[str]:
     """Return the words of a text that the field would not use, each with what it would."""
     prose = " ".join(prose.replace("_", " ").split())
@@ -154,14 +150,14 @@ def test_public_names() -> None:
     found = {
         f"{name}: {NAME_WORDS[word]}"
         for name in public_names()
-        if name not in NAMES_ALLOWED | PENDING_NAMES
+        if name not in NAMES_ALLOWED
         for word in words_of(name.rsplit(".", 1)[-1])
         if word in NAME_WORDS
     }
     assert not found, "\n".join(sorted(found))
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in PENDING_COMMANDS])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_help(name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "400")
     with pytest.raises(SystemExit):

@@ -21,19 +21,20 @@ LARGE_ERROR = 1.5
 
 @dataclasses.dataclass(frozen=True)
 class RegisterPhotos:
-    """How to find where photos were taken."""
+    """Structure from motion."""
 
     one_camera: bool = True
-    """Whether all photos are of one camera at one zoom; their intrinsics are then shared."""
+    """All photos are from one camera with one focal length: estimate common intrinsics."""
     lens: Literal["SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "OPENCV_FISHEYE"] = "SIMPLE_RADIAL"
-    """COLMAP's camera model."""
+    """Camera model of COLMAP."""
     max_size: int = 1600
-    """Longer sides are scaled down to so many pixels while features are looked for."""
+    """Longer side in pixels to which images are downscaled for feature extraction, at least 100."""
     max_features: int = 4096
-    """Of each photo."""
+    """Maximum number of features per photo, at least 100."""
     in_order: bool = False
-    """Whether photos follow one another, as those of a video: neighbours are compared, rather than all pairs."""
+    """The photos are a sequence, such as a video: match neighboring photos instead of all pairs."""
     seed: int = 0
+    """Seed of the random number generator."""
 
     def __post_init__(self) -> None:
         if self.max_size < 100 or self.max_features < 100:
