@@ -268,3 +268,20 @@ def test_tree_of_another_device_is_not_used():
     with implementations("warp"):
         foreign = index_points(points)
     assert torch.equal(nearest(queries, foreign, 2).ids, found.ids)
+
+
+@needs_warp
+@pytest.mark.parametrize("norm", [1, 2])
+def test_slices_of_many_points_are_compared_like_all_on_a_gpu(norm, monkeypatch):
+    from unrender.kernels.nearest import gpu
+
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randint(9, (2, 4200, 3), generator=generator).float()  # many at the same distance
+    queries = torch.randint(9, (2, 30, 3), generator=generator) + 0.25
+    queries[0, 3, 1] = torch.nan
+    with implementations("warp"):
+        found = gpu.compare_all(queries, points, norm)
+        monkeypatch.setattr(gpu, "SLICED_FROM", 5000)
+        expected = gpu.compare_all(queries, points, norm)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    assert found[0][0, 3].isnan().all()

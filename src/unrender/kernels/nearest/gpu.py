@@ -25,6 +25,10 @@ from unrender.kernels._warp_tree import STACK, curve_order, first_node, fit_boxe
 FEW_POINTS, FEW_PAIRS = 1 << 15, 1 << 30
 """Up to which each query is compared with all points, all queries with them: that takes no longer than a tree."""
 
+SLICED_FROM = 4096
+"""Points from which on several threads share those that a query is compared with, each a slice of them."""
+THREADS, SMALLEST_SLICE = 1 << 18, 256
+
 
 def compares_all(num_queries: int, num_points: int, indexed: bool) -> bool:
     return num_points <= FEW_POINTS and num_queries * num_points <= FEW_PAIRS
@@ -61,8 +65,15 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
     distances = queries.new_empty(queries.shape[:-1])
     ids = torch.empty(distances.shape, dtype=torch.int64, device=queries.device)
     queries, points = _widen(queries), _widen(points)
-    kernels = nearest_kernels(queries.dtype, queries.shape[-1])
-    launch(kernels.compare, _size(queries), queries, points, norm, distances, ids)
+    kernels, (batch, count) = nearest_kernels(queries.dtype, queries.shape[-1]), _size(queries)
+    slices = min(THREADS // max(batch * count, 1), points.shape[-2] // SMALLEST_SLICE)
+    if points.shape[-2] < SLICED_FROM or slices < 2 or queries.dtype != torch.float32:
+        launch(kernels.compare, (batch, count), queries, points, norm, distances, ids)
+    else:
+        found = torch.full_like(ids, torch.iinfo(torch.int64).max)
+        size = -(-points.shape[-2] // slices)
+        launch(kernels.compare_slice, (slices, batch, count), queries, points, norm, size, found)
+        launch(kernels.unpack, ids.numel(), found, distances, ids)
     return distances[..., None], ids[..., None]
 
 
@@ -221,6 +232,39 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         distances[b, i] = best
         ids[b, i] = wp.int64(nearest)
 
+    @types.kernel
+    def compare_slice(
+        queries: wp.array2d(dtype=vector),
+        points: wp.array2d(dtype=vector),
+        norm: int,
+        size: int,
+        found: wp.array2d(dtype=wp.int64),
+    ):
+        """Lower what is found to the nearest point of a slice: its distance, whose bits sort like it, above its id."""
+        part, b, i = wp.tid()
+        first, query = part * size, queries[b, i]
+        if first >= points.shape[1]:
+            return
+        nearest = first
+        best = measure(query - points[b, first], norm)
+        for j in range(first + 1, wp.min(first + size, points.shape[1])):
+            distance = measure(query - points[b, j], norm)
+            if distance < best:
+                best = distance
+                nearest = j
+        bits = int(0x7FC00000)  # of NaN
+        if not wp.isnan(best):
+            bits = wp.cast(wp.float32(best), wp.int32)
+        wp.atomic_min(found, b, i, (wp.int64(bits) << wp.int64(32)) | wp.int64(nearest))
+
+    @types.kernel
+    def unpack(
+        found: wp.array(dtype=wp.int64), distances: wp.array(dtype=scalar), ids: wp.array(dtype=wp.int64)
+    ):
+        i = wp.tid()
+        distances[i] = scalar(wp.cast(wp.int32(found[i] >> wp.int64(32)), wp.float32))
+        ids[i] = found[i] & wp.int64(0xFFFFFFFF)
+
     @wp.func
     def slope(offset: vector, cotangent: scalar, norm: int):
         gradient = vector(scalar(0.0))
@@ -272,4 +316,11 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
                 place = (b * points.shape[1] + point) * dim + axis
                 wp.atomic_sub(totals, place, in_units(wp.float64(term[axis]), exponent))
 
-    return SimpleNamespace(search=search, compare=compare, query_gradients=query_gradients, scatter=scatter)
+    return SimpleNamespace(
+        search=search,
+        compare=compare,
+        compare_slice=compare_slice,
+        unpack=unpack,
+        query_gradients=query_gradients,
+        scatter=scatter,
+    )
