@@ -96,10 +96,9 @@ def _unwarp(warped: Tensor) -> Tensor:
 def occupied_box(occupied: Bool[Tensor, "x y z"]) -> Int[Tensor, "2 3"]:
     """Return, along each axis, the first occupied cell and the one after the last; 0 and 0 if there is none."""
     ends = [occupied.any(0).any(0), occupied.any(0).any(1), occupied.any(1).any(1)][::-1]
-    filled = [axis.nonzero()[:, 0] for axis in ends]
-    return torch.tensor(
-        [(int(axis[0]), int(axis[-1]) + 1) if len(axis) else (0, 0) for axis in filled]
-    ).T.contiguous()
+    first = torch.stack([axis.int().argmax() for axis in ends])
+    last = torch.stack([len(axis) - axis.flip(0).int().argmax() for axis in ends])
+    return torch.stack([first, last * ends[0].any()])
 
 
 def uniform_in_cells(

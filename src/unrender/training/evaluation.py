@@ -73,6 +73,7 @@ class HeldOutPatches:
         if batch is None or not bool(batch.valid.any()):
             return None
         background = field.background
+        batch = batch.to(background.device)
         if batch.alpha is not None:
             background = torch.full_like(background, self._background)
         rendered = march(field, batch.rays, field.sample, background=background)

@@ -10,6 +10,7 @@ from jaxtyping import Bool
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from unrender.data.device_pixels import DevicePixels
 from unrender.data.frames import Frame
 from unrender.data.pixels import READERS
 from unrender.data.scenes import Scene
@@ -51,11 +52,13 @@ class Outline(NamedTuple):
 Space = Literal["auto", "visual_hull", "aabb", "unbounded"]
 
 
-def find_space(scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int) -> SceneRegion:
+def find_space(
+    scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int, pixels: DevicePixels | None = None
+) -> SceneRegion:
     """Lay so many voxels along the longest side; with `auto`, in the hull where pictures have transparency."""
     _check_apart(frames)
     if kind in ("auto", "visual_hull"):
-        outlines = _outlines(frames)
+        outlines = _outlines(frames) if pixels is None else _outlines_on_device(frames, pixels)
         if outlines:
             return space_of_hull(outlines, scene.bounds, num_voxels)
         if kind == "visual_hull":
@@ -80,6 +83,20 @@ def _outlines(frames: Sequence[Frame]) -> list[Outline]:
         return [outline for outline in pool.map(_outline, frames) if outline is not None]
 
 
+def _outlines_on_device(frames: Sequence[Frame], pixels: DevicePixels) -> list[Outline]:
+    """Return the same from images in device memory."""
+    if not pixels.has_alpha:
+        return []
+    device, outlines = pixels.colors.device, []
+    for frame, packed in zip(frames, pixels.colors.split(pixels.starts.diff().tolist()), strict=True):
+        height, width = frame.camera.height, frame.camera.width
+        size = max(1, min(height, width) // COARSE)
+        covered = (packed.view(torch.uint8).view(1, height, width, 4)[..., 3] > 0).float()
+        covered = max_pool2d(covered, size, ceil_mode=True)[0] > 0
+        outlines.append(Outline(frame.camera.to(device), covered, size))
+    return outlines
+
+
 def _outline(frame: Frame) -> Outline | None:
     colors = frame.load_pixels()
     if colors.shape[2] < 4 or colors[..., 3].min() > 0:
@@ -91,7 +108,7 @@ def _outline(frame: Frame) -> Outline | None:
 
 def space_of_hull(outlines: Sequence[Outline], bounds: Tensor, num_voxels: int) -> SceneRegion:
     """Keep what no outline excludes, in the smallest box of voxels around it."""
-    low, high = bounds
+    low, high = bounds.to(outlines[0].covered.device)
     for _ in range(3):  # bounds may be many times as wide as what is in them
         voxel = float((high - low).max()) / ROUGH
         places = _carve(outlines, low, voxel, (ROUGH, ROUGH, ROUGH)).nonzero()
@@ -122,17 +139,17 @@ def _in_box(low: Tensor, high: Tensor, num_voxels: int, outlines: Sequence[Outli
     voxel = float((high - low).max()) / num_voxels
     x, y, z = (math.ceil(side / BRICK - ROUNDING) * BRICK for side in ((high - low) / voxel).tolist())
     box = SceneBox.from_bounds(low, low + voxel * low.new_tensor([x, y, z]))
-    return SceneRegion(box, _carve(outlines, low, voxel, (x, y, z)), 0.0)
+    return SceneRegion(box.to("cpu"), _carve(outlines, low, voxel, (x, y, z)).cpu(), 0.0)
 
 
 def _carve(
     outlines: Sequence[Outline], low: Tensor, voxel: float, shape: tuple[int, int, int]
 ) -> Bool[Tensor, "x y z"]:
     """Mark the voxels that are covered, wholly or in part, in all pictures that see them, if these are not few."""
-    axes = [low[i] + (torch.arange(n) + 0.5) * voxel for i, n in enumerate(shape)]
+    axes = [low[i] + (torch.arange(n, device=low.device) + 0.5) * voxel for i, n in enumerate(shape)]
     centers = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).flatten(0, 2)
-    left = torch.arange(len(centers))
-    views = torch.zeros(len(centers))
+    left = torch.arange(len(centers), device=low.device)
+    views = torch.zeros(len(centers), device=low.device)
     for outline in outlines:
         if len(left) == 0:
             break
@@ -144,7 +161,7 @@ def _carve(
         )
         views[left] += seen
         left = left[_may_stay(outline, pixels, torch.where(seen, points[:, 2] / voxel, 0))]
-    mask = torch.zeros(len(centers), dtype=torch.bool)
+    mask = torch.zeros(len(centers), dtype=torch.bool, device=low.device)
     mask[left] = True
     if len(outlines) > 0 and len(left) > 0:  # behind the cameras nothing is carved
         mask &= views >= SEEN_ENOUGH * views[left].max()
@@ -157,7 +174,7 @@ def _may_stay(outline: Outline, pixels: Tensor, depth: Tensor) -> Bool[Tensor, "
     Around each voxel's pixel so much counts as a voxel covers at that depth; voxels are taken in bands, each twice as
     far as the one before.
     """
-    stays = torch.ones(len(depth), dtype=torch.bool)
+    stays = torch.ones_like(depth, dtype=torch.bool)
     nearest = CLEAR
     while bool((depth >= nearest).any()):
         band = (depth >= nearest) & (depth < 2 * nearest)
