@@ -5,12 +5,12 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from gpu_rows import Bench, Result, check, measurement, timing
 from torch import Tensor
 
-from unrender.geometry.rays import rays_of
 from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels, hash_grid
 from unrender.kernels.march_grid import march_grid
@@ -19,9 +19,9 @@ from unrender.kernels.march_voxels.rays import GridRays, Strides
 from unrender.kernels.march_voxels.table import VoxelTable
 from unrender.kernels.sample_grid import sample_grid
 
-SAMPLES = 1 << 18
-MARKS = (2.0, 5.0, 10.0, 20.0)
-"""Seconds of training after which a scene's test views are rendered."""
+if TYPE_CHECKING:
+    from unrender.data.frames import Frame
+    from unrender.training.graph_training import GraphSchedule
 
 
 def levels(bench: Bench) -> HashLevels:
@@ -141,95 +141,89 @@ def march_voxels_both(bench: Bench) -> Callable[[], object]:
 
 
 class GraphRun:
-    """A hash field in training by graph steps, standing alone: schedule, pruning, test views."""
+    """A hash field in training by graph steps, from the scene's files on."""
 
-    def __init__(self, bench: Bench, scene_folder: Path, seed: int = 0) -> None:
+    def __init__(
+        self, bench: Bench, schedule: "GraphSchedule", *, table_log2: int = 19, seed: int = 0
+    ) -> None:
         from unrender.data.pixels import PixelSource
         from unrender.data.scenes import load_scene
         from unrender.fields.hash_nerf import HashNeRF
         from unrender.fields.schedules import HashSchedule
         from unrender.fields.trainable import FieldOptions
-        from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
+        from unrender.training.graph_training import GraphTraining
         from unrender.training.initial_occupancy import find_space
 
-        self.bench, start = bench, time.perf_counter()
-        self.scene = load_scene(scene_folder)
-        log2, cells = bench.size(19, 10), bench.size(128, 16)
-        schedule = HashSchedule(occupancy_resolution=cells, finest_level=bench.size(2048, 64))
-        source = PixelSource(self.scene.split("train"), memory_mib=8000)
-        pixels = source.on_device(bench.device)
-        assert pixels is not None
-        self.loading = time.perf_counter() - start
-        options = FieldOptions(table_log2=log2, schedule=schedule)
-        region = find_space(self.scene, self.scene.split("train"), "auto", cells)
-        field = HashNeRF.create(region, options, torch.Generator().manual_seed(seed))
-        box = field.scene_box
-        self.half_side = float(box.half_extent.max())
-        layers = [
-            [(layer.weight.detach().to(bench.device), layer.bias.detach().to(bench.device)) for layer in each]
-            for each in (field.density_layers, field.color_layers)
-        ]
-        parameters = HashParameters(
-            field.table.detach().to(bench.device),
-            field.levels,
-            *layers,
-            field.background.detach().to(bench.device),
-        )
-        settings = StepSettings(
-            tuple(box.center.tolist()), self.half_side, box.contracted, field.near,
-            1000 * self.half_side if box.contracted else 1e9, field.density_unit,
-            samples=bench.size(SAMPLES, 1 << 12), most_rays=bench.size(1 << 17, 512), seed=seed,
-        )  # fmt: skip
-        self.occupied, self.cells = field.occupancy.occupied.to(bench.device), cells
-        self.step = GraphStep(parameters, pixels, self.occupied, settings)
-        self.taken = 0
         bench.synchronize()
-        self.starting = time.perf_counter() - start
+        self.bench, start = bench, time.perf_counter()
+        self.scene = load_scene(scene_folder(bench))
+        frames = self.scene.split("train")
+        pixels = PixelSource(frames, memory_mib=8000).on_device(bench.device)
+        assert pixels is not None
+        bench.synchronize()
+        self.seconds = {"loading": time.perf_counter() - start}
+        cells = bench.size(128, 16)
+        region = find_space(self.scene, frames, "auto", cells, pixels)
+        self.seconds["carved after"] = time.perf_counter() - start
+        known = HashSchedule(occupancy_resolution=cells, finest_level=bench.size(2048, 64))
+        options = FieldOptions(table_log2=bench.size(table_log2, 10), schedule=known)
+        field = HashNeRF.create(region, options, torch.Generator().manual_seed(seed)).to(bench.device)
+        self.seconds["field after"] = time.perf_counter() - start
+        self.training = GraphTraining(field, pixels, schedule, seed)
+        bench.synchronize()
+        self.seconds["starting"] = time.perf_counter() - start
+        self.taken, self.spent = 0, 0.0
 
-    def advance(self, progress: float, count: int = 16) -> None:
-        """Take some steps, then prune where that is due."""
-        side = 512 if progress >= 0.4 else 256 if progress >= 0.1 else 128
-        self.step.run(count, 2e-2 * 0.03**progress, 2 * self.half_side / side)
-        before, self.taken = self.taken, self.taken + count
-        if self.taken // 112 != before // 112:
-            self.prune()
-        if progress >= 0.25 and len(self.occupied) == self.cells:
-            for axis in range(3):
-                self.occupied = self.occupied.repeat_interleave(2, axis)
-            self.step.set_occupied(self.occupied)
-
-    def prune(self) -> None:
-        stays = (self.step.weights_of_cells > 0.05).float()[None, None]
-        left = self.occupied & (torch.nn.functional.max_pool3d(stays, 3, 1, 1)[0, 0] > 0)
-        if 0 < int(left.sum()) <= 0.95 * self.step.num_occupied:
-            self.occupied = left
-            self.step.set_occupied(left)
-        else:
-            self.step.largest.zero_()
+    def train(self, until: float, total: float, steps: int | None = None) -> None:
+        """Train until so many seconds of the total are spent."""
+        while self.spent < until:
+            start = time.perf_counter()
+            for _ in range(16 if steps is None else steps):
+                self.training.step(min(self.spent / total, 1.0))
+            status = self.training.graph_step.status()
+            self.taken = status.updates
+            self.spent += time.perf_counter() - start
+            assert status.skipped_in_a_row < 16, "training diverged"
 
     def psnr(self, most: int = 25) -> tuple[float, float]:
-        """Return the mean PSNR of test views on white, and the seconds that rendering one takes."""
-        from PIL import Image
-
+        """Return the mean PSNR of test views on white, and the median of the seconds that rendering one takes."""
         frames, values, seconds = self.scene.split("test")[:most], [], []
-        for frame in frames:
-            rays = rays_of(frame.camera.to(self.bench.device))
+        white = torch.ones(3, device=self.bench.device)
+        for number, frame in enumerate(frames):
             self.bench.synchronize()
             start = time.perf_counter()
-            color, opacity = self.step.render(
-                rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3), 2 * self.half_side / 512
-            )
+            rendered = self.training.field.render(frame.camera, white)
             self.bench.synchronize()
             seconds.append(time.perf_counter() - start)
-            with Image.open(frame.image_path) as image:
-                packed = bytearray(image.convert("RGBA").tobytes())
-            truth = (
-                torch.frombuffer(packed, dtype=torch.uint8).view(-1, 4).to(self.bench.device).float() / 255
-            )
-            white = truth[:, :3] * truth[:, 3:] + 1 - truth[:, 3:]
-            error = ((color + 1 - opacity[:, None]).clamp(0, 1) - white).square().mean()
+            error = (rendered.color - self.truth(number, frame)).square().mean()
             values.append(-10 * math.log10(max(float(error), 1e-10)))
         return sum(values) / len(values), sorted(seconds)[len(seconds) // 2]
+
+    def truth(self, number: int, frame: "Frame") -> Tensor:
+        """Return a test image on white; it is read once for all runs."""
+        from PIL import Image
+
+        known = self.bench.kept.setdefault("truth", {})
+        if number not in known:
+            with Image.open(frame.image_path) as image:
+                values = torch.frombuffer(bytearray(image.convert("RGBA").tobytes()), dtype=torch.uint8)
+                values = values.view(image.height, image.width, 4).to(self.bench.device).float() / 255
+            known[number] = values[..., :3] * values[..., 3:] + 1 - values[..., 3:]
+        return known[number]
+
+    def figures(self) -> Result:
+        """Return the quality and the state of the training."""
+        psnr, view = self.psnr(25 if not self.bench.tiny else 1)
+        status = self.training.graph_step.status()
+        ms = 1000 * self.spent / max(self.taken, 1)
+        occupied = self.training.field.occupancy.num_occupied
+        return {
+            "psnr": psnr,
+            "view_ms": 1000 * view,
+            "ms a step": ms,
+            "occupied": occupied,
+            **status._asdict(),
+        }
 
 
 def scene_folder(bench: Bench) -> Path:
@@ -252,67 +246,70 @@ def scene_folder(bench: Bench) -> Path:
     return bench.kept["scene"]
 
 
+def graph_schedule(bench: Bench, **changes: object) -> "GraphSchedule":
+    from unrender.training.graph_training import GraphSchedule
+
+    samples = bench.size(1 << 18, 1 << 11)
+    return GraphSchedule(**({"samples": samples, "split_from": bench.size(128, 16)} | changes))
+
+
 @measurement("hash field step of 2^18 samples and its parts", order=150)
 def step_parts(bench: Bench) -> Result:
-    run = GraphRun(bench, scene_folder(bench))
-    for _ in range(bench.size(20, 1)):
-        run.advance(0.0)
-    step = run.step
+    run = GraphRun(bench, graph_schedule(bench))
+    for _ in range(bench.size(300, 1)):
+        run.training.step(0.0)
+    step, field = run.training.graph_step, run.training.field
+    result: Result = {"seconds to start": run.seconds, "reach": 2.0}
+    for name, progress in (("", 0.0), (" of the end", 0.5)):
+        for _ in range(bench.size(300, 1)):
+            run.training.step(progress)
+        works = {
+            "graph": lambda: step.run(1, 1e-3, field.step),
+            "sample rays": step._sample_rays,
+            "select visible": step._select_visible,
+            "encode": lambda: step._encode(),
+            "density of candidates": lambda: step.density.forward(step.candidate_values),
+            "render": step._render,
+            "backward": step._backward,
+            "color backward": lambda: step.color.backward(step.color_values, 16),
+            "density backward": lambda: step.density.backward(step.density_values, 32),
+            "update": step._update,
+        }
+        for part, work in works.items():
+            result[part + name] = bench.time(work, 0.1).get("stream_ms", 0.0)
+        result["status" + name] = step.status()._asdict()
+    return result
 
-    def once(work: Callable[[], object]) -> float:
-        return bench.time(work, 0.2).get("stream_ms", 0.0)
 
-    parts: Result = {
-        name: once(work)
-        for name, work in {
-            "graph": lambda: step.run(1, 1e-3, run.half_side / 64),
-            "place": step._place_samples,
-            "encode + networks": step._evaluate_networks,
-            "networks forward": lambda: (step.density.forward(), step.color.forward()),
-            "evaluate": step._evaluate,
-            "color backward": lambda: step.color.backward(16),
-            "density backward": lambda: step.density.backward(32),
-            "back": step._go_back,
-            "levenberg_marquardt": step._descend,
-        }.items()
-    }
-    return parts | {"status": step.status()._asdict(), "reach": 2.0, "starting": run.starting}
+def variant(name: str, seconds: float, order: int, *, table_log2: int = 19, **changes: object) -> None:
+    """Add a training for some seconds with a changed schedule."""
+
+    @measurement(f"hash field trained for {seconds:g} s, {name}: test views on white", order=order)
+    def trained(bench: Bench) -> Result:
+        given = {"samples": bench.size(int(changes["samples"]), 1 << 11)} if "samples" in changes else {}
+        run = GraphRun(bench, graph_schedule(bench, **(changes | given)), table_log2=table_log2)
+        total = seconds if not bench.tiny else 1e-9
+        run.train(total, total, None if not bench.tiny else 2)
+        return {"scene": str(scene_folder(bench)), "seconds to start": run.seconds, **run.figures()}
 
 
-@measurement("hash field trained for 20 s: PSNR of test views on white", order=210)
-def trained(bench: Bench) -> Result:
-    run, spent, found = GraphRun(bench, scene_folder(bench)), 0.0, {}
-    total = MARKS[-1]
-    marks = list(MARKS) if not bench.tiny else [1e-9]
-    while marks:
-        start = time.perf_counter()
-        run.advance(min(spent / total, 1.0), bench.size(16, 4))
-        status = run.step.status()
-        spent += time.perf_counter() - start
-        if status.skipped_in_a_row >= 16:
-            run.step.return_to_good()
-        elif run.taken % 512 == 0:
-            run.step.remember()
-        if spent >= marks[0]:
-            psnr, view = run.psnr(25 if not bench.tiny else 1)
-            found[f"{marks.pop(0):g} s"] = {
-                "psnr": psnr,
-                "view_ms": 1000 * view,
-                **status._asdict(),
-                "ms a step": 1000 * spent / run.taken,
-                "occupied": run.step.num_occupied,
-            }
-    return {"scene": str(scene_folder(bench)), "loading": run.loading, "starting": run.starting, **found}
+variant("as it is", 5.0, 210)
+variant("dense updates", 5.0, 211, sparse_updates=False)
+variant("2^17 samples", 5.0, 212, samples=1 << 17)
+variant("rate 1e-2", 5.0, 213, learning_rate=1e-2)
+variant("all but the faintest visible", 5.0, 214, min_visible_weight=1e-4)
+variant("as it is", 15.0, 220)
+variant("2^17 samples", 15.0, 221, samples=1 << 17)
 
 
 @measurement("hash field: bits of two trainings", order=205)
 def same_bits(bench: Bench) -> Result:
     states = []
     for _ in range(2):
-        run = GraphRun(bench, scene_folder(bench))
-        for i in range(bench.size(20, 1)):
-            run.advance(i / 40, bench.size(16, 2))
-        states.append([t.clone() for t in run.step._state()])
+        run = GraphRun(bench, graph_schedule(bench))
+        for i in range(bench.size(300, 3)):
+            run.training.step(i / bench.size(600, 6))
+        states.append([t.clone() for t in run.training.graph_step.state()])
     same = [torch.equal(a, b) for a, b in zip(*states, strict=True)]
     assert all(same), f"two trainings differ: {same}"
     return {"same_bits": True}

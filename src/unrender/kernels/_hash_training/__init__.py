@@ -1,14 +1,28 @@
-"""Kernels of a training step of hash fields on a GPU; `training.graph_step` runs them one after another.
+"""Kernels of a training step of hash fields on a GPU; `training.graph_step` launches them in sequence.
 
-Nothing here asks the host for a number: counts, learning rates and scales lie on the device, in two small tensors whose
-places are named here. So a step can be captured in a CUDA graph.
+Nothing is read back by the host: counters, learning rates and scales are elements of two small device tensors, whose
+indices are defined here. A step can therefore be captured in a CUDA graph.
 """
 
-BAD, NUM_RAYS, NUM_SAMPLES, WANTED, UPDATES, DRAWS, GOOD_IN_A_ROW, BAD_IN_A_ROW, SKIPPED, DROPPED = range(10)
-"""Whole numbers: whether this step met a number that is not finite; rays and samples of this step, and the samples it
-would take; updates of the parameters and draws of rays so far; steps in a row that were good or bad; steps that were
-skipped, and rays that found no room, so far."""
-RATE, STEP, LOSS_SCALE, LOSS, MEAN_LOSS, FIRST_CORRECTION, SECOND_CORRECTION = range(7)
-"""Others: the learning rate, how far samples are apart, what gradients are multiplied by, the loss of this step and its
-moving mean, and Adam's 1 − βᵗ of this update."""
-NUM_COUNTS, NUM_NUMBERS = 16, 16
+(
+    NOT_FINITE,
+    NUM_RAYS,
+    NUM_CANDIDATES,
+    REQUESTED_CANDIDATES,
+    NUM_SAMPLES,
+    REQUESTED_SAMPLES,
+    UPDATES,
+    BATCHES,
+    FINITE_IN_A_ROW,
+    SKIPPED_IN_A_ROW,
+    SKIPPED,
+    DROPPED_RAYS,
+) = range(12)
+"""Counters: whether this step met a value that is not finite; its rays; its candidates, which are samples in occupied
+cells, and its samples, which are the visible candidates, each beside the number there would be with unlimited capacity;
+updates of the parameters and batches of rays so far; consecutive steps that were finite or skipped; skipped steps and
+rays beyond the capacity so far."""
+LEARNING_RATE, STEP, LOSS_SCALE, LOSS, MEAN_LOSS, FIRST_CORRECTION, SECOND_CORRECTION = range(7)
+"""Scalars: distance between samples, factor of all gradients, loss of this step and its moving mean, and Adam's
+1 − βᵗ for both moments."""
+NUM_COUNTERS, NUM_SCALARS = 16, 16

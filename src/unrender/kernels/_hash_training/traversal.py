@@ -1,4 +1,4 @@
-"""Samples along rays, in occupied cells only: counted first, then written one ray after another."""
+"""Candidates: samples along rays in occupied cells, counted first, then written ray by ray."""
 
 from types import SimpleNamespace
 
@@ -12,14 +12,14 @@ from unrender.kernels.traverse.gpu import traversal_functions
 
 @per_precision("hash_training.traversal")
 def traversal_kernels(precision: Precision) -> SimpleNamespace:
-    """Make the kernels that look along rays; see `traverse`."""
-    walk = traversal_functions(torch.float32).sample
+    """Make the kernel that samples rays; see `kernels.traverse`."""
+    sample = traversal_functions(torch.float32).sample
 
     @wp.func
-    def ends_of(
+    def interval_of(
         o: wp.vec3, d: wp.vec3, box: wp.array(dtype=wp.vec3), contracted: bool, near: float, far: float
     ):
-        """Return between which distances a ray may meet an occupied cell; nothing is met by one without direction."""
+        """Return t_near and t_far of the box of occupied cells; the interval is empty for a direction of 0."""
         begin, end = near, far
         if not contracted:
             low, high = box[0], box[1]
@@ -36,13 +36,13 @@ def traversal_kernels(precision: Precision) -> SimpleNamespace:
 
     @precision.kernel
     def traverse(
-        counts: wp.array(dtype=wp.int32),
-        numbers: wp.array(dtype=wp.float32),
+        counters: wp.array(dtype=wp.int32),
+        scalars: wp.array(dtype=wp.float32),
         occupied: wp.array3d(dtype=wp.uint8),
         blocks: wp.array3d(dtype=wp.uint8),
         box: wp.array(dtype=wp.vec3),
         center: wp.array(dtype=wp.vec3),
-        half_side: float,
+        half_extent: float,
         near: float,
         far: float,
         contracted: bool,
@@ -52,30 +52,30 @@ def traversal_kernels(precision: Precision) -> SimpleNamespace:
         writes: bool,
         offsets: wp.array(dtype=wp.int32),
         per_ray: wp.array(dtype=wp.int32),
-        places: wp.array(dtype=wp.vec3),
+        positions: wp.array(dtype=wp.vec3),
         distances: wp.array(dtype=wp.float32),
         lengths: wp.array(dtype=wp.float32),
         rays: wp.array(dtype=wp.int32),
     ):
-        """Fill how many samples each ray has; or, once it is known where they go, the samples, if there is room."""
+        """Count the candidates of each ray or, in a second launch, write them, if all of a ray fit."""
         r = wp.tid()
-        if r >= counts[wp.static(NUM_RAYS)]:
+        if r >= counters[wp.static(NUM_RAYS)]:
             if not writes:
                 per_ray[r] = 0
             return
-        if writes and (offsets[r + 1] > places.shape[0] or offsets[r + 1] == offsets[r]):
+        if writes and (offsets[r + 1] > positions.shape[0] or offsets[r + 1] == offsets[r]):
             return
-        if not numbers[wp.static(STEP)] > 0.0:  # no step would end
+        if not scalars[wp.static(STEP)] > 0.0:  # the traversal would not end
             per_ray[r] = 0
             return
-        o, d = (origins[r] - center[0]) / half_side, directions[r] / half_side
-        ends = ends_of(o, d, box, contracted, near, far)
+        o, d = (origins[r] - center[0]) / half_extent, directions[r] / half_extent
+        interval = interval_of(o, d, box, contracted, near, far)
         first = int(0)
         if writes:
             first = offsets[r]
-        found = walk(
-            occupied, blocks, o, d, ends[0], ends[1], jitter[r], numbers[wp.static(STEP)], contracted,
-            r, first, writes, places, distances, lengths, rays,
+        found = sample(
+            occupied, blocks, o, d, interval[0], interval[1], jitter[r], scalars[wp.static(STEP)], contracted,
+            r, first, writes, positions, distances, lengths, rays,
         )  # fmt: skip
         if not writes:
             per_ray[r] = found

@@ -1,21 +1,20 @@
-"""Random pixels, and the rays through them, from images that lie on the device."""
+"""Random pixels and their rays, from images in device memory."""
 
 from types import SimpleNamespace
 
-import torch
 import warp as wp
 
-from unrender.kernels._hash_training import DRAWS, NUM_RAYS
+from unrender.kernels._hash_training import BATCHES, NUM_RAYS
 from unrender.kernels._warp import Precision, per_precision
 
 
-@per_precision("hash_training.drawing")
-def drawing_kernels(precision: Precision) -> SimpleNamespace:
-    """Make the kernel that draws pixels, of 8 bits for each of red, green, blue and alpha, in one number."""
+@per_precision("hash_training.pixel_rays")
+def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
+    """Make the kernel that draws pixels, which are packed as 8 bits of red, green, blue and alpha each."""
 
     @wp.func
     def frame_of(starts: wp.array(dtype=wp.int64), pixel: wp.int64):
-        """Return the last frame that begins at or before a pixel."""
+        """Return the frame that contains a pixel."""
         low, high = int(0), starts.shape[0] - 1
         while high - low > 1:
             middle = (low + high) // 2
@@ -28,33 +27,33 @@ def drawing_kernels(precision: Precision) -> SimpleNamespace:
     @precision.kernel
     def draw(
         seed: int,
-        counts: wp.array(dtype=wp.int32),
+        counters: wp.array(dtype=wp.int32),
         pixels: wp.array(dtype=wp.int32),
         valid: wp.array(dtype=wp.uint8),
         starts: wp.array(dtype=wp.int64),
         map_starts: wp.array(dtype=wp.int64),
         directions_camera: wp.array(dtype=wp.vec3),
         poses: wp.array2d(dtype=wp.float32),
-        background: wp.array(dtype=wp.vec3),
+        constant_background: wp.array(dtype=wp.vec3),
         is_random: bool,
         has_alpha: bool,
         origins: wp.array(dtype=wp.vec3),
         directions: wp.array(dtype=wp.vec3),
         target: wp.array(dtype=wp.vec3),
-        behind: wp.array(dtype=wp.vec3),
+        background: wp.array(dtype=wp.vec3),
         jitter: wp.array(dtype=wp.float32),
         frame: wp.array(dtype=wp.int32),
     ):
-        """Fill rays, and what they should see; rays that are not to be used have a direction of 0."""
+        """Fill rays, their backgrounds and target colors; the direction of rays of invalid pixels is 0."""
         r = wp.tid()
-        if r >= counts[wp.static(NUM_RAYS)]:
+        if r >= counters[wp.static(NUM_RAYS)]:
             return
-        state = wp.rand_init(seed + counts[wp.static(DRAWS)] * 9781, r)
+        state = wp.rand_init(seed + counters[wp.static(BATCHES)] * 9781, r)
         total = starts[starts.shape[0] - 1]
         high = wp.int64(wp.randu(state) >> wp.uint32(2))  # 30 bits and 30 bits
         low = wp.int64(wp.randu(state) >> wp.uint32(2))
-        part = (wp.float64(high) + wp.float64(low) / wp.float64(1073741824.0)) / wp.float64(1073741824.0)
-        pixel = wp.min(wp.int64(part * wp.float64(total)), total - wp.int64(1))
+        uniform = (wp.float64(high) + wp.float64(low) / wp.float64(1073741824.0)) / wp.float64(1073741824.0)
+        pixel = wp.min(wp.int64(uniform * wp.float64(total)), total - wp.int64(1))
         f = frame_of(starts, pixel)
         local = directions_camera[int(map_starts[f] + pixel - starts[f])]
         right = wp.vec3(poses[f, 0], poses[f, 4], poses[f, 8])
@@ -77,18 +76,13 @@ def drawing_kernels(precision: Precision) -> SimpleNamespace:
             )
             / 255.0
         )
-        back = background[0]
+        behind = constant_background[0]
         if is_random:
-            back = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
+            behind = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
         alpha = float(1.0)
         if has_alpha:
             alpha = float(bits >> wp.uint32(24)) / 255.0
-        target[r] = alpha * color + (1.0 - alpha) * back
-        behind[r] = back
+        target[r] = alpha * color + (1.0 - alpha) * behind
+        background[r] = behind
 
     return SimpleNamespace(draw=draw)
-
-
-def drawing() -> SimpleNamespace:
-    """Return the kernels."""
-    return drawing_kernels(torch.float32)

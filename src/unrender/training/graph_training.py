@@ -1,0 +1,237 @@
+"""Training of a hash field on a GPU by graph steps, with the state of the training on a CPU."""
+
+import dataclasses
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from unrender.data.device_pixels import DevicePixels
+from unrender.fields.hash_nerf import HashNeRF
+from unrender.fields.occupancy import OccupancyGrid
+from unrender.fields.schedules import Stages, stage_at
+from unrender.geometry.scene_box import FAR
+from unrender.kernels._hash_training import BATCHES, LOSS, NUM_RAYS, SKIPPED_IN_A_ROW, UPDATES
+from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
+from unrender.training.state import State, in_folder, of_folder
+from unrender.training.step import Measured
+
+SKIPPED_IN_A_ROW_AT_MOST = 16
+"""Consecutive steps with values that are not finite: each halves the loss scale, which helps against overflow only."""
+STEPS_BETWEEN_CONSTANTS = 16
+"""Steps between two measurements of the error of a constant image."""
+FAR_BOUNDED = 1e9
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphSchedule:
+    """How a hash field is trained on a GPU."""
+
+    samples: int = 1 << 18
+    """Visible samples of a step."""
+    candidates_per_sample: float = 3.0
+    """Samples at which the density is evaluated, at most, for each at which the field is trained."""
+    min_visible_weight: float = 1e-3
+    """Weight from which on samples are visible."""
+    sparse_updates: bool = True
+    """Whether table entries without a gradient stay as they are."""
+    learning_rate: float = 2e-2
+    final_learning_rate: float = 0.03
+    """Fraction of the learning rate that is left in the end."""
+    samples_per_side: Stages[int] = ((0.0, 128), (0.1, 256), (0.4, 512))
+    """Samples along the side of the scene box."""
+    samples_per_side_contracted: Stages[int] = ((0.0, 64), (0.1, 128), (0.4, 256))
+    """The same in contracted space, for the inner cube."""
+    split_at: float = 0.25
+    """Progress at which the cells of the occupancy grid are halved."""
+    split_from: int = 128
+    """Cells along the side until then."""
+    pruning_steps: int = 112
+    """Steps between two prunings, at least."""
+    pruning_samples: int = 16
+    """Samples for each occupied cell between two prunings, at least."""
+    min_weight: float = 0.05
+    """Weight on a ray above which a cell is kept; its neighbors are kept, too."""
+    min_weight_contracted: float = 0.02
+    """The same in contracted space."""
+
+
+class GraphTraining:
+    """A hash field on a GPU with its pixels and its step."""
+
+    def __init__(
+        self,
+        field: HashNeRF,
+        pixels: DevicePixels,
+        schedule: GraphSchedule,
+        seed: int,
+        *,
+        distortion: float = 0.0,
+        random_background: bool = True,
+        pixel_state: dict[str, Tensor] | None = None,
+    ) -> None:
+        self._field, self.schedule = field, schedule
+        self._pixel_state = pixel_state or {}
+        """Of a `PixelSource` that has not drawn yet: what a training on a CPU resumes with."""
+        self._random = torch.Generator().manual_seed(seed).get_state()
+        box = field.scene_box
+        half_extent = float(box.half_extent.max())
+        settings = StepSettings(
+            cast("tuple[float, float, float]", tuple(box.center.tolist())),
+            half_extent,
+            box.contracted,
+            field.near,
+            FAR * half_extent if box.contracted else FAR_BOUNDED,
+            field.density_unit,
+            samples=schedule.samples,
+            candidates_per_sample=schedule.candidates_per_sample,
+            max_rays=min(1 << 17, schedule.samples),
+            initial_rays=schedule.samples // 64,
+            min_weight=schedule.min_visible_weight,
+            sparse=schedule.sparse_updates,
+            distortion=distortion,
+            random_background=random_background,
+            trains_background=not random_background,
+            seed=seed,
+        )
+        parameters = HashParameters(
+            field.table,
+            field.levels,
+            _linear(field.density_layers),
+            _linear(field.color_layers),
+            field.background,
+        )
+        self.graph_step = GraphStep(parameters, pixels, field.occupancy.occupied, settings)
+        self._constant = torch.zeros((), device=field.table.device)
+        self._since_pruning = 0
+        self._attach()
+
+    def _attach(self) -> None:
+        """Let the field's parameters be what the steps update."""
+        field, p = self._field, self.graph_step.parameters
+        for layers, given in ((field.density_layers, p.density_layers), (field.color_layers, p.color_layers)):
+            for layer, (weight, bias) in zip(layers, given, strict=True):
+                layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
+        field.table, field.background = nn.Parameter(p.table), nn.Parameter(p.background)
+
+    @property
+    def field(self) -> HashNeRF:
+        """The field as it is now."""
+        return self._field
+
+    @property
+    def exposures(self) -> None:
+        """There are none."""
+
+    def reseed(self, seed: int) -> None:
+        """Continue with other random numbers."""
+        self.graph_step.counters[BATCHES] = 1_000_000 * (1 + seed % 2000)
+
+    def step(self, progress: float) -> Measured:
+        """Take one step at a progress of 0 to 1; parameters stay as they are where the loss is not finite."""
+        s, field, step = self.schedule, self._field, self.graph_step
+        contracted = field.scene_box.contracted
+        stages = s.samples_per_side_contracted if contracted else s.samples_per_side
+        field.step = 2 * step.settings.half_extent / stage_at(stages, progress)
+        step.run(1, s.learning_rate * s.final_learning_rate**progress, field.step)
+        if self._since_pruning % STEPS_BETWEEN_CONSTANTS == 0:
+            self._constant = self._constant_error()
+        self._since_pruning += 1
+        self._prune()
+        if progress >= s.split_at and field.occupancy.shape[0] <= s.split_from:
+            self._set_occupancy(field.occupancy.split())
+        is_finite = step.counters[SKIPPED_IN_A_ROW] < SKIPPED_IN_A_ROW_AT_MOST
+        return Measured(step.scalars[LOSS].clone(), self._constant, is_finite, None)
+
+    def _constant_error(self) -> Tensor:
+        """Return the error of the better of two constant images for the rays of the last step."""
+        step, count = self.graph_step, 1024
+        target, background = step.target[:count], step.background[:count]
+        mean = (target - target.mean(0)).square().mean()
+        return torch.minimum(mean, (target - background).square().mean())
+
+    def _prune(self) -> None:
+        """Prune unobserved cells once enough samples were taken."""
+        s, grid = self.schedule, self._field.occupancy
+        samples = self._since_pruning * s.samples
+        if self._since_pruning < s.pruning_steps or samples < s.pruning_samples * grid.num_occupied:
+            return
+        grid.max_weight.copy_(self.graph_step.max_weight)
+        contracted = self._field.scene_box.contracted
+        grid.prune(s.min_weight_contracted if contracted else s.min_weight)
+        self._set_occupancy(grid)
+
+    def _set_occupancy(self, grid: OccupancyGrid) -> None:
+        self._field.occupancy = grid
+        self.graph_step.set_occupied(grid.occupied)
+        self._since_pruning = 0
+
+    def state(self) -> State:
+        """Return all that later steps depend on, named as `FieldTraining` names them."""
+        step, field = self.graph_step, self._field
+        field.occupancy.max_weight.copy_(step.max_weight)
+        contents, description = field.contents()
+        more, counters = field.training_state()
+        tensors = in_folder("field", contents) | in_folder("training", more)
+        tensors |= in_folder("adam", self._optimizer_tensors()) | in_folder("pixels", self._pixel_state)
+        tensors |= {"random": self._random, "graph/counters": step.counters, "graph/scalars": step.scalars}
+        numbers = {
+            "field": description,
+            "training": counters,
+            "graph": {"since_pruning": self._since_pruning},
+        }
+        return State({name: tensor.contiguous() for name, tensor in tensors.items()}, numbers)
+
+    def _moments(self) -> list[list[Tensor]]:
+        """Return both moments of Adam, in the order of the field's parameters."""
+        step, found = self.graph_step, []
+        for of_table, of_flat in zip(step.moments[:2], step.moments[2:], strict=True):
+            *layers, background = step.packed(of_flat)
+            found.append([background, of_table.view(step.parameters.table.shape), *layers])
+        return found
+
+    def _optimizer_tensors(self) -> dict[str, Tensor]:
+        first, second = self._moments()
+        updates = self.graph_step.counters[UPDATES].float()
+        tensors: dict[str, Tensor] = {}
+        for number, (mean, square) in enumerate(zip(first, second, strict=True)):
+            tensors |= {f"{number}/step": updates, f"{number}/exp_avg": mean, f"{number}/exp_avg_sq": square}
+        return tensors
+
+    def restore(self, state: State) -> None:
+        """Return to a state, also to one of a training on a CPU."""
+        step, field, tensors = self.graph_step, self._field, state.tensors
+        contents = of_folder("field", tensors)
+        grid = OccupancyGrid(contents["occupancy.occupied"].to(step.device))
+        self._set_occupancy(grid)
+        grid.max_weight.copy_(tensors["training/max_weight"])
+        step.max_weight.copy_(grid.max_weight)
+        with torch.no_grad():
+            for name, parameter in field.named_parameters():
+                parameter.copy_(contents[name])
+        step.load()
+        self._restore_optimizer(of_folder("adam", tensors))
+        field.step = float(state.numbers["field"]["step"])
+        step.counters.zero_()
+        if "graph/counters" in tensors:
+            step.counters.copy_(tensors["graph/counters"])
+            step.scalars.copy_(tensors["graph/scalars"])
+            self._since_pruning = int(state.numbers["graph"]["since_pruning"])
+        else:
+            step.counters[NUM_RAYS] = step.settings.initial_rays
+            step.counters[UPDATES] = tensors["adam/0/step"].to(step.counters)
+            step.counters[BATCHES] = step.counters[UPDATES]
+        step.sums.zero_()
+
+    def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
+        step = self.graph_step
+        for k, name in enumerate(("exp_avg", "exp_avg_sq")):
+            background, table, *layers = (
+                tensors[f"{number}/{name}"] for number in range(len(list(self._field.parameters())))
+            )
+            step.moments[k].copy_(table.reshape(-1))
+            step.unpack([t.to(step.device) for t in (*layers, background)], step.moments[2 + k])
+
+
+def _linear(layers: nn.ModuleList) -> list[tuple[Tensor, Tensor]]:
+    return [(layer.weight, layer.bias) for layer in layers if isinstance(layer, nn.Linear)]
