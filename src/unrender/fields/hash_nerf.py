@@ -21,8 +21,10 @@ from unrender.fields.trainable import (
     TrainableField,
     read_scene_box,
 )
+from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.geometry.scene_box import SceneBox
+from unrender.kernels._dispatch import implementation
 from unrender.kernels.composite import composite
 from unrender.kernels.hash_grid import HashLevels, hash_grid
 from unrender.kernels.tiny_mlp import tiny_mlp
@@ -153,6 +155,28 @@ class HashNeRF(TrainableField):
     ) -> RaySamples:
         """Return samples in regular steps, in occupied cells, of those that are visible: not occluded, not faint."""
         return self._visible(rays, self.step * (2 if quick else 1), generator).samples
+
+    def render(
+        self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
+    ) -> RenderOutput:
+        """Return what a camera sees, on `background` or the field's own; on a GPU, MLPs run in half precision."""
+        if self.table.device.type != "cuda" or not self._has_renderer():
+            return super().render(camera, background, quick=quick)
+        from unrender.fields.hash_renderer import HashRenderer, render_view
+
+        layers = (self.density_layers, self.color_layers)
+        cells = self.occupancy.cells(self.scene_box)
+        renderer = HashRenderer(self.table, self.levels, layers, cells, self.density_unit, self.near)
+        behind = (self.background if background is None else background).detach().to(self.table)
+        step = self.step * (2 if quick else 1)
+        return render_view(renderer, camera, behind, step, self.occupancy.occupied_bounds)
+
+    def _has_renderer(self) -> bool:
+        """Say whether `HashRenderer` takes the field."""
+        cube = bool((self.scene_box.half_extent == self.scene_box.half_extent[0]).all())
+        return (
+            cube and self.table.shape[1] == 2 and implementation("hash_grid", self.table.device) is not None
+        )
 
     def bounds(self) -> Float[Tensor, "2 3"]:
         """Return the corners of the box around all occupied cells or, in contracted space, of the inner cube."""

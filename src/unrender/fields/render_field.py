@@ -37,7 +37,8 @@ def render_field(
         raise InputError(f"render_field: `camera` should be one, got {list(camera.batch_shape)} of them")
     if rays_per_chunk < 1:
         raise InputError(f"render_field: `rays_per_chunk` should be at least 1, got {rays_per_chunk}")
-    behind = (field.background if background is None else background).detach()
+    behind = (field.background if background is None else background).detach().to(field.background.device)
+    camera = camera.to(behind.device)
     output = empty_output(camera, behind)
     rows = max(1, rays_per_chunk // camera.width)
     for top in range(0, camera.height, rows):
