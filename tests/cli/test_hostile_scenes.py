@@ -32,9 +32,8 @@ def run(tmp_path: Path) -> Path:
     write_json(scene / "transforms.json", content)
     save_cameras(frames, folder / "cameras.json")
     mask = torch.ones(4, 4, 4, dtype=torch.bool)
-    save_field(
-        SparseVoxels.from_mask(mask, SceneBox.cube(torch.zeros(3), 0.5)), folder / "volume.safetensors"
-    )
+    field = SparseVoxels.from_mask(mask, SceneBox.cube(torch.zeros(3), 0.5), opacity=0.97)
+    save_field(field, folder / "volume.safetensors")
     config = {"format": RUN_FORMAT, "task": "fit-volume", "scene": str(scene), "background": None}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
