@@ -57,8 +57,8 @@ def backward(
 ) -> Tensor:
     flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
     pixels = [t.detach().contiguous() for t in (face_ids, barycentric, *cotangents)]
-    sums = torch.zeros(flat.shape, dtype=torch.int64, device=points.device)
-    greatest = torch.zeros(1, dtype=torch.int64, device=points.device)
+    zeros = torch.zeros(flat.numel() + 1, dtype=torch.int64, device=points.device)
+    sums, greatest = zeros[:-1].view(flat.shape), zeros[-1:]
     kernels, bits = rasterize_kernels(points.dtype), count_log2(face_ids.numel())
     size = (len(flat), *face_ids.shape[-3:])
     for adds in (0, 1):

@@ -47,11 +47,14 @@ def backward(
     flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
     height, width = transparency.shape[-2:]
     screen = project(flat, corners, height, width, near, blur, False)
-    slopes, device = cotangent.contiguous(), points.device
+    slopes, sizes = cotangent.contiguous(), [screen.corners.numel(), flat.numel(), 1]
     kernels, bits = silhouette_kernels(points.dtype), count_log2(2 * height * width) + 1
-    greatest_slope, greatest = greatest_of(slopes), torch.zeros(1, dtype=torch.int64, device=device)
-    by_corner = torch.zeros(screen.corners.shape, dtype=torch.int64, device=device)
-    sums = torch.zeros(flat.shape, dtype=torch.int64, device=device)
+    greatest_slope, zeros = (
+        greatest_of(slopes),
+        torch.zeros(sum(sizes), dtype=torch.int64, device=flat.device),
+    )
+    by_corner, sums, greatest = zeros.split(sizes)
+    by_corner, sums = by_corner.view(screen.corners.shape), sums.view(flat.shape)
     arguments = (*screen, len(faces), height, width, blur, bits, screen.threads)
     launch(
         kernels.cover_backward,
