@@ -41,7 +41,7 @@ class OccupancyGrid(nn.Module):
     def __init__(self, occupied: Bool[Tensor, "x y z"]) -> None:
         super().__init__()
         self.register_buffer("occupied", occupied.clone())
-        self.register_buffer("max_weight", torch.zeros(occupied.shape))
+        self.register_buffer("max_weight", torch.zeros(occupied.shape, device=occupied.device))
         for name in ("blocks", "occupied_bounds"):
             self.register_buffer(name, None, persistent=False)
         self._update(occupied)
