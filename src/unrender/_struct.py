@@ -70,8 +70,12 @@ class TensorStruct:
         changes: dict[str, Tensor | TensorStruct] = {}
         if not shape:
             raise TypeError(f"{type(self).__name__}: cannot be indexed, as it has no batch axes")
-        flat_index = torch.arange(math.prod(shape)).reshape(shape)[index]
-        for name, value in self._fields().items():
+        fields = self._fields()
+        device = next(
+            value.device for name, value in fields.items() if name in own_axes and isinstance(value, Tensor)
+        )
+        flat_index = torch.arange(math.prod(shape), device=device).reshape(shape)[index]
+        for name, value in fields.items():
             if name in own_axes and isinstance(value, Tensor):
                 changes[name] = value.flatten(0, len(shape) - 1)[flat_index]
             elif isinstance(value, TensorStruct) and value.batch_shape == shape:

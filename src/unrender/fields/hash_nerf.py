@@ -217,7 +217,7 @@ class HashNeRF(TrainableField):
         jitter = (
             torch.full_like(rays.origins[:, 0], 0.5)
             if generator is None
-            else torch.rand(len(rays.origins), generator=generator)
+            else torch.rand(len(rays.origins), generator=generator, device=generator.device).to(rays.origins)
         )
         samples = self.occupancy.sample(rays, self.scene_box, step, self.near, jitter)
         assert samples.offsets is not None

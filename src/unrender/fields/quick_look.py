@@ -8,7 +8,7 @@ from unrender.errors import InputError
 from unrender.fields.callable_field import as_field
 from unrender.fields.early_termination import density_with_early_termination
 from unrender.fields.protocol import Field
-from unrender.fields.render_field import density_in_chunks, query_in_chunks
+from unrender.fields.render_field import density_in_chunks, device_of, query_in_chunks
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, present_rays
@@ -54,6 +54,7 @@ def quick_look(
         raise InputError(f"quick_look: `camera` should be one, got {list(camera.batch_shape)}; index it")
     check_interval("quick_look", near, far)
     known = as_field(field, near=near, far=far)
+    camera = camera.to(device_of(field, camera))
     if isinstance(field, Field):  # parameters have a precision of their own
         camera = camera.to(known.background.dtype)
     rays, there = present_rays(camera.detach())

@@ -2,7 +2,7 @@
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from unrender._checked import checked
 from unrender.errors import InputError
@@ -30,15 +30,17 @@ def render_field(
 
     Colors, in [0, 1], are composited on `background`, by default the field's own. Rays without a direction, outside the
     field of view of a lens, show the background. Samples that less than `stop_below` of the light reaches are left out.
-    Memory, besides that of the image, is that of `rays_per_chunk` rays, or of one row of the image if that is longer.
+    The camera is moved to the device of the field. Memory, besides that of the image, is that of `rays_per_chunk` rays,
+    or of one row of the image if that is longer.
     Differentiable in: nothing.
     """
     if camera.batch_shape:
         raise InputError(f"render_field: `camera` should be one, got {list(camera.batch_shape)} of them")
     if rays_per_chunk < 1:
         raise InputError(f"render_field: `rays_per_chunk` should be at least 1, got {rays_per_chunk}")
-    behind = (field.background if background is None else background).detach().to(field.background.device)
-    camera = camera.to(behind.device)
+    device = device_of(field, camera)
+    camera = camera.to(device)
+    behind = (field.background if background is None else background).detach().to(device)
     output = empty_output(camera, behind)
     rows = max(1, rays_per_chunk // camera.width)
     for top in range(0, camera.height, rows):
@@ -55,6 +57,15 @@ def render_field(
         )
         fill_rows(output, slice(top, top + band.height), there, rendered)
     return output
+
+
+def device_of(field: Field | FieldFunction, camera: Camera) -> torch.device:
+    """Return where a field is evaluated: a module where its parameters are, a function where the camera is."""
+    return (
+        field.background.device
+        if isinstance(field, Field) and isinstance(field, nn.Module)
+        else camera.focal.device
+    )
 
 
 def empty_output(camera: Camera, background: Float[Tensor, "3"]) -> RenderOutput:

@@ -1,7 +1,7 @@
 """A sparse grid of voxels with density and view-dependent color, interpolated between their corners (Plenoxels)."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Self
 
 import torch
@@ -94,8 +94,15 @@ class SparseVoxels(TrainableField):
         self.table = table
         self.voxel_size = 2 * float(box.half_extent[0]) * (2 if box.contracted else 1) / table.shape[0]
         """Side of a voxel, in world units; in contracted space, of those in the inner cube."""
-        self._max_weight = torch.zeros(table.num_voxels)
+        self._max_weight = torch.zeros(table.num_voxels, device=box.center.device)
         self._neighbors: Tensor | None = None
+
+    def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the table of voxels, too, where the module is moved."""
+        super()._apply(function, recurse)
+        self.table, self._max_weight = self.table.map(function), function(self._max_weight)
+        self._neighbors = None if self._neighbors is None else function(self._neighbors)
+        return self
 
     @property
     def degree(self) -> int:
@@ -280,7 +287,7 @@ class SparseVoxels(TrainableField):
     @torch.no_grad()
     def keep(self, chosen: Bool[Tensor, " voxels"]) -> tuple[Self, Tensor]:
         """Return a field with some of the voxels, and the numbers that its corners have in this one."""
-        mask = torch.zeros(self.table.shape, dtype=torch.bool)
+        mask = chosen.new_zeros(self.table.shape)
         mask[self.table.voxel_places[chosen].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
         old = self.table.corner_numbers()[table.corner_places.long().unbind(-1)].long()
@@ -298,23 +305,24 @@ class SparseVoxels(TrainableField):
         """Return the log of the density at all corners of the grid, and where corners exist."""
         shape = [side + 1 for side in self.table.shape]
         places = self.table.corner_places.long().unbind(-1)
-        known = torch.zeros(shape, dtype=torch.bool)
+        values = self.log_density.new_full(shape, -math.inf, dtype=torch.float32)
+        known = torch.zeros_like(values, dtype=torch.bool)
         known[places] = True
-        values = torch.full(shape, -math.inf)
         values[places] = self.log_density.detach().float()
         return DensityGrid(values, known, self.voxel_size)
 
     @torch.no_grad()
     def split(self, degree: int | None = None) -> Self:
         """Return the same field in voxels of half the side, eight for each; its colors may get a higher degree."""
-        mask = torch.zeros([2 * side for side in self.table.shape], dtype=torch.bool)
-        fine = 2 * self.table.voxel_places.long()[:, None] + torch.from_numpy(CORNERS)
+        device = self.log_density.device
+        mask = torch.zeros([2 * side for side in self.table.shape], dtype=torch.bool, device=device)
+        fine = 2 * self.table.voxel_places.long()[:, None] + torch.from_numpy(CORNERS).to(device)
         mask[fine.flatten(0, 1).unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
         parent, weights = self._parents(table)
         corners = self.table.corners[parent].long()
         log_density = (self.log_density[corners] * weights).sum(-1)
-        mixed = torch.zeros(table.num_corners, self.harmonics.shape[1])
+        mixed = self.harmonics.new_zeros(table.num_corners, self.harmonics.shape[1])
         for q in range(8):
             mixed.addcmul_(self.harmonics[corners[:, q]], weights[:, q, None])
         more = (max(self.degree, degree or 0) + 1) ** 2 - (self.degree + 1) ** 2
@@ -323,14 +331,16 @@ class SparseVoxels(TrainableField):
 
     def _parents(self, table: VoxelTable) -> tuple[Tensor, Tensor]:
         """Return, for every corner of the finer grid, one voxel it lies in, and the weights of that voxel's corners."""
-        owner = torch.empty(table.num_corners, dtype=torch.long)
+        device = table.corners.device
+        owner = torch.empty(table.num_corners, dtype=torch.long, device=device)
         for q in range(8):
-            owner[table.corners[:, q].long()] = torch.arange(table.num_voxels)
+            owner[table.corners[:, q].long()] = torch.arange(table.num_voxels, device=device)
         coarse = table.voxel_places[owner].long() // 2
         brick = self.table.bricks[(coarse // 4).unbind(-1)].long()
-        voxel = self.table.voxels[brick, (coarse % 4) @ torch.tensor([16, 4, 1])].long()
+        x, y, z = (coarse % 4).unbind(-1)
+        voxel = self.table.voxels[brick, 16 * x + 4 * y + z].long()
         fraction = (table.corner_places / 2 - coarse)[:, None]
-        return voxel, torch.where(torch.from_numpy(CORNERS) == 1, fraction, 1 - fraction).prod(-1)
+        return voxel, torch.where(torch.from_numpy(CORNERS).to(device) == 1, fraction, 1 - fraction).prod(-1)
 
     def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor) -> Self:
         background = self.background.detach()
@@ -343,7 +353,7 @@ class SparseVoxels(TrainableField):
         """
         found = self.march(
             rays,
-            jitter=torch.rand(len(rays.origins), generator=generator),
+            jitter=torch.rand(len(rays.origins), generator=generator, device=rays.origins.device),
             skip=SKIP,
             stop=STOP,
             keep_voxel_weights=True,
@@ -401,7 +411,7 @@ class SparseVoxels(TrainableField):
     def _prune(self, min_weight: float) -> Tensor | None:
         """Remove voxels without weight on any ray, nor any of their neighbors; return which corners are left."""
         places = self.table.voxel_places.long().unbind(-1)
-        dense = torch.zeros(self.table.shape)
+        dense = self.log_density.new_zeros(self.table.shape, dtype=torch.float32)
         dense[places] = (self._max_weight > min_weight).float()
         for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
             dense = max_pool3d(dense[None], size, 1, tuple(n // 2 for n in size))[0]
@@ -424,7 +434,7 @@ class SparseVoxels(TrainableField):
 
     def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
         """Set what `training_state` returned."""
-        self._max_weight = tensors["max_weight"].clone()
+        self._max_weight = tensors["max_weight"].to(self.log_density.device, copy=True)
         self._stage, self._age = int(numbers["stage"]), int(numbers["age"])
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -465,7 +475,9 @@ class SparseVoxels(TrainableField):
 
 
 def _jitter(rays: Rays, generator: torch.Generator | None) -> Tensor | None:
-    return None if generator is None else torch.rand(len(rays.origins), generator=generator)
+    if generator is None:
+        return None
+    return torch.rand(len(rays.origins), generator=generator, device=generator.device).to(rays.origins.device)
 
 
 def _check_contents(tensors: Mapping[str, Tensor]) -> None:

@@ -34,8 +34,9 @@ def sample_points_from_mesh(
     """
     columns = as_columns(mesh.vertices)
     face_ids = _draw_faces(norm(area_vectors(columns.detach(), mesh.faces)) / 2, count, generator)
-    u, v = torch.rand(
-        2, *face_ids.shape, generator=generator, dtype=mesh.vertices.dtype, device=mesh.vertices.device
+    drawn_on = mesh.vertices.device if generator is None else generator.device
+    u, v = torch.rand(2, *face_ids.shape, generator=generator, dtype=mesh.vertices.dtype, device=drawn_on).to(
+        mesh.vertices.device
     )
     root = u * u.clamp(min=torch.finfo(u.dtype).tiny).rsqrt()  # √u; `torch.sqrt` starts all threads
     weights = torch.stack([1 - root, root * (1 - v), root * v], -2)
@@ -56,8 +57,12 @@ def _draw_faces(areas: Tensor, count: int, generator: torch.Generator | None) ->
             f"got {areas.shape[-1]} faces with a total area of {total.min().item():g}"
         )
     jitter = torch.rand(
-        *areas.shape[:-1], count, generator=generator, dtype=torch.float64, device=areas.device
-    )
+        *areas.shape[:-1],
+        count,
+        generator=generator,
+        dtype=torch.float64,
+        device=areas.device if generator is None else generator.device,
+    ).to(areas.device)
     quantile = (torch.arange(count, device=areas.device) + jitter) * (total / count)
     drawn = torch.searchsorted(cumulative, quantile, right=True)
     return drawn.clamp(max=areas.shape[-1] - 1)

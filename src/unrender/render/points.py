@@ -1,6 +1,5 @@
 """Rendering of point clouds."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -29,18 +28,20 @@ def render_points(
     fine = camera.resize(camera.height * supersampling, camera.width * supersampling)
     xy, depth = fine.project(cloud.points.detach()).split((2, 1), -1)
     reach = int(radius * supersampling + 1)
-    steps = torch.arange(-reach, reach + 1, dtype=xy.dtype)
-    winner = np.full(fine.height * fine.width, -1)
+    steps = torch.arange(-reach, reach + 1, dtype=xy.dtype, device=xy.device)
+    nearest = torch.full((fine.height * fine.width,), -1, device=xy.device)
     farthest_first = depth[:, 0].argsort(descending=True, stable=True)
-    for chunk in farthest_first[depth[farthest_first, 0] > 0].split(CHUNK):
+    farthest_first = farthest_first[depth[farthest_first, 0] > 0]
+    ranks = torch.arange(len(farthest_first), device=xy.device)
+    for chunk, rank in zip(farthest_first.split(CHUNK), ranks.split(CHUNK), strict=True):
         pixels = xy[chunk, None].floor() + torch.cartesian_prod(steps, steps)
         column, row = pixels.unbind(-1)
         covered = (pixels + 0.5 - xy[chunk, None]).norm(dim=-1) <= radius * supersampling
         covered &= (column >= 0) & (column < fine.width) & (row >= 0) & (row < fine.height)
         flat = (row * fine.width + column)[covered].long()
-        # numpy keeps the last of several writes to one index, which is the nearest point
-        winner[flat.numpy()] = chunk[:, None].expand(covered.shape)[covered].numpy()
+        nearest.scatter_reduce_(0, flat, rank[:, None].expand(covered.shape)[covered], "amax")
     colors = cloud.colors[:, :3] if cloud.colors is not None else xy.new_tensor(color).expand(len(xy), 3)
-    visible = torch.from_numpy(winner)
-    image = torch.where(visible[:, None] >= 0, colors.to(xy.dtype)[visible], xy.new_tensor(background))
+    image = xy.new_tensor(background).repeat(len(nearest), 1)
+    visible = nearest >= 0
+    image[visible] = colors.to(xy.dtype)[farthest_first[nearest[visible]]]
     return downsample(image.view(fine.height, fine.width, 3), supersampling)

@@ -77,6 +77,7 @@ def sample_stratified(
         num_samples,
         generator=generator,
         dtype=like.dtype,
+        device=like.device if generator is None else generator.device,
     )
     samples = _in_parts("sample_stratified", near, far, fractions, num_samples)
     return samples_at(samples.distances, near, far)
@@ -126,7 +127,11 @@ def sample_importance(
     mass = torch.where(mass.sum(-1, keepdim=True) > 0, mass, 1)  # of rays without length
     reached = torch.cat([torch.zeros_like(mass[..., :1]), mass.cumsum(-1)], -1)
     steps = torch.arange(num_samples, dtype=mass.dtype, device=mass.device).expand(*mass.shape[:-1], -1)
-    shares = 0.5 if generator is None else torch.rand(steps.shape, generator=generator).to(mass)
+    shares = (
+        0.5
+        if generator is None
+        else torch.rand(steps.shape, generator=generator, device=generator.device).to(mass)
+    )
     wanted = (steps + shares) / num_samples * reached[..., -1:]
     after = torch.searchsorted(reached, wanted, right=True).clamp(1, mass.shape[-1])
     start, end, left, right = (t.gather(-1, i) for t in (reached, edges) for i in (after - 1, after))
@@ -205,5 +210,6 @@ def random_pixels(
     """
     if min(num_views, height, width) < 1:
         raise InputError(f"random_pixels: there are no pixels in {num_views} views of {height} × {width}")
-    number = torch.randint(num_views * height * width, (num_pixels,), generator=generator)
+    device = None if generator is None else generator.device
+    number = torch.randint(num_views * height * width, (num_pixels,), generator=generator, device=device)
     return Pixels(number // (height * width), number // width % height, number % width)

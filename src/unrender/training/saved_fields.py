@@ -1,5 +1,8 @@
 """Fields on disk: description, parameters and structure in one file."""
 
+import torch
+
+from unrender.devices import resolve_device
 from unrender.errors import FileFormatError, InputError
 from unrender.fields.registry import field_name, field_type
 from unrender.fields.trainable import TrainableField
@@ -16,8 +19,9 @@ def save_field(field: TrainableField, path: FilePath) -> None:
     save_tensors(tensors, {"kind": field_name(field), "format": FORMAT} | description, path)
 
 
-def load_field(path: FilePath) -> TrainableField:
-    """Load a field that `save_field` wrote."""
+def load_field(path: FilePath, *, device: str | torch.device = "cpu") -> TrainableField:
+    """Load a field that `save_field` wrote, on whatever device, to a device; see `resolve_device` for names."""
+    place = resolve_device(device)
     tensors, description = load_tensors(path)
     with reading(path):
         kind = str(description.get("kind"))
@@ -30,4 +34,5 @@ def load_field(path: FilePath) -> TrainableField:
                 f"it was written by an older version (format {description.get('format', 1)}, not {FORMAT}): train the "
                 "field again"
             )
-        return field.from_contents(tensors, description)
+        loaded = field.from_contents(tensors, description)
+    return loaded.to(place)

@@ -18,7 +18,7 @@ def measure_view(field: Field, camera: Camera) -> DepthView:
 
 def surface_color(field: Field, depth: DepthMap) -> Float[Tensor, "height width 3"]:
     """Return the rendered color divided by the opacity: the color of the surface without its background."""
-    rendered = field.render(depth.camera, torch.zeros(3))
+    rendered = field.render(depth.camera, depth.opacity.new_zeros(3))
     return (rendered.color / rendered.opacity.clamp(min=1e-3)[..., None]).clamp(0, 1)
 
 

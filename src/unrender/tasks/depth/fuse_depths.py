@@ -76,7 +76,7 @@ def _consistent_points(
     shape = points_from_depth(view.depth, view.camera.focal, view.camera.center)
     view = view.replace(depth=torch.where(shape.valid, view.depth, 0))
     points, valid = unproject_view(view)
-    consistent, inconsistent = torch.zeros(len(points)), torch.zeros(len(points))
+    consistent, inconsistent = points.new_zeros(2, len(points)).unbind()
     for other in others:
         sampled = sample_depth(other, points)
         margin = tolerance * sampled.measured
@@ -96,7 +96,7 @@ def _undistort(view: DepthView) -> DepthView:
     if view.camera.lens is None:
         return view
     camera = view.camera.replace(lens=None)
-    ones = torch.ones(camera.height, camera.width, 1)
+    ones = view.depth.new_ones(camera.height, camera.width, 1)
     points = camera.unproject(torch.cat([pixel_centers(camera), ones], -1).flatten(0, 1))
     sampled = sample_depth(view, points)
     size = (camera.height, camera.width)
@@ -150,9 +150,9 @@ def fuse_depths(
         raise InputError("fuse_depths: `views` should have at least one view, got none")
     band = _band(views, voxel_size, truncation)
     reach = TRUNCATION_VOXELS * band.voxel_size if truncation is None else truncation
-    total, weight = torch.zeros(len(band.centers)), torch.zeros(len(band.centers))
+    total, weight = band.centers.new_zeros(2, len(band.centers)).unbind()
     has_colors = all(view.color is not None for view in views)
-    colors, color_weight = torch.zeros(len(band.centers), 3), torch.zeros(len(band.centers), 1)
+    colors, color_weight = torch.zeros_like(band.centers), torch.zeros_like(band.centers[:, :1])
     for view in views:
         sampled = sample_depth(view, band.centers)
         distance = sampled.measured - sampled.expected
@@ -202,10 +202,11 @@ def _box(points: Tensor) -> tuple[Tensor, Tensor]:
 
 def _marked(points: Tensor, low: Tensor, size: float, shape: Sequence[int], rim: int) -> Tensor:
     """Mark the voxels that contain a point, dilated by `rim` voxels."""
-    marked = torch.zeros(*shape, dtype=torch.bool)
+    marked = torch.zeros(*shape, dtype=torch.bool, device=points.device)
+    end = torch.tensor(shape, device=points.device)
     for chunk in points.split(POINTS_PER_CHUNK):
         voxels = ((chunk - low) / size).floor().long()
-        inside = ((voxels >= 0) & (voxels < torch.tensor(shape))).all(-1)
+        inside = ((voxels >= 0) & (voxels < end)).all(-1)
         marked[voxels[inside].unbind(-1)] = True
     for axis in range(3):
         marked = _dilate(marked, axis, rim)
@@ -224,19 +225,21 @@ def _dilate(marked: Tensor, axis: int, steps: int) -> Tensor:
 def _surface(band: _Band, values: Tensor, known: Tensor) -> Mesh:
     from skimage.measure import marching_cubes
 
-    dense, mask = torch.ones(band.near.shape), torch.zeros_like(band.near)
+    dense, mask = torch.ones_like(band.near, dtype=torch.float32), torch.zeros_like(band.near)
     dense[band.near], mask[band.near] = values, known
     crosses = bool((values[known] < 0).any() and (values[known] > 0).any())
     if crosses:
-        inner = _surrounded(mask).numpy()
+        inner = _surrounded(mask).cpu().numpy()
         crosses = bool(inner.any())
     if not crosses:
         raise InputError(
             "fuse_depths: the views have no consistent surface; increase `voxel_size` or `truncation`"
         )
-    vertices, faces, _, _ = marching_cubes(dense.numpy(), 0.0, mask=inner, gradient_direction="descent")
-    vertices = band.low + (torch.from_numpy(vertices.copy()) + 0.5) * band.voxel_size
-    return Mesh(vertices.float(), torch.from_numpy(faces.astype(np.int64)))
+    vertices, faces, _, _ = marching_cubes(dense.cpu().numpy(), 0.0, mask=inner, gradient_direction="descent")
+    cells, corners = (
+        torch.from_numpy(array).to(band.low.device) for array in (vertices.copy(), faces.astype(np.int64))
+    )
+    return Mesh((band.low + (cells + 0.5) * band.voxel_size).float(), corners)
 
 
 def _surrounded(mask: Tensor) -> Tensor:
@@ -252,7 +255,7 @@ def _surrounded(mask: Tensor) -> Tensor:
 
 def _at_vertices(mesh: Mesh, band: _Band, colors: Tensor) -> Tensor:
     """Return the color of the voxel that contains each vertex."""
-    row = torch.full(band.near.shape, -1, dtype=torch.int32)
-    row[band.near] = torch.arange(len(colors), dtype=torch.int32)
+    row = torch.full(band.near.shape, -1, dtype=torch.int32, device=colors.device)
+    row[band.near] = torch.arange(len(colors), dtype=torch.int32, device=colors.device)
     voxels = ((mesh.vertices - band.low) / band.voxel_size).floor().long()
     return colors[row[voxels.unbind(-1)].long()]

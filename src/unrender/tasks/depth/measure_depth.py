@@ -10,7 +10,7 @@ from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.fields.callable_field import as_field
 from unrender.fields.protocol import Field
-from unrender.fields.render_field import density_in_chunks
+from unrender.fields.render_field import density_in_chunks, device_of
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, present_rays
@@ -69,7 +69,8 @@ def measure_depth(
     _check(camera, {"threshold": threshold, "min_opacity": min_opacity, "bound": bound})
     sample = _sampler(field, near, far, num_samples, quick)
     known = as_field(field, near=near, far=far)
-    rays, there = present_rays(camera.detach())
+    camera = camera.detach().to(device_of(field, camera))
+    rays, there = present_rays(camera)
     parts = [
         (*ray_depths(weights, *samples, threshold=threshold, bound=bound), opacity)
         for weights, opacity, samples in _weigh(known, rays, sample, rays_per_chunk)
@@ -80,7 +81,7 @@ def measure_depth(
     expected, median, first, std, confidence, opacity = empty
     valid = opacity >= min_opacity
     confidence = confidence.clamp(max=1) ** CONFIDENCE_POWER
-    return DepthMap(camera.detach(), expected, median, first, opacity, std, confidence, valid)
+    return DepthMap(camera, expected, median, first, opacity, std, confidence, valid)
 
 
 @torch.no_grad()
@@ -105,7 +106,8 @@ def depth_layers(
     _check(camera, {"min_weight": min_weight})
     sample = _sampler(field, near, far, num_samples, quick)
     known = as_field(field, near=near, far=far)
-    rays, there = present_rays(camera.detach())
+    camera = camera.detach().to(device_of(field, camera))
+    rays, there = present_rays(camera)
     found = [_layers(w, samples, min_weight) for w, _, samples in _weigh(known, rays, sample, rays_per_chunk)]
     most = max((len(part) for part, _ in found), default=0)
     shape = (most, camera.height, camera.width)

@@ -52,13 +52,13 @@ def extract_surface(
     if isinstance(known, HasDensityGrid) and voxel_size is None and box is None:
         grid = known.density_grid()
         vertices, faces = _marching_cubes(_relative(grid, opacity))
-        points = _to_world(known, grid, torch.from_numpy(vertices))
+        points = _to_world(known, grid, torch.from_numpy(vertices).to(grid.log_density.device))
     else:
         low, high = _bounds(field, box)
         size = choose_voxel_size(torch.stack([low, high]), voxel_size)
         vertices, faces = _marching_cubes(_sampled(known, low, high, size, opacity))
-        points = low + size * torch.from_numpy(vertices)
-    mesh = Mesh(points.float(), torch.from_numpy(faces.astype(np.int64)))
+        points = low + size * torch.from_numpy(vertices).to(low.device)
+    mesh = Mesh(points.float(), torch.from_numpy(faces.astype(np.int64)).to(points.device))
     normals = vertex_normals(mesh)
     chunks = zip(mesh.vertices.split(VERTICES_PER_QUERY), normals.split(VERTICES_PER_QUERY), strict=True)
     colors = [known(points, -normal)[1] for points, normal in chunks]
@@ -112,14 +112,14 @@ def _sampled(field: Field, low: Tensor, high: Tensor, size: float, level: float)
     from scipy.ndimage import binary_fill_holes
 
     shape = [int(n) + 1 for n in ((high - low) / size).ceil()]
-    y, z = (torch.arange(n, dtype=low.dtype) * size for n in shape[1:])
+    y, z = (torch.arange(n, dtype=low.dtype, device=low.device) * size for n in shape[1:])
     found = np.zeros([n + 2 for n in shape], np.float32)
     rows = max(1, POINTS_PER_QUERY // (len(y) * len(z)))
     for begin in range(0, shape[0], rows):
-        x = torch.arange(begin, min(begin + rows, shape[0]), dtype=low.dtype) * size
+        x = torch.arange(begin, min(begin + rows, shape[0]), dtype=low.dtype, device=low.device) * size
         points = low + torch.stack(torch.meshgrid(x, y, z, indexing="ij"), -1)
         opacity = -torch.expm1(-density_in_chunks(field, points.flatten(0, 2)) * size)
-        found[1 + begin : 1 + begin + len(x), 1:-1, 1:-1] = opacity.view(points.shape[:-1]).numpy()
+        found[1 + begin : 1 + begin + len(x), 1:-1, 1:-1] = opacity.view(points.shape[:-1]).cpu().numpy()
     found[binary_fill_holes(found > level) & (found <= level)] = 1
     return found - np.float32(level)
 
@@ -128,10 +128,10 @@ def _relative(grid: DensityGrid, opacity: float) -> NDArray[np.float32]:
     """Return the log of the density, less the level, at all grid points: empty outside, solid in closed cavities."""
     from scipy.ndimage import binary_fill_holes
 
-    known = grid.is_known.numpy()
+    known = grid.is_known.cpu().numpy()
     level = np.float32(math.log(-math.log1p(-opacity) / grid.voxel_size))
     values = np.where(binary_fill_holes(known), np.float32(SOLID), np.float32(-SOLID))
-    values[known] = grid.log_density.numpy()[known] - level
+    values[known] = grid.log_density.cpu().numpy()[known] - level
     return np.pad(values, 1, constant_values=-SOLID)
 
 
