@@ -21,7 +21,7 @@ from unrender.kernels.sample_grid import sample_grid
 
 if TYPE_CHECKING:
     from unrender.data.frames import Frame
-    from unrender.training.graph_training import GraphSchedule
+    from unrender.training.graph_training import GraphOptions
 
 
 def levels(bench: Bench) -> HashLevels:
@@ -143,14 +143,12 @@ def march_voxels_both(bench: Bench) -> Callable[[], object]:
 class GraphRun:
     """A hash field in training by graph steps, from the scene's files on."""
 
-    def __init__(
-        self, bench: Bench, schedule: "GraphSchedule", *, table_log2: int = 19, seed: int = 0
-    ) -> None:
+    def __init__(self, bench: Bench, options: "GraphOptions", *, table_log2: int = 19, seed: int = 0) -> None:
         from unrender.data.pixels import PixelSource
         from unrender.data.scenes import load_scene
         from unrender.fields.hash_nerf import HashNeRF
-        from unrender.fields.schedules import HashSchedule
         from unrender.fields.trainable import FieldOptions
+        from unrender.training.field_training import Objective
         from unrender.training.graph_training import GraphTraining
         from unrender.training.initial_occupancy import find_space
 
@@ -165,11 +163,10 @@ class GraphRun:
         cells = bench.size(128, 16)
         region = find_space(self.scene, frames, "auto", cells, pixels)
         self.seconds["carved after"] = time.perf_counter() - start
-        known = HashSchedule(occupancy_resolution=cells, finest_level=bench.size(2048, 64))
-        options = FieldOptions(table_log2=bench.size(table_log2, 10), schedule=known)
-        field = HashNeRF.create(region, options, torch.Generator().manual_seed(seed)).to(bench.device)
+        sizes = FieldOptions(table_log2=bench.size(table_log2, 10), schedule=options.schedule)
+        field = HashNeRF.create(region, sizes, torch.Generator().manual_seed(seed)).to(bench.device)
         self.seconds["field after"] = time.perf_counter() - start
-        self.training = GraphTraining(field, pixels, schedule, seed)
+        self.training = GraphTraining(field, pixels, options, Objective(0.0), seed)
         bench.synchronize()
         self.seconds["starting"] = time.perf_counter() - start
         self.taken, self.spent = 0, 0.0
@@ -190,9 +187,10 @@ class GraphRun:
         frames, values, seconds = self.scene.split("test")[:most], [], []
         white = torch.ones(3, device=self.bench.device)
         for number, frame in enumerate(frames):
+            camera = frame.camera.to(self.bench.device)
             self.bench.synchronize()
             start = time.perf_counter()
-            rendered = self.training.field.render(frame.camera, white)
+            rendered = self.training.field.render(camera, white)
             self.bench.synchronize()
             seconds.append(time.perf_counter() - start)
             error = (rendered.color - self.truth(number, frame)).square().mean()
@@ -246,16 +244,17 @@ def scene_folder(bench: Bench) -> Path:
     return bench.kept["scene"]
 
 
-def graph_schedule(bench: Bench, **changes: object) -> "GraphSchedule":
-    from unrender.training.graph_training import GraphSchedule
+def graph_options(bench: Bench, **changes: object) -> "GraphOptions":
+    from unrender.fields.schedules import HashSchedule
+    from unrender.training.graph_training import GraphOptions
 
-    samples = bench.size(1 << 18, 1 << 11)
-    return GraphSchedule(**({"samples": samples, "split_from": bench.size(128, 16)} | changes))
+    schedule = HashSchedule(occupancy_resolution=bench.size(128, 16), finest_level=bench.size(2048, 64))
+    return GraphOptions(**({"samples": bench.size(1 << 18, 1 << 11), "schedule": schedule} | changes))
 
 
 @measurement("hash field step of 2^18 samples and its parts", order=150)
 def step_parts(bench: Bench) -> Result:
-    run = GraphRun(bench, graph_schedule(bench))
+    run = GraphRun(bench, graph_options(bench))
     for _ in range(bench.size(300, 1)):
         run.training.step(0.0)
     step, field = run.training.graph_step, run.training.field
@@ -287,7 +286,7 @@ def variant(name: str, seconds: float, order: int, *, table_log2: int = 19, **ch
     @measurement(f"hash field trained for {seconds:g} s, {name}: test views on white", order=order)
     def trained(bench: Bench) -> Result:
         given = {"samples": bench.size(int(changes["samples"]), 1 << 11)} if "samples" in changes else {}
-        run = GraphRun(bench, graph_schedule(bench, **(changes | given)), table_log2=table_log2)
+        run = GraphRun(bench, graph_options(bench, **(changes | given)), table_log2=table_log2)
         total = seconds if not bench.tiny else 1e-9
         run.train(total, total, None if not bench.tiny else 2)
         return {"scene": str(scene_folder(bench)), "seconds to start": run.seconds, **run.figures()}
@@ -306,7 +305,7 @@ variant("2^17 samples", 15.0, 221, samples=1 << 17)
 def same_bits(bench: Bench) -> Result:
     states = []
     for _ in range(2):
-        run = GraphRun(bench, graph_schedule(bench))
+        run = GraphRun(bench, graph_options(bench))
         for i in range(bench.size(300, 3)):
             run.training.step(i / bench.size(600, 6))
         states.append([t.clone() for t in run.training.graph_step.state()])

@@ -10,7 +10,9 @@ from check_kernel import needs_warp
 from unrender import SceneBox
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.occupancy import OccupancyGrid
+from unrender.fields.schedules import HashSchedule
 from unrender.kernels.hash_grid import HashLevels
+from unrender.training.field_training import Objective
 
 graph_training = pytest.importorskip("unrender.training.graph_training")
 pytestmark = needs_warp
@@ -22,10 +24,11 @@ def make(seed=0):
         SceneBox.cube(torch.zeros(3), 1.2), HashLevels.geometric(4, 32, 4, 10), grid, step=0.1,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
-    schedule = graph_training.GraphSchedule(
-        samples=2048, split_from=8, split_at=0.5, pruning_steps=12, samples_per_side=((0.0, 16), (0.5, 32))
+    schedule = HashSchedule(
+        occupancy_resolution=8, split_at=0.5, pruning_steps=12, samples_per_side=((0.0, 16), (0.5, 32))
     )
-    return graph_training.GraphTraining(field, ball_pixels(), schedule, seed)
+    options = graph_training.GraphOptions(samples=2048, schedule=schedule)
+    return graph_training.GraphTraining(field, ball_pixels(), options, Objective(0.0), seed)
 
 
 def advance(training, first, last, total=40):

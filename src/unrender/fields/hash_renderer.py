@@ -162,17 +162,14 @@ class HashRenderer:
 def render_view(
     renderer: HashRenderer, camera: Camera, background: Tensor, step: float, box: Tensor
 ) -> RenderOutput:
-    """Render what a camera sees on a background."""
+    """Render what a camera sees on a background, on the device of the renderer."""
     camera = camera.to(renderer.device)
     rays = rays_of(camera)
     found = renderer.render(Rays(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)), step, box)
     output = empty_output(camera, background)
     color = (found.color + (1 - found.opacity)[:, None] * background).clamp(0, 1)
-    return RenderOutput(
-        color.view_as(output.color),
-        found.opacity.view_as(output.opacity),
-        found.distance.view_as(output.distance),
-    )
+    opacity, distance = found.opacity.view_as(output.opacity), found.distance.view_as(output.distance)
+    return RenderOutput(color.view_as(output.color), opacity, distance)
 
 
 def _half_mlp(layers: nn.ModuleList, output_rows: int, precision: torch.dtype) -> HalfMlp:

@@ -20,7 +20,7 @@ CHECKPOINT = "checkpoint.safetensors"
 """The file, in the folder for checkpoints, from which a training resumes."""
 KIND, FORMAT = "training checkpoint", 1
 """What the file says it holds, and in which version of the format."""
-MAY_DIFFER = ("minutes", "steps", "memory_mib")
+MAY_DIFFER = ("minutes", "steps", "memory_mib", "device")
 """Settings that may change when a training is resumed."""
 UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
 """Names of files that were being written when a process was killed."""

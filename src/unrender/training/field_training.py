@@ -56,7 +56,10 @@ class FieldTraining(Generic[AnyField]):
     ) -> None:
         self.field, self.options, self.pixels, self.depths = field, options, pixels, depths
         self.objective, self.generator = objective, Generator().manual_seed(seed)
-        self._exposures = Exposures(len(pixels.frames)) if objective.per_image_exposure else None
+        self.device = field.background.device
+        self._exposures = (
+            Exposures(len(pixels.frames)).to(self.device) if objective.per_image_exposure else None
+        )
         groups = field.parameter_groups()
         if self._exposures is not None:
             groups.append({"params": list(self._exposures.parameters()), "lr": EXPOSURE_LEARNING_RATE})
@@ -82,6 +85,7 @@ class FieldTraining(Generic[AnyField]):
             group["lr"] = rate * self.field.final_learning_rate**progress
         patch = self.field.patch_size
         batch = self.pixels.draw(self.field.num_rays(progress, self.options) // patch**2, patch)
+        batch = batch.to(self.device)
         losses = self._losses(batch)
         is_finite = gradient_step(self.optimizer, losses.total)
         self.field.end_step(progress, self.options)
@@ -118,7 +122,8 @@ class FieldTraining(Generic[AnyField]):
     def restore(self, state: State) -> None:
         """Return to a state."""
         tensors, numbers = state.copy()
-        self.field = type(self.field).from_contents(of_folder("field", tensors), numbers["field"])
+        field = type(self.field).from_contents(of_folder("field", tensors), numbers["field"])
+        self.field = field.to(self.device)
         self.field.load_training_state(of_folder("training", tensors), numbers["training"])
         self._set_parameters()
         restore_optimizer(self.optimizer, of_folder("adam", tensors))
@@ -159,7 +164,8 @@ class FieldTraining(Generic[AnyField]):
     def _draw_depths(self, num_rays: int) -> DepthBatch | None:
         if self.depths is None:
             return None
-        return self.depths.draw(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
+        known = self.depths.draw(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
+        return DepthBatch(known.rays.to(self.device), known.distances.to(self.device))
 
     def _color_loss(
         self, output: RenderOutput, batch: PixelBatch, target: Tensor, background: Tensor

@@ -88,8 +88,9 @@ class StepSettings:
     distortion: float = 0.0
     """Weight of the distortion loss."""
     random_background: bool = True
-    """Whether each ray has a random background; otherwise it is the field's own."""
-    trains_background: bool = False
+    """Whether each ray has a random background."""
+    constant_background: tuple[float, float, float] | None = None
+    """Background of all rays, if it is not random; None: that of the field, which is trained."""
     precision: torch.dtype = torch.float16
     """Of activations."""
     seed: int = 0
@@ -157,6 +158,10 @@ class GraphStep:
         self._snapshot: list[Tensor] = []
         self._make_parameters(parameters)
         self._make_buffers()
+        own = self.flat[self.num_weights : self.num_weights + 3]
+        given = settings.constant_background
+        self._constant_background = own if given is None else own.new_tensor(given)
+        self._trains_background = not settings.random_background and given is None
         self.set_occupied(occupied)
         self.take_snapshot()
 
@@ -295,10 +300,10 @@ class GraphStep:
 
     def _sample_rays(self) -> None:
         s, pixels = self.settings, self.pixels
-        background = self.flat[self.num_weights : self.num_weights + 3]
         launch(
             self._draw, s.max_rays, s.seed, self.counters, pixels.colors, pixels.valid.view(torch.uint8),
-            pixels.starts, pixels.map_starts, pixels.directions_camera, pixels.world_from_camera.flatten(1), background,
+            pixels.starts, pixels.map_starts, pixels.directions_camera, pixels.world_from_camera.flatten(1),
+            self._constant_background,
             s.random_background, pixels.has_alpha, self.origins, self.directions, self.target, self.background,
             self.jitter, self.frame,
         )  # fmt: skip
@@ -379,7 +384,7 @@ class GraphStep:
             self._rendering.scatter, size, self.counters, self.samples.positions, self._levels, density.gradients[0],
             self._units, self.sums,
         )  # fmt: skip
-        if self.settings.trains_background:
+        if self._trains_background:
             torch.sum(self.grad_background, 0, out=self.gradient[self.num_weights : self.num_weights + 3])
 
     @property
@@ -399,7 +404,7 @@ class GraphStep:
         )  # fmt: skip
         n, all_layers = self.num_weights, (self.gradient, self.flat, *layers)
         launch(kernels.update_weights, n, *state, *adam, WEIGHT_DECAY, *(t[:n] for t in all_layers))
-        if s.trains_background:
+        if self._trains_background:
             launch(kernels.update_weights, 3, *state, *adam, 0.0, *(t[n : n + 3] for t in all_layers))
         torch.index_select(self.flat, 0, self._indices, out=self._packed)
         sizes = (len(self.candidates.lengths), s.samples)

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from unrender.data.device_pixels import DevicePixels
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.occupancy import OccupancyGrid
-from unrender.fields.schedules import Stages, stage_at
+from unrender.fields.schedules import HashSchedule, stage_at
 from unrender.geometry.scene_box import FAR
-from unrender.kernels._hash_training import BATCHES, LOSS, NUM_RAYS, SKIPPED_IN_A_ROW, UPDATES
+from unrender.kernels._hash_training import BATCHES, LOSS, SKIPPED_IN_A_ROW, UPDATES
+from unrender.training.field_training import Objective
 from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
 from unrender.training.state import State, in_folder, of_folder
 from unrender.training.step import Measured
@@ -24,8 +25,8 @@ FAR_BOUNDED = 1e9
 
 
 @dataclasses.dataclass(frozen=True)
-class GraphSchedule:
-    """How a hash field is trained on a GPU."""
+class GraphOptions:
+    """How graph steps train a hash field."""
 
     samples: int = 1 << 18
     """Visible samples of a step."""
@@ -35,25 +36,11 @@ class GraphSchedule:
     """Weight from which on samples are visible."""
     sparse_updates: bool = True
     """Whether table entries without a gradient stay as they are."""
-    learning_rate: float = 2e-2
-    final_learning_rate: float = 0.03
-    """Fraction of the learning rate that is left in the end."""
-    samples_per_side: Stages[int] = ((0.0, 128), (0.1, 256), (0.4, 512))
-    """Samples along the side of the scene box."""
-    samples_per_side_contracted: Stages[int] = ((0.0, 64), (0.1, 128), (0.4, 256))
-    """The same in contracted space, for the inner cube."""
-    split_at: float = 0.25
-    """Progress at which the cells of the occupancy grid are halved."""
-    split_from: int = 128
-    """Cells along the side until then."""
-    pruning_steps: int = 112
-    """Steps between two prunings, at least."""
-    pruning_samples: int = 16
-    """Samples for each occupied cell between two prunings, at least."""
-    min_weight: float = 0.05
-    """Weight on a ray above which a cell is kept; its neighbors are kept, too."""
-    min_weight_contracted: float = 0.02
-    """The same in contracted space."""
+    learning_rate: float = HashNeRF.learning_rate
+    final_learning_rate: float = HashNeRF.final_learning_rate
+    """Fraction of the learning rate that is left at the end."""
+    schedule: HashSchedule = dataclasses.field(default_factory=HashSchedule)
+    """Its number of rays does not apply: steps have as many as their samples allow."""
 
 
 class GraphTraining:
@@ -63,56 +50,61 @@ class GraphTraining:
         self,
         field: HashNeRF,
         pixels: DevicePixels,
-        schedule: GraphSchedule,
+        options: GraphOptions,
+        objective: Objective,
         seed: int,
-        *,
-        distortion: float = 0.0,
-        random_background: bool = True,
         pixel_state: dict[str, Tensor] | None = None,
     ) -> None:
-        self._field, self.schedule = field, schedule
+        self.options, self.pixels, self.objective, self.seed = options, pixels, objective, seed
         self._pixel_state = pixel_state or {}
         """Of a `PixelSource` that has not drawn yet: what a training on a CPU resumes with."""
         self._random = torch.Generator().manual_seed(seed).get_state()
-        box = field.scene_box
-        half_extent = float(box.half_extent.max())
-        settings = StepSettings(
-            cast("tuple[float, float, float]", tuple(box.center.tolist())),
-            half_extent,
-            box.contracted,
-            field.near,
-            FAR * half_extent if box.contracted else FAR_BOUNDED,
-            field.density_unit,
-            samples=schedule.samples,
-            candidates_per_sample=schedule.candidates_per_sample,
-            max_rays=min(1 << 17, schedule.samples),
-            initial_rays=schedule.samples // 64,
-            min_weight=schedule.min_visible_weight,
-            sparse=schedule.sparse_updates,
-            distortion=distortion,
-            random_background=random_background,
-            trains_background=not random_background,
-            seed=seed,
-        )
-        parameters = HashParameters(
+        self._begin(field)
+
+    def _begin(self, field: HashNeRF) -> None:
+        """Make the step of a field, and let the field's parameters be what it updates."""
+        p = HashParameters(
             field.table,
             field.levels,
             _linear(field.density_layers),
             _linear(field.color_layers),
             field.background,
         )
-        self.graph_step = GraphStep(parameters, pixels, field.occupancy.occupied, settings)
-        self._constant = torch.zeros((), device=field.table.device)
+        self._field = field
+        self.graph_step = GraphStep(p, self.pixels, field.occupancy.occupied, self._settings(field))
+        self._constant = torch.zeros((), device=self.graph_step.device)
         self._since_pruning = 0
-        self._attach()
-
-    def _attach(self) -> None:
-        """Let the field's parameters be what the steps update."""
-        field, p = self._field, self.graph_step.parameters
-        for layers, given in ((field.density_layers, p.density_layers), (field.color_layers, p.color_layers)):
+        p = self.graph_step.parameters
+        for layers, given in (
+            (field.density_layers, p.density_layers),
+            (field.color_layers, p.color_layers),
+        ):
             for layer, (weight, bias) in zip(layers, given, strict=True):
                 layer.weight, layer.bias = nn.Parameter(weight), nn.Parameter(bias)
         field.table, field.background = nn.Parameter(p.table), nn.Parameter(p.background)
+
+    def _settings(self, field: HashNeRF) -> StepSettings:
+        options, objective, box = self.options, self.objective, field.scene_box
+        half_extent = float(box.half_extent.max())
+        constant = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}.get(objective.background)
+        return StepSettings(
+            cast("tuple[float, float, float]", tuple(box.center.tolist())),
+            half_extent,
+            box.contracted,
+            field.near,
+            FAR * half_extent if box.contracted else FAR_BOUNDED,
+            field.density_unit,
+            samples=options.samples // 8 * 8,
+            candidates_per_sample=options.candidates_per_sample,
+            max_rays=min(1 << 17, options.samples),
+            initial_rays=max(64, options.samples // 64),
+            min_weight=options.min_visible_weight,
+            sparse=options.sparse_updates,
+            distortion=objective.distortion_loss_weight,
+            random_background=self.pixels.has_alpha and constant is None,
+            constant_background=constant if self.pixels.has_alpha else None,
+            seed=self.seed,
+        )
 
     @property
     def field(self) -> HashNeRF:
@@ -129,16 +121,16 @@ class GraphTraining:
 
     def step(self, progress: float) -> Measured:
         """Take one step at a progress of 0 to 1; parameters stay as they are where the loss is not finite."""
-        s, field, step = self.schedule, self._field, self.graph_step
-        contracted = field.scene_box.contracted
-        stages = s.samples_per_side_contracted if contracted else s.samples_per_side
+        options, field, step = self.options, self._field, self.graph_step
+        s = options.schedule
+        stages = s.samples_per_side_contracted if field.scene_box.contracted else s.samples_per_side
         field.step = 2 * step.settings.half_extent / stage_at(stages, progress)
-        step.run(1, s.learning_rate * s.final_learning_rate**progress, field.step)
+        step.run(1, options.learning_rate * options.final_learning_rate**progress, field.step)
         if self._since_pruning % STEPS_BETWEEN_CONSTANTS == 0:
             self._constant = self._constant_error()
         self._since_pruning += 1
         self._prune()
-        if progress >= s.split_at and field.occupancy.shape[0] <= s.split_from:
+        if progress >= s.split_at and field.occupancy.shape[0] <= s.occupancy_resolution:
             self._set_occupancy(field.occupancy.split())
         is_finite = step.counters[SKIPPED_IN_A_ROW] < SKIPPED_IN_A_ROW_AT_MOST
         return Measured(step.scalars[LOSS].clone(), self._constant, is_finite, None)
@@ -152,8 +144,8 @@ class GraphTraining:
 
     def _prune(self) -> None:
         """Prune unobserved cells once enough samples were taken."""
-        s, grid = self.schedule, self._field.occupancy
-        samples = self._since_pruning * s.samples
+        s, grid = self.options.schedule, self._field.occupancy
+        samples = self._since_pruning * self.options.samples
         if self._since_pruning < s.pruning_steps or samples < s.pruning_samples * grid.num_occupied:
             return
         grid.max_weight.copy_(self.graph_step.max_weight)
@@ -200,28 +192,20 @@ class GraphTraining:
 
     def restore(self, state: State) -> None:
         """Return to a state, also to one of a training on a CPU."""
-        step, field, tensors = self.graph_step, self._field, state.tensors
-        contents = of_folder("field", tensors)
-        grid = OccupancyGrid(contents["occupancy.occupied"].to(step.device))
-        self._set_occupancy(grid)
-        grid.max_weight.copy_(tensors["training/max_weight"])
-        step.max_weight.copy_(grid.max_weight)
-        with torch.no_grad():
-            for name, parameter in field.named_parameters():
-                parameter.copy_(contents[name])
-        step.load()
+        tensors, numbers, device = *state.copy(), self.graph_step.device
+        field = HashNeRF.from_contents(of_folder("field", tensors), numbers["field"]).to(device)
+        field.load_training_state(of_folder("training", tensors), numbers["training"])
+        self._begin(field)
+        step = self.graph_step
+        step.max_weight.copy_(field.occupancy.max_weight)
         self._restore_optimizer(of_folder("adam", tensors))
-        field.step = float(state.numbers["field"]["step"])
-        step.counters.zero_()
         if "graph/counters" in tensors:
             step.counters.copy_(tensors["graph/counters"])
             step.scalars.copy_(tensors["graph/scalars"])
-            self._since_pruning = int(state.numbers["graph"]["since_pruning"])
+            self._since_pruning = int(numbers["graph"]["since_pruning"])
         else:
-            step.counters[NUM_RAYS] = step.settings.initial_rays
             step.counters[UPDATES] = tensors["adam/0/step"].to(step.counters)
             step.counters[BATCHES] = step.counters[UPDATES]
-        step.sums.zero_()
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
         step = self.graph_step

@@ -29,7 +29,7 @@ def training_targets(
     if batch.alpha is None:
         return batch.colors, field_background.expand_as(batch.colors)
     if background in ("auto", "random"):
-        behind = torch.rand(batch.colors.shape, generator=generator)
+        behind = torch.rand(batch.colors.shape, generator=generator).to(batch.colors)
     else:
         behind = torch.full_like(batch.colors, 1.0 if background == "white" else 0.0)
     return composited_on(behind, batch.colors, batch.alpha), behind

@@ -27,10 +27,10 @@ class FitNerf:
     the speed of the machine. Default: 5, unless `steps` is given."""
     steps: int | None = None
     """Training budget in steps; results are reproducible from the seed."""
-    samples: int = 65536
-    """Samples per step of the hash model; the number of rays adapts to it."""
-    table_log2: int = 18
-    """Base-2 logarithm of the hash table size per level."""
+    samples: int | None = None
+    """Samples per step of the hash model; the number of rays adapts to it. Default: 65536; on a GPU, 262144."""
+    table_log2: int | None = None
+    """Base-2 logarithm of the hash table size per level. Default: 18; on a GPU, 19."""
     space: Space = "auto"
     """Region of space to model. visual_hull: the visual hull of the alpha channels; aabb: the bounds of the scene;
     unbounded: all of space, contracted (Mip-NeRF 360). auto: visual_hull for images with alpha, else unbounded."""
@@ -46,6 +46,8 @@ class FitNerf:
     """Weight of the depth loss, if the scene has depth images or COLMAP points. 0 disables depth supervision."""
     memory_mib: float = 1500.0
     """Memory budget for images, in MiB. Larger datasets are streamed."""
+    device: str = "auto"
+    """Device to train on: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu."""
     seed: int = 0
     """Seed of all random numbers."""
 
@@ -68,5 +70,5 @@ def check(config: FitNerf) -> None:
             )
     if config.minutes is not None and config.steps is not None:
         raise InputError("fit_nerf: give `minutes` or `steps`, not both")
-    if not 10 <= config.table_log2 <= 24:
+    if config.table_log2 is not None and not 10 <= config.table_log2 <= 24:
         raise InputError(f"fit_nerf: `table_log2` should be 10 to 24, got {config.table_log2}")

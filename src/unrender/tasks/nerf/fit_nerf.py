@@ -7,21 +7,32 @@ from pathlib import Path
 
 import torch
 
+from unrender.data.depth_supervision import DepthSupervision
 from unrender.data.scenes import Scene
+from unrender.devices import resolve_device
 from unrender.errors import InputError
+from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.registry import field_type
+from unrender.fields.schedules import HashSchedule, schedule_of
 from unrender.fields.trainable import FieldOptions, TrainableField
 from unrender.tasks.nerf.config import FitNerf, check
 from unrender.training.checkpoints import Origin
 from unrender.training.field_training import FieldTraining, Objective, load_training_data
 from unrender.training.initial_occupancy import find_space
-from unrender.training.loop import Budget, Job, train
+from unrender.training.loop import Budget, Job, Training, train
 from unrender.training.schedule import Schedule
 from unrender.training.step import TrainingStep
 
 log = logging.getLogger("unrender")
 DEFAULT_MINUTES = 5.0
 """Training budget where neither steps nor minutes are given."""
+CPU_SAMPLES, GPU_SAMPLES = 65_536, 262_144
+"""Default samples of a step of the hash model."""
+CPU_TABLE_LOG2, GPU_TABLE_LOG2 = 18, 19
+GPU_FINEST_LEVEL = 2048
+"""Resolution of the finest level of the hash grid on a GPU, where it costs little."""
+GPU_STEPS_BETWEEN_CHECKS = 16
+"""On a GPU, the host does not wait for each step."""
 UNBOUNDED_DISTORTION_LOSS_WEIGHT = 0.03
 """Without the loss, thin haze before the cameras costs training views next to nothing, and obstructs new views."""
 
@@ -49,25 +60,14 @@ def fit_nerf(
         raise InputError(f"fit_nerf: the scene {scene.name} has no training frames")
     if len(frames) == 1:
         log.warning("there is only one training image: depth cannot be recovered from a single view")
-    kind = field_type(config.model)
-    options = FieldOptions(
-        steps=config.steps,
-        samples=config.samples,
-        table_log2=config.table_log2,
-        schedule=schedule.field,
-    )
-
-    def start(seed: int) -> FieldTraining[TrainableField]:
-        pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed)
-        region = find_space(scene, frames, config.space, kind.region_cells(options))
-        field = kind.create(region, options, torch.Generator().manual_seed(seed))
-        objective = _objective(config, field.scene_box.contracted)
-        return FieldTraining(field, options, pixels, depths, objective, seed)
-
+    device = resolve_device(config.device)
+    if is_gpu(device):
+        checks = max(schedule.steps_between_checks, GPU_STEPS_BETWEEN_CHECKS)
+        schedule = dataclasses.replace(schedule, steps_between_checks=checks)
     minutes = DEFAULT_MINUTES if config.minutes is None else config.minutes
     return train(
         Job(
-            start,
+            lambda seed: _start(scene, config, schedule, device, seed),
             config.seed,
             Budget(config.steps, None if config.steps is not None else minutes),
             schedule,
@@ -78,6 +78,44 @@ def fit_nerf(
             resume,
         )
     )
+
+
+def _start(
+    scene: Scene, config: FitNerf, schedule: Schedule, device: torch.device, seed: int
+) -> Training[TrainableField]:
+    """Load the data and make the untrained field."""
+    frames, kind, on_gpu = scene.split("train"), field_type(config.model), is_gpu(device)
+    samples, table_log2 = (GPU_SAMPLES, GPU_TABLE_LOG2) if on_gpu else (CPU_SAMPLES, CPU_TABLE_LOG2)
+    known = schedule.field
+    if on_gpu and known is None and kind is HashNeRF:
+        known = HashSchedule(finest_level=GPU_FINEST_LEVEL)
+    options = FieldOptions(
+        steps=config.steps,
+        samples=samples if config.samples is None else config.samples,
+        table_log2=table_log2 if config.table_log2 is None else config.table_log2,
+        schedule=known,
+    )
+    pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed)
+    on_device = pixels.on_device(device) if on_gpu else None
+    region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
+    field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)
+    objective = _objective(config, field.scene_box.contracted)
+    if on_device is not None and isinstance(field, HashNeRF) and _fits_graph(objective, depths):
+        from unrender.training.graph_training import GraphOptions, GraphTraining  # loads Warp
+
+        graph = GraphOptions(samples=options.samples, schedule=schedule_of(known, HashSchedule()))
+        return GraphTraining(field, on_device, graph, objective, seed, pixels.state())
+    return FieldTraining(field, options, pixels, depths, objective, seed)
+
+
+def is_gpu(device: torch.device) -> bool:
+    """Say whether the kernels for GPUs train there."""
+    return device.type == "cuda"
+
+
+def _fits_graph(objective: Objective, depths: DepthSupervision | None) -> bool:
+    """Say whether a graph step has all losses; the others are taken operation by operation."""
+    return depths is None and not objective.per_image_exposure
 
 
 def _objective(config: FitNerf, contracted: bool) -> Objective:
