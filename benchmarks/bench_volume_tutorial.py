@@ -40,7 +40,7 @@ from unrender import (
     save_transforms,
 )
 from unrender.kernels.march_grid import GridMarch
-from unrender.tasks.volume.tutorial import see_alphas
+from unrender.tasks.volume.tutorial import render_alphas
 
 PYTORCH3D_SECONDS, PYTORCH3D_MM = 15.5, 0.111
 VIEWS, SIZE, DISTANCE = 40, 128, 2.7
@@ -81,7 +81,7 @@ def run_tutorial(images: Tensor, silhouettes: Tensor, cameras: Camera, steps: in
     print(f"PyTorch3D {PYTORCH3D_SECONDS} s, {PYTORCH3D_SECONDS / PYTORCH3D_MM:.0f} mm")
     grid = torch.cat([step.volume.density[..., None], step.volume.color], -1)
     with torch.no_grad():
-        renders = [see_alphas(grid, cameras[i]) for i in range(0, VIEWS, EVERY)]
+        renders = [render_alphas(grid, cameras[i]) for i in range(0, VIEWS, EVERY)]
     return compare("tutorial", renders, images, silhouettes)
 
 

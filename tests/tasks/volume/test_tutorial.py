@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unrender import Camera, InputError, ico_sphere, render_mesh
-from unrender.tasks.volume.tutorial import as_volume, fit_tutorial_volume, see_alphas
+from unrender.tasks.volume.tutorial import as_volume, fit_tutorial_volume, render_alphas
 
 
 def scene(views: int = 6):
@@ -28,7 +28,7 @@ def test_losses_fall_and_the_same_seed_gives_the_same_numbers():
 def test_the_volume_is_where_it_was_fitted():
     grid = torch.rand(4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
     camera = Camera.look_at([0.0, 0.4, 2.7], fov_degrees=60.0, height=9, width=9)
-    seen = see_alphas(grid, camera)
+    seen = render_alphas(grid, camera)
     assert seen.color.shape == (9, 9, 3)
     volume = as_volume(grid)
     points = torch.tensor([[-1.125, -1.125, -1.125], [1.125, 0.375, -0.375]])

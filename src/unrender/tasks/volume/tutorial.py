@@ -1,8 +1,8 @@
-"""The recipe of PyTorch3D's tutorial "Fit a volume to a set of images", as it stands there, with our parts.
+"""The volume fitting of PyTorch3D's tutorial "Fit a volume to a set of images", on the kernels of this library.
 
-A grid of alphas and colors, both through a sigmoid, is seen along rays of 150 samples between two depths. Each sample
-takes its alpha of the light, however long the ray is in it: so the result is tied to the number of samples.
-`fit_volume` does better in every respect; this is kept to compare, and to start from in code of one's own.
+A grid of alphas and colors, both through a sigmoid, is rendered along rays of 150 samples between two depths. Alphas do
+not depend on the length of the interval between samples, so the result is tied to the number of samples. Use
+`fit_volume` for your own scenes; this is for comparison, and a starting point for code of your own.
 """
 
 import dataclasses
@@ -22,20 +22,20 @@ from unrender.kernels.march_grid import GridMarch, march_grid
 EXTENT = 3.0
 """Sides of the volume, around the origin, in world units."""
 NEAR, FAR, SAMPLES = 0.1, 3.0, 150
-"""Depths of the first and the last sample, and how many there are."""
+"""Depths of the first and the last sample, and the number of samples."""
 START = -4.0
-"""Of the alphas, before the sigmoid; colors start at 0."""
-VIEWS_A_STEP = 10
+"""Initial logit of the alphas; that of the colors is 0."""
+VIEWS_PER_STEP = 10
 LEARNING_RATE = 0.1
-SLOWER_AFTER = 0.75
-"""Of all steps; then the learning rate is a tenth, and Adam begins anew."""
-SCALING = 0.1
-"""Of both losses."""
+DECAY_AT = 0.75
+"""Fraction of the steps after which the learning rate is a tenth, and the state of Adam is reset."""
+HUBER_SCALE = 0.1
+"""Difference at which both losses change from quadratic to linear."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TutorialStep:
-    """Where a fit stands."""
+    """State of the fit after a training step."""
 
     index: int
     last_index: int
@@ -54,7 +54,7 @@ def fit_tutorial_volume(
     steps: int = 300,
     seed: int = 0,
 ) -> Iterator[TutorialStep]:
-    """Fit size³ voxels to pictures before black, and to where the object is in them.
+    """Fit size³ voxels to images on a black background and their silhouettes, as PyTorch3D's tutorial does.
 
     Source: PyTorch3D 0.7, docs/tutorials/fit_textured_volume.ipynb.
     """
@@ -74,16 +74,16 @@ def _fit(
     logits = start.expand(size, size, size, 4).clone().requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
     for index in range(steps):
-        if index == round(SLOWER_AFTER * steps):
+        if index == round(DECAY_AT * steps):
             optimizer = torch.optim.Adam([logits], lr=0.1 * LEARNING_RATE)
-        chosen = torch.randperm(len(images), generator=generator)[:VIEWS_A_STEP].tolist()
+        chosen = torch.randperm(len(images), generator=generator)[:VIEWS_PER_STEP].tolist()
         grid = logits.sigmoid()
         leaf = grid.detach().requires_grad_()
         losses = {"color": 0.0, "silhouette": 0.0}
-        for view in chosen:  # one after another, so that memory is that of one
-            seen = see_alphas(leaf, cameras[view])
-            color = huber(seen.color, images[view]) / len(chosen)
-            silhouette = huber(seen.opacity, silhouettes[view]) / len(chosen)
+        for view in chosen:  # one at a time: memory does not grow with the number of views
+            output = render_alphas(leaf, cameras[view])
+            color = huber(output.color, images[view]) / len(chosen)
+            silhouette = huber(output.opacity, silhouettes[view]) / len(chosen)
             (color + silhouette).backward()
             losses["color"] += float(color.detach())
             losses["silhouette"] += float(silhouette.detach())
@@ -93,24 +93,24 @@ def _fit(
         yield TutorialStep(index, steps - 1, losses, as_volume(logits.detach().sigmoid()))
 
 
-def see_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> GridMarch:
-    """March through alphas and colors, in axes ``height width``; samples are at even depths, not distances."""
+def render_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> GridMarch:
+    """Render alphas and colors, in axes ``height width``; samples are equidistant in depth, not along the ray."""
     rays = rays_of(camera)
-    ahead = rays.directions @ camera.camera_from_world[2, :3]
-    distances = torch.linspace(NEAR, FAR, SAMPLES).to(ahead) / ahead[..., None]
+    cosines = rays.directions @ camera.camera_from_world[2, :3]
+    distances = torch.linspace(NEAR, FAR, SAMPLES).to(cosines) / cosines[..., None]
     scale = grid.shape[0] / EXTENT
     in_voxels = rays.origins * scale + grid.shape[0] / 2, rays.directions * scale
     color, opacity = march_grid(grid, *(t.reshape(-1, t.shape[-1]) for t in (*in_voxels, distances)))
-    return GridMarch(color.view(*ahead.shape, 3), opacity.view(ahead.shape))
+    return GridMarch(color.view(*cosines.shape, 3), opacity.view(cosines.shape))
 
 
 def huber(values: Tensor, targets: Tensor) -> Tensor:
     """Return the mean of (√(1 + (difference / s)²) − 1) · s: squared where small, linear where large."""
-    squared = (values - targets).square() / SCALING**2
-    return ((1 + squared).clamp(min=1e-4).sqrt() - 1).mul(SCALING).abs().mean()
+    squared = (values - targets).square() / HUBER_SCALE**2
+    return ((1 + squared).clamp(min=1e-4).sqrt() - 1).mul(HUBER_SCALE).abs().mean()
 
 
 def as_volume(grid: Float[Tensor, "depth height width 4"]) -> Volume:
-    """Put alphas and colors into the world."""
+    """Return alphas and colors as a volume in world space, centered at the origin."""
     corner = grid.new_full((3,), EXTENT / 2)
     return Volume.in_box(grid[..., 0], -corner, corner, grid[..., 1:])
