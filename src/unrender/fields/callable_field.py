@@ -18,7 +18,7 @@ from unrender.render.sample import RaySamples
 class CallableField:
     """A `Field` from a function: points and unit directions, both [n, 3], to density [n] per world unit and color.
 
-    Rays are sampled uniformly from `near` to `far`, distances along them; the box is where surfaces are extracted.
+    Rays are sampled uniformly between the distances `near` and `far`; surfaces are extracted within `scene_box`.
     """
 
     def __init__(
@@ -38,14 +38,14 @@ class CallableField:
 
     @property
     def scene_box(self) -> SceneBox:
-        """The box that was given."""
+        """The scene box that was given; InputError if none was."""
         if self._box is None:
             raise InputError("CallableField: a function has no extent of its own; give a box")
         return self._box
 
     @property
     def near(self) -> float:
-        """Where rays begin."""
+        """Distance from the origins of rays at which samples start."""
         return self._near or 0.0
 
     def __call__(self, points: Tensor, directions: Tensor, /) -> tuple[Tensor, Tensor]:
@@ -53,7 +53,7 @@ class CallableField:
         return self._function(points, directions)
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """Return the density alone; the function sees directions along z."""
+        """Return the density alone; the function is called with directions along z."""
         forward = torch.zeros_like(points)
         forward[:, 2] = 1
         return self._function(points, forward)[0]
@@ -74,7 +74,7 @@ class CallableField:
     def render(
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees; see `render_field`."""
+        """Render the view of a camera; see `render_field`."""
         return render_field(self, camera, background, quick=quick)
 
     def bounds(self) -> Float[Tensor, "2 3"]:

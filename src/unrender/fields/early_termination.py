@@ -1,4 +1,4 @@
-"""Early ray termination: densities along rays from front to back, as long as enough light is transmitted."""
+"""Early ray termination: densities along rays from front to back, until the transmittance is negligible."""
 
 import itertools
 import math
@@ -17,25 +17,26 @@ def density_with_early_termination(
 ) -> Float[Tensor, " samples"]:
     """Return the densities of samples, evaluated only where the transmittance is above `stop`; 0 elsewhere.
 
-    The transmittance of a ray is tested after as many samples as `rounds` say.
-
+    rounds: numbers of samples of a ray after which its transmittance is tested.
     density_of: returns the densities of samples, given their indices and those of their rays.
     """
     assert samples.offsets is not None
-    begins, counts = samples.offsets[:-1], samples.offsets.diff()
+    starts, counts = samples.offsets[:-1], samples.offsets.diff()
     density, depth = torch.zeros_like(samples.distances), samples.distances.new_zeros(len(counts))
     for first, last in itertools.pairwise((0, *rounds, sys.maxsize)):
-        lit = ((counts > first) & (depth < -math.log(stop))).nonzero()[:, 0]
-        if len(lit) == 0:
+        active = ((counts > first) & (depth < -math.log(stop))).nonzero()[:, 0]
+        if len(active) == 0:
             break
-        due, ray = _ranges(begins[lit] + first, (counts[lit] - first).clamp(max=last - first), lit)
-        density[due] = density_of(due, ray)
-        depth.index_add_(0, ray, density[due] * samples.lengths[due])
+        chosen, ray = _ranges(
+            starts[active] + first, (counts[active] - first).clamp(max=last - first), active
+        )
+        density[chosen] = density_of(chosen, ray)
+        depth.index_add_(0, ray, density[chosen] * samples.lengths[chosen])
     return density
 
 
-def _ranges(begins: Tensor, counts: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
+def _ranges(starts: Tensor, counts: Tensor, owners: Tensor) -> tuple[Tensor, Tensor]:
     """Return the indices of ranges, given by first index and length, one range after another; and the owner of each."""
     before = counts.cumsum(0) - counts
     numbers = torch.arange(int(counts.sum()), device=counts.device)
-    return numbers + (begins - before).repeat_interleave(counts), owners.repeat_interleave(counts)
+    return numbers + (starts - before).repeat_interleave(counts), owners.repeat_interleave(counts)

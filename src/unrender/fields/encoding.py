@@ -1,4 +1,4 @@
-"""Encodings: coordinates as many numbers, so that a perceptron can tell places apart that are near each other."""
+"""Positional encodings: embeddings of coordinates with which an MLP can represent high frequencies."""
 
 import torch
 from jaxtyping import Float
@@ -32,10 +32,9 @@ def harmonic_embedding(
 
 
 def waves(values: Tensor, frequencies: Tensor, append_input: bool) -> Tensor:
-    """Return sin(f · x) of all frequencies and coordinates, then all cosines, and last, if asked for, the values.
+    """Return sin(f · x) of all frequencies and coordinates, then all cosines and, with `append_input`, the values.
 
-    Where nothing is differentiated, each part is written to its place in the result: for many points and frequencies
-    to put them together takes longer than the sines.
+    Without gradients, results are written to the output in place: concatenation takes longer than the sines.
     """
     angles = (values[..., None] * frequencies).flatten(-2)
     last = [values] if append_input else []
@@ -51,6 +50,6 @@ def waves(values: Tensor, frequencies: Tensor, append_input: bool) -> Tensor:
 
 
 def _is_transformed(tensor: Tensor) -> bool:
-    """Say whether torch.func or forward differentiation follows a tensor: neither allows writing to places."""
-    following = torch._C._are_functorch_transforms_active()
-    return following or forward_ad.unpack_dual(tensor).tangent is not None
+    """Return whether torch.func or forward-mode differentiation tracks a tensor: neither allows `out=`."""
+    tracked = torch._C._are_functorch_transforms_active()
+    return tracked or forward_ad.unpack_dual(tensor).tangent is not None

@@ -29,7 +29,7 @@ class HalfMlp:
         self.num_weights = sum(rows * columns for rows, columns in self.shapes)
 
     def place(self, flat: Tensor, active: Tensor, gradient: Tensor) -> None:
-        """Use these memories: single precision, half precision and gradients in single precision."""
+        """Use these buffers: weights in single precision, in half precision, and gradients in single precision."""
         self.weights, self.active, self.gradients = map(self._matrices, (flat, active, gradient))
 
     def _matrices(self, flat: Tensor) -> list[Tensor]:
@@ -37,7 +37,7 @@ class HalfMlp:
         return [part.view(shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def indices(self, first: int) -> list[Tensor]:
-        """Return where weight and bias of each layer are, in turn, if the memory begins at `first`."""
+        """Return the indices of the weight and the bias of each layer in a buffer whose weights start at `first`."""
         found: list[Tensor] = []
         for matrix, size in zip(
             self._matrices(torch.arange(first, first + self.num_weights)), self.sizes, strict=False
@@ -95,7 +95,7 @@ def multiply(left: Tensor, right: Tensor, out: Tensor) -> None:
 
 @functools.cache
 def _has_mixed_products(device: torch.device) -> bool:
-    """Say whether torch multiplies in half precision into single precision; older versions do not."""
+    """Return whether torch multiplies half-precision matrices into single precision; older versions do not."""
     ones = torch.ones(8, 8, dtype=torch.float16, device=device)
     try:
         torch.ops.aten.mm.dtype_out(ones, ones, torch.float32, out=ones.float())

@@ -1,4 +1,4 @@
-"""Spherical harmonics: smooth functions of direction, in which colors depend on where one stands."""
+"""Spherical harmonics: smooth functions of direction, a basis for view-dependent color."""
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ def spherical_harmonics(
 ) -> Float[Tensor, "*batch functions"]:
     """Return the (degree + 1)² real spherical harmonics up to `degree` (0 to 3) in unit directions.
 
-    In the order and with the signs that Plenoxels and Gaussian splats use (Sloan 2008, appendix A2).
+    Order and signs are those of Plenoxels and Gaussian splatting (Sloan 2008, appendix A2).
     Differentiable in: directions.
     """
     if not 0 <= degree <= MAX_DEGREE:

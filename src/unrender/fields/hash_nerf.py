@@ -35,20 +35,20 @@ from unrender.render.sample import RaySamples
 WIDTH, GEOMETRY = 64, 16
 """Width of the hidden layers, and of what the density MLP passes to the color MLP."""
 DEGREE = 3
-"""Of the spherical harmonics that encode directions."""
+"""Degree of the spherical harmonics that encode directions."""
 TABLE_RANGE = 1e-4
 """Features are initialized within ± this (Müller et al. 2022, section 4)."""
 INITIAL_OPACITY = 0.01
-"""Opacity of every step at first."""
+"""Initial opacity of the interval between samples."""
 STOP, SKIP = 1e-3, 1e-3
 """Transmittance at which a ray ends, and weight below which a sample is skipped."""
 ROUNDS = (6, 12, 24, 48)
 """Samples of a ray after which early termination is tested."""
 COARSEST, NUM_LEVELS = 16, 16
 SAMPLES_PER_RAY = 16
-"""Samples on a ray that the first step expects."""
+"""Expected number of samples per ray in the first step."""
 QUERIES_PER_SAMPLE = 6
-"""Points at which the density is evaluated, at most, for each at which the field is trained."""
+"""Largest number of density queries for each sample at which the field is trained."""
 SCHEDULE = HashSchedule()
 COUNTERS = ("_num_rays", "_num_samples", "num_queries", "_steps_since_pruning", "_samples_since_pruning")
 
@@ -64,9 +64,9 @@ class _Visible(NamedTuple):
 class HashNeRF(TrainableField):
     """Density and color from features in a multiresolution hash table, by two small MLPs.
 
-    The first maps features to the log of the density and to the input of the second, which knows the direction too and
-    returns a color. Density is exp(first output) in units of 1 / `density_unit`, so that the initial opacity of a step
-    is the same everywhere.
+    The first maps features to the log of the density and to the input of the second, which also takes the direction and
+    returns the color. Density is exp(first output) in units of 1 / `density_unit`, so that the initial opacity of all
+    steps is the same.
     Source: Müller et al. 2022 (Instant-NGP), sections 3 and 5.4.
 
     step: distance between samples, in world units; in contracted space, between those in the inner cube.
@@ -123,7 +123,7 @@ class HashNeRF(TrainableField):
     def forward(
         self, points: Float[Tensor, "n 3"], directions: Float[Tensor, "n 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return density per world unit and color in [0, 1], at points seen in unit directions.
+        """Return density per world unit and color in [0, 1], at points viewed along unit directions.
 
         The density is 0 outside a box that is not contracted, and in pruned cells.
         Differentiable in: the parameters, points.
@@ -153,13 +153,13 @@ class HashNeRF(TrainableField):
     def sample(
         self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
     ) -> RaySamples:
-        """Return samples in regular steps, in occupied cells, of those that are visible: not occluded, not faint."""
+        """Return the samples at regular steps in occupied cells, without occluded ones and those of low weight."""
         return self._visible(rays, self.step * (2 if quick else 1), generator).samples
 
     def render(
         self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees, on `background` or the field's own; on a GPU, MLPs run in half precision."""
+        """Render the view of a camera on `background` or the field's own; on a GPU, MLPs run in half precision."""
         if self.table.device.type != "cuda" or not self._has_renderer():
             return super().render(camera, background, quick=quick)
         from unrender.fields.hash_renderer import HashRenderer, render_view
@@ -167,12 +167,12 @@ class HashNeRF(TrainableField):
         layers = (self.density_layers, self.color_layers)
         cells = self.occupancy.cells(self.scene_box)
         renderer = HashRenderer(self.table, self.levels, layers, cells, self.density_unit, self.near)
-        behind = (self.background if background is None else background).detach().to(self.table)
+        background_color = (self.background if background is None else background).detach().to(self.table)
         step = self.step * (2 if quick else 1)
-        return render_view(renderer, camera, behind, step, self.occupancy.occupied_bounds)
+        return render_view(renderer, camera, background_color, step, self.occupancy.occupied_bounds)
 
     def _has_renderer(self) -> bool:
-        """Say whether `HashRenderer` takes the field."""
+        """Return whether `HashRenderer` supports the field."""
         cube = bool((self.scene_box.half_extent == self.scene_box.half_extent[0]).all())
         return (
             cube and self.table.shape[1] == 2 and implementation("hash_grid", self.table.device) is not None
@@ -213,7 +213,7 @@ class HashNeRF(TrainableField):
 
     @torch.no_grad()
     def _visible(self, rays: Rays, step: float, generator: torch.Generator | None) -> _Visible:
-        """Return the samples that enough light comes from."""
+        """Return the samples whose weight is above `SKIP`, up to early termination at the transmittance `STOP`."""
         jitter = (
             torch.full_like(rays.origins[:, 0], 0.5)
             if generator is None
@@ -239,13 +239,13 @@ class HashNeRF(TrainableField):
         return _Visible(visible, ray[kept], coordinates[kept])
 
     def num_rays(self, progress: float, options: FieldOptions) -> int:
-        """Return so many rays that the samples of a step come out as asked for."""
+        """Return the number of rays that is expected to yield `options.samples` samples."""
         if self._num_rays == 0:
             self._num_rays = max(1, options.samples // SAMPLES_PER_RAY)
         return self._num_rays
 
     def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
-        """Take shorter steps as the training progresses."""
+        """Reduce the distance between samples as the training progresses."""
         self.step = _step(self.scene_box, schedule_of(options.schedule, SCHEDULE), progress)
         return None
 
@@ -273,7 +273,7 @@ class HashNeRF(TrainableField):
         return {"max_weight": self.occupancy.max_weight}, counters
 
     def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
-        """Set what `training_state` returned."""
+        """Restore the result of `training_state`."""
         self.occupancy.max_weight.copy_(tensors["max_weight"])
         for name in COUNTERS:
             setattr(self, name, int(numbers[name.strip("_")]))
@@ -330,7 +330,7 @@ def _parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def _check_contents(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Refuse what no field holds, as damaged files may."""
+    """Raise InputError for contents of damaged files."""
     needed = ("table", "background", "occupancy.occupied", "density_layers.0.weight", "color_layers.0.weight")
     if missing := [name for name in needed if name not in tensors]:
         raise InputError(f"HashNeRF: {', '.join(missing)} is missing")

@@ -36,7 +36,7 @@ COLOR_ROWS = 8
 class HashRenderer:
     """Renders rays through the tensors of a hash field with two features per level in a cube; made for one view.
 
-    precision: of the activations.
+    precision: dtype of the activations.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class HashRenderer:
             1, max(1, -(-total // SAMPLES_PER_CHUNK)), device=self.device
         )
         ends = [*torch.searchsorted(offsets, marks.int()).tolist(), len(directions)]
-        sizes, begin = [0, *offsets[ends].tolist()], 0
+        sizes, start = [0, *offsets[ends].tolist()], 0
         outputs = []
         for end, first, last in zip(ends, sizes, sizes[1:], strict=False):
-            chunk = Rays(origins[begin:end], directions[begin:end])
-            outputs.append(self._render_chunk(chunk, offsets[begin : end + 1] - first, last - first, box))
-            begin = end
+            chunk = Rays(origins[start:end], directions[start:end])
+            outputs.append(self._render_chunk(chunk, offsets[start : end + 1] - first, last - first, box))
+            start = end
         color, opacity, distance = (torch.cat(values) for values in zip(*outputs, strict=True))
         return RenderOutput(color, opacity, distance)
 
@@ -96,7 +96,7 @@ class HashRenderer:
         per_ray: Tensor,
         to: list[Tensor],
     ) -> None:
-        """Count samples or, where there are buffers for them, write them."""
+        """Count samples or, if `to` holds buffers for them, write them."""
         far = FAR * self._half_extent if self.grid.contracted else FAR_BOUNDED
         self._counters[NUM_RAYS] = len(origins)
         jitter = torch.full_like(origins[:, 0], 0.5)
@@ -112,7 +112,7 @@ class HashRenderer:
         return [*floats, torch.empty(count, dtype=torch.int32, device=self.device)]
 
     def _count(self, origins: Tensor, directions: Tensor, box: Tensor) -> Tensor:
-        """Return where the samples of each ray begin, and where the last ones end."""
+        """Return the offset of the first sample of each ray, followed by the number of samples."""
         offsets = torch.zeros(len(origins) + 1, dtype=torch.int32, device=self.device)
         per_ray = torch.zeros_like(offsets[1:])
         self._sample(origins, directions, box, offsets, per_ray, self._buffers(0))
@@ -162,7 +162,7 @@ class HashRenderer:
 def render_view(
     renderer: HashRenderer, camera: Camera, background: Tensor, step: float, box: Tensor
 ) -> RenderOutput:
-    """Render what a camera sees on a background, on the device of the renderer."""
+    """Render the view of a camera on a background, on the device of the renderer."""
     camera = camera.to(renderer.device)
     rays = rays_of(camera)
     found = renderer.render(Rays(rays.origins.reshape(-1, 3), rays.directions.reshape(-1, 3)), step, box)

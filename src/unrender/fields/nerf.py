@@ -25,7 +25,7 @@ from unrender.render.sample import RaySamples, sample_importance
 
 Model = Literal["paper", "tutorial"]
 POINTS_PER_CHUNK = 2048
-"""Points that go through a network together: the outputs of its layers stay in the caches of a processor."""
+"""Points per forward pass: the activations of a layer stay in the caches of a processor."""
 SCHEDULE = NerfSchedule()
 
 
@@ -41,7 +41,7 @@ class PaperNetwork(nn.Module):
     """
 
     coarse_samples, fine_samples = 64, 128
-    """On each ray; fine samples are drawn from the weights of the coarse ones (section 5.3)."""
+    """Samples per ray (section 5.3); fine ones are drawn from the weights of the coarse ones (section 5.2)."""
     density_unit = 1.0
     """Density, in 1 / half extents, for an output of 1."""
     learning_rate = 5e-4
@@ -152,8 +152,8 @@ NETWORKS: dict[str, type[PaperNetwork] | type[TutorialNetwork]] = {
 class NeRF(TrainableField):
     """A radiance field that is an MLP, in a box or, contracted, in all space.
 
-    `NeRF.paper` has two networks: the coarse one finds where on a ray there is something, and the fine one is evaluated
-    at more samples there. Both are trained, each on its own rendering. `NeRF.tutorial` has one.
+    `NeRF.paper` has two networks: the weights of the coarse one guide importance sampling, and the fine one is
+    evaluated at more samples. Both are trained, each on its own rendering. `NeRF.tutorial` has one.
     """
 
     model: Model = "paper"
@@ -207,7 +207,7 @@ class NeRF(TrainableField):
     def forward(
         self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return density per world unit and color in [0, 1], at points seen in unit directions.
+        """Return density per world unit and color in [0, 1], at points viewed along unit directions.
 
         Outside a box that is not contracted, the density is 0.
         Differentiable in: the parameters, points, directions.

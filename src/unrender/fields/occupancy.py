@@ -1,4 +1,4 @@
-"""Occupancy grid: in which cells of a scene box there can be something."""
+"""Occupancy grid: the cells of a scene box that may have density."""
 
 from typing import Self
 
@@ -19,15 +19,15 @@ from unrender.kernels.traverse import CellGrid, blocks_of, traverse
 from unrender.render.sample import RaySamples
 
 MAX_KEPT = 0.95
-"""Of the occupied cells: if pruning would keep more, it keeps all."""
+"""Fraction of the occupied cells: if pruning would keep more, it keeps all."""
 
 
 class OccupancyGrid(nn.Module):
-    """Cells of a scene box, by x, y, z, that may hold something.
+    """Cells of a scene box, by x, y, z, that may have density.
 
-    Training records the weights of samples; `prune` then empties cells in which no weight was large, nor in a neighbor:
-    empty space, and the inside of solid objects. Pruned cells do not come back.
-    Source of the idea: Müller et al. 2022 (Instant-NGP), appendix E.2, there by density.
+    Training records the weights of samples; `prune` then clears cells without a large weight in them or a neighbor:
+    empty space, and the inside of solid objects. Pruned cells stay empty.
+    Based on: Müller et al. 2022 (Instant-NGP), appendix E.2, which updates the grid by density instead.
     """
 
     occupied: Bool[Tensor, "x y z"]
@@ -36,7 +36,7 @@ class OccupancyGrid(nn.Module):
     max_weight: Float[Tensor, "x y z"]
     """The largest weight of a sample since the last pruning."""
     occupied_bounds: Float[Tensor, "2 3"]
-    """Around all occupied cells, where the grid is [−1, 1]³."""
+    """Corners of the box around all occupied cells, in coordinates in which the grid is [−1, 1]³."""
 
     def __init__(self, occupied: Bool[Tensor, "x y z"]) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class OccupancyGrid(nn.Module):
         self._update(occupied)
 
     def _update(self, occupied: Tensor) -> None:
-        """Compute what follows from the cells."""
+        """Update the buffers that are derived from the cells."""
         self.num_occupied = int(occupied.sum())
         self.blocks = blocks_of(occupied)
         size = self.max_weight.new_tensor(occupied.shape)
@@ -55,18 +55,18 @@ class OccupancyGrid(nn.Module):
 
     @property
     def shape(self) -> torch.Size:
-        """How many cells there are along each axis."""
+        """Number of cells along each axis."""
         return self.occupied.shape
 
     def cells(self, box: SceneBox) -> CellGrid:
-        """Return the cells as `traverse` takes them, filling a box."""
+        """Return the cells and the box that they fill, as `traverse` takes them."""
         return CellGrid(self.occupied, self.blocks, box.center, box.half_extent, box.contracted)
 
     @torch.no_grad()
     def sample(
         self, rays: Rays, box: SceneBox, step: float, near: float, jitter: Float[Tensor, " rays"]
     ) -> RaySamples:
-        """Sample rays in occupied cells only, in steps of so many world units; see `traverse`."""
+        """Sample rays in occupied cells only, at intervals of `step` world units; see `traverse`."""
         t_near, t_far = self.intersect(rays, box, near)
         steps = torch.full_like(t_near, step)
         return RaySamples(
@@ -74,7 +74,7 @@ class OccupancyGrid(nn.Module):
         )
 
     def intersect(self, rays: Rays, box: SceneBox, near: float) -> RayInterval:
-        """Return between which distances a row of rays may meet an occupied cell."""
+        """Return the interval of each ray outside which it meets no occupied cell."""
         if box.contracted:
             return box.intersect(rays, near)
         t_near, t_far = clip_to_box(box.local_rays(rays), *self.occupied_bounds)
@@ -122,15 +122,15 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def prune(self, min_weight: float) -> None:
-        """Empty cells where no recorded weight was above `min_weight` since the last pruning, nor in a neighbor."""
+        """Clear cells without a weight above `min_weight`, in them or a neighbor, since the last pruning."""
         kept = (self.max_weight > min_weight).float()
         for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
             kept = max_pool3d(kept[None], size, 1, tuple(n // 2 for n in size))[0]
         self.max_weight.zero_()
-        left = self.occupied & (kept > 0)
-        if 0 < int(left.sum()) <= MAX_KEPT * self.num_occupied:
-            self.occupied = left
-            self._update(left)
+        remaining = self.occupied & (kept > 0)
+        if 0 < int(remaining.sum()) <= MAX_KEPT * self.num_occupied:
+            self.occupied = remaining
+            self._update(remaining)
 
     def split(self) -> Self:
         """Return a grid of cells half as wide, eight for each."""

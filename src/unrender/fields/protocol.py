@@ -1,4 +1,4 @@
-"""What every field offers: density and color at points, samples along rays, renderings."""
+"""The interface of every field: density and color at points, samples along rays, renderings."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -25,20 +25,20 @@ class Field(Protocol):
 
     @property
     def near(self) -> float:
-        """Distance from the origins of rays before which nothing is rendered, in world units."""
+        """Distance along rays at which rendering starts, in world units."""
 
     @property
     def background(self) -> Tensor:
-        """Color [3] behind everything, used where no other is asked for."""
+        """Default background color [3]."""
 
     def __call__(self, points: Tensor, directions: Tensor, /) -> tuple[Tensor, Tensor]:
-        """Return density [n] per world unit and color [n, 3], at points [n, 3] seen in unit directions [n, 3]."""
+        """Return density [n] per world unit and color [n, 3], from points and unit directions, both [n, 3]."""
 
     def density(self, points: Tensor, /) -> Tensor:
         """Return the density [n] per world unit at points [n, 3], without colors."""
 
     def sample(self, rays: Rays, *, quick: bool = False) -> RaySamples:
-        """Return where to evaluate the field along a row of rays; with `quick`, fewer samples."""
+        """Return the samples along a row of rays at which to evaluate the field; with `quick`, fewer."""
 
     def sample_uniform(
         self, rays: Rays, num_samples: int, *, near: float | None = None, far: float | None = None
@@ -51,10 +51,10 @@ class Field(Protocol):
     def render(
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return the image, opacity and distance that a camera sees; with `quick`, from fewer samples."""
+        """Render image, opacity and distance from a camera; with `quick`, from fewer samples."""
 
     def bounds(self) -> Tensor:
-        """Return the lowest and the highest corner [2, 3] of what is occupied, or of the uncontracted box."""
+        """Return the lowest and the highest corner [2, 3] of the occupied region, or of the uncontracted box."""
 
 
 class DensityGrid(NamedTuple):
@@ -65,14 +65,14 @@ class DensityGrid(NamedTuple):
 
     log_density: Float[Tensor, "x y z"]
     is_known: Bool[Tensor, "x y z"]
-    """Where there is a parameter; elsewhere there is nothing, or no ray came."""
+    """Where there is a parameter; other grid points are empty or unobserved."""
     voxel_size: float
     """Side of a voxel, in world units; in contracted space, of those in the inner cube."""
 
 
 @runtime_checkable
 class HasDensityGrid(Protocol):
-    """A field whose surface can be read off its own grid, without sampling it."""
+    """A field whose surface can be extracted from its own grid, without resampling."""
 
     def density_grid(self) -> DensityGrid:
         """Return the density at all grid points."""
@@ -80,7 +80,7 @@ class HasDensityGrid(Protocol):
 
 @runtime_checkable
 class Croppable(Protocol):
-    """A field that can leave out parts of itself, faster than by masking its density."""
+    """A field that can be cropped, faster than by masking its density."""
 
     def crop(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Field | None:
         """Return the part of the field between two corners; None if there is nothing."""

@@ -17,7 +17,7 @@ from unrender.render.march import FieldFunction, RenderOutput
 from unrender.render.sample import RaySamples
 
 SAMPLES_PER_CHUNK = 10_485_760
-"""Memory does not depend on the size of the view; smaller chunks than 400 × 400 rays are slower."""
+"""Bounds the memory, independent of the size of the view; chunks below 400 × 400 rays of 64 samples are slower."""
 ROUNDS = (3, 8, 20)
 """Samples of a ray after which early termination is tested."""
 STOP, SKIP = 1e-6, 1e-4
@@ -34,15 +34,15 @@ def quick_look(
     far: float | None = None,
     num_samples: int = 64,
 ) -> RenderOutput:
-    """Render a field from few uniform samples on each ray: the fastest rendering there is.
+    """Render a field from few uniform samples on each ray: use it for previews.
 
     The ray from near to far is divided into `num_samples` equal intervals, and the field evaluated at their centers tᵢ:
 
     alphaᵢ = 1 − exp(−densityᵢ · step), weightᵢ = alphaᵢ · Π_{j<i} (1 − alphaⱼ)
     opacity = Σ weightᵢ, distance = Σ weightᵢ · tᵢ / Σ weightᵢ, color = Σ weightᵢ · colorᵢ + (1 − opacity) · background
 
-    The field is not evaluated in known empty space, nor behind a transmittance of 1e-6, which saves time and changes
-    nothing; a color whose weight is below 1e-4 is left out. What is thinner than an interval may be missed.
+    Known empty space is skipped, and rays terminate at a transmittance of 1e-6; neither changes the result visibly.
+    Colors of weights below 1e-4 are left out. Surfaces thinner than an interval may be missed.
 
     near, far: distances along the rays. By default where a ray enters and leaves the field; in contracted space,
     intervals grow from three half extents of the box on. Any function serves as a field if both are given: points and
@@ -57,21 +57,25 @@ def quick_look(
     camera = camera.to(device_of(field, camera))
     if isinstance(field, Field):  # parameters have a precision of their own
         camera = camera.to(known.background.dtype)
-    rays, there = present_rays(camera.detach())
-    behind = (known.background if background is None else background).detach().to(rays.origins)
+    rays, valid = present_rays(camera.detach())
+    background_color = (known.background if background is None else background).detach().to(rays.origins)
     chunks = []
     size = max(1, SAMPLES_PER_CHUNK // max(num_samples, 1))
-    for begin in range(0, max(len(rays.origins), 1), size):
-        chunk = rays.map(lambda t, begin=begin: t[begin : begin + size])  # type: ignore[misc]
+    for start in range(0, max(len(rays.origins), 1), size):
+        chunk = rays.map(lambda t, start=start: t[start : start + size])  # type: ignore[misc]
         samples = known.sample_uniform(chunk, num_samples, near=near, far=far)
         found, color = _render(known, chunk, samples)
         assert found.distance is not None
-        chunks.append((color + found.transmittance[:, None] * behind, found.opacity, found.distance))
+        chunks.append(
+            (color + found.transmittance[:, None] * background_color, found.opacity, found.distance)
+        )
     color, opacity, distance = (torch.cat(each) for each in zip(*chunks, strict=True))
     shape = (camera.height, camera.width)
-    output = RenderOutput(behind.repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape))
-    output.color[there] = color.clamp(0, 1)
-    output.opacity[there], output.distance[there] = opacity, distance
+    output = RenderOutput(
+        background_color.repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape)
+    )
+    output.color[valid] = color.clamp(0, 1)
+    output.opacity[valid], output.distance[valid] = opacity, distance
     return output
 
 

@@ -1,4 +1,4 @@
-"""The kinds of fields: where `--model`, files, viewer, depth, export and reports find them.
+"""Registry of field types, by which `--model`, files, viewer, depth, export and reports find them.
 
 A new field is one file with a subclass of `TrainableField`, and one line here.
 """
@@ -18,20 +18,20 @@ FIELDS: dict[str, type[TrainableField]] = {
 
 
 def register_field(name: str, kind: type[TrainableField]) -> None:
-    """Make a kind of field known under a name, for programs with fields of their own."""
+    """Register a field class under a name, so that `fit_nerf`, files and the viewer accept your own fields."""
     if FIELDS.setdefault(name, kind) is not kind:
         raise InputError(f"register_field: {name!r} is already {FIELDS[name].__name__}")
 
 
 def field_type(name: str) -> type[TrainableField]:
-    """Return the kind of field of a name."""
+    """Return the field class that is registered under a name."""
     if name not in FIELDS:
         raise InputError(f"there is no field {name!r}; known are {', '.join(FIELDS)}")
     return FIELDS[name]
 
 
 def field_name(field: object) -> str:
-    """Return the name of a field's kind."""
+    """Return the name under which the class of a field is registered."""
     for name, kind in FIELDS.items():
         if type(field) is kind:
             return name

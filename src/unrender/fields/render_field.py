@@ -12,7 +12,7 @@ from unrender.geometry.rays import Rays, rays_of
 from unrender.render.march import FieldFunction, RenderOutput, march
 
 POINTS_PER_QUERY = 262_144
-"""Points at which a field is evaluated at once: its own memory does not grow with the number of samples on a ray."""
+"""Points at which a field is evaluated at once: its memory does not grow with the number of samples on a ray."""
 
 
 @torch.no_grad()
@@ -29,8 +29,8 @@ def render_field(
     """Render a field, evaluated at the samples that `field.sample` chooses.
 
     Colors, in [0, 1], are composited on `background`, by default the field's own. Rays without a direction, outside the
-    field of view of a lens, show the background. Samples that less than `stop_below` of the light reaches are left out.
-    The camera is moved to the device of the field. Memory, besides that of the image, is that of `rays_per_chunk` rays,
+    field of view of a lens, show the background. Rays terminate at a transmittance below `stop_below`. The camera
+    is moved to the device of the field. Memory, besides that of the image, is that of `rays_per_chunk` rays,
     or of one row of the image if that is longer.
     Differentiable in: nothing.
     """
@@ -40,22 +40,22 @@ def render_field(
         raise InputError(f"render_field: `rays_per_chunk` should be at least 1, got {rays_per_chunk}")
     device = device_of(field, camera)
     camera = camera.to(device)
-    behind = (field.background if background is None else background).detach().to(device)
-    output = empty_output(camera, behind)
+    background_color = (field.background if background is None else background).detach().to(device)
+    output = empty_output(camera, background_color)
     rows = max(1, rays_per_chunk // camera.width)
     for top in range(0, camera.height, rows):
         band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
         rays = rays_of(band)
-        there = ~rays.directions.isnan().any(-1)
+        valid = ~rays.directions.isnan().any(-1)
         rendered = march(
             lambda points, directions: query_in_chunks(field, points, directions),
-            Rays(rays.origins[there], rays.directions[there]),
+            Rays(rays.origins[valid], rays.directions[valid]),
             lambda chunk: field.sample(chunk, quick=quick),
-            background=behind,
+            background=background_color,
             stop_below=stop_below,
             rays_per_chunk=rays_per_chunk,
         )
-        fill_rows(output, slice(top, top + band.height), there, rendered)
+        fill_rows(output, slice(top, top + band.height), valid, rendered)
     return output
 
 
@@ -69,17 +69,17 @@ def device_of(field: Field | FieldFunction, camera: Camera) -> torch.device:
 
 
 def empty_output(camera: Camera, background: Float[Tensor, "3"]) -> RenderOutput:
-    """Return an image of the background, to be filled."""
+    """Return the output of rays that miss the field: the background at opacity 0."""
     shape = (camera.height, camera.width)
     color = background.repeat(*shape, 1)
     return RenderOutput(color, color.new_zeros(shape), color.new_zeros(shape))
 
 
-def fill_rows(output: RenderOutput, rows: slice, there: Tensor, rendered: RenderOutput) -> None:
-    """Write a row of rendered rays to the pixels of some rows of an image that are `there`."""
-    output.color[rows][there] = rendered.color.clamp(0, 1)
-    output.opacity[rows][there] = rendered.opacity
-    output.distance[rows][there] = rendered.distance
+def fill_rows(output: RenderOutput, rows: slice, valid: Tensor, rendered: RenderOutput) -> None:
+    """Write a row of rendered rays to the pixels of some rows of an image that have `valid` rays."""
+    output.color[rows][valid] = rendered.color.clamp(0, 1)
+    output.opacity[rows][valid] = rendered.opacity
+    output.distance[rows][valid] = rendered.distance
 
 
 def query_in_chunks(

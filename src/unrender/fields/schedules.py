@@ -1,4 +1,4 @@
-"""How fields change while they are trained, by progress from 0 to 1 and by steps: frozen values."""
+"""Schedules of the refinement and pruning of fields during training, by progress from 0 to 1 and by steps."""
 
 import dataclasses
 from typing import TypeVar
@@ -16,7 +16,7 @@ class HashSchedule:
     """When a hash field refines its samples, and prunes its occupancy grid."""
 
     occupancy_resolution: int = 128
-    """Cells along the side of the occupancy grid, at first."""
+    """Initial number of cells along the side of the occupancy grid."""
     split_at: float = 0.25
     """Progress at which the cells are halved."""
     samples_per_side: Stages[int] = ((0.0, 128), (0.1, 256), (0.4, 512))
@@ -39,7 +39,7 @@ class HashSchedule:
 
 @dataclasses.dataclass(frozen=True)
 class NerfSchedule:
-    """How many rays a step of the NeRF paper's model has."""
+    """Rays per step of the NeRF paper's model."""
 
     rays: int = 1024
     """A step of a large network is long."""
@@ -50,22 +50,22 @@ class VoxelSchedule:
     """When voxels are pruned and split."""
 
     coarsening: Stages[int] = ((0.0, 4), (0.02, 2), (0.12, 1))
-    """How many times as wide as in the end voxels are; each stage halves them. Steps have fewer rays by as much."""
+    """Size of voxels relative to the final grid; each stage halves it. The number of rays per step is divided by it."""
     pruning_steps: int = 100
     """Steps between two prunings."""
     pruning_fraction: float = 0.2
-    """Fraction of all steps between two prunings, at most: a short training reaches the full resolution, too."""
+    """Largest fraction of all steps between two prunings, so that short trainings reach the full resolution."""
     min_weight: float = 0.02
     """Weight on a ray above which a voxel is kept; its neighbors are kept, too."""
 
 
 def stage_at(stages: Stages[Value], progress: float) -> Value:
-    """Return the value of the stage that `progress` lies in."""
+    """Return the value of the stage that contains `progress`."""
     return [value for start, value in stages if progress >= start][-1]
 
 
 def schedule_of(given: object, default: AnySchedule) -> AnySchedule:
-    """Return the schedule that was given, or the default; InputError if it is one of another kind of field."""
+    """Return the schedule that was given, or the default; InputError if it is that of another field type."""
     if given is None:
         return default
     if not isinstance(given, type(default)):

@@ -20,13 +20,13 @@ from unrender.render.sample import RaySamples
 
 
 class SceneRegion(NamedTuple):
-    """Where in a scene something can be: what a new field starts from."""
+    """The region of a scene to model, from which a new field is created."""
 
     scene_box: SceneBox
     occupied: Bool[Tensor, "x y z"]
     """Cells of equal size that fill the scene box, in contracted coordinates if it is contracted."""
     near: float
-    """Distance from the cameras before which nothing is modeled, in world units."""
+    """Distance from the cameras at which rays start, in world units."""
 
     def cube(self) -> Self:
         """Return the smallest cube around the region, with its cells."""
@@ -46,20 +46,20 @@ class SceneRegion(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FieldOptions:
-    """Settings of a training run that fields read; each uses those that concern it."""
+    """Training settings for fields; each field reads those that apply to it."""
 
     steps: int | None = None
     """Training steps, if known in advance."""
     rays: int = 4096
-    """Rays of a step, for fields that do not choose their number themselves."""
+    """Rays per step, for fields that do not choose the number themselves."""
     samples: int = 65536
-    """Samples of a step at which the field is trained, for fields that choose the number of rays by them."""
+    """Samples per step, for fields that adapt the number of rays to them."""
     resolution: int = 256
     """Voxels along the longest side, at the end."""
     degree: int = 2
     """Degree of the spherical harmonics of color."""
     table_log2: int = 18
-    """Logarithm to base 2 of the most entries of each level of a hash table."""
+    """Base-2 logarithm of the hash table size per level."""
     smoothness: float = 0.0
     """Weight of the total variation of opacity and color."""
     sparsity: float = 0.0
@@ -72,29 +72,29 @@ class ParameterChange(NamedTuple):
     """How parameters were replaced when a field pruned or refined itself."""
 
     kept_rows: Mapping[str, Tensor | None]
-    """By parameter name: which rows of the old parameter make up the new one, in order; None: it starts afresh.
+    """By parameter name: which rows of the old parameter make up the new one, in order; None: it is initialized anew.
 
     Parameters that are not named are unchanged. An optimizer keeps the same rows of its state.
     """
 
 
 class TrainableField(nn.Module):
-    """Base of fields that can be trained. A subclass needs `forward`; everything else has a default.
+    """Base class of fields that can be trained. A subclass has to define `forward`; all other methods have defaults.
 
     forward(points [n, 3], unit directions [n, 3]) → density [n] per world unit, color [n, 3]. By default, rays are
     sampled uniformly within the scene box, and the parameters are what is saved.
     """
 
     num_samples: ClassVar[int] = 128
-    """Samples of a ray, by default."""
+    """Number of samples per ray, by default."""
     learning_rate: ClassVar[float] = 1e-2
-    """Of Adam, for all parameters, by default."""
+    """Learning rate of Adam for all parameters, by default."""
     final_learning_rate: ClassVar[float] = 0.03
-    """Fraction of the learning rates that is left at the end of the training."""
+    """Learning rates at the end of the training, as a fraction of the initial ones."""
     keeps_samples: ClassVar[bool] = True
     """Whether training outputs have weights and samples, which the distortion loss needs."""
     patch_size: ClassVar[int] = 1
-    """Rays of a training step come in squares of so many neighboring pixels."""
+    """Rays of a training step are drawn in patches of `patch_size` × `patch_size` pixels."""
 
     scene_box: SceneBox
     near: float
@@ -111,7 +111,7 @@ class TrainableField(nn.Module):
 
     @classmethod
     def region_cells(cls, options: FieldOptions) -> int:
-        """Return how many cells along its longest side the region should have that `create` is given."""
+        """Return the number of cells along the longest side of the region that `create` takes."""
         return 128
 
     @classmethod
@@ -132,7 +132,7 @@ class TrainableField(nn.Module):
     def sample(
         self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
     ) -> RaySamples:
-        """Return where to evaluate the field along a row of rays; with a generator, at random within intervals."""
+        """Return the samples along a row of rays at which to evaluate the field; stratified, with a generator."""
         count = self.num_samples // (2 if quick else 1)
         interval = self.scene_box.intersect(rays, self.near)
         return flatten_samples(*sample_interval(self.scene_box, interval, count, generator))
@@ -149,7 +149,7 @@ class TrainableField(nn.Module):
     def render(
         self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees, on `background` or the field's own; see `render_field`."""
+        """Render the view of a camera on `background` or the field's own; see `render_field`."""
         return render_field(self, camera, background, quick=quick)
 
     def bounds(self) -> Float[Tensor, "2 3"]:
@@ -157,7 +157,7 @@ class TrainableField(nn.Module):
         return self.scene_box.bounds
 
     def training_outputs(self, rays: Rays, generator: torch.Generator) -> tuple[RenderOutput, ...]:
-        """Render rays on black, with gradients and randomly placed samples; the loss compares each output with images.
+        """Render rays on black from randomly placed samples; the loss compares each output with images.
 
         The last output is that of rendering; fields with proposal networks have more. Outputs have weights and samples
         where `distortion_loss` and `depth_loss` can use them.
@@ -171,25 +171,25 @@ class TrainableField(nn.Module):
         return [{"params": list(self.parameters()), "lr": self.learning_rate}]
 
     def regularization(self, options: FieldOptions) -> Tensor | None:
-        """Return a penalty of the parameters, to be added to the loss; None for none."""
+        """Return a regularization term of the parameters, to be added to the loss, or None."""
         return None
 
     def num_rays(self, progress: float, options: FieldOptions) -> int:
-        """Return how many rays the next training step should have."""
+        """Return the number of rays of the next training step."""
         return options.rays
 
     def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
-        """Prepare a training step, or refine the field; return what happened to parameters, if any were replaced.
+        """Prepare a training step, or refine the field; return how parameters were replaced, if any were.
 
         progress: the finished fraction of the training, 0 to 1.
         """
         return None
 
     def end_step(self, progress: float, options: FieldOptions) -> None:
-        """Update what does not replace parameters, after a training step of the same progress."""
+        """Update the state of the field after a training step, without replacing parameters."""
 
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return all there is to save: tensors, and a description in JSON types. `from_contents` reads both.
+        """Return the contents of a field file: tensors, and a description in JSON types. `from_contents` reads both.
 
         By default: parameters and buffers, the scene box and `near`.
         """
@@ -221,11 +221,11 @@ class TrainableField(nn.Module):
         self.load_state_dict(given)
 
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
-        """Return what, beside `contents`, a resumed training depends on: tensors, and numbers."""
+        """Return the state besides `contents` that resuming a training requires: tensors and numbers."""
         return {}, {}
 
     def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
-        """Set what `training_state` returned, on a field made `from_contents`."""
+        """Restore the result of `training_state`, on a field made `from_contents`."""
 
     def _apply(self, function: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move the scene box, too, where the module is moved."""

@@ -15,11 +15,11 @@ from unrender.render.sample import RaySamples, sample_stratified, sample_uniform
 UNIFORM_UP_TO = 3.0
 """In contracted space: distance, in half extents of the box, beyond which intervals grow."""
 RAYS_PER_CHUNK = 4096
-"""In contracted space: their samples stay in the caches of a processor."""
+"""Rays per chunk in contracted space: their samples stay in the caches of a processor."""
 
 
 def check_interval(where: str, near: float | None, far: float | None) -> None:
-    """Refuse an empty interval, or half of one; both ends may be left out."""
+    """Raise InputError for an empty interval or one with a single end; both may be None."""
     if near is None and far is None:
         return
     if near is None or far is None or not 0 <= near < far < math.inf:
@@ -29,19 +29,19 @@ def check_interval(where: str, near: float | None, far: float | None) -> None:
 
 
 def constant_interval(rays: Rays, near: float, far: float) -> RayInterval:
-    """Return the same interval for each of a row of rays; an empty one for those of nan."""
+    """Return the same interval for each of a row of rays; an empty one for invalid rays, whose direction is NaN."""
     t_far = torch.full_like(rays.origins[:, 0], far).masked_fill(rays.directions.isnan().any(-1), 0)
     return RayInterval(torch.full_like(t_far, near), t_far)
 
 
 def uniform_samples(rays: Rays, near: float, far: float, num_samples: int) -> RaySamples:
-    """Return the centers of equal intervals of each ray from `near` to `far`; none of rays of nan."""
+    """Return the centers of equal intervals of each ray from `near` to `far`; none for invalid rays."""
     interval = constant_interval(rays, near, far)
     return flatten_samples(stratify(interval, num_samples), interval.t_far > interval.t_near)
 
 
 def flatten_samples(samples: RaySamples, hits: Bool[Tensor, " rays"]) -> RaySamples:
-    """Put samples of rays, or of those that hit, in one row; rays that do not hit have none."""
+    """Flatten the samples of rays, or of those that hit, to one row with offsets; rays that do not hit have none."""
     if len(samples.distances) == len(hits):
         samples = samples[hits]
     counts = hits * samples.distances.shape[-1]
@@ -52,9 +52,9 @@ def flatten_samples(samples: RaySamples, hits: Bool[Tensor, " rays"]) -> RaySamp
 def sample_interval(
     box: SceneBox, interval: RayInterval, num_samples: int, generator: torch.Generator | None
 ) -> tuple[RaySamples, Bool[Tensor, " rays"]]:
-    """Divide the intervals that are not empty; return one sample in each part, and which rays have samples.
+    """Divide the intervals that are not empty into bins; return one sample in each bin, and which rays have samples.
 
-    Parts are equal or, in contracted space, grow from three half extents on. Samples lie at the centers of parts or,
+    Bins are equal or, in contracted space, grow from three half extents on. Samples lie at the centers of bins or,
     with a generator, at random within them.
     """
     hits = interval.t_far > interval.t_near
@@ -65,7 +65,7 @@ def sample_interval(
 
 
 def stratify(interval: RayInterval, num_samples: int, generator: torch.Generator | None = None) -> RaySamples:
-    """Divide intervals into equal parts; samples lie at their centers, or at random with a generator."""
+    """Divide intervals into equal bins; samples lie at their centers, or at random with a generator."""
     if generator is None:
         return sample_uniform(*interval, num_samples)
     return sample_stratified(*interval, num_samples, generator=generator)
@@ -77,7 +77,7 @@ def stratify_inverse(
     uniform_up_to: Float[Tensor, ""] | float,
     generator: torch.Generator | None = None,
 ) -> RaySamples:
-    """Divide intervals into parts that are equal up to a distance, and grow with its square beyond (as 1 / t)."""
+    """Divide intervals into bins that are uniform in t up to a distance, and uniform in 1 / t (disparity) beyond."""
     warped = stratify(
         RayInterval(*(_warp(t / uniform_up_to) for t in interval)), num_samples, generator
     ).distances
@@ -104,9 +104,9 @@ def occupied_box(occupied: Bool[Tensor, "x y z"]) -> Int[Tensor, "2 3"]:
 def uniform_in_cells(
     rays: Rays, grid: CellGrid, box: SceneBox, interval: RayInterval, num_samples: int, *, is_given: bool
 ) -> RaySamples:
-    """Divide intervals, and keep the centers that lie in occupied cells of a grid that fills a box.
+    """Divide intervals into bins, and keep the centers that lie in occupied cells of a grid that fills a box.
 
-    Parts are equal or, in contracted space where the interval was not given, grow from three half extents on.
+    Bins are equal or, in contracted space where the interval was not given, grow from three half extents on.
     """
     if num_samples < 1:
         raise InputError(f"sample_uniform: `num_samples` should be at least 1, got {num_samples}")
@@ -125,11 +125,11 @@ def uniform_in_cells(
 
 
 def _keep_occupied(rays: Rays, samples: RaySamples, grid: CellGrid, box: SceneBox) -> RaySamples:
-    """Keep those samples, equally many on each ray, that lie in occupied cells."""
+    """Keep the samples, equally many on each ray, that lie in occupied cells."""
     kept = samples.lengths > 0
     size = torch.tensor(grid.cells.shape, device=kept.device)
-    for begin in range(0, len(kept), RAYS_PER_CHUNK):
-        chunk = slice(begin, begin + RAYS_PER_CHUNK)
+    for start in range(0, len(kept), RAYS_PER_CHUNK):
+        chunk = slice(start, start + RAYS_PER_CHUNK)
         origins, directions = rays.origins[chunk, None], rays.directions[chunk, None]
         points = torch.addcmul(origins, samples.distances[chunk, :, None], directions)
         cells = (box.normalize(points) * size).nan_to_num().long()

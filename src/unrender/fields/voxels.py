@@ -42,20 +42,20 @@ from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
 
 RAYS_PER_CHUNK = 65_536
-"""While rendering: memory does not depend on the size of the image."""
+"""Rays rendered at once: memory does not depend on the size of the image."""
 QUICK_STEPS, FINE_STEPS = 1.0, 2.0
-"""Samples for each voxel along a ray, in renderings."""
+"""Samples per voxel along a ray, in quick and in full renderings."""
 FINE_SKIP, FINE_STOP = 1e-4, 1e-3
-"""Weight below which a sample is skipped, and transmittance at which a ray ends, in renderings."""
+"""Weight below which a sample is skipped, and transmittance at which a ray terminates, in renderings."""
 SKIP, STOP = 1e-3, 1e-3
 """The same in training."""
 SCHEDULE = VoxelSchedule()
 MAX_KEPT = 0.95
-"""Of the voxels: if pruning would keep more, it keeps all, for it takes time."""
+"""Fraction of the voxels: if pruning would keep more, it keeps all, to save the time of rebuilding the table."""
 INITIAL_OPACITY, INITIAL_OPACITY_CONTRACTED = 0.05, 0.01
-"""Of the first voxels: less where cameras are among them, so that what lies behind is visible."""
+"""Initial opacity of voxels: lower in contracted space, where cameras are among them and look through them."""
 DENSITY_RATE, COLOR_RATE, ADAM_EPSILON = 0.3, 0.02, 1e-12
-"""Adam's learning rates of the log of the density, and of the coefficients of the color; its ε."""
+"""Learning rates of the log density and of the color coefficients, and ε, of Adam."""
 
 
 class SparseVoxels(TrainableField):
@@ -106,7 +106,7 @@ class SparseVoxels(TrainableField):
 
     @property
     def degree(self) -> int:
-        """Of the spherical harmonics."""
+        """Degree of the spherical harmonics."""
         return int((self.harmonics.shape[1] // 3) ** 0.5) - 1
 
     @classmethod
@@ -119,7 +119,7 @@ class SparseVoxels(TrainableField):
         degree: int = 2,
         opacity: float = 0.05,
     ) -> Self:
-        """Return gray fog in the voxels of a mask that fills the scene box, of this opacity in each voxel."""
+        """Return a gray field of uniform opacity per voxel, in the voxels of a mask that fills the scene box."""
         table = VoxelTable.from_mask(mask)
         harmonics = torch.zeros(table.num_corners, 3 * (degree + 1) ** 2)
         field = cls(table, torch.zeros(table.num_corners), harmonics, scene_box, near=near)
@@ -128,18 +128,18 @@ class SparseVoxels(TrainableField):
 
     @classmethod
     def region_cells(cls, options: FieldOptions) -> int:
-        """Return the size of the first, coarsest grid."""
+        """Return the size of the initial, coarsest grid."""
         return options.resolution // schedule_of(options.schedule, SCHEDULE).coarsening[0][1]
 
     @classmethod
     def create(cls, region: SceneRegion, options: FieldOptions, generator: torch.Generator) -> Self:
-        """Return gray fog in the voxels of the region; nothing is random."""
+        """Return a gray field of uniform opacity in the voxels of the region; the generator is not used."""
         contracted = region.scene_box.contracted
         opacity = INITIAL_OPACITY_CONTRACTED if contracted else INITIAL_OPACITY
         return cls.from_mask(region.occupied, region.scene_box, near=region.near, degree=0, opacity=opacity)
 
     def opacities(self) -> Float[Tensor, " corners"]:
-        """Return the opacity, in [0, 1], of one voxel's length at the density of each corner.
+        """Return the opacity, in [0, 1], of a ray segment of one voxel size at the density of each corner.
 
         Differentiable in: the parameters.
         """
@@ -174,9 +174,9 @@ class SparseVoxels(TrainableField):
     def sample(
         self, rays: Rays, *, quick: bool = False, generator: torch.Generator | None = None
     ) -> RaySamples:
-        """Return the samples that renderings consist of: two for each voxel, with `quick` one, without faint ones.
+        """Return the visible samples: two per voxel, one with `quick`.
 
-        A weight below 1e-4 counts as nothing, and a ray ends at a transmittance of 1e-3.
+        Samples of weights below 1e-4 are skipped, and a ray terminates at a transmittance of 1e-3.
         Differentiable in: nothing.
         """
         strides = self._strides(QUICK_STEPS if quick else FINE_STEPS, FINE_SKIP, FINE_STOP)
@@ -223,7 +223,7 @@ class SparseVoxels(TrainableField):
 
     @torch.no_grad()
     def density(self, points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
-        """Return the density at points alone, without colors.
+        """Return the density per world unit alone, without colors.
 
         Differentiable in: nothing.
         """
@@ -245,30 +245,30 @@ class SparseVoxels(TrainableField):
     def render(
         self, camera: Camera, background: Float[Tensor, "3"] | None = None, *, quick: bool = False
     ) -> RenderOutput:
-        """Return what a camera sees, on `background` or the field's own.
+        """Render the view of a camera on `background` or the field's own.
 
         Colors are in [0, 1]. Rays without a direction, outside the field of view of a lens, show the background. With
-        `quick`, there are half as many samples: one for each voxel.
+        `quick`, there are half as many samples: one per voxel.
         Differentiable in: nothing.
         """
-        behind = (self.background if background is None else background).detach()
-        output = empty_output(camera, behind)
+        background_color = (self.background if background is None else background).detach()
+        output = empty_output(camera, background_color)
         rows = max(1, RAYS_PER_CHUNK // camera.width)
         steps = QUICK_STEPS if quick else FINE_STEPS
         for top in range(0, camera.height, rows):
             band = camera.crop(0, top, height=min(rows, camera.height - top), width=camera.width)
-            rays, there = present_rays(band)
+            rays, valid = present_rays(band)
             found = self.march(rays, steps_per_voxel=steps, skip=FINE_SKIP, stop=FINE_STOP)
-            color = found.color + (1 - found.opacity)[:, None] * behind
+            color = found.color + (1 - found.opacity)[:, None] * background_color
             rendered = RenderOutput(color, found.opacity, found.distance)
-            fill_rows(output, slice(top, top + band.height), there, rendered)
+            fill_rows(output, slice(top, top + band.height), valid, rendered)
         return output
 
     @checked
     def forward(
         self, points: Float[Tensor, "*batch 3"], directions: Float[Tensor, "*batch 3"]
     ) -> tuple[Tensor, Tensor]:
-        """Return density and color at points seen in unit directions; both are 0 where there is no voxel.
+        """Return density and color at points viewed along unit directions; both are 0 where there is no voxel.
 
         Differentiable in: the parameters.
         """
@@ -286,7 +286,7 @@ class SparseVoxels(TrainableField):
 
     @torch.no_grad()
     def keep(self, chosen: Bool[Tensor, " voxels"]) -> tuple[Self, Tensor]:
-        """Return a field with some of the voxels, and the numbers that its corners have in this one."""
+        """Return a field with some of the voxels, and the indices of its corners in this field."""
         mask = chosen.new_zeros(self.table.shape)
         mask[self.table.voxel_places[chosen].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
@@ -313,7 +313,7 @@ class SparseVoxels(TrainableField):
 
     @torch.no_grad()
     def split(self, degree: int | None = None) -> Self:
-        """Return the same field in voxels of half the side, eight for each; its colors may get a higher degree."""
+        """Return the same field in voxels of half the side, eight for each; the degree of the colors may be raised."""
         device = self.log_density.device
         mask = torch.zeros([2 * side for side in self.table.shape], dtype=torch.bool, device=device)
         fine = 2 * self.table.voxel_places.long()[:, None] + torch.from_numpy(CORNERS).to(device)
@@ -387,7 +387,7 @@ class SparseVoxels(TrainableField):
         return patch * max(1, options.rays // patch // coarsening[self._stage][1])
 
     def begin_step(self, progress: float, options: FieldOptions) -> ParameterChange | None:
-        """Prune every so many steps, and split voxels where a finer stage is due."""
+        """Prune at regular intervals, and split voxels when the next stage of the schedule is reached."""
         schedule = schedule_of(options.schedule, SCHEDULE)
         pause, stages = schedule.pruning_steps, schedule.coarsening
         if options.steps is not None:
@@ -397,7 +397,7 @@ class SparseVoxels(TrainableField):
         self._age = 0
         is_due = self._stage + 1 < len(stages) and progress >= stages[self._stage + 1][0]
         old = self._prune(schedule.min_weight)
-        if is_due:  # coarse grids have coarse colors: of degrees 0, 1, and then all
+        if is_due:  # coarse grids have colors of low degree: 0, then 1, then all
             self._stage += 1
             last = self._stage == len(stages) - 1
             self._replace(self.split(options.degree if last else min(self._stage, options.degree)))
@@ -409,7 +409,7 @@ class SparseVoxels(TrainableField):
         self._age += 1
 
     def _prune(self, min_weight: float) -> Tensor | None:
-        """Remove voxels without weight on any ray, nor any of their neighbors; return which corners are left."""
+        """Remove voxels without weight in them or a neighbor; return the old indices of the remaining corners."""
         places = self.table.voxel_places.long().unbind(-1)
         dense = self.log_density.new_zeros(self.table.shape, dtype=torch.float32)
         dense[places] = (self._max_weight > min_weight).float()
@@ -433,7 +433,7 @@ class SparseVoxels(TrainableField):
         return {"max_weight": self._max_weight}, {"stage": self._stage, "age": self._age}
 
     def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:
-        """Set what `training_state` returned."""
+        """Restore the result of `training_state`."""
         self._max_weight = tensors["max_weight"].to(self.log_density.device, copy=True)
         self._stage, self._age = int(numbers["stage"]), int(numbers["age"])
 
@@ -481,7 +481,7 @@ def _jitter(rays: Rays, generator: torch.Generator | None) -> Tensor | None:
 
 
 def _check_contents(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what no field holds, as damaged files may."""
+    """Raise InputError for contents of damaged files."""
     axes = {"log_density": 1, "harmonics": 2, "background": 1, "voxels": 2}
     for name, count in axes.items():
         tensor = tensors[name]

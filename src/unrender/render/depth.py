@@ -1,4 +1,4 @@
-"""Depth of views: the values."""
+"""Depth maps of views, with uncertainty, and depth images with their cameras."""
 
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -10,7 +10,7 @@ from unrender.geometry.rays import rays_of
 
 
 class DepthMap(TensorStruct):
-    """Depth of a field seen by a camera, in world units; 0 where nothing is visible.
+    """Depth of a field rendered from a camera, in world units; 0 where nothing is visible.
 
     Distances are along the rays; z, along the camera's axis, follows from them exactly.
     """
@@ -27,23 +27,23 @@ class DepthMap(TensorStruct):
     std: Float[Tensor, "height width"]
     """Standard deviation of the distance along the ray, weighted."""
     confidence: Float[Tensor, "height width"]
-    """Probability, in [0, 1], that the error of the median distance is at most 1 %, or another bound asked for."""
+    """Probability, in [0, 1], that the error of the median distance is at most 1 %, or the bound that was requested."""
     valid: Bool[Tensor, "height width"]
     """Where there is a surface: the opacity is high enough."""
 
     @property
     def expected_z(self) -> Float[Tensor, "height width"]:
-        """Z of the expected distance."""
+        """Z-depth of the expected distance."""
         return self.expected_distance * z_per_distance(self.camera)
 
     @property
     def median_z(self) -> Float[Tensor, "height width"]:
-        """Z of the median distance."""
+        """Z-depth of the median distance."""
         return self.median_distance * z_per_distance(self.camera)
 
     @property
     def first_surface_z(self) -> Float[Tensor, "height width"]:
-        """Z of the distance to the first surface."""
+        """Z-depth of the first surface."""
         return self.first_surface_distance * z_per_distance(self.camera)
 
 

@@ -30,9 +30,9 @@ class RenderOutput(TensorStruct):
     distance: Float[Tensor, "*batch"]
     """Mean distance along the ray, Σ weight · distance / Σ weight, in world units; 0 where nothing is visible."""
     weights: Float[Tensor, "..."] | None = None
-    """Weight of each sample, in the axes of the samples, where asked for."""
+    """Weight of each sample, in the axes of the samples; only with `keep_samples`."""
     samples: RaySamples | None = None
-    """The samples, where asked for."""
+    """The samples; only with `keep_samples`."""
 
 
 @checked
@@ -47,7 +47,7 @@ def march(
     keep_samples: bool = False,
     rays_per_chunk: int = 16_384,
 ) -> RenderOutput:
-    """Render rays through a field by emission and absorption.
+    """Render rays through a field by volume rendering (emission and absorption).
 
     color = Σ weight_i · color_i + T · background, where weight_i = T_i · alpha_i (see `composite`) and T is the
     transmittance of the whole ray. The field is any callable: points and directions (unit length), both [n, 3], to
@@ -113,19 +113,19 @@ def _check_samples(samples: RaySamples, batch: tuple[int, ...]) -> None:
 def _chunks(rays: Rays, samples: RaySamples | Sampler, size: int) -> Iterator[tuple[Rays, RaySamples]]:
     """Split a row of rays, and their samples, into chunks; there is at least one."""
     total = len(rays.origins)
-    for begin in range(0, max(total, 1), size):
-        end = min(begin + size, total)
-        chunk = Rays(rays.origins[begin:end], rays.directions[begin:end])
+    for start in range(0, max(total, 1), size):
+        end = min(start + size, total)
+        chunk = Rays(rays.origins[start:end], rays.directions[start:end])
         if not isinstance(samples, RaySamples):
             yield chunk, samples(chunk)
         elif samples.offsets is not None:
-            offsets = samples.offsets[begin : end + 1]
+            offsets = samples.offsets[start : end + 1]
             own = slice(int(offsets[0]), int(offsets[-1]))
             yield chunk, RaySamples(samples.distances[own], samples.lengths[own], offsets - offsets[0])
         else:
             shape = (total, samples.distances.shape[-1])
             distances, lengths = (
-                (t.expand(shape) if t.dim() == 1 else t.reshape(shape))[begin:end]
+                (t.expand(shape) if t.dim() == 1 else t.reshape(shape))[start:end]
                 for t in (samples.distances, samples.lengths)
             )
             yield chunk, RaySamples(distances, lengths)

@@ -37,14 +37,14 @@ def samples_at(
     near: Float[Tensor, "*#batch"] | float,
     far: Float[Tensor, "*#batch"] | float,
 ) -> RaySamples:
-    """Return samples at given distances, ascending, each representing the part of [near, far] nearest to it.
+    """Return samples at given distances, ascending, each representing the points of [near, far] nearest to it.
 
     Where far < near, lengths are 0. Differentiable in: distances, near, far.
     """
     near, far = (torch.as_tensor(t, dtype=distances.dtype, device=distances.device) for t in (near, far))
-    middles = (distances[..., 1:] + distances[..., :-1]) / 2
+    midpoints = (distances[..., 1:] + distances[..., :-1]) / 2
     first, last = (t[..., None].expand(*distances.shape[:-1], 1) for t in (near, far))
-    return RaySamples(distances, torch.cat([first, middles, last], -1).diff(dim=-1).clamp(min=0))
+    return RaySamples(distances, torch.cat([first, midpoints, last], -1).diff(dim=-1).clamp(min=0))
 
 
 @checked
@@ -55,7 +55,7 @@ def sample_uniform(
 
     Where far < near, lengths are 0. Differentiable in: near, far.
     """
-    return _in_parts("sample_uniform", near, far, torch.full((), 0.5), num_samples)
+    return _in_intervals("sample_uniform", near, far, torch.full((), 0.5), num_samples)
 
 
 @checked
@@ -68,7 +68,7 @@ def sample_stratified(
 ) -> RaySamples:
     """Divide [near, far] of each ray into equal intervals, and return one random sample in each.
 
-    Lengths are those of the parts nearest to each sample. Differentiable in: near, far.
+    Each sample represents the points nearest to it. Differentiable in: near, far.
     Source: NeRF (Mildenhall et al., 2020), eq. 2.
     """
     like = next((t for t in (near, far) if isinstance(t, Tensor)), torch.zeros(()))
@@ -79,14 +79,14 @@ def sample_stratified(
         dtype=like.dtype,
         device=like.device if generator is None else generator.device,
     )
-    samples = _in_parts("sample_stratified", near, far, fractions, num_samples)
+    samples = _in_intervals("sample_stratified", near, far, fractions, num_samples)
     return samples_at(samples.distances, near, far)
 
 
-def _in_parts(
+def _in_intervals(
     where: str, near: Tensor | float, far: Tensor | float, fractions: Tensor, num_samples: int
 ) -> RaySamples:
-    """Place one sample in each of equal intervals, at a fraction of its length."""
+    """Return one sample in each of `num_samples` equal intervals, at a fraction of its length."""
     if num_samples < 1:
         raise InputError(f"{where}: `num_samples` should be at least 1, got {num_samples}")
     like = next((t for t in (near, far) if isinstance(t, Tensor)), torch.zeros(()))
@@ -94,8 +94,8 @@ def _in_parts(
         *(torch.as_tensor(t, dtype=like.dtype, device=like.device) for t in (near, far))
     )
     step = ((last - first).clamp(min=0) / num_samples)[..., None]
-    places = torch.arange(num_samples, dtype=like.dtype, device=like.device) + fractions.to(like)
-    return RaySamples(first[..., None] + places * step, step.expand(*step.shape[:-1], num_samples))
+    positions = torch.arange(num_samples, dtype=like.dtype, device=like.device) + fractions.to(like)
+    return RaySamples(first[..., None] + positions * step, step.expand(*step.shape[:-1], num_samples))
 
 
 @checked
@@ -122,31 +122,31 @@ def sample_importance(
         )
     distances, lengths = samples.distances.detach(), samples.lengths.detach()
     edges = _edges(distances, lengths)
-    least = 1e-5 / lengths.sum(-1, keepdim=True).clamp(min=torch.finfo(lengths.dtype).tiny)
-    mass = weights.detach().clamp(min=0) + lengths * least
+    padding = 1e-5 / lengths.sum(-1, keepdim=True).clamp(min=torch.finfo(lengths.dtype).tiny)
+    mass = weights.detach().clamp(min=0) + lengths * padding
     mass = torch.where(mass.sum(-1, keepdim=True) > 0, mass, 1)  # of rays without length
     reached = torch.cat([torch.zeros_like(mass[..., :1]), mass.cumsum(-1)], -1)
     steps = torch.arange(num_samples, dtype=mass.dtype, device=mass.device).expand(*mass.shape[:-1], -1)
-    shares = (
+    fractions = (
         0.5
         if generator is None
         else torch.rand(steps.shape, generator=generator, device=generator.device).to(mass)
     )
-    wanted = (steps + shares) / num_samples * reached[..., -1:]
+    wanted = (steps + fractions) / num_samples * reached[..., -1:]
     after = torch.searchsorted(reached, wanted, right=True).clamp(1, mass.shape[-1])
     start, end, left, right = (t.gather(-1, i) for t in (reached, edges) for i in (after - 1, after))
     part = ((wanted - start) / (end - start).clamp(min=torch.finfo(mass.dtype).tiny)).clamp(0, 1)
-    places = left + part * (right - left)
+    drawn = left + part * (right - left)
     if keeps_old:
-        places = torch.cat([distances, places], -1)
-    return samples_at(places.sort(-1).values, edges[..., 0], edges[..., -1])
+        drawn = torch.cat([distances, drawn], -1)
+    return samples_at(drawn.sort(-1).values, edges[..., 0], edges[..., -1])
 
 
 def _edges(distances: Tensor, lengths: Tensor) -> Tensor:
-    """Return the bounds of the intervals that samples represent: half-way between them."""
-    middles = (distances[..., 1:] + distances[..., :-1]) / 2
+    """Return the bounds of the intervals that samples represent: the midpoints between them."""
+    midpoints = (distances[..., 1:] + distances[..., :-1]) / 2
     return torch.cat(
-        [middles[..., :1] - lengths[..., :1], middles, middles[..., -1:] + lengths[..., -1:]], -1
+        [midpoints[..., :1] - lengths[..., :1], midpoints, midpoints[..., -1:] + lengths[..., -1:]], -1
     )
 
 
@@ -159,17 +159,17 @@ def sample_occupied(
 ) -> RaySamples:
     """Sample rays where a grid is occupied, in equal steps of at most `step` world units.
 
-    Voxel [k, j, i] reaches from (i, j, k) to (i, j, k) + 1 in the frame of the grid, which is that of `Volume`. Rays,
-    in all their axes one after another, may have different numbers of samples.
+    Voxel [k, j, i] spans (i, j, k) to (i, j, k) + 1 in the coordinate frame of the grid, as in `Volume`. Rays of all
+    batch axes are flattened to one, and may have different numbers of samples.
     Differentiable in: nothing.
     """
     if not 0 < step < math.inf:
         raise InputError(f"sample_occupied: `step` should be a length > 0, got {step}")
-    turn = grid_from_world.clone()
-    turn[:3, 3] = 0
+    linear = grid_from_world.clone()
+    linear[:3, 3] = 0
     inside = Rays(
         transform(grid_from_world, rays.origins.detach().reshape(-1, 3)),
-        transform(turn, rays.directions.detach().reshape(-1, 3)),
+        transform(linear, rays.directions.detach().reshape(-1, 3)),
     )
     size = grid_from_world.new_tensor(occupied.shape[::-1])
     near, far = clip_to_box(inside, torch.zeros_like(size), size)

@@ -20,9 +20,9 @@ from unrender.render.sample import RaySamples, sample_occupied
 BLOCK = 4
 """Voxels, at most, along each side of the blocks that are skipped where nothing in them is visible."""
 ENTRIES = 256
-"""Of the table that `window_transfer` makes."""
+"""Number of entries of the table that `window_transfer` makes."""
 THICKNESS = 0.05
-"""In diagonals of the volume: the thickness that `opacity` refers to."""
+"""Length, in diagonals of the volume, over which `opacity` is defined."""
 PRESETS = {"all": (0.0, 1.0), "upper-half": (0.5, 0.999), "bright": (0.9, 0.9995)}
 """Windows by quantiles of the voxels above the lowest value."""
 Preset = Literal["all", "upper-half", "bright"]
@@ -54,16 +54,16 @@ class TransferFunction(TensorStruct):
         Differentiable in: density, color, values.
         """
         last = len(self.density) - 1
-        place = ((values - self.low) * (last / (self.high - self.low))).clamp(0, last)
-        entry = place.detach().floor().clamp(max=last - 1).long()
-        share = (place - entry)[..., None]
+        position = ((values - self.low) * (last / (self.high - self.low))).clamp(0, last)
+        entry = position.detach().floor().clamp(max=last - 1).long()
+        fraction = (position - entry)[..., None]
         table = torch.cat([self.density[:, None], self.color], 1)
-        found = torch.lerp(table[entry], table[entry + 1], share)
-        return found[..., 0], found[..., 1:]
+        entries = torch.lerp(table[entry], table[entry + 1], fraction)
+        return entries[..., 0], entries[..., 1:]
 
 
 class Blocks(NamedTuple):
-    """Which blocks of a volume are visible."""
+    """Occupancy grid of a volume: the blocks of voxels that are visible."""
 
     occupied: Bool[Tensor, "depth height width"]
     blocks_from_world: Float[Tensor, "4 4"]
@@ -106,10 +106,12 @@ def _find_window(volume: Volume, preset: str) -> tuple[float, float]:
     values = volume.density.detach().flatten()
     values = values[:: 1 + len(values) // MAX_COUNTED]
     lowest = float(values.min())
-    matter = values[values > lowest]
-    if len(matter) == 0:
+    above_lowest = values[values > lowest]
+    if len(above_lowest) == 0:
         raise InputError("window_transfer: all voxels have the same value; give a `window`")
-    low, high = (float(end) for end in torch.quantile(matter, torch.tensor(PRESETS[preset]).to(matter)))
+    low, high = (
+        float(end) for end in torch.quantile(above_lowest, torch.tensor(PRESETS[preset]).to(above_lowest))
+    )
     return (low, high) if low < high else (lowest, high)
 
 
@@ -149,8 +151,8 @@ def _over_blocks(values: Tensor, most: bool) -> Tensor:
         size = values.shape[axis]
         number = -(-size // BLOCK)
         first = (torch.arange(number, dtype=torch.float64) * size / number - 0.5).floor().long()
-        places = (first[:, None] + torch.arange(BLOCK + 2)).clamp(0, size - 1).to(values.device)
-        each = [values.index_select(axis, column) for column in places.unbind(1)]
+        indices = (first[:, None] + torch.arange(BLOCK + 2)).clamp(0, size - 1).to(values.device)
+        each = [values.index_select(axis, column) for column in indices.unbind(1)]
         values = each[0]
         for other in each[1:]:
             values = torch.maximum(values, other) if most else torch.minimum(values, other)
@@ -175,10 +177,10 @@ def render_volume(
     """
     sides = volume.world_from_volume[:3, :3].norm(dim=0)
     length = float(sides.min()) if step is None else step
-    seen = visible_blocks(volume, transfer) if blocks is None else blocks
+    visible = visible_blocks(volume, transfer) if blocks is None else blocks
 
     def samples(rays: Rays) -> RaySamples:
-        return sample_occupied(rays, seen.occupied, seen.blocks_from_world, length)
+        return sample_occupied(rays, visible.occupied, visible.blocks_from_world, length)
 
     return march(
         apply_transfer_function(volume, transfer),
