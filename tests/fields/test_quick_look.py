@@ -152,7 +152,7 @@ def test_what_is_black_and_what_is_not_one_camera():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "has no extent of its own; give `near` and `far`"),
+        ({}, "has no bounds; give `near` and `far`"),
         ({"near": 4.0, "far": 2.0}, "0 ≤ near < far, got 4.0 and 2.0"),
         ({"near": 1.0}, "got 1.0 and None"),
         ({"near": 0.0, "far": math.inf}, "0 ≤ near < far"),

@@ -40,7 +40,7 @@ class CallableField:
     def scene_box(self) -> SceneBox:
         """The scene box that was given; InputError if none was."""
         if self._box is None:
-            raise InputError("CallableField: a function has no extent of its own; give a box")
+            raise InputError("CallableField: a function has no bounds; give a box")
         return self._box
 
     @property
@@ -68,7 +68,7 @@ class CallableField:
         """Return the centers of equal intervals of each ray."""
         near, far = (self._near, self._far) if near is None or far is None else (near, far)
         if near is None or far is None:
-            raise InputError("a function has no extent of its own; give `near` and `far`")
+            raise InputError("a function has no bounds; give `near` and `far`")
         return uniform_samples(rays, near, far, num_samples)
 
     def render(

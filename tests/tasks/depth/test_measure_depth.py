@@ -167,7 +167,7 @@ def test_wrong_settings_are_named(changes, words):
 
 
 def test_a_callable_needs_to_be_told_where_to_look():
-    with pytest.raises(InputError, match="has no extent of its own; give `near` and `far`"):
+    with pytest.raises(InputError, match="has no bounds; give `near` and `far`"):
         measure_depth(two_walls, AHEAD)
     several = AHEAD.replace(**{n: getattr(AHEAD, n)[None] for n in ("focal", "center", "camera_from_world")})
     with pytest.raises(InputError, match="`camera` should be one"):

@@ -22,7 +22,7 @@ def test_the_surface_of_any_callable_is_found(monkeypatch):
     )
     assert bool(((vertex_normals(mesh) * mesh.vertices).sum(-1) > 0).all())  # outward
     torch.testing.assert_close(mesh.vertex_colors, mesh.vertices.abs().clamp(max=1))
-    monkeypatch.setattr("unrender.tasks.surface.extract_surface.POINTS_AT_ONCE", 300)
+    monkeypatch.setattr("unrender.tasks.surface.extract_surface.POINTS_PER_QUERY", 300)
     again = extract_surface(ball, voxel_size=0.05, box=box)
     assert torch.equal(mesh.vertices, again.vertices)
 
@@ -38,13 +38,13 @@ def test_voxels_may_be_sampled_too():
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, "has no extent of its own; give a `box`"),
+        ({}, "has no bounds; give a `box`"),
         ({"box": torch.tensor([[0.0, 0, 0], [1, -1, 1]])}, "two finite corners, the first below the second"),
         ({"box": torch.tensor([[0.0, 0, 0], [1, 1, torch.inf]])}, "two finite corners"),
-        ({"box": torch.tensor([[-1.0] * 3, [1.0] * 3]), "voxel_size": 0.0}, "`voxel_size` should be a length > 0"),
+        ({"box": torch.tensor([[-1.0] * 3, [1.0] * 3]), "voxel_size": 0.0}, "`voxel_size` should be positive"),
         ({"box": torch.tensor([[-1.0] * 3, [1.0] * 3]), "voxel_size": 1e-4}, "20000 × 20000 × 20000 voxels are"),
         ({"opacity": 1.0}, "`opacity` should be above 0 and below 1"),
-        ({"box": torch.tensor([[2.0] * 3, [3.0] * 3])}, "nothing in the field is as opaque as that"),
+        ({"box": torch.tensor([[2.0] * 3, [3.0] * 3])}, "the field reaches this opacity nowhere"),
     ],
 )  # fmt: skip
 def test_a_surface_that_cannot_be_found_is_named(changes, words):

@@ -135,7 +135,7 @@ def _sampler(
         known = as_field(field, near=near, far=far)
         return lambda rays: known.sample_uniform(rays, num_samples, near=near, far=far)
     if not isinstance(field, Field):
-        raise InputError("measure_depth: a function has no extent of its own; give `near` and `far`")
+        raise InputError("measure_depth: a function has no bounds; give `near` and `far`")
     return lambda rays: field.sample(rays, quick=quick)
 
 

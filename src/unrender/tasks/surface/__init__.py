@@ -1,1 +1,1 @@
-"""Surfaces of fields."""
+"""Surface extraction."""

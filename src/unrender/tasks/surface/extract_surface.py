@@ -1,4 +1,4 @@
-"""The surface in a field, as a mesh: where its density reaches a level."""
+"""Extraction of a mesh from a field: a level set of its density."""
 
 import math
 
@@ -18,10 +18,10 @@ from unrender.render.march import FieldFunction
 
 VERTICES_PER_QUERY = 65_536
 """Vertices whose colors are evaluated at once."""
-SOLID = 4.0
-"""How much the log of the density is above the level in closed cavities, of which no voxel is left."""
-VOXELS = 192
-"""Along the longest side, by default."""
+SOLID_LOG_DENSITY = 4.0
+"""Log-density above the level that is assigned to closed cavities, whose voxels were pruned."""
+DEFAULT_RESOLUTION = 192
+"""Default number of voxels along the longest side."""
 MAX_VOXELS = 2**28
 
 
@@ -35,15 +35,14 @@ def extract_surface(
 ) -> Mesh:
     """Extract the surface of a field by marching cubes, with colors.
 
-    It lies where one voxel's thickness has this opacity: at the density −log(1 − opacity) / voxel, see
-    `surface_density`. A field with a grid of its own (`HasDensityGrid`) is taken as it is, by marching cubes on the log
-    of its density; any other, and all where a `voxel_size` or a `box` is given, is sampled at the corners of voxels, a
-    chunk at a time, and marching cubes works on the opacity of a voxel. Closed cavities, which no ray could reach,
-    count as solid. Colors are those seen from straight above the surface. Faces are counterclockwise seen from outside;
-    vertices are in world units.
+    The surface is the level set at which a voxel has the given opacity: the density −log(1 − opacity) / voxel_size, see
+    `surface_density`. The grid of a field that has one (`HasDensityGrid`) is used directly, with marching cubes on its
+    log-density. Other fields, and all if `voxel_size` or `box` is given, are sampled at voxel corners, chunk by chunk,
+    with marching cubes on the opacity of a voxel. Closed cavities, which no ray can reach, are filled. Colors are
+    evaluated along the normals. Faces are counterclockwise from outside; vertices are in world units.
 
-    voxel_size: in world units; by default a 192nd of the longest side of the box. box: two opposite corners; by default
-    the bounds of the field.
+    voxel_size: in world units; by default 1/192 of the longest side of the box. box: its lowest and highest corner; by
+    default the bounds of the field. Raises InputError if the field has no such surface.
     Differentiable in: nothing.
     """
     if not 0 < opacity < 1:
@@ -51,12 +50,12 @@ def extract_surface(
     known = as_field(field)
     if isinstance(known, HasDensityGrid) and voxel_size is None and box is None:
         grid = known.density_grid()
-        vertices, faces = _marching_cubes(_relative(grid, opacity))
+        vertices, faces = _marching_cubes(_log_density_above(grid, opacity))
         points = _to_world(known, grid, torch.from_numpy(vertices).to(grid.log_density.device))
     else:
         low, high = _bounds(field, box)
         size = choose_voxel_size(torch.stack([low, high]), voxel_size)
-        vertices, faces = _marching_cubes(_sampled(known, low, high, size, opacity))
+        vertices, faces = _marching_cubes(_sample_opacity(known, low, high, size, opacity))
         points = low + size * torch.from_numpy(vertices).to(low.device)
     mesh = Mesh(points.float(), torch.from_numpy(faces.astype(np.int64)).to(points.device))
     normals = vertex_normals(mesh)
@@ -66,7 +65,7 @@ def extract_surface(
 
 
 def surface_density(field: Field, opacity: float, voxel_size: float | None = None) -> float:
-    """Return the density, per world unit, at which `extract_surface` puts the surface."""
+    """Return the density, per world unit, of the level set that `extract_surface` extracts."""
     if isinstance(field, HasDensityGrid) and voxel_size is None:
         size = field.density_grid().voxel_size
     else:
@@ -75,11 +74,11 @@ def surface_density(field: Field, opacity: float, voxel_size: float | None = Non
 
 
 def choose_voxel_size(box: Float[Tensor, "2 3"], voxel_size: float | None) -> float:
-    """Return the voxel size that `extract_surface` samples a box with; refuse one that is no length, or too small."""
+    """Return the voxel size with which `extract_surface` samples a box; raise InputError if invalid or too small."""
     sides = box[1] - box[0]
-    size = float(sides.max()) / VOXELS if voxel_size is None else voxel_size
+    size = float(sides.max()) / DEFAULT_RESOLUTION if voxel_size is None else voxel_size
     if not 0 < size < math.inf:
-        raise InputError(f"extract_surface: `voxel_size` should be a length > 0, got {size}")
+        raise InputError(f"extract_surface: `voxel_size` should be positive and finite, got {size}")
     if math.prod(float(side) / size + 1 for side in sides) > MAX_VOXELS:
         raise InputError(
             f"extract_surface: {' × '.join(f'{float(side) / size:.0f}' for side in sides)} voxels are too many; give a "
@@ -96,7 +95,7 @@ def cloud_from_mesh(mesh: Mesh) -> PointCloud:
 def _bounds(field: Field | FieldFunction, box: Tensor | None) -> tuple[Tensor, Tensor]:
     if box is None:
         if not isinstance(field, Field):
-            raise InputError("extract_surface: a function has no extent of its own; give a `box`")
+            raise InputError("extract_surface: a function has no bounds; give a `box`")
         box = field.bounds()
     low, high = box
     if not bool(((high > low) & low.isfinite() & high.isfinite()).all()):
@@ -107,39 +106,41 @@ def _bounds(field: Field | FieldFunction, box: Tensor | None) -> tuple[Tensor, T
     return low, high
 
 
-def _sampled(field: Field, low: Tensor, high: Tensor, size: float, level: float) -> NDArray[np.float32]:
-    """Return the opacity of one voxel's thickness, less the level, at corners of voxels; closed cavities are solid."""
+def _sample_opacity(
+    field: Field, low: Tensor, high: Tensor, size: float, level: float
+) -> NDArray[np.float32]:
+    """Return the opacity per voxel, minus the level, at voxel corners; closed cavities are filled."""
     from scipy.ndimage import binary_fill_holes
 
     shape = [int(n) + 1 for n in ((high - low) / size).ceil()]
     y, z = (torch.arange(n, dtype=low.dtype, device=low.device) * size for n in shape[1:])
     found = np.zeros([n + 2 for n in shape], np.float32)
     rows = max(1, POINTS_PER_QUERY // (len(y) * len(z)))
-    for begin in range(0, shape[0], rows):
-        x = torch.arange(begin, min(begin + rows, shape[0]), dtype=low.dtype, device=low.device) * size
+    for start in range(0, shape[0], rows):
+        x = torch.arange(start, min(start + rows, shape[0]), dtype=low.dtype, device=low.device) * size
         points = low + torch.stack(torch.meshgrid(x, y, z, indexing="ij"), -1)
         opacity = -torch.expm1(-density_in_chunks(field, points.flatten(0, 2)) * size)
-        found[1 + begin : 1 + begin + len(x), 1:-1, 1:-1] = opacity.view(points.shape[:-1]).cpu().numpy()
+        found[1 + start : 1 + start + len(x), 1:-1, 1:-1] = opacity.view(points.shape[:-1]).cpu().numpy()
     found[binary_fill_holes(found > level) & (found <= level)] = 1
     return found - np.float32(level)
 
 
-def _relative(grid: DensityGrid, opacity: float) -> NDArray[np.float32]:
-    """Return the log of the density, less the level, at all grid points: empty outside, solid in closed cavities."""
+def _log_density_above(grid: DensityGrid, opacity: float) -> NDArray[np.float32]:
+    """Return the log-density, minus the level, at all grid points; closed cavities are filled, the outside is empty."""
     from scipy.ndimage import binary_fill_holes
 
     known = grid.is_known.cpu().numpy()
     level = np.float32(math.log(-math.log1p(-opacity) / grid.voxel_size))
-    values = np.where(binary_fill_holes(known), np.float32(SOLID), np.float32(-SOLID))
+    values = np.where(binary_fill_holes(known), np.float32(SOLID_LOG_DENSITY), np.float32(-SOLID_LOG_DENSITY))
     values[known] = grid.log_density.cpu().numpy()[known] - level
-    return np.pad(values, 1, constant_values=-SOLID)
+    return np.pad(values, 1, constant_values=-SOLID_LOG_DENSITY)
 
 
 def _marching_cubes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     from skimage.measure import marching_cubes
 
     if not values.max() > 0:
-        raise InputError("extract_surface: nothing in the field is as opaque as that; lower `opacity`")
+        raise InputError("extract_surface: the field reaches this opacity nowhere; lower `opacity`")
     vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
     return vertices - 1, faces
 
@@ -147,7 +148,7 @@ def _marching_cubes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], N
 def _to_world(
     field: Field, grid: DensityGrid, vertices: Float[Tensor, "points 3"]
 ) -> Float[Tensor, "points 3"]:
-    """Return where grid points lie; in contracted space, those at infinity a quarter of a voxel before it."""
+    """Convert grid points to world coordinates; in contracted space, move those at infinity in by a quarter voxel."""
     cells = vertices.new_tensor(grid.log_density.shape) - 1
     coordinates = vertices / cells
     if field.scene_box.contracted:
