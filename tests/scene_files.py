@@ -25,7 +25,7 @@ def pixels(index: int, channels: int = 3, size: tuple[int, int] = (HEIGHT, WIDTH
     return np.random.default_rng(index).integers(0, 256, (*size, channels), np.uint8)
 
 
-def write_picture(path: Path, values: np.ndarray) -> None:
+def write_image(path: Path, values: np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(values).save(path)
 
@@ -34,7 +34,7 @@ def write_nerfstudio(folder: Path, views: list[Camera], channels: int = 3, **ext
     frames = []
     for i, camera in enumerate(views):
         name = f"images/{i:03d}.png"
-        write_picture(folder / name, pixels(i, channels, (camera.height, camera.width)))
+        write_image(folder / name, pixels(i, channels, (camera.height, camera.width)))
         (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
         frames.append(
             {
@@ -62,7 +62,7 @@ def write_blender(folder: Path, views: list[Camera], splits=("train", "test")) -
     for split in splits:
         frames = []
         for i, camera in enumerate(views):
-            write_picture(folder / split / f"r_{i}.png", pixels(i, 4))
+            write_image(folder / split / f"r_{i}.png", pixels(i, 4))
             frames.append({"file_path": f"./{split}/r_{i}", "transform_matrix": camera.to_opengl().tolist()})
         write_json(folder / f"transforms_{split}.json", {"camera_angle_x": angle, "frames": frames})
 
@@ -70,7 +70,7 @@ def write_blender(folder: Path, views: list[Camera], splits=("train", "test")) -
 def write_llff(folder: Path, views: list[Camera]) -> None:
     rows = []
     for i, camera in enumerate(views):
-        write_picture(folder / "images" / f"{i:03d}.png", pixels(i))
+        write_image(folder / "images" / f"{i:03d}.png", pixels(i))
         right, up, back, position = camera.to_opengl()[:3].double().numpy().T
         size = np.array([camera.height, camera.width, float(camera.focal[0])])
         rows.append([*np.stack([-up, right, back, position, size], 1).ravel(), 1.5, 4.5])
@@ -96,7 +96,7 @@ def write_colmap(
     clouds = torch.rand(points, 3, generator=torch.Generator().manual_seed(0)) - 0.5
     images = []
     for i, camera in enumerate(views):
-        write_picture(folder / "images" / f"{i:03d}.png", pixels(i))
+        write_image(folder / "images" / f"{i:03d}.png", pixels(i))
         quaternion = quaternion_from_rotation(camera.camera_from_world[:3, :3]).tolist()
         images.append((i + 1, quaternion, camera.camera_from_world[:3, 3].tolist(), f"{i:03d}.png"))
     if text:

@@ -50,15 +50,15 @@ def test_no_warnings_for_a_ring_of_cameras(tmp_path):
 
 
 def test_few_images(tmp_path):
-    assert "one picture only" in suspicious(tmp_path, ring(1))
-    assert "5 pictures are few" in suspicious(tmp_path, ring(5))
+    assert "only one image" in suspicious(tmp_path, ring(1))
+    assert "only 5 images" in suspicious(tmp_path, ring(5))
 
 
 def test_cameras_at_one_position(tmp_path):
     views = [
         Camera.look_at([5.0, 1, 2], target.tolist(), height=12, width=16) for target in torch.rand(12, 3)
     ]
-    assert "all cameras stand in one point" in suspicious(tmp_path, views)
+    assert "all cameras share one position" in suspicious(tmp_path, views)
 
 
 def test_cameras_on_one_side(tmp_path):
@@ -66,7 +66,7 @@ def test_cameras_on_one_side(tmp_path):
     views = [Camera.look_at(eye, height=12, width=16) for eye in eyes]
     assert "all views are from one side" in suspicious(tmp_path, views)
     moved = [Camera.look_at(eye, eye - eye.new_tensor([0, 0, 1]), height=12, width=16) for eye in eyes]
-    assert "all cameras look the same way" in suspicious(tmp_path, moved)
+    assert "all cameras face the same direction" in suspicious(tmp_path, moved)
 
 
 def turned(camera):
@@ -79,14 +79,14 @@ def test_mixed_conventions(tmp_path):
     views[3:6] = [turned(camera) for camera in views[3:6]]
     said = suspicious(tmp_path, views)
     assert (
-        "3 frames (images/003.png, images/004.png, images/005.png) look away from where the others look"
+        "3 frames (images/003.png, images/004.png, images/005.png) face away from the center of the others"
         in said
     )
-    assert "3 frames (images/003.png, images/004.png, images/005.png) stand on their heads" in said
+    assert "3 frames (images/003.png, images/004.png, images/005.png) are upside down" in said
 
 
 def test_wrong_convention(tmp_path):
-    assert "all cameras look away from a common middle" in suspicious(tmp_path, [turned(c) for c in ring()])
+    assert "all cameras face away from a common center" in suspicious(tmp_path, [turned(c) for c in ring()])
 
 
 def test_outliers_duplicates_and_unusual_intrinsics(tmp_path):
@@ -96,8 +96,8 @@ def test_outliers_duplicates_and_unusual_intrinsics(tmp_path):
     views[7] = views[7].replace(center=torch.tensor([2.0, 6.0]))
     views[8] = views[8].replace(focal=torch.tensor([1000.0, 1000.0]))
     said = suspicious(tmp_path, views)
-    assert "1 frame (images/002.png) stand far away" in said
-    assert "1 pictures have the pose of another" in said
+    assert "1 frame (images/002.png) are far away" in said
+    assert "1 images have the same pose as another" in said
     assert "1 frame (images/007.png) have their principal point far" in said
     assert "1 frame (images/008.png) have a field of view of 0.9 degrees" in said
 
@@ -118,8 +118,8 @@ def test_field_of_view():
 
 def test_empty_images(tmp_path):
     scene_files.write_nerfstudio(tmp_path, ring(2), 4)
-    scene_files.write_picture(tmp_path / "images/000.png", np.zeros((12, 16, 4), np.uint8))
-    scene_files.write_picture(tmp_path / "images/001.png", np.full((12, 16, 3), 7, np.uint8))
+    scene_files.write_image(tmp_path / "images/000.png", np.zeros((12, 16, 4), np.uint8))
+    scene_files.write_image(tmp_path / "images/001.png", np.full((12, 16, 3), 7, np.uint8))
     first, second = (inspect_image(frame) for frame in load_scene(tmp_path).frames)
     assert "frame images/000.png: its alpha is 0 everywhere" in first.problem
-    assert "frame images/001.png: it is of one color only" in second.problem
+    assert "frame images/001.png: the image has a single color" in second.problem

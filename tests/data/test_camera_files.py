@@ -25,7 +25,7 @@ def assert_same(loaded, given) -> None:
             torch.testing.assert_close(getattr(mine.camera, name), getattr(theirs.camera, name))
 
 
-def test_cameras_come_back_without_their_pictures(tmp_path):
+def test_round_trip_without_images(tmp_path):
     views = cameras(5)
     views[1] = views[1].replace(lens=Lens.brown([0.1, 0.02], [0.01, 0.0]))
     views[2] = views[2].replace(lens=Lens.fisheye([0.1]))
@@ -81,7 +81,7 @@ def test_a_path_of_nerfstudio_is_read(tmp_path):
     ("content", "words"),
     [
         ("{", "damaged"),
-        ("[]", "expected a table with a list 'frames'"),
+        ("[]", "expected an object with a list 'frames'"),
         ('{"frames": []}', "no cameras"),
         ('{"frames": [{"file_path": "a.png"}]}', "frame a.png: its pose should be 4 × 4 numbers"),
         ({"camera_path": []}, "no cameras"),
@@ -89,8 +89,8 @@ def test_a_path_of_nerfstudio_is_read(tmp_path):
         ({"camera_path": [{}]}, "KeyError"),
         ({"camera_path": [{"camera_to_world": [1.0] * 16, "fov": 50}]}, "frame 0: the last row"),
         ({"camera_path": [{"camera_to_world": [1.0] * 15, "fov": 50}]}, "damaged"),
-        ({"camera_type": "omnidirectional"}, "its cameras are 'omnidirectional'"),
-        ({"render_height": 0}, "has a size, got 0 ×"),
+        ({"camera_type": "omnidirectional"}, "camera type 'omnidirectional' is not supported"),
+        ({"render_height": 0}, "needs a positive render size, got 0 ×"),
         ({"render_width": None}, "'render_width' should be a number"),
         ({"render_width": 10**9}, "is too large"),
     ],

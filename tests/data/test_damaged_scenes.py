@@ -44,7 +44,10 @@ def refused(folder, match):
     [
         (pose()[:2], r"should be 4 × 4 numbers, got \[2, 4\]"),
         (pose() * torch.tensor([2.0, 2.0, 2.0, 1.0]), "is scaled by 2; divide its first three columns"),
-        (pose() * torch.tensor([1.0, 1.01, 1.0, 1.0]), "is no rotation: its columns have lengths 1, 1.01, 1"),
+        (
+            pose() * torch.tensor([1.0, 1.01, 1.0, 1.0]),
+            "is not a rotation: its columns have lengths 1, 1.01, 1",
+        ),
         (pose() * torch.tensor([-1.0, 1.0, 1.0, 1.0]), "is left-handed"),
         (pose() * torch.tensor([1.0, 1.0, 1.0, math.nan]), "is not finite; leave the frame out"),
         (pose() + torch.tensor([[0.0] * 4] * 3 + [[0.5, 0, 0, 0]]), "the last row of its pose"),
@@ -69,23 +72,23 @@ def test_poses_that_are_nearly_rigid_become_so(scene):
     loaded = load_scene(scene)
     rotation = loaded.frames[3].camera.camera_from_world[:3, :3]
     torch.testing.assert_close(rotation @ rotation.T, torch.eye(3), rtol=0, atol=1e-6)
-    assert loaded.notes == ("nearly rigid poses were made rigid",)
+    assert loaded.notes == ("nearly rigid poses were orthonormalized",)
 
 
 @pytest.mark.parametrize(
     ("text", "match"),
     [
         ("{", "broken JSON"),
-        ("[1, 2]", "a list 'frames' of tables"),
-        ('{"frames": 3}', "a list 'frames' of tables"),
-        ('{"frames": [3]}', "a list 'frames' of tables"),
+        ("[1, 2]", "a list 'frames' of objects"),
+        ('{"frames": 3}', "a list 'frames' of objects"),
+        ('{"frames": [3]}', "a list 'frames' of objects"),
         ('{"frames": [{}]}', "frame 0 has no 'file_path'"),
         ('{"frames": []}', "none of the 0 listed images exists"),
         ("", "the file is empty"),
     ],
 )
 @pytest.mark.parametrize("name", ["transforms.json", "transforms_train.json"])
-def test_json_that_is_none(tmp_path, text, match, name):
+def test_invalid_json(tmp_path, text, match, name):
     (tmp_path / name).write_text(text)
     refused(tmp_path, match)
 
@@ -98,7 +101,7 @@ def test_json_that_is_none(tmp_path, text, match, name):
         ({"fl_x": None}, "'fl_x' should be a number, got None"),
         ({"k1": math.inf}, "'k1' should be a number, got inf"),
         ({"camera_model": "EQUIRECTANGULAR"}, "camera model EQUIRECTANGULAR is not supported"),
-        ({"w": 30}, "the picture is 16 wide and 12 high, its camera 30 and 12"),
+        ({"w": 30}, "the image has 16 × 12 pixels, its camera 30 × 12"),
     ],
 )
 def test_wrong_intrinsics_are_refused_by_name(scene, changes, match):
@@ -110,7 +113,7 @@ def test_no_focal_length(scene):
     content = json.loads((scene / "transforms.json").read_text())
     del content["frames"][0]["fl_x"]
     scene_files.write_json(scene / "transforms.json", content)
-    refused(scene, "neither 'fl_x' nor 'camera_angle_x'")
+    refused(scene, "expected 'fl_x' or 'camera_angle_x'")
 
 
 def test_a_field_of_view_that_is_none(tmp_path):
@@ -120,7 +123,7 @@ def test_a_field_of_view_that_is_none(tmp_path):
     refused(tmp_path, r"frame \./test/r_0: 'camera_angle_x' should lie between 0 and π")
 
 
-def test_absent_pictures_are_listed(scene):
+def test_missing_images_are_listed(scene):
     (scene / "images/003.png").unlink()
     loaded = load_scene(scene)
     assert loaded.missing == ("images/003.png",)
@@ -138,7 +141,7 @@ def test_absent_masks_and_depths_are_noted(scene):
     assert [note for note in loaded.notes if "depth/3.png does not exist" in note]
 
 
-def test_truncated_pictures_are_refused_when_read(scene):
+def test_truncated_images_are_refused_when_loaded(scene):
     path = scene / "images/003.png"
     path.write_bytes(path.read_bytes()[:200])
     frame = load_scene(scene).frames[3]
@@ -146,38 +149,38 @@ def test_truncated_pictures_are_refused_when_read(scene):
         frame.load()
     with pytest.raises(FileFormatError, match=r"003\.png: damaged"):
         PixelSource([frame])
-    path.write_bytes(b"no picture")
+    path.write_bytes(b"not an image")
     with pytest.raises(FileFormatError, match=r"003\.png: damaged"):
         load_scene(scene)
 
 
-def test_pictures_that_change_after_loading(scene):
+def test_images_that_change_after_loading(scene):
     frame = load_scene(scene).frames[3]
-    scene_files.write_picture(frame.image_path, scene_files.pixels(0, 3, (5, 6)))
+    scene_files.write_image(frame.image_path, scene_files.pixels(0, 3, (5, 6)))
     with pytest.raises(
-        FileFormatError, match=r"003\.png: a picture of \[5, 6\] pixels, where its camera has \[12, 16\]"
+        FileFormatError, match=r"003\.png: an image of \[5, 6\] pixels, but its camera has \[12, 16\]"
     ):
         frame.load()
 
 
 def test_masks_and_depths_of_another_size(scene):
-    scene_files.write_picture(scene / "other.png", np.full((5, 6), 255, np.uint8))
+    scene_files.write_image(scene / "other.png", np.full((5, 6), 255, np.uint8))
     change(scene, mask_path="other.png")
     with pytest.raises(FileFormatError, match=r"the mask has \[5, 6\]"):
         load_scene(scene).frames[3].load()
-    scene_files.write_picture(scene / "other.png", np.full((5, 6), 255, np.uint16))
+    scene_files.write_image(scene / "other.png", np.full((5, 6), 255, np.uint16))
     change(scene, 4, depth_file_path="other.png")
-    with pytest.raises(FileFormatError, match=r"other\.png: a depth picture of \[5, 6\]"):
+    with pytest.raises(FileFormatError, match=r"other\.png: a depth image of \[5, 6\]"):
         load_scene(scene).frames[4].load()
 
 
 @pytest.mark.parametrize("mode", ["grey", "grey16", "palette"])
-def test_pictures_of_other_kinds(scene, mode):
+def test_images_of_other_modes(scene, mode):
     values = np.arange(12 * 16).reshape(12, 16)
     deep = mode == "grey16"
-    picture = Image.fromarray((values * 300).astype(np.uint16) if deep else values.astype(np.uint8))
-    picture = picture.convert("RGB").quantize(256) if mode == "palette" else picture
-    picture.save(scene / "images/003.png")
+    image = Image.fromarray((values * 300).astype(np.uint16) if deep else values.astype(np.uint8))
+    image = image.convert("RGB").quantize(256) if mode == "palette" else image
+    image.save(scene / "images/003.png")
     view = load_scene(scene).frames[3].load()
     assert view.image.shape == (12, 16, 3)
     assert float(view.image[0, 5, 0]) == pytest.approx(5 * 300 / 65535 if deep else 5 / 255, abs=1e-6)
@@ -224,7 +227,7 @@ def test_colmap_counts_that_lie(model, name, count):
     tracemalloc.stop()
 
 
-def test_colmap_inner_counts_that_lie(model):
+def test_wrong_inner_counts_of_colmap(model):
     path = model / "sparse/0/images.bin"
     data = path.read_bytes()
     place = data.index(b"000.png\0") + 8
@@ -249,7 +252,7 @@ def test_colmap_text_cut_short(tmp_path):
     path = tmp_path / "sparse/0/images.txt"
     text = path.read_text()
     path.write_text(text[: text.index("003.png") - 20])
-    refused(tmp_path, "line 7: expected at least 10 words")
+    refused(tmp_path, "line 7: expected at least 10 values")
     path.write_text(text.replace(" 1 004.png", " one 004.png"))
     refused(tmp_path, r"images\.txt: damaged")
     path.write_text(text.replace(" 1 004.png", " 8 004.png"))
@@ -257,12 +260,12 @@ def test_colmap_text_cut_short(tmp_path):
 
 
 def test_many_megapixels_do_not_fill_memory(tmp_path):
-    """Two pictures of 20 MB each; a budget of 8 MiB holds bands of them."""
+    """Two images of 20 MB each; with a budget of 8 MiB they are read in bands."""
     view = scene_files.cameras(1)[0].resize(2000, 2500)
     content = scene_files.write_nerfstudio(tmp_path, scene_files.cameras(1))
     content["frames"] = [content["frames"][0] | {"w": 2500, "h": 2000, "fl_x": float(view.focal[0])}] * 2
     scene_files.write_json(tmp_path / "transforms.json", content)
-    scene_files.write_picture(tmp_path / "images/000.png", np.full((2000, 2500, 3), 51, np.uint8))
+    scene_files.write_image(tmp_path / "images/000.png", np.full((2000, 2500, 3), 51, np.uint8))
     source = PixelSource(load_scene(tmp_path).frames, memory_mib=8)
     assert source.is_streaming
     assert source._store.numel() * source._store.element_size() <= 8 * 2**20

@@ -63,7 +63,7 @@ def test_cameras_survive_writing(tmp_path):
             torch.testing.assert_close(a.camera.lens.tangential, b.camera.lens.tangential)
 
 
-def test_says_what_is_wrong(tmp_path):
+def test_invalid_input(tmp_path):
     with pytest.raises(InputError, match="`size` and `num_train` should be at least 1"):
         save_demo_scene(tmp_path, num_train=0)
     frame = save_demo_scene(tmp_path, size=8, num_train=1, num_test=0).frames[0]
@@ -73,5 +73,5 @@ def test_says_what_is_wrong(tmp_path):
             [dataclasses.replace(frame, camera=frame.camera.replace(lens=lens))], tmp_path / "a.json"
         )
     flat = Camera.look_at([0.0, 0, 3], view_height=1.0, height=8, width=8)
-    with pytest.raises(InputError, match="should be one, and perspective"):
+    with pytest.raises(InputError, match="should be a single perspective camera"):
         save_transforms([dataclasses.replace(frame, camera=flat)], tmp_path / "a.json")

@@ -18,7 +18,7 @@ from unrender import (
     load_depth_views,
     save_depth,
 )
-from unrender.data.depth_maps import steps_of_depth
+from unrender.data.depth_maps import quantize_depth
 from unrender.errors import FileFormatError
 from unrender.io.depth import read_depth
 
@@ -33,9 +33,9 @@ def some_depth(factor: float = 1.0, camera: Camera = CAMERA) -> DepthMap:
     return DepthMap(camera, *values, *shares, valid)
 
 
-def test_everything_is_written_and_comes_back(tmp_path):
+def test_round_trip(tmp_path):
     depth, color = some_depth(), torch.rand(48, 20, 3, generator=torch.Generator().manual_seed(1))
-    save_depth(depth, tmp_path / "a" / "view", color=color, facts={"threshold": 0.25})
+    save_depth(depth, tmp_path / "a" / "view", color=color, metadata={"threshold": 0.25})
     names = {path.name for path in (tmp_path / "a" / "view").iterdir()}
     kinds = {f"{k}_{a}.npy" for k in ("expected", "median", "first_surface") for a in ("z", "distance")}
     others = {
@@ -53,7 +53,7 @@ def test_everything_is_written_and_comes_back(tmp_path):
     assert stored.dtype == np.float32
     assert np.array_equal(stored, depth.first_surface_z.numpy())
     about = json.loads((tmp_path / "a" / "view" / "depth.json").read_text())
-    assert (about["nothing"], about["threshold"], about["camera"]["w"]) == (0, 0.25, 20)
+    assert (about["invalid_value"], about["threshold"], about["camera"]["w"]) == (0, 0.25, 20)
     ((name, view),) = load_depth_views(tmp_path / "a").items()
     assert name == "view"
     assert torch.equal(view.depth, torch.where(depth.valid, depth.median_z, 0))
@@ -69,7 +69,7 @@ def test_a_lens_comes_back(tmp_path):
     torch.testing.assert_close(view.camera.lens.radial, lens.radial)
 
 
-def test_pictures_hold_the_same_depth(tmp_path):
+def test_images_contain_the_same_depth(tmp_path):
     depth = some_depth()
     save_depth(depth, tmp_path / "view", DepthFiles(("png16", "exr", "tiff"), scale=0.0005))
     expected = torch.where(depth.valid, depth.median_z, 0).numpy()
@@ -90,13 +90,13 @@ def test_near_is_dark_and_far_is_bright(tmp_path, colormap):
     ramp = torch.linspace(1, 3, 48)[:, None].expand(48, 20)
     depth = depth.replace(median_distance=ramp, valid=torch.arange(20).expand(48, 20) < 15)
     save_depth(depth, tmp_path / "view", DepthFiles(colormap=colormap))
-    picture = np.asarray(Image.open(tmp_path / "view" / "preview.png")).astype(int)
-    assert picture.shape == (48, 96, 3)
-    brightness = picture[:, 5] @ [299, 587, 114]
+    image = np.asarray(Image.open(tmp_path / "view" / "preview.png")).astype(int)
+    assert image.shape == (48, 96, 3)
+    brightness = image[:, 5] @ [299, 587, 114]
     assert (np.diff(brightness) >= -2000).all()
     assert brightness[-1] > brightness[0] + 80_000
-    assert picture[20, 18].tolist() == [140, 178, 242]
-    assert (picture[:, 20:] < 100).any()  # letters
+    assert image[20, 18].tolist() == [140, 178, 242]
+    assert (image[:, 20:] < 100).any()  # letters
 
 
 def test_depth_that_does_not_fit_is_refused_with_the_largest_value(tmp_path):
@@ -110,15 +110,15 @@ def test_depth_that_does_not_fit_is_refused_with_the_largest_value(tmp_path):
 
 
 def test_what_is_there_never_becomes_nothing():
-    steps = steps_of_depth(np.array([0.0, 1e-7, 0.0014, 65.535], np.float32), 0.001)
+    steps = quantize_depth(np.array([0.0, 1e-7, 0.0014, 65.535], np.float32), 0.001)
     assert steps.tolist() == [0, 1, 1, 65535]
 
 
 def test_nothing_valid_has_a_preview(tmp_path):
     depth = some_depth()
     save_depth(depth.replace(valid=torch.zeros_like(depth.valid)), tmp_path / "view")
-    picture = np.asarray(Image.open(tmp_path / "view" / "preview.png"))
-    assert (picture[:, :20] == [140, 178, 242]).all()
+    image = np.asarray(Image.open(tmp_path / "view" / "preview.png"))
+    assert (image[:, :20] == [140, 178, 242]).all()
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_wrong_settings_are_named(settings, words):
 
 
 def test_damaged_folders_are_named(tmp_path):
-    with pytest.raises(MissingFileError, match="there is no such folder"):
+    with pytest.raises(MissingFileError, match="no such folder"):
         load_depth_views(tmp_path / "absent")
-    with pytest.raises(FileFormatError, match="there is no depth of a view"):
+    with pytest.raises(FileFormatError, match="no depth maps"):
         load_depth_views(tmp_path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(InputError, match="cannot be written as a folder: it is a file"):

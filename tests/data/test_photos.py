@@ -241,7 +241,7 @@ def test_the_object_before_a_plain_background_is_found(tmp_path, kind, noise, qu
 
 
 @pytest.mark.parametrize("level", [0.0, 0.01])
-def test_an_empty_picture_is_refused(tmp_path, level):
+def test_an_empty_image_is_refused(tmp_path, level):
     image = torch.full((50, 70, 3), 0.5) + level * torch.randn(
         50, 70, 3, generator=torch.Generator().manual_seed(0)
     )
@@ -251,7 +251,7 @@ def test_an_empty_picture_is_refused(tmp_path, level):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (3, 40), (7, 3000)])
-def test_tiny_pictures_are_answered(tmp_path, size):
+def test_tiny_images(tmp_path, size):
     save_image(torch.rand(*size, 3, generator=torch.Generator().manual_seed(0)), tmp_path / "a.png")
     with pytest.raises(InputError, match=rf"{size[1]} × {size[0]} pixels is too small .*--mask"):
         load_photo(tmp_path / "a.png", fov_degrees=40)
@@ -260,7 +260,7 @@ def test_tiny_pictures_are_answered(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [(8, 8), (12, 4000)])
-def test_the_smallest_pictures_with_an_answer(tmp_path, size):
+def test_the_smallest_images(tmp_path, size):
     height, width = size
     image, expected = torch.full((*size, 3), 0.5), torch.zeros(size)
     expected[2 : height - 2, width // 4 : width // 2] = 1

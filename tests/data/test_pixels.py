@@ -74,7 +74,7 @@ def test_alpha_and_masks(tmp_path):
     content = scene_files.write_nerfstudio(tmp_path, scene_files.cameras(2), channels=4)
     mask = np.zeros((12, 16), np.uint8)
     mask[:6] = 255
-    scene_files.write_picture(tmp_path / "mask.png", mask)
+    scene_files.write_image(tmp_path / "mask.png", mask)
     content["frames"][0]["mask_path"] = "mask.png"
     scene_files.write_json(tmp_path / "transforms.json", content)
     frames = load_scene(tmp_path).frames
@@ -146,7 +146,7 @@ def test_a_source_with_other_memory_goes_on(tmp_path, memory):
 def test_grey_of_16_bits_keeps_them(tmp_path):
     content = scene_files.write_nerfstudio(tmp_path, scene_files.cameras(1))
     deep = np.arange(12 * 16, dtype=np.uint16).reshape(12, 16) * 300 + 7
-    scene_files.write_picture(tmp_path / content["frames"][0]["file_path"], deep)
+    scene_files.write_image(tmp_path / content["frames"][0]["file_path"], deep)
     colors = PixelSource(load_scene(tmp_path).frames).draw(4000, 1).colors
     assert (colors[:, 0] == colors[:, 2]).all()
     torch.testing.assert_close(colors[:, 0].unique(), torch.from_numpy(deep.ravel() / 65535).float())
@@ -154,7 +154,7 @@ def test_grey_of_16_bits_keeps_them(tmp_path):
 
 def test_alpha_of_nothing_is_nothing(tmp_path):
     content = scene_files.write_nerfstudio(tmp_path, scene_files.cameras(1), 4)
-    scene_files.write_picture(tmp_path / content["frames"][0]["file_path"], np.zeros((12, 16, 4), np.uint8))
+    scene_files.write_image(tmp_path / content["frames"][0]["file_path"], np.zeros((12, 16, 4), np.uint8))
     for shrink in (1, 2):
         batch = PixelSource(load_scene(tmp_path).frames, shrink=shrink).draw(5, 2)
         assert not batch.alpha.any()

@@ -25,7 +25,7 @@ def assert_same_camera(a: Camera, b: Camera) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_every_format_gives_the_same_cameras_and_pictures(name, tmp_path):
+def test_all_formats_load_the_same_cameras_and_images(name, tmp_path):
     views = scene_files.cameras()
     FORMATS[name](tmp_path, views)
     scene = load_scene(tmp_path)
@@ -127,8 +127,8 @@ def test_nerfstudio_knows_much(tmp_path):
     }
     mask = np.zeros((12, 16), np.uint8)
     mask[3:] = 255
-    scene_files.write_picture(tmp_path / "masks/0.png", mask)
-    scene_files.write_picture(tmp_path / "depth/0.png", np.full((12, 16), 1500, np.uint16))
+    scene_files.write_image(tmp_path / "masks/0.png", mask)
+    scene_files.write_image(tmp_path / "depth/0.png", np.full((12, 16), 1500, np.uint16))
     scene_files.write_json(tmp_path / "transforms.json", content)
     scene = load_scene(tmp_path / "transforms.json")
     assert [frame.split for frame in scene.frames] == ["train", "val", "test"]
@@ -157,7 +157,7 @@ def test_distances_become_depths(tmp_path):
     scene_files.write_blender(tmp_path, views, ["test"])
     depth = np.zeros((12, 16, 4), np.uint8)
     depth[4:, :, 0] = 51
-    scene_files.write_picture(tmp_path / "test/r_0_depth_0000.png", depth)
+    scene_files.write_image(tmp_path / "test/r_0_depth_0000.png", depth)
     scene = load_scene(tmp_path)
     assert scene.frames[0].load().depth is None
     assert "1 depth images are ignored" in scene.notes[0]
@@ -169,26 +169,26 @@ def test_distances_become_depths(tmp_path):
     torch.testing.assert_close((points - camera.position).norm(dim=-1), torch.full((128,), 8.0))
 
 
-def test_pictures_that_were_scaled(tmp_path):
+def test_resized_images(tmp_path):
     views = scene_files.cameras(2)
     scene_files.write_nerfstudio(tmp_path, views)
     for i in range(2):
-        scene_files.write_picture(tmp_path / f"images/00{i}.png", scene_files.pixels(i, 3, (6, 8)))
+        scene_files.write_image(tmp_path / f"images/00{i}.png", scene_files.pixels(i, 3, (6, 8)))
     scene = load_scene(tmp_path)
     assert_same_camera(scene.frames[0].camera, views[0].resize(6, 8))
-    assert scene.notes == ("cameras of 16 × 12 pixels were scaled to pictures of 8 × 6",)
+    assert scene.notes == ("cameras of 16 × 12 pixels were resized to images of 8 × 6",)
 
 
 @pytest.mark.parametrize("upright", [False, True])
-def test_pictures_turned_by_exif(tmp_path, upright):
-    """Cameras are of the picture as it is stored, unless their size says that it was turned."""
+def test_images_rotated_by_exif(tmp_path, upright):
+    """Cameras refer to the stored image, unless their size matches the rotated one."""
     camera = Camera.look_at([0.0, 1, 4], height=20 if upright else 10, width=10 if upright else 20)
     scene_files.write_nerfstudio(tmp_path, [camera])
     stored = scene_files.pixels(0, 3, (10, 20))
-    picture = Image.fromarray(stored)
-    exif = picture.getexif()
+    image = Image.fromarray(stored)
+    exif = image.getexif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
-    picture.save(tmp_path / "images/000.png", exif=exif)
+    image.save(tmp_path / "images/000.png", exif=exif)
     view = load_scene(tmp_path).frames[0].load()
     expected = np.rot90(stored, -1) if upright else stored
     torch.testing.assert_close(view.image, torch.from_numpy(expected.copy()) / 255)
@@ -202,7 +202,7 @@ def test_frames_may_differ(tmp_path):
         assert frame.load().image.shape == (camera.height, camera.width, 3)
 
 
-def test_one_picture(tmp_path):
+def test_one_image(tmp_path):
     scene_files.write_nerfstudio(tmp_path, scene_files.cameras(1))
     scene = load_scene(tmp_path)
     assert len(scene.split("train")) == 1
@@ -225,7 +225,7 @@ def test_real_scenes():
         torch.testing.assert_close(a.camera.camera_from_world, b.camera.camera_from_world, rtol=0, atol=1e-4)
 
 
-def test_says_what_is_wrong(tmp_path):
+def test_invalid_input(tmp_path):
     with pytest.raises(MissingFileError, match="no such file or folder"):
         load_scene(tmp_path / "nowhere")
     with pytest.raises(FileFormatError, match="no scene found; expected transforms_train"):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import tyro
 
-from unrender.data.colmap import cloud_of_model
-from unrender.data.frames import hold_out
-from unrender.data.llff import images_in
+from unrender.data.colmap import cloud_from_model
+from unrender.data.frames import split_frames
+from unrender.data.llff import list_images
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
@@ -78,7 +78,7 @@ def command(
 def _photos_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: give a folder of photos, or a video ({', '.join(VIDEO_SUFFIXES)})")
-    found = images_in(folder)
+    found = list_images(folder)
     if len(found) < 2:
         raise InputError(
             f"{folder}: found {len(found)} photos ({', '.join(IMAGE_SUFFIXES)}), at least 2 are needed"
@@ -88,11 +88,11 @@ def _photos_in(folder: Path) -> list[Path]:
 
 def _write(result: Registration, folder: Path) -> None:
     """Write the scene and print a summary."""
-    cloud = cloud_of_model(result.model)
+    cloud = cloud_from_model(result.model)
     if cloud is not None:
         save_cloud(cloud, folder / "points.ply")
     points = None if cloud is None else "points.ply"
-    save_transforms(hold_out(result.frames), folder / "transforms.json", points=points)
+    save_transforms(split_frames(result.frames), folder / "transforms.json", points=points)
     write_json(
         folder / "metrics.json",
         {

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from unrender.data.frames import Frame, find_picture, number, rigid_pose
-from unrender.data.nerfstudio import camera_of_table, read_transforms, splits_of
+from unrender.data.frames import Frame, find_image, number, rigid_pose
+from unrender.data.nerfstudio import camera_from_table, read_splits, read_transforms
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
@@ -19,7 +19,7 @@ from unrender.io.files import FilePath, read_bytes, reading
 
 log = logging.getLogger("unrender")
 MAX_PIXELS = 2**27
-"""Largest image that is accepted, in pixels: a file can contain any number."""
+"""Size limit of images, in pixels: files can contain any number."""
 
 
 def save_cameras(frames: Sequence[Frame], path: FilePath) -> None:
@@ -27,7 +27,10 @@ def save_cameras(frames: Sequence[Frame], path: FilePath) -> None:
 
     The format has no lens with a denominator: such a lens is dropped with a warning.
     """
-    save_transforms([dataclasses.replace(_plain(f), mask_path=None, depth_file=None) for f in frames], path)
+    save_transforms(
+        [dataclasses.replace(_without_rational_lens(f), mask_path=None, depth_file=None) for f in frames],
+        path,
+    )
 
 
 def load_cameras(path: FilePath) -> tuple[Frame, ...]:
@@ -36,18 +39,18 @@ def load_cameras(path: FilePath) -> tuple[Frame, ...]:
     Images need not exist. A camera path is in the world of the viewer, which is that of the photos only for models
     trained with `--orientation-method none --center-method none --auto-scale-poses False`.
     """
-    place = Path(path)
-    data = read_bytes(place)
-    with reading(place):
+    path = Path(path)
+    data = read_bytes(path)
+    with reading(path):
         content = json.loads(data)
     is_path = isinstance(content, dict) and "camera_path" in content
-    frames = _of_path(content, place) if is_path else _of_transforms(place)
+    frames = _frames_of_path(content, path) if is_path else _frames_of_transforms(path)
     if not frames:
-        raise FileFormatError(f"{place}: no cameras")
+        raise FileFormatError(f"{path}: no cameras")
     return frames
 
 
-def _plain(frame: Frame) -> Frame:
+def _without_rational_lens(frame: Frame) -> Frame:
     lens = frame.camera.lens
     if lens is None or not bool(lens.denominator.any()):
         return frame
@@ -55,34 +58,36 @@ def _plain(frame: Frame) -> Frame:
     return dataclasses.replace(frame, camera=frame.camera.replace(lens=None))
 
 
-def _of_transforms(place: Path) -> tuple[Frame, ...]:
-    content = read_transforms(place)
-    with reading(place):
-        splits = splits_of(content)
+def _frames_of_transforms(path: Path) -> tuple[Frame, ...]:
+    content = read_transforms(path)
+    with reading(path):
+        splits = read_splits(content)
         return tuple(
-            _frame({**content, **values}, place.parent, splits.get(values["file_path"], "train"))
+            _frame({**content, **values}, path.parent, splits.get(values["file_path"], "train"))
             for values in content["frames"]
         )
 
 
 def _frame(values: Mapping[str, Any], folder: Path, split: Any) -> Frame:
     listed = values["file_path"]
-    image_path = find_picture(folder, listed) or folder / listed
+    image_path = find_image(folder, listed) or folder / listed
     pose, _ = rigid_pose(listed, values.get("transform_matrix"))
-    return Frame(listed, _checked_size(listed, camera_of_table(values, pose, image_path)), image_path, split)
+    return Frame(
+        listed, _checked_size(listed, camera_from_table(values, pose, image_path)), image_path, split
+    )
 
 
-def _of_path(content: Mapping[str, Any], place: Path) -> tuple[Frame, ...]:
-    with reading(place):
+def _frames_of_path(content: Mapping[str, Any], path: Path) -> tuple[Frame, ...]:
+    with reading(path):
         kind = content.get("camera_type", "perspective")
         if kind != "perspective":
-            raise FileFormatError(f"its cameras are {kind!r}; known is 'perspective'")
+            raise FileFormatError(f"camera type {kind!r} is not supported; expected 'perspective'")
         height, width = (
             int(number(content, f"render_{side}", "camera path")) for side in ("height", "width")
         )
         if height < 1 or width < 1 or not isinstance(content["camera_path"], list):
             raise FileFormatError(
-                f"a camera path has a size, got {height} × {width}, and a list 'camera_path'"
+                f"a camera path needs a positive render size, got {height} × {width}, and a list 'camera_path'"
             )
         frames = []
         for i, values in enumerate(content["camera_path"]):
@@ -93,7 +98,7 @@ def _of_path(content: Mapping[str, Any], place: Path) -> tuple[Frame, ...]:
             focal = height / 2 / math.tan(math.radians(fov / 2))
             camera = Camera.from_opengl(pose.float(), focal, height=height, width=width)
             name = f"view_{i:03d}.png"
-            frames.append(Frame(name, _checked_size(name, camera), place.parent / name))
+            frames.append(Frame(name, _checked_size(name, camera), path.parent / name))
         return tuple(frames)
 
 

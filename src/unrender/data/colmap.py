@@ -10,11 +10,11 @@ from unrender.data.colmap_model import (
     ColmapImage,
     ColmapModel,
     ColmapPoints,
-    best_model,
     find_models,
+    largest_model,
     read_model,
 )
-from unrender.data.frames import FoundScene, Frame, fit_to_picture, rigid_pose
+from unrender.data.frames import Frame, ParsedScene, fit_camera_to_image, rigid_pose
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
@@ -25,44 +25,44 @@ from unrender.io.images import IMAGE_SUFFIXES
 
 MIN_POINTS = 20
 """Minimum number of points in a frame to estimate near and far."""
-NEAR_AND_FAR = (0.01, 0.99)
-"""Quantiles of the depths of a frame's points."""
+DEPTH_QUANTILES = (0.01, 0.99)
+"""Quantiles of the depths of a frame's points that become near and far."""
 MARGIN = 0.1
 
 
-def recognizes(place: Path) -> bool:
+def recognizes(path: Path) -> bool:
     """Return whether there is a model."""
-    return place.is_dir() and bool(find_models(place))
+    return path.is_dir() and bool(find_models(path))
 
 
-def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
+def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
     """Read the model with the most images."""
-    if not place.is_dir():
-        raise FileFormatError(f"{place}: a COLMAP scene is a folder")
-    folder, num_models = best_model(place)
+    if not path.is_dir():
+        raise FileFormatError(f"{path}: a COLMAP scene is a folder")
+    folder, num_models = largest_model(path)
     model = read_model(folder)
     notes: dict[str, None] = {}
     if num_models > 1:
-        notes[
-            f"{num_models} models: {folder.relative_to(place)} has the most images, {len(model.images)}"
-        ] = None
-    images = _image_folder(place, model)
+        notes[f"{num_models} models: {folder.relative_to(path)} has the most images, {len(model.images)}"] = (
+            None
+        )
+    images = _image_folder(path, model)
     with reading(folder):
-        found = frames_of_model(model, images, notes)
+        found = frames_from_model(model, images, notes)
     frames = [frame for frame in found if isinstance(frame, Frame)]
     registered = {image.name for image in model.images}
-    return FoundScene(
-        place.resolve().name,
-        place,
+    return ParsedScene(
+        path.resolve().name,
+        path,
         frames,
         missing=[frame for frame in found if isinstance(frame, str)],
-        without_pose=[name for name in _images_below(images) if name not in registered],
-        points=cloud_of_model(model),
+        without_pose=[name for name in _list_images(images) if name not in registered],
+        points=cloud_from_model(model),
         notes=list(notes),
     )
 
 
-def frames_of_model(model: ColmapModel, images: Path, notes: dict[str, None]) -> list[Frame | str]:
+def frames_from_model(model: ColmapModel, images: Path, notes: dict[str, None]) -> list[Frame | str]:
     """Return a frame for each registered image, or its name if the file does not exist."""
     cameras = {key: _intrinsics(key, camera) for key, camera in model.cameras.items()}
     order = np.argsort(model.points.ids)
@@ -70,7 +70,7 @@ def frames_of_model(model: ColmapModel, images: Path, notes: dict[str, None]) ->
     return [_frame(image, cameras, points, images, notes) for image in model.images]
 
 
-def cloud_of_model(model: ColmapModel) -> PointCloud | None:
+def cloud_from_model(model: ColmapModel) -> PointCloud | None:
     """Return the finite points with their colors."""
     points = model.points
     finite = np.isfinite(points.positions).all(axis=1)
@@ -82,17 +82,17 @@ def cloud_of_model(model: ColmapModel) -> PointCloud | None:
     )
 
 
-def _image_folder(place: Path, model: ColmapModel) -> Path:
+def _image_folder(path: Path, model: ColmapModel) -> Path:
     """Return the folder with the most registered images."""
-    candidates = [place / "images", place, place.parent / "images", *sorted(place.glob("images_[0-9]*"))]
+    candidates = [path / "images", path, path.parent / "images", *sorted(path.glob("images_[0-9]*"))]
     return max(
         (folder for folder in candidates if folder.is_dir()),
         key=lambda folder: sum(is_file(folder / image.name) for image in model.images),
-        default=place,
+        default=path,
     )
 
 
-def _images_below(folder: Path) -> list[str]:
+def _list_images(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -140,7 +140,7 @@ def _parameters(
             "`colmap image_undistorter`, or choose OPENCV"
         )
     if len(values) != counts[model] + (3 if single else 4):
-        raise FileFormatError(f"camera {key}: {len(values)} parameters do not fit its model {model}")
+        raise FileFormatError(f"camera {key}: {len(values)} parameters do not match its model {model}")
     focal = (values[0], values[0]) if single else (values[0], values[1])
     center, k = (values[1:3], values[3:]) if single else (values[2:4], values[4:])
     if model.endswith("FISHEYE"):
@@ -149,8 +149,8 @@ def _parameters(
         lens = Lens.brown([*k[:2], *k[4:5]], k[2:4], k[5:])
     else:
         lens = Lens.brown(k)
-    straight = lens.model == "brown" and not any(k)
-    return focal, (center[0], center[1]), None if straight else lens
+    is_pinhole = lens.model == "brown" and not any(k)
+    return focal, (center[0], center[1]), None if is_pinhole else lens
 
 
 def _frame(
@@ -167,18 +167,20 @@ def _frame(
     intrinsics = cameras[image.camera]
     quaternion = torch.tensor(image.quaternion, dtype=torch.float64)
     if not 0.999 < float(quaternion.norm()) < 1.001:
-        raise FileFormatError(f"frame {image.name}: its quaternion {image.quaternion} is not of unit length")
-    located = Camera.from_colmap(
+        raise FileFormatError(
+            f"frame {image.name}: its quaternion {image.quaternion} does not have unit length"
+        )
+    posed = Camera.from_colmap(
         quaternion / quaternion.norm(),
         torch.tensor(image.translation, dtype=torch.float64),
         1.0,
         height=intrinsics.height,
         width=intrinsics.width,
     )
-    pose, _ = rigid_pose(image.name, located.camera_from_world.numpy())
+    pose, _ = rigid_pose(image.name, posed.camera_from_world.numpy())
     if not is_file(path):
         return image.name
-    camera, note = fit_to_picture(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
+    camera, note = fit_camera_to_image(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
     if note:
         notes[note] = None
     visible, depths = _visible_points(pose.numpy(), image, points)
@@ -200,5 +202,5 @@ def _near_and_far(depths: Floats) -> tuple[float | None, float | None]:
     """Return quantiles of depths with a margin."""
     if len(depths) < MIN_POINTS:
         return None, None
-    near, far = np.quantile(depths, NEAR_AND_FAR)
+    near, far = np.quantile(depths, DEPTH_QUANTILES)
     return float(near * (1 - MARGIN)), float(far * (1 + MARGIN))

@@ -1,6 +1,6 @@
 """Models of COLMAP: cameras, images and points3D, as .bin or .txt.
 
-Counts in the files are never trusted: what is read is what is there, and a file that ends early is refused.
+Counts in the files are not trusted: a file that is shorter than they say is refused.
 Formats: https://colmap.github.io/format.html
 """
 
@@ -29,10 +29,10 @@ MODELS = (
     ("THIN_PRISM_FISHEYE", 12),
     ("RAD_TAN_THIN_PRISM_FISHEYE", 16),
 )
-"""Names and numbers of parameters, in the order of the numbers that stand for them in binary files."""
+"""Names and parameter counts; the index of a model is its ID in binary files."""
 OBSERVATION = np.dtype([("x", "<f8"), ("y", "<f8"), ("point", "<i8")])
 TRACK_ELEMENT = 8
-"""Bytes."""
+"""Bytes of an element of a point's track: image and point index."""
 
 
 class ColmapCamera(NamedTuple):
@@ -53,7 +53,7 @@ class ColmapImage(NamedTuple):
     translation: tuple[float, ...]
     camera: int
     point_ids: Indices
-    """Of the points visible in it."""
+    """IDs of the points visible in the image."""
 
 
 class ColmapPoints(NamedTuple):
@@ -62,7 +62,7 @@ class ColmapPoints(NamedTuple):
     ids: Indices
     positions: Floats
     colors: Floats
-    """0 to 255."""
+    """RGB, 0 to 255."""
     errors: Floats
     """Mean reprojection error in pixels."""
     num_views: Indices
@@ -77,7 +77,7 @@ class ColmapModel(NamedTuple):
 
 
 def read_model(folder: Path) -> ColmapModel:
-    """Read the three files, binary if they are there; points may be missing."""
+    """Read the three files, binary ones if they exist; points may be missing."""
     suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
     readers = BINARY if suffix == ".bin" else TEXT
     cameras, images, points = (_read(folder / f"{name}{suffix}", reader) for name, reader in readers.items())
@@ -153,8 +153,8 @@ def _binary_images(data: bytes) -> Iterator[ColmapImage]:
     for _ in range(cursor.take("<Q")[0]):
         _, *pose, camera = cursor.take("<i7di")
         name = cursor.take_name()
-        seen = cursor.take_rows(OBSERVATION, cursor.take("<Q")[0])["point"]
-        yield ColmapImage(name, tuple(pose[:4]), tuple(pose[4:]), camera, seen[seen >= 0])
+        points = cursor.take_rows(OBSERVATION, cursor.take("<Q")[0])["point"]
+        yield ColmapImage(name, tuple(pose[:4]), tuple(pose[4:]), camera, points[points >= 0])
 
 
 def _binary_points(data: bytes) -> Iterator[tuple[float, ...]]:
@@ -172,10 +172,10 @@ def _text_lines(data: bytes) -> Iterator[tuple[int, list[str]]]:
 
 
 def _text_cameras(data: bytes) -> Iterator[tuple[int, ColmapCamera]]:
-    for number, words in _text_lines(data):
-        if words:
-            _need(number, words, 5)
-            camera, model, width, height, *parameters = words
+    for number, values in _text_lines(data):
+        if values:
+            _require_values(number, values, 5)
+            camera, model, width, height, *parameters = values
             yield (
                 int(camera),
                 ColmapCamera(model, int(width), int(height), tuple(map(float, parameters))),
@@ -183,30 +183,30 @@ def _text_cameras(data: bytes) -> Iterator[tuple[int, ColmapCamera]]:
 
 
 def _text_images(data: bytes) -> Iterator[ColmapImage]:
-    """Read two lines for each image; the second, of its points, may be empty."""
+    """Read two lines per image; the second, its points, may be empty."""
     lines = _text_lines(data)
-    for number, words in lines:
-        if not words:
+    for number, values in lines:
+        if not values:
             continue
-        _need(number, words, 10)
-        numbers = tuple(map(float, words[1:8]))
-        _, seen = next(lines, (0, []))
-        points = np.array(seen[2::3], np.int64)
-        name = " ".join(words[9:])
-        yield ColmapImage(name, numbers[:4], numbers[4:], int(words[8]), points[points >= 0])
+        _require_values(number, values, 10)
+        numbers = tuple(map(float, values[1:8]))
+        _, observations = next(lines, (0, []))
+        points = np.array(observations[2::3], np.int64)
+        name = " ".join(values[9:])
+        yield ColmapImage(name, numbers[:4], numbers[4:], int(values[8]), points[points >= 0])
 
 
 def _text_points(data: bytes) -> Iterator[tuple[float, ...]]:
-    for number, words in _text_lines(data):
-        if words:
-            _need(number, words, 8)
-            yield (int(words[0]), *map(float, words[1:8]), (len(words) - 8) // 2)
+    for number, values in _text_lines(data):
+        if values:
+            _require_values(number, values, 8)
+            yield (int(values[0]), *map(float, values[1:8]), (len(values) - 8) // 2)
 
 
-def _need(number: int, words: list[str], count: int) -> None:
-    if len(words) < count:
+def _require_values(number: int, values: list[str], count: int) -> None:
+    if len(values) < count:
         raise FileFormatError(
-            f"line {number}: expected at least {count} words, got {len(words)}; the file is truncated"
+            f"line {number}: expected at least {count} values, got {len(values)}; the file is truncated"
         )
 
 
@@ -220,9 +220,9 @@ BINARY = {"cameras": _binary_cameras, "images": _binary_images, "points3D": _bin
 TEXT = {"cameras": _text_cameras, "images": _text_images, "points3D": _text_points}
 
 
-def find_models(place: Path) -> list[Path]:
+def find_models(scene_folder: Path) -> list[Path]:
     """List the folders of models in a scene's folder."""
-    roots = [place / "sparse", place / "colmap" / "sparse", place]
+    roots = [scene_folder / "sparse", scene_folder / "colmap" / "sparse", scene_folder]
     candidates = [folder for root in roots if root.is_dir() for folder in (root, *sorted(root.iterdir()))]
     found = [folder for folder in candidates if _is_model(folder)]
     return list(dict.fromkeys(found))
@@ -235,9 +235,9 @@ def _is_model(folder: Path) -> bool:
     )
 
 
-def best_model(place: Path) -> tuple[Path, int]:
+def largest_model(scene_folder: Path) -> tuple[Path, int]:
     """Return the model with the most images, and the number of models."""
-    models = find_models(place)
+    models = find_models(scene_folder)
     if not models:
-        raise MissingFileError(f"{place}: no COLMAP model (cameras and images, .bin or .txt)")
+        raise MissingFileError(f"{scene_folder}: no COLMAP model (cameras and images, .bin or .txt)")
     return max(models, key=count_images) if len(models) > 1 else models[0], len(models)

@@ -21,12 +21,12 @@ from unrender.render.lights import AmbientLight, DirectionalLight, Material
 from unrender.render.mesh import render_depth, render_mesh
 
 DISTANCE, FOV_DEGREES = 3.2, 40.0
-"""Of the cameras: a sphere of radius 1.09 around the object, whose radius is 1, fills the images."""
+"""Distance and field of view of the cameras: a sphere of radius 1.09 around the unit-sized object fills the images."""
 LOWEST, HIGHEST = -0.25, 0.85
 """Sines of the lowest and the highest elevation of the cameras."""
 SUPERSAMPLING = 4
-SUN = (AmbientLight(0.35), DirectionalLight(torch.tensor([-0.6, 0.7, 0.5]), 0.65))
-SHINY = Material(specular=0.25, shininess=24.0)
+LIGHTS = (AmbientLight(0.35), DirectionalLight(torch.tensor([-0.6, 0.7, 0.5]), 0.65))
+MATERIAL = Material(specular=0.25, shininess=24.0)
 
 
 def save_demo_scene(folder: FilePath, *, size: int = 200, num_train: int = 40, num_test: int = 20) -> Scene:
@@ -40,32 +40,34 @@ def save_demo_scene(folder: FilePath, *, size: int = 200, num_train: int = 40, n
             "save_demo_scene: `size` and `num_train` should be at least 1 and `num_test` at least 0, "
             f"got {size}, {num_train}, {num_test}"
         )
-    place = Path(folder)
-    for part in ("images", "depth"):
-        (place / part).mkdir(parents=True, exist_ok=True)
+    root = Path(folder)
+    for name in ("images", "depth"):
+        (root / name).mkdir(parents=True, exist_ok=True)
     mesh = demo_object()
-    cameras: list[tuple[Split, Camera]] = [("train", camera) for camera in _around(num_train, size, 0.0)]
-    cameras += [("test", camera) for camera in _around(num_test, size, 0.5)]
+    cameras: list[tuple[Split, Camera]] = [
+        ("train", camera) for camera in _cameras_around(num_train, size, 0.0)
+    ]
+    cameras += [("test", camera) for camera in _cameras_around(num_test, size, 0.5)]
     frames = [
-        _photograph(mesh, camera, split, f"{split}_{i:03d}", place)
+        _render_frame(mesh, camera, split, f"{split}_{i:03d}", root)
         for i, (split, camera) in enumerate(cameras)
     ]
-    save_transforms(frames, place / "transforms.json")
-    return load_scene(place)
+    save_transforms(frames, root / "transforms.json")
+    return load_scene(root)
 
 
-def _around(count: int, size: int, turn: float) -> list[Camera]:
+def _cameras_around(count: int, size: int, offset: float) -> list[Camera]:
     """Distribute cameras evenly over a zone of the sphere, on a golden spiral."""
     cameras = []
     for i in range(count):
         height = HIGHEST + (LOWEST - HIGHEST) * (i + 0.5) / count
-        angle, radius = (i + turn) * math.pi * (3 - math.sqrt(5)), math.sqrt(1 - height * height)
+        angle, radius = (i + offset) * math.pi * (3 - math.sqrt(5)), math.sqrt(1 - height * height)
         eye = [DISTANCE * radius * math.cos(angle), DISTANCE * height, DISTANCE * radius * math.sin(angle)]
         cameras.append(Camera.look_at(eye, fov_degrees=FOV_DEGREES, height=size, width=size))
     return cameras
 
 
-def _photograph(mesh: Mesh, camera: Camera, split: Split, name: str, folder: Path) -> Frame:
+def _render_frame(mesh: Mesh, camera: Camera, split: Split, name: str, folder: Path) -> Frame:
     image_path, depth_path = folder / "images" / f"{name}.png", folder / "depth" / f"{name}.npy"
     save_image(_straight_colors(mesh, camera), image_path)
     with atomic_write(depth_path) as file:
@@ -75,8 +77,8 @@ def _photograph(mesh: Mesh, camera: Camera, split: Split, name: str, folder: Pat
 
 def _straight_colors(mesh: Mesh, camera: Camera) -> Tensor:
     """Render RGBA with straight (unpremultiplied) alpha."""
-    photo = render_mesh(
-        mesh, camera, lights=SUN, material=SHINY, background=None, supersampling=SUPERSAMPLING
+    image = render_mesh(
+        mesh, camera, lights=LIGHTS, material=MATERIAL, background=None, supersampling=SUPERSAMPLING
     ).clamp(max=1)
-    alpha = photo[..., 3:]
-    return torch.cat([photo[..., :3] / torch.where(alpha > 0, alpha, 1), alpha], -1).clamp(0, 1)
+    alpha = image[..., 3:]
+    return torch.cat([image[..., :3] / torch.where(alpha > 0, alpha, 1), alpha], -1).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Frames: pictures of one scene, each with its camera, read when they are needed."""
+"""Frames: the images of a scene with their cameras, loaded on demand."""
 
 import dataclasses
 import math
@@ -30,52 +30,52 @@ from unrender.io.images import (
 )
 
 Split = Literal["train", "val", "test"]
-NEARLY_RIGID = 1e-3
-"""How far RᵀR may be from the identity, in a pose that was rounded."""
+RIGID_TOLERANCE = 1e-3
+"""Largest deviation of RᵀR from the identity that counts as rounding."""
 TEST_EVERY = 8
-"""Where a scene does not say which frames are for tests, every 8th by name is, as for LLFF."""
-SAME_SHAPE = 0.01
-"""How far the ratio of sides of a picture may be from its camera's, relatively, in a picture that was scaled."""
+"""Without given splits, every 8th frame by name is a test frame, as is usual for LLFF."""
+ASPECT_TOLERANCE = 0.01
+"""Largest relative difference between the aspect ratios of a resized image and its camera."""
 
 
 class View(TensorStruct):
-    """What a frame shows."""
+    """The loaded images of a frame."""
 
     image: Float[Tensor, "height width 3"]
-    """RGB in [0, 1], not multiplied by alpha."""
+    """RGB in [0, 1], with straight (not premultiplied) alpha."""
     alpha: Float[Tensor, "height width"] | None = None
-    """Share of each pixel that is covered, in [0, 1]."""
+    """Coverage of each pixel, in [0, 1]."""
     mask: Bool[Tensor, "height width"] | None = None
-    """Which pixels to use; all, if there is none."""
+    """Pixels to use; None for all."""
     depth: Float[Tensor, "height width"] | None = None
     """z in world units; 0 where it is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """One picture of a scene: where its files are, and where its camera stood."""
+    """One image of a scene: its files, camera and split."""
 
     name: str
-    """The picture's path within the scene."""
+    """Path of the image within the scene."""
     camera: Camera
     image_path: Path
     split: Split = "train"
     mask_path: Path | None = None
-    """A picture that is black where pixels are not to be used."""
+    """An image that is black at pixels to ignore."""
     depth_file: DepthFile | None = None
     near: float | None = None
-    """Depth before which nothing is, in world units; None where the scene does not say."""
+    """Depth of the nearest surface, in world units; None if unknown."""
     far: float | None = None
-    """Depth behind which nothing is."""
+    """Depth of the farthest surface, in world units; None if unknown."""
     points: Float[Tensor, "points 3"] | None = None
-    """Places in the world that were measured, and that the picture shows: depth, though sparse."""
+    """Measured points in world coordinates that are visible in the image: sparse depth."""
 
     def load(self) -> View:
-        """Read the image, its mask and its depth."""
+        """Load the image, its mask and its depth."""
         return self.load_image().replace(depth=self._load_depth())
 
     def load_image(self) -> View:
-        """Read the image and its mask, not its depth. EXIF orientation is applied only if the camera's size has it."""
+        """Load the image and its mask, not its depth; EXIF orientation is applied if the camera's size needs it."""
         values = torch.from_numpy(normalize_pixels(self.load_pixels()))
         mask = self.load_mask()
         return View(
@@ -85,65 +85,65 @@ class Frame:
         )
 
     def load_pixels(self) -> Floats:
-        """Read RGB or RGBA as bytes; grey of more than 8 bits as RGB in [0, 1]."""
+        """Load RGB or RGBA as bytes, and gray images of more than 8 bits as RGB in [0, 1]."""
         data = read_bytes(self.image_path)
         with reading(self.image_path):
-            picture = open_image(data, upright=False)
-            if (picture.height, picture.width) != (self.camera.height, self.camera.width):
-                picture = open_image(data)
-            pixels: Floats = pixels_from_image(picture)
-            self._check_size("a picture", pixels.shape)
+            image = open_image(data, upright=False)
+            if (image.height, image.width) != (self.camera.height, self.camera.width):
+                image = open_image(data)
+            pixels: Floats = pixels_from_image(image)
+            self._check_size("an image", pixels.shape)
         return pixels
 
     def load_mask(self) -> Floats | None:
-        """Read which pixels are to be used."""
+        """Load the pixels to use, as booleans."""
         if self.mask_path is None:
             return None
         return load_mask(self.mask_path, (self.camera.height, self.camera.width)) > 0.5
 
     def _load_depth(self) -> Tensor | None:
-        """Read z."""
+        """Load z-depth."""
         file = self.depth_file
         if file is None:
             return None
-        return self._read_depth(file) * (self._ahead() if file.kind == "distance" else 1)
+        return self._read_depth(file) * (self._z_per_distance() if file.kind == "distance" else 1)
 
     def load_distance(self) -> Float[Tensor, "height width"]:
-        """Read how far along each pixel's ray it is, in world units; 0 where that is unknown, or all of it is."""
+        """Load distances along the pixels' rays, in world units; 0 where unknown, everywhere if there is no depth."""
         file = self.depth_file
         if file is None:
             return torch.zeros(self.camera.height, self.camera.width)
         depth = self._read_depth(file)
         if file.kind == "distance":
             return depth
-        ahead = self._ahead()
-        return torch.where(ahead > 0, depth / ahead, 0)
+        z_per_distance = self._z_per_distance()
+        return torch.where(z_per_distance > 0, depth / z_per_distance, 0)
 
     def _read_depth(self, file: DepthFile) -> Tensor:
-        """Read a depth picture; one that is smaller or larger than the photo is looked up at the nearest pixels."""
+        """Load a depth image, resampled to the size of the photo by nearest neighbor."""
         values, height, width = file.read(), self.camera.height, self.camera.width
-        if abs(values.shape[0] * width / (values.shape[1] * height) - 1) > SAME_SHAPE:
+        if abs(values.shape[0] * width / (values.shape[1] * height) - 1) > ASPECT_TOLERANCE:
             with reading(file.path):
-                self._check_size("a depth picture", values.shape)
+                self._check_size("a depth image", values.shape)
         rows, columns = (
-            ((np.arange(wanted) + 0.5) * has / wanted).astype(int)
-            for wanted, has in zip((height, width), values.shape, strict=True)
+            ((np.arange(target) + 0.5) * source / target).astype(int)
+            for target, source in zip((height, width), values.shape, strict=True)
         )
         return torch.from_numpy(values[rows[:, None], columns])
 
-    def _ahead(self) -> Tensor:
-        """Return how much z grows along each pixel's ray; 0 where there is no ray."""
+    def _z_per_distance(self) -> Tensor:
+        """Return the cosine of each pixel's ray to the optical axis: z per distance; 0 where there is no ray."""
         return (rays_of(self.camera).directions @ self.camera.camera_from_world[2, :3]).nan_to_num()
 
-    def _check_size(self, what: str, shape: tuple[int, ...]) -> None:
+    def _check_size(self, kind: str, shape: tuple[int, ...]) -> None:
         size = (self.camera.height, self.camera.width)
         if shape[:2] != size:
-            raise FileFormatError(f"{what} of {list(shape[:2])} pixels, where its camera has {list(size)}")
+            raise FileFormatError(f"{kind} of {list(shape[:2])} pixels, but its camera has {list(size)}")
 
 
 @dataclasses.dataclass(frozen=True)
-class FoundScene:
-    """What the reader of one format found."""
+class ParsedScene:
+    """The content of a scene's files, as a reader returns it."""
 
     name: str
     folder: Path
@@ -156,18 +156,21 @@ class FoundScene:
     notes: Sequence[str] = ()
 
 
-def hold_out(frames: Iterable[Frame], step: int = TEST_EVERY) -> tuple[Frame, ...]:
-    """Sort frames by name, and make every `step`-th a test, from the first on; a single one is for training."""
-    in_order = sorted(frames, key=lambda frame: frame.name)
-    is_test = [i % step == 0 and len(in_order) > 1 for i in range(len(in_order))]
+def split_frames(frames: Iterable[Frame], test_every: int = TEST_EVERY) -> tuple[Frame, ...]:
+    """Sort frames by name and assign every `test_every`-th, from the first on, to the test split.
+
+    A single frame is for training.
+    """
+    by_name = sorted(frames, key=lambda frame: frame.name)
+    is_test = [i % test_every == 0 and len(by_name) > 1 for i in range(len(by_name))]
     return tuple(
-        dataclasses.replace(frame, split="test" if chosen else "train")
-        for frame, chosen in zip(in_order, is_test, strict=True)
+        dataclasses.replace(frame, split="test" if test else "train")
+        for frame, test in zip(by_name, is_test, strict=True)
     )
 
 
-def find_picture(folder: Path, listed: str) -> Path | None:
-    """Find a listed picture, whose suffix may be left out."""
+def find_image(folder: Path, listed: str) -> Path | None:
+    """Return the path of a listed image, whose suffix may be omitted; None if it does not exist."""
     path = folder / listed
     if is_file(path):
         return path
@@ -178,9 +181,9 @@ def find_picture(folder: Path, listed: str) -> Path | None:
 
 
 def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
-    """Check a pose of 3 × 4 or 4 × 4 numbers; return it as 4 × 4, rigid, and whether it had to be made so.
+    """Check a 3 × 4 or 4 × 4 pose; return it as a rigid 4 × 4 matrix, and whether it was orthonormalized.
 
-    Rounding is put right. What is scaled, mirrored or not finite is refused: only its author knows what was meant.
+    Rounding errors are removed. Scaled, mirrored and non-finite poses are refused: their intent is unknown.
     """
     try:
         matrix = np.array(pose, np.float64)
@@ -192,20 +195,20 @@ def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
         raise FileFormatError(f"frame {name}: its pose should be 4 × 4 numbers, got {list(matrix.shape)}")
     if not np.isfinite(matrix).all():
         raise FileFormatError(f"frame {name}: its pose is not finite; leave the frame out")
-    if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > NEARLY_RIGID:
+    if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > RIGID_TOLERANCE:
         raise FileFormatError(
             f"frame {name}: the last row of its pose should be 0 0 0 1, got {matrix[3].tolist()}"
         )
     deviation = np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max()
-    if deviation > NEARLY_RIGID:
+    if deviation > RIGID_TOLERANCE:
         lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-        same = np.ptp(lengths) <= NEARLY_RIGID * lengths.max()
-        what = (
+        is_uniform = np.ptp(lengths) <= RIGID_TOLERANCE * lengths.max()
+        problem = (
             f"is scaled by {lengths.mean():.4g}; divide its first three columns by that"
-            if same
-            else f"is no rotation: its columns have lengths {', '.join(f'{x:.4g}' for x in lengths)}"
+            if is_uniform
+            else f"is not a rotation: its columns have lengths {', '.join(f'{x:.4g}' for x in lengths)}"
         )
-        raise FileFormatError(f"frame {name}: its pose {what}")
+        raise FileFormatError(f"frame {name}: its pose {problem}")
     if np.linalg.det(matrix[:3, :3]) < 0:
         raise FileFormatError(f"frame {name}: its pose is left-handed (a mirror); negate one axis")
     rigid = np.eye(4)
@@ -214,8 +217,11 @@ def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
     return torch.from_numpy(rigid), bool(deviation > 1e-5)
 
 
-def fit_to_picture(camera: Camera, path: Path, name: str) -> tuple[Camera, str | None]:
-    """Scale a camera to the size of its picture, as stored or turned upright; refuse a picture of another shape."""
+def fit_camera_to_image(camera: Camera, path: Path, name: str) -> tuple[Camera, str | None]:
+    """Resize a camera to its image, as stored or rotated upright by EXIF, and return a note if it was resized.
+
+    Raises FileFormatError if the aspect ratios differ.
+    """
     size = (camera.height, camera.width)
     sizes = [image_size(path)]
     if size == sizes[0]:
@@ -224,19 +230,19 @@ def fit_to_picture(camera: Camera, path: Path, name: str) -> tuple[Camera, str |
     if size == sizes[1]:
         return camera, None
     for other in sizes:
-        if abs(other[0] * size[1] / (other[1] * size[0]) - 1) <= SAME_SHAPE:
+        if abs(other[0] * size[1] / (other[1] * size[0]) - 1) <= ASPECT_TOLERANCE:
             note = (
-                f"cameras of {size[1]} × {size[0]} pixels were scaled to pictures of {other[1]} × {other[0]}"
+                f"cameras of {size[1]} × {size[0]} pixels were resized to images of {other[1]} × {other[0]}"
             )
             return camera.resize(*other), note
     raise FileFormatError(
-        f"frame {name}: the picture is {sizes[0][1]} wide and {sizes[0][0]} high, its camera {size[1]} and {size[0]}; "
-        "the picture was cropped or turned after its camera was found"
+        f"frame {name}: the image has {sizes[0][1]} × {sizes[0][0]} pixels, its camera {size[1]} × {size[0]}; "
+        "the image was cropped or rotated after camera calibration"
     )
 
 
 def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:
-    """Take a finite number from a file's table."""
+    """Return a finite number of a table from a file."""
     value = values.get(key, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         missing = key not in values

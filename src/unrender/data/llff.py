@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unrender.data.frames import FoundScene, Frame, fit_to_picture, rigid_pose
+from unrender.data.frames import Frame, ParsedScene, fit_camera_to_image, rigid_pose
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.io.arrays import array_from_npy
@@ -12,21 +12,21 @@ from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.images import IMAGE_SUFFIXES
 
 
-def recognizes(place: Path) -> bool:
+def recognizes(path: Path) -> bool:
     """Return whether there is a poses_bounds.npy."""
-    return place.name == "poses_bounds.npy" if place.is_file() else (place / "poses_bounds.npy").is_file()
+    return path.name == "poses_bounds.npy" if path.is_file() else (path / "poses_bounds.npy").is_file()
 
 
-def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
+def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
     """Read one row for each image in order of names: a 3 × 5 matrix by rows, and the nearest and farthest depth.
 
     The columns of the matrix are the camera's directions down, right and backward in the world, its position, and
     (height, width, focal length) in pixels.
     """
-    path = place if place.is_file() else place / "poses_bounds.npy"
+    path = path if path.is_file() else path / "poses_bounds.npy"
     folder = path.parent
     data = read_bytes(path)
-    images = images_in(_image_folder(folder))
+    images = list_images(_image_folder(folder))
     with reading(path):
         table = array_from_npy(data)
         if table.ndim != 2 or table.shape[1] != 17 or table.dtype.kind != "f":
@@ -35,17 +35,17 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
             )
         if len(table) != len(images):
             raise FileFormatError(
-                f"{len(table)} poses for {len(images)} images in {_image_folder(folder)}; the numbers should be equal"
+                f"{len(table)} poses for {len(images)} images in {_image_folder(folder)}; the counts should be equal"
             )
         notes: dict[str, None] = {}
         frames = [
             _frame(row, image, folder, notes)
             for row, image in zip(table.astype(np.float64), images, strict=True)
         ]
-    return FoundScene(folder.resolve().name, folder, frames, notes=list(notes))
+    return ParsedScene(folder.resolve().name, folder, frames, notes=list(notes))
 
 
-def images_in(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """List the images in a folder, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
@@ -54,7 +54,7 @@ def _image_folder(folder: Path) -> Path:
     """Return the folder with the largest images: images, images_2, images_4, …."""
     candidates = [folder / "images", *(folder / f"images_{n}" for n in (2, 4, 8))]
     for candidate in candidates:
-        if candidate.is_dir() and images_in(candidate):
+        if candidate.is_dir() and list_images(candidate):
             return candidate
     raise MissingFileError(f"{folder}: poses_bounds.npy needs a folder `images` with the images")
 
@@ -69,7 +69,7 @@ def _frame(row: np.ndarray, path: Path, folder: Path, notes: dict[str, None]) ->
             f"frame {name}: its size and focal length should be positive, got {matrix[:, 4]}"
         )
     camera = Camera.from_opengl(pose.float(), float(focal), height=round(height), width=round(width))
-    camera, note = fit_to_picture(camera, path, name)
+    camera, note = fit_camera_to_image(camera, path, name)
     if note:
         notes[note] = None
     return Frame(name, camera, path, near=float(near), far=float(far))

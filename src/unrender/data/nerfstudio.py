@@ -9,7 +9,15 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from unrender.data.frames import FoundScene, Frame, Split, find_picture, fit_to_picture, number, rigid_pose
+from unrender.data.frames import (
+    Frame,
+    ParsedScene,
+    Split,
+    find_image,
+    fit_camera_to_image,
+    number,
+    rigid_pose,
+)
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
@@ -24,21 +32,21 @@ NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
 """instant-ngp maps positions to its unit cube by position · scale + offset."""
 
 
-def recognizes(place: Path) -> bool:
-    """Say whether a transforms.json, or any other json of one list of frames, is there."""
-    return place.suffix.lower() == ".json" if place.is_file() else (place / "transforms.json").is_file()
+def recognizes(path: Path) -> bool:
+    """Return whether there is a transforms.json, or `path` is a json file."""
+    return path.suffix.lower() == ".json" if path.is_file() else (path / "transforms.json").is_file()
 
 
-def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
-    """Read cameras, shared or one for each frame; poses are from camera to world, of OpenGL."""
-    path = place if place.is_file() else place / "transforms.json"
+def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
+    """Read intrinsics, shared or per frame, and poses, which are `world_from_camera` in OpenGL's convention."""
+    path = path if path.is_file() else path / "transforms.json"
     folder = path.parent
     content = read_transforms(path)
     frames: list[Frame] = []
     missing: list[str] = []
     notes: dict[str, None] = {}
     with reading(path):
-        splits = splits_of(content)
+        splits = read_splits(content)
         for values in content["frames"]:
             found = make_frame({**content, **values}, folder, splits, notes)
             if isinstance(found, str):
@@ -47,7 +55,7 @@ def read(place: Path, inverted_depth_range: float | None) -> FoundScene:
                 frames.append(found)
         bounds = _aabb(content)
         points = _points(content, folder, notes)
-    return FoundScene(
+    return ParsedScene(
         folder.resolve().name, folder, frames, bool(splits), bounds, missing, (), points, list(notes)
     )
 
@@ -65,7 +73,7 @@ def read_transforms(path: Path) -> dict[str, Any]:
         frames = content.get("frames") if isinstance(content, dict) else None
         if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
             raise FileFormatError(
-                "expected a table with a list 'frames' of tables; this is another kind of json"
+                "expected an object with a list 'frames' of objects; this json holds something else"
             )
         for i, frame in enumerate(frames):
             if not isinstance(frame.get("file_path"), str):
@@ -79,12 +87,12 @@ def make_frame(
     """Return a frame, or the name of the image if the file does not exist."""
     listed = values["file_path"]
     pose, rounded = rigid_pose(listed, values.get("transform_matrix"))
-    path = find_picture(folder, listed)
+    path = find_image(folder, listed)
     if path is None:
         return str(listed)
     if rounded:
-        notes["nearly rigid poses were made rigid"] = None
-    camera, note = fit_to_picture(camera_of_table(values, pose, path), path, listed)
+        notes["nearly rigid poses were orthonormalized"] = None
+    camera, note = fit_camera_to_image(camera_from_table(values, pose, path), path, listed)
     if note:
         notes[note] = None
     return Frame(
@@ -92,12 +100,12 @@ def make_frame(
         camera,
         path,
         splits.get(listed, "train"),
-        _other_image(values, "mask_path", folder, notes),
+        _existing_path(values, "mask_path", folder, notes),
         _depth_file(values, folder, notes),
     )
 
 
-def camera_of_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
+def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
     """Return the camera of a frame; missing focal lengths come from angles, a missing center from the image size.
 
     The image at `path` is opened only if its size is not given.
@@ -112,7 +120,7 @@ def camera_of_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Came
     elif "camera_angle_x" in values:
         fx = _focal(values, "camera_angle_x", where, width)
     else:
-        raise FileFormatError(f"{where}: neither 'fl_x' nor 'camera_angle_x' says its focal length")
+        raise FileFormatError(f"{where}: no focal length; expected 'fl_x' or 'camera_angle_x'")
     if "fl_y" in values:
         fy = number(values, "fl_y", where)
     elif "camera_angle_y" in values and "fl_x" not in values:
@@ -134,11 +142,11 @@ def _focal(values: Mapping[str, Any], key: str, where: str, pixels: int) -> floa
 
 
 def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
-    """Take the lens: for pinholes k1 … k4, p1, p2 with k3 r⁶ and k4 r⁸, for fisheyes OpenCV's k1 … k4."""
+    """Read the lens: for pinholes k1 … k4, p1, p2 with k3 r⁶ and k4 r⁸, for fisheyes OpenCV's k1 … k4."""
     model = str(values.get("camera_model", "OPENCV")).upper()
     if model not in PINHOLES + FISHEYES:
         raise FileFormatError(
-            f"{where}: camera model {model} is not supported; there are {', '.join(PINHOLES + FISHEYES)}"
+            f"{where}: camera model {model} is not supported; supported are {', '.join(PINHOLES + FISHEYES)}"
         )
     radial = [number(values, key, where, 0.0) for key in ("k1", "k2", "k3", "k4")]
     tangential = [number(values, key, where, 0.0) for key in ("p1", "p2")]
@@ -147,7 +155,7 @@ def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
     return Lens.brown(radial, tangential) if any(radial + tangential) else None
 
 
-def splits_of(content: Mapping[str, Any]) -> dict[str, Split]:
+def read_splits(content: Mapping[str, Any]) -> dict[str, Split]:
     """Read the splits, if the file lists them."""
     found: dict[str, Split] = {}
     for split in get_args(Split):
@@ -158,7 +166,7 @@ def splits_of(content: Mapping[str, Any]) -> dict[str, Split]:
     return found
 
 
-def _other_image(values: Mapping[str, Any], key: str, folder: Path, notes: dict[str, None]) -> Path | None:
+def _existing_path(values: Mapping[str, Any], key: str, folder: Path, notes: dict[str, None]) -> Path | None:
     """Return the path of a mask or a depth image; add a note if it is listed but does not exist."""
     listed = values.get(key)
     if listed is None:
@@ -171,7 +179,7 @@ def _other_image(values: Mapping[str, Any], key: str, folder: Path, notes: dict[
 
 
 def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
-    path = _other_image(values, "depth_file_path", folder, notes)
+    path = _existing_path(values, "depth_file_path", folder, notes)
     return None if path is None else DepthFile(path, MILLIMETERS)
 
 

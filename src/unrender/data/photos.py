@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 FULL_FRAME_DIAGONAL = math.hypot(36.0, 24.0)
 """Diagonal of a 35 mm frame in millimeters: 43.27."""
-MILLIMETRES_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
+MILLIMETERS_PER_UNIT = {2: 25.4, 3: 10.0, 4: 1.0, 5: 0.001}
 """EXIF's FocalPlaneResolutionUnit: inch, centimeter, millimeter, micrometer."""
 EXIF_CAMERA = 0x8769
 EXIF_WIDTH, EXIF_HEIGHT = 0xA002, 0xA003
@@ -39,9 +39,9 @@ class Photo(TensorStruct):
     mask: Float[Tensor, "height width"]
     """Fraction of each pixel that the object covers, in [0, 1]."""
     camera: Camera
-    """With the identity as pose."""
+    """Its pose is the identity."""
     depth: Float[Tensor, "height width"] | None = None
-    """z in world units; 0 where it is unknown."""
+    """z-depth in world units; 0 where unknown."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,7 +51,9 @@ class Photo(TensorStruct):
                 f"Photo: an image of {list(self.image.shape[:2])} and a camera of {list(size)} pixels"
             )
         if not torch.equal(self.camera.camera_from_world, torch.eye(4).to(self.camera.camera_from_world)):
-            raise InputError("Photo: `camera` should have the identity for a pose: the world is its frame")
+            raise InputError(
+                "Photo: the pose of `camera` should be the identity: the world frame is the camera frame"
+            )
         if self.camera.lens is not None:
             raise InputError("Photo: `camera` should have no lens; undistort the image first")
         if not bool(self.image.isfinite().all()):
@@ -97,16 +99,16 @@ def load_photo(
     del image, data  # 8k images take 130 MB
     shape = colors.shape[:2]
     focal, center = _focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
-    cover = _cover(path, colors) if mask is None else load_mask(mask, shape)
+    coverage = _load_coverage(path, colors) if mask is None else load_mask(mask, shape)
     return Photo(
         torch.from_numpy(colors)[..., :3],
-        torch.from_numpy(cover),
+        torch.from_numpy(coverage),
         Camera(torch.tensor(focal), torch.tensor(center), torch.eye(4), *shape),
         None if depth is None else _depth(depth, depth_scale, shape),
     )
 
 
-def _cover(path: FilePath, colors: Floats) -> Floats:
+def _load_coverage(path: FilePath, colors: Floats) -> Floats:
     """Return the alpha channel, or else segment the object against its background."""
     if colors.shape[-1] == 4 and colors[..., 3].min() < colors[..., 3].max():
         return colors[..., 3].copy()
@@ -176,7 +178,7 @@ def _focal_from_exif(image: "Image") -> float | None:
     )
     if focal_35mm:
         return focal_35mm / FULL_FRAME_DIAGONAL * math.hypot(*image.size)
-    unit = MILLIMETRES_PER_UNIT.get(tags.get(EXIF_RESOLUTION_UNIT, 2))
+    unit = MILLIMETERS_PER_UNIT.get(tags.get(EXIF_RESOLUTION_UNIT, 2))
     if not (focal and resolution and unit):
         return None
     scale = max(image.size) / max(wide, high) if wide and high else 1.0

@@ -1,4 +1,4 @@
-"""The box in which a scene lies."""
+"""Bounding boxes of scenes, from points or cameras."""
 
 import math
 from collections.abc import Sequence
@@ -9,16 +9,16 @@ from torch import Tensor
 
 from unrender.geometry.camera import Camera
 
-WIDEST = math.tan(math.radians(60))
-"""Views beyond 120 degrees tell little about how large the thing in their middle is."""
-CONVERGING = 0.02
-"""The least eigenvalue of the mean of I − dd ᵀ, for axes d that meet somewhere: about 11 degrees apart."""
+MAX_HALF_FOV_TANGENT = math.tan(math.radians(60))
+"""Limit of 120 degrees: wider views say little about the size of the object at their center."""
+MIN_AXIS_SPREAD = 0.02
+"""Smallest eigenvalue of the mean of I − dd ᵀ, over converging axes d: about 11 degrees apart."""
 OUTLIERS = 0.01
 MARGIN = 0.1
 
 
 def bounds_of_points(points: Float[Tensor, "points 3"]) -> Float[Tensor, "2 3"]:
-    """Box in 98 % of the points along each axis, with a margin of a tenth."""
+    """Compute a box around 98 % of the points along each axis, with a margin of a tenth."""
     quantiles = torch.tensor([OUTLIERS, 1 - OUTLIERS], dtype=points.dtype)
     rows = points[:: 1 + len(points) // 1_000_000]
     low, high = torch.quantile(rows, quantiles, dim=0)
@@ -27,19 +27,19 @@ def bounds_of_points(points: Float[Tensor, "points 3"]) -> Float[Tensor, "2 3"]:
 
 
 def bounds_of_cameras(cameras: Sequence[Camera]) -> Float[Tensor, "2 3"]:
-    """Guess a cube from where the cameras look.
+    """Estimate bounds from camera poses.
 
-    If they stand around a middle, the point nearest to all axes, the cube is as large as what the widest view sees
-    there. Otherwise it holds all the cameras, and what they see as far away as they are apart.
+    If the optical axes converge, the bounds are a cube around the point closest to them, as large as the widest view
+    there. Otherwise they contain all cameras, and their axes up to the cameras' largest extent.
     """
     positions = torch.stack([camera.position for camera in cameras]).double()
     axes = torch.stack([camera.camera_from_world[2, :3] for camera in cameras]).double()
-    slopes = torch.stack([_slope(camera) for camera in cameras]).double()
-    middle = meeting_point(positions, axes)
-    if middle is not None:
-        depths = ((middle - positions) * axes).sum(-1)
-        half = float((depths * slopes).amax())
-        return torch.stack([middle - half, middle + half]).float()
+    half_tangents = torch.stack([_half_fov_tangent(camera) for camera in cameras]).double()
+    center = intersect_axes(positions, axes)
+    if center is not None:
+        depths = ((center - positions) * axes).sum(-1)
+        half = float((depths * half_tangents).amax())
+        return torch.stack([center - half, center + half]).float()
     low, high = positions.aminmax(dim=0)
     reach = float((high - low).norm()) or 1.0
     ends = torch.cat([positions, positions + reach * axes])
@@ -47,17 +47,20 @@ def bounds_of_cameras(cameras: Sequence[Camera]) -> Float[Tensor, "2 3"]:
     return torch.stack([low - reach / 2, high + reach / 2]).float()
 
 
-def meeting_point(positions: Tensor, axes: Tensor) -> Tensor | None:
-    """Return the point nearest to all cameras' axes, by least squares; None if they are parallel or look away."""
+def intersect_axes(positions: Tensor, axes: Tensor) -> Tensor | None:
+    """Return the point closest to all optical axes, in the least-squares sense.
+
+    None if the axes are parallel, or more than a tenth of the cameras face away from the point.
+    """
     across = torch.eye(3, dtype=axes.dtype) - axes[:, :, None] * axes[:, None, :]
-    if float(torch.linalg.eigvalsh(across.mean(0))[0]) < CONVERGING:
+    if float(torch.linalg.eigvalsh(across.mean(0))[0]) < MIN_AXIS_SPREAD:
         return None
-    middle = torch.linalg.solve(across.sum(0), (across @ positions[:, :, None]).sum(0))[:, 0]
-    ahead = ((middle - positions) * axes).sum(-1) > 0
-    return middle if float(ahead.double().mean()) > 0.9 else None
+    center = torch.linalg.solve(across.sum(0), (across @ positions[:, :, None]).sum(0))[:, 0]
+    in_front = ((center - positions) * axes).sum(-1) > 0
+    return center if float(in_front.double().mean()) > 0.9 else None
 
 
-def _slope(camera: Camera) -> Tensor:
+def _half_fov_tangent(camera: Camera) -> Tensor:
     """Return the tangent of half the wider field of view."""
     size = camera.focal.new_tensor([camera.width, camera.height])
-    return (size / 2 / camera.focal).amax().clamp(max=WIDEST)
+    return (size / 2 / camera.focal).amax().clamp(max=MAX_HALF_FOV_TANGENT)

@@ -1,4 +1,4 @@
-"""Scenes: images with known cameras, in the formats of other programs."""
+"""Scenes: images with known cameras, in the formats of nerfstudio, Blender, COLMAP and LLFF."""
 
 import dataclasses
 import math
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.data import blender, colmap, llff, nerfstudio
-from unrender.data.frames import FoundScene, Frame, Split, hold_out
+from unrender.data.frames import Frame, ParsedScene, Split, split_frames
 from unrender.data.scene_bounds import bounds_of_cameras, bounds_of_points
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
@@ -20,10 +20,10 @@ from unrender.io.files import FilePath, MissingFileError
 class Reader(Protocol):
     """A module that reads one format."""
 
-    def recognizes(self, place: Path) -> bool:
+    def recognizes(self, path: Path) -> bool:
         """Return whether there is a scene of this format."""
 
-    def read(self, place: Path, inverted_depth_range: float | None) -> FoundScene:
+    def read(self, path: Path, inverted_depth_range: float | None) -> ParsedScene:
         """Read the scene."""
 
 
@@ -67,10 +67,10 @@ def load_scene(
 
     Formats: `transforms_train.json` and its like (Blender, NeRF-synthetic), `transforms.json` (nerfstudio,
     instant-ngp), a `sparse` model of COLMAP, binary or text, and `poses_bounds.npy` (LLFF). Of several in one folder,
-    the first of these counts. Images are read when a frame is loaded; those that do not exist are listed as missing.
+    the first of these is loaded. Images are read when a frame is loaded; those that do not exist are listed as missing.
 
     inverted_depth_range: the range R, in world units, of NeRF-synthetic's 8-bit depth images, whose values v > 0
-    stand for the distance R (1 − v / 255) along the ray. Without it, these images are ignored.
+    encode the distance R (1 − v / 255) along the ray. Without it, these images are ignored.
     """
     if format not in get_args(SceneFormat):
         raise InputError(
@@ -80,28 +80,28 @@ def load_scene(
         raise InputError(
             f"load_scene: `inverted_depth_range` should be positive and finite, got {inverted_depth_range}"
         )
-    place = Path(path)
-    if not place.exists():
-        raise MissingFileError(f"{place}: no such file or folder; check the path")
-    return _finish(_reader(place, format)(place, inverted_depth_range))
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder; check the path")
+    return _finish(_reader(path, format)(path, inverted_depth_range))
 
 
-def _reader(place: Path, format: SceneFormat) -> Callable[[Path, float | None], FoundScene]:
+def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], ParsedScene]:
     for name, reader in READERS.items():
-        if format == name or (format == "auto" and reader.recognizes(place)):
+        if format == name or (format == "auto" and reader.recognizes(path)):
             return reader.read
     raise FileFormatError(
-        f"{place}: no scene found; expected transforms_train.json (Blender), transforms.json (nerfstudio, "
+        f"{path}: no scene found; expected transforms_train.json (Blender), transforms.json (nerfstudio, "
         "instant-ngp), sparse/0 (COLMAP) or poses_bounds.npy (LLFF); `unrender import` creates one from photos"
     )
 
 
-def _finish(found: FoundScene) -> Scene:
+def _finish(found: ParsedScene) -> Scene:
     """Sort and split the frames and compute the bounds."""
     if not found.frames:
         raise FileFormatError(f"{found.folder}: none of the {len(found.missing)} listed images exists")
     by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
-    frames = by_name if found.has_splits else hold_out(by_name)
+    frames = by_name if found.has_splits else split_frames(by_name)
     bounds, source = _bounds(found)
     return Scene(
         found.name,
@@ -116,7 +116,7 @@ def _finish(found: FoundScene) -> Scene:
     )
 
 
-def _bounds(found: FoundScene) -> tuple[Tensor, BoundsFrom]:
+def _bounds(found: ParsedScene) -> tuple[Tensor, BoundsFrom]:
     if found.bounds is not None:
         return found.bounds, "file"
     if found.points is not None and len(found.points.points) >= MIN_POINTS:

@@ -55,7 +55,7 @@ def measure_views(
     for index, (frame, name) in enumerate(zip(frames, file_stems(frames), strict=True)):
         depth = measure_depth(field, frame.camera, threshold=threshold, min_opacity=min_opacity)
         color = surface_color(field, depth)
-        save_depth(depth, folder / name, files, color=color, facts=settings)
+        save_depth(depth, folder / name, files, color=color, metadata=settings)
         if not bool(depth.valid.any()):
             log.warning("%s: no surface in this view", name)
         in_report = index % max(1, -(-len(frames) // VIEWS_IN_REPORT)) == 0

@@ -57,7 +57,7 @@ def test_photos_are_placed_as_in_their_own_model(tmp_path, capsys):
     assert not (tmp_path / "out/features.db").exists()
 
 
-def test_says_what_is_wrong(tmp_path, monkeypatch, capsys):
+def test_invalid_input(tmp_path, monkeypatch, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
     assert main(["import", str(photos)]) == 2
@@ -88,31 +88,31 @@ def test_photos_of_nothing_cannot_be_placed(tmp_path, capsys):
 
 def test_advice():
     good = Registration((), 10, 0.5, 100, None)
-    assert "only 0 of 10 photos could be placed" in good.advice
+    assert "only 0 of 10 photos could be registered" in good.advice
 
 
-def write_video(path: Path, pictures: list[np.ndarray]) -> None:
+def write_video(path: Path, frames: list[np.ndarray]) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=10)
-        stream.height, stream.width = pictures[0].shape[:2]
+        stream.height, stream.width = frames[0].shape[:2]
         stream.bit_rate = 8_000_000
-        for picture in pictures:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
 
 
-def test_the_sharpest_of_each_stretch(tmp_path):
+def test_the_sharpest_frame_of_each_interval(tmp_path):
     checks = np.kron(np.indices((12, 16)).sum(0) % 2, np.ones((8, 8)))[..., None].repeat(3, -1) * 160
-    pictures = [(checks if i in (2, 5) else np.full_like(checks, 120) + i).astype(np.uint8) for i in range(8)]
-    write_video(tmp_path / "film.mp4", pictures)
-    saved = save_sharpest_frames(tmp_path / "film.mp4", tmp_path, 2)
+    frames = [(checks if i in (2, 5) else np.full_like(checks, 120) + i).astype(np.uint8) for i in range(8)]
+    write_video(tmp_path / "video.mp4", frames)
+    saved = save_sharpest_frames(tmp_path / "video.mp4", tmp_path, 2)
     assert [path.name for path in saved] == ["frame_0000.jpg", "frame_0001.jpg"]
     for path in saved:
         assert abs(np.asarray(Image.open(path)).astype(float) - checks).mean() < 12
-    assert len(save_sharpest_frames(tmp_path / "film.mp4", tmp_path, 50)) == 8
+    assert len(save_sharpest_frames(tmp_path / "video.mp4", tmp_path, 50)) == 8
 
 
-def test_a_video_that_is_none(tmp_path):
-    (tmp_path / "film.mp4").write_bytes(b"no film at all" * 50)
-    with pytest.raises(FileFormatError, match=r"film\.mp4: damaged"):
-        save_sharpest_frames(tmp_path / "film.mp4", tmp_path, 2)
+def test_a_damaged_video(tmp_path):
+    (tmp_path / "video.mp4").write_bytes(b"not a video" * 50)
+    with pytest.raises(FileFormatError, match=r"video\.mp4: damaged"):
+        save_sharpest_frames(tmp_path / "video.mp4", tmp_path, 2)

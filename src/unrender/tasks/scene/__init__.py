@@ -1,1 +1,1 @@
-"""Scenes: registered and inspected."""
+"""Registration of photos and inspection of scenes."""

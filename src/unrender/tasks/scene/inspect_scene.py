@@ -1,4 +1,4 @@
-"""What can be told about a scene before anything is fitted to it: what there is, and what looks wrong."""
+"""Inspection of a scene before training: a summary, and warnings about likely problems."""
 
 import dataclasses
 import math
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unrender.data.frames import Frame
-from unrender.data.scene_bounds import meeting_point
+from unrender.data.scene_bounds import intersect_axes
 from unrender.data.scenes import Scene
 from unrender.errors import UnrenderError
 from unrender.geometry.camera import Camera
@@ -19,41 +19,41 @@ from unrender.geometry.rays import pixel_centers, rays_through
 
 THUMBNAIL = 160
 """Pixels of the longer side."""
-FEW_FRAMES = 10
-ONE_PLACE = 1e-4
+MIN_FRAMES = 10
+SAME_POSITION = 1e-4
 """Spread of the cameras, as a fraction of their viewing distance, below which they coincide."""
 ONE_SIDE = 0.85
-"""Mean length of directions from the middle to the cameras, above which they stand on one side: within about 30°."""
+"""Length of the mean direction from the center to the cameras, above which all are on one side: within about 30°."""
 ROUNDING = 1e-6
 """Relative precision of float32 coordinates."""
-FAR_AWAY = 8.0
-"""Distance from the other cameras, in medians of these distances, beyond which a camera is astray."""
-COARSE = 1e-3
+OUTLIER_DISTANCE = 8.0
+"""Distance from the other cameras, in medians of these distances, beyond which a camera is an outlier."""
+COARSE_PRECISION = 1e-3
 """Distances between cameras, as a fraction of their coordinates, that leave at most four significant digits."""
 OFF_CENTER = 0.15
-"""Distance of the principal point from the middle, in widths, beyond which it is odd."""
-NAMED = 6
-"""Frames named in one line."""
+"""Offset of the principal point from the image center, relative to the image size, that is implausible."""
+MAX_NAMES = 6
+"""Maximum number of frame names in one message."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageSummary:
-    """What one picture holds."""
+    """Summary of the files of one frame."""
 
     name: str
     thumbnail: NDArray[np.uint8] | None = None
-    """RGB, on white; None where the picture cannot be read."""
+    """RGB, composited on white; None if the image cannot be read."""
     covered: float | None = None
     """Mean alpha."""
     used: float | None = None
-    """Share of pixels that the mask lets through."""
+    """Fraction of pixels that the mask keeps."""
     depth: tuple[float, float] | None = None
-    """Nearest and farthest."""
+    """Smallest and largest depth, in world units."""
     problem: str | None = None
 
 
 def inspect_image(frame: Frame) -> ImageSummary:
-    """Read a frame's files; what is wrong with them is part of the answer."""
+    """Load a frame and summarize it; problems with its files are reported in the summary."""
     try:
         view = frame.load()
     except UnrenderError as error:
@@ -65,11 +65,11 @@ def inspect_image(frame: Frame) -> ImageSummary:
     known = None if view.depth is None else view.depth[view.depth > 0]
     problem = None
     if view.alpha is not None and not bool(view.alpha.any()):
-        problem = f"frame {frame.name}: its alpha is 0 everywhere; there is nothing to see"
+        problem = f"frame {frame.name}: its alpha is 0 everywhere: the image is empty"
     elif view.mask is not None and not bool(view.mask.any()):
-        problem = f"frame {frame.name}: its mask is black everywhere; no pixel would be used"
+        problem = f"frame {frame.name}: its mask is black everywhere: no pixel is used"
     elif float(image.std()) < 1e-3:
-        problem = f"frame {frame.name}: it is of one color only"
+        problem = f"frame {frame.name}: the image has a single color"
     return ImageSummary(
         frame.name,
         (image[step // 2 :: step, step // 2 :: step] * 255).round().to(torch.uint8).numpy(),
@@ -81,24 +81,28 @@ def inspect_image(frame: Frame) -> ImageSummary:
 
 
 def find_warnings(scene: Scene) -> list[str]:
-    """List what is odd about the cameras of a scene, in sentences, the worst first.
+    """List implausible properties of a scene's cameras, the most severe first.
 
-    A scene can be right in spite of all this: photos may be taken from one side, a room is seen from its middle.
+    These are warnings: a scene may be captured from one side only, or a room from its center.
     """
     cameras = [frame.camera for frame in scene.frames]
     found: list[str] = []
     if len(cameras) == 1:
-        return ["one picture only: depth cannot be found from it"]
-    if len(cameras) < FEW_FRAMES:
-        found.append(f"{len(cameras)} pictures are few; 30 or more, from all sides, work well")
-    found += _standing(scene, cameras) + _odd_intrinsics(scene.frames) + _odd_depths(scene.frames)
+        return ["only one image: depth cannot be recovered"]
+    if len(cameras) < MIN_FRAMES:
+        found.append(f"only {len(cameras)} images; 30 or more, from all sides, are recommended")
+    found += (
+        _unusual_poses(scene, cameras)
+        + _unusual_intrinsics(scene.frames)
+        + _invalid_depth_ranges(scene.frames)
+    )
     if not scene.split("train"):
-        found.append("no frame is for training")
+        found.append("no training frames")
     return found
 
 
 def camera_positions(cameras: Sequence[Camera]) -> Tensor:
-    """Stack where cameras stand."""
+    """Stack camera positions."""
     return torch.stack([camera.position for camera in cameras]).double()
 
 
@@ -108,7 +112,7 @@ def camera_axes(cameras: Sequence[Camera], row: int = 2) -> Tensor:
 
 
 def describe_cameras(scene: Scene) -> dict[str, Any]:
-    """Summarize sizes, fields of view, lenses and distances, in figures."""
+    """Summarize image sizes, fields of view, lenses and distances as metrics."""
     cameras = [frame.camera for frame in scene.frames]
     widths, heights = [camera.width for camera in cameras], [camera.height for camera in cameras]
     fields = [fov_degrees(camera) for camera in cameras]
@@ -142,104 +146,106 @@ def describe_cameras(scene: Scene) -> dict[str, Any]:
 
 
 def fov_degrees(camera: Camera) -> tuple[float, float]:
-    """Measure how wide a camera sees through the middle of its picture, from side to side and from top to bottom."""
-    middle_x, middle_y = camera.width / 2, camera.height / 2
-    ends = [[0.0, middle_y], [camera.width, middle_y], [middle_x, 0.0], [middle_x, camera.height]]
+    """Compute the horizontal and vertical fields of view through the image center, including lens distortion."""
+    center_x, center_y = camera.width / 2, camera.height / 2
+    ends = [[0.0, center_y], [camera.width, center_y], [center_x, 0.0], [center_x, camera.height]]
     rays = rays_through(camera, torch.tensor(ends).to(camera.focal)).directions.double()
     cosines = (rays[[0, 2]] * rays[[1, 3]]).sum(-1).clamp(-1, 1)
     x, y = torch.rad2deg(torch.arccos(cosines)).tolist()
     return x, y
 
 
-def _standing(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
-    """Look at where the cameras stand, and where they look from there."""
+def _unusual_poses(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
+    """Check the positions and directions of cameras."""
     positions, axes = camera_positions(cameras), camera_axes(cameras)
     names = [frame.name for frame in scene.frames]
-    from_middle = (positions - scene.bounds.double().mean(0)).norm(dim=-1)
+    to_bounds_center = (positions - scene.bounds.double().mean(0)).norm(dim=-1)
     center = positions.median(0).values
-    away = (positions - center).norm(dim=-1)
+    distances = (positions - center).norm(dim=-1)
     rounding = ROUNDING * float(positions.abs().max())
-    if float(away.max()) <= ONE_PLACE * float(from_middle.median()) + rounding:
-        return ["all cameras stand in one point: depth cannot be found"]
+    if float(distances.max()) <= SAME_POSITION * float(to_bounds_center.median()) + rounding:
+        return ["all cameras share one position: depth cannot be recovered without a baseline"]
     found = []
-    if float(away.median()) < COARSE * float(positions.abs().max()):
+    if float(distances.median()) < COARSE_PRECISION * float(positions.abs().max()):
         found.append(
-            f"the cameras stand {float(center.norm()):.3g} units from the origin and {float(away.median()):.3g} from "
-            "one another: single precision is too coarse there; move the scene to the origin"
+            f"the cameras are {float(center.norm()):.3g} units from the origin, {float(distances.median()):.3g} apart: "
+            "single precision is too coarse; move the scene to the origin"
         )
-    found += _looking(names, positions, axes)
+    found += _unusual_directions(names, positions, axes)
     ups = -camera_axes(cameras, 1)
     upside_down = ups @ _unit(ups.median(0).values) < -0.5
     if 0 < int(upside_down.sum()) < len(cameras) / 2:
-        found.append(f"{_named(names, upside_down)} stand on their heads, compared to the others")
-    astray = away > FAR_AWAY * away.median()
-    if bool(astray.any()) and float(away.median()) > 0:
-        found.append(f"{_named(names, astray)} stand far away from the others")
+        found.append(f"{_name_frames(names, upside_down)} are upside down relative to the others")
+    outliers = distances > OUTLIER_DISTANCE * distances.median()
+    if bool(outliers.any()) and float(distances.median()) > 0:
+        found.append(f"{_name_frames(names, outliers)} are far away from the others")
     rounded = torch.cat([positions, axes], 1).mul(1e5).round()
-    twins = len(cameras) - len(rounded.unique(dim=0))
-    return [*found, f"{twins} pictures have the pose of another one"] if twins else found
+    duplicates = len(cameras) - len(rounded.unique(dim=0))
+    return [*found, f"{duplicates} images have the same pose as another one"] if duplicates else found
 
 
-def _looking(names: Sequence[str], positions: Tensor, axes: Tensor) -> list[str]:
-    """Tell whether cameras look at a common middle, and from all sides."""
-    middle = _common_middle(positions, axes)
-    if middle is None:
+def _unusual_directions(names: Sequence[str], positions: Tensor, axes: Tensor) -> list[str]:
+    """Check that cameras face a common center, and from all sides."""
+    center = _common_center(positions, axes)
+    if center is None:
         same = float(axes.mean(0).norm()) > ONE_SIDE
-        return ["all cameras look the same way: what is behind stays unknown"] if same else []
+        return (
+            ["all cameras face the same direction: surfaces that face away are not observed"] if same else []
+        )
     found = []
-    behind = ((middle - positions) * axes).sum(-1) < 0
-    fraction = float(behind.double().mean())
+    facing_away = ((center - positions) * axes).sum(-1) < 0
+    fraction = float(facing_away.double().mean())
     if 0 < fraction < 0.5:
         found.append(
-            f"{_named(names, behind)} look away from where the others look; these poses may be of another "
-            "convention (y and z turned)"
+            f"{_name_frames(names, facing_away)} face away from the center of the others; their poses may use another "
+            "convention (y and z flipped)"
         )
     elif fraction > 0.9:
         found.append(
-            "all cameras look away from a common middle: right for a room seen from inside; for an object, the "
-            "poses are of another convention (y and z turned)"
+            "all cameras face away from a common center: expected inside a room; for an object, the "
+            "poses use another convention (y and z flipped)"
         )
-    outward = _unit(positions - middle)
+    outward = _unit(positions - center)
     if float(outward.mean(0).norm()) > ONE_SIDE and fraction < 0.5:
         angle = torch.rad2deg(torch.arccos((outward @ _unit(outward.mean(0))).clamp(-1, 1)).max())
         found.append(
-            f"all views are from one side, within {float(angle):.0f} degrees: what is behind stays unknown"
+            f"all views are from one side, within {float(angle):.0f} degrees: surfaces that face away are not observed"
         )
     return found
 
 
-def _common_middle(positions: Tensor, axes: Tensor) -> Tensor | None:
-    """Find the point nearest to the cameras' axes, whichever way they look along them."""
-    towards = torch.where(((positions.mean(0) - positions) * axes).sum(-1, keepdim=True) < 0, -axes, axes)
-    middle = meeting_point(positions, towards)
-    return middle if middle is not None else meeting_point(positions, axes)
+def _common_center(positions: Tensor, axes: Tensor) -> Tensor | None:
+    """Return the point closest to the optical axes, whether the cameras face it or face away."""
+    inward = torch.where(((positions.mean(0) - positions) * axes).sum(-1, keepdim=True) < 0, -axes, axes)
+    center = intersect_axes(positions, inward)
+    return center if center is not None else intersect_axes(positions, axes)
 
 
-def _odd_intrinsics(frames: Sequence[Frame]) -> list[str]:
+def _unusual_intrinsics(frames: Sequence[Frame]) -> list[str]:
     found = []
     names = [frame.name for frame in frames]
     fields = torch.tensor([fov_degrees(frame.camera)[0] for frame in frames])
-    odd = (fields < 5) | (fields > 120) if not _any_fisheye(frames) else fields < 5
-    if bool(odd.any()):
-        found.append(f"{_named(names, odd)} have a field of view of {float(fields[odd][0]):.1f} degrees")
+    unusual = (fields < 5) | (fields > 120) if not _any_fisheye(frames) else fields < 5
+    if bool(unusual.any()):
+        found.append(
+            f"{_name_frames(names, unusual)} have a field of view of {float(fields[unusual][0]):.1f} degrees"
+        )
     shifts = []
     for frame in frames:
         size = frame.camera.focal.new_tensor([frame.camera.width, frame.camera.height])
         shifts.append(float((frame.camera.center / size - 0.5).abs().max()))
     shifted = torch.tensor(shifts) > OFF_CENTER
     if bool(shifted.any()):
+        found.append(f"{_name_frames(names, shifted)} have their principal point far from the image center")
+    undefined = torch.tensor([_has_undefined_corners(frame.camera) for frame in frames])
+    if bool(undefined.any()):
         found.append(
-            f"{_named(names, shifted)} have their principal point far from the middle of the picture"
-        )
-    blind = torch.tensor([_is_blind(frame.camera) for frame in frames])
-    if bool(blind.any()):
-        found.append(
-            f"{_named(names, blind)} have a lens that maps nothing to some corners: these are not used"
+            f"{_name_frames(names, undefined)} have a lens that is undefined at some corners: these pixels are not used"
         )
     return found
 
 
-def _is_blind(camera: Camera) -> bool:
+def _has_undefined_corners(camera: Camera) -> bool:
     if camera.lens is None:
         return False
     corners = pixel_centers(camera)[:: max(1, camera.height - 1), :: max(1, camera.width - 1)]
@@ -250,22 +256,26 @@ def _any_fisheye(frames: Sequence[Frame]) -> bool:
     return any(frame.camera.lens is not None and frame.camera.lens.model == "fisheye" for frame in frames)
 
 
-def _odd_depths(frames: Sequence[Frame]) -> list[str]:
-    odd = [
+def _invalid_depth_ranges(frames: Sequence[Frame]) -> list[str]:
+    invalid = [
         frame.name
         for frame in frames
         if frame.near is not None and frame.far is not None and not 0 < frame.near < frame.far
     ]
-    return [f"{_named(odd, torch.ones(len(odd)) > 0)}: near and far make no sense"] if odd else []
+    if not invalid:
+        return []
+    return [
+        f"{_name_frames(invalid, torch.ones(len(invalid)) > 0)}: invalid near and far; expected 0 < near < far"
+    ]
 
 
 def _unit(vector: Tensor) -> Tensor:
     return torch.nn.functional.normalize(vector, dim=-1)
 
 
-def _named(names: Sequence[str], chosen: Tensor) -> str:
-    """Count and name frames."""
+def _name_frames(names: Sequence[str], chosen: Tensor) -> str:
+    """Format the number of chosen frames and their first names."""
     picked = [name for name, is_chosen in zip(names, chosen.tolist(), strict=True) if is_chosen]
-    rest = "" if len(picked) <= NAMED else ", …"
+    rest = "" if len(picked) <= MAX_NAMES else ", …"
     word = "frame" if len(picked) == 1 else "frames"
-    return f"{len(picked)} {word} ({', '.join(picked[:NAMED])}{rest})"
+    return f"{len(picked)} {word} ({', '.join(picked[:MAX_NAMES])}{rest})"

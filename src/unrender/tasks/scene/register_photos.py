@@ -1,4 +1,4 @@
-"""Where photos were taken: poses, lenses and points by COLMAP's structure from motion, on the CPU."""
+"""Camera poses, intrinsics and points of photos, by COLMAP's structure from motion on the CPU."""
 
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
@@ -6,16 +6,16 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from unrender.data.colmap import frames_of_model
+from unrender.data.colmap import frames_from_model
 from unrender.data.colmap_model import ColmapModel, read_model
 from unrender.data.frames import Frame
 from unrender.errors import InputError
 
-WAIT = 0.5
-"""Seconds between looks at how far the work is."""
+POLL_INTERVAL = 0.5
+"""Seconds between two progress updates."""
 Stage = Literal["features", "pairs", "poses", "final"]
 LOW_REGISTERED_FRACTION = 0.6
-LARGE_ERROR = 1.5
+LARGE_REPROJECTION_ERROR = 1.5
 """Pixels."""
 
 
@@ -43,86 +43,85 @@ class RegisterPhotos:
 
 @dataclasses.dataclass(frozen=True)
 class Registration:
-    """Photos whose cameras were found."""
+    """Registered photos, and quality metrics of the reconstruction."""
 
     frames: tuple[Frame, ...]
     num_photos: int
     reprojection_error: float
-    """Mean distance, in pixels, between where points are seen and where they should be."""
+    """Mean reprojection error, in pixels."""
     num_points: int
     model: ColmapModel
 
     @property
     def registered_fraction(self) -> float:
-        """Fraction of photos whose camera was found."""
+        """Fraction of photos that were registered."""
         return len(self.frames) / self.num_photos
 
     @property
     def advice(self) -> str | None:
-        """What to do if too little was found."""
+        """How to improve a poor reconstruction; None for a good one."""
         if self.registered_fraction < LOW_REGISTERED_FRACTION:
             return (
-                f"only {len(self.frames)} of {self.num_photos} photos could be placed: take more, with two thirds of "
-                "each picture also in the next one, moving sideways rather than turning on the spot, of something "
-                "with texture, sharp and in even light"
+                f"only {len(self.frames)} of {self.num_photos} photos could be registered: take more that overlap "
+                "by two thirds, sharp and evenly lit, of textured surfaces; move sideways instead of turning in place"
             )
-        if self.reprojection_error > LARGE_ERROR:
+        if self.reprojection_error > LARGE_REPROJECTION_ERROR:
             return (
-                f"the mean reprojection error of {self.reprojection_error:.2f} pixels is large: if the photos are of "
-                "several cameras or zooms, say --no-one-camera; for a wide lens, --lens OPENCV"
+                f"the mean reprojection error of {self.reprojection_error:.2f} pixels is large: use --no-one-camera if "
+                "the photos are from several cameras or zooms, --lens OPENCV for a wide-angle lens"
             )
         return None
 
 
 @dataclasses.dataclass(frozen=True)
 class RegisterPhotosStep:
-    """How far it is."""
+    """Progress of `register_photos`."""
 
     stage: Stage
     index: int
-    """Photos placed so far: 0 until features and pairs are found."""
+    """Number of registered photos: 0 during feature extraction and matching."""
     last_index: int
     result: Registration | None = None
-    """In the last step, unless no photo could be placed."""
+    """Set in the last step, unless no photo could be registered."""
 
 
 def register_photos(
     photos: Sequence[Path], folder: Path, config: RegisterPhotos = RegisterPhotos()
 ) -> Iterator[RegisterPhotosStep]:
-    """Find the cameras of photos of one thing or place; the world's scale and orientation are arbitrary.
+    """Estimate the cameras of photos of one static scene; the scale and orientation of the world are arbitrary.
 
-    SIFT features, matched between photos, then incremental mapping (Schönberger and Frahm 2016). `folder`, which is
-    there, takes the database and the model, `sparse/0`. Needs pycolmap: `pip install 'unrender[photos]'`.
+    SIFT features, matched between photos, then incremental mapping (Schönberger and Frahm 2016). The model is
+    written to `sparse/0` in `folder`, which must exist. Needs pycolmap: `pip install 'unrender[photos]'`.
     """
     pycolmap = _pycolmap()
     if len(photos) < 2 or len({photo.parent for photo in photos}) != 1:
-        raise InputError(f"register_photos: needs two photos or more, of one folder; got {len(photos)}")
-    pictures, names = photos[0].parent, sorted(photo.name for photo in photos)
+        raise InputError(f"register_photos: needs at least two photos, all in one folder; got {len(photos)}")
+    image_folder, names = photos[0].parent, sorted(photo.name for photo in photos)
     database, sparse = folder / "features.db", folder / "sparse"
     database.unlink(missing_ok=True)
     sparse.mkdir(exist_ok=True)
     pycolmap.set_random_seed(config.seed)
 
     num, stop = len(names), pycolmap.CancellationToken()
-    placed: list[int] = []
+    registered: list[int] = []
     match = pycolmap.match_sequential if config.in_order else pycolmap.match_exhaustive
     options = pycolmap.IncrementalPipelineOptions(random_seed=config.seed, min_model_size=2)
     stages: dict[Stage, Callable[[], object]] = {
-        "features": _extraction(pycolmap, database, pictures, names, config, stop),
+        "features": _extract_features(pycolmap, database, image_folder, names, config, stop),
         "pairs": lambda: match(database, device=pycolmap.Device.cpu, cancellation_token=stop),
         "poses": lambda: pycolmap.incremental_mapping(
             database,
-            pictures,
+            image_folder,
             sparse,
             options,
-            next_image_callback=lambda: placed.append(1),
+            next_image_callback=lambda: registered.append(1),
             cancellation_token=stop,
         ),
     }
     for stage, work in stages.items():
-        for _ in _waiting(work, stop):
-            yield RegisterPhotosStep(stage, min(len(placed), num), num)
-    result = _best(pycolmap, sparse, pictures, num)
+        for _ in _poll(work, stop):
+            yield RegisterPhotosStep(stage, min(len(registered), num), num)
+    result = _largest_reconstruction(pycolmap, sparse, image_folder, num)
     database.unlink()
     yield RegisterPhotosStep("final", num, num, result)
 
@@ -138,15 +137,15 @@ def _pycolmap() -> Any:
     return pycolmap
 
 
-def _extraction(
-    pycolmap: Any, database: Path, pictures: Path, names: list[str], config: RegisterPhotos, stop: Any
+def _extract_features(
+    pycolmap: Any, database: Path, image_folder: Path, names: list[str], config: RegisterPhotos, stop: Any
 ) -> Callable[[], object]:
     options = pycolmap.FeatureExtractionOptions(max_image_size=config.max_size)
     options.sift.max_num_features = config.max_features
     mode = pycolmap.CameraMode.SINGLE if config.one_camera else pycolmap.CameraMode.PER_IMAGE
     return lambda: pycolmap.extract_features(
         database,
-        pictures,
+        image_folder,
         names,
         mode,
         pycolmap.ImageReaderOptions(camera_model=config.lens),
@@ -156,29 +155,31 @@ def _extraction(
     )
 
 
-def _waiting(work: Callable[[], object], stop: Any) -> Iterator[None]:
-    """Do the work in a thread, and yield now and then; stop it if nobody waits for it any more."""
+def _poll(work: Callable[[], object], stop: Any) -> Iterator[None]:
+    """Run the work in a thread and yield while it runs; cancel it if the generator is closed."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work)
         try:
             while not future.done():
                 yield
-                wait([future], WAIT)
+                wait([future], POLL_INTERVAL)
         finally:
             if not future.done():
                 stop.cancel()
     future.result()
 
 
-def _best(pycolmap: Any, sparse: Path, pictures: Path, num_photos: int) -> Registration | None:
-    """Read the model with most photos."""
+def _largest_reconstruction(
+    pycolmap: Any, sparse: Path, image_folder: Path, num_photos: int
+) -> Registration | None:
+    """Read the model with the most photos."""
     models = [path for path in sorted(sparse.iterdir()) if (path / "images.bin").is_file()]
     if not models:
         return None
     reconstructions = {path: pycolmap.Reconstruction(path) for path in models}
     best = max(models, key=lambda path: int(reconstructions[path].num_reg_images()))
     model = read_model(best)
-    found = frames_of_model(model, pictures, {})
+    found = frames_from_model(model, image_folder, {})
     return Registration(
         tuple(sorted((frame for frame in found if isinstance(frame, Frame)), key=lambda frame: frame.name)),
         num_photos,
