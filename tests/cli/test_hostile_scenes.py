@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from scene_files import cameras, pixels, write_json, write_picture
+from scene_files import cameras, pixels, write_image, write_json
 from unrender import SceneBox, SparseVoxels, save_cameras, save_field, save_transforms
 from unrender.cli.main import main
 from unrender.data.frames import Frame
@@ -22,7 +22,7 @@ def run(tmp_path: Path) -> Path:
     frames = []
     for i, camera in enumerate(cameras(4)):
         path = tmp_path / "data" / f"cam{i}" / "0000.png"
-        write_picture(path, pixels(i))
+        write_image(path, pixels(i))
         frames.append(Frame(str(path), camera, path, "test"))
     save_transforms(frames, scene / "transforms.json")
     content = json.loads((scene / "transforms.json").read_text())
