@@ -1,3 +1,4 @@
+import math
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ import torch
 
 from unrender import InputError, PointCloud, SceneBox, SparseVoxels, cube, load_cameras, save_demo_scene
 from unrender.render.texture import Texture
+from unrender.viewer.renderable import EmptyField
 from unrender.viewer.watch import watch
 from unrender.viewer.window import Window
 
@@ -177,7 +179,8 @@ def steps(count=3):
 
 def test_watch_passes_on_and_shows_steps(window, client, monkeypatch):
     monkeypatch.setattr("unrender.viewer.window.MIN_SECONDS", 0.0)
-    monkeypatch.setattr("unrender.viewer.window.TIME_FRACTION", 1.0)
+    for name in ("TIME_FRACTION", "TIME_FRACTION_MOVING"):
+        monkeypatch.setattr(f"unrender.viewer.window.{name}", 1.0)
     assert [step.index for step in watch(steps(), window)] == [1, 2, 3]
     assert client.pictures
     assert window._status.content == "step 3 of 3  color 0.5"
@@ -198,13 +201,16 @@ def test_one_kind_per_window(window):
         window.show(fog())
 
 
-def test_moving_cameras_are_rendered_immediately(window, client):
+def test_moving_cameras_do_not_wait_for_the_next_image_of_resting_ones(window, client, monkeypatch):
+    monkeypatch.setattr("unrender.viewer.window.MIN_SECONDS", 1e9)
     window.update(fog())
     shown = len(client.pictures)
     window.update(fog())  # not due yet
     assert len(client.pictures) == shown
     client.camera.position = np.array([0.5, 0.0, -4.0])
-    window.update(fog())
+    end = time.monotonic() + 600
+    while len(client.pictures) == shown and time.monotonic() < end:
+        window.update(fog())
     assert len(client.pictures) > shown
 
 
@@ -246,3 +252,106 @@ def test_camera_path_that_cannot_be_saved(window, client, tmp_path):
     panel._add(client)
     panel._save()
     assert panel._status.content.startswith("not saved: ")
+
+
+def test_saving_asks_before_it_replaces_a_file(window, client, tmp_path):
+    panel, path = window._path, tmp_path / "path.json"
+    path.write_text("mine")
+    panel._add(client)
+    panel._save(replace=panel._asked)
+    assert path.read_text() == "mine"
+    assert panel._replace.visible
+    assert "press Replace" in panel._status.content
+    panel._save(replace=panel._asked)
+    assert not panel._replace.visible
+    assert len(load_cameras(path)) == 60
+    panel._save()
+    assert panel._replace.visible
+
+
+HOSTILE = [
+    0,
+    -1,
+    1e308,
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**30,
+    None,
+    "x",
+    [],
+    [1.0],
+    np.zeros((2, 2)),
+    b"",
+    {},
+]
+
+
+@pytest.mark.parametrize("name", ["wxyz", "position", "look_at", "fov", "image_height", "image_width"])
+def test_no_camera_message_stops_the_viewer(window, client, name):
+    empty = EmptyField(torch.ones(3))
+    window.show(empty)
+    for value in [
+        *HOSTILE,
+        np.full(3, math.nan),
+        np.full(4, math.inf),
+        np.array(["a", "b", "c"]),
+        np.zeros(4),
+    ]:
+        setattr(client.camera, name, value)
+        window.update(empty)
+        assert window.draw() is not None
+        assert bool(torch.isfinite(window._path._camera_of(client).camera_from_world).all())
+    window._path._add(client)
+    draw_all(window)
+    assert client.pictures[-1].dtype == np.uint8
+    assert max(client.pictures[-1].shape) <= 3200
+
+
+def test_no_value_of_a_control_stops_the_viewer(window, client):
+    window.show(fog())
+    panel = window._path
+    window._crop._is_on._impl.value = True
+    for value in [*HOSTILE, (1.0, math.nan), (math.inf, -math.inf), ("a", "b")]:
+        for control in (window._mode, window._size, panel._count, *window._crop._sliders):
+            control._impl.value = value
+        window._crop._changed()
+        window.draw()
+        assert window._crop.box().shape == (2, 3)
+    panel._add(client)
+    panel._count._impl.value = 10**8
+    panel._save()
+    assert len(load_cameras(panel._file)) == 10_000
+    panel._keys *= 999
+    panel._add(client)
+    assert len(panel._keys) == 1_000
+    panel._add(client)
+    assert len(panel._keys) == 1_000
+    panel._clear()
+
+
+def test_no_point_size_stops_the_viewer(window, client):
+    cloud = PointCloud(torch.rand(10, 3))
+    window.show(cloud)
+    for value in HOSTILE:
+        window._point_size._impl.value = value
+        window._touch()
+        window.draw()
+        assert 0 <= node(window, "/cloud").point_size <= 2
+
+
+def test_moving_cameras_leave_half_of_the_time_to_training(window, client, monkeypatch):
+    seconds = {"now": 100.0, "drawing": 0.0}
+
+    def draw() -> bool:
+        seconds["now"] += 1.0
+        seconds["drawing"] += 1.0
+        return True
+
+    monkeypatch.setattr("unrender.viewer.window.time.perf_counter", lambda: seconds["now"])
+    monkeypatch.setattr(window, "draw", draw)
+    monkeypatch.setattr(window, "_is_moving", lambda: True)
+    for _ in range(60):
+        seconds["now"] += 0.1
+        window.update(fog())
+    assert 5 <= seconds["drawing"] <= 7  # of 6 seconds of training

@@ -14,6 +14,7 @@ from torch import Tensor
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera, invert_rigid, rigid
 from unrender.geometry.rotations import rotation_from_quaternion
+from unrender.viewer.client_values import client_number, client_view
 
 if TYPE_CHECKING:
     import viser
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("unrender")
 MAX_PORTS = 100
 """Ports that are tried."""
+IMAGE_SIZE, IMAGE_SIZES = 800, (200, 3200)
+"""Longer side of the final image in pixels: default, and range."""
 MOVING_QUALITY, FINAL_QUALITY = 88, 95
 """JPEG quality."""
 
@@ -49,11 +52,11 @@ class Page:
 
 def camera_of(client: "viser.ClientHandle", max_size: int) -> Camera:
     """Return the camera of a page, with the pixels of the page but at most `max_size` along the longer side."""
-    view = client.camera
-    scale = min(1.0, max_size / max(view.image_height, view.image_width))
-    height, width = (max(1, round(side * scale)) for side in (view.image_height, view.image_width))
-    rotation = rotation_from_quaternion(torch.from_numpy(view.wxyz))
-    pose = invert_rigid(rigid(rotation, torch.from_numpy(view.position))).float()
+    view = client_view(client.camera)
+    scale = min(1.0, client_number(max_size, *IMAGE_SIZES, IMAGE_SIZE) / max(view.height, view.width))
+    height, width = (max(1, round(side * scale)) for side in (view.height, view.width))
+    rotation = rotation_from_quaternion(view.quaternion)
+    pose = invert_rigid(rigid(rotation, view.position)).float()
     focal = torch.full((2,), height / 2 / math.tan(view.fov / 2))
     return Camera(focal, torch.tensor([width / 2, height / 2]), pose, height, width)
 

@@ -25,8 +25,8 @@ AnyStep = TypeVar("AnyStep", bound=ResultStep)
 def watch(steps: Iterator[AnyStep], window: Window) -> Iterator[AnyStep]:
     """Pass on the steps of a task and show their results in a window, where the task can be paused.
 
-    Rendering happens between steps and takes at most a quarter of the time, more while a camera moves, and none while
-    no page is open.
+    Rendering happens between steps and takes at most a quarter of the time, half of it while a camera moves, and none
+    while no page is open.
     """
     try:
         for step in steps:

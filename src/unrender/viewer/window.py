@@ -18,7 +18,8 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.render.texture import Texture
-from unrender.viewer.page import Page, camera_of, find_port
+from unrender.viewer.client_values import client_choice, client_number
+from unrender.viewer.page import IMAGE_SIZE, IMAGE_SIZES, Page, camera_of, find_port
 from unrender.viewer.panel import CropBox, PathPanel
 from unrender.viewer.renderable import Renderable, crop
 from unrender.viewer.renderer import Mode, ProgressiveRenderer, View
@@ -40,14 +41,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unrender")
 Viewable = Mesh | PointCloud | Renderable
-IMAGE_SIZE, IMAGE_SIZES = 800, (200, 3200)
-"""Longer side of the final image in pixels: default, and range."""
 POLL_SECONDS, IDLE_SECONDS = 0.02, 0.5
 """Seconds between checks for work: while images are being refined, and while nothing changes."""
 NEAR, FAR = 1e-3, 1e3
 """Clipping planes of the browser, as multiples of the initial distance."""
 TIME_FRACTION, MIN_SECONDS = 0.25, 0.3
 """During training: fraction of the time spent on rendering for resting cameras, and seconds between two images."""
+TIME_FRACTION_MOVING = 0.5
+"""The same while a camera moves."""
 
 
 class Window:
@@ -93,7 +94,7 @@ class Window:
         self._cropped: Renderable | None = None
         self._is_stale, self._version, self._is_paused = False, 0, False
         self._cameras: CameraFrusta | None = None
-        self._next = -math.inf
+        self._next = self._next_moving = -math.inf
         self._add_controls(Path(path_file))
 
     @property
@@ -160,21 +161,22 @@ class Window:
     def update(self, thing: Viewable, status: str = "") -> None:
         """Show intermediate results; call it after each step of a computation.
 
-        Returns immediately if no page is open, blocks while a camera moves or the page is paused, and otherwise renders
-        for a quarter of the time.
+        Returns immediately if no page is open, blocks while the page is paused, and otherwise renders for a quarter of
+        the time, or half of it while a camera moves: the computation goes on whatever a page does.
         """
         self._pause.visible = True
         if self._thing is None:
             self.show(thing)
-        while self._is_paused or self._is_moving():
+        while self._is_paused:
             self._draw_or_wait()
         start = time.perf_counter()
-        if start < self._next or not self._server.get_clients():
+        if start < (self._next_moving if self._is_moving() else self._next) or not self._server.get_clients():
             return
         self.show(thing)
         self.set_status(status)
         self.draw()
         end = time.perf_counter()
+        self._next_moving = end + (end - start) * (1 / TIME_FRACTION_MOVING - 1)
         self._next = end + max((end - start) * (1 / TIME_FRACTION - 1), MIN_SECONDS)
 
     def draw(self) -> bool:
@@ -184,7 +186,8 @@ class Window:
         renderers = self._open_pages()
         drawn = []
         if self._cropped is not None:
-            view = View(self._cropped, self._mode.value, self.background, self._version)
+            mode: Mode = client_choice(self._mode.value, get_args(Mode))
+            view = View(self._cropped, mode, self.background, self._version)
             drawn = [renderer.render_next(view) for renderer in renderers]
         return any(drawn) or bool(renderers and self._cameras and self._cameras.load_image())
 
@@ -214,7 +217,8 @@ class Window:
         if isinstance(thing, Mesh):
             put_mesh(self._server, thing, self._texture, box)
         elif isinstance(thing, PointCloud):
-            put_cloud(self._server, thing, self._point_size.value, box)
+            size = client_number(self._point_size.value, 0.0, self._max_point_size, self._max_point_size)
+            put_cloud(self._server, thing, size, box)
         elif thing is not None:
             try:
                 self._cropped = thing if box is None else crop(thing, *box)
@@ -257,7 +261,8 @@ class Window:
         self._mode.visible = self._size.visible = _kind(thing) == "field"
         bounds = bounds_of(thing) if bounds is None else bounds
         if isinstance(thing, PointCloud):
-            size = POINT * float((bounds[1] - bounds[0]).norm()) or 1.0
+            self._max_point_size = float((bounds[1] - bounds[0]).norm()) or 1.0 / POINT
+            size = POINT * self._max_point_size
             self._point_size = self._server.gui.add_number("point size", size, min=0.0, step=size / 4)
             self._point_size.on_update(self._touch)
         if self._crop is None:
