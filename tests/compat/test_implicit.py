@@ -100,7 +100,7 @@ def test_raymarchers():
     thick = r.EmissionAbsorptionRaymarcher(surface_thickness=2)(densities, features)
     light = torch.cat([torch.ones(3, 2, 1), (1 - densities).cumprod(1)[:, :-2]], 1)
     torch.testing.assert_close(thick[:, :2], (light * densities * features).sum(1))
-    with pytest.warns(UserWarning, match="0 to 1, and go from"):
+    with pytest.warns(UserWarning, match="alphas in .0, 1., but range from"):
         r.EmissionAbsorptionRaymarcher()(densities * 3, features)
     with pytest.raises(InputError, match=r"takes densities \[..., P, 1\]"):
         r.EmissionAbsorptionRaymarcher()(densities[..., 0], features)

@@ -94,12 +94,12 @@ def test_io(tmp_path, square):
 
 
 def test_says_what_is_wrong(tmp_path, square):
-    with pytest.raises(InputError, match="atlases are not translated"):
+    with pytest.raises(InputError, match="atlases are not supported"):
         load_obj(square, create_texture_atlas=True)
     square.write_text(SQUARE + "f 1 2 9\n")
     with pytest.raises(FileFormatError, match="line 14: a face references vertex 9"):
         load_obj(square)
     with pytest.raises(InputError, match="faces index vertices 0 to 7 of 4"):
         save_obj(tmp_path / "a.obj", torch.rand(4, 3), torch.tensor([[0, 1, 7]]))
-    with pytest.raises(InputError, match="one mesh fits into a file"):
+    with pytest.raises(InputError, match="a file contains one mesh"):
         IO().save_mesh(ico_sphere(0).extend(2), tmp_path / "a.ply")

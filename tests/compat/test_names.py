@@ -81,7 +81,7 @@ def test_names_stand_where_theirs_do(module):
     found = importlib.import_module(f"{HERE}.{module}")
     assert [name for name in NAMES[module].split() if not callable(getattr(found, name))] == []
     with pytest.raises(
-        MissingNameError, match=rf"pytorch3d\.{module}\.nothing is not translated .*docs/coming"
+        MissingNameError, match=rf"pytorch3d\.{module}\.nothing is not supported .*docs/coming"
     ):
         _ = found.nothing
 
@@ -95,7 +95,7 @@ def test_signatures_are_theirs(path):
 
 
 def test_unknown_modules_are_refused():
-    with pytest.raises(MissingNameError, match=r"pytorch3d\.renderer\.points is not translated"):
+    with pytest.raises(MissingNameError, match=r"pytorch3d\.renderer\.points is not supported"):
         importlib.import_module(f"{HERE}.renderer.points")
     assert not hasattr(unrender.compat.pytorch3d, "_private")
     assert unrender.compat.pytorch3d.ops.knn_points

@@ -46,7 +46,7 @@ def test_script_gets_its_arguments_name_and_neighbors(tmp_path):
 def test_says_what_is_wrong(tmp_path):
     missing = run(tmp_path / "none.py")
     assert missing.returncode == 2
-    assert "there is no such script" in missing.stderr
+    assert "no such file" in missing.stderr
     assert run().returncode == 2
     assert "SCRIPT.py" in run("--help").stdout
     for line, name in (
@@ -61,4 +61,4 @@ def test_says_what_is_wrong(tmp_path):
         (tmp_path / "script.py").write_text(line)
         done = run(tmp_path / "script.py")
         assert done.returncode == 1
-        assert f"{name} is not translated by unrender; docs/coming-from-pytorch3d.md" in done.stderr
+        assert f"{name} is not supported by unrender; docs/coming-from-pytorch3d.md" in done.stderr

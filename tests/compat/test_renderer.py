@@ -232,13 +232,13 @@ def test_says_what_is_wrong(two, cameras):
     draw = renderer(r.HardPhongShader())
     with pytest.raises(InputError, match="`cameras` should be given"):
         draw(two)
-    with pytest.raises(InputError, match="1 camera or 3"):
+    with pytest.raises(InputError, match="1 camera, or 3"):
         draw(two[[0, 1, 0]], cameras=cameras)
     with pytest.raises(InputError, match="have no textures"):
         draw(Meshes(two.verts_list(), two.faces_list()), cameras=cameras)
     with pytest.raises(InputError, match="TexturesVertex"):
         renderer(r.HardGouraudShader())(Meshes(two.verts_list(), two.faces_list()), cameras=cameras)
-    with pytest.raises(InputError, match="settings should be for 1 or for all"):
+    with pytest.raises(InputError, match="settings should have one common batch size"):
         r.PointLights(location=torch.rand(3, 3), ambient_color=torch.rand(2, 3))
     with pytest.raises(InputError, match="NDC become pixels only with `image_size"):
         cameras.transform_points_screen(torch.rand(2, 4, 3))

@@ -63,7 +63,7 @@ def test_says_that_plotly_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "plotly.subplots", None)
     with pytest.raises(UnrenderError, match="pip install plotly"):
         plotly_vis.plot_scene({"one": {"ball": ico_sphere(0)}})
-    with pytest.raises(InputError, match="does not know colour"):
+    with pytest.raises(InputError, match="unknown arguments colour"):
         plotly_vis.plot_scene({"one": {}}, colour="red")
 
 

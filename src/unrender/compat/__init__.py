@@ -1,1 +1,1 @@
-"""Other libraries' names on top of ours, for code that was written for them."""
+"""Interfaces of other libraries on top of unrender, for existing code."""

@@ -10,7 +10,7 @@ import sys
 from unrender.compat.pytorch3d._names import RefuseUnknownModules, install, refuse_unknown
 
 __version__ = "0.7.9"
-"""Of the PyTorch3D whose names these are."""
+"""Version of PyTorch3D whose names these are."""
 __all__ = ["install"]
 
 if not any(isinstance(finder, RefuseUnknownModules) for finder in sys.meta_path):
@@ -21,7 +21,7 @@ _PARTS = ("io", "loss", "ops", "renderer", "structures", "transforms", "utils", 
 
 
 def __getattr__(name: str) -> object:
-    """Import a part when it is first used; `import pytorch3d` alone is light."""
+    """Import a subpackage at its first use: `import pytorch3d` alone is fast."""
     if name in _PARTS:
         import importlib
 

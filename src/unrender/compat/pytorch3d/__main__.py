@@ -11,13 +11,13 @@ USAGE = "usage: python -m unrender.compat.pytorch3d SCRIPT.py [args]"
 
 
 def main(arguments: list[str]) -> int:
-    """Run the script as if Python had been given it; return 2 if there is none."""
+    """Run the script as `python SCRIPT` would; return 2 if it does not exist."""
     if not arguments or arguments[0] in ("-h", "--help"):
         print(__doc__ if arguments else USAGE, file=sys.stdout if arguments else sys.stderr)
         return 0 if arguments else 2
     script = Path(arguments[0])
     if not script.is_file():
-        print(f"{script}: there is no such script\n{USAGE}", file=sys.stderr)
+        print(f"{script}: no such file\n{USAGE}", file=sys.stderr)
         return 2
     install()
     sys.argv = [str(script), *arguments[1:]]
@@ -27,8 +27,8 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    # read when torch is loaded and first takes memory: short waits between threads, and huge pages, which large
-    # tensors of a step are given several times faster
+    # read when torch is loaded and first allocates: short waits between threads, and huge pages, with which large
+    # tensors are allocated several times faster
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""What is said of names that PyTorch3D has and this package has not."""
+"""Errors for names that PyTorch3D has and this package does not."""
 
 import importlib.util
 import sys
@@ -16,14 +16,14 @@ PAGE = "docs/coming-from-pytorch3d.md"
 
 
 class MissingNameError(UnrenderError, ImportError):
-    """A name of PyTorch3D that has no translation here."""
+    """A name of PyTorch3D that this package does not support."""
 
 
 def missing(module: str, name: str) -> MissingNameError:
-    """Say that a module has no such name, and where those that there are stand."""
+    """Return the error for a missing name, with the page that lists the supported ones."""
     path = THEIRS + module.removeprefix(PACKAGE)
     return MissingNameError(
-        f"{path}.{name} is not translated by unrender; {PAGE} lists what is, and what to use"
+        f"{path}.{name} is not supported by unrender; {PAGE} lists what is, and what to use"
     )
 
 
@@ -39,7 +39,7 @@ def refuse_unknown(module: str) -> Callable[[str], NoReturn]:
 
 
 class RefuseUnknownModules(MetaPathFinder):
-    """Speak for modules of this package that nothing else finds."""
+    """Raise a helpful error for modules that this package does not have."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -52,28 +52,28 @@ class RefuseUnknownModules(MetaPathFinder):
 
 
 class Alias(MetaPathFinder, Loader):
-    """Let `pytorch3d.x.y` be the module `unrender.compat.pytorch3d.x.y`, the same object."""
+    """Alias `pytorch3d.x.y` to the module `unrender.compat.pytorch3d.x.y`, the same object."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find our module for theirs."""
+        """Find the module of this package for one of PyTorch3D."""
         if fullname != THEIRS and not fullname.startswith(THEIRS + "."):
             return None
         return importlib.util.spec_from_loader(fullname, self)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Import our module."""
+        """Import the module of this package."""
         module = importlib.import_module(PACKAGE + spec.name.removeprefix(THEIRS))
         self._spec = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """Give the module back the name that it was imported by first."""
+        """Restore the name under which the module was imported first."""
         module.__spec__ = self._spec
 
 
 def install() -> None:
-    """Let every `import pytorch3d` of this process find this package, even if PyTorch3D is there too."""
+    """Make every `import pytorch3d` of this process import this package, even if PyTorch3D is installed."""
     if not any(isinstance(finder, Alias) for finder in sys.meta_path):
         sys.meta_path.insert(0, Alias())

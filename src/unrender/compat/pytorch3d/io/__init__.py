@@ -1,4 +1,4 @@
-"""Files of meshes and clouds."""
+"""Reading and writing of meshes and point clouds."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.io.obj_io import load_obj, load_objs_as_meshes, save_obj

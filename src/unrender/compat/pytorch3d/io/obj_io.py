@@ -1,4 +1,4 @@
-"""Wavefront OBJ as PyTorch3D returns it: tables, and indices into them."""
+"""Wavefront OBJ in PyTorch3D's layout: arrays, and indices into them."""
 
 import re
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _SECOND, _THIRD = r"[^\s/]+/?([^\s/]*)\S*", r"[^\s/]+(?:/[^\s/]*/)?([^\s/]*)\S*"
 
 
 class Faces(NamedTuple):
-    """For each triangle the vertices of its corners, and normals, texture coordinates and material, or −1."""
+    """Indices of each triangle's vertices, normals, texture coordinates and material; −1 if there are none."""
 
     verts_idx: Tensor
     normals_idx: Tensor
@@ -36,7 +36,7 @@ class Faces(NamedTuple):
 
 
 class Properties(NamedTuple):
-    """What the file holds beside vertices and faces."""
+    """Contents of the file besides vertices and faces."""
 
     normals: Tensor | None
     verts_uvs: Tensor | None
@@ -54,13 +54,13 @@ def load_obj(
     device: Device = "cpu",
     path_manager: Any = None,
 ) -> tuple[Tensor, Faces, Properties]:
-    """Load vertices, faces, and normals, texture coordinates, materials and pictures.
+    """Load vertices, faces, and normals, texture coordinates, materials and texture images.
 
-    Damaged files are refused with their line. Texture atlases are not translated.
+    Errors name the line of a damaged file. Texture atlases are not supported.
     """
     if create_texture_atlas:
         raise InputError(
-            "load_obj: texture atlases are not translated; load with `create_texture_atlas=False`"
+            "load_obj: texture atlases are not supported; load with `create_texture_atlas=False`"
         )
     path = Path(f)
     data = read_bytes(path)
@@ -104,7 +104,7 @@ def _optional(rows: Rows, what: str, columns: int, device: Device) -> Tensor | N
 def _materials(
     path: Path, rows: dict[str, Rows], device: Device
 ) -> tuple[dict[str, dict[str, Tensor]] | None, dict[str, Tensor] | None]:
-    """Read the diffuse colors and the pictures of all materials; the rest of PyTorch3D's properties is its default."""
+    """Read diffuse colors and texture images of all materials; other properties have PyTorch3D's defaults."""
     if not rows["mtllib"][0]:
         return None, None
     colors: dict[str, dict[str, Tensor]] = {}
@@ -112,7 +112,9 @@ def _materials(
     for text in rows["mtllib"][1]:
         library = find_file(path.parent, text.strip())
         if not library.is_file():
-            raise MissingFileError(f"{path}: there is no material file {library}; or load_textures=False")
+            raise MissingFileError(
+                f"{path}: material file {library} not found; use load_textures=False to load without textures"
+            )
         for name, material in read_mtl(library).items():
             colors[name] = {
                 "ambient_color": torch.ones(3, device=device),
@@ -135,9 +137,9 @@ def load_objs_as_meshes(
     texture_wrap: str | None = "repeat",
     path_manager: Any = None,
 ) -> Meshes:
-    """Load meshes with their pictures; several pictures of one mesh are put side by side in one."""
-    place = device or "cpu"
-    meshes = [_load_mesh(Path(f), place, load_textures, create_texture_atlas) for f in files]
+    """Load meshes with their texture images; several images of one mesh are packed side by side."""
+    target_device = device or "cpu"
+    meshes = [_load_mesh(Path(f), target_device, load_textures, create_texture_atlas) for f in files]
     return meshes[0] if len(meshes) == 1 else join_meshes_as_batch(meshes)
 
 
@@ -174,7 +176,7 @@ def save_obj(
     faces_uvs: Tensor | None = None,
     texture_map: Tensor | None = None,
 ) -> None:
-    """Save a mesh, with normals, and with a picture [H, W, 3] beside it, whole or not at all."""
+    """Save a mesh atomically, with normals, and with a texture image [H, W, 3] next to it."""
     if verts.dim() != 2 or verts.shape[1] != 3 or (faces.numel() and faces.shape[-1] != 3):
         raise InputError(
             f"save_obj: takes [V, 3] and [F, 3], got {list(verts.shape)} and {list(faces.shape)}"

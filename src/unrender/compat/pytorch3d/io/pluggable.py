@@ -1,4 +1,4 @@
-"""`IO`: meshes and clouds from files of any kind that we read."""
+"""`IO`: meshes and point clouds in all supported formats."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ Device = torch.device | str
 
 
 class IO:
-    """Load and save by the suffix of the file; interpreters of one's own are not translated."""
+    """Load and save by file suffix; custom format interpreters are not supported."""
 
     def __init__(self, include_default_formats: bool = True, path_manager: Any = None) -> None:
         self.path_manager = path_manager
@@ -31,7 +31,7 @@ class IO:
     def load_mesh(
         self, path: FilePath, include_textures: bool = True, device: Device = "cpu", **kwargs: Any
     ) -> Meshes:
-        """Load one mesh with its picture or the colors of its vertices."""
+        """Load one mesh with its texture image or vertex colors."""
         if str(path).lower().endswith(".obj"):
             return load_objs_as_meshes([path], device, include_textures)
         mesh, texture = load_textured_mesh(path) if include_textures else (load_mesh(path), None)
@@ -55,7 +55,7 @@ class IO:
     ) -> None:
         """Save one mesh."""
         if len(data) != 1:
-            raise InputError(f"IO.save_mesh: one mesh fits into a file, got {len(data)}")
+            raise InputError(f"IO.save_mesh: a file contains one mesh, got {len(data)}")
         verts, faces = data.get_mesh_verts_faces(0)
         textures = data.textures if include_textures else None
         if isinstance(textures, TexturesUV) and str(path).lower().endswith(".obj"):
@@ -83,7 +83,7 @@ class IO:
     ) -> None:
         """Save one cloud."""
         if len(data) != 1:
-            raise InputError(f"IO.save_pointcloud: one cloud fits into a file, got {len(data)}")
+            raise InputError(f"IO.save_pointcloud: a file contains one point cloud, got {len(data)}")
         points, normals, features = data.get_cloud(0)
         colors: Tensor | None = features if features is not None and features.shape[1] == 3 else None
         save_cloud(PointCloud(points, normals, colors), path)

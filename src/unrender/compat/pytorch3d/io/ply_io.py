@@ -14,7 +14,7 @@ from unrender.io.ply import read_ply, write_ply
 
 
 def load_ply(f: FilePath, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
-    """Load vertices [V, 3] and faces [F, 3]; polygons are cut into triangles."""
+    """Load vertices [V, 3] and faces [F, 3]; polygons are triangulated."""
     data = read_bytes(f)
     with reading(f):
         geometry = read_ply(data)
@@ -31,7 +31,7 @@ def save_ply(
     decimal_places: int | None = None,
     path_manager: Any = None,
 ) -> None:
-    """Save vertices, and faces and normals if given, whole or not at all."""
+    """Save vertices, and faces and normals if given, atomically."""
     if verts.dim() != 2 or verts.shape[1] != 3:
         raise InputError(f"save_ply: `verts` should be [V, 3], got {list(verts.shape)}")
     arrays = [

@@ -1,4 +1,4 @@
-"""Losses of our meshes, averaged over a batch."""
+"""Mesh losses, averaged over a batch."""
 
 from collections.abc import Callable
 

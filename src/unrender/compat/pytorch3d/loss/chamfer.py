@@ -1,4 +1,4 @@
-"""How far clouds are apart."""
+"""Chamfer distance of point clouds."""
 
 from typing import Literal
 
@@ -28,7 +28,7 @@ def chamfer_distance(
     single_directional: bool = False,
     abs_cosine: bool = True,
 ) -> tuple[Loss, Loss | None]:
-    """Return the distance of clouds [N, P, 3] and, with normals on both sides, how much these differ.
+    """Compute the distance of point clouds [N, P, 3] and, if both have normals, the distance of these.
 
     Without `point_reduction`, each is a pair: for the points of x, and, unless `single_directional`, of y.
     """

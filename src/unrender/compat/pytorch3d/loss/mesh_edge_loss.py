@@ -1,4 +1,4 @@
-"""How long edges are."""
+"""Edge-length regularization."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""How uneven vertices lie among their neighbours."""
+"""Laplacian smoothing of meshes."""
 
 from typing import Literal
 

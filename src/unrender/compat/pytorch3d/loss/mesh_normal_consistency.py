@@ -1,4 +1,4 @@
-"""How much surfaces bend at their edges."""
+"""Consistency of the normals of adjacent faces."""
 
 from torch import Tensor
 

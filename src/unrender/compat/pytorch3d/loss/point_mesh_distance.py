@@ -1,4 +1,4 @@
-"""How far clouds and surfaces are apart, both ways."""
+"""Distances between point clouds and meshes, in both directions."""
 
 import torch
 from torch import Tensor
@@ -12,13 +12,13 @@ from unrender.kernels.closest_on_mesh import closest_on_mesh, reference
 from unrender.kernels.nearest import index_points, nearest
 
 FIRST_CANDIDATES = 8
-"""Points looked at for each face at first; twice as many wherever the nearest may still be another."""
+"""Initial number of candidate points per face; doubled where the nearest may not be among them."""
 
 
 def point_mesh_face_distance(meshes: Meshes, pcls: Pointclouds, min_triangle_area: float = 5e-3) -> Tensor:
-    """Average squared distances, from points to the surface plus from faces to the cloud, over the batch.
+    """Average squared distances, from points to the surface plus from faces to the point cloud, over the batch.
 
-    Exact for faces of any size: `min_triangle_area`, below which the original looks at their edges only, is not used.
+    Exact for faces of any size: `min_triangle_area`, below which PyTorch3D measures to the edges only, is not used.
     """
     if len(meshes) != len(pcls):
         raise InputError(f"point_mesh_face_distance: {len(meshes)} meshes, but {len(pcls)} clouds")
@@ -32,8 +32,8 @@ def point_mesh_face_distance(meshes: Meshes, pcls: Pointclouds, min_triangle_are
 def _faces_to_points(mesh: Mesh, points: Tensor) -> Tensor:
     """Return the squared distance from each face to the point nearest to it.
 
-    A point that is nearer to a face than c, the one nearest to its middle, is at most |c − middle| + radius away from
-    the middle; so the points up to there are looked at.
+    A point that is nearer to a face than c, the one nearest to its center, is at most |c − center| + radius away from
+    the center, so only points within this distance are searched.
     """
     corners = mesh.vertices[mesh.faces]
     chosen = _nearest_points(corners.detach(), points.detach())
@@ -43,13 +43,13 @@ def _faces_to_points(mesh: Mesh, points: Tensor) -> Tensor:
 
 
 def _nearest_points(corners: Tensor, points: Tensor) -> Tensor:
-    middles, index = corners.mean(1), index_points(points)
-    radii = (corners - middles[:, None]).norm(dim=-1).amax(1)
+    centers, index = corners.mean(1), index_points(points)
+    radii = (corners - centers[:, None]).norm(dim=-1).amax(1)
     whole = torch.tensor([[0, 1, 2]], device=points.device)
     chosen = torch.empty(len(corners), dtype=torch.int64, device=points.device)
     left, count = torch.arange(len(corners), device=points.device), min(FIRST_CANDIDATES, len(points))
     while len(left):
-        found = nearest(middles[left], index, count)
+        found = nearest(centers[left], index, count)
         distances = found.distances.sqrt()
         squared, _, _ = reference.forward(points[found.ids.long()], corners[left], whole)
         chosen[left] = found.ids.long().gather(1, squared.argmin(1, keepdim=True))[:, 0]

@@ -1,4 +1,4 @@
-"""Values between the corners of faces."""
+"""Interpolation of face attributes."""
 
 import torch
 from torch import Tensor
@@ -10,21 +10,21 @@ from unrender.kernels.interpolate import interpolate_attributes
 def interpolate_face_attributes(
     pix_to_face: Tensor, barycentric_coords: Tensor, face_attributes: Tensor
 ) -> Tensor:
-    """Mix the values [faces, 3, D] at the corners of each pixel's face; [N, H, W, K, D], 0 where there is none."""
+    """Interpolate attributes [faces, 3, D] of each pixel's face; [N, H, W, K, D], 0 in empty slots."""
     channels = face_attributes.shape[-1]
-    places = (pix_to_face.flatten() >= 0).nonzero()[:, 0]
-    face_ids = pix_to_face.flatten()[places]
+    covered = (pix_to_face.flatten() >= 0).nonzero()[:, 0]
+    face_ids = pix_to_face.flatten()[covered]
     corners = torch.arange(face_attributes.shape[0] * 3, device=face_attributes.device).view(-1, 3)
     mixed = interpolate_attributes(
         barycentric_coords.reshape(-1, 3),
         face_attributes.reshape(1, -1, channels),
         corners,
         face_ids,
-        places,
-        torch.zeros_like(places),
+        covered,
+        torch.zeros_like(covered),
     )
     rows = mixed.new_zeros(pix_to_face.numel(), channels)
-    return rows.index_copy(0, places, mixed).view(*pix_to_face.shape, channels)
+    return rows.index_copy(0, covered, mixed).view(*pix_to_face.shape, channels)
 
 
 __getattr__ = refuse_unknown(__name__)

@@ -1,4 +1,4 @@
-"""Nearest points in batches of clouds."""
+"""Nearest neighbors in batches of point clouds."""
 
 from typing import NamedTuple
 
@@ -12,7 +12,7 @@ from unrender.kernels.nearest import nearest
 
 
 class _KNN(NamedTuple):
-    """Squared distances (or distances, for norm 1), ids, and, if asked for, the points themselves."""
+    """Squared distances (or distances, for norm 1), indices, and, if requested, the points themselves."""
 
     dists: Tensor
     idx: Tensor
@@ -32,8 +32,8 @@ def knn_points(
 ) -> _KNN:
     """Find the K points of p2 [N, P2, D] nearest to each of p1 [N, P1, D], nearest first.
 
-    Beyond the lengths, and beyond the number of points there are, distances and ids are 0. `version` and
-    `return_sorted` make no difference.
+    Beyond the lengths and the number of points, distances and indices are 0. `version` and
+    `return_sorted` have no effect.
     """
     if p1.shape[0] != p2.shape[0] or p1.shape[2] != p2.shape[2]:
         raise InputError(
@@ -66,7 +66,7 @@ def _of_one(a: Tensor, b: Tensor, K: int, norm: int) -> tuple[Tensor, Tensor]:
 
 
 def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
-    """Take rows of x [N, M, U] by ids [N, L, K]: [N, L, K, U], 0 where a cloud has fewer than K points."""
+    """Gather rows of x [N, M, U] by indices [N, L, K]: [N, L, K, U], 0 where a cloud has fewer than K points."""
     count, rows, neighbors = idx.shape
     taken = x.gather(1, idx.view(count, -1, 1).expand(-1, -1, x.shape[2])).view(count, rows, neighbors, -1)
     if lengths is None:

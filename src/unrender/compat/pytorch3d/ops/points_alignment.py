@@ -1,4 +1,4 @@
-"""The similarity that brings one cloud onto another: s X R + T, for rows X."""
+"""Similarity transforms that align point clouds: s X R + T, for rows X."""
 
 from typing import NamedTuple
 
@@ -22,7 +22,7 @@ class SimilarityTransform(NamedTuple):
 
 
 class ICPSolution(NamedTuple):
-    """Where the closest points led."""
+    """Result of the iterative closest point algorithm."""
 
     converged: bool
     rmse: Tensor | None
@@ -39,7 +39,7 @@ def corresponding_points_alignment(
     allow_reflection: bool = False,
     eps: float = 1e-9,
 ) -> SimilarityTransform:
-    """Find the similarity that brings each point of X nearest to its partner in Y (Umeyama 1991)."""
+    """Compute the similarity that aligns corresponding points in the least-squares sense (Umeyama 1991)."""
     (points, count), (others, count_y) = _padded(X), _padded(Y)
     if points.shape != others.shape or not torch.equal(count, count_y):
         raise InputError(
@@ -51,18 +51,21 @@ def corresponding_points_alignment(
         there = there * (
             torch.nn.utils.rnn.pad_sequence(weights, True) if isinstance(weights, list) else weights
         )
-    share = (there / there.sum(1, keepdim=True).clamp(min=eps))[..., None]
-    middle, other_middle = (share * points).sum(1, keepdim=True), (share * others).sum(1, keepdim=True)
-    from_middle = points - middle
-    covariance = (share * from_middle).mT @ (others - other_middle)
+    normalized_weights = (there / there.sum(1, keepdim=True).clamp(min=eps))[..., None]
+    centroid, other_centroid = (
+        (normalized_weights * points).sum(1, keepdim=True),
+        (normalized_weights * others).sum(1, keepdim=True),
+    )
+    centered = points - centroid
+    covariance = (normalized_weights * centered).mT @ (others - other_centroid)
     u, sizes, v = torch.linalg.svd(covariance)
     signs = torch.ones_like(sizes)
     if not allow_reflection:
         signs = torch.cat([signs[:, :2], torch.det(u @ v)[:, None].sign()], 1)
     rotation = (u * signs[:, None]) @ v
-    spread = (share * from_middle.square()).sum((1, 2))
+    spread = (normalized_weights * centered.square()).sum((1, 2))
     scale = (sizes * signs).sum(1) / spread.clamp(min=eps) if estimate_scale else torch.ones_like(spread)
-    translation = other_middle[:, 0] - scale[:, None] * (middle @ rotation)[:, 0]
+    translation = other_centroid[:, 0] - scale[:, None] * (centroid @ rotation)[:, 0]
     return SimilarityTransform(rotation, translation, scale)
 
 
@@ -76,7 +79,7 @@ def iterative_closest_point(
     allow_reflection: bool = False,
     verbose: bool = False,
 ) -> ICPSolution:
-    """Bring X onto Y by turns: pair each point with the nearest, and align the pairs (Besl and McKay 1992)."""
+    """Align X with Y iteratively: match nearest points, then align the pairs (Besl and McKay 1992)."""
     (start, count), (target, target_count) = _padded(X), _padded(Y)
     there = (torch.arange(start.shape[1], device=start.device) < count[:, None]).to(start)
     if init_transform is None:

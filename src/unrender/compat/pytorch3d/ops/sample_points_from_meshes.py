@@ -15,9 +15,9 @@ from unrender.geometry.sample import sample_points_from_mesh
 def sample_points_from_meshes(
     meshes: Meshes, num_samples: int = 10000, return_normals: bool = False, return_textures: bool = False
 ) -> Any:
-    """Draw points [N, num_samples, 3] uniformly over each surface, and, if asked for, normals and colors there.
+    """Draw points [N, num_samples, 3] uniformly over each surface, and, if requested, their normals and colors.
 
-    Meshes without faces give zeros. Each of equal shares of the area gets one point, which is more even than
+    Meshes without faces give zeros. Sampling is stratified by area: each stratum has one point, which is more even than
     independent draws are.
     """
     if meshes.isempty():
@@ -38,8 +38,8 @@ def sample_points_from_meshes(
         results.append(normals)
     if return_textures:
         pixels = face_ids[:, :, None, None]
-        places = Fragments(pixels, pixels.to(points), weights[:, :, None, None], None)
-        results.append(meshes.sample_textures(places)[:, :, 0, 0])
+        fragments = Fragments(pixels, pixels.to(points), weights[:, :, None, None], None)
+        results.append(meshes.sample_textures(fragments)[:, :, 0, 0])
     return results[0] if len(results) == 1 else tuple(results)
 
 

@@ -1,4 +1,4 @@
-"""Finer meshes of the same surfaces."""
+"""Subdivision of meshes."""
 
 import torch
 from torch import Tensor, nn
@@ -10,13 +10,13 @@ from unrender.geometry.subdivide import subdivide
 
 
 class SubdivideMeshes(nn.Module):
-    """Cut every face into four; old vertices come first. What is remembered of edges is remembered by our core."""
+    """Split every face into four; existing vertices come first. Edges are cached by the mesh itself."""
 
     def __init__(self, meshes: Meshes | None = None) -> None:
         super().__init__()
 
     def forward(self, meshes: Meshes, feats: Tensor | None = None) -> Meshes | tuple[Meshes, Tensor]:
-        """Return finer meshes and, of features `[vertices, D]` packed or `[N, V, D]`, those of their vertices."""
+        """Return subdivided meshes and, for features `[vertices, D]` packed or `[N, V, D]`, those of their vertices."""
         if feats is None:
             finer = [subdivide(mesh) for mesh in meshes.core()]
             return _gather(finer)

@@ -1,4 +1,4 @@
-"""Cameras, and pictures of meshes, volumes and implicit functions."""
+"""Cameras, and renderers of meshes, volumes and implicit functions."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.blending import (

@@ -1,4 +1,4 @@
-"""`Fragments`: which faces a pixel sees."""
+"""`Fragments`: the faces visible at each pixel."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fragments:
-    """For each pixel its faces, front to back; empty slots hold −1.
+    """Faces at each pixel, front to back; empty slots hold −1.
 
-    Faces count through the batch (`faces_packed`). Squared distances are in NDC², negative inside a face.
+    Faces are numbered through the batch (`faces_packed`). Squared distances are in NDC², negative inside a face.
     """
 
     pix_to_face: Tensor
@@ -18,6 +18,6 @@ class Fragments:
     dists: Tensor | None
 
     def detach(self) -> "Fragments":
-        """Cut off from the autograd graph."""
+        """Detach all tensors from the autograd graph."""
         dists = None if self.dists is None else self.dists.detach()
         return Fragments(self.pix_to_face, self.zbuf.detach(), self.bary_coords.detach(), dists)

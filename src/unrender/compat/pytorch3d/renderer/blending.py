@@ -1,4 +1,4 @@
-"""Layers of fragments become one image, red, green, blue and alpha."""
+"""Blending of fragments into RGBA images."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from unrender.render import blend
 
 
 class BlendParams(NamedTuple):
-    """How soft edges are (`sigma`, in NDC²), how fast depth hides (`gamma`), and what is behind."""
+    """Softness of edges (`sigma`, in NDC²) and of depth (`gamma`), and the background color."""
 
     sigma: float = 1e-4
     gamma: float = 1e-4
@@ -22,23 +22,23 @@ class BlendParams(NamedTuple):
 
     @property
     def blur(self) -> float:
-        """Our measure of soft edges: the distance at which coverage has fallen to 1/10,000, in NDC."""
+        """The edge width of `unrender`: the distance, in NDC, at which coverage has fallen to 1/10,000."""
         return float((self.sigma * LOGIT_AT_BLUR) ** 0.5)
 
     @property
     def background(self) -> tuple[float, ...]:
-        """The color behind, as numbers."""
+        """The background color as numbers."""
         return tuple(torch.as_tensor(self.background_color, dtype=torch.float32).flatten().tolist())
 
 
 def core_fragments(fragments: Fragments) -> rasterize.Fragments:
-    """Take fragments as ours; lengths stay in NDC, and empty slots hold what they hold."""
+    """Convert to fragments of unrender; lengths stay in NDC, and empty slots keep their values."""
     dists = torch.zeros_like(fragments.zbuf) if fragments.dists is None else fragments.dists
     return rasterize.Fragments(fragments.pix_to_face, fragments.bary_coords, fragments.zbuf, dists)
 
 
 def hard_rgb_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
-    """Show the nearest of colors [N, H, W, K, C]; alpha is 1 or 0."""
+    """Select the nearest of colors [N, H, W, K, C]; alpha is 1 or 0."""
     return blend.blend_hard(colors, core_fragments(fragments), blend_params.background)
 
 
@@ -49,7 +49,7 @@ def softmax_rgb_blend(
     znear: float | Tensor = 1.0,
     zfar: float | Tensor = 100,
 ) -> Tensor:
-    """Mix layers by coverage and depth (Liu et al., Soft Rasterizer, 2019)."""
+    """Blend layers by coverage and depth (Liu et al., Soft Rasterizer, 2019)."""
     ours = core_fragments(fragments)
     near, far = (torch.as_tensor(z, dtype=torch.float32).detach().flatten().tolist() for z in (znear, zfar))
     settings = {"blur": blend_params.blur, "gamma": blend_params.gamma}
@@ -72,7 +72,7 @@ def softmax_rgb_blend(
 
 
 def sigmoid_alpha_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
-    """Show the color of the nearest face, with alpha 1 − Π (1 − coverage) over the layers."""
+    """Select the color of the nearest face, with alpha 1 − Π (1 − coverage) over the layers."""
     alpha = blend.blend_silhouette(core_fragments(fragments), blur=blend_params.blur)
     return torch.cat([colors[..., 0, :], alpha[..., None]], -1)
 

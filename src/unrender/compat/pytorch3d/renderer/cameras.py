@@ -27,29 +27,29 @@ _R, _T = torch.eye(3)[None], torch.zeros(1, 3)
 
 
 class CamerasBase(TensorProperties):
-    """What all cameras can do."""
+    """Common interface of all cameras."""
 
     R: Tensor
     T: Tensor
 
     def get_projection_transform(self, **kwargs: Any) -> Transform3d:
-        """Return the transform from the camera's frame to NDC, or to pixels where the camera is given in those."""
+        """Return the transform from the camera's frame to NDC, or to pixels if the intrinsics are in pixels."""
         raise NotImplementedError
 
     def unproject_points(self, xy_depth: Tensor, **kwargs: Any) -> Tensor:
-        """Return the points [N, P, 3] seen at x and y, and at a depth."""
+        """Unproject points [N, P, 3] from x, y and depth."""
         raise NotImplementedError
 
     def is_perspective(self) -> bool:
-        """Tell whether what is far is small."""
+        """Return whether the projection is perspective."""
         raise NotImplementedError
 
     def in_ndc(self) -> bool:
-        """Tell whether the camera is given in NDC; else in pixels."""
+        """Return whether the intrinsics are in NDC; otherwise they are in pixels."""
         raise NotImplementedError
 
     def get_znear(self) -> Tensor | float | None:
-        """Return the depth in front of which nothing is seen, if the camera has one."""
+        """Return the depth of the near plane, if the camera has one."""
         near: Tensor | float | None = getattr(self, "znear", None)
         return near
 
@@ -59,11 +59,11 @@ class CamerasBase(TensorProperties):
         return size
 
     def get_camera_center(self, **kwargs: Any) -> Tensor:
-        """Return where the cameras stand [N, 3]."""
+        """Return the camera centers [N, 3]."""
         return self.get_world_to_view_transform(**kwargs).inverse().get_matrix()[:, 3, :3]
 
     def get_world_to_view_transform(self, **kwargs: Any) -> Transform3d:
-        """Return the transform to the camera's frame; `R` and `T` replace the camera's own, for good."""
+        """Return the transform to the camera's frame; `R` and `T`, if given, replace the camera's permanently."""
         self.R, self.T = kwargs.get("R", self.R), kwargs.get("T", self.T)
         return get_world_to_view_transform(self.R, self.T)
 
@@ -77,7 +77,7 @@ class CamerasBase(TensorProperties):
         return self.get_full_projection_transform(**kwargs).transform_points(points, eps=eps)
 
     def get_ndc_camera_transform(self, **kwargs: Any) -> Transform3d:
-        """Return the transform from what `get_projection_transform` gives to NDC."""
+        """Return the transform from the output of `get_projection_transform` to NDC."""
         return Transform3d(device=self.device)
 
     def ndc_projection(self, **kwargs: Any) -> Transform3d:
@@ -102,7 +102,7 @@ class CamerasBase(TensorProperties):
 
 
 class FoVPerspectiveCameras(CamerasBase):
-    """Cameras given by how far they see from top to bottom; `K` [N, 4, 4] stands for all that, if given."""
+    """Perspective cameras with a vertical field of view; `K` [N, 4, 4] replaces all other parameters, if given."""
 
     K: Tensor | None
 
@@ -160,7 +160,7 @@ class FoVPerspectiveCameras(CamerasBase):
         scaled_depth_input: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Return the points seen at x and y; depths are world units, or 0 to 1 with `scaled_depth_input`."""
+        """Unproject points from x, y and depth, which is in world units, or 0 to 1 with `scaled_depth_input`."""
         if not scaled_depth_input:
             K, depth = self.get_projection_transform(**kwargs).get_matrix(), xy_depth[..., 2:]
             slope, shift = (K[:, row, 2].reshape(-1, *[1] * (xy_depth.dim() - 1)) for row in (2, 3))
@@ -170,16 +170,16 @@ class FoVPerspectiveCameras(CamerasBase):
         return _unproject(self, xy_depth, world_coordinates, kwargs)
 
     def is_perspective(self) -> bool:
-        """Tell whether what is far is small: yes."""
+        """Return whether the projection is perspective: yes."""
         return True
 
     def in_ndc(self) -> bool:
-        """Tell whether the camera is given in NDC: yes."""
+        """Return whether the intrinsics are in NDC: yes."""
         return True
 
 
 class FoVOrthographicCameras(CamerasBase):
-    """Cameras without perspective, given by the box that they see; `K` [N, 4, 4] stands for that, if given."""
+    """Orthographic cameras with a view box; `K` [N, 4, 4] replaces it, if given."""
 
     K: Tensor | None
 
@@ -210,7 +210,7 @@ class FoVOrthographicCameras(CamerasBase):
         min_y: Tensor,
         scale_xyz: Tensor,
     ) -> Tensor:
-        """Return K [N, 4, 4]: the box becomes −1 to 1, its depth 0 to 1."""
+        """Return K [N, 4, 4]: it maps the box to −1 to 1, and its depth to 0 to 1."""
         width, height, depth = max_x - min_x, max_y - min_y, zfar - znear
         rows = {(0, 0): 2 / width * scale_xyz[:, 0], (0, 3): -(max_x + min_x) / width}
         rows |= {(1, 1): 2 / height * scale_xyz[:, 1], (1, 3): -(max_y + min_y) / height}
@@ -233,7 +233,7 @@ class FoVOrthographicCameras(CamerasBase):
         scaled_depth_input: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Return the points seen at x and y; depths are world units, or 0 to 1 with `scaled_depth_input`."""
+        """Unproject points from x, y and depth, which is in world units, or 0 to 1 with `scaled_depth_input`."""
         if not scaled_depth_input:
             K = self.get_projection_transform(**kwargs).get_matrix()
             slope, shift = (K[:, row, 2].reshape(-1, *[1] * (xy_depth.dim() - 1)) for row in (2, 3))
@@ -242,16 +242,16 @@ class FoVOrthographicCameras(CamerasBase):
         return _unproject(self, xy_depth, world_coordinates, kwargs)
 
     def is_perspective(self) -> bool:
-        """Tell whether what is far is small: no."""
+        """Return whether the projection is perspective: no."""
         return False
 
     def in_ndc(self) -> bool:
-        """Tell whether the camera is given in NDC: yes."""
+        """Return whether the intrinsics are in NDC: yes."""
         return True
 
 
 class _CalibratedCameras(CamerasBase):
-    """Cameras given by focal length and principal point, in NDC or in pixels; `K` stands for both, if given."""
+    """Cameras with focal length and principal point, in NDC or in pixels; `K` replaces both, if given."""
 
     K: Tensor | None
     focal_length: Tensor
@@ -301,7 +301,7 @@ class _CalibratedCameras(CamerasBase):
     def unproject_points(
         self, xy_depth: Tensor, world_coordinates: bool = True, from_ndc: bool = False, **kwargs: Any
     ) -> Tensor:
-        """Return the points seen at x and y, which are NDC where the camera is, or with `from_ndc`; else pixels."""
+        """Unproject points from depth and x, y: in NDC if the intrinsics are or with `from_ndc`, else in pixels."""
         if self.is_perspective():
             xy_depth = torch.cat([xy_depth[..., :2], 1 / xy_depth[..., 2:]], -1)
         return _unproject(self, xy_depth, world_coordinates, kwargs, from_ndc)
@@ -312,7 +312,7 @@ class _CalibratedCameras(CamerasBase):
         return matrix[:, 2 if self.is_perspective() else 3, :2]
 
     def get_ndc_camera_transform(self, **kwargs: Any) -> Transform3d:
-        """Return the transform to NDC, from there or from pixels, whose principal point runs right and down."""
+        """Return the transform to NDC, from NDC or from pixels, whose principal point has +x right and +y down."""
         if self.in_ndc():
             return Transform3d(device=self.device)
         image_size = kwargs.get("image_size", self.get_image_size())
@@ -321,28 +321,28 @@ class _CalibratedCameras(CamerasBase):
         return shift.compose(get_screen_to_ndc_transform(self, False, image_size))
 
     def in_ndc(self) -> bool:
-        """Tell whether the camera is given in NDC; else in pixels."""
+        """Return whether the intrinsics are in NDC; otherwise they are in pixels."""
         return self._in_ndc
 
 
 class PerspectiveCameras(_CalibratedCameras):
-    """Pinhole cameras given by focal length and principal point, in NDC or in pixels."""
+    """Pinhole cameras with focal length and principal point, in NDC or in pixels."""
 
     def is_perspective(self) -> bool:
-        """Tell whether what is far is small: yes."""
+        """Return whether the projection is perspective: yes."""
         return True
 
 
 class OrthographicCameras(_CalibratedCameras):
-    """Cameras without perspective given by focal length and principal point, in NDC or in pixels."""
+    """Orthographic cameras with focal length and principal point, in NDC or in pixels."""
 
     def is_perspective(self) -> bool:
-        """Tell whether what is far is small: no."""
+        """Return whether the projection is perspective: no."""
         return False
 
 
 def _matrix(entries: dict[tuple[int, int], Tensor]) -> Tensor:
-    """Build matrices [N, 4, 4] of which other entries are 0."""
+    """Build matrices [N, 4, 4] whose other entries are 0."""
     zero = torch.zeros_like(next(iter(entries.values())))
     rows = [[entries.get((i, j), zero) for j in range(4)] for i in range(4)]
     return torch.stack([torch.stack(row, -1) for row in rows], -2)
@@ -381,7 +381,7 @@ def get_world_to_view_transform(R: Tensor = _R, T: Tensor = _T) -> Transform3d:
 def camera_position_from_spherical_angles(
     distance: Setting, elevation: Setting, azimuth: Setting, degrees: bool = True, device: Device = "cpu"
 ) -> Tensor:
-    """Return positions [N, 3] about the origin: azimuth from +z towards +x, elevation towards +y."""
+    """Return positions [N, 3] about the origin: azimuth from +z toward +x, elevation toward +y."""
     far, up, around = convert_to_tensors_and_broadcast(distance, elevation, azimuth, device=device)
     if degrees:
         up, around = up * (math.pi / 180), around * (math.pi / 180)
@@ -395,7 +395,7 @@ def look_at_rotation(
     up: Setting = ((0, 1, 0),),
     device: Device = "cpu",
 ) -> Tensor:
-    """Return the rotation [N, 3, 3] of cameras that look from a place to another."""
+    """Return the rotation [N, 3, 3] of cameras at a position that look at a target."""
     eye, target, above = convert_to_tensors_and_broadcast(
         *(_row(value) for value in (camera_position, at, up)), device=device
     )
@@ -429,7 +429,7 @@ def look_at_view_transform(
 
 
 def _row(value: Setting) -> Setting:
-    """Give three numbers a batch axis."""
+    """Add a batch axis to three numbers."""
     if isinstance(value, Tensor):
         return value[None] if value.dim() == 1 else value
     return [value] if isinstance(value, Sequence) and not isinstance(value[0], Sequence | Tensor) else value

@@ -1,4 +1,4 @@
-"""Lights, a batch of each: one of ours lights one picture."""
+"""Batched lights; each light of a batch is a light of unrender, for one image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +25,7 @@ AMBIENT, DIFFUSE, SPECULAR = ((0.5, 0.5, 0.5),), ((0.3, 0.3, 0.3),), ((0.2, 0.2,
 
 
 class _Lights(TensorProperties):
-    """Light in three colors [N, 3]."""
+    """Base class of lights, with ambient, diffuse and specular colors [N, 3]."""
 
     ambient_color: Tensor
     diffuse_color: Tensor
@@ -40,15 +40,15 @@ class _Lights(TensorProperties):
                 )
 
     def core(self, member: int) -> Light:
-        """Return our light for one picture, white."""
+        """Return the light of unrender for one image, in white."""
         raise NotImplementedError
 
     def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
-        """Return what falls on surfaces [N, ..., 3] with the given normals."""
+        """Compute diffuse light on surfaces [N, ..., 3] with the given normals."""
         return self._shine(normals, points, normals, lambda i: Material(diffuse=self._of(i, "diffuse_color")))
 
     def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
-        """Return what is mirrored towards the cameras by surfaces [N, ..., 3] with the given normals."""
+        """Compute specular light that surfaces [N, ..., 3] with the given normals reflect to the cameras."""
         eye = camera_position.view(-1, *[1] * (points.dim() - 2), 3) if points.dim() > 2 else camera_position
         exponents = torch.as_tensor(shininess, dtype=points.dtype).reshape(-1)
         return self._shine(
@@ -67,7 +67,7 @@ class _Lights(TensorProperties):
     def _shine(
         self, normals: Tensor, points: Tensor, views: Tensor, material: Callable[[int], Material]
     ) -> Tensor:
-        """Light each member of the batch by its own light."""
+        """Shade each member of the batch with its own light."""
         normals, points, views = torch.broadcast_tensors(normalize(normals, dim=-1), points, views)
         if points.dim() == 2 and len(self) in (1, len(points)):
             normals, points, views = (
@@ -86,7 +86,7 @@ class _Lights(TensorProperties):
 
 
 class DirectionalLights(_Lights):
-    """Light from very far away; `direction` [N, 3] is that towards the light."""
+    """Directional light; `direction` [N, 3] points toward the light."""
 
     direction: Tensor
 
@@ -106,12 +106,12 @@ class DirectionalLights(_Lights):
         super().__init__(device, **colors, direction=direction)
 
     def core(self, member: int) -> Light:
-        """Return our light for one picture, white."""
+        """Return the light of unrender for one image, in white."""
         return DirectionalLight(self._of(member, "direction"))
 
 
 class PointLights(_Lights):
-    """Light from one place, `location` [N, 3]."""
+    """Point light at `location` [N, 3]."""
 
     location: Tensor
 
@@ -131,32 +131,32 @@ class PointLights(_Lights):
         super().__init__(device, **colors, location=location)
 
     def core(self, member: int) -> Light:
-        """Return our light for one picture, white."""
+        """Return the light of unrender for one image, in white."""
         return PointLight(self._of(member, "location"))
 
 
 class AmbientLights(_Lights):
-    """Light from everywhere, and no other."""
+    """Ambient light only."""
 
     def __init__(self, *, ambient_color: Setting = None, device: Device = "cpu") -> None:
         super().__init__(device, ambient_color=((1.0, 1.0, 1.0),) if ambient_color is None else ambient_color)
         self.diffuse_color = self.specular_color = torch.zeros_like(self.ambient_color)
 
     def core(self, member: int) -> Light:
-        """Return our light for one picture, black: what is ambient is added for all kinds."""
+        """Return the light of unrender for one image, in black: ambient light is added for all kinds."""
         return AmbientLight(0.0)
 
     def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
-        """Return nothing."""
+        """Return zeros."""
         return torch.zeros_like(points)
 
     def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
-        """Return nothing."""
+        """Return zeros."""
         return torch.zeros_like(points)
 
 
 def light_rows(rows: SurfacePoints, lights: Any, materials: Any, member: int) -> Tensor:
-    """Light the points of one picture."""
+    """Shade the points of one image."""
     ambient = AmbientLight(_choose(lights.ambient_color, member))
     material = Material(
         ambient=_choose(materials.ambient_color, member),

@@ -1,4 +1,4 @@
-"""How much light surfaces return."""
+"""Materials: reflectance of surfaces."""
 
 import torch
 
@@ -11,7 +11,7 @@ WHITE = ((1.0, 1.0, 1.0),)
 
 
 class Materials(TensorProperties):
-    """Colors [N, 3] that ambient, diffuse and specular light is multiplied with, and the exponent of highlights."""
+    """Factors [N, 3] of ambient, diffuse and specular light, and the exponent of highlights."""
 
     ambient_color: torch.Tensor
     diffuse_color: torch.Tensor

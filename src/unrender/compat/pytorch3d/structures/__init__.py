@@ -1,4 +1,4 @@
-"""Batches of meshes, clouds and volumes, whose members may differ in size."""
+"""Batches of meshes, point clouds and volumes of different sizes."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.join import join_meshes_as_batch, join_meshes_as_scene

@@ -1,4 +1,4 @@
-"""Several batches of meshes in one, or several meshes as one."""
+"""Joining of meshes, as batches or as one mesh."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from unrender.errors import InputError
 
 
 def join_meshes_as_batch(meshes: Sequence[Meshes], include_textures: bool = True) -> Meshes:
-    """Put batches of meshes one after the other."""
+    """Concatenate batches of meshes."""
     if isinstance(meshes, Meshes) or not all(isinstance(mesh, Meshes) for mesh in meshes):
         raise InputError("join_meshes_as_batch: takes a list of Meshes")
     textures = None
@@ -25,7 +25,7 @@ def join_meshes_as_batch(meshes: Sequence[Meshes], include_textures: bool = True
 
 
 def join_meshes_as_scene(meshes: Meshes | Sequence[Meshes], include_textures: bool = True) -> Meshes:
-    """Make one mesh of all meshes of a batch, or of several."""
+    """Join all meshes of a batch, or of several, into one mesh."""
     batch = meshes if isinstance(meshes, Meshes) else join_meshes_as_batch(meshes, include_textures)
     if len(batch) == 1:
         return batch if include_textures else Meshes(batch.verts_list(), batch.faces_list())

@@ -1,4 +1,4 @@
-"""`Meshes`: a list of meshes, and what PyTorch3D computes from it in three layouts."""
+"""`Meshes`: a batch of meshes in three layouts: list, padded and packed."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ Device = torch.device | str
 
 
 class Meshes:
-    """Meshes of different topologies; each is one `Mesh` of ours (`core`).
+    """Meshes of different topologies; each is a `Mesh` of unrender (`core`).
 
-    Lists are what is held; padded and packed tensors are made when they are asked for.
+    Stored as lists; padded and packed tensors are built on demand.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Meshes:
 
     @property
     def device(self) -> torch.device:
-        """Where the vertices are."""
+        """Device of the vertices."""
         return self._verts[0].device if self._verts else torch.device("cpu")
 
     @property
@@ -61,25 +61,25 @@ class Meshes:
         )
 
     def core(self) -> list[Mesh]:
-        """Return our meshes, without colors."""
+        """Return the meshes as `Mesh`, without colors."""
         return [Mesh(v, f) for v, f in zip(self._verts, self._faces, strict=True)]
 
     def __len__(self) -> int:
         return len(self._verts)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Meshes":
-        places = choose(index, len(self))
-        textures = None if self.textures is None else self.textures[places]
-        normals = None if self._normals is None else [self._normals[i] for i in places]
+        members = choose(index, len(self))
+        textures = None if self.textures is None else self.textures[members]
+        normals = None if self._normals is None else [self._normals[i] for i in members]
         return Meshes(
-            [self._verts[i] for i in places],
-            [self._faces[i] for i in places],
+            [self._verts[i] for i in members],
+            [self._faces[i] for i in members],
             textures,
             verts_normals=normals,
         )
 
     def isempty(self) -> bool:
-        """Tell whether no mesh has vertices and faces."""
+        """Return whether no mesh has vertices and faces."""
         return not bool(self.valid.any())
 
     # three layouts
@@ -103,11 +103,11 @@ class Meshes:
         return _packed(faces, 3, torch.int64, self.device)
 
     def verts_padded(self) -> Tensor:
-        """Return the vertices of all meshes, filled up with zeros."""
+        """Return the vertices of all meshes, padded with zeros."""
         return _padded(self._verts, 0.0)
 
     def faces_padded(self) -> Tensor:
-        """Return the faces of all meshes, filled up with −1."""
+        """Return the faces of all meshes, padded with −1."""
         return _padded(self._faces, -1)
 
     def num_verts_per_mesh(self) -> Tensor:
@@ -119,23 +119,23 @@ class Meshes:
         return _counts(self._faces, self.device)
 
     def mesh_to_verts_packed_first_idx(self) -> Tensor:
-        """Return where the vertices of each mesh begin in `verts_packed`."""
+        """Return the index of each mesh's first vertex in `verts_packed`."""
         return first_rows(self.num_verts_per_mesh())
 
     def mesh_to_faces_packed_first_idx(self) -> Tensor:
-        """Return where the faces of each mesh begin in `faces_packed`."""
+        """Return the index of each mesh's first face in `faces_packed`."""
         return first_rows(self.num_faces_per_mesh())
 
     def verts_packed_to_mesh_idx(self) -> Tensor:
-        """Return to which mesh each row of `verts_packed` belongs."""
+        """Return the mesh index of each row of `verts_packed`."""
         return member_of_rows(self.num_verts_per_mesh())
 
     def faces_packed_to_mesh_idx(self) -> Tensor:
-        """Return to which mesh each row of `faces_packed` belongs."""
+        """Return the mesh index of each row of `faces_packed`."""
         return member_of_rows(self.num_faces_per_mesh())
 
     def verts_padded_to_packed_idx(self) -> Tensor:
-        """Return where the rows of `verts_packed` stand in flattened `verts_padded`."""
+        """Return the indices of the rows of `verts_packed` in flattened `verts_padded`."""
         counts, longest = self.num_verts_per_mesh(), max((len(v) for v in self._verts), default=0)
         shift = torch.arange(len(self), device=self.device) * longest - first_rows(counts)
         return torch.arange(int(counts.sum()), device=self.device) + shift.repeat_interleave(counts)
@@ -145,16 +145,16 @@ class Meshes:
         return self._verts[index], self._faces[index]
 
     def split(self, split_sizes: Sequence[int]) -> list["Meshes"]:
-        """Cut the batch into batches of the given numbers of meshes."""
+        """Split the batch into batches of the given sizes."""
         if sum(split_sizes) > len(self):
-            raise InputError(f"Meshes.split: {sum(split_sizes)} meshes asked for, there are {len(self)}")
+            raise InputError(f"Meshes.split: {sum(split_sizes)} meshes requested, but there are {len(self)}")
         ends = torch.tensor(list(split_sizes)).cumsum(0).tolist()
         return [self[end - size : end] for end, size in zip(ends, split_sizes, strict=True)]
 
     # edges
 
     def edges_packed(self) -> Tensor:
-        """Return each edge once, by the vertices of `verts_packed`."""
+        """Return the unique edges, as indices into `verts_packed`."""
         starts = self.mesh_to_verts_packed_first_idx()
         edges = [topology(f).edges + start for f, start in zip(self._faces, starts, strict=True)]
         return _packed(edges, 2, torch.int64, self.device)
@@ -164,15 +164,15 @@ class Meshes:
         return _counts([topology(f).edges for f in self._faces], self.device)
 
     def edges_packed_to_mesh_idx(self) -> Tensor:
-        """Return to which mesh each row of `edges_packed` belongs."""
+        """Return the mesh index of each row of `edges_packed`."""
         return member_of_rows(self.num_edges_per_mesh())
 
     def mesh_to_edges_packed_first_idx(self) -> Tensor:
-        """Return where the edges of each mesh begin in `edges_packed`."""
+        """Return the index of each mesh's first edge in `edges_packed`."""
         return first_rows(self.num_edges_per_mesh())
 
     def faces_packed_to_edges_packed(self) -> Tensor:
-        """Return the edges of each face, the first being that across from its first corner."""
+        """Return the edges of each face, the first opposite to its first corner."""
         starts = self.mesh_to_edges_packed_first_idx()
         of_faces = [
             topology(f).face_edges[:, [1, 2, 0]] + start for f, start in zip(self._faces, starts, strict=True)
@@ -182,11 +182,11 @@ class Meshes:
     # normals and areas
 
     def has_verts_normals(self) -> bool:
-        """Tell whether normals were given; else they are computed from the faces."""
+        """Return whether normals were given, not computed from the faces."""
         return self._normals is not None
 
     def verts_normals_list(self) -> list[Tensor]:
-        """Return unit normals at the vertices: as given, or the mean of those of the faces, weighted by area."""
+        """Return unit normals at the vertices: as given, or the area-weighted mean of face normals."""
         return [vertex_normals(mesh) for mesh in self.core()] if self._normals is None else self._normals
 
     def verts_normals_packed(self) -> Tensor:
@@ -194,7 +194,7 @@ class Meshes:
         return _packed(self.verts_normals_list(), 3, torch.float32, self.device)
 
     def verts_normals_padded(self) -> Tensor:
-        """Return the normals at all vertices, filled up with zeros."""
+        """Return the normals at all vertices, padded with zeros."""
         return _padded(self.verts_normals_list(), 0.0)
 
     def faces_normals_list(self) -> list[Tensor]:
@@ -206,7 +206,7 @@ class Meshes:
         return _packed(self.faces_normals_list(), 3, torch.float32, self.device)
 
     def faces_normals_padded(self) -> Tensor:
-        """Return the unit normals of all faces, filled up with zeros."""
+        """Return the unit normals of all faces, padded with zeros."""
         return _padded(self.faces_normals_list(), 0.0)
 
     def faces_areas_packed(self) -> Tensor:
@@ -218,10 +218,10 @@ class Meshes:
         """Return lowest and highest coordinates [N, 3, 2]."""
         return torch.stack([torch.stack([v.amin(0), v.amax(0)], -1) for v in self._verts])
 
-    # changes
+    # modifications
 
     def offset_verts_(self, vert_offsets_packed: Tensor) -> Self:
-        """Move all vertices, by rows of `verts_packed` or all alike [3], in place."""
+        """Move all vertices, by offsets in the layout of `verts_packed`, or one [3] for all, in place."""
         rows = vert_offsets_packed
         if rows.shape != (3,) and rows.shape != (sum(len(v) for v in self._verts), 3):
             raise InputError(
@@ -230,11 +230,11 @@ class Meshes:
         counts = [len(v) for v in self._verts]
         each = [rows] * len(self) if rows.dim() == 1 else rows.split(counts)
         self._verts = [v + offset for v, offset in zip(self._verts, each, strict=True)]
-        self._normals = self._normals if rows.dim() == 1 else None  # of another shape: computed again
+        self._normals = self._normals if rows.dim() == 1 else None  # the shape changed: computed again
         return self
 
     def offset_verts(self, vert_offsets_packed: Tensor) -> "Meshes":
-        """Move all vertices, by rows of `verts_packed` or all alike [3]."""
+        """Move all vertices, by offsets in the layout of `verts_packed`, or one [3] for all."""
         return self._shallow().offset_verts_(vert_offsets_packed)
 
     def scale_verts_(self, scale: float | Tensor) -> Self:
@@ -275,7 +275,7 @@ class Meshes:
         return self._map(torch.clone)
 
     def detach(self) -> "Meshes":
-        """Cut off from the autograd graph."""
+        """Detach all tensors from the autograd graph."""
         return self._map(torch.detach)
 
     def to(self, device: Device, copy: bool = False) -> "Meshes":
@@ -312,7 +312,7 @@ class Meshes:
 
 
 def _without_padding(faces: Tensor) -> list[Tensor]:
-    """Cut off the rows of −1 that fill up padded faces."""
+    """Remove the rows of −1 that pad faces."""
     kept = (faces >= 0).all(-1)
     if bool((kept[:, 1:] & ~kept[:, :-1]).any()):
         raise InputError("Meshes: rows of −1 may stand only behind all `faces` of a mesh")

@@ -1,4 +1,4 @@
-"""`Pointclouds`: a list of clouds with normals and features, in three layouts."""
+"""`Pointclouds`: a batch of point clouds with normals and features, in three layouts."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ Rows = Sequence[Tensor] | Tensor
 
 
 class Pointclouds:
-    """Clouds of different sizes."""
+    """Point clouds of different sizes."""
 
     def __init__(self, points: Rows, normals: Rows | None = None, features: Rows | None = None) -> None:
         self._points = list(points)
@@ -30,7 +30,7 @@ class Pointclouds:
 
     @property
     def device(self) -> torch.device:
-        """Where the points are."""
+        """Device of the points."""
         return self._points[0].device if self._points else torch.device("cpu")
 
     @property
@@ -39,7 +39,7 @@ class Pointclouds:
         return len({len(p) for p in self._points}) <= 1
 
     def core(self) -> PointCloud:
-        """Return our cloud: a batch with lengths."""
+        """Return the batch as a padded `PointCloud` with lengths."""
         lengths = None if self.equisized else self.num_points_per_cloud()
         return PointCloud(self.points_padded(), self.normals_padded(), lengths=lengths)
 
@@ -47,15 +47,15 @@ class Pointclouds:
         return len(self._points)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Pointclouds":
-        places = choose(index, len(self))
+        members = choose(index, len(self))
         return Pointclouds(
-            [self._points[i] for i in places],
-            None if self._normals is None else [self._normals[i] for i in places],
-            None if self._features is None else [self._features[i] for i in places],
+            [self._points[i] for i in members],
+            None if self._normals is None else [self._normals[i] for i in members],
+            None if self._features is None else [self._features[i] for i in members],
         )
 
     def isempty(self) -> bool:
-        """Tell whether no cloud has points."""
+        """Return whether no cloud has points."""
         return all(len(p) == 0 for p in self._points)
 
     def points_list(self) -> list[Tensor]:
@@ -83,15 +83,15 @@ class Pointclouds:
         return None if self._features is None else torch.cat(self._features)
 
     def points_padded(self) -> Tensor:
-        """Return the points of all clouds, filled up with zeros."""
+        """Return the points of all clouds, padded with zeros."""
         return list_to_padded(self._points) if self._points else torch.zeros(0, 0, 3)
 
     def normals_padded(self) -> Tensor | None:
-        """Return the normals of all clouds, filled up with zeros."""
+        """Return the normals of all clouds, padded with zeros."""
         return None if self._normals is None else list_to_padded(self._normals)
 
     def features_padded(self) -> Tensor | None:
-        """Return the features of all clouds, filled up with zeros."""
+        """Return the features of all clouds, padded with zeros."""
         return None if self._features is None else list_to_padded(self._features)
 
     def num_points_per_cloud(self) -> Tensor:
@@ -99,11 +99,11 @@ class Pointclouds:
         return torch.tensor([len(p) for p in self._points], dtype=torch.int64, device=self.device)
 
     def cloud_to_packed_first_idx(self) -> Tensor:
-        """Return where each cloud begins in `points_packed`."""
+        """Return the index of each cloud's first point in `points_packed`."""
         return first_rows(self.num_points_per_cloud())
 
     def packed_to_cloud_idx(self) -> Tensor:
-        """Return to which cloud each row of `points_packed` belongs."""
+        """Return the cloud index of each row of `points_packed`."""
         return member_of_rows(self.num_points_per_cloud())
 
     def get_cloud(self, index: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -116,14 +116,14 @@ class Pointclouds:
         return torch.stack([torch.stack([p.amin(0), p.amax(0)], -1) for p in self._points])
 
     def offset_(self, offsets_packed: Tensor) -> Self:
-        """Move all points, by rows of `points_packed` or all alike [3], in place."""
+        """Move all points, by offsets in the layout of `points_packed`, or one [3] for all, in place."""
         rows = offsets_packed.expand(sum(len(p) for p in self._points), 3)
         each = rows.split([len(p) for p in self._points])
         self._points = [p + offset for p, offset in zip(self._points, each, strict=True)]
         return self
 
     def offset(self, offsets_packed: Tensor) -> "Pointclouds":
-        """Move all points, by rows of `points_packed` or all alike [3]."""
+        """Move all points, by offsets in the layout of `points_packed`, or one [3] for all."""
         return copy.copy(self).offset_(offsets_packed)
 
     def scale_(self, scale: float | Tensor) -> Self:
@@ -144,7 +144,7 @@ class Pointclouds:
         new_normals_padded: Tensor | None = None,
         new_features_padded: Tensor | None = None,
     ) -> "Pointclouds":
-        """Return clouds of the same sizes with other contents; normals and features stay unless given."""
+        """Return clouds of the same sizes with new values; normals and features are kept unless given."""
 
         def cut(padded: Tensor | None, old: list[Tensor] | None) -> list[Tensor] | None:
             if padded is None:
@@ -163,7 +163,7 @@ class Pointclouds:
         return self[[i for i in range(len(self)) for _ in range(N)]]
 
     def subsample(self, max_points: int | Sequence[int]) -> "Pointclouds":
-        """Keep at most so many points of all clouds, or of each, drawn at random."""
+        """Keep a random subset of at most a number of points, for all clouds or for each."""
         limits = [max_points] * len(self) if isinstance(max_points, int) else list(max_points)
         if len(limits) != len(self):
             raise InputError(f"Pointclouds.subsample: takes 1 number or {len(self)}, got {len(limits)}")
@@ -182,7 +182,7 @@ class Pointclouds:
         return self._map(torch.clone)
 
     def detach(self) -> "Pointclouds":
-        """Cut off from the autograd graph."""
+        """Detach all tensors from the autograd graph."""
         return self._map(torch.detach)
 
     def to(self, device: Device, copy: bool = False) -> "Pointclouds":

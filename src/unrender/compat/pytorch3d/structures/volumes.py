@@ -1,4 +1,4 @@
-"""`Volumes`: grids of densities and features, channels first, somewhere in the world.
+"""`Volumes`: grids of densities and features, channels first, posed in the world.
 
 Local coordinates go from −1 to 1 from the center of the first voxel to that of the last (`align_corners`), or from
 side to side. In the world the center of the grid is at −`volume_translation`, and voxels are `voxel_size` apart.
@@ -21,7 +21,7 @@ Numbers = Tensor | Sequence[float] | float
 
 
 class Volumes:
-    """Volumes of one size, or of several, filled up with zeros."""
+    """Volumes of one or several sizes, padded with zeros."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Volumes:
 
     @property
     def device(self) -> torch.device:
-        """Where the densities are."""
+        """Device of the densities."""
         return self._densities.device
 
     def __len__(self) -> int:
@@ -83,7 +83,7 @@ class Volumes:
         return self._sizes
 
     def get_align_corners(self) -> bool:
-        """Tell whether local coordinates ±1 are the centers of the outermost voxels, or their outer sides."""
+        """Return whether local coordinates ±1 are the centers of the outermost voxels, or their outer faces."""
         return self._align_corners
 
     def get_local_to_world_coords_transform(self) -> Transform3d:
@@ -109,7 +109,7 @@ class Volumes:
         return factors, self._translation * factors + self._sizes.flip(-1) / 2
 
     def get_coord_grid(self, world_coordinates: bool = True) -> Tensor:
-        """Return where the centers of the voxels are [N, depth, height, width, 3]."""
+        """Return the voxel centers [N, depth, height, width, 3]."""
         factors, shifts = self.voxels_from_world()
         d, h, w = self._densities.shape[-3:]
         axes = [torch.arange(n, device=self.device) + 0.5 for n in (w, h, d)]
@@ -120,7 +120,7 @@ class Volumes:
         return world if world_coordinates else self.world_to_local_coords(world)
 
     def update_padded(self, new_densities: Tensor, new_features: Tensor | None = None) -> "Volumes":
-        """Return volumes in the same places with other contents."""
+        """Return volumes at the same positions with new values."""
         if new_densities.shape[-3:] != self._densities.shape[-3:]:
             raise InputError(
                 f"Volumes.update_padded: takes grids of {list(self._densities.shape[-3:])}, "

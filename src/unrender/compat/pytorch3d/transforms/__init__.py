@@ -1,4 +1,4 @@
-"""Rotations, and transforms of rows: points X M."""
+"""Rotation conversions, and transforms of row vectors: X M."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.transforms.rotation_conversions import (

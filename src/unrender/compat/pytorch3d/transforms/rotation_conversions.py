@@ -1,6 +1,7 @@
-"""Rotation matrices, quaternions (w first), axis times angle, Euler angles, and six numbers.
+"""Rotation matrices, quaternions (w first), axis-angle, Euler angles, and the 6D representation.
 
-Matrices act on columns, as ours do. Their six numbers are the first two rows of the matrix; ours are the columns.
+Matrices act on columns, as in unrender. The 6D representation is the first two rows of
+the matrix; in unrender, it is the first two columns.
 """
 
 import torch
@@ -14,48 +15,48 @@ Device = torch.device | str | None
 
 
 def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
-    """Turn quaternions [..., 4] into matrices [..., 3, 3]."""
+    """Convert quaternions [..., 4] to matrices [..., 3, 3]."""
     return rotations.rotation_from_quaternion(quaternions)
 
 
 def matrix_to_quaternion(matrix: Tensor) -> Tensor:
-    """Turn matrices into unit quaternions with w ≥ 0."""
+    """Convert matrices to unit quaternions with w ≥ 0."""
     return rotations.quaternion_from_rotation(matrix)
 
 
 def axis_angle_to_matrix(axis_angle: Tensor, fast: bool = False) -> Tensor:
-    """Turn axis times angle [..., 3] into matrices; `fast` makes no difference."""
+    """Convert axis-angle [..., 3] to matrices; `fast` has no effect."""
     return rotations.so3_exp_map(axis_angle)
 
 
 def matrix_to_axis_angle(matrix: Tensor, fast: bool = False) -> Tensor:
-    """Turn matrices into axis times angle in [0, π]; `fast` makes no difference."""
+    """Convert matrices to axis-angle with angles in [0, π]; `fast` has no effect."""
     return rotations.so3_log_map(matrix)
 
 
 def axis_angle_to_quaternion(axis_angle: Tensor) -> Tensor:
-    """Turn axis times angle into quaternions (cos θ/2, sin(θ/2) · axis)."""
+    """Convert axis-angle to quaternions (cos θ/2, sin(θ/2) · axis)."""
     half = axis_angle.norm(dim=-1, keepdim=True) / 2
     return torch.cat([half.cos(), torch.sinc(half / torch.pi) / 2 * axis_angle], -1)
 
 
 def quaternion_to_axis_angle(quaternions: Tensor) -> Tensor:
-    """Turn unit quaternions into axis times angle."""
+    """Convert unit quaternions to axis-angle."""
     return rotations.so3_log_map(rotations.rotation_from_quaternion(quaternions))
 
 
 def rotation_6d_to_matrix(d6: Tensor) -> Tensor:
-    """Turn six numbers [..., 6], two rows that need not be orthogonal, into matrices."""
+    """Convert the 6D representation [..., 6], two rows that need not be orthogonal, to matrices."""
     return rotations.rotation_from_6d(d6).mT
 
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
-    """Take the first two rows of matrices."""
+    """Convert matrices to the 6D representation: their first two rows."""
     return rotations.sixd_from_rotation(matrix.mT)
 
 
 def standardize_quaternion(quaternions: Tensor) -> Tensor:
-    """Of the two quaternions for one rotation take that with w ≥ 0."""
+    """Return the equivalent quaternion with w ≥ 0."""
     return torch.where(quaternions[..., :1] < 0, -quaternions, quaternions)
 
 
@@ -91,7 +92,7 @@ def quaternion_apply(quaternion: Tensor, point: Tensor) -> Tensor:
 
 
 def euler_angles_to_matrix(euler_angles: Tensor, convention: str) -> Tensor:
-    """Turn three angles in radians into matrices: the product of rotations about the named axes, such as "XYZ"."""
+    """Convert Euler angles in radians to matrices: the product of rotations about the named axes, such as "XYZ"."""
     axes = _axes(convention)
     turns = []
     for angle, axis in zip(euler_angles.unbind(-1), axes, strict=True):
@@ -103,9 +104,9 @@ def euler_angles_to_matrix(euler_angles: Tensor, convention: str) -> Tensor:
 
 
 def matrix_to_euler_angles(matrix: Tensor, convention: str) -> Tensor:
-    """Turn matrices into three angles: the inverse of `euler_angles_to_matrix`, the middle one in its usual range."""
+    """Convert matrices to Euler angles: the inverse of `euler_angles_to_matrix`, with the second angle in range."""
     i, j, k = _axes(convention)
-    if i == k:  # R = A_i(a) A_j(b) A_i(c): the column of axis i tells a and b, its row c
+    if i == k:  # R = A_i(a) A_j(b) A_i(c): the column of axis i determines a and b, its row c
         other = 3 - i - j
         sign = 1 if (j - i) % 3 == 1 else -1
         middle = matrix[..., i, i].clamp(-1, 1).arccos()

@@ -1,4 +1,4 @@
-"""Rigid motions and their logarithms. Matrices act on rows: the translation is their last row."""
+"""Exponential and logarithm of SE(3). Matrices act on rows: the translation is their last row."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ SMALL = 1e-4
 
 
 def se3_exp_map(log_transform: Tensor, eps: float = 1e-4) -> Tensor:
-    """Turn [N, 6], translation before rotation, into matrices [N, 4, 4]; `eps` makes no difference."""
+    """Convert [N, 6], translation before rotation, to matrices [N, 4, 4]; `eps` has no effect."""
     shift, turn = log_transform.split(3, -1)
     translation = (_left_jacobian(turn) @ shift[..., None])[..., 0]
     top = torch.cat([so3_exp_map(turn).mT, torch.zeros_like(turn)[..., None]], -1)
@@ -21,7 +21,7 @@ def se3_exp_map(log_transform: Tensor, eps: float = 1e-4) -> Tensor:
 
 
 def se3_log_map(transform: Tensor, eps: float = 1e-4, cos_bound: float = 1e-4) -> Tensor:
-    """Turn matrices [N, 4, 4] into [N, 6]: the inverse of `se3_exp_map`."""
+    """Convert matrices [N, 4, 4] to [N, 6]: the inverse of `se3_exp_map`."""
     turn = so3_log_map(transform[..., :3, :3].mT)
     shift = torch.linalg.solve(_left_jacobian(turn), transform[..., 3, :3, None])[..., 0]
     return torch.cat([shift, turn], -1)

@@ -1,4 +1,4 @@
-"""Rotations and their logarithms; exact at and near 0 and π, so that their `eps` and `cos_bound` are not needed."""
+"""Exponential and logarithm of SO(3); accurate at and near 0 and π, so `eps` and `cos_bound` are not needed."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from unrender.geometry import rotations
 
 
 def so3_exp_map(log_rot: Tensor, eps: float = 0.0001) -> Tensor:
-    """Turn axis times angle [N, 3] into matrices [N, 3, 3]."""
+    """Convert axis-angle [N, 3] to matrices [N, 3, 3]."""
     return rotations.so3_exp_map(log_rot)
 
 
@@ -16,7 +16,7 @@ so3_exponential_map = so3_exp_map
 
 
 def so3_log_map(R: Tensor, eps: float = 0.0001, cos_bound: float = 1e-4) -> Tensor:
-    """Turn matrices into axis times angle in [0, π]."""
+    """Convert matrices to axis-angle with angles in [0, π]."""
     return rotations.so3_log_map(R)
 
 
@@ -37,7 +37,7 @@ def so3_rotation_angle(
 
 
 def hat(v: Tensor) -> Tensor:
-    """Make the matrices that take w to v × w."""
+    """Return the skew-symmetric matrices that map w to v × w."""
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*v.shape, 3)

@@ -35,12 +35,12 @@ class Transform3d:
 
     @property
     def device(self) -> torch.device:
-        """Where the matrices are."""
+        """Device of the matrices."""
         return self._matrix.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Precision of the matrices."""
+        """Data type of the matrices."""
         return self._matrix.dtype
 
     def __len__(self) -> int:
@@ -59,7 +59,7 @@ class Transform3d:
         return se3_log_map(self._matrix, eps, cos_bound)
 
     def compose(self, *others: "Transform3d") -> "Transform3d":
-        """Do this transform first, then the others."""
+        """Compose: apply this transform first, then the others."""
         matrix = self._matrix
         for other in others:
             if not isinstance(other, Transform3d):
@@ -68,17 +68,17 @@ class Transform3d:
         return Transform3d(matrix=matrix, device=matrix.device)
 
     def inverse(self, invert_composed: bool = False) -> "Transform3d":
-        """Undo the transform; how it was composed makes no difference."""
+        """Return the inverse transform."""
         return Transform3d(matrix=torch.linalg.inv(self._matrix), device=self.device)
 
     def stack(self, *others: "Transform3d") -> "Transform3d":
-        """Put batches of transforms one after the other."""
+        """Concatenate batches of transforms."""
         return Transform3d(
             matrix=torch.cat([self._matrix, *(o.get_matrix() for o in others)]), device=self.device
         )
 
     def transform_points(self, points: Tensor, eps: float | None = None) -> Tensor:
-        """Transform [P, 3] or [N, P, 3]; one side may have a batch of 1. `eps` keeps the divisor that far from 0."""
+        """Transform [P, 3] or [N, P, 3]; batches of 1 broadcast. `eps` is the minimum magnitude of the divisor."""
         rows = _batched("transform_points", points)
         moved = rows @ self._matrix[:, :3] + self._matrix[:, 3:]
         divisor = moved[..., 3:]
@@ -94,23 +94,23 @@ class Transform3d:
         return moved.reshape(normals.shape) if normals.dim() == 2 and len(moved) == 1 else moved
 
     def translate(self, *args: Any) -> "Transform3d":
-        """Then shift, as `Translate` does."""
+        """Append a translation, as `Translate` does."""
         x, y, z = (*args, None, None)[:3]
         return self.compose(Translate(x, y, z, self.dtype, self.device))
 
     def scale(self, *args: Any) -> "Transform3d":
-        """Then scale, as `Scale` does."""
+        """Append a scaling, as `Scale` does."""
         x, y, z = (*args, None, None)[:3]
         return self.compose(Scale(x, y, z, self.dtype, self.device))
 
     def rotate(self, R: Tensor, orthogonal_tol: float = 1e-5) -> "Transform3d":
-        """Then turn, as `Rotate` does."""
+        """Append a rotation, as `Rotate` does."""
         return self.compose(Rotate(R, self.dtype, self.device, orthogonal_tol))
 
     def rotate_axis_angle(
         self, angle: Tensor | float, axis: str = "X", degrees: bool = True
     ) -> "Transform3d":
-        """Then turn about an axis, as `RotateAxisAngle` does."""
+        """Append a rotation about an axis, as `RotateAxisAngle` does."""
         return self.compose(RotateAxisAngle(angle, axis, degrees, self.dtype, self.device))
 
     def clone(self) -> Self:
@@ -120,7 +120,7 @@ class Transform3d:
         return other
 
     def to(self, device: Device, copy: bool = False, dtype: torch.dtype | None = None) -> Self:
-        """Move to a device, or change the precision."""
+        """Move to a device, or convert the data type."""
         if not copy and torch.device(device) == self.device and dtype in (None, self.dtype):
             return self
         other = self.clone()
@@ -137,7 +137,7 @@ class Transform3d:
 
 
 class Translate(Transform3d):
-    """Shift by x, y, z (numbers or [N]), or by rows [N, 3] or [3]."""
+    """Translation by x, y, z (numbers or [N]), or by rows [N, 3] or [3]."""
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class Translate(Transform3d):
 
 
 class Scale(Transform3d):
-    """Scale by x, y, z (numbers or [N]), by one number or [N] for all axes, or by rows [N, 3]."""
+    """Scaling by x, y, z (numbers or [N]), by one number or [N] for all axes, or by rows [N, 3]."""
 
     def __init__(
         self,
@@ -169,7 +169,7 @@ class Scale(Transform3d):
 
 
 class Rotate(Transform3d):
-    """Turn rows by matrices [N, 3, 3] or [3, 3]: X R."""
+    """Rotation of rows by matrices [N, 3, 3] or [3, 3]: X R."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class Rotate(Transform3d):
 
 
 class RotateAxisAngle(Rotate):
-    """Turn about the axis "X", "Y" or "Z", counter-clockwise seen from its tip."""
+    """Rotation about the axis "X", "Y" or "Z", counter-clockwise seen from its tip."""
 
     def __init__(
         self,
@@ -227,7 +227,7 @@ def _rows(
     device: Device | None,
     alone: int | None,
 ) -> Tensor:
-    """Make rows [N, 3] of what stands for three numbers; one alone serves all axes where `alone` is its rank."""
+    """Convert values for three axes to rows [N, 3]; a single one of rank `alone` is used for all axes."""
     first = torch.as_tensor(x, dtype=dtype, device=device)
     if y is None and z is None:
         if first.dim() in (1, 2) and first.shape[-1] == 3 and (first.dim() == 2 or alone is None):

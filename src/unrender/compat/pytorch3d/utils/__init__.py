@@ -1,4 +1,4 @@
-"""Shapes to start from."""
+"""Shape primitives."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.utils.ico_sphere import ico_sphere

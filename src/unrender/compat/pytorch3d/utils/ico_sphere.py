@@ -8,7 +8,7 @@ from unrender.geometry import shapes
 
 
 def ico_sphere(level: int = 0, device: torch.device | str | None = None) -> Meshes:
-    """Build the unit sphere from an icosahedron whose faces are cut in four `level` times."""
+    """Build the unit sphere by subdividing an icosahedron `level` times."""
     mesh = shapes.ico_sphere(level).to(device or "cpu")
     return Meshes([mesh.vertices], [mesh.faces])
 

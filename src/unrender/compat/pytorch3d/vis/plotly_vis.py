@@ -20,7 +20,7 @@ Struct = Meshes | Pointclouds | CamerasBase | RayBundle
 
 
 class AxisArgs(NamedTuple):
-    """How the axes of a plot look."""
+    """Style of the axes of a plot."""
 
     showgrid: bool = False
     zeroline: bool = False
@@ -32,7 +32,7 @@ class AxisArgs(NamedTuple):
 
 
 class Lighting(NamedTuple):
-    """How meshes of a plot are lit."""
+    """Lighting of the meshes of a plot."""
 
     ambient: float = 0.8
     diffuse: float = 1.0
@@ -57,7 +57,7 @@ def plot_scene(
     raybundle_ray_line_width: int = 1,
     **kwargs: Any,
 ) -> Any:
-    """Plot meshes, clouds, cameras and rays: {title of the subplot: {name: what}}; return a plotly figure.
+    """Plot meshes, clouds, cameras and rays: {title of the subplot: {name: object}}; return a plotly figure.
 
     `axis_args` and `mesh_opacity`, `lighting` are taken too. Clouds and rays beyond the maxima are thinned at random.
     """
@@ -74,16 +74,16 @@ def plot_scene(
     }
     axes = kwargs.pop("axis_args", AxisArgs())
     if kwargs:
-        raise InputError(f"plot_scene: does not know {', '.join(sorted(kwargs))}")
+        raise InputError(f"plot_scene: unknown arguments {', '.join(sorted(kwargs))}")
     figure = _make_figure(list(plots), ncols)
-    for place, contents in enumerate(plots.values()):
-        row, column = place // ncols + 1, place % ncols + 1
+    for number, contents in enumerate(plots.values()):
+        row, column = number // ncols + 1, number % ncols + 1
         for name, struct in contents.items():
             for trace in traces(name, struct, settings):
                 figure.add_trace(trace, row=row, col=column)
         scene = _axes(axes, list(contents.values()))
         if viewpoint_cameras is not None:
-            scene["camera"] = _viewpoint(viewpoint_cameras, place, scene)
+            scene["camera"] = _viewpoint(viewpoint_cameras, number, scene)
         figure.update_scenes(scene, row=row, col=column)
     return figure
 
@@ -113,7 +113,7 @@ def plot_batch_individually(
 
 
 def traces(name: str, struct: Struct, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Describe one thing in plotly's terms."""
+    """Convert one object to a plotly trace."""
     if isinstance(struct, Meshes):
         return [_mesh(name, struct, settings)]
     if isinstance(struct, Pointclouds):
@@ -143,7 +143,7 @@ def _mesh(name: str, meshes: Meshes, settings: Mapping[str, Any]) -> dict[str, A
 
 
 def _colors_of_faces(meshes: Meshes, textures: TexturesUV) -> Tensor:
-    """Read the pictures at the middle of each face."""
+    """Sample the textures at the center of each face."""
     colors = []
     for image, uvs, corners in zip(
         textures.maps_list(), textures.verts_uvs_list(), textures.faces_uvs_list(), strict=True
@@ -174,7 +174,7 @@ def _rays(name: str, rays: RayBundle, settings: Mapping[str, Any]) -> list[dict[
 
 
 def camera_wireframe(cameras: CamerasBase, scale: float) -> Tensor:
-    """Return the lines [N · 8, 2, 3] of a pyramid in front of each camera, with a mark where up is."""
+    """Return the lines [N · 8, 2, 3] of a pyramid in front of each camera, with a mark for the up direction."""
     tip, up = [0.0, 0.0, 0.0], [0.0, 1.4, 2.0]
     a, b, c, d = [1.0, 1.0, 2.0], [-1.0, 1.0, 2.0], [-1.0, -1.0, 2.0], [1.0, -1.0, 2.0]
     lines = [[a, b], [b, c], [c, d], [d, a], [tip, a], [tip, b], [tip, c], [tip, d], [a, up], [up, b]]
@@ -207,14 +207,14 @@ def _length(struct: Struct) -> int:
 
 
 def _axes(args: AxisArgs, structs: Sequence[Struct]) -> dict[str, Any]:
-    """Let all axes have one length, so that nothing is distorted; y points upwards."""
+    """Give all axes the same length and scale; y points up."""
     corners = [_extent(struct) for struct in structs]
     low = torch.stack([c.amin(0) for c in corners]).amin(0) if corners else -torch.ones(3)
     high = torch.stack([c.amax(0) for c in corners]).amax(0) if corners else torch.ones(3)
-    middle, reach = (low + high) / 2, float((high - low).max()) * 0.55 or 1.0
+    midpoint, reach = (low + high) / 2, float((high - low).max()) * 0.55 or 1.0
     look = {key: value for key, value in args._asdict().items() if key != "showaxeslabels"}
     scene: dict[str, Any] = {"aspectmode": "cube", "camera": {"up": {"x": 0, "y": 1, "z": 0}}}
-    for axis, center in zip("xyz", middle.tolist(), strict=True):
+    for axis, center in zip("xyz", midpoint.tolist(), strict=True):
         scene[f"{axis}axis"] = look | {"range": [center - reach, center + reach]}
         if not args.showaxeslabels:
             scene[f"{axis}axis"]["title"] = ""
@@ -231,14 +231,18 @@ def _extent(struct: Struct) -> Tensor:
     return ray_bundle_to_ray_points(struct).detach().cpu().reshape(-1, 3)
 
 
-def _viewpoint(cameras: CamerasBase, place: int, scene: Mapping[str, Any]) -> dict[str, Any]:
-    """Look as a camera does; plotly counts in half lengths of the axes, from their middle."""
-    camera = cameras[place % len(cameras)]
+def _viewpoint(cameras: CamerasBase, number: int, scene: Mapping[str, Any]) -> dict[str, Any]:
+    """View from a camera; plotly measures in half lengths of the axes, from their center."""
+    camera = cameras[number % len(cameras)]
     ranges = torch.tensor([scene[f"{axis}axis"]["range"] for axis in "xyz"])
-    middle, half = ranges.mean(1), (ranges[:, 1] - ranges[:, 0]) / 2
+    midpoint, half = ranges.mean(1), (ranges[:, 1] - ranges[:, 0]) / 2
     eye = camera.get_camera_center().detach().cpu()[0]
     to_world = camera.get_world_to_view_transform().inverse().get_matrix().detach().cpu()[0, :3, :3]
-    named = {"eye": (eye - middle) / half, "center": (eye + to_world[2] - middle) / half, "up": to_world[1]}
+    named = {
+        "eye": (eye - midpoint) / half,
+        "center": (eye + to_world[2] - midpoint) / half,
+        "up": to_world[1],
+    }
     return {name: dict(zip("xyz", vector.tolist(), strict=True)) for name, vector in named.items()}
 
 

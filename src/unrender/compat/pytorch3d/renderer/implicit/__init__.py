@@ -1,4 +1,4 @@
-"""Rays through volumes and implicit functions."""
+"""Rendering of volumes and implicit functions."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.implicit.harmonic_embedding import HarmonicEmbedding

@@ -1,4 +1,4 @@
-"""Points as sines and cosines of many frequencies."""
+"""Harmonic embedding of points."""
 
 import torch
 from torch import Tensor, nn
@@ -8,9 +8,9 @@ from unrender.fields.encoding import waves
 
 
 class HarmonicEmbedding(nn.Module):
-    """Turn x into sin(2ⁿ ω₀ x), then cos(2ⁿ ω₀ x), for n from 0, and, if asked for, x itself.
+    """Embed x as sin(2ⁿ ω₀ x), then cos(2ⁿ ω₀ x), for n from 0, and, if requested, x itself.
 
-    Without `logspace` the same number of frequencies has equal steps in between.
+    Without `logspace` the frequencies are spaced linearly over the same range.
     """
 
     _frequencies: Tensor
@@ -40,12 +40,12 @@ class HarmonicEmbedding(nn.Module):
         return found * torch.cat([damping, damping, *rest], -1)
 
     def get_output_dim(self, input_dims: int = 3) -> int:
-        """Return the number of values for inputs of so many."""
+        """Return the number of output channels for a number of input channels."""
         return self.get_output_dim_static(input_dims, len(self._frequencies), self.append_input)
 
     @staticmethod
     def get_output_dim_static(input_dims: int, n_harmonic_functions: int, append_input: bool) -> int:
-        """Return the number of values for inputs of so many."""
+        """Return the number of output channels for a number of input channels."""
         return input_dims * (2 * n_harmonic_functions + int(append_input))
 
 

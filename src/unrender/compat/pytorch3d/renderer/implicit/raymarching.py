@@ -1,4 +1,4 @@
-"""Samples along rays become pictures. What PyTorch3D calls density is alpha: the share of light that is taken away."""
+"""Ray marching. What PyTorch3D calls density is alpha: the absorbed fraction of light."""
 
 import warnings
 from typing import Any
@@ -11,13 +11,13 @@ from unrender.errors import InputError
 from unrender.kernels.composite import composite_alphas
 
 TOLERANCE = 1e-4
-"""How far alphas may lie outside of 0 to 1 before it is said, as sums of floats do."""
+"""Tolerance of alphas outside of 0 to 1, for rounding, before a warning."""
 
 
 class EmissionAbsorptionRaymarcher(nn.Module):
-    """Add up Σ weight · feature, weight_i = alpha_i Π (1 − alpha_j) over the samples in front.
+    """Composite Σ weight · feature, with weight_i = alpha_i Π (1 − alpha_j) over the samples in front.
 
-    With `surface_thickness` above 1, the last samples before i do not hide it.
+    With `surface_thickness` above 1, the last samples before i do not occlude it.
     """
 
     def __init__(self, surface_thickness: int = 1) -> None:
@@ -30,9 +30,9 @@ class EmissionAbsorptionRaymarcher(nn.Module):
         """Return features and, last, opacity [..., D + 1] of alphas [..., P, 1] and features [..., P, D]."""
         alphas = check_alphas("EmissionAbsorptionRaymarcher", rays_densities, rays_features)
         if self.surface_thickness == 1:
-            seen = composite_alphas(alphas, rays_features)
-            assert seen.color is not None
-            return torch.cat([seen.color, seen.opacity[..., None]], -1)
+            composited = composite_alphas(alphas, rays_features)
+            assert composited.color is not None
+            return torch.cat([composited.color, composited.opacity[..., None]], -1)
         light = (1 + eps - alphas).cumprod(-1)[..., : -self.surface_thickness]
         light = torch.cat([torch.ones_like(alphas[..., : self.surface_thickness]), light], -1)
         color = ((light * alphas)[..., None] * rays_features).sum(-2)
@@ -40,7 +40,7 @@ class EmissionAbsorptionRaymarcher(nn.Module):
 
 
 class AbsorptionOnlyRaymarcher(nn.Module):
-    """See how much light matter takes away, and no colors."""
+    """Compute opacity only, without features."""
 
     def forward(self, rays_densities: Tensor, **kwargs: Any) -> Tensor:
         """Return the opacity [..., 1] of alphas [..., P, 1]."""
@@ -52,7 +52,7 @@ def _opacity(alphas: Tensor) -> Tensor:
 
 
 def check_alphas(where: str, densities: Tensor, features: Tensor | None) -> Tensor:
-    """Return alphas without their last axis; refuse other shapes, and say how far values are out of range."""
+    """Return alphas without their last axis; raise InputError for other shapes, and warn about values out of range."""
     fits = features is None or features.shape[:-1] == densities.shape[:-1]
     if densities.dim() < 2 or densities.shape[-1] != 1 or not fits:
         other = "" if features is None else f" and {list(features.shape)}"
@@ -62,7 +62,7 @@ def check_alphas(where: str, densities: Tensor, features: Tensor | None) -> Tens
     low, high = (float(x) for x in densities.detach().aminmax()) if densities.numel() else (0.0, 0.0)
     if not (low >= -TOLERANCE and high <= 1 + TOLERANCE):
         warnings.warn(
-            f"{where}: densities are shares of light, 0 to 1, and go from {low:g} to {high:g}: pictures and gradients "
+            f"{where}: densities are alphas in [0, 1], but range from {low:g} to {high:g}: images and gradients "
             "mean nothing there; a sigmoid, or 1 − exp(−x), keeps them within",
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""Which pixels to look through, and where along their rays."""
+"""Sampling of rays and of positions along them."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ from unrender.errors import InputError
 
 
 class MultinomialRaysampler(nn.Module):
-    """Look through all pixels of a grid, or through some of them at random, each at most once."""
+    """Cast rays through all pixels of a grid, or through a random subset without replacement."""
 
     _xy_grid: Tensor
 
@@ -61,7 +61,7 @@ class MultinomialRaysampler(nn.Module):
         n_rays_total: int | None = None,
         **kwargs: Any,
     ) -> RayBundle:
-        """Return rays in axes of the grid, or in one axis of the pixels drawn; those of weight 0 in `mask` are not."""
+        """Return rays with the axes of the grid, or one axis of sampled pixels, weighted by `mask`."""
         _refuse_total(n_rays_total)
         batch = len(cameras)
         xys = self._xy_grid.to(cameras.device).expand(batch, -1, -1, -1)
@@ -85,7 +85,7 @@ class MultinomialRaysampler(nn.Module):
 
 
 class NDCMultinomialRaysampler(MultinomialRaysampler):
-    """Look through the pixels of an image in NDC."""
+    """Cast rays through the pixels of an image in NDC."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class NDCMultinomialRaysampler(MultinomialRaysampler):
 
 
 class MonteCarloRaysampler(nn.Module):
-    """Look through random places of a rectangle."""
+    """Cast rays through random positions in a rectangle."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class MonteCarloRaysampler(nn.Module):
 
 
 class GridRaysampler(MultinomialRaysampler):
-    """The older name of `MultinomialRaysampler`, for all pixels."""
+    """Earlier name of `MultinomialRaysampler`, for all pixels."""
 
     def __init__(
         self,
@@ -191,7 +191,7 @@ class GridRaysampler(MultinomialRaysampler):
 
 
 class NDCGridRaysampler(NDCMultinomialRaysampler):
-    """The older name of `NDCMultinomialRaysampler`, for all pixels."""
+    """Earlier name of `NDCMultinomialRaysampler`, for all pixels."""
 
     def __init__(
         self, image_width: int, image_height: int, n_pts_per_ray: int, min_depth: float, max_depth: float
@@ -215,7 +215,7 @@ def rays_through(
     unit_directions: bool,
     stratified: bool,
 ) -> RayBundle:
-    """Return the rays through places [N, ..., 2] in NDC; a direction gains 1 in depth, unless it has unit length."""
+    """Return the rays through positions [N, ..., 2] in NDC; directions have unit depth, or unit length if requested."""
     flat = xys.reshape(len(xys), -1, 2)
     planes = torch.cat([flat, flat], 1)
     depth = torch.ones_like(planes[..., :1])
@@ -229,9 +229,9 @@ def rays_through(
     depths = torch.linspace(min_depth, max_depth, count, dtype=xys.dtype, device=xys.device)
     lengths = depths.expand(*xys.shape[:-1], count)
     if stratified:
-        middles = (lengths[..., 1:] + lengths[..., :-1]) / 2
-        first = torch.cat([lengths[..., :1], middles], -1)
-        last = torch.cat([middles, lengths[..., -1:]], -1)
+        midpoints = (lengths[..., 1:] + lengths[..., :-1]) / 2
+        first = torch.cat([lengths[..., :1], midpoints], -1)
+        last = torch.cat([midpoints, lengths[..., -1:]], -1)
         lengths = first + (last - first) * torch.rand_like(first)
     if unit_directions:
         directions = normalize(directions, dim=-1)
@@ -240,7 +240,7 @@ def rays_through(
 
 
 def _draw(weights: Tensor, count: int) -> Tensor:
-    """Draw pixels without repetition, in proportion to their weights; where too few have any, with repetition."""
+    """Draw pixels without replacement, in proportion to their weights; with replacement if too few are nonzero."""
     there = (weights > 0).sum(1)
     if bool((there == 0).any()):
         raise InputError("the mask of an image is 0 everywhere: there are no rays to draw")
@@ -252,7 +252,7 @@ def _draw(weights: Tensor, count: int) -> Tensor:
 
 def _refuse_total(n_rays_total: int | None) -> None:
     if n_rays_total is not None:
-        raise InputError("`n_rays_total` (rays over a whole batch) is not translated; use `n_rays_per_image`")
+        raise InputError("`n_rays_total` (rays over a whole batch) is not supported; use `n_rays_per_image`")
 
 
 __getattr__ = refuse_unknown(__name__)

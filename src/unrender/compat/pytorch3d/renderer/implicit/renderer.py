@@ -1,4 +1,4 @@
-"""Cameras, and a volume or an implicit function, become pictures."""
+"""Renderers of volumes and implicit functions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from unrender.kernels.sample_grid import sample_grid
 
 
 class ImplicitRenderer(nn.Module):
-    """Sample rays, ask a function what is there, and march."""
+    """Sample rays, evaluate an implicit function, and march."""
 
     raysampler: Any
     raymarcher: Any
@@ -33,7 +33,7 @@ class ImplicitRenderer(nn.Module):
     def forward(
         self, cameras: CamerasBase, volumetric_function: Callable[..., Any], **kwargs: Any
     ) -> tuple[Tensor, RayBundle]:
-        """Return pictures [N, ..., D] and rays; the function gives densities and features of a ray bundle."""
+        """Return images [N, ..., D] and rays; the function maps a ray bundle to densities and features."""
         if not callable(volumetric_function):
             raise InputError("ImplicitRenderer: `volumetric_function` should be callable")
         ray_bundle = self.raysampler(cameras=cameras, volumetric_function=volumetric_function, **kwargs)
@@ -45,7 +45,7 @@ class ImplicitRenderer(nn.Module):
 
 
 class VolumeRenderer(nn.Module):
-    """Sample rays, look up volumes, and march."""
+    """Sample rays, sample volumes, and march."""
 
     def __init__(self, raysampler: Any, raymarcher: Any, sample_mode: str = "bilinear") -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class VolumeRenderer(nn.Module):
         self._sample_mode = sample_mode
 
     def forward(self, cameras: CamerasBase, volumes: Volumes, **kwargs: Any) -> tuple[Tensor, RayBundle]:
-        """Return pictures [N, ..., D] and rays; one volume for each camera."""
+        """Return images [N, ..., D] and rays; one volume per camera."""
         sampler = VolumeSampler(volumes, sample_mode=self._sample_mode)
         if self._sees_at_once(volumes):
             rays = self.renderer.raysampler(cameras=cameras, volumetric_function=sampler, **kwargs)
@@ -65,7 +65,7 @@ class VolumeRenderer(nn.Module):
         return images, rays
 
     def _sees_at_once(self, volumes: Volumes) -> bool:
-        """Tell whether our kernel does look-up and marching in one."""
+        """Return whether one kernel does both sampling and marching."""
         marcher = self.renderer.raymarcher
         usual = type(marcher) is EmissionAbsorptionRaymarcher and marcher.surface_thickness == 1
         return usual and self._sample_mode == "bilinear" and volumes.densities().shape[1] == 1
@@ -87,22 +87,22 @@ class VolumeSampler(nn.Module):
         self._sample_mode = sample_mode
 
     def look_through(self, ray_bundle: RayBundle) -> Tensor:
-        """Return features and, last, opacity [N, ..., D + 1] of rays, of which nothing is differentiable."""
+        """Return features and, last, opacity [N, ..., D + 1] of rays, without gradients."""
         origins, directions, lengths = ray_bundle.origins, ray_bundle.directions, ray_bundle.lengths
         check_alphas("VolumeRenderer", self._volumes.densities()[..., None], None)
         factors, shifts = self._volumes.voxels_from_world()
         shape = (len(factors), *[1] * (origins.dim() - 2), 3)
         in_voxels = origins * factors.view(shape) + shifts.view(shape), directions * factors.view(shape)
-        even = all(step == 0 for step in lengths.stride()[:-1])  # one row serves all
+        even = all(step == 0 for step in lengths.stride()[:-1])  # one row is shared by all
         grids = self._grids()
-        seen = []
+        outputs = []
         for i, grid in enumerate(grids):
             here = slice(i, i + 1) if len(grids) > 1 else slice(None)
             starts, ways = (t[here].reshape(-1, 3) for t in in_voxels)
             distances = lengths[here].reshape(-1, lengths.shape[-1])[: 1 if even else None]
             color, opacity = march_grid(grid, starts, ways, distances.contiguous())
-            seen.append(torch.cat([color, opacity[:, None]], -1))
-        return torch.cat(seen).view(*origins.shape[:-1], -1)
+            outputs.append(torch.cat([color, opacity[:, None]], -1))
+        return torch.cat(outputs).view(*origins.shape[:-1], -1)
 
     def forward(self, ray_bundle: RayBundle, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return densities [N, ..., P, 1] and features [N, ..., P, D] at the points of rays; 0 beyond the volume."""
@@ -121,7 +121,7 @@ class VolumeSampler(nn.Module):
         return densities, features
 
     def _grids(self) -> list[Tensor]:
-        """Return densities and features, channels last, of each volume, or of the one that serves all."""
+        """Return densities and features, channels last, of each volume, or of the one that all share."""
         grids = [self._volumes.densities()]
         features = self._volumes.features()
         grids += [] if features is None else [features]
@@ -137,7 +137,7 @@ class VolumeSampler(nn.Module):
 
 
 def _the_one(grids: Tensor) -> Tensor:
-    """Return the grid of a batch of one, or of one that was expanded: as it was, so that one gradient flows back."""
+    """Return the grid of a batch of one, or the source of an expanded one, so that one gradient flows back."""
     base = grids._base
     if base is not None and base.numel() == grids[0].numel() and base.is_contiguous():
         return base.view(grids.shape[1:])

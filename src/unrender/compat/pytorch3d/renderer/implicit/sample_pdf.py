@@ -1,4 +1,4 @@
-"""Places drawn from a distribution along rays."""
+"""Inverse transform sampling along rays."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from unrender.compat.pytorch3d._names import refuse_unknown
 
 
 def sample_pdf(bins: Tensor, weights: Tensor, n_samples: int, det: bool = False, eps: float = 1e-5) -> Tensor:
-    """Draw places [..., n_samples] between the edges of bins [..., n + 1] of the given weights [..., n].
+    """Draw positions [..., n_samples] from bins with edges [..., n + 1] and weights [..., n].
 
-    At random, or with `det` at even shares of the weight, 0 to 1; each bin has at least a weight of `eps`.
+    Random, or with `det` at uniform quantiles from 0 to 1; each bin has at least a weight of `eps`.
     """
     mass = weights + eps
     reached = torch.cat([torch.zeros_like(mass[..., :1]), (mass / mass.sum(-1, keepdim=True)).cumsum(-1)], -1)

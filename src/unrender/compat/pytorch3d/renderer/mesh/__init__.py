@@ -1,4 +1,4 @@
-"""Pictures of meshes."""
+"""Rendering of meshes."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments

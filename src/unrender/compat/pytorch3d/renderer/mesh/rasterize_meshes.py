@@ -1,4 +1,4 @@
-"""Faces under pixels, in NDC and NDC²; ours count pixels."""
+"""Rasterization with lengths in NDC and NDC²; kernels of unrender use pixels."""
 
 import math
 from collections.abc import Sequence
@@ -30,8 +30,8 @@ def rasterize_meshes(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Rasterize meshes whose vertices are x and y in NDC, and depth; return the fields of `Fragments`.
 
-    Bins grow with what they hold, so that nothing is lost; `bin_size`, `max_faces_per_bin` and `cull_to_frustum`
-    make no difference.
+    Bins grow as needed, so no face is dropped; `bin_size`, `max_faces_per_bin` and `cull_to_frustum`
+    have no effect.
     """
     size = height_width(image_size)
     points = []
@@ -54,7 +54,7 @@ def rasterize_meshes(
 
 
 def height_width(image_size: ImageSize) -> tuple[int, int]:
-    """Return height and width; one number is both."""
+    """Return height and width; one number stands for both."""
     if isinstance(image_size, int):
         return image_size, image_size
     height, width = (int(side) for side in image_size)
@@ -62,14 +62,14 @@ def height_width(image_size: ImageSize) -> tuple[int, int]:
 
 
 def pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
-    """Turn (x·w, y·w, w, depth) with x and y in NDC, +1 at the top left, into the same in pixels."""
+    """Convert (x·w, y·w, w, depth) with x and y in NDC, +1 at the top left, to the same in pixels."""
     x, y, w, depth = points.unbind(-1)
     (height, width), scale = size, min(size) / 2
     return torch.stack([width / 2 * w - scale * x, height / 2 * w - scale * y, w, depth], -1)
 
 
 def near_depth(points: Sequence[Tensor], z_clip_value: float | None, divides: bool) -> float:
-    """Return the depth at which faces are cut: as given, else just in front of the camera."""
+    """Return the depth at which faces are clipped: as given, else just in front of the camera."""
     if z_clip_value is not None:
         return z_clip_value
     if not divides:
@@ -89,7 +89,7 @@ def rasterize_projected(
     cull: bool,
     clip: bool,
 ) -> Fragments:
-    """Rasterize one image for each mesh, and count faces, lengths and empty slots as PyTorch3D does."""
+    """Rasterize one image per mesh, with face indices, lengths and empty slots as in PyTorch3D."""
     if blur_radius < 0:
         raise InputError(f"`blur_radius` should be NDC² ≥ 0, got {blur_radius}")
     scale = min(size) / 2

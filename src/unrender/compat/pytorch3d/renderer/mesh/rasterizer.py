@@ -1,4 +1,4 @@
-"""Meshes and cameras become fragments."""
+"""Rasterizer: projects and rasterizes meshes."""
 
 from dataclasses import dataclass
 from typing import Any, Self
@@ -24,7 +24,7 @@ from unrender.kernels.silhouette import soft_silhouette
 
 @dataclass
 class RasterizationSettings:
-    """What to rasterize; settings of bins and of OpenGL make no difference."""
+    """Settings of the rasterizer; those of bins and of OpenGL have no effect."""
 
     image_size: ImageSize = 256
     blur_radius: float = 0.0
@@ -40,7 +40,7 @@ class RasterizationSettings:
 
 
 class MeshRasterizer(nn.Module):
-    """Rasterize meshes of the world; one camera for all, or one for each."""
+    """Rasterize meshes in world coordinates, with one camera for all or one per mesh."""
 
     cameras: CamerasBase | None
 
@@ -52,7 +52,7 @@ class MeshRasterizer(nn.Module):
         self.raster_settings = raster_settings or RasterizationSettings()
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep cameras as a setting, not as a part with parameters."""
+        """Store cameras as a setting, not as a submodule with parameters."""
         if name == "cameras":
             object.__setattr__(self, name, value)
         else:
@@ -71,7 +71,7 @@ class MeshRasterizer(nn.Module):
         return meshes_world.update_padded(list_to_padded(ndc))
 
     def forward(self, meshes_world: Meshes, **kwargs: Any) -> Fragments:
-        """Find the faces under each pixel; cameras and their settings can be given here."""
+        """Rasterize; cameras and their settings can be overridden here."""
         settings, size, points, near = self._prepare(meshes_world, kwargs)
         clip = settings.clip_barycentric_coords
         return rasterize_projected(
@@ -86,7 +86,7 @@ class MeshRasterizer(nn.Module):
         )
 
     def coverage(self, meshes_world: Meshes, blur: float, **kwargs: Any) -> Tensor:
-        """Return the soft silhouettes [N, H, W] over all faces within reach, `blur` in NDC."""
+        """Return soft silhouettes [N, H, W] over all faces within `blur`, which is in NDC."""
         _, size, points, near = self._prepare(meshes_world, kwargs)
         height, width = size
         images = [
@@ -124,7 +124,7 @@ class MeshRasterizer(nn.Module):
         return cameras
 
     def _project(self, meshes: Meshes, kwargs: dict[str, Any]) -> list[Tensor]:
-        """Return (x·w, y·w, w, depth) of each mesh's vertices; w is never divided by, so points may be behind."""
+        """Return (x·w, y·w, w, depth) of each mesh's vertices; undivided, so points may lie behind the camera."""
         cameras = self._cameras(kwargs)
         to_view = cameras.get_world_to_view_transform(**kwargs)
         to_ndc = cameras.get_projection_transform(**kwargs).compose(
@@ -133,7 +133,7 @@ class MeshRasterizer(nn.Module):
         view, ndc = to_view.get_matrix(), to_ndc.get_matrix()
         if len({len(view), len(ndc), len(meshes)} - {1}) > 1 or len(meshes) < max(len(view), len(ndc)):
             raise InputError(
-                f"MeshRasterizer: there should be 1 camera or {len(meshes)}, one for each mesh, got "
+                f"MeshRasterizer: expected 1 camera, or {len(meshes)}, one per mesh, got "
                 f"{max(len(view), len(ndc))}"
             )
         points = []
@@ -146,13 +146,13 @@ class MeshRasterizer(nn.Module):
 
 
 def _linear_on_screen(points: Tensor) -> Tensor:
-    """Divide, so that what lies between corners is linear in the picture, not in space."""
+    """Divide by w, such that interpolation is linear in the image, not in space."""
     x, y, w, depth = points.unbind(-1)
     return torch.stack([x / w, y / w, torch.ones_like(w), depth], -1)
 
 
 def _divided_by_depth(points: Tensor) -> Tensor:
-    """Let what lies between corners be as in a perspective picture, although there is none."""
+    """Interpolate as in a perspective image, although the projection is orthographic."""
     x, y, w, depth = points.unbind(-1)
     return torch.stack([x * depth / w, y * depth / w, depth, depth], -1)
 

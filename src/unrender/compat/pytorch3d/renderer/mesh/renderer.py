@@ -1,4 +1,4 @@
-"""Fragments and a shader become pictures."""
+"""Mesh renderers: a rasterizer and a shader."""
 
 from typing import Any, Self
 
@@ -14,7 +14,7 @@ from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 
 class MeshRenderer(nn.Module):
-    """Rasterize, then shade; settings of both can be given to a call."""
+    """Rasterize, then shade; settings of both can be overridden in a call."""
 
     rasterizer: Any
     shader: Any
@@ -31,7 +31,7 @@ class MeshRenderer(nn.Module):
         return self
 
     def forward(self, meshes_world: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures [N, H, W, 4].
+        """Return images [N, H, W, 4].
 
         A soft silhouette whose rasterizer reaches as far as it should, log(1 / 1e-4 − 1) · sigma, is that of all faces
         within reach, not only of the nearest `faces_per_pixel`.
@@ -44,7 +44,7 @@ class MeshRenderer(nn.Module):
         return images
 
     def _blur_of_silhouette(self, kwargs: dict[str, Any]) -> float | None:
-        """Return the blur if the picture is a silhouette that our kernel draws without layers."""
+        """Return the blur if the image is a silhouette that one kernel renders without layers."""
         if type(self.shader) is not SoftSilhouetteShader or type(self.rasterizer) is not MeshRasterizer:
             return None
         settings = kwargs.get("raster_settings", self.rasterizer.raster_settings)
@@ -57,7 +57,7 @@ class MeshRenderer(nn.Module):
 
 
 class MeshRendererWithFragments(nn.Module):
-    """Rasterize, then shade; return the fragments too."""
+    """Rasterize, then shade; also return the fragments."""
 
     rasterizer: Any
     shader: Any
@@ -74,7 +74,7 @@ class MeshRendererWithFragments(nn.Module):
         return self
 
     def forward(self, meshes_world: Meshes, **kwargs: Any) -> tuple[Tensor, Fragments]:
-        """Return pictures [N, H, W, 4] and fragments."""
+        """Return images [N, H, W, 4] and fragments."""
         fragments = self.rasterizer(meshes_world, **kwargs)
         return self.shader(fragments, meshes_world, **kwargs), fragments
 

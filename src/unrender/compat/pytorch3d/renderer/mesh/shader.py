@@ -1,4 +1,4 @@
-"""Fragments become pictures [N, H, W, 4]."""
+"""Shaders: from fragments to images [N, H, W, 4]."""
 
 from typing import Any, Self
 
@@ -23,7 +23,7 @@ Device = torch.device | str
 
 
 class ShaderBase(nn.Module):
-    """Hold cameras, lights, materials and blending; each can be given to a call too."""
+    """Base class with cameras, lights, materials and blending; each can be overridden in a call."""
 
     cameras: Any
     lights: Any
@@ -44,7 +44,7 @@ class ShaderBase(nn.Module):
         self.blend_params = BlendParams() if blend_params is None else blend_params
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Keep cameras, lights and materials as settings, not as parts with parameters."""
+        """Store cameras, lights and materials as settings, not as submodules with parameters."""
         if name in ("cameras", "lights", "materials"):
             object.__setattr__(self, name, value)
         else:
@@ -54,7 +54,7 @@ class ShaderBase(nn.Module):
         cameras = kwargs.get("cameras", self.cameras)
         if cameras is None:
             raise InputError(
-                f"{type(self).__name__}: `cameras` should be given here or when the shader is made"
+                f"{type(self).__name__}: `cameras` should be given here or to the shader's constructor"
             )
         return cameras
 
@@ -76,10 +76,10 @@ class ShaderBase(nn.Module):
 
 
 class HardPhongShader(ShaderBase):
-    """The nearest face, lit at every pixel."""
+    """Phong shading of the nearest face."""
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures."""
+        """Return images [N, H, W, 4]."""
         lights, cameras, materials, blend = self._lit_by(kwargs)
         colors = phong_shading(
             meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
@@ -88,10 +88,10 @@ class HardPhongShader(ShaderBase):
 
 
 class SoftPhongShader(ShaderBase):
-    """All layers, lit at every pixel and mixed."""
+    """Phong shading of all layers, blended."""
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures."""
+        """Return images [N, H, W, 4]."""
         lights, cameras, materials, blend = self._lit_by(kwargs)
         colors = phong_shading(
             meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
@@ -100,10 +100,10 @@ class SoftPhongShader(ShaderBase):
 
 
 class HardGouraudShader(ShaderBase):
-    """The nearest face, lit at the vertices."""
+    """Gouraud shading of the nearest face."""
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures."""
+        """Return images [N, H, W, 4]."""
         lights, cameras, materials, blend = self._lit_by(kwargs)
         return hard_rgb_blend(
             gouraud_shading(meshes, fragments, lights, cameras, materials), fragments, blend
@@ -111,20 +111,20 @@ class HardGouraudShader(ShaderBase):
 
 
 class SoftGouraudShader(ShaderBase):
-    """All layers, lit at the vertices and mixed."""
+    """Gouraud shading of all layers, blended."""
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures."""
+        """Return images [N, H, W, 4]."""
         lights, cameras, materials, blend = self._lit_by(kwargs)
         colors = gouraud_shading(meshes, fragments, lights, cameras, materials)
         return softmax_rgb_blend(colors, fragments, blend, *_depths(cameras, kwargs))
 
 
 class HardFlatShader(ShaderBase):
-    """The nearest face, lit as a whole."""
+    """Flat shading of the nearest face."""
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures."""
+        """Return images [N, H, W, 4]."""
         lights, cameras, materials, blend = self._lit_by(kwargs)
         colors = flat_shading(
             meshes, fragments, lights, cameras, materials, meshes.sample_textures(fragments)
@@ -133,20 +133,20 @@ class HardFlatShader(ShaderBase):
 
 
 class SoftSilhouetteShader(nn.Module):
-    """How far faces cover each pixel, as alpha; the colors are white."""
+    """Soft silhouettes: coverage as alpha, with white color."""
 
     def __init__(self, blend_params: BlendParams | None = None) -> None:
         super().__init__()
         self.blend_params = BlendParams() if blend_params is None else blend_params
 
     def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
-        """Return pictures."""
+        """Return images [N, H, W, 4]."""
         blend = kwargs.get("blend_params", self.blend_params)
         return sigmoid_alpha_blend(torch.ones_like(fragments.bary_coords), fragments, blend)
 
 
 def _depths(cameras: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Return the depths between which faces hide one another."""
+    """Return the depth range of the blending."""
     return (
         kwargs.get("znear", getattr(cameras, "znear", 1.0)),
         kwargs.get("zfar", getattr(cameras, "zfar", 100.0)),

@@ -1,4 +1,4 @@
-"""Light on fragments."""
+"""Shading of fragments."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ from unrender.render.lights import SurfacePoints
 def phong_shading(
     meshes: Meshes, fragments: Fragments, lights: Any, cameras: Any, materials: Any, texels: Tensor
 ) -> Tensor:
-    """Light every fragment, with normals interpolated between the vertices: [N, H, W, K, 3]."""
+    """Shade every fragment, with normals interpolated between the vertices: [N, H, W, K, 3]."""
     rows = hits(core_fragments(fragments))
     values = torch.cat([meshes.verts_packed(), meshes.verts_normals_packed()], -1)
     positions, normals = rows.interpolate(meshes.faces_packed(), values).split(3, -1)
@@ -31,18 +31,18 @@ def phong_shading(
 def flat_shading(
     meshes: Meshes, fragments: Fragments, lights: Any, cameras: Any, materials: Any, texels: Tensor
 ) -> Tensor:
-    """Light every fragment as the middle of its face: [N, H, W, K, 3]."""
+    """Shade every fragment as the center of its face: [N, H, W, K, 3]."""
     rows = hits(core_fragments(fragments))
-    middles = meshes.verts_packed()[meshes.faces_packed()].mean(1)
+    centroids = meshes.verts_packed()[meshes.faces_packed()].mean(1)
     colors = texels.reshape(-1, texels.shape[-1])[rows.slot_ids]
-    positions, normals = middles[rows.face_ids], meshes.faces_normals_packed()[rows.face_ids]
+    positions, normals = centroids[rows.face_ids], meshes.faces_normals_packed()[rows.face_ids]
     return rows.scatter(_light(positions, normals, colors, rows.image_ids, lights, cameras, materials))
 
 
 def gouraud_shading(
     meshes: Meshes, fragments: Fragments, lights: Any, cameras: Any, materials: Any
 ) -> Tensor:
-    """Light the vertices, which need colors, and interpolate: [N, H, W, K, 3]."""
+    """Shade the vertices, which need colors, and interpolate: [N, H, W, K, 3]."""
     if not isinstance(meshes.textures, TexturesVertex):
         raise InputError(
             "gouraud_shading: meshes should have TexturesVertex: colors to light at the vertices"
@@ -69,7 +69,7 @@ def _light(
     cameras: Any,
     materials: Any,
 ) -> Tensor:
-    """Light points, which follow one another image by image."""
+    """Shade points that are concatenated image by image."""
     centers = cameras.get_camera_center()
     normals = normalize(normals, dim=-1, eps=1e-6)
     sizes = [len(centers), len(lights.ambient_color), len(materials.shininess)]
@@ -77,9 +77,9 @@ def _light(
     counts = [len(images)] if number == 1 else torch.bincount(images, minlength=number).tolist()
     lit = []
     parts = zip(*(t.split(counts) for t in (positions, normals, colors)), strict=True)
-    for member, (place, normal, color) in enumerate(parts):
-        views = normalize(centers[member % len(centers)] - place, dim=-1, eps=1e-6)
-        points = SurfacePoints(place, normal, views, color)
+    for member, (position, normal, color) in enumerate(parts):
+        views = normalize(centers[member % len(centers)] - position, dim=-1, eps=1e-6)
+        points = SurfacePoints(position, normal, views, color)
         if hasattr(lights, "core"):
             lit.append(light_rows(points, lights, materials, member))
         else:
@@ -90,7 +90,7 @@ def _light(
 def _light_by_foreign(
     points: SurfacePoints, lights: Any, materials: Any, centers: Tensor, member: int
 ) -> Tensor:
-    """Ask lights of the user's own, of which one serves all pictures, for what they give."""
+    """Evaluate custom lights, of which one may be shared by all images."""
     ambient, diffuse, specular, shininess = (
         t[member % len(t)]
         for t in (

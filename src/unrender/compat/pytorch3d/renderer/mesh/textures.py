@@ -1,4 +1,4 @@
-"""Colors of meshes: at vertices, or from pictures."""
+"""Textures of meshes: vertex colors and texture images."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -32,13 +32,13 @@ class TexturesBase:
 
     @property
     def device(self) -> torch.device:
-        """Where the textures are."""
+        """Device of the textures."""
         tensors: list[Tensor] = getattr(self, self._lists[0])
         return tensors[0].device if tensors else torch.device("cpu")
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
-        places = choose(index, len(self))
-        return self._with(lambda members: [members[i] for i in places])
+        indices = choose(index, len(self))
+        return self._with(lambda members: [members[i] for i in indices])
 
     def extend(self, N: int) -> Self:
         """Repeat each texture N times."""
@@ -55,7 +55,7 @@ class TexturesBase:
         return self.map(torch.clone)
 
     def detach(self) -> Self:
-        """Cut off from the autograd graph."""
+        """Detach all tensors from the autograd graph."""
         return self.map(torch.detach)
 
     def to(self, device: Device) -> Self:
@@ -69,18 +69,18 @@ class TexturesBase:
         return other
 
     def join_batch(self, textures: Sequence[Any]) -> Self:
-        """Put textures of one kind one after the other."""
+        """Concatenate textures of one kind."""
         other = copy.copy(self)
         for name in self._lists:
             setattr(other, name, [t for one in (self, *textures) for t in getattr(one, name)])
         return other
 
     def join_scene(self) -> "TexturesBase":
-        """Make one texture of all, for the meshes as one mesh."""
+        """Join all textures into one, for the meshes as one mesh."""
         raise NotImplementedError
 
     def check(self, meshes: "Meshes") -> None:
-        """Refuse meshes that this texture does not fit."""
+        """Raise InputError for meshes that do not match the texture."""
         if len(self) != len(meshes):
             raise InputError(f"Meshes: {len(meshes)} meshes, but {len(self)} textures")
 
@@ -100,7 +100,7 @@ class TexturesVertex(TexturesBase):
             raise InputError("TexturesVertex: `verts_features` should be [N, V, D], or a list of [V, D]")
 
     def check(self, meshes: "Meshes") -> None:
-        """Refuse meshes with other numbers of vertices; drop what fills up padded features."""
+        """Raise InputError for meshes with other numbers of vertices; drop the padding of features."""
         super().check(meshes)
         counts = [len(verts) for verts in meshes.verts_list()]
         padded = len({len(features) for features in self._features}) == 1
@@ -122,7 +122,7 @@ class TexturesVertex(TexturesBase):
         return torch.cat(self._features)
 
     def verts_features_padded(self) -> Tensor:
-        """Return the features of all meshes, filled up with zeros."""
+        """Return the features of all meshes, padded with zeros."""
         return list_to_padded(self._features)
 
     def faces_verts_textures_packed(self, faces_packed: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ class TexturesVertex(TexturesBase):
         return self.verts_features_packed()[faces_packed]
 
     def join_scene(self) -> "TexturesVertex":
-        """Make one texture of all, for the meshes as one mesh."""
+        """Join all textures into one, for the meshes as one mesh."""
         return TexturesVertex([self.verts_features_packed()])
 
     def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
@@ -142,9 +142,9 @@ class TexturesVertex(TexturesBase):
 
 
 class TexturesUV(TexturesBase):
-    """Pictures [H, W, C], and where on them the corners of faces lie: (0, 0) is lower left, (1, 1) upper right.
+    """Texture images [H, W, C] and the uv coordinates of face corners: (0, 0) is lower left, (1, 1) upper right.
 
-    With `align_corners` these are the centers of the outermost texels, else the corners of the picture.
+    With `align_corners` these are the centers of the outermost texels, else the corners of the image.
     """
 
     _lists = ("_maps", "_faces_uvs", "_verts_uvs")
@@ -169,7 +169,7 @@ class TexturesUV(TexturesBase):
             )
 
     def check(self, meshes: "Meshes") -> None:
-        """Refuse meshes with other numbers of faces; drop what fills up padded `faces_uvs`."""
+        """Raise InputError for meshes with other numbers of faces; drop the padding of `faces_uvs`."""
         super().check(meshes)
         counts = [len(faces) for faces in meshes.faces_list()]
         if any(len(uvs) < n for uvs, n in zip(self._faces_uvs, counts, strict=True)):
@@ -180,36 +180,38 @@ class TexturesUV(TexturesBase):
             self._faces_uvs = [uvs[:n] for uvs, n in zip(self._faces_uvs, counts, strict=True)]
 
     def maps_list(self) -> list[Tensor]:
-        """Return the picture of each mesh."""
+        """Return the texture image of each mesh."""
         return self._maps
 
     def maps_padded(self) -> Tensor:
-        """Return the pictures of all meshes, filled up with zeros."""
+        """Return the texture images of all meshes, padded with zeros."""
         return list_to_padded(self._maps)
 
     def faces_uvs_list(self) -> list[Tensor]:
-        """Return the places of the corners of each mesh's faces, as indices into its uvs."""
+        """Return the indices of each mesh's face corners into its uvs."""
         return self._faces_uvs
 
     def faces_uvs_padded(self) -> Tensor:
-        """Return `faces_uvs_list`, filled up with −1."""
+        """Return `faces_uvs_list`, padded with −1."""
         return list_to_padded(self._faces_uvs, pad_value=-1)
 
     def verts_uvs_list(self) -> list[Tensor]:
-        """Return the places on the picture of each mesh."""
+        """Return the uv coordinates of each mesh."""
         return self._verts_uvs
 
     def verts_uvs_padded(self) -> Tensor:
-        """Return the places on the pictures of all meshes, filled up with zeros."""
+        """Return the uv coordinates of all meshes, padded with zeros."""
         return list_to_padded(self._verts_uvs)
 
     def join_scene(self) -> "TexturesUV":
-        """Put the pictures above one another, for the meshes as one mesh.
+        """Pack the texture images vertically, for the meshes as one mesh.
 
-        Each has a border that repeats its outermost texels, so that no color runs over.
+        Each has a border that repeats its outermost texels, so that colors do not bleed.
         """
         if self.padding_mode != "border" or self.sampling_mode != "bilinear":
-            raise InputError("TexturesUV.join_scene: only 'border' and 'bilinear' pictures can be joined")
+            raise InputError(
+                "TexturesUV.join_scene: only textures with 'border' padding and 'bilinear' sampling can be joined"
+            )
         width = max(image.shape[1] for image in self._maps) + 2
         bordered = [_border(image, width) for image in self._maps]
         height, top, uvs, faces, start = sum(len(image) for image in bordered), 0, [], [], 0
@@ -218,7 +220,7 @@ class TexturesUV(TexturesBase):
         ):
             size = places.new_tensor([image.shape[1], image.shape[0]])
             lost = 1 if self.align_corners else 0
-            texel = places.clamp(0, 1) * (size - lost) + lost / 2  # from the lower left corner of the picture
+            texel = places.clamp(0, 1) * (size - lost) + lost / 2  # from the lower left corner of the image
             texel = texel + places.new_tensor([1.0, height - top - 1 - image.shape[0]])
             uvs.append(texel / places.new_tensor([width, height]))
             faces.append(corners + start)
@@ -226,7 +228,7 @@ class TexturesUV(TexturesBase):
         return TexturesUV([torch.cat(bordered)], [torch.cat(faces)], [torch.cat(uvs)], align_corners=False)
 
     def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
-        """Read the pictures at each fragment [N, H, W, K, C], 0 in empty slots."""
+        """Sample the texture images at each fragment [N, H, W, K, C], 0 in empty slots."""
         rows = _rows(fragments)
         starts = [0, *torch.tensor([len(uvs) for uvs in self._verts_uvs]).cumsum(0).tolist()]
         corners = torch.cat([uvs + start for uvs, start in zip(self._faces_uvs, starts, strict=False)])
@@ -236,7 +238,7 @@ class TexturesUV(TexturesBase):
         return rows.scatter(torch.cat(texels))
 
     def read(self, image: Tensor, uvs: Tensor) -> Tensor:
-        """Read a picture at places [P, 2]."""
+        """Sample a texture image at uv coordinates [P, 2]."""
         grid = (uvs * 2 - 1) * uvs.new_tensor([1.0, -1.0])
         channels_first = image.movedim(-1, 0)[None].to(uvs)
         found = grid_sample(

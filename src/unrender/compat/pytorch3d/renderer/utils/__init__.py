@@ -1,4 +1,4 @@
-"""Settings that are tensors with one batch axis."""
+"""Settings stored as tensors with a batch axis."""
 
 import copy
 from collections.abc import Sequence
@@ -14,11 +14,11 @@ from unrender.errors import InputError
 
 Device = torch.device | str
 Setting = Any
-"""A number, numbers, or a tensor with a batch axis; text, booleans and None serve the whole batch."""
+"""A number, numbers, or a tensor with a batch axis; text, booleans and None are shared by the batch."""
 
 
 class TensorProperties(torch.nn.Module):
-    """Hold settings as tensors of one batch size N: a single one serves all."""
+    """Settings as tensors of batch size N; a single value is broadcast."""
 
     def __init__(self, dtype: torch.dtype = torch.float32, device: Device = "cpu", **kwargs: Setting) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class TensorProperties(torch.nn.Module):
         self._N = max(sizes, default=0)
         if not sizes <= {1, self._N}:
             raise InputError(
-                f"{type(self).__name__}: settings should be for 1 or for all, got batches of {sizes}"
+                f"{type(self).__name__}: settings should have one common batch size, or 1, got {sizes}"
             )
         for name, tensor in tensors.items():
             self._names.append(name)
@@ -45,7 +45,7 @@ class TensorProperties(torch.nn.Module):
         return self._N
 
     def isempty(self) -> bool:
-        """Tell whether there is nothing."""
+        """Return whether the batch is empty."""
         return self._N == 0
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
@@ -79,7 +79,7 @@ class TensorProperties(torch.nn.Module):
         return new
 
     def gather_props(self, batch_idx: Tensor) -> Self:
-        """Take the settings of members, which may repeat."""
+        """Select the settings of members, possibly repeated."""
         return self[batch_idx] if self._N > 1 else self
 
 
@@ -101,7 +101,7 @@ def convert_to_tensors_and_broadcast(
     tensors = [as_batch(value, dtype, torch.device(device)).to(dtype) for value in args]
     size = max(len(t) for t in tensors)
     if any(len(t) not in (1, size) for t in tensors):
-        raise InputError(f"batches should have one size, got {[len(t) for t in tensors]}")
+        raise InputError(f"batch sizes should be equal, got {[len(t) for t in tensors]}")
     return [t.expand(size, *t.shape[1:]) for t in tensors]
 
 

@@ -1,4 +1,4 @@
-"""Three layouts of tensors of different lengths: a list, one padded tensor, and all rows in one."""
+"""Layouts of tensors of different lengths: list, padded and packed."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ def list_to_padded(
     pad_value: float = 0.0,
     equisized: bool = False,
 ) -> Tensor:
-    """Stack tensors of different sizes, filling up with `pad_value`."""
+    """Stack tensors of different sizes, padding with `pad_value`."""
     shapes = {tuple(t.shape) for t in x}
     if equisized or (len(shapes) == 1 and pad_size is None):
         return torch.stack(list(x))
@@ -29,7 +29,7 @@ def list_to_padded(
 
 
 def padded_to_list(x: Tensor, split_size: Sequence[int | Sequence[int]] | None = None) -> list[Tensor]:
-    """Take the members of a padded tensor, cut to their sizes."""
+    """Convert a padded tensor to a list of members of the given sizes."""
     members = list(x.unbind(0))
     if split_size is None:
         return members
@@ -42,28 +42,28 @@ def padded_to_list(x: Tensor, split_size: Sequence[int | Sequence[int]] | None =
 
 
 def list_to_packed(x: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return all rows in one, the number of each member's, where each member begins, and the member of each row."""
+    """Return the packed rows, the rows per member, each member's first row, and the member of each row."""
     counts = torch.tensor([len(t) for t in x], dtype=torch.int64, device=x[0].device)
     return torch.cat(list(x)), counts, first_rows(counts), member_of_rows(counts)
 
 
 def packed_to_list(x: Tensor, split_size: int | Sequence[int]) -> list[Tensor]:
-    """Cut rows into members of the given numbers of rows."""
+    """Split packed rows into members of the given sizes."""
     return list(x.split(split_size if isinstance(split_size, int) else list(split_size)))
 
 
 def first_rows(counts: Tensor) -> Tensor:
-    """Return in which row each member begins."""
+    """Return the first row of each member."""
     return counts.cumsum(0) - counts
 
 
 def member_of_rows(counts: Tensor) -> Tensor:
-    """Return to which member each row belongs."""
+    """Return the member of each row."""
     return torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
 
 
 def choose(index: object, count: int) -> list[int]:
-    """Return the places that an index names: a number, a slice, a list, or a tensor of numbers or booleans."""
+    """Return the positions that an index selects: a number, a slice, a list, or a tensor of numbers or booleans."""
     places = torch.arange(count)
     if isinstance(index, int):
         if not -count <= index < count:

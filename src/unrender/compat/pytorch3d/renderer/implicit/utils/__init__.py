@@ -1,4 +1,4 @@
-"""`RayBundle`: rays, and where on them to look."""
+"""`RayBundle`: rays with sample positions along them."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from unrender.compat.pytorch3d._names import refuse_unknown
 
 
 class RayBundle(NamedTuple):
-    """Rays [..., 3], lengths [..., P] in directions, which may have any length, and places on the image [..., 2]."""
+    """Rays [..., 3], lengths [..., P] in directions, which may have any length, and image positions [..., 2]."""
 
     origins: Tensor
     directions: Tensor
