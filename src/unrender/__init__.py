@@ -1,6 +1,6 @@
-"""unrender: rendering run backwards, from points and pictures to 3D.
+"""unrender: inverse rendering, from points and images to 3D.
 
-The public names stand in `__init__.pyi`; each is imported when it is first used.
+The public names are listed in `__init__.pyi`; each is imported at its first use.
 """
 
 from lazy_loader import attach_stub

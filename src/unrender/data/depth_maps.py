@@ -52,7 +52,7 @@ class DepthFiles:
     scale: float = MILLIMETERS
     """World units per step of a 16-bit png. Default: millimeters, if world units are meters."""
     colormap: Colormap = "viridis"
-    """Color map of the preview. grey: dark is near, bright is far."""
+    """Color map of the preview. gray: dark is near, bright is far."""
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in get_args(DepthFormat)]
