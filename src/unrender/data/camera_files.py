@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from unrender.data.frames import Frame, find_image, number, rigid_pose
+from unrender.data.frames import Frame, check_intrinsics, find_image, number, rigid_pose
 from unrender.data.nerfstudio import camera_from_table, read_splits, read_transforms
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import FileFormatError
@@ -107,4 +107,4 @@ def _checked_size(name: str, camera: Camera) -> Camera:
         raise FileFormatError(
             f"frame {name}: an image of {camera.width} × {camera.height} pixels is too large"
         )
-    return camera
+    return check_intrinsics(name, camera)

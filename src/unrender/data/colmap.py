@@ -14,7 +14,7 @@ from unrender.data.colmap_model import (
     largest_model,
     read_model,
 )
-from unrender.data.frames import Frame, ParsedScene, fit_camera_to_image, rigid_pose
+from unrender.data.frames import Frame, ParsedScene, check_intrinsics, fit_camera_to_image, rigid_pose
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
@@ -112,9 +112,10 @@ def _intrinsics(key: int, camera: ColmapCamera) -> Camera:
         raise FileFormatError(
             f"camera {key}: {camera.width} × {camera.height} pixels and {camera.parameters} are invalid"
         )
-    return Camera(
+    intrinsics = Camera(
         torch.tensor(focal), torch.tensor(center), torch.eye(4), camera.height, camera.width, lens=lens
     )
+    return check_intrinsics(f"with camera {key}", intrinsics)
 
 
 def _parameters(

@@ -30,6 +30,8 @@ from unrender.io.images import (
 )
 
 Split = Literal["train", "val", "test"]
+MAX_COORDINATE = 1e15
+"""Largest coordinate of a pose, so that products of coordinates are finite in single precision."""
 RIGID_TOLERANCE = 1e-3
 """Largest deviation of RᵀR from the identity that counts as rounding."""
 TEST_EVERY = 8
@@ -195,6 +197,10 @@ def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
         raise FileFormatError(f"frame {name}: its pose should be 4 × 4 numbers, got {list(matrix.shape)}")
     if not np.isfinite(matrix).all():
         raise FileFormatError(f"frame {name}: its pose is not finite; leave the frame out")
+    if np.abs(matrix).max() > MAX_COORDINATE:
+        raise FileFormatError(
+            f"frame {name}: its pose has numbers up to {np.abs(matrix).max():.3g}; leave the frame out"
+        )
     if len(matrix) == 4 and np.abs(matrix[3] - [0, 0, 0, 1]).max() > RIGID_TOLERANCE:
         raise FileFormatError(
             f"frame {name}: the last row of its pose should be 0 0 0 1, got {matrix[3].tolist()}"
@@ -239,6 +245,20 @@ def fit_camera_to_image(camera: Camera, path: Path, name: str) -> tuple[Camera, 
         f"frame {name}: the image has {sizes[0][1]} × {sizes[0][0]} pixels, its camera {size[1]} × {size[0]}; "
         "the image was cropped or rotated after camera calibration"
     )
+
+
+def check_intrinsics(name: str, camera: Camera) -> Camera:
+    """Return a camera; FileFormatError if its focal length, center or lens is out of range in its precision."""
+    lens = (
+        () if camera.lens is None else (camera.lens.radial, camera.lens.tangential, camera.lens.denominator)
+    )
+    finite = all(bool(values.isfinite().all()) for values in (camera.focal, camera.center, *lens))
+    if not finite or not bool((camera.focal > 0).all()):
+        raise FileFormatError(
+            f"frame {name}: its focal lengths {camera.focal.tolist()}, center {camera.center.tolist()} or lens are out "
+            "of range"
+        )
+    return camera
 
 
 def number(values: Mapping[str, Any], key: str, where: str, default: float | None = None) -> float:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unrender.data.frames import Frame, ParsedScene, fit_camera_to_image, rigid_pose
+from unrender.data.frames import Frame, ParsedScene, check_intrinsics, fit_camera_to_image, rigid_pose
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.io.arrays import array_from_npy
@@ -69,7 +69,7 @@ def _frame(row: np.ndarray, path: Path, folder: Path, notes: dict[str, None]) ->
             f"frame {name}: its size and focal length should be positive, got {matrix[:, 4]}"
         )
     camera = Camera.from_opengl(pose.float(), float(focal), height=round(height), width=round(width))
-    camera, note = fit_camera_to_image(camera, path, name)
+    camera, note = fit_camera_to_image(check_intrinsics(name, camera), path, name)
     if note:
         notes[note] = None
     return Frame(name, camera, path, near=float(near), far=float(far))

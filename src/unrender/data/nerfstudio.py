@@ -13,6 +13,7 @@ from unrender.data.frames import (
     Frame,
     ParsedScene,
     Split,
+    check_intrinsics,
     find_image,
     fit_camera_to_image,
     number,
@@ -131,7 +132,7 @@ def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Ca
     if not (fx > 0 and fy > 0 and height > 0 and width > 0):
         raise FileFormatError(f"{where}: its focal lengths {fx:g}, {fy:g} and size should be positive")
     camera = Camera.from_opengl(pose.float(), (fx, fy), center, height=height, width=width)
-    return camera.replace(lens=_lens(values, where))
+    return check_intrinsics(values["file_path"], camera.replace(lens=_lens(values, where)))
 
 
 def _focal(values: Mapping[str, Any], key: str, where: str, pixels: int) -> float:

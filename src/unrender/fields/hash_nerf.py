@@ -45,6 +45,8 @@ STOP, SKIP = 1e-3, 1e-3
 ROUNDS = (6, 12, 24, 48)
 """Samples of a ray after which early termination is tested."""
 COARSEST, NUM_LEVELS = 16, 16
+MAX_STEPS = 1 << 16
+"""Maximum number of steps across the scene box of a field from a file, which may be damaged."""
 SAMPLES_PER_RAY = 16
 """Expected number of samples per ray in the first step."""
 QUERIES_PER_SAMPLE = 6
@@ -292,10 +294,12 @@ class HashNeRF(TrainableField):
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
         """Return the field with these contents."""
-        _check_contents(tensors, description)
+        box = read_scene_box(tensors, description)
+        levels = HashLevels(tuple(description["resolutions"]), int(description["log2_hashmap_size"]))
+        _check_contents(tensors, description, box, levels)
         field = cls(
-            read_scene_box(tensors, description),
-            HashLevels(tuple(description["resolutions"]), int(description["log2_hashmap_size"])),
+            box,
+            levels,
             OccupancyGrid(tensors["occupancy.occupied"]),
             step=float(description["step"]),
             density_unit=float(description["density_unit"]),
@@ -329,11 +333,24 @@ def _parameters(layers: nn.ModuleList) -> tuple[list[Tensor], list[Tensor]]:
     return [layer.weight for layer in linear], [layer.bias for layer in linear]
 
 
-def _check_contents(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-    """Raise InputError for contents of damaged files."""
+def _check_contents(
+    tensors: Mapping[str, Tensor], description: Mapping[str, Any], box: SceneBox, levels: HashLevels
+) -> None:
+    """Raise InputError for contents of damaged files, before memory is allocated for them."""
     needed = ("table", "background", "occupancy.occupied", "density_layers.0.weight", "color_layers.0.weight")
     if missing := [name for name in needed if name not in tensors]:
         raise InputError(f"HashNeRF: {', '.join(missing)} is missing")
-    step = float(description["step"])
-    if not 0 < step < math.inf:
-        raise InputError(f"HashNeRF: `step` should be a length > 0, got {step}")
+    if len(tensors["table"]) != levels.num_entries:
+        raise InputError(
+            f"HashNeRF: {levels} have {levels.num_entries} entries, but the table has {len(tensors['table'])} rows"
+        )
+    step, side = float(description["step"]), 2 * float(box.radius)
+    if not side / MAX_STEPS <= step <= side:
+        raise InputError(
+            f"HashNeRF: `step` should be {side / MAX_STEPS:.3g} to {side:.3g}, {MAX_STEPS} to 1 steps across the box, "
+            f"got {step:g}"
+        )
+    if not 0 < float(description["density_unit"]) < math.inf:
+        raise InputError(
+            f"HashNeRF: `density_unit` should be a length > 0, got {description['density_unit']}"
+        )

@@ -15,6 +15,9 @@ from unrender.io.xyz import split_columns
 _MAX_COLUMNS = 12
 """Wider arrays are probably transposed, and rejected."""
 
+_ALWAYS_UNPACKED, _MAX_RATIO = 1 << 26, 64
+"""Size in bytes up to which any entry of an archive is unpacked; beyond, the maximum ratio to the size of the file."""
+
 
 def read_npy(data: bytes) -> GeometryData:
     """Read an array whose rows are x y z, then normals or colors."""
@@ -31,7 +34,7 @@ def read_npz(data: bytes) -> GeometryData:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         arrays = {
-            key: _floats(array_from_npy(archive.read(f"{key}.npy")))
+            key: _floats(array_from_npy(_unpack(archive, f"{key}.npy", len(data))))
             for key in ("points", "normals", "colors")
             if f"{key}.npy" in names
         }
@@ -46,6 +49,16 @@ def read_npz(data: bytes) -> GeometryData:
     return GeometryData(
         arrays["points"], None, arrays.get("normals"), None if colors is None else normalize_colors(colors)
     )
+
+
+def _unpack(archive: zipfile.ZipFile, name: str, available: int) -> bytes:
+    """Decompress an entry, unless it is much larger than the file: a few kB can hold gigabytes of zeros."""
+    size = archive.getinfo(name).file_size
+    if size > max(_ALWAYS_UNPACKED, _MAX_RATIO * available):
+        raise FileFormatError(
+            f"{name!r} would unpack from {available} bytes to {size}; save it with `np.savez`, uncompressed"
+        )
+    return archive.read(name)
 
 
 def array_from_npy(data: bytes) -> NDArray[Any]:

@@ -17,7 +17,7 @@ from unrender.io.formats import (
     read_geometry_data,
     write_geometry_data,
 )
-from unrender.io.geometry_data import Floats, GeometryData, floats_from_tensor, rgb_from_tensor
+from unrender.io.geometry_data import Floats, GeometryData, check_colors, floats_from_tensor, rgb_from_tensor
 from unrender.io.meshes import mesh_from_geometry_data
 
 _log = logging.getLogger("unrender")
@@ -38,6 +38,7 @@ def load_cloud(path: FilePath) -> PointCloud:
     if geometry.faces is not None:
         geometry = _sample_surface(geometry, path)
     geometry = _remove_non_finite(geometry, path)
+    check_colors(geometry, path)
     return PointCloud(
         torch.from_numpy(np.array(geometry.points)),
         None

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unrender._checked import describe_value
-from unrender.errors import InputError
+from unrender.errors import FileFormatError, InputError
+from unrender.io.files import FilePath
 
 Floats = NDArray[Any]
 Indices = NDArray[Any]
@@ -42,6 +43,13 @@ def normalize_colors(colors: Floats) -> Floats:
     fractions = colors.dtype.kind == "f" and bool((np.nan_to_num(colors) <= 1.0).all())
     rgb: Floats = colors.astype(np.float32) / np.float32(1.0 if fractions else 255.0)
     return rgb.clip(0.0, 1.0)
+
+
+def check_colors(geometry: GeometryData, path: FilePath) -> None:
+    """Raise FileFormatError if a color is not finite."""
+    if geometry.colors is not None and not np.isfinite(geometry.colors).all():
+        row = int((~np.isfinite(geometry.colors).all(axis=1)).argmax())
+        raise FileFormatError(f"{path}: the color of point {row + 1} is not finite: {geometry.colors[row]}")
 
 
 def floats_from_tensor(tensor: Tensor) -> Floats:

@@ -8,7 +8,7 @@ from unrender.errors import FileFormatError, InputError
 from unrender.geometry.mesh import Mesh
 from unrender.io.files import FilePath
 from unrender.io.formats import MESH_READERS, MESH_WRITERS, read_geometry_data, write_geometry_data
-from unrender.io.geometry_data import GeometryData, floats_from_tensor, rgb_from_tensor
+from unrender.io.geometry_data import GeometryData, check_colors, floats_from_tensor, rgb_from_tensor
 
 
 def load_mesh(path: FilePath) -> Mesh:
@@ -32,6 +32,7 @@ def mesh_from_geometry_data(geometry: GeometryData, path: FilePath) -> Mesh:
         raise FileFormatError(
             f"{path}: vertex {int(wrong.argmax()) + 1} is not finite: {geometry.points[wrong][0]}"
         )
+    check_colors(geometry, path)
     return Mesh(
         torch.from_numpy(np.array(geometry.points)),
         torch.from_numpy(geometry.faces),

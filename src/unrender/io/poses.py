@@ -27,4 +27,7 @@ def load_pose(path: Path) -> Float[Tensor, "4 4"]:
             values = np.array([line.split() for line in data.decode().splitlines() if line.strip()], object)
         if values.shape != (4, 4):
             raise FileFormatError("expected a pose: `camera_from_object`, or 4 × 4 numbers")
-        return torch.from_numpy(values.astype(np.float64))
+        pose = values.astype(np.float64)
+        if not np.isfinite(pose.astype(np.float32)).all():
+            raise FileFormatError(f"the pose is not finite in single precision: {pose.tolist()}")
+        return torch.from_numpy(pose)

@@ -12,6 +12,8 @@ from unrender.io.geometry_data import Floats, Indices
 from unrender.render.texture import Texture
 
 MAX_TEXELS = 1 << 27
+MIN_TEXELS, MAX_REPEATS = 1 << 24, 16
+"""Size up to which any image is repeated, and beyond it the maximum number of repetitions."""
 ROUNDING = 1e-5
 """Tolerance for UV coordinates outside [0, 1] that are meant to be on the border."""
 MARGIN = 2
@@ -52,8 +54,9 @@ def _stack_tiles(materials: FaceMaterials, used: Indices, read: Callable[[BaseCo
         positions[faces] = tile.positions + np.array([0, top])
         top, width = top + tile.image.shape[0], max(width, tile.image.shape[1])
         _check_size(width, top, "for the images of all materials; scale them down")
-    atlas = np.zeros((top, width, 3), np.float32)
-    for image in reversed(images):
+    atlas = images[0] if len(images) == 1 else np.zeros((top, width, 3), np.float32)
+    while images and atlas is not images[0]:
+        image = images.pop()  # free each image once it is copied
         top -= len(image)
         atlas[top : top + len(image), : image.shape[1]] = image
     uvs = positions.reshape(-1, 2) / (width, len(atlas)) * (1, -1) + (0, 1)
@@ -78,6 +81,7 @@ def _crop(base_color: BaseColor, face_uvs: Floats, read: Callable[[BaseColor], F
         float(size[0]),
         float(size[1]),
         f"for {base_color.source}: a face repeats its image too often; repeat it in the image itself",
+        max(MIN_TEXELS, MAX_REPEATS * image.shape[0] * image.shape[1]),
     )
     columns, rows = (
         _texels(first[axis] + np.arange(size[axis]), image.shape[1 - axis], wrap[axis]) for axis in range(2)
@@ -119,8 +123,9 @@ def _texels(index: Floats, size: int, wrap: WrapMode) -> Indices:
     return mirrored
 
 
-def _check_size(width: float, height: float, where: str) -> None:
-    if width * height > MAX_TEXELS:
+def _check_size(width: float, height: float, where: str, limit: int = MAX_TEXELS) -> None:
+    limit = min(limit, MAX_TEXELS)
+    if not width * height <= limit:
         raise FileFormatError(
-            f"the texture would have {width:.0f} × {height:.0f} texels, more than {MAX_TEXELS}, {where}"
+            f"the texture would have {width:.0f} × {height:.0f} texels, more than {limit}, {where}"
         )

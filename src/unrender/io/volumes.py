@@ -71,10 +71,17 @@ def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = 
         matrix = scan.world_from_centers if spacing is None else np.diag([*spacing, 1.0])
         if not np.isfinite(matrix).all() or not _has_extent(matrix[:3, :3]):
             raise FileFormatError(f"the voxel-to-world matrix is singular or not finite: {matrix.tolist()}")
-    centers_from_volume = np.eye(4)
-    centers_from_volume[:3, 3] = -0.5
-    density = torch.from_numpy(np.ascontiguousarray(values.T))
-    return Volume(density, torch.from_numpy(matrix @ centers_from_volume).to(density.dtype))
+        centers_from_volume = np.eye(4)
+        centers_from_volume[:3, 3] = -0.5
+        world_from_volume = (matrix @ centers_from_volume).astype(values.dtype)
+        if (
+            not np.isfinite(world_from_volume).all()
+            or not np.isfinite(np.linalg.inv(world_from_volume)).all()
+        ):
+            raise FileFormatError(
+                f"the voxel-to-world matrix has no inverse in the precision of the voxels: {matrix.tolist()}"
+            )
+    return Volume(torch.from_numpy(np.ascontiguousarray(values.T)), torch.from_numpy(world_from_volume))
 
 
 @checked
