@@ -50,7 +50,7 @@ def command(
         up: Up axis of meshes, point clouds and volumes. Default: y, z for volumes; scenes: from the cameras.
         window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.
         preset: Volumes: intensity window by percentiles: all values, the upper half, or the brightest tenth.
-        path_file: File for camera paths (`unrender render --path`); the page asks before it replaces one.
+        path_file: File for camera paths (`unrender render --path`); the page asks before overwriting a file.
     """
     if not source.exists():
         raise MissingFileError(
