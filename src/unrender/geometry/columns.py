@@ -4,12 +4,11 @@ In this layout, gathering vertices by index has a backward pass of one ordered s
 reduces in blocks of fixed size: values and gradients are bit-identical for any number of threads.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unrender.kernels.normalize import norm, normalize
 from unrender.kernels.scatter_sum import gather_columns, scatter_sum
 
 __all__ = [
@@ -20,6 +19,7 @@ __all__ = [
     "gather_columns",
     "norm",
     "normalize",
+    "normalize_rows",
     "ordered_sum",
     "scatter_sum",
 ]
@@ -46,34 +46,9 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum(-2)
 
 
-def norm(columns: Tensor) -> Tensor:
-    """Compute the length of columns; the gradient is zero where the length is zero."""
-    length: Tensor = _Norm.apply(columns)  # type: ignore[no-untyped-call]
-    return length
-
-
-class _Norm(torch.autograd.Function):
-    """Uses 1 / √: `torch.sqrt` starts all threads for 2,048 numbers or more, which costs more than it saves."""
-
-    @staticmethod
-    def forward(ctx: Any, columns: Tensor) -> Tensor:
-        squared = dot(columns, columns)
-        length = squared * torch.where(squared > 0, squared, 1).rsqrt()
-        ctx.save_for_backward(columns, length)
-        return length
-
-    @staticmethod
-    def backward(ctx: Any, grad_length: Tensor) -> Tensor:
-        columns, length = ctx.saved_tensors
-        gradient: Tensor = columns * (grad_length / torch.where(length > 0, length, torch.inf)).unsqueeze(-2)
-        return gradient
-
-
-def normalize(columns: Tensor) -> Tensor:
-    """Divide columns by their length; zero, with zero gradient, if that is below 1e-15 (float64: 1e-150)."""
-    length = norm(columns)
-    min_length = 1e4 * torch.finfo(length.dtype).tiny ** 0.5  # above this, gradients do not overflow
-    return columns / torch.where(length > min_length, length, torch.inf).unsqueeze(-2)
+def normalize_rows(rows: Tensor) -> Tensor:
+    """Divide rows `[... axes]` by their length, as `normalize` does columns."""
+    return normalize(rows.unsqueeze(-1)).squeeze(-1)
 
 
 def ordered_sum(values: Tensor) -> Tensor:
