@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from unrender._struct import TensorStruct
+from unrender.geometry.columns import normalize_rows
+from unrender.kernels.reflect import reflect
 
 
 class SurfacePoints(TensorStruct):
@@ -34,7 +35,7 @@ class DirectionalLight(TensorStruct):
 
     def direction(self, points: SurfacePoints) -> Tensor:
         """Return the unit directions from the surface to the light."""
-        return normalize(self.towards, dim=-1).expand_as(points.positions)
+        return normalize_rows(self.towards).expand_as(points.positions)
 
 
 class PointLight(TensorStruct):
@@ -45,7 +46,7 @@ class PointLight(TensorStruct):
 
     def direction(self, points: SurfacePoints) -> Tensor:
         """Return the unit directions from the surface to the light."""
-        return normalize(self.position - points.positions, dim=-1)
+        return normalize_rows(self.position - points.positions)
 
 
 class Headlight(TensorStruct):
@@ -81,19 +82,20 @@ def illuminate(
     Differentiable in: all.
     """
     total = torch.zeros_like(points.colors)
+    dull = not isinstance(material.specular, Tensor) and material.specular == 0
     for light in lights:
         if isinstance(light, AmbientLight):
             total = total + points.colors * _times(material.ambient, light.color)
             continue
-        direction = light.direction(points)
-        cosine = (points.normals * direction).sum(-1, keepdim=True)
-        total = total + points.colors * _times(material.diffuse, light.color) * cosine.clamp(min=0)
-        if isinstance(material.specular, Tensor) or material.specular != 0:
-            mirrored = 2 * cosine * points.normals - direction
-            aligned = (mirrored * points.view_directions).sum(-1, keepdim=True)
-            bright = (aligned > 0) & (cosine > 0)
-            highlight = torch.where(bright, aligned, 1) ** material.shininess * bright
-            total = total + _times(material.specular, light.color) * highlight
+        total = total + reflect(
+            points.normals,
+            light.direction(points),
+            points.view_directions,
+            points.colors,
+            _times(material.diffuse, light.color),
+            0.0 if dull else _times(material.specular, light.color),
+            material.shininess,
+        )
     return total
 
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from unrender.geometry.camera import Camera
+from unrender.geometry.columns import normalize_rows
 from unrender.geometry.constants import constant
 from unrender.geometry.mesh import Mesh, face_normals, vertex_normals
 from unrender.kernels.rasterize import Fragments
@@ -73,7 +73,7 @@ def gouraud(
     two_sided: bool = False,
 ) -> Float[Tensor, "*batch height width layers channels"]:
     """Shade the vertices and interpolate the colors (Gouraud 1971); otherwise like `phong`, without texture."""
-    directions = normalize(directions_to_camera(camera, mesh.vertices), dim=-1)
+    directions = normalize_rows(directions_to_camera(camera, mesh.vertices))
     vertices, normals = (t.expand_as(directions) for t in (mesh.vertices, vertex_normals(mesh)))
     colors = _vertex_colors(mesh, color)
     colors = colors.expand(*directions.shape[:-1], colors.shape[-1])
@@ -109,7 +109,7 @@ def _surface(
     )
     directions = directions_to_camera(rows.cameras(camera), positions[:, None])[:, 0]
     albedo = texture.sample_hits(rows) if texture is not None else vertex_colors[0]
-    return SurfacePoints(positions, normalize(normals, dim=-1), normalize(directions, dim=-1), albedo)
+    return SurfacePoints(positions, normalize_rows(normals), normalize_rows(directions), albedo)
 
 
 def _facing(points: SurfacePoints) -> SurfacePoints:
