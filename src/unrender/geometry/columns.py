@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from unrender.kernels._dispatch import can_ask
 from unrender.kernels.normalize import norm, normalize
 from unrender.kernels.scatter_sum import gather_columns, scatter_sum
 
@@ -52,7 +53,12 @@ def normalize_rows(rows: Tensor) -> Tensor:
 
 
 def ordered_sum(values: Tensor) -> Tensor:
-    """Sum over the last axis in blocks of 1,024, so that the order does not depend on the number of threads."""
+    """Sum over the last axis in blocks of 1,024, so that the order does not depend on the number of threads.
+
+    On a GPU, the order of torch's own sum is fixed.
+    """
+    if not can_ask(values):
+        return values.sum(-1)
     blocks = -(-values.shape[-1] // 1024)
     padded = pad(values, (0, blocks * 1024 - values.shape[-1]))
     return padded.view(*values.shape[:-1], blocks, 1024).sum(-1).sum(-1)

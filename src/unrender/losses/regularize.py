@@ -110,4 +110,5 @@ def _inverse(values: Tensor) -> Tensor:
 
 
 def _mean(values: Tensor) -> Tensor:
-    return (ordered_sum(values) / max(values.shape[-1], 1)).mean()
+    means = ordered_sum(values) / max(values.shape[-1], 1)
+    return means.mean() if means.dim() else means
