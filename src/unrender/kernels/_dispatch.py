@@ -24,14 +24,14 @@ _log = logging.getLogger("unrender")
 _import_lock = threading.Lock()
 _cpu_lock = threading.RLock()
 _forked = threading.Event()
-"""Set in a process forked after OpenMP has run: its threads are gone, and to ask for them ends the process.
-The reference serves there. Processes started by "spawn" have no such limit."""
+"""Set in a process forked after OpenMP has run: its threads are gone, and using them aborts the process.
+Such processes use the reference. Processes started by "spawn" have no such limit."""
 ITEMS_PER_THREAD = 512
 CHOICES = ("fast", "reference", "warp")
 
 
 def implementation(kernel: str, device: torch.device) -> ModuleType | None:
-    """Return the fast implementation of `kernel` for `device`, or None where its reference has to serve."""
+    """Return the fast implementation of `kernel` for `device`, or None where the reference is used."""
     choice = os.environ.get("UNRENDER_KERNELS", "fast")
     if choice not in CHOICES:
         raise KernelError(f"UNRENDER_KERNELS should be 'fast', 'reference' or 'warp', got {choice!r}")
@@ -42,12 +42,12 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
     if device.type == "cpu" or (device.type == "cuda" and torch.version.hip is None):
         return _gpu(kernel, device.type)
     if device.type != "meta":
-        _say_once(f"{device.type}: no fast kernels for this device; plain torch is used")
+        _warn_once(f"{device.type}: no fast kernels for this device; plain torch is used")
     return None
 
 
 def can_ask(tensor: Tensor) -> bool:
-    """Say whether values can be looked at without waiting: on a GPU that would cost more than many a kernel takes."""
+    """Return whether values can be read without synchronization; on a GPU it takes longer than many kernels."""
     return tensor.device.type == "cpu"
 
 
@@ -55,7 +55,9 @@ def _gpu(kernel: str, device: str) -> ModuleType | None:
     if not _has_gpu_kernel(kernel):
         return None
     if not _has_warp():
-        _say_once("NVIDIA Warp is not installed; plain torch is used on the GPU: pip install 'unrender[gpu]'")
+        _warn_once(
+            "NVIDIA Warp is not installed; plain torch is used on the GPU: pip install 'unrender[gpu]'"
+        )
         return None
     module = _load(kernel, "gpu")
     if device == "cuda":
@@ -82,7 +84,7 @@ def _load(kernel: str, file: str) -> ModuleType:
 
 
 @functools.cache
-def _say_once(message: str) -> None:
+def _warn_once(message: str) -> None:
     _log.warning(message)
 
 
@@ -101,7 +103,7 @@ def _check_process() -> None:
 def cpu_threads(num_items: int) -> Iterator[None]:
     """Let one Python thread at a time run parallel CPU kernels, on as many cores as torch may use.
 
-    Few items run on one core: to wake a second one costs more than it helps. Some of numba's threading layers abort
+    Few items run on one core, since waking a second one would take longer. Some of numba's threading layers abort
     the process when two Python threads enter them at once.
     """
     import numba
@@ -114,13 +116,13 @@ def cpu_threads(num_items: int) -> Iterator[None]:
 
 @functools.cache
 def _prepare_numba() -> None:
-    """Say, when a kernel has to be compiled, that this is what takes the time; and watch for forks."""
+    """Log when kernels have to be compiled, and detect forks."""
     import numba
 
     from unrender.kernels._llvm.compilation import can_cache, compile_without_cache, on_compilation
 
     def after_fork() -> None:
-        with contextlib.suppress(ValueError):  # raised where no parallel kernel has run yet: then all is well
+        with contextlib.suppress(ValueError):  # no parallel kernel has run yet
             if numba.threading_layer() == "omp":
                 _forked.set()
                 torch.set_num_threads(1)  # as torch's own workers do: its threads are gone too

@@ -1,4 +1,4 @@
-"""Sums over colliding writes, from tensors: how large their terms are, and what comes of them (see `_warp`)."""
+"""Fixed-point sums over colliding writes: the largest term of a tensor, and conversion of the sums (see `_warp`)."""
 
 from types import SimpleNamespace
 
@@ -10,14 +10,14 @@ from unrender.kernels._warp import Precision, from_units, launch, per_precision,
 
 
 def greatest_of(terms: Tensor) -> Tensor:
-    """Return the size of the largest term, as `note_term` notes it [1]; NaN is the largest."""
+    """Return the magnitude of the largest term [1], in the format of `note_term`; NaN is the largest."""
     if terms.numel() == 0:
         return torch.zeros(1, dtype=torch.int64, device=terms.device)
     return terms.abs().amax().double().view(torch.int64).view(1)
 
 
 def from_sums(sums: Tensor, greatest: Tensor, count_log2: int, dtype: torch.dtype) -> Tensor:
-    """Return what sums in fixed point, of terms up to `greatest`, amount to."""
+    """Convert sums in fixed point, of terms up to `greatest`, to floating point."""
     total = torch.empty(sums.shape, dtype=dtype, device=sums.device)
     launch(_kernels(dtype).finish, sums.numel(), sums, greatest, count_log2, total)
     return total

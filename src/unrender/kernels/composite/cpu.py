@@ -55,15 +55,15 @@ def backward(
     """Compute the gradients of density, lengths, color, distances that are `wanted`."""
     given = (density, lengths, color, distances)
     gradients = [
-        allocate(t, *t.shape) if t is not None and asked else None
-        for t, asked in zip(given, wanted, strict=True)
+        allocate(t, *t.shape) if t is not None and needed else None
+        for t, needed in zip(given, wanted, strict=True)
     ]
     arrays = _arrays(density, lengths, color, distances, offsets)
-    slopes = [_array(t, density.new_empty((0, 0) if i == 3 else 0)) for i, t in enumerate(cotangents)]
+    upstream = [_array(t, density.new_empty((0, 0) if i == 3 else 0)) for i, t in enumerate(cotangents)]
     results = [_array(t, density.new_empty((0, 0) if i == 2 else 0)) for i, t in enumerate(gradients)]
     settings = (lengths is not None, arrays[0].dtype.type(stop_below), _longest(offsets))
     with cpu_threads(len(density)):
-        _backward(*arrays, *settings, *slopes, *results)
+        _backward(*arrays, *settings, *upstream, *results)
     return tuple(gradients)
 
 
@@ -91,27 +91,27 @@ def _transmit(density, lengths, has_lengths, stop_below, alphas, through, enteri
 
     Stops at zero transmittance for densities only: the gradient of an opaque alpha depends on the samples behind it.
     """
-    zero, light, begin, count = density.dtype.type(0), density.dtype.type(1), 0, len(density)
+    zero, transmitted, start, count = density.dtype.type(0), density.dtype.type(1), 0, len(density)
     faint = density.dtype.type(np.finfo(density.dtype).tiny)
-    while begin < count and abs(light) >= stop_below and (light != zero or not has_lengths):
-        end = min(begin + RUN, count)
+    while start < count and abs(transmitted) >= stop_below and (transmitted != zero or not has_lengths):
+        end = min(start + RUN, count)
         if has_lengths:
-            for k in range(np.uint64(begin), np.uint64(end)):
+            for k in range(np.uint64(start), np.uint64(end)):
                 alphas[k], through[k] = absorb(density[k] * lengths[k])
         else:
-            for k in range(np.uint64(begin), np.uint64(end)):
+            for k in range(np.uint64(start), np.uint64(end)):
                 alphas[k], through[k] = density[k], density.dtype.type(1) - density[k]
-        for k in range(np.uint64(begin), np.uint64(end)):
-            entering[k] = light
-            light *= through[k]
+        for k in range(np.uint64(start), np.uint64(end)):
+            entering[k] = transmitted
+            transmitted *= through[k]
         if abs(entering[end - 1]) < stop_below:
             while abs(entering[end - 1]) < stop_below:
                 end -= 1
-                light = entering[end]
-            return end, light
-        light = zero if abs(light) < faint else light  # subnormal numbers are slow
-        begin = end
-    return begin, light
+                transmitted = entering[end]
+            return end, transmitted
+        transmitted = zero if abs(transmitted) < faint else transmitted  # subnormal numbers are slow
+        start = end
+    return start, transmitted
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})  # lets sums vectorize
@@ -157,30 +157,30 @@ def _forward(
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
         alphas, through, entering = _row(longest, density), _row(longest, density), _row(longest, density)
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
-            mine = slice(offsets[ray], offsets[ray + 1])
-            weight = weights[mine]
-            count, light = _transmit(
-                density[mine], lengths[mine], has_lengths, stop_below, alphas, through, entering
+            own = slice(offsets[ray], offsets[ray + 1])
+            weight = weights[own]
+            count, transmitted = _transmit(
+                density[own], lengths[own], has_lengths, stop_below, alphas, through, entering
             )
             for k in range(np.uint64(count)):
                 weight[k] = entering[k] * alphas[k]
             weight[count:] = 0
             opacity[ray], distance[ray] = _accumulate(
-                weight[:count], color[mine], distances[mine][:count], total[ray]
+                weight[:count], color[own], distances[own][:count], total[ray]
             )
-            transmittance[ray] = light
+            transmittance[ray] = transmitted
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _backpropagate(slopes, alphas, through, entering, rest, to_alphas):
+def _backpropagate(grad_weights, alphas, through, entering, rest, to_alphas):
     """Compute the gradients of the alphas from those of the weights, last sample first."""
-    for k in range(np.uint64(len(slopes))):
-        to_alphas[k] = slopes[k] * alphas[k]
-    for i in range(len(slopes) - 1, -1, -1):
+    for k in range(np.uint64(len(grad_weights))):
+        to_alphas[k] = grad_weights[k] * alphas[k]
+    for i in range(len(grad_weights) - 1, -1, -1):
         bring, to_alphas[i] = to_alphas[i], rest
         rest = bring + through[i] * rest
-    for k in range(np.uint64(len(slopes))):
-        to_alphas[k] = entering[k] * (slopes[k] - to_alphas[k])
+    for k in range(np.uint64(len(grad_weights))):
+        to_alphas[k] = entering[k] * (grad_weights[k] - to_alphas[k])
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -195,7 +195,7 @@ def _backward(
     longest,
     of_weights,
     of_opacity,
-    of_light,
+    of_transmittance,
     of_total,
     of_distance,
     to_density,
@@ -206,59 +206,59 @@ def _backward(
     zero, rays = density.dtype.type(0), len(offsets) - 1
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
         alphas, through, entering = _row(longest, density), _row(longest, density), _row(longest, density)
-        slopes, to_alphas = _row(longest, density), _row(longest, density)
+        grad_weights, to_alphas = _row(longest, density), _row(longest, density)
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
-            mine = slice(offsets[ray], offsets[ray + 1])
-            here, long, far, hue = density[mine], lengths[mine], distances[mine], color[mine]
+            own = slice(offsets[ray], offsets[ray + 1])
+            here, long, far, hue = density[own], lengths[own], distances[own], color[own]
             count, _ = _transmit(here, long, has_lengths, stop_below, alphas, through, entering)
             base = of_opacity[ray] if len(of_opacity) else zero
             reach = of_distance[ray] if len(of_distance) and len(distances) else zero
             for k in range(np.uint64(count)):
-                slopes[k] = base
+                grad_weights[k] = base
             if reach != zero:
                 for k in range(np.uint64(count)):
-                    slopes[k] += reach * far[k]
+                    grad_weights[k] += reach * far[k]
             if len(of_weights):
-                of_weight = of_weights[mine]
+                of_weight = of_weights[own]
                 for k in range(np.uint64(count)):
-                    slopes[k] += of_weight[k]
+                    grad_weights[k] += of_weight[k]
             if len(of_total):
-                _add_color(slopes[:count], hue, of_total[ray])
-            rest = of_light[ray] if len(of_light) else zero
-            _backpropagate(slopes[:count], alphas, through, entering, rest, to_alphas)
+                _add_color(grad_weights[:count], hue, of_total[ray])
+            rest = of_transmittance[ray] if len(of_transmittance) else zero
+            _backpropagate(grad_weights[:count], alphas, through, entering, rest, to_alphas)
             if has_lengths:
                 for k in range(np.uint64(count)):
                     to_alphas[k] *= through[k]
             if len(to_density):
-                target = to_density[mine]
+                target = to_density[own]
                 for k in range(np.uint64(count)):
                     target[k] = to_alphas[k] * long[k] if has_lengths else to_alphas[k]
                 target[count:] = 0
             if len(to_lengths):
-                target = to_lengths[mine]
+                target = to_lengths[own]
                 for k in range(np.uint64(count)):
                     target[k] = to_alphas[k] * here[k]
                 target[count:] = 0
             if len(to_distances):
-                target = to_distances[mine]
+                target = to_distances[own]
                 for k in range(np.uint64(count)):
                     target[k] = entering[k] * alphas[k] * reach
                 target[count:] = 0
             if len(to_color):
-                _color_gradient(entering[:count], alphas, of_total, ray, to_color[mine])
+                _color_gradient(entering[:count], alphas, of_total, ray, to_color[own])
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _add_color(slopes, color, of_total):
+def _add_color(grad_weights, color, of_total):
     """Add the gradient of the weights through the ray's color."""
     if len(of_total) == 3:
         red, green, blue = of_total[0], of_total[1], of_total[2]
-        for k in range(np.uint64(len(slopes))):
-            slopes[k] += red * color[k, 0] + green * color[k, 1] + blue * color[k, 2]
+        for k in range(np.uint64(len(grad_weights))):
+            grad_weights[k] += red * color[k, 0] + green * color[k, 1] + blue * color[k, 2]
     else:
-        for k in range(np.uint64(len(slopes))):
+        for k in range(np.uint64(len(grad_weights))):
             for channel in range(np.uint64(len(of_total))):
-                slopes[k] += of_total[channel] * color[k, channel]
+                grad_weights[k] += of_total[channel] * color[k, channel]
 
 
 @numba.njit(cache=True, error_model="numpy")

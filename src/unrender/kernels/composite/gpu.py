@@ -1,8 +1,9 @@
-"""Emission and absorption, one thread for each ray; sums over a ray, one thread for each of its channels.
+"""Volume rendering: one thread per ray for the transmittance, one per channel of each ray for the sums.
 
-On the way back R_i is what a unit of light entering sample i would still bring: with g_i the slope of weight i and h
-that of the light left over, R_n = h and R_i = g_i alpha_i + (1 − alpha_i) R_i+1; the slope of alpha_i is
-T_i (g_i − R_i+1). Nothing is divided, so that opaque samples need no exception. Every sum has one order.
+In the backward pass, R_i is the derivative of the loss with respect to the transmittance in front of sample i: with g_i
+the gradient of weight i and h that of the final transmittance, R_n = h and R_i = g_i alpha_i + (1 − alpha_i) R_i+1; the
+gradient of alpha_i is T_i (g_i − R_i+1). There is no division, so that opaque samples need no special case. Sums have a
+fixed order.
 """
 
 from types import SimpleNamespace
@@ -44,7 +45,7 @@ def backward(
     cotangents: tuple[Tensor | None, ...],
     wanted: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """`wanted` says which of density, lengths, color, distances need a gradient."""
+    """Compute the gradients of density, lengths, color, distances that are `wanted`."""
     given = _contiguous(density, lengths, color, distances, offsets)
     gradients = [
         torch.zeros_like(t) if t is not None and asked else None

@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 import torch
 from torch import Tensor

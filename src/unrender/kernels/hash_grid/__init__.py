@@ -24,8 +24,8 @@ def hash_grid(
     """Encode points in the unit cube with multiresolution features, coarsest level first.
 
     On every level, the trainable features at the corners of a grid cell are interpolated trilinearly. The table has
-    `levels.num_entries` rows of 1 to 8 features. Corners of fine levels share entries by hashing; collisions are not
-    resolved, training favors the points that matter.
+    `levels.num_entries` rows of 1 to 8 features. Corners of fine levels share entries by hashing. Collisions are not
+    resolved: in training, visible points dominate the gradients of shared entries.
 
     Points outside [0, 1]³, and those that are not finite, have features 0 and neither receive nor contribute gradients;
     mask the output of a model at such points.

@@ -3,7 +3,7 @@
 Blocks of points are processed in three passes: compute corners and weights (vectorized), load the entries (nothing but
 loads, so that many are in flight), interpolate (vectorized). In the backward pass each level belongs to one thread:
 entries accumulate gradients in the order of the points, for any number of threads. Entries are prefetched some points
-ahead to hide the latency of read-modify-write.
+in advance to hide the latency of read-modify-write.
 """
 
 import numba
@@ -25,7 +25,7 @@ CHUNK = 8192
 """Points of one level per task."""
 PRIME_Y, PRIME_Z = np.uint32(PRIMES[1]), np.uint32(PRIMES[2])
 PREFETCH_DISTANCE = 12
-"""Points by which entries are prefetched ahead."""
+"""Number of points by which entries are prefetched in advance."""
 RELAXED = {"contract", "reassoc", "nsz"}
 
 
@@ -110,13 +110,13 @@ def _find_weights(count, fractions, weights):
     """Fill the interpolation weights of the eight corners; 0 for points outside."""
     one = fractions.dtype.type(1)
     for p in range(np.uint64(count)):
-        u, v, w, there = (
+        u, v, w, inside = (
             fractions[p],
             fractions[BLOCK + p],
             fractions[2 * BLOCK + p],
             fractions[3 * BLOCK + p],
         )
-        low, high = there * (one - w), there * w
+        low, high = inside * (one - w), inside * w
         a, b, c, d = low * (one - v), low * v, high * (one - v), high * v
         weights[p], weights[BLOCK + p] = a - a * u, a * u
         weights[2 * BLOCK + p], weights[3 * BLOCK + p] = b - b * u, b * u
@@ -172,14 +172,14 @@ def _encode(points, table, sides, hashed, offsets, features, threads, counter):
             n, chunk = task // chunks, task % chunks
             level = flat[offsets[n] * num_features : offsets[n + 1] * num_features]
             mask = np.uint32(offsets[n + 1] - offsets[n] - 1)
-            for begin in range(chunk * CHUNK, min(len(points), (chunk + 1) * CHUNK), BLOCK):
-                end = min(len(points), begin + BLOCK)
-                _locate(points[begin:end], sides[n], cells, fractions)
-                _find_entries(end - begin, cells, sides[n], hashed[n], mask, entries)
-                _find_weights(end - begin, fractions, weights)
-                _fetch(end - begin, entries, level, num_features, fetched)
+            for start in range(chunk * CHUNK, min(len(points), (chunk + 1) * CHUNK), BLOCK):
+                end = min(len(points), start + BLOCK)
+                _locate(points[start:end], sides[n], cells, fractions)
+                _find_entries(end - start, cells, sides[n], hashed[n], mask, entries)
+                _find_weights(end - start, fractions, weights)
+                _fetch(end - start, entries, level, num_features, fetched)
                 for f in range(num_features):
-                    _mix(weights, fetched[f * 8 * BLOCK :], features[n * num_features + f, begin:end])
+                    _mix(weights, fetched[f * 8 * BLOCK :], features[n * num_features + f, start:end])
             task = next_task(counter)
 
 
@@ -188,24 +188,24 @@ def _add_point_gradient(count, size, gradients, fetched, fractions, to_points):
     """Add the gradient of the points through one feature."""
     one = fractions.dtype.type(1)
     for p in range(np.uint64(count)):
-        u, v, w, there = (
+        u, v, w, inside = (
             fractions[p],
             fractions[BLOCK + p],
             fractions[2 * BLOCK + p],
             fractions[3 * BLOCK + p],
         )
-        t, slope = one - w, size * there * gradients[p]
+        t, gradient = one - w, size * inside * gradients[p]
         a, b = fetched[p], fetched[BLOCK + p]
         c, d = fetched[2 * BLOCK + p], fetched[3 * BLOCK + p]
         e, f = fetched[4 * BLOCK + p], fetched[5 * BLOCK + p]
         g, h = fetched[6 * BLOCK + p], fetched[7 * BLOCK + p]
         ab, cd, ef, gh = b - a, d - c, f - e, h - g
         low, high = ab + v * (cd - ab), ef + v * (gh - ef)
-        to_points[p, 0] += slope * (low + w * (high - low))
+        to_points[p, 0] += gradient * (low + w * (high - low))
         a, c, e, g = a + u * ab, c + u * cd, e + u * ef, g + u * gh
-        to_points[p, 1] += slope * (t * (c - a) + w * (g - e))
+        to_points[p, 1] += gradient * (t * (c - a) + w * (g - e))
         a, e = a + v * (c - a), e + v * (g - e)
-        to_points[p, 2] += slope * (e - a)
+        to_points[p, 2] += gradient * (e - a)
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -220,20 +220,20 @@ def _point_gradient(points, table, sides, hashed, offsets, gradients, to_points,
             for n in range(len(sides)):
                 level = flat[offsets[n] * num_features : offsets[n + 1] * num_features]
                 mask, size = np.uint32(offsets[n + 1] - offsets[n] - 1), table.dtype.type(sides[n])
-                for begin in range(chunk * CHUNK, min(len(points), (chunk + 1) * CHUNK), BLOCK):
-                    end = min(len(points), begin + BLOCK)
-                    _locate(points[begin:end], sides[n], cells, fractions)
-                    _find_entries(end - begin, cells, sides[n], hashed[n], mask, entries)
-                    _fetch(end - begin, entries, level, num_features, fetched)
+                for start in range(chunk * CHUNK, min(len(points), (chunk + 1) * CHUNK), BLOCK):
+                    end = min(len(points), start + BLOCK)
+                    _locate(points[start:end], sides[n], cells, fractions)
+                    _find_entries(end - start, cells, sides[n], hashed[n], mask, entries)
+                    _fetch(end - start, entries, level, num_features, fetched)
                     for f in range(num_features):
-                        slope = gradients[n * num_features + f, begin:end]
+                        gradient = gradients[n * num_features + f, start:end]
                         _add_point_gradient(
-                            end - begin,
+                            end - start,
                             size,
-                            slope,
+                            gradient,
                             fetched[f * 8 * BLOCK :],
                             fractions,
-                            to_points[begin:end],
+                            to_points[start:end],
                         )
             chunk = next_task(counter)
 
@@ -250,18 +250,18 @@ def _add_table_gradient(entries, weights, gradients, level):
                 prefetch(level, np.uint64(entries[q * block + later]) * two)
             first, second = gradients[0, p], gradients[1, p]
             for q in range(eight):
-                at, share = np.uint64(entries[q * block + p]) * two, weights[q * block + p]
-                level[at] += share * first
-                level[at + np.uint64(1)] += share * second
+                at, weight = np.uint64(entries[q * block + p]) * two, weights[q * block + p]
+                level[at] += weight * first
+                level[at + np.uint64(1)] += weight * second
     else:
         for p in range(np.uint64(count)):
             for q in range(eight):
-                at, share = (
+                at, weight = (
                     np.uint64(entries[q * block + p]) * np.uint64(num_features),
                     weights[q * block + p],
                 )
                 for f in range(np.uint64(num_features)):
-                    level[at + f] += share * gradients[f, p]
+                    level[at + f] += weight * gradients[f, p]
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -270,16 +270,16 @@ def _scatter(points, sides, hashed, offsets, gradients, to_table, threads, count
     for _ in numba.prange(threads):
         cells, entries = np.empty(3 * BLOCK, np.int32), np.empty(8 * BLOCK, np.uint32)
         fractions, weights = _scratch(4, points), _scratch(8, points)
-        n = len(sides) - 1 - next_task(counter)  # finest first: they next_task longest
+        n = len(sides) - 1 - next_task(counter)  # finest first: they take longest
         while n >= 0:
             level = flat[offsets[n] * num_features : offsets[n + 1] * num_features]
             mask = np.uint32(offsets[n + 1] - offsets[n] - 1)
-            for begin in range(0, len(points), BLOCK):
-                end = min(len(points), begin + BLOCK)
-                _locate(points[begin:end], sides[n], cells, fractions)
-                _find_entries(end - begin, cells, sides[n], hashed[n], mask, entries)
-                _find_weights(end - begin, fractions, weights)
+            for start in range(0, len(points), BLOCK):
+                end = min(len(points), start + BLOCK)
+                _locate(points[start:end], sides[n], cells, fractions)
+                _find_entries(end - start, cells, sides[n], hashed[n], mask, entries)
+                _find_weights(end - start, fractions, weights)
                 _add_table_gradient(
-                    entries, weights, gradients[n * num_features : (n + 1) * num_features, begin:end], level
+                    entries, weights, gradients[n * num_features : (n + 1) * num_features, start:end], level
                 )
             n = len(sides) - 1 - next_task(counter)

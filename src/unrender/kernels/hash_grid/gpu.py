@@ -1,8 +1,7 @@
-"""Look-up in hashed grids: one thread for each level of each point, level after level.
+"""Multiresolution hash encoding: one thread per level of each point, level by level.
 
-So the entries of one level stay in the cache, and features, written feature by feature, lie side by side for
-neighbouring threads. Gradients of the table are added up in 64-bit fixed point: for the same inputs they have the same
-bits, in whichever order threads come.
+The entries of one level stay in the cache, and writes are coalesced, since features are stored feature by feature.
+Gradients of the table are accumulated in 64-bit fixed point, so that they do not depend on the order of threads.
 """
 
 import functools
@@ -39,7 +38,7 @@ def forward(points: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
 def backward(
     points: Tensor, table: Tensor, levels: HashLevels, cotangent: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`wanted` says which of points and table need a gradient."""
+    """Compute the gradients of points and table that are `wanted`."""
     kernels, known = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
     slopes, places = cotangent.mT.contiguous(), points.contiguous()
     to_points = to_table = None
@@ -56,7 +55,7 @@ def backward(
 
 @functools.lru_cache(64)
 def level_rows(levels: HashLevels, device: torch.device) -> Tensor:
-    """Return of each level: its resolution, whether it is hashed, where it begins, and how many entries, less one."""
+    """Return, for each level, its resolution, whether it is hashed, its offset, and its number of entries minus one."""
     ends = zip(levels.resolutions, levels.hashed, levels.offsets, levels.offsets[1:], strict=False)
     rows = [(side, int(hashed), begin, end - begin - 1) for side, hashed, begin, end in ends]
     return torch.tensor(rows, dtype=torch.int32, device=device)

@@ -1,4 +1,4 @@
-"""Values between the vertices: one thread for each slot and channel; gradients of values are added in fixed point."""
+"""Barycentric interpolation: one thread per slot and channel; gradients of values are accumulated in fixed point."""
 
 from types import SimpleNamespace
 

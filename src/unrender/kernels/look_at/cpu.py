@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve; their graph is made on the way back, where it is asked for."""
+"""On a CPU, this is the reference in plain torch; its autograd graph is built in the backward pass, if needed."""
 
 import torch
 from torch import Tensor

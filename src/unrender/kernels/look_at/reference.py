@@ -13,12 +13,12 @@ def forward(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
 
     forward ∝ target − eye, right ∝ forward × up, down = forward × right; the translation is −R eye.
     """
-    ahead = normalize(target - eye, dim=-1)
+    view = normalize(target - eye, dim=-1)
     up = normalize(up, dim=-1)
-    parallel = torch.linalg.cross(ahead, up).norm(dim=-1, keepdim=True) < PARALLEL
+    parallel = torch.linalg.cross(view, up).norm(dim=-1, keepdim=True) < PARALLEL
     up = torch.where(parallel, up.roll(1, -1), up)  # looking along `up`: any other direction will do
-    right = normalize(torch.linalg.cross(ahead, up), dim=-1)
-    rotation = torch.stack([right, torch.linalg.cross(ahead, right), ahead], -2)
+    right = normalize(torch.linalg.cross(view, up), dim=-1)
+    rotation = torch.stack([right, torch.linalg.cross(view, right), view], -2)
     top = torch.cat([rotation, -(rotation @ eye[..., None])], -1)
     bottom = top.new_zeros(*top.shape[:-2], 1, 4)
     bottom[..., 3] = 1

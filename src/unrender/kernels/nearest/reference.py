@@ -12,8 +12,8 @@ def forward(queries: Tensor, points: Tensor, k: int, norm: int) -> tuple[Tensor,
     chunk = max(1, 2**24 // max(1, points.shape[-2] * points.shape[-1]))
     with torch.no_grad():  # gradients are computed for the selected pairs only, which saves memory
         ids = torch.cat([_search(part, points, k, norm) for part in queries.split(chunk, dim=-2)], dim=-2)
-    places = ids.flatten(-2)[..., None].expand(*ids.shape[:-2], -1, points.shape[-1])
-    neighbors = points.gather(-2, places).unflatten(-2, ids.shape[-2:])
+    indices = ids.flatten(-2)[..., None].expand(*ids.shape[:-2], -1, points.shape[-1])
+    neighbors = points.gather(-2, indices).unflatten(-2, ids.shape[-2:])
     return _powers(queries[..., :, None, :] - neighbors, norm), ids
 
 

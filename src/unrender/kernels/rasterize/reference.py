@@ -6,7 +6,7 @@ from torch import Tensor
 from unrender.kernels._pixels import at_pixels
 
 MIN_AREA = 1e-6
-"""Faces with a smaller projected area, in pixels², count as seen edge-on and are skipped."""
+"""Faces with a smaller projected area, in pixels², count as viewed edge-on and are skipped."""
 
 
 def forward(

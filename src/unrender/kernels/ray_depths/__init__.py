@@ -1,4 +1,4 @@
-"""How far away what rays see is: mean, median, first crossing and spread of weights along them."""
+"""Depth statistics of the weights along rays: mean, median, first crossing of a threshold, standard deviation."""
 
 from typing import NamedTuple
 
@@ -13,18 +13,18 @@ from unrender.kernels.ray_depths import reference
 
 
 class RayDepths(NamedTuple):
-    """Distances along rays; 0 where there is nothing to say."""
+    """Distances along rays; 0 for rays without weight."""
 
     expected: Float[Tensor, " rays"]
     """Σ weight · distance / Σ weight."""
     median: Float[Tensor, " rays"]
-    """Half of the weights are nearer."""
+    """Distance at which half of the weight is reached."""
     first: Float[Tensor, " rays"]
-    """Where the weights add up to `threshold`; 0 of rays whose weights do not."""
+    """Distance at which the accumulated weight reaches `threshold`; 0 for rays that stay below it."""
     std: Float[Tensor, " rays"]
-    """Of the weights, about `expected`."""
+    """Standard deviation of the distance, weighted."""
     near_median: Float[Tensor, " rays"]
-    """Weight within `bound` · median of the median."""
+    """Weight within ± `bound` · median around the median."""
 
 
 @checked
@@ -37,10 +37,10 @@ def ray_depths(
     threshold: float = 0.25,
     bound: float = 0.01,
 ) -> RayDepths:
-    """Say how far away what each ray sees is; the weight of a sample is spread evenly over its length.
+    """Return depth statistics of each ray; the weight of a sample is spread uniformly over its length.
 
-    Samples of all rays follow one another, nearest first; those of ray r are offsets[r] to offsets[r + 1]. Weights, as
-    `composite` gives them, are ≥ 0.
+    Samples are packed, nearest first: those of ray r are offsets[r] to offsets[r + 1]. Weights, as `composite` returns
+    them, are ≥ 0.
     Differentiable in: nothing.
     """
     if not (0 < threshold < 1 and 0 < bound < 1):

@@ -1,4 +1,4 @@
-"""How far away what rays see is: rays are spread over the threads, and each is walked twice, in double precision."""
+"""Depth statistics of rays, parallel over rays; each is traversed three times, in double precision."""
 
 import numba
 import numpy as np
@@ -8,7 +8,7 @@ from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 
 BLOCK = 64
-"""Rays that one thread takes at a time."""
+"""Rays per task."""
 
 
 def forward(
@@ -22,11 +22,11 @@ def forward(
 
 
 @numba.njit(inline="always", error_model="numpy")
-def _share(t, length, low, high):
-    """Return which share of a part of a ray lies between two distances."""
+def _fraction(t, length, low, high):
+    """Return the fraction of the interval of a sample that lies between two distances."""
     if length > 0:
-        shared = min(t + length / 2, high) - max(t - length / 2, low)
-        return min(max(shared / length, 0.0), 1.0)
+        overlap = min(t + length / 2, high) - max(t - length / 2, low)
+        return min(max(overlap / length, 0.0), 1.0)
     return 1.0 if low <= t <= high else 0.0
 
 
@@ -37,31 +37,31 @@ def _measure(
     rays = len(offsets) - 1
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
-            begin, end = offsets[ray], offsets[ray + 1]
+            start, end = offsets[ray], offsets[ray + 1]
             total, far = 0.0, 0.0
-            for i in range(begin, end):
+            for i in range(start, end):
                 w = np.float64(weights[i])
                 total += w
                 far += w * distances[i]
             expected[ray] = median[ray] = first[ray] = std[ray] = near_median[ray] = 0
             if not total > 0:
                 continue
-            mean, half = far / total, total / 2
-            variance, reached, middle, is_half, crossed = 0.0, 0.0, 0.0, False, False
-            for i in range(begin, end):
+            mean, target = far / total, total / 2
+            variance, reached, median_distance, is_half, crossed = 0.0, 0.0, 0.0, False, False
+            for i in range(start, end):
                 w, t, length = np.float64(weights[i]), np.float64(distances[i]), np.float64(lengths[i])
                 variance += w * ((t - mean) ** 2 + length * length / 12)
                 after = reached + w
-                if not is_half and after >= half and w > 0:
+                if not is_half and after >= target and w > 0:
                     is_half = True
-                    middle = t + length * ((half - reached) / w - 0.5)
+                    median_distance = t + length * ((target - reached) / w - 0.5)
                 if not crossed and after >= threshold and w > 0:
                     crossed = True
                     first[ray] = t + length * ((threshold - reached) / w - 0.5)
                 reached = after
-            low, high, near = (1 - bound) * middle, (1 + bound) * middle, 0.0
-            for i in range(begin, end):
-                near += weights[i] * _share(np.float64(distances[i]), np.float64(lengths[i]), low, high)
+            low, high, near = (1 - bound) * median_distance, (1 + bound) * median_distance, 0.0
+            for i in range(start, end):
+                near += weights[i] * _fraction(np.float64(distances[i]), np.float64(lengths[i]), low, high)
             expected[ray], median[ray], std[ray], near_median[ray] = (
-                mean, middle, np.sqrt(variance / total), near,
+                mean, median_distance, np.sqrt(variance / total), near,
             )  # fmt: skip

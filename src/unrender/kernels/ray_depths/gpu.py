@@ -1,4 +1,4 @@
-"""How far away what rays see is: one thread for each ray, in double precision."""
+"""Depth statistics of rays: one thread per ray, in double precision."""
 
 from types import SimpleNamespace
 

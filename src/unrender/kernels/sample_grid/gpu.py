@@ -1,7 +1,6 @@
-"""Trilinear look-up: one thread for each channel of each point, so that neighbours read neighbouring numbers.
+"""Trilinear interpolation: one thread per channel of each point, so that loads are coalesced.
 
-Gradients of the grid are added up in 64-bit fixed point: the same inputs give the same bits, in whichever order
-threads come.
+Gradients of the grid are accumulated in 64-bit fixed point, so that they do not depend on the order of threads.
 """
 
 import functools
@@ -33,7 +32,7 @@ def forward(grid: Tensor, points: Tensor) -> Tensor:
 def backward(
     grid: Tensor, points: Tensor, cotangent: Tensor, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """`wanted` says which of grid and points need a gradient."""
+    """Compute the gradients of grid and points that are `wanted`."""
     kernels, (rows, *size) = _kernels(grid.dtype), rows_and_size(grid)
     places, slopes = points.contiguous(), cotangent.contiguous()
     to_grid = to_points = None

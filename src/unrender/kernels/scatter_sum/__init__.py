@@ -1,4 +1,4 @@
-"""Columns picked by an index, and summed by one: each the derivative of the other."""
+"""Gather of columns by index, and its transpose, scatter-add: each is the derivative of the other."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def gather_columns(columns: Tensor, index: Tensor) -> Tensor:
 def scatter_sum(columns: Tensor, index: Tensor, size: int) -> Tensor:
     """Sum the columns `[... m]` that share an index, into `size` columns; the transpose of `gather_columns`.
 
-    The order of a sum is fixed, and so is every bit.
+    The order of summation is fixed, so that results are reproducible to the bit.
     Differentiable in: columns, any number of times.
     """
     if implementation("scatter_sum", columns.device) is cpu:

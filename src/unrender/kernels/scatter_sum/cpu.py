@@ -1,4 +1,4 @@
-"""Columns summed by an index: torch does it in order on a CPU."""
+"""Sums of columns by index: on a CPU, torch adds in a fixed order."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""How much values differ between neighbours in a grid."""
+"""Total variation of the values of a sparse grid."""
 
 from typing import Any
 
@@ -16,18 +16,18 @@ from unrender.kernels.total_variation import reference
 def total_variation(
     values: Float[Tensor, "corners channels"], neighbors: Int[Tensor, "corners 6"]
 ) -> Float[Tensor, ""]:
-    """Return the mean over all pairs of neighbours of Σ (valueᵢ − valueⱼ)², summed over channels.
+    """Return the mean over all pairs of neighbors of Σ (valueᵢ − valueⱼ)², summed over channels.
 
-    `neighbors` are those along −x, +x, −y, +y, −z, +z; −1 is none. If i is a neighbour of j, then j is one of i.
+    `neighbors` are those along −x, +x, −y, +y, −z, +z, or −1. If i is a neighbor of j, then j is one of i.
     Differentiable in: values (not twice).
     """
     if implementation("total_variation", values.device) is None:
         return reference.forward(values, neighbors)
-    mean: Tensor = _Roughness.apply(values, neighbors)
+    mean: Tensor = _TotalVariation.apply(values, neighbors)
     return mean
 
 
-class _Roughness(torch.autograd.Function):
+class _TotalVariation(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, neighbors: Tensor) -> Tensor:
         fast = implementation("total_variation", values.device)

@@ -1,4 +1,4 @@
-"""How much values differ between neighbours: every corner looks at its own, so that no two threads write to one."""
+"""Total variation, parallel over corners; each gathers the gradient from its neighbors, so that no writes collide."""
 
 import numba
 import numpy as np
@@ -8,14 +8,14 @@ from torch import Tensor
 from unrender.kernels._dispatch import cpu_threads
 
 CHUNK = 4096
-"""Corners that one thread takes at a time."""
+"""Corners per task."""
 
 
 def forward(values: Tensor, neighbors: Tensor) -> Tensor:
     chunks = (len(values) + CHUNK - 1) // CHUNK
     sums, pairs = values.new_zeros(chunks), torch.zeros(chunks, dtype=torch.int64, device="cpu")
     with cpu_threads(values.numel()):
-        _add_up(
+        _accumulate(
             values.detach().contiguous().numpy(), neighbors.contiguous().numpy(), sums.numpy(), pairs.numpy()
         )
     return sums.sum() / max(int(pairs.sum()), 1)
@@ -35,7 +35,7 @@ def backward(values: Tensor, neighbors: Tensor, cotangent: Tensor) -> Tensor:
 
 
 @numba.njit(cache=True, parallel=True)
-def _add_up(values, neighbors, sums, pairs):
+def _accumulate(values, neighbors, sums, pairs):
     count, channels = values.shape
     for c in numba.prange(sums.shape[0]):
         total = np.zeros(channels, values.dtype)

@@ -1,4 +1,4 @@
-"""How much values differ between neighbors: one thread for each corner, which looks at its own."""
+"""Total variation: one thread per corner, which gathers the gradient from its neighbors."""
 
 from types import SimpleNamespace
 

@@ -1,10 +1,10 @@
-"""How much values differ between neighbours, by the definition."""
+"""Reference implementation of total variation."""
 
 from torch import Tensor
 
 
 def forward(values: Tensor, neighbors: Tensor) -> Tensor:
-    """Return Σ (valueᵢ − valueⱼ)² over channels and pairs of neighbours, over the number of pairs."""
+    """Return Σ (valueᵢ − valueⱼ)² over channels and pairs of neighbors, over the number of pairs."""
     after = neighbors[:, 1::2]
     corner, axis = (after >= 0).nonzero().unbind(-1)
     difference = values[corner] - values[after[corner, axis].long()]

@@ -1,4 +1,4 @@
-"""Ray traversal of an occupancy grid, in bounded or contracted space: where along rays there can be something."""
+"""Ray traversal of an occupancy grid, in bounded or contracted space: samples in occupied cells."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class Traversal(NamedTuple):
 
     distances: Float[Tensor, " samples"]
     lengths: Float[Tensor, " samples"]
-    """Of the steps that the samples lie in."""
+    """Lengths of the steps that contain the samples."""
     offsets: Int[Tensor, " bounds"]
     """The samples of ray r are offsets[r] to offsets[r + 1]."""
 
@@ -40,10 +40,10 @@ def traverse(
 
     The unit of distances and steps is the length of a ray's direction. Each sample lies at the fraction `jitter`, from
     0 to less than 1, of its step. In contracted space, steps outside the box grow so that all have the same length in
-    contracted coordinates. Rays that are nan have no samples.
+    contracted coordinates. Rays with NaN have no samples.
 
     capacity: length of the returned rows, which then needs no synchronization with a GPU. Only the first offsets[-1]
-    entries are valid; samples for which there is no room are lost: check that offsets[-1] ≤ capacity. Inputs are
+    entries are valid; samples beyond the capacity are dropped: check that offsets[-1] ≤ capacity. Inputs are
     not checked; rays of infinite intervals, or of steps ≤ 0, have no samples.
     Differentiable in: nothing.
     """

@@ -1,4 +1,4 @@
-"""Cells of an occupancy grid with the box that they fill, and blocks of them, which rays skip if they are empty."""
+"""Cells of an occupancy grid with the box that they fill, and blocks of cells, which rays skip if empty."""
 
 from typing import Self
 
@@ -14,7 +14,7 @@ BLOCK = 8
 
 
 class CellGrid(TensorStruct):
-    """Which cells of a grid are occupied, and where the grid lies; made by `from_mask`."""
+    """An occupancy grid and the box that it fills; see `from_mask`."""
 
     cells: Bool[Tensor, "x y z"]
     blocks: Bool[Tensor, "x_blocks y_blocks z_blocks"]
@@ -34,7 +34,7 @@ class CellGrid(TensorStruct):
         *,
         contracted: bool = False,
     ) -> Self:
-        """Return the grid of the cells that are marked, in the box center ± half_extent."""
+        """Return the grid of the occupied cells in the box center ± half_extent."""
         if 0 in occupied.shape:
             raise ShapeError(
                 f"CellGrid: a grid has at least one cell along each axis, got {list(occupied.shape)}"
@@ -43,6 +43,6 @@ class CellGrid(TensorStruct):
 
 
 def blocks_of(occupied: Bool[Tensor, "x y z"]) -> Bool[Tensor, "x_blocks y_blocks z_blocks"]:
-    """Return in which blocks there is an occupied cell."""
+    """Return the blocks that contain an occupied cell."""
     pooled: Tensor = max_pool3d(occupied[None].float(), BLOCK, ceil_mode=True)[0]
     return pooled > 0

@@ -1,8 +1,8 @@
-"""Ray traversal in numba: rays are counted and their first samples recorded, then all are written side by side.
+"""Ray traversal, parallel over rays: samples are counted and the first ones recorded, then all are written packed.
 
-Only rays with more samples than are recorded are traversed twice. Rays are spread over the threads. From an empty cell,
-or a block of empty cells, a ray advances by whole steps to the last one before it leaves it, so rounding never skips a
-sample; where space is contracted it goes step by step.
+Only rays with more samples than are recorded are traversed twice. In an empty cell or block of cells, a ray advances by
+whole steps to the last one before it leaves, so that rounding never skips a sample; in contracted space outside the
+inner cube, it advances step by step.
 """
 
 import numba
@@ -16,7 +16,7 @@ from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.traverse.cells import BLOCK, CellGrid
 
 RAYS = 64
-"""Rays that one thread takes at a time."""
+"""Rays per task."""
 RECORDED = 192
 """Numbers recorded for each ray: a distance for each sample and, in contracted space, a length."""
 HUGE = 1e30
@@ -47,7 +47,7 @@ def forward(
 
 @numba.njit(inline="always", error_model="numpy")
 def _exit(x, y, z, ix, iy, iz, width):
-    """Return how far it is to the end of a cube of so many cells; positions in cells, i: 1 / velocity in cells."""
+    """Return the distance to the exit of a cube of `width` cells; ix, iy, iz: 1 / velocity, in cells."""
     x, y, z = (
         x - np.floor(x / width) * width,
         y - np.floor(y / width) * width,
@@ -61,7 +61,7 @@ def _exit(x, y, z, ix, iy, iz, width):
 
 @numba.njit(cache=True, error_model="numpy")
 def _sample_bounded(cells, blocks, o, d, t_near, t_far, step, jitter, samples):
-    """Write as many distances as there is room for, and return how many there are."""
+    """Write distances up to the capacity of `samples`, and return the number of all."""
     real = type(t_near)
     one, half, block = real(1), real(0.5), np.uint32(BLOCK)
     width, height, depth = real(cells.shape[0]), real(cells.shape[1]), real(cells.shape[2])
@@ -70,7 +70,7 @@ def _sample_bounded(cells, blocks, o, d, t_near, t_far, step, jitter, samples):
     ix = one / dx if dx != 0 else real(HUGE)
     iy = one / dy if dy != 0 else real(HUGE)
     iz = one / dz if dz != 0 else real(HUGE)
-    room, found, i = samples.shape[1], 0, 0
+    capacity, found, i = samples.shape[1], 0, 0
     while True:
         t = t_near + (real(i) + jitter) * step
         if not t < t_far:
@@ -80,20 +80,20 @@ def _sample_bounded(cells, blocks, o, d, t_near, t_far, step, jitter, samples):
         if x >= 0 and x < width and y >= 0 and y < height and z >= 0 and z < depth:
             a, b, c = np.uint32(x), np.uint32(y), np.uint32(z)
             if cells[a, b, c]:
-                if found < room:
+                if found < capacity:
                     samples[0, found] = t
                 found += 1
             else:
                 empty = not blocks[a // block, b // block, c // block]
-                out = min(_exit(x, y, z, ix, iy, iz, real(BLOCK) if empty else one), t_far - t)
-                skipped = np.floor(out / step - one)
+                distance = min(_exit(x, y, z, ix, iy, iz, real(BLOCK) if empty else one), t_far - t)
+                skipped = np.floor(distance / step - one)
                 if skipped > 0:
                     i += int(skipped)
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _sample_contracted(cells, blocks, o, d, t_near, t_far, step, jitter, samples):
-    """Write as many distances and lengths as there is room for, and return how many there are."""
+    """Write distances and lengths up to the capacity of `samples`, and return the number of all."""
     real = type(t_near)
     one, half, quarter, huge, block = real(1), real(0.5), real(0.25), real(HUGE), np.uint32(BLOCK)
     width, height, depth = real(cells.shape[0]), real(cells.shape[1]), real(cells.shape[2])
@@ -101,7 +101,7 @@ def _sample_contracted(cells, blocks, o, d, t_near, t_far, step, jitter, samples
     ix = one / dx if dx != 0 else huge
     iy = one / dy if dy != 0 else huge
     iz = one / dz if dz != 0 else huge
-    room, found, t = samples.shape[1], 0, t_near
+    capacity, found, t = samples.shape[1], 0, t_near
     while t < t_far:
         length = contracted_step(ox, oy, oz, dx, dy, dz, t, step)
         here = t + jitter * length
@@ -115,7 +115,7 @@ def _sample_contracted(cells, blocks, o, d, t_near, t_far, step, jitter, samples
             a, b, c = np.uint32(x), np.uint32(y), np.uint32(z)
             if cells[a, b, c]:
                 if here < t_far:
-                    if found < room:
+                    if found < capacity:
                         samples[0, found], samples[1, found] = here, length
                     found += 1
             elif inner:
@@ -159,15 +159,15 @@ def _write_all(
     rays = len(t_near)
     for part in numba.prange((rays + RAYS - 1) // RAYS):
         for ray in range(part * RAYS, min(rays, (part + 1) * RAYS)):
-            begin, end = offsets[ray], offsets[ray + 1]
+            start, end = offsets[ray], offsets[ray + 1]
             if end > found.shape[1]:
                 continue
             if not contracted:
-                found[1, begin:end] = steps[ray]
-            if end - begin <= recorded.shape[2]:
-                found[: recorded.shape[1], begin:end] = recorded[ray, :, : end - begin]
+                found[1, start:end] = steps[ray]
+            if end - start <= recorded.shape[2]:
+                found[: recorded.shape[1], start:end] = recorded[ray, :, : end - start]
             else:
                 _sample(
                     cells, blocks, origins[ray], directions[ray], t_near[ray], t_far[ray], steps[ray], jitter[ray],
-                    contracted, found[:, begin:end],
+                    contracted, found[:, start:end],
                 )  # fmt: skip

@@ -1,7 +1,7 @@
-"""Ray traversal in Warp: one thread for each ray, once to count samples, and once more to write them.
+"""Ray traversal in Warp: one thread per ray, in two passes, which count the samples and write them.
 
-From an empty cell, or block of cells, a ray advances by whole steps to the last one that begins before it leaves it;
-where space is contracted it goes step by step.
+In an empty cell or block of cells, a ray advances by whole steps to the last one that starts before it leaves; in
+contracted space outside the inner cube, it advances step by step.
 """
 
 from types import SimpleNamespace

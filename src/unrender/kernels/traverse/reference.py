@@ -1,4 +1,4 @@
-"""Ray traversal of an occupancy grid, by the definition."""
+"""Reference implementation of the ray traversal of an occupancy grid."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def forward(
     jitter: Tensor,
     capacity: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return distances and lengths of the samples in occupied cells, and [rays + 1] where those of each ray begin.
+    """Return distances and lengths of the samples in occupied cells, and the offsets [rays + 1] of each ray.
 
     bounded:     t_i = t_near + i · step                          lengths_i = step
     contracted:  t_0 = t_near, t_i+1 = t_i + lengths_i            lengths_i = contracted_steps(t_i, step)
@@ -33,8 +33,8 @@ def forward(
         here = t + jitter * lengths if contracted else t_near + (i + jitter) * steps
         index = cell_of(*local, here, cells, contracted)
         inside = ((index >= 0) & (index < index.new_tensor(cells.shape))).all(-1)
-        places = torch.where(inside[:, None], index, 0).long()
-        kept = going & inside & (here < t_far) & cells[places.unbind(-1)]
+        cell = torch.where(inside[:, None], index, 0).long()
+        kept = going & inside & (here < t_far) & cells[cell.unbind(-1)]
         for values, more in zip(found, (here, lengths, torch.arange(len(t), device=t.device)), strict=True):
             values.append(more[kept])
         i += 1
