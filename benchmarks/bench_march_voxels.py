@@ -50,7 +50,7 @@ def shell() -> SparseVoxels:
     field = SparseVoxels.from_mask((radius - SHELL * SIZE).abs() < THICKNESS, box)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
-        inside = (field.table.corner_places - SIZE / 2).norm(dim=-1) < SHELL * SIZE
+        inside = (field.table.corner_positions - SIZE / 2).norm(dim=-1) < SHELL * SIZE
         noise = 0.1 * torch.randn(len(inside), generator=generator)
         field.log_density.copy_(torch.where(inside, 0.0, -12.0) + noise)
         field.harmonics.copy_(0.1 * torch.randn(field.harmonics.shape, generator=generator))

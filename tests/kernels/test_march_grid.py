@@ -64,5 +64,5 @@ def test_says_what_is_wrong():
     grid, origins, directions, distances = scene()
     with pytest.raises(ShapeError, match="#rays samples"):
         march_grid(grid, origins, directions, distances[:7])
-    with pytest.raises(ShapeError, match="that of alphas"):
+    with pytest.raises(ShapeError, match="for the alphas"):
         march_grid(grid[..., :0], origins, directions, distances)

@@ -84,7 +84,7 @@ def test_warp_raises_weights_of_voxels_and_shows_what_is_not_finite():
 
 def test_bricks_that_are_too_thin_to_count_are_passed_over(contracted, monkeypatch):
     op, (log_density, harmonics) = march(contracted, torch.float64, skip=1e-2)
-    log_density[some_voxels().corner_places[:, 0] < 5] = -20
+    log_density[some_voxels().corner_positions[:, 0] < 5] = -20
     fast = run(op, (log_density, harmonics))
     monkeypatch.setenv("UNRENDER_KERNELS", "reference")
     torch.testing.assert_close(fast, run(op, (log_density, harmonics)))
@@ -178,8 +178,8 @@ def test_a_table_numbers_each_voxel_and_corner_once():
     numbered = table.voxels[table.voxels >= 0]
     assert torch.equal(numbered.sort().values, torch.arange(table.num_voxels, dtype=torch.int32))
     steps = torch.tensor([[q >> 2, q >> 1 & 1, q & 1] for q in range(8)])
-    places = table.corner_places[table.corners.long()]
-    assert torch.equal(places.long(), table.voxel_places[:, None].long() + steps)
+    places = table.corner_positions[table.corners.long()]
+    assert torch.equal(places.long(), table.voxel_positions[:, None].long() + steps)
 
 
 def test_neighbours_are_one_step_away():
@@ -188,11 +188,11 @@ def test_neighbours_are_one_step_away():
     for side, step in enumerate([(-1, 0, 0), (1, 0, 0), (0, -1, 0), (0, 1, 0), (0, 0, -1), (0, 0, 1)]):
         has = neighbors[:, side] >= 0
         assert bool(has.any())
-        moved = table.corner_places[neighbors[has, side].long()] - table.corner_places[has]
+        moved = table.corner_positions[neighbors[has, side].long()] - table.corner_positions[has]
         assert bool((moved == torch.tensor(step)).all())
 
 
 @pytest.mark.parametrize("shape", [(4, 4, 6), (4, 4, 4)])
 def test_a_table_needs_whole_bricks_and_a_voxel(shape):
-    with pytest.raises(InputError, match="multiples of 4 and a voxel"):
+    with pytest.raises(InputError, match="multiples of 4, with at least one active voxel"):
         VoxelTable.from_mask(torch.zeros(shape, dtype=torch.bool))

@@ -31,7 +31,7 @@ def test_agrees_with_the_definition(monkeypatch, dtype):
 
 def test_a_corner_has_its_value_and_nothing_is_beyond():
     values, _, table = given()
-    places = table.corner_places.to(torch.float32)
+    places = table.corner_positions.to(torch.float32)
     found = sample_voxels(values, places, table, outside=torch.inf)
     assert bool(((found == values) | (found == torch.inf)).all())
     assert bool((found == values).any())

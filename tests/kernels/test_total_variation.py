@@ -19,6 +19,6 @@ def test_roughness_agrees_with_its_reference():
 
 def test_a_slope_is_as_rough_as_its_steps():
     table = corners_of_some_voxels()
-    slope = table.corner_places.float() * torch.tensor([0.0, 0.0, 3.0])
+    slope = table.corner_positions.float() * torch.tensor([0.0, 0.0, 3.0])
     along_z = (table.neighbors()[:, 5] >= 0).sum() / (table.neighbors()[:, 1::2] >= 0).sum()
     torch.testing.assert_close(total_variation(slope, table.neighbors()), 9 * along_z)

@@ -290,15 +290,15 @@ class SparseVoxels(TrainableField):
     def keep(self, chosen: Bool[Tensor, " voxels"]) -> tuple[Self, Tensor]:
         """Return a field with some of the voxels, and the indices of its corners in this field."""
         mask = chosen.new_zeros(self.table.shape)
-        mask[self.table.voxel_places[chosen].long().unbind(-1)] = True
+        mask[self.table.voxel_positions[chosen].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
-        old = self.table.corner_numbers()[table.corner_places.long().unbind(-1)].long()
+        old = self.table.corner_numbers()[table.corner_positions.long().unbind(-1)].long()
         return self._like(table, self.log_density[old], self.harmonics[old]), old
 
     def crop(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Self | None:
         """Return the voxels whose centers lie between two corners; None if there are none."""
         size = self.background.new_tensor(self.table.shape)
-        centers = self.scene_box.denormalize((self.table.voxel_places + 0.5) / size)
+        centers = self.scene_box.denormalize((self.table.voxel_positions + 0.5) / size)
         inside = ((centers >= low) & (centers <= high)).all(-1)
         return self.keep(inside)[0] if bool(inside.any()) else None
 
@@ -306,11 +306,11 @@ class SparseVoxels(TrainableField):
     def density_grid(self) -> DensityGrid:
         """Return the log of the density at all corners of the grid, and where corners exist."""
         shape = [side + 1 for side in self.table.shape]
-        places = self.table.corner_places.long().unbind(-1)
+        positions = self.table.corner_positions.long().unbind(-1)
         values = self.log_density.new_full(shape, -math.inf, dtype=torch.float32)
         known = torch.zeros_like(values, dtype=torch.bool)
-        known[places] = True
-        values[places] = self.log_density.detach().float()
+        known[positions] = True
+        values[positions] = self.log_density.detach().float()
         return DensityGrid(values, known, self.voxel_size)
 
     @torch.no_grad()
@@ -318,7 +318,7 @@ class SparseVoxels(TrainableField):
         """Return the same field in voxels of half the side, eight for each; the degree of the colors may be raised."""
         device = self.log_density.device
         mask = torch.zeros([2 * side for side in self.table.shape], dtype=torch.bool, device=device)
-        fine = 2 * self.table.voxel_places.long()[:, None] + torch.from_numpy(CORNERS).to(device)
+        fine = 2 * self.table.voxel_positions.long()[:, None] + torch.from_numpy(CORNERS).to(device)
         mask[fine.flatten(0, 1).unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
         parent, weights = self._parents(table)
@@ -337,11 +337,11 @@ class SparseVoxels(TrainableField):
         owner = torch.empty(table.num_corners, dtype=torch.long, device=device)
         for q in range(8):
             owner[table.corners[:, q].long()] = torch.arange(table.num_voxels, device=device)
-        coarse = table.voxel_places[owner].long() // 2
+        coarse = table.voxel_positions[owner].long() // 2
         brick = self.table.bricks[(coarse // 4).unbind(-1)].long()
         x, y, z = (coarse % 4).unbind(-1)
         voxel = self.table.voxels[brick, 16 * x + 4 * y + z].long()
-        fraction = (table.corner_places / 2 - coarse)[:, None]
+        fraction = (table.corner_positions / 2 - coarse)[:, None]
         return voxel, torch.where(torch.from_numpy(CORNERS).to(device) == 1, fraction, 1 - fraction).prod(-1)
 
     def _like(self, table: VoxelTable, log_density: Tensor, harmonics: Tensor) -> Self:
@@ -412,12 +412,12 @@ class SparseVoxels(TrainableField):
 
     def _prune(self, min_weight: float) -> Tensor | None:
         """Remove voxels without weight in them or a neighbor; return the old indices of the remaining corners."""
-        places = self.table.voxel_places.long().unbind(-1)
+        positions = self.table.voxel_positions.long().unbind(-1)
         dense = self.log_density.new_zeros(self.table.shape, dtype=torch.float32)
-        dense[places] = (self._max_weight > min_weight).float()
+        dense[positions] = (self._max_weight > min_weight).float()
         for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
             dense = max_pool3d(dense[None], size, 1, tuple(n // 2 for n in size))[0]
-        kept = dense[places] > 0
+        kept = dense[positions] > 0
         self._max_weight.zero_()
         if not 0 < int(kept.sum()) <= MAX_KEPT * len(kept):
             return None
@@ -426,7 +426,7 @@ class SparseVoxels(TrainableField):
         return old
 
     def _replace(self, other: Self) -> None:
-        """Take over voxels and parameters."""
+        """Adopt the voxels and parameters of another field."""
         self.log_density, self.harmonics = other.log_density, other.harmonics
         self._set_table(other.table)
 
@@ -442,7 +442,7 @@ class SparseVoxels(TrainableField):
     def contents(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return all there is to save: tensors, and a description; `from_contents` reads both."""
         tensors, description = super().contents()
-        voxels = self.table.voxel_places.to(torch.int16)
+        voxels = self.table.voxel_positions.to(torch.int16)
         return tensors | {"voxels": voxels}, description | {"shape": list(self.table.shape)}
 
     @classmethod

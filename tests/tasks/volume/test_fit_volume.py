@@ -207,12 +207,12 @@ def ball(contracted: bool) -> SparseVoxels:
         field = SparseVoxels.from_mask(
             torch.ones(32, 32, 32, dtype=torch.bool), SceneBox.cube(middle, 2.0, contracted=True), degree=0
         )
-        places = middle + 2.0 * (field.table.corner_places / 8 - 2)
+        places = middle + 2.0 * (field.table.corner_positions / 8 - 2)
     else:
         low = middle - 1.5
         box = SceneBox.cube(middle, 1.5)
         field = SparseVoxels.from_mask(torch.ones(32, 32, 32, dtype=torch.bool), box, degree=0)
-        places = low + field.table.corner_places * (3 / 32)
+        places = low + field.table.corner_positions * (3 / 32)
     radius = (places - middle).norm(dim=-1)
     with torch.no_grad():
         field.log_density.copy_(3 + 20 * (1 - radius).clamp(-0.5, 0.5))

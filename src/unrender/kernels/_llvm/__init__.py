@@ -1,4 +1,4 @@
-"""All that emits LLVM or leans on numba's internals, which may change with a version of numba.
+"""Code that emits LLVM or relies on numba's internals, which may change between versions of numba.
 
-Elsewhere kernels use what `numba` itself exports. `tests/kernels/test_llvm.py` runs everything here by itself.
+All other kernels use the public interface of numba. `tests/kernels/test_llvm.py` tests each part on its own.
 """

@@ -1,4 +1,4 @@
-"""Bits of numbers."""
+"""Bit operations."""
 
 from numba.core import types
 from numba.extending import intrinsic
@@ -6,7 +6,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def float_from_bits(typing_context, bits):
-    """Read 32 bits as a float."""
+    """Reinterpret 32 bits as a float."""
 
     def generate(context, builder, signature, arguments):
         return builder.bitcast(arguments[0], context.get_value_type(types.float32))
@@ -16,5 +16,5 @@ def float_from_bits(typing_context, bits):
 
 @intrinsic
 def count_ones(typing_context, bits):
-    """Return how many of 64 bits are set."""
+    """Return the number of set bits of 64 (popcount)."""
     return types.uint64(types.uint64), lambda context, builder, signature, values: builder.ctpop(values[0])

@@ -71,15 +71,15 @@ def _add_product(builder, accumulator, left, right):
 
 
 @intrinsic
-def multiply(typing_context, left, left_at, right, right_at, pitch, depth, least, product, product_at):
-    """Compute a block of max(`left` · `right`, `least`): ROWS rows, COLUMNS vectors of points.
+def multiply(typing_context, left, left_at, right, right_at, pitch, depth, minimum, product, product_at):
+    """Compute a block of max(`left` · `right`, `minimum`): ROWS rows, COLUMNS vectors of points.
 
     `left` is packed: ROWS numbers for each of `depth` rows of `right`. Rows of `right` and `product` have the stride
     `pitch`.
     """
 
     def generate(context, builder, signature, arguments):
-        left, left_at, right, right_at, pitch, depth, least, product, product_at = arguments
+        left, left_at, right, right_at, pitch, depth, minimum, product, product_at = arguments
         left, right, product = (
             _Memory(context, builder, signature.args[i], value) for i, value in ((0, left), (2, right), (7, product))
         )  # fmt: skip
@@ -93,7 +93,7 @@ def multiply(typing_context, left, left_at, right, right_at, pitch, depth, least
                 weight = left.broadcast(builder.add(packed, context.get_constant(types.intp, r)))
                 for column in range(COLUMNS):
                     _add_product(builder, sums[r * COLUMNS + column], weight, points[column])
-        floor = _broadcast(builder, least, right.vector)
+        floor = _broadcast(builder, minimum, right.vector)
         for r in range(ROWS):
             row = builder.add(product_at, builder.mul(pitch, context.get_constant(types.intp, r)))
             for column in range(COLUMNS):
@@ -139,14 +139,14 @@ def correlate(typing_context, left, left_at, right, right_at, pitch, count, tota
 def _add_lanes(context, builder, vectors, total, total_at):
     """Add the horizontal sum of each vector to one number, eight vectors (or four) at a time."""
     group = min(8, vectors[0].type.count)
-    for begin in range(0, len(vectors), group):
-        rows = vectors[begin : begin + group]
+    for start in range(0, len(vectors), group):
+        rows = vectors[start : start + group]
         while len(rows) > 1:
             rows = [_halve(builder, a, b) for a, b in zip(rows[::2], rows[1::2], strict=True)]
         (sums,) = rows
         while sums.type.count > group:
             sums = _halve(builder, sums, None)
-        offset = builder.add(total_at, context.get_constant(types.intp, begin))
+        offset = builder.add(total_at, context.get_constant(types.intp, start))
         total.store(builder.fadd(total.load(offset, sums.type), sums), offset)
 
 

@@ -1,4 +1,4 @@
-"""When numba compiles, and where it keeps what it has compiled."""
+"""Notification when numba compiles, and its cache of compiled functions."""
 
 from collections.abc import Callable
 
@@ -17,12 +17,12 @@ class _Listener(event.Listener):  # type: ignore[misc]
 
 
 def on_compilation(call: Callable[[], None]) -> None:
-    """Call a function whenever numba begins to compile one."""
+    """Register a callback for the start of every compilation by numba."""
     event.register("numba:compile", _Listener(call))
 
 
 def compile_without_cache(package: str) -> None:
-    """Let `cache=True` mean nothing for functions of a package, where no folder can be written to."""
+    """Ignore `cache=True` for the functions of a package, for systems without a writable cache folder."""
     cached = dispatcher.Dispatcher.enable_caching
 
     def enable_caching(self: dispatcher.Dispatcher) -> None:
@@ -33,7 +33,7 @@ def compile_without_cache(package: str) -> None:
 
 
 def can_cache(function: Callable[..., object]) -> bool:
-    """Tell whether numba finds a folder for what it compiles of a function."""
+    """Return whether numba finds a cache folder for a compiled function."""
     try:
         caching.FunctionCache(function)
     except RuntimeError:  # "no locator available"

@@ -11,7 +11,7 @@ from numba.extending import intrinsic
 
 
 def new_queue():
-    """Return how many threads there are, and the counter that they share."""
+    """Return the number of threads, and their shared task counter."""
     return numba.get_num_threads(), np.zeros(1, np.int64)
 
 

@@ -1,4 +1,4 @@
-"""Rays through a voxel grid of alphas and colors, looked up and added up in one go."""
+"""Fused ray marching of a dense voxel grid: trilinear sampling of alphas and colors, and compositing."""
 
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ from unrender.kernels.march_grid import reference
 
 
 class GridMarch(NamedTuple):
-    """What rays saw."""
+    """Rendered rays."""
 
     color: Float[Tensor, "rays colors"]
-    """Σ weight · color, with nothing behind it."""
+    """Σ weight · color, without background: premultiplied by the opacity."""
     opacity: Float[Tensor, " rays"]
     """Σ weight, in [0, 1]."""
 
@@ -30,16 +30,16 @@ def march_grid(
     directions: Float[Tensor, "rays 3"],
     distances: Float[Tensor, "#rays samples"],
 ) -> GridMarch:
-    """Look up alphas, the first channel, and colors, the others, at origin + distance · direction, and composite them.
+    """Sample alphas, the first channel, and colors, the others, at origin + distance · direction, and composite them.
 
-    It is `sample_grid`, then `composite_alphas`, without a list of samples in between: points and directions are in
-    voxels, trilinear, 0 beyond the grid; each sample takes its alpha, in [0, 1], of the light that comes so far.
-    One row of distances serves all rays.
+    The result is that of `sample_grid` followed by `composite_alphas`, without storing the samples. Origins and
+    directions are in voxels; interpolation is trilinear, with zeros outside the grid; alphas should be in [0, 1].
+    A single row of distances is used for all rays.
 
     Differentiable in: grid (not twice).
     """
     if grid.shape[-1] == 0:
-        raise ShapeError("march_grid: `grid` should have at least one channel, that of alphas")
+        raise ShapeError("march_grid: `grid` should have at least one channel, for the alphas")
     rays = (origins.detach(), directions.detach(), distances.detach())
     fast = implementation("march_grid", grid.device)
     if fast is None:
@@ -52,8 +52,8 @@ class _MarchGrid(torch.autograd.Function):
     def forward(ctx: Any, fast: ModuleType, *arguments: Tensor) -> tuple[Tensor, Tensor]:
         ctx.fast = fast
         ctx.save_for_backward(*arguments)
-        seen: tuple[Tensor, Tensor] = fast.forward(*arguments)
-        return seen
+        rendered: tuple[Tensor, Tensor] = fast.forward(*arguments)
+        return rendered
 
     @staticmethod
     @once_differentiable

@@ -1,7 +1,7 @@
-"""Rays through a voxel grid: one thread for each channel of each ray.
+"""Ray marching of a dense voxel grid: one thread per channel of each ray.
 
-On the way back one thread for each ray leaves of each sample its weight and the slope by its alpha; then one for each
-channel of each sample adds to the voxels, in 64-bit fixed point, so that the order of threads does not matter.
+In the backward pass, one thread per ray stores the weight and the gradient of the alpha of each sample; then one per
+channel of each sample adds to the voxels, in 64-bit fixed point, so that results do not depend on the order of threads.
 """
 
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ from unrender.kernels._warp import (
 from unrender.kernels.sample_grid.gpu import corner_functions, rows_and_size
 
 SAMPLES_AT_ONCE = 1 << 24
-"""Whose slopes are kept."""
+"""Samples per batch of the backward pass."""
 
 
 def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:

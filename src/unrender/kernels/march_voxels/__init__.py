@@ -1,4 +1,4 @@
-"""Rays through a sparse grid of voxels, whose color depends on where one stands."""
+"""Volume rendering of a sparse voxel grid with view-dependent color (Plenoxels)."""
 
 from typing import Any, NamedTuple
 
@@ -16,16 +16,16 @@ from unrender.kernels.march_voxels.table import VoxelTable
 
 
 class VoxelMarch(NamedTuple):
-    """What rays render to."""
+    """Rendered rays."""
 
     color: Float[Tensor, "rays 3"]
-    """Σ wᵢ cᵢ, on black; a background shines through with 1 − opacity."""
+    """Σ wᵢ cᵢ, on black; add (1 − opacity) · background to composite it on a background."""
     opacity: Float[Tensor, " rays"]
     """Σ wᵢ, in [0, 1]."""
     distance: Float[Tensor, " rays"]
     """Mean distance Σ wᵢ tᵢ / Σ wᵢ; 0 where nothing is visible."""
     voxel_weights: Float[Tensor, " voxels"] | None
-    """Largest weight of a sample in each voxel, where asked for."""
+    """Largest weight of a sample in each voxel; only with `keep_voxel_weights`."""
 
 
 @checked
@@ -38,12 +38,12 @@ def march_voxels(
     *,
     keep_voxel_weights: bool = False,
 ) -> VoxelMarch:
-    """Add up what rays see: wᵢ = αᵢ Π_{j<i} (1 − αⱼ), αᵢ = 1 − exp(−densityᵢ · lengthᵢ), lengths in units of t.
+    """Render rays: wᵢ = αᵢ Π_{j<i} (1 − αⱼ), αᵢ = 1 − exp(−densityᵢ · lengthᵢ), with lengths in units of t.
 
     The log of the density and the coefficients of the color are interpolated between a voxel's corners; colors are
-    max(0, ½ + Σ coefficient · basis), red's coefficients first. Where there is no voxel there is nothing.
+    max(0, ½ + Σ coefficient · basis), with the coefficients of red first. Where there is no voxel, the density is 0.
 
-    keep_voxel_weights: return the largest weight of a sample in each voxel, too; 0 where there was none.
+    keep_voxel_weights: also return the largest weight of a sample in each voxel; 0 for voxels without samples.
     Differentiable in: log_density, harmonics (not twice).
     """
     given = (rays, log_density, harmonics, table, strides, keep_voxel_weights)

@@ -1,8 +1,9 @@
-"""Ray marching through sparse voxels: first where there is something, then its color in the order of memory.
+"""Ray marching through sparse voxels: densities ray by ray, then colors brick by brick, in the order of memory.
 
-Rays are traversed in parallel and leave a record of every sample that counts. The records are then sorted by brick: so
-colors, 27 numbers at each of 8 corners, are read from cache, and gradients are added up without two threads ever
-writing to the same corner: planes of bricks share corners with their neighbours only, even planes go first.
+Rays are traversed in parallel, and their visible samples recorded. The samples are then sorted by brick, so that the
+colors, 27 coefficients at each of 8 corners, are read from cache. Gradients are accumulated by planes of bricks:
+first all even planes in parallel, then all odd ones. Only adjacent planes have common corners, so no two threads write
+to the same.
 """
 
 from typing import NamedTuple
@@ -23,28 +24,28 @@ from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH
 from unrender.kernels.march_voxels.sorting import (
     RAYS,
     count_by_brick,
+    max_voxel_weights,
     pack,
-    running_sum,
+    prefix_sum,
     sort_by_brick,
-    weigh_voxels,
 )
 from unrender.kernels.march_voxels.table import VoxelTable
 
 BATCH = 8
-"""Places along a ray whose densities are read one after another, before any of them is used."""
+"""Samples of a ray whose densities are loaded before any of them is used, so that many loads are in flight."""
 LANES = 8
-"""Exponentials taken at once."""
+"""Exponentials computed at once."""
 LARGEST = 87.0
-"""Log densities beyond are so to every digit that counts opaque, or nothing."""
+"""Limit of log densities: beyond ± this, voxels are opaque or empty in floating point."""
 PARTS = 16
-"""Into which the rays are cut for sorting."""
+"""Chunks of rays for sorting."""
 RELAXED = {"contract", "reassoc", "nsz", "arcp", "afn"}
 PROBED = 16
-"""One ray in so many is counted first, to know how much memory the samples need."""
+"""Stride of the rays whose samples are counted first, to estimate the memory that all samples need."""
 
 
 class Records(NamedTuple):
-    """What rays met: samples in chunks of `RAYS` rays, with room left at the end of each."""
+    """The samples of rays, in chunks of `RAYS` rays with spare capacity at the end of each."""
 
     first: Tensor
     used: Tensor
@@ -55,7 +56,7 @@ class Records(NamedTuple):
     voxel: Tensor
     optical_depth: Tensor
     passed: Tensor
-    """The share of the light that a sample lets through."""
+    """1 − α of each sample."""
     colors: Tensor
 
 
@@ -69,19 +70,19 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Records]:
     corners = table.corners.numpy()
     with cpu_threads(len(rays.near) * 8):
-        walked = _walk_all(rays, table, array(log_density), strides, with_lengths=False)
-        records = _sorted(walked, table)
+        samples = _traverse_rays(rays, table, array(log_density), strides, with_lengths=False)
+        records = _sorted(samples, table)
         first, used, order, ray, planes, distance, voxel, _, passed, colors = (t.numpy() for t in records)
         _color(
             array(rays.origins), array(rays.directions), array(rays.basis), order, ray, distance, voxel, corners,
-            table.voxel_places.numpy(), array(harmonics), colors, strides.contracted, table.shape[0],
+            table.voxel_positions.numpy(), array(harmonics), colors, strides.contracted, table.shape[0],
         )  # fmt: skip
         sums = log_density.new_empty(len(rays.near), 5)
         weights = np.empty(len(voxel) if keep_voxel_weights else 0, colors.dtype)
-        _add_up(first, used, distance, passed, colors, sums.numpy(), weights)
+        _accumulate(first, used, distance, passed, colors, sums.numpy(), weights)
         voxel_weights = log_density.new_zeros(table.num_voxels if keep_voxel_weights else 0)
         if keep_voxel_weights:
-            weigh_voxels(planes, order, voxel, weights, voxel_weights.numpy())
+            max_voxel_weights(planes, order, voxel, weights, voxel_weights.numpy())
     return sums[:, :3], sums[:, 3], sums[:, 4], voxel_weights, records
 
 
@@ -100,7 +101,7 @@ def backward(
         for parity in (0, 1):
             _scatter(
                 array(rays.origins), array(rays.directions), array(rays.basis), order, ray, planes, distance, voxel,
-                table.corners.numpy(), table.voxel_places.numpy(), by_sample, parity, strides.contracted,
+                table.corners.numpy(), table.voxel_positions.numpy(), by_sample, parity, strides.contracted,
                 table.shape[0], gradient, of_harmonics,
             )  # fmt: skip
     return torch.from_numpy(gradient), torch.from_numpy(of_harmonics)
@@ -110,15 +111,15 @@ def visible_samples(
     rays: GridRays, log_density: Tensor, table: VoxelTable, strides: Strides
 ) -> tuple[Tensor, Tensor, Tensor]:
     with cpu_threads(len(rays.near) * 8):
-        walked = _walk_all(rays, table, array(log_density), strides, with_lengths=True)
-        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(walked.used)])
+        samples = _traverse_rays(rays, table, array(log_density), strides, with_lengths=True)
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(samples.used)])
         packed = [allocate(log_density, int(offsets[-1])) for _ in range(2)]
-        for source, target in zip((walked.distance, walked.length), packed, strict=True):
-            pack(source, walked.first, offsets, target.numpy())
+        for source, target in zip((samples.distance, samples.length), packed, strict=True):
+            pack(source, samples.first, offsets, target.numpy())
     return packed[0], packed[1], torch.from_numpy(offsets)
 
 
-class _Walked(NamedTuple):
+class _Samples(NamedTuple):
     """Samples of all rays: those of ray r are first[r] to first[r] + used[r]."""
 
     first: NDArray[np.int64]
@@ -131,18 +132,17 @@ class _Walked(NamedTuple):
     length: NDArray[np.floating]
 
 
-def _walk_all(
+def _traverse_rays(
     rays: GridRays,
     table: VoxelTable,
     log_density: NDArray[np.floating],
     strides: Strides,
     *,
     with_lengths: bool,
-) -> _Walked:
-    """Walk along all rays; how much memory their samples need is estimated from some of them.
+) -> _Samples:
+    """Traverse all rays; the memory that their samples need is estimated from every 16th of them.
 
-    Every 16th ray is counted first: neighboring rays meet about as many samples. If that is not enough, all are walked
-    along once more.
+    Neighboring rays have about as many samples. If the estimate is too low, all rays are traversed again.
     """
     arrays = [array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
     limits = [log_density.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
@@ -150,78 +150,91 @@ def _walk_all(
     raw = np.empty((table.num_voxels, 8), log_density.dtype)
     exists, visible = np.empty((2, len(voxels)), np.uint64)
     lowest = np.empty(len(voxels), np.int32)
-    _gather(table.corners.numpy(), voxels, log_density, _least(strides), raw, exists, visible, lowest)
+    _gather(
+        table.corners.numpy(), voxels, log_density, _min_log_density(strides), raw, exists, visible, lowest
+    )
     known = (bricks, exists, visible, lowest, raw, *limits, strides.contracted)
 
-    def walk(rays: list[NDArray[np.floating]], space: int) -> tuple[_Walked, int]:
+    def traverse(rays: list[NDArray[np.floating]], capacity: int) -> tuple[_Samples, int]:
         count, chunks = len(rays[0]), (len(rays[0]) + RAYS - 1) // RAYS
         first, used, needed = np.empty(count, np.int64), np.empty(count, np.int32), np.zeros(chunks, np.int64)
-        distance, optical_depth, passed = np.empty((3, chunks * space), raw.dtype)
-        voxel, brick = np.empty((2, chunks * space), np.int32)
-        length = np.empty(chunks * space if with_lengths else 0, raw.dtype)
-        _walk(
-            *rays, *known, space, first, used, needed, distance, voxel, optical_depth, passed, brick, length
+        distance, optical_depth, passed = np.empty((3, chunks * capacity), raw.dtype)
+        voxel, brick = np.empty((2, chunks * capacity), np.int32)
+        length = np.empty(chunks * capacity if with_lengths else 0, raw.dtype)
+        _traverse(
+            *rays,
+            *known,
+            capacity,
+            first,
+            used,
+            needed,
+            distance,
+            voxel,
+            optical_depth,
+            passed,
+            brick,
+            length,
         )
-        walked = _Walked(first, used, distance, voxel, optical_depth, passed, brick, length)
-        return walked, int(needed.max(initial=0))
+        samples = _Samples(first, used, distance, voxel, optical_depth, passed, brick, length)
+        return samples, int(needed.max(initial=0))
 
-    used = walk([np.ascontiguousarray(values[::PROBED]) for values in arrays], 0)[0].used
+    used = traverse([np.ascontiguousarray(values[::PROBED]) for values in arrays], 0)[0].used
     groups = np.add.reduceat(used, np.arange(0, len(used), RAYS // PROBED)) if len(used) else used
-    space = int(groups.max(initial=0)) * PROBED * 5 // 4 + RAYS
+    capacity = int(groups.max(initial=0)) * PROBED * 5 // 4 + RAYS
     while True:
-        walked, needed = walk(arrays, space)
-        if needed <= space:
-            return walked
-        space = needed
+        samples, needed = traverse(arrays, capacity)
+        if needed <= capacity:
+            return samples
+        capacity = needed
 
 
-def _sorted(walked: _Walked, table: VoxelTable) -> Records:
+def _sorted(samples: _Samples, table: VoxelTable) -> Records:
     """Sort samples by brick."""
-    first, used, distance, voxel, optical_depth, passed, brick, _ = walked
+    first, used, distance, voxel, optical_depth, passed, brick, _ = samples
     counts = np.zeros((PARTS, len(table.voxels)), np.int64)
     count_by_brick(first, used, brick, counts)
     starts = np.zeros(len(table.voxels) + 1, np.int64)
-    running_sum(counts, starts)
+    prefix_sum(counts, starts)
     order, ray = np.empty(starts[-1], np.int64), np.empty(starts[-1], np.int32)
     sort_by_brick(first, used, brick, counts, order, ray)
     per_plane = (table.bricks.numpy() >= 0).sum((1, 2))
     planes = starts[np.concatenate([[0], np.cumsum(per_plane)])]
-    colors = np.empty((len(voxel), 3), distance.dtype)  # not known yet
+    colors = np.empty((len(voxel), 3), distance.dtype)  # filled later
     found = (first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors)
     return Records._make(map(torch.from_numpy, found))
 
 
-def _least(strides: Strides) -> float:
-    """Return the log density below which a sample counts as nothing."""
+def _min_log_density(strides: Strides) -> float:
+    """Return the log density below which the weight of a sample is below `skip`."""
     if strides.skip == 0 or strides.contracted:
         return -np.inf
     return float(np.log(-np.log1p(-strides.skip) / strides.step)) if strides.skip < 1 else np.inf
 
 
 @numba.njit(cache=True, parallel=True)
-def _gather(corners, voxels, values, least, gathered, exists, visible, lowest):
-    """Copy log densities, voxel by voxel; mark the voxels of each brick that exist, and those that are not too thin."""
+def _gather(corners, voxels, values, min_log_density, gathered, exists, visible, lowest):
+    """Gather log densities by voxel; fill bit masks of the voxels of each brick that exist, and that may be visible."""
     for b in numba.prange(voxels.shape[0]):
-        here, seen, number = np.uint64(0), np.uint64(0), np.int32(-1)
+        exists_here, visible_here, number = np.uint64(0), np.uint64(0), np.int32(-1)
         for p in range(64):
             v = voxels[b, p]
             if v < 0:
                 continue
             number = v if number < 0 else number
-            thin = True
+            transparent = True
             for q in range(8):
                 value = values[corners[v, q]]
                 gathered[v, q] = value
-                thin &= value < least
-            here |= np.uint64(1) << np.uint64(p)
-            if not thin:
-                seen |= np.uint64(1) << np.uint64(p)
-        exists[b], visible[b], lowest[b] = here, seen, number
+                transparent &= value < min_log_density
+            exists_here |= np.uint64(1) << np.uint64(p)
+            if not transparent:
+                visible_here |= np.uint64(1) << np.uint64(p)
+        exists[b], visible[b], lowest[b] = exists_here, visible_here, number
 
 
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
 def locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
-    """Return where a ray is at distance t, in voxels."""
+    """Return the position of a ray at distance t, in voxels."""
     x, y, z = ox + t * dx, oy + t * dy, oz + t * dz
     if contracted:
         x, y, z = contract(x, y, z)
@@ -231,8 +244,8 @@ def locate(ox, oy, oz, dx, dy, dz, t, contracted, size):
 
 
 @numba.njit(inline="always", error_model="numpy")
-def way_out(p, v, brick, steps):
-    """Return how far it is, along one axis, to the end of the bricks that are known to be empty."""
+def distance_to_exit(p, v, brick, steps):
+    """Return the distance to the end of the bricks that are known to be empty, along one axis."""
     if v == 0:
         return p * 0 + np.inf
     return ((brick + steps if v > 0 else brick - steps + 1) * 4 - p) / v
@@ -248,9 +261,9 @@ def _interpolate(corners, fx, fy, fz):
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _walk(
+def _traverse(
     origins, directions, near, far, jitter, bricks, exists, visible, lowest, raw, step, skip, stop, contracted,
-    room, first, used, needed, distance, voxel, optical_depth, passed, brick, lengths_of,
+    capacity, first, used, needed, distance, voxel, optical_depth, passed, brick, lengths_of,
 ):  # fmt: skip
     num_rays = origins.shape[0]
     real = origins.dtype.type
@@ -260,7 +273,7 @@ def _walk(
     )  # fmt: skip
     size = real(4 * bricks.shape[0])
     for c in numba.prange((num_rays + RAYS - 1) // RAYS):
-        s, end = c * room, (c + 1) * room
+        s, end = c * capacity, (c + 1) * capacity
         at, within = np.zeros(BATCH, origins.dtype), np.zeros((BATCH, 3), origins.dtype)
         lengths, depths, through = np.zeros((3, BATCH), origins.dtype)
         voxels, their_bricks = np.zeros((2, BATCH), np.int32)
@@ -268,8 +281,8 @@ def _walk(
             ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
             dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
             first[r] = s
-            left, t, until, offset = one, near[r], far[r], jitter[r]
-            while t < until and left > stop:
+            transmittance, t, until, offset = one, near[r], far[r], jitter[r]
+            while t < until and transmittance > stop:
                 n = 0
                 while t < until and n < BATCH:
                     length = contracted_step(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
@@ -279,18 +292,18 @@ def _walk(
                     j = min(max(np.int32(y), np.int32(0)), last_y)
                     k = min(max(np.int32(z), np.int32(0)), last_z)
                     b = bricks[i >> 2, j >> 2, k >> 2]
-                    seen = visible[b] if b >= 0 else np.uint64(0)
-                    if seen == 0:
+                    visible_here = visible[b] if b >= 0 else np.uint64(0)
+                    if visible_here == 0:
                         if n > 0:  # the ray may end here
                             break
-                        steps, ahead = one, max(-b, 1)
+                        steps, empty = one, max(-b, 1)
                         if not contracted:
                             out = min(
-                                way_out(x, dx, i >> 2, ahead),
-                                way_out(y, dy, j >> 2, ahead),
-                                way_out(z, dz, k >> 2, ahead),
+                                distance_to_exit(x, dx, i >> 2, empty),
+                                distance_to_exit(y, dy, j >> 2, empty),
+                                distance_to_exit(z, dz, k >> 2, empty),
                             )
-                            steps = real(np.floor(max(out, zero) / step)) + one  # rounding may put it outside
+                            steps = real(np.floor(max(out, zero) / step)) + one  # rounding: `out` may be < 0
                         t += steps * length
                         continue
                     t += length
@@ -298,7 +311,7 @@ def _walk(
                     at[n], lengths[n], their_bricks[n] = here, length, b
                     voxels[n] = lowest[b] + np.int32(count_ones(exists[b] & (bit - np.uint64(1))))
                     within[n, 0], within[n, 1], within[n, 2] = x - real(i), y - real(j), z - real(k)
-                    n += int((seen & bit) != 0)  # without a branch
+                    n += int((visible_here & bit) != 0)  # without a branch
                 for m in range(n):
                     value = _interpolate(raw[voxels[m]], within[m, 0], within[m, 1], within[m, 2])
                     value = largest if value > largest else value
@@ -307,9 +320,9 @@ def _walk(
                     depths[m] = min(lengths[m] * exp(depths[m]), deepest)
                     through[m] = exp(-depths[m])
                 for m in range(n):
-                    if left * (one - through[m]) < skip or not left > stop:
+                    if transmittance * (one - through[m]) < skip or not transmittance > stop:
                         continue
-                    left *= through[m]
+                    transmittance *= through[m]
                     if s < end:
                         distance[s], voxel[s], brick[s] = at[m], voxels[m], their_bricks[m]
                         optical_depth[s], passed[s] = depths[m], through[m]
@@ -317,17 +330,17 @@ def _walk(
                             lengths_of[s] = lengths[m]
                     s += 1
             used[r] = s - first[r]
-        needed[c] = s - c * room
+        needed[c] = s - c * capacity
 
 
 @numba.njit(inline="always", fastmath=RELAXED, error_model="numpy")
-def _corner_weights(origins, directions, ray, t, place, contracted, size, weights):
-    """Write how much each corner of the voxel at `place` counts at distance t of a ray."""
+def _corner_weights(origins, directions, ray, t, low, contracted, size, weights):
+    """Fill the trilinear weights of the corners of the voxel at `low`, at distance t of a ray."""
     x, y, z = locate(
         origins[ray, 0], origins[ray, 1], origins[ray, 2],
         directions[ray, 0], directions[ray, 1], directions[ray, 2], t, contracted, size,
     )  # fmt: skip
-    fx, fy, fz = x - place[0], y - place[1], z - place[2]
+    fx, fy, fz = x - low[0], y - low[1], z - low[2]
     gx, gy, gz = 1 - fx, 1 - fy, 1 - fz
     a, b, c, d = gx * gy, gx * fy, fx * gy, fx * fy
     weights[0], weights[1], weights[2], weights[3] = a * gz, a * fz, b * gz, b * fz
@@ -344,7 +357,7 @@ def _color(
     distance,
     voxel,
     corners,
-    places,
+    voxel_positions,
     harmonics,
     colors,
     contracted,
@@ -359,7 +372,9 @@ def _color(
         for p in range(c * 4096, min(total, (c + 1) * 4096)):
             s, r = order[p], ray[p]
             v = voxel[s]
-            _corner_weights(origins, directions, r, distance[s], places[v], contracted, real_size, weights)
+            _corner_weights(
+                origins, directions, r, distance[s], voxel_positions[v], contracted, real_size, weights
+            )
             c0, c1, c2, c3, c4, c5, c6, c7 = corners[v]
             w0, w1, w2, w3, w4, w5, w6, w7 = weights
             for f in range(width):
@@ -378,22 +393,23 @@ def _color(
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _add_up(first, used, distance, passed, colors, sums, weights):
+def _accumulate(first, used, distance, passed, colors, sums, weights):
     zero, one = sums.dtype.type(0), sums.dtype.type(1)
     for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
         for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
-            left, red, green, blue, far = one, zero, zero, zero, zero
+            transmittance, red, green, blue, far = one, zero, zero, zero, zero
             for s in range(first[r], first[r] + used[r]):
                 through = passed[s]
-                weight = left * (one - through)
+                weight = transmittance * (one - through)
                 if len(weights) > 0:
                     weights[s] = weight
                 red += weight * colors[s, 0]
                 green += weight * colors[s, 1]
                 blue += weight * colors[s, 2]
                 far += weight * distance[s]
-                left *= through
-            sums[r, 0], sums[r, 1], sums[r, 2], sums[r, 3], sums[r, 4] = red, green, blue, one - left, far
+                transmittance *= through
+            sums[r, 0], sums[r, 1], sums[r, 2] = red, green, blue
+            sums[r, 3], sums[r, 4] = one - transmittance, far
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
@@ -407,7 +423,7 @@ def _backward_of_rays(first, used, distance, optical_depth, passed, colors, cota
                 cotangents[r, 0], cotangents[r, 1], cotangents[r, 2], cotangents[r, 3], cotangents[r, 4],
             )  # fmt: skip
             start, end = first[r], first[r] + used[r]
-            behind, left = zero, one
+            remaining, transmittance = zero, one
             for s in range(start, end):
                 through = passed[s]
                 value = (
@@ -417,15 +433,15 @@ def _backward_of_rays(first, used, distance, optical_depth, passed, colors, cota
                     + opaque
                     + far * distance[s]
                 )
-                behind += left * (one - through) * value
-                by_sample[s, 3], by_sample[s, 4] = value, left * (one - through)
-                left *= through
-            left = one
+                remaining += transmittance * (one - through) * value
+                by_sample[s, 3], by_sample[s, 4] = value, transmittance * (one - through)
+                transmittance *= through
+            transmittance = one
             for s in range(start, end):
-                left *= passed[s]
+                transmittance *= passed[s]
                 value, weight, depth = by_sample[s, 3], by_sample[s, 4], optical_depth[s]
-                behind -= weight * value
-                by_sample[s, 3] = depth * (left * value - behind) if depth < deepest else zero
+                remaining -= weight * value
+                by_sample[s, 3] = depth * (transmittance * value - remaining) if depth < deepest else zero
                 by_sample[s, 0] = weight * red if colors[s, 0] > 0 else zero
                 by_sample[s, 1] = weight * green if colors[s, 1] > 0 else zero
                 by_sample[s, 2] = weight * blue if colors[s, 2] > 0 else zero
@@ -433,8 +449,8 @@ def _backward_of_rays(first, used, distance, optical_depth, passed, colors, cota
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
 def _scatter(
-    origins, directions, basis, order, ray, planes, distance, voxel, corners, places, by_sample, parity, contracted,
-    size, gradient, of_harmonics,
+    origins, directions, basis, order, ray, planes, distance, voxel, corners, voxel_positions, by_sample, parity,
+    contracted, size, gradient, of_harmonics,
 ):  # fmt: skip
     width, bands = of_harmonics.shape[1], basis.shape[1]
     num_planes = planes.shape[0] - 1
@@ -445,7 +461,9 @@ def _scatter(
         for p in range(planes[plane], planes[plane + 1]):
             s, r = order[p], ray[p]
             v = voxel[s]
-            _corner_weights(origins, directions, r, distance[s], places[v], contracted, real_size, weights)
+            _corner_weights(
+                origins, directions, r, distance[s], voxel_positions[v], contracted, real_size, weights
+            )
             for channel in range(3):
                 for f in range(bands):
                     row[channel * bands + f] = basis[r, f] * by_sample[s, channel]

@@ -1,8 +1,8 @@
-"""March rays through sparse voxels: one thread for each ray, then one for each of what its samples carry.
+"""Ray marching through sparse voxels: one thread per ray, then one per channel of each sample.
 
-Rays are walked twice, to count samples and to record them. Colors, sums of 27 numbers at each of 8 corners, are mixed
-by one thread for each channel of each sample. Gradients at the corners are sums in 64-bit fixed point, so that the
-order of threads does not matter.
+Rays are traversed twice, to count samples and to record them. Colors, 27 coefficients at each of 8 corners, are
+interpolated by one thread per channel of each sample. Gradients at the corners are accumulated in 64-bit fixed point,
+so that they do not depend on the order of threads.
 """
 
 from types import SimpleNamespace
@@ -28,7 +28,7 @@ from unrender.kernels.march_voxels.table import VoxelTable
 
 
 class Records(NamedTuple):
-    """What rays met: samples, one ray after another."""
+    """The samples of rays, packed ray by ray."""
 
     offsets: Tensor
     ray: Tensor
@@ -59,7 +59,7 @@ def forward(
     launch(kernels.walk, count, *arrays, *settings, True, counts, offsets, ray, voxel, distance, depth)
     colors, basis = log_density.new_empty(total, 3), rays.basis.contiguous()
     samples = (ray, voxel, distance)
-    place = (*_lines(rays), strides.contracted, table.shape[0], table.corners, table.voxel_places)
+    place = (*_lines(rays), strides.contracted, table.shape[0], table.corners, table.voxel_positions)
     launch(kernels.color, (total, 3), *samples, *place, basis, harmonics.contiguous(), colors)
     sums = log_density.new_empty(count, 5)
     voxel_weights = log_density.new_zeros(table.num_voxels if keep_voxel_weights else 0)
@@ -83,7 +83,7 @@ def backward(
     width, bits = 3 * basis.shape[1], count_log2(total)
     sums = torch.zeros(table.num_corners, dtype=torch.int64, device=distance.device)
     color_sums = torch.zeros(table.num_corners, width, dtype=torch.int64, device=distance.device)
-    place = (*_lines(rays), strides.contracted, table.shape[0], table.corners, table.voxel_places)
+    place = (*_lines(rays), strides.contracted, table.shape[0], table.corners, table.voxel_positions)
     launch(
         kernels.scatter, (total, width + 1), ray, voxel, distance, *place, basis, by_sample, greatest[:1], greatest[1:],
         bits, sums, color_sums,

@@ -1,4 +1,4 @@
-"""Rays in the units of a grid of voxels, and how to march along them."""
+"""Rays in the coordinates of a voxel grid, and the parameters of ray marching."""
 
 import dataclasses
 
@@ -9,31 +9,31 @@ from unrender._struct import TensorStruct
 
 
 class GridRays(TensorStruct):
-    """Points origin + t · direction, with t from `near` to `far`."""
+    """Rays origin + t · direction, with t from `near` to `far`."""
 
     origins: Float[Tensor, "rays 3"]
-    """In voxels: the grid begins at 0. Of contracted rays, see `Strides`."""
+    """In voxels, from the lowest corner of the grid; of contracted rays, see `Strides`."""
     directions: Float[Tensor, "rays 3"]
     """In voxels per unit of t, of any length."""
     near: Float[Tensor, " rays"]
     far: Float[Tensor, " rays"]
     jitter: Float[Tensor, " rays"]
-    """Where in each step the sample lies, 0 to 1."""
+    """Position of the sample within each step, 0 to 1."""
     basis: Float[Tensor, "rays functions"]
-    """Functions of the direction, which colors are sums of."""
+    """Basis functions of the direction, such as spherical harmonics, of which colors are linear combinations."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Strides:
-    """How to march."""
+    """Parameters of ray marching."""
 
     step: float
-    """Of t, from sample to sample."""
+    """Distance between samples, in units of t."""
     skip: float = 0.0
-    """A sample of a weight below this counts as nothing."""
+    """Weight below which a sample is skipped."""
     stop: float = 0.0
-    """A ray ends where it lets through no more than this."""
+    """Transmittance at which a ray terminates."""
     contracted: bool = False
-    """Rays are in units in which the scene's inner cube is [−1, 1]³. The grid is a cube that holds all space, bent by
-    the contraction of Mip-NeRF 360 (Barron et al. 2022, eq. 10, with the largest coordinate for the norm); the inner
-    cube fills half of its side. Steps lengthen outside."""
+    """If so, rays are in coordinates in which the inner cube of the scene is [−1, 1]³, and the grid fills the cube
+    [−2, 2]³ of coordinates contracted as in Mip-NeRF 360 (Barron et al. 2022, eq. 10, with the maximum norm). Steps
+    grow outside the inner cube."""

@@ -1,50 +1,50 @@
-"""Samples of rays in another order: by the brick that they lie in, or side by side."""
+"""Reordering of the samples of rays: by brick, or packed ray by ray."""
 
 import numba
 
 RAYS = 256
-"""That one thread takes at a time."""
+"""Rays per task."""
 
 
 @numba.njit(cache=True, parallel=True)
 def count_by_brick(first, used, brick, counts):
-    """Count the samples of each part of the rays in each brick."""
-    num_rays, parts = first.shape[0], counts.shape[0]
-    share = (num_rays + parts - 1) // parts
-    for part in numba.prange(parts):
-        for r in range(part * share, min(num_rays, (part + 1) * share)):
+    """Count the samples in each brick, for each chunk of rays."""
+    num_rays, chunks = first.shape[0], counts.shape[0]
+    size = (num_rays + chunks - 1) // chunks
+    for chunk in numba.prange(chunks):
+        for r in range(chunk * size, min(num_rays, (chunk + 1) * size)):
             for s in range(first[r], first[r] + used[r]):
-                counts[part, brick[s]] += 1
+                counts[chunk, brick[s]] += 1
 
 
 @numba.njit(cache=True)
-def running_sum(counts, starts):
-    """Turn counts by part and brick into places, brick by brick."""
+def prefix_sum(counts, starts):
+    """Convert counts by chunk and brick to offsets, brick by brick (exclusive prefix sum)."""
     total = 0
     for brick in range(counts.shape[1]):
         starts[brick] = total
-        for part in range(counts.shape[0]):
-            number = counts[part, brick]
-            counts[part, brick] = total
+        for chunk in range(counts.shape[0]):
+            number = counts[chunk, brick]
+            counts[chunk, brick] = total
             total += number
     starts[-1] = total
 
 
 @numba.njit(cache=True, parallel=True)
-def sort_by_brick(first, used, brick, places, order, ray):
-    """Fill the indices of samples, brick by brick, and those of their rays; `places` are counted up."""
-    num_rays, parts = first.shape[0], places.shape[0]
-    share = (num_rays + parts - 1) // parts
-    for part in numba.prange(parts):
-        for r in range(part * share, min(num_rays, (part + 1) * share)):
+def sort_by_brick(first, used, brick, offsets, order, ray):
+    """Fill the indices of samples, brick by brick, and those of their rays; advances `offsets`."""
+    num_rays, chunks = first.shape[0], offsets.shape[0]
+    size = (num_rays + chunks - 1) // chunks
+    for chunk in numba.prange(chunks):
+        for r in range(chunk * size, min(num_rays, (chunk + 1) * size)):
             for s in range(first[r], first[r] + used[r]):
-                place = places[part, brick[s]]
-                places[part, brick[s]] = place + 1
-                order[place], ray[place] = s, r
+                position = offsets[chunk, brick[s]]
+                offsets[chunk, brick[s]] = position + 1
+                order[position], ray[position] = s, r
 
 
 @numba.njit(cache=True, parallel=True)
-def weigh_voxels(planes, order, voxel, weights, voxel_weights):
+def max_voxel_weights(planes, order, voxel, weights, voxel_weights):
     """Fill the largest weight in each voxel; a voxel lies in one plane of bricks."""
     for plane in numba.prange(planes.shape[0] - 1):
         for p in range(planes[plane], planes[plane + 1]):
@@ -54,7 +54,7 @@ def weigh_voxels(planes, order, voxel, weights, voxel_weights):
 
 @numba.njit(cache=True, parallel=True)
 def pack(source, first, offsets, target):
-    """Move the samples of each ray to where those of the one before end."""
+    """Pack the samples of rays without gaps."""
     rays = first.shape[0]
     for c in numba.prange((rays + RAYS - 1) // RAYS):
         for r in range(c * RAYS, min(rays, (c + 1) * RAYS)):

@@ -18,7 +18,7 @@ class VoxelSamples(NamedTuple):
 
     distances: Float[Tensor, " samples"]
     lengths: Float[Tensor, " samples"]
-    """Of the steps that the samples lie in."""
+    """Lengths of the steps that contain the samples."""
     offsets: Int[Tensor, " bounds"]
     """The samples of ray r are offsets[r] to offsets[r + 1]."""
 

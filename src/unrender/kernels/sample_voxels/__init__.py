@@ -1,4 +1,4 @@
-"""Look-up in a sparse grid of voxels."""
+"""Trilinear interpolation in a sparse voxel grid."""
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,16 +12,16 @@ from unrender.kernels.sample_voxels import reference
 @checked
 def sample_voxels(
     values: Float[Tensor, " corners"],
-    places: Float[Tensor, "points 3"],
+    points: Float[Tensor, "points 3"],
     table: VoxelTable,
     *,
     outside: float,
 ) -> Float[Tensor, " points"]:
-    """Interpolate values between the corners of the voxel at each place; where there is none, return `outside`.
+    """Interpolate values between the corners of the voxel at each point; where there is no voxel, return `outside`.
 
-    Places are in voxels: the grid begins at 0.
+    Points are in voxels, from the lowest corner of the grid.
     Differentiable in: nothing.
     """
     fast = implementation("sample_voxels", values.device)
-    arguments = (values.detach(), places.detach(), table, outside)
+    arguments = (values.detach(), points.detach(), table, outside)
     return reference.forward(*arguments) if fast is None else fast.forward(*arguments)

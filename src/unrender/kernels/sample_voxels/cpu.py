@@ -1,4 +1,4 @@
-"""Look-up in a sparse grid of voxels: points are spread over the threads."""
+"""Trilinear interpolation in a sparse voxel grid, parallel over points."""
 
 import numba
 from torch import Tensor
@@ -7,25 +7,25 @@ from unrender.kernels._batch import allocate
 from unrender.kernels._dispatch import cpu_threads
 from unrender.kernels.march_voxels.table import VoxelTable
 
-POINTS = 1024
-"""That one thread takes at a time."""
+BLOCK = 1024
+"""Points per task."""
 
 
-def forward(values: Tensor, places: Tensor, table: VoxelTable, outside: float) -> Tensor:
-    found = allocate(values, len(places))
-    arrays = [t.contiguous().numpy() for t in (values, places, table.bricks, table.voxels, table.corners)]
-    with cpu_threads(len(places)):
-        _look_up(*arrays, found.numpy().dtype.type(outside), found.numpy())
+def forward(values: Tensor, points: Tensor, table: VoxelTable, outside: float) -> Tensor:
+    found = allocate(values, len(points))
+    arrays = [t.contiguous().numpy() for t in (values, points, table.bricks, table.voxels, table.corners)]
+    with cpu_threads(len(points)):
+        _interpolate(*arrays, found.numpy().dtype.type(outside), found.numpy())
     return found
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract"})
-def _look_up(values, places, bricks, voxels, corners, outside, found):
-    count, real = len(places), values.dtype.type
+def _interpolate(values, points, bricks, voxels, corners, outside, found):
+    count, real = len(points), values.dtype.type
     width, height, depth = 4 * bricks.shape[0], 4 * bricks.shape[1], 4 * bricks.shape[2]
-    for c in numba.prange((count + POINTS - 1) // POINTS):
-        for p in range(c * POINTS, min(count, (c + 1) * POINTS)):
-            x, y, z = places[p, 0], places[p, 1], places[p, 2]
+    for c in numba.prange((count + BLOCK - 1) // BLOCK):
+        for p in range(c * BLOCK, min(count, (c + 1) * BLOCK)):
+            x, y, z = points[p, 0], points[p, 1], points[p, 2]
             found[p] = outside
             if not (0 <= x <= width and 0 <= y <= height and 0 <= z <= depth):
                 continue

@@ -1,4 +1,4 @@
-"""Look-up in a sparse grid of voxels: one thread for each point."""
+"""Trilinear interpolation in a sparse voxel grid, with one thread per point."""
 
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ def forward(values: Tensor, places: Tensor, table: VoxelTable, outside: float) -
 
 @wp.func
 def voxel_at(bricks: wp.array3d(dtype=wp.int32), voxels: wp.array2d(dtype=wp.int32), i: int, j: int, k: int):
-    """Return the number of the voxel at a place within the grid, or −1."""
+    """Return the index of the voxel at a cell of the grid, or −1."""
     brick = bricks[i >> 2, j >> 2, k >> 2]
     if brick < 0:
         return -1

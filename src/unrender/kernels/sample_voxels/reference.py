@@ -1,4 +1,4 @@
-"""Look-up in a sparse grid of voxels, by the definition."""
+"""Reference implementation of interpolation in a sparse voxel grid."""
 
 import torch
 from torch import Tensor
@@ -7,9 +7,9 @@ from unrender.kernels.march_voxels.reference import look_up
 from unrender.kernels.march_voxels.table import VoxelTable
 
 
-def forward(values: Tensor, places: Tensor, table: VoxelTable, outside: float) -> Tensor:
-    """Return Σ weight_q · value_q over the corners q of the voxel at each place; `outside` where there is none."""
-    voxel, weights = look_up(places, table)
-    within = (places >= 0) & (places <= places.new_tensor(table.shape))
+def forward(values: Tensor, points: Tensor, table: VoxelTable, outside: float) -> Tensor:
+    """Return Σ weight_q · value_q over the corners q of the voxel at each point; `outside` where there is none."""
+    voxel, weights = look_up(points, table)
+    within = (points >= 0) & (points <= points.new_tensor(table.shape))
     mixed = (values[table.corners[voxel].long()] * weights).sum(-1)
     return torch.where(within.all(-1) & (voxel >= 0), mixed, outside)
