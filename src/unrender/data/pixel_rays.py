@@ -42,6 +42,12 @@ class PixelRays:
         elif all(c.lens is not None and c.lens.model == "brown" for c in at_origin):
             self.lenses = _LensGrids(at_origin)
 
+    def move_to(self, device: torch.device) -> None:
+        """Return rays on a device from now on; all directions have to be precomputed."""
+        assert self.maps is not None
+        self.maps, self.starts, self.group = (t.to(device) for t in (self.maps, self.starts, self.group))
+        self.widths, self.world_from_camera = self.widths.to(device), self.world_from_camera.to(device)
+
     def through(self, frame: Tensor, x: Tensor, y: Tensor) -> Rays:
         """Return rays for `frame`, one for each patch, and pixels x and y of each patch, flat."""
         if self.maps is not None:

@@ -66,6 +66,12 @@ class PixelSource:
     and columns that do not fill a square are dropped.
     """
 
+    _store: Tensor
+    """The pixels of all slots in a row."""
+    _mask: Tensor
+    _slots: Tensor
+    """Where slots begin."""
+
     def __init__(
         self, frames: Sequence[Frame], *, memory_mib: float = 1500, shrink: int = 1, seed: int = 0
     ) -> None:
@@ -105,14 +111,25 @@ class PixelSource:
             self._has_alpha,
         )
 
+    def move_to(self, device: torch.device) -> bool:
+        """Draw from memory of a device from now on; False, and nothing changes, where `on_device` is not possible."""
+        if self._streams or self._deep or self._rays.maps is None:
+            return False
+        self._store, self._mask = self._store.to(device), self._mask.to(device)
+        self._slots = self._slots.to(device)
+        self._rays.move_to(device)
+        self._describe_tiles()
+        return True
+
     def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
         """Draw square patches of pixels from all frames, with a probability proportional to the size of the image.
 
         Pixels less than `patch_size` from the border of an image are in fewer patches than others.
         """
         self._exchange_one()
-        tile, x, y = self._choose(num_patches, patch_size)
-        steps = torch.arange(patch_size)
+        device = self._store.device
+        tile, x, y = (t.to(device) for t in self._choose(num_patches, patch_size))
+        steps = torch.arange(patch_size, device=device)
         offset_y, offset_x = (t.flatten() for t in torch.meshgrid(steps, steps, indexing="ij"))
         width = self._widths[tile]
         corner = self._slots[tile] + y * width + x
@@ -141,10 +158,11 @@ class PixelSource:
                 f"them, of {smallest} pixels; `num_patches` should be at least 1, got {num_patches}"
             )
         random = torch.rand(3, num_patches, generator=self._generator, dtype=torch.float64)
-        ends = (self._rows * self._widths).cumsum(0)
+        rows, widths = self._sizes
+        ends = (rows * widths).cumsum(0)
         tile = torch.searchsorted(ends, (random[0] * ends[-1]).long(), right=True)
-        x = (random[1] * (self._widths[tile] - patch_size + 1)).long()
-        y = (random[2] * (self._rows[tile] - patch_size + 1)).long()
+        x = (random[1] * (widths[tile] - patch_size + 1)).long()
+        y = (random[2] * (rows[tile] - patch_size + 1)).long()
         return tile, x, y
 
     def _unpacked(self, indices: Tensor) -> Tensor:
@@ -233,8 +251,12 @@ class PixelSource:
         self._tiles[slot] = tile
 
     def _describe_tiles(self) -> None:
-        self._frame_of_tile, self._tops, self._rows = torch.tensor(self._tiles).unbind(-1)
-        self._widths = torch.tensor([self.cameras[tile.frame].width for tile in self._tiles])
+        frames, tops, rows = torch.tensor(self._tiles).unbind(-1)
+        widths = torch.tensor([self.cameras[tile.frame].width for tile in self._tiles])
+        self._sizes = rows, widths
+        self._frame_of_tile, self._tops, self._widths = (
+            t.to(self._store.device) for t in (frames, tops, widths)
+        )
 
     def _exchange_one(self) -> None:
         """Every few draws, replace the oldest tile by the one that was read in the background."""

@@ -355,7 +355,9 @@ class SparseVoxels(TrainableField):
         """
         found = self.march(
             rays,
-            jitter=torch.rand(len(rays.origins), generator=generator, device=rays.origins.device),
+            jitter=torch.rand(len(rays.origins), generator=generator, device=generator.device).to(
+                rays.origins
+            ),
             skip=SKIP,
             stop=STOP,
             keep_voxel_weights=True,

@@ -185,10 +185,15 @@ class FieldTraining(Generic[AnyField]):
 
 
 def load_training_data(
-    frames: Sequence[Frame], memory_mib: float, depth_loss_weight: float, seed: int
+    frames: Sequence[Frame], memory_mib: float, depth_loss_weight: float, seed: int, device: torch.device
 ) -> tuple[PixelSource, DepthSupervision | None]:
-    """Load the pixels of frames, and their depth where there is any and the depth loss has a weight."""
+    """Load the pixels of frames, and their depth where there is any and the depth loss has a weight.
+
+    Pixels are moved to the device if it can hold them all in the way they are drawn from there.
+    """
     pixels = PixelSource(frames, memory_mib=memory_mib, seed=seed)
+    if device.type != "cpu":
+        pixels.move_to(device)
     depths = DepthSupervision(frames, seed=seed) if depth_loss_weight > 0 else None
     return pixels, depths or None
 

@@ -95,7 +95,7 @@ def _start(
         table_log2=table_log2 if config.table_log2 is None else config.table_log2,
         schedule=known,
     )
-    pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed)
+    pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed, device)
     on_device = pixels.on_device(device) if on_gpu else None
     region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
     field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)

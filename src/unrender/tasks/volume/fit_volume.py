@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from unrender.data.scenes import Scene
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.fields.trainable import FieldOptions
 from unrender.fields.voxels import SparseVoxels
@@ -49,11 +50,16 @@ def fit_volume(
     if not frames:
         raise InputError(f"fit_volume: the scene {scene.name} has no training frames")
 
+    device = resolve_device(config.device)
+
     def start(seed: int) -> FieldTraining[SparseVoxels]:
-        pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed)
+        pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed, device)
         options = _options(config, schedule)
-        region = find_space(scene, frames, config.space, SparseVoxels.region_cells(options))
-        field = SparseVoxels.create(region, options, torch.Generator().manual_seed(seed))
+        cells, on_device = SparseVoxels.region_cells(options), None
+        if device.type != "cpu":
+            on_device = pixels.on_device(device)
+        region = find_space(scene, frames, config.space, cells, on_device)
+        field = SparseVoxels.create(region, options, torch.Generator().manual_seed(seed)).to(device)
         options = _with_default_weights(options, config, field.scene_box.contracted)
         objective = Objective(config.depth_loss_weight, background=config.background)
         return FieldTraining(field, options, pixels, depths, objective, seed)
