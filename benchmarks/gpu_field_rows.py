@@ -182,45 +182,51 @@ class GraphRun:
             self.spent += time.perf_counter() - start
             assert status.skipped_in_a_row < 16, "training diverged"
 
-    def psnr(self, most: int = 25) -> tuple[float, float]:
-        """Return the mean PSNR of test views on white, and the median of the seconds that rendering one takes."""
-        frames, values, seconds = self.scene.split("test")[:most], [], []
-        white = torch.ones(3, device=self.bench.device)
-        for number, frame in enumerate(frames):
-            camera = frame.camera.to(self.bench.device)
+    def psnr(self, split: str, background: float, every: int) -> tuple[float, float]:
+        """Return the mean PSNR of views on gray, and the median of the seconds that rendering one takes."""
+        values, seconds = [], []
+        color = torch.full((3,), background, device=self.bench.device)
+        for frame in self.scene.split(split)[::every]:
+            camera, truth = frame.camera.to(self.bench.device), self.truth(frame)
             self.bench.synchronize()
             start = time.perf_counter()
-            rendered = self.training.field.render(camera, white)
+            rendered = self.training.field.render(camera, color)
             self.bench.synchronize()
             seconds.append(time.perf_counter() - start)
-            error = (rendered.color - self.truth(number, frame)).square().mean()
-            values.append(-10 * math.log10(max(float(error), 1e-10)))
+            expected = truth[..., :3] * truth[..., 3:] + background * (1 - truth[..., 3:])
+            values.append(-10 * math.log10(max(float((rendered.color - expected).square().mean()), 1e-10)))
         return sum(values) / len(values), sorted(seconds)[len(seconds) // 2]
 
-    def truth(self, number: int, frame: "Frame") -> Tensor:
-        """Return a test image on white; it is read once for all runs."""
+    def truth(self, frame: "Frame") -> Tensor:
+        """Return an image; it is read once for all runs."""
         from PIL import Image
 
         known = self.bench.kept.setdefault("truth", {})
-        if number not in known:
+        if frame.name not in known:
             with Image.open(frame.image_path) as image:
                 values = torch.frombuffer(bytearray(image.convert("RGBA").tobytes()), dtype=torch.uint8)
-                values = values.view(image.height, image.width, 4).to(self.bench.device).float() / 255
-            known[number] = values[..., :3] * values[..., 3:] + 1 - values[..., 3:]
-        return known[number]
+                known[frame.name] = values.view(image.height, image.width, 4).to(self.bench.device)
+        return known[frame.name].float() / 255
 
     def figures(self) -> Result:
         """Return the quality and the state of the training."""
-        psnr, view = self.psnr(25 if not self.bench.tiny else 1)
+        count = len(self.scene.split("test"))
+        psnr, view = self.psnr("test", 1.0, -(-count // 25) if count > 25 and not self.bench.tiny else 1)
+        others = {
+            "on black": self.psnr("test", 0.0, 20)[0],
+            "training views on white": self.psnr("train", 1.0, 20)[0],
+            "training views on black": self.psnr("train", 0.0, 20)[0],
+        }
         status = self.training.graph_step.status()
         ms = 1000 * self.spent / max(self.taken, 1)
         occupied = self.training.field.occupancy.num_occupied
         return {
             "psnr": psnr,
+            **others,
             "view_ms": 1000 * view,
             "ms a step": ms,
             "occupied": occupied,
-            **status._asdict(),
+            "status": status._asdict(),
         }
 
 
@@ -293,12 +299,14 @@ def variant(name: str, seconds: float, order: int, *, table_log2: int = 19, **ch
 
 
 variant("as it is", 5.0, 210)
-variant("dense updates", 5.0, 211, sparse_updates=False)
-variant("2^17 samples", 5.0, 212, samples=1 << 17)
-variant("rate 1e-2", 5.0, 213, learning_rate=1e-2)
-variant("all but the faintest visible", 5.0, 214, min_visible_weight=1e-4)
+variant("196,608 samples", 5.0, 211, samples=196_608, candidates_per_sample=4.0)
+variant("a third of the candidates", 5.0, 212, samples=65_536, candidates_per_sample=4.0)
 variant("as it is", 15.0, 220)
-variant("2^17 samples", 15.0, 221, samples=1 << 17)
+variant("half of the backgrounds white", 15.0, 221, random_backgrounds=0.5)
+variant("all backgrounds white", 15.0, 222, random_backgrounds=0.0)
+variant("2^21 entries", 15.0, 223, table_log2=21)
+variant("rate to 0.003", 15.0, 224, final_learning_rate=0.003)
+variant("half of the backgrounds white, 2^20 entries", 60.0, 230, random_backgrounds=0.5, table_log2=20)
 
 
 @measurement("hash field: bits of two trainings", order=205)
@@ -312,3 +320,30 @@ def same_bits(bench: Bench) -> Result:
     same = [torch.equal(a, b) for a, b in zip(*states, strict=True)]
     assert all(same), f"two trainings differ: {same}"
     return {"same_bits": True}
+
+
+@measurement("fit_volume for 60 s: test views on white", order=300)
+def volume(bench: Bench) -> Result:
+    from unrender.data.scenes import load_scene
+    from unrender.tasks.volume.config import FitVolume
+    from unrender.tasks.volume.fit_volume import fit_volume
+
+    if bench.tiny:
+        config = FitVolume(steps=2, resolution=16, device="cpu")
+    else:
+        config = FitVolume(minutes=1.0, device=str(bench.device))
+    scene, white = load_scene(scene_folder(bench)), torch.ones(3, device=bench.device)
+    *_, last = fit_volume(scene, config)
+    values = []
+    for frame in scene.split("test")[: bench.size(25, 1)]:
+        truth = frame.load_image()
+        rendered = last.result.render(frame.camera, white).color.cpu()
+        assert truth.alpha is not None
+        error = (rendered - torch.lerp(torch.ones(3), truth.image, truth.alpha[..., None])).square().mean()
+        values.append(-10 * math.log10(max(float(error), 1e-10)))
+    return {
+        "psnr": sum(values) / len(values),
+        "steps": last.index,
+        "ms a step": 1000 * last.seconds / last.index,
+        "reach": 33.5,
+    }

@@ -84,7 +84,7 @@ def test_candidates_equal_traverse(contracted):
 @pytest.mark.parametrize("distortion", [0.0, 0.1])
 @pytest.mark.parametrize("random_background", [False, True])
 def test_loss_and_gradients_are_those_of_autograd(distortion, random_background):
-    step = make(distortion=distortion, random_background=random_background, min_weight=0.0)
+    step = make(distortion=distortion, random_backgrounds=float(random_background), min_weight=0.0)
     count = step.counters[graph_step.NUM_RAYS].item()
     step.scalars[graph_step.STEP] = 0.11
     step._sample_rays()

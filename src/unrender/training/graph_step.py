@@ -87,10 +87,10 @@ class StepSettings:
     """Whether table entries without a gradient, and their moments, stay as they are."""
     distortion: float = 0.0
     """Weight of the distortion loss."""
-    random_background: bool = True
-    """Whether each ray has a random background."""
+    random_backgrounds: float = 1.0
+    """Fraction of rays with a random background."""
     constant_background: tuple[float, float, float] | None = None
-    """Background of all rays, if it is not random; None: that of the field, which is trained."""
+    """Background of the other rays; None: that of the field, which is trained."""
     precision: torch.dtype = torch.float16
     """Of activations."""
     seed: int = 0
@@ -161,7 +161,7 @@ class GraphStep:
         own = self.flat[self.num_weights : self.num_weights + 3]
         given = settings.constant_background
         self._constant_background = own if given is None else own.new_tensor(given)
-        self._trains_background = not settings.random_background and given is None
+        self._trains_background = settings.random_backgrounds < 1 and given is None
         self.set_occupied(occupied)
         self.take_snapshot()
 
@@ -304,7 +304,7 @@ class GraphStep:
             self._draw, s.max_rays, s.seed, self.counters, pixels.colors, pixels.valid.view(torch.uint8),
             pixels.starts, pixels.map_starts, pixels.directions_camera, pixels.world_from_camera.flatten(1),
             self._constant_background,
-            s.random_background, pixels.has_alpha, self.origins, self.directions, self.target, self.background,
+            s.random_backgrounds, pixels.has_alpha, self.origins, self.directions, self.target, self.background,
             self.jitter, self.frame,
         )  # fmt: skip
         to = self.candidates

@@ -36,6 +36,8 @@ class GraphOptions:
     """Weight from which on samples are visible."""
     sparse_updates: bool = True
     """Whether table entries without a gradient stay as they are."""
+    random_backgrounds: float = 1.0
+    """Fraction of rays of transparent images with a random background, if it is not constant; the others have white."""
     learning_rate: float = HashNeRF.learning_rate
     final_learning_rate: float = HashNeRF.final_learning_rate
     """Fraction of the learning rate that is left at the end."""
@@ -86,7 +88,8 @@ class GraphTraining:
     def _settings(self, field: HashNeRF) -> StepSettings:
         options, objective, box = self.options, self.objective, field.scene_box
         half_extent = float(box.half_extent.max())
-        constant = {"white": (1.0, 1.0, 1.0), "black": (0.0, 0.0, 0.0)}.get(objective.background)
+        is_random = self.pixels.has_alpha and objective.background in ("auto", "random")
+        constant = (0.0, 0.0, 0.0) if objective.background == "black" else (1.0, 1.0, 1.0)
         return StepSettings(
             cast("tuple[float, float, float]", tuple(box.center.tolist())),
             half_extent,
@@ -101,7 +104,7 @@ class GraphTraining:
             min_weight=options.min_visible_weight,
             sparse=options.sparse_updates,
             distortion=objective.distortion_loss_weight,
-            random_background=self.pixels.has_alpha and constant is None,
+            random_backgrounds=options.random_backgrounds if is_random else 0.0,
             constant_background=constant if self.pixels.has_alpha else None,
             seed=self.seed,
         )

@@ -35,7 +35,7 @@ def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
         directions_camera: wp.array(dtype=wp.vec3),
         poses: wp.array2d(dtype=wp.float32),
         constant_background: wp.array(dtype=wp.vec3),
-        is_random: bool,
+        random_fraction: float,
         has_alpha: bool,
         origins: wp.array(dtype=wp.vec3),
         directions: wp.array(dtype=wp.vec3),
@@ -77,7 +77,7 @@ def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
             / 255.0
         )
         behind = constant_background[0]
-        if is_random:
+        if wp.randf(state) < random_fraction:
             behind = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
         alpha = float(1.0)
         if has_alpha:
