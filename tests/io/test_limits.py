@@ -162,7 +162,7 @@ def test_names_longer_than_the_file_system_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [[10**5] * 3, [2000, 2000, 2000], [0, 1, 1], [-1, -1, 1], [4, 4], "444", None]
+    "shape", [[10**5] * 3, [2000, 2000, 2000], [0, 1, 1], [-1, -1, 1], [4, 4], "xyz", None]
 )
 def test_voxel_grids_with_shapes_out_of_range(tmp_path: Path, shape: object) -> None:
     path = tmp_path / "volume.safetensors"

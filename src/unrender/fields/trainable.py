@@ -18,6 +18,9 @@ from unrender.geometry.scene_box import SceneBox
 from unrender.render.march import RenderOutput, march
 from unrender.render.sample import RaySamples
 
+MAX_CELLS = 1024**3
+"""Maximum number of cells of a grid from a file, which may be damaged."""
+
 
 class SceneRegion(NamedTuple):
     """The region of a scene to model, from which a new field is created."""
@@ -236,6 +239,14 @@ class TrainableField(nn.Module):
     def describe(self) -> dict[str, int | float]:
         """Return figures for reports and `metrics.json`, by name."""
         return {"num_parameters": sum(parameter.numel() for parameter in self.parameters())}
+
+
+def read_grid_shape(description: Mapping[str, Any]) -> list[int]:
+    """Return the shape of a grid from a file; InputError before memory is allocated for one that is out of range."""
+    shape = [int(side) for side in description["shape"]]
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_CELLS:
+        raise InputError(f"`shape` should be three sides of at most {MAX_CELLS:,} cells, got {shape}")
+    return shape
 
 
 def read_scene_box(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> SceneBox:

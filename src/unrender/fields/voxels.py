@@ -20,6 +20,7 @@ from unrender.fields.trainable import (
     ParameterChange,
     SceneRegion,
     TrainableField,
+    read_grid_shape,
     read_scene_box,
 )
 from unrender.fields.uniform_samples import (
@@ -50,8 +51,6 @@ FINE_SKIP, FINE_STOP = 1e-4, 1e-3
 SKIP, STOP = 1e-3, 1e-3
 """The same in training."""
 SCHEDULE = VoxelSchedule()
-MAX_CELLS = 1024**3
-"""Maximum number of cells of a grid from a file, which may be damaged."""
 MAX_KEPT = 0.95
 """Fraction of the voxels: if pruning would keep more, it keeps all, to save the time of rebuilding the table."""
 INITIAL_OPACITY, INITIAL_OPACITY_CONTRACTED = 0.05, 0.01
@@ -451,12 +450,7 @@ class SparseVoxels(TrainableField):
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
         """Return the field with these contents."""
         _check_contents(tensors)
-        shape = [int(side) for side in description["shape"]]
-        if len(shape) != 3 or min(shape) < 1 or math.prod(shape) > MAX_CELLS:
-            raise InputError(
-                f"SparseVoxels: `shape` should be three sides of at most 1024³ cells, got {shape}"
-            )
-        mask = torch.zeros(shape, dtype=torch.bool)
+        mask = torch.zeros(read_grid_shape(description), dtype=torch.bool)
         mask[tensors["voxels"].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
         if not len(tensors["log_density"]) == len(tensors["harmonics"]) == table.num_corners:
