@@ -183,6 +183,17 @@ def test_every_figure_stands_on_the_page_of_figures():
         assert page.count(row + str(figure["measured"] or "")) == 1, figure
 
 
+def test_every_measurement_on_a_gpu_stands_on_its_page():
+    page = load("fill_pages").on_page_markdown((ROOT / "docs/gpu.md").read_text("utf-8"))
+    content = json.loads((ROOT / "docs/gpu.json").read_text("utf-8"))
+    assert "<!-- gpu" not in page
+    assert all(str(content["about"][name]) in page for name in ("device", "commit", "date"))
+    timings = [row for row in content["rows"] if "ms" in row]
+    assert len(timings) > 10
+    for row in timings:
+        assert page.count(f"| {row['name']} | **{row['ms']:.3g}** |") == 1, row["name"]
+
+
 def test_pages_state_the_figures_that_were_measured():
     for figure in measured():
         for page, words in dict(figure.get("stated", {})).items():

@@ -1,11 +1,13 @@
 """mkdocs hook: insert tables of measurements into pages, and publish the notebooks.
 
 `<!-- figures: TABLE -->` in a page is replaced by a table of rows of performance.json, which benchmarks write:
-`UNRENDER_FIGURES=docs/performance.json python benchmarks/bench_….py`.
+`UNRENDER_FIGURES=docs/performance.json python benchmarks/bench_….py`. `<!-- gpu: TABLE -->` is replaced by a table of
+gpu.json; see gpu_figures.py.
 """
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ DOCS = Path(__file__).parents[1]
 FIGURES = DOCS / "performance.json"
 NOTEBOOKS = DOCS.parent / "examples/notebooks"
 MARK = re.compile(r"^<!-- figures: (\w+) -->$", re.MULTILINE)
+GPU_MARK = re.compile(r"^<!-- gpu: (\w+) -->$", re.MULTILINE)
 NO_BREAK = "\u2011"
 """A non-breaking hyphen."""
 NOT_MEASURED = "*not measured*"
@@ -38,6 +41,10 @@ def _row(figure: dict[str, Any]) -> str:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Replace the marks of a page by tables (called by mkdocs)."""
+    sys.path.insert(0, str(Path(__file__).parent))
+    import gpu_figures
+
+    markdown = GPU_MARK.sub(lambda found: gpu_figures.table(found[1]), markdown)
     return MARK.sub(lambda found: table(found[1]), markdown)
 
 
