@@ -204,6 +204,7 @@ def test_fields_are_used_where_they_are(name: str, monkeypatch: pytest.MonkeyPat
     field = FIELDS[name]()
     uses = [
         training_step,
+        lambda field, view: field.render(view, torch.zeros(3), quick=True),
         render_field,
         quick_look,
         measure_depth,

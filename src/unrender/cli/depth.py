@@ -10,6 +10,7 @@ import tyro
 
 from unrender.data.depth_maps import DepthFiles
 from unrender.data.frames import Frame
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.io.depth_preview import Colormap
 from unrender.reports.depth_report import depth_metrics, describe, measure_views, write_depth_report
@@ -64,7 +65,12 @@ class DepthOptions:
         )
 
 
-def command(run: Annotated[Path, tyro.conf.Positional], /, depth: DepthOptions = DepthOptions()) -> None:
+def command(
+    run: Annotated[Path, tyro.conf.Positional],
+    /,
+    depth: DepthOptions = DepthOptions(),
+    device: str = "auto",
+) -> None:
     """Write depth maps of a run: expected, median and first-surface depth, with opacity, spread and confidence.
 
     Each is written as z-depth and as ray distance in world units, in one folder per view: depth/VIEW/median_z.npy, …
@@ -74,9 +80,10 @@ def command(run: Annotated[Path, tyro.conf.Positional], /, depth: DepthOptions =
     Args:
         run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
         depth: Views and file formats.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
     files = depth.check()
-    saved = load_run(run)
+    saved = load_run(run, device=resolve_device(device))
     frames = [with_size(frame, depth.size) for frame in _views(saved, depth)]
     refuse_own_folder(depth.output, run)
     folder = start_run("depth", run.resolve().name, depth.output, {"run": run, "options": depth})

@@ -8,6 +8,7 @@ import torch
 import tyro
 
 from unrender.data.frames import Split
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
 from unrender.reports import evaluation
@@ -30,6 +31,7 @@ def command(
     scene: Path | None = None,
     inverted_depth_range: float | None = None,
     output: Path | None = None,
+    device: str = "auto",
 ) -> None:
     """Compute PSNR, SSIM, LPIPS (if installed) and depth errors (if the scene has depth) of a run's rendered views.
 
@@ -42,9 +44,10 @@ def command(
         scene: Path of the scene, if it has been moved.
         inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
         output: Output folder. Default: runs/eval/NAME-TIME.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
     check_views(views)
-    saved = load_run(run)
+    saved = load_run(run, device=resolve_device(device))
     found = views_of_split(saved, split, scene, inverted_depth_range)
     perceptual, lpips = _lpips()
     options = {"split": split, "views": views, "scene": scene, "inverted_depth_range": inverted_depth_range}

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -68,7 +69,10 @@ class ExportOptions:
 
 
 def command(
-    source: Annotated[Path, tyro.conf.Positional], /, export: ExportOptions = ExportOptions()
+    source: Annotated[Path, tyro.conf.Positional],
+    /,
+    export: ExportOptions = ExportOptions(),
+    device: str = "auto",
 ) -> None:
     """Export a point cloud or a mesh in world units from a run, from depth maps, or from a scene with depth images.
 
@@ -79,17 +83,19 @@ def command(
     Args:
         source: Folder of a run, of depth maps (`unrender depth`), or of a scene with depth images.
         export: Point clouds and meshes.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
     if not source.exists():
         raise MissingFileError(f"{source}: no such folder; give a run, depth maps or a scene with depth")
     export.check()
-    run = load_run(source) if kind_of_source(source) == "run" else None
+    place = resolve_device(device)
+    run = load_run(source, device=place) if kind_of_source(source) == "run" else None
     if run is None and export.method == "density":
         raise InputError(f"{source}: --method density needs a run with a field")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
     views = load_source_views(source, run, export.views, export.size) if use_depth else []
-    shape = _extract(views, run, export)
+    shape = _extract([view.to(place) for view in views], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
     name = source.resolve().name
     folder = start_run("export", name, export.output, {"source": source, "options": export})

@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from unrender.data.photos import Photo, load_photo
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -55,6 +56,7 @@ def command(
     photo: PhotoFile = PhotoFile(),
     guess: Path | None = None,
     output: Path | None = None,
+    device: str = "auto",
 ) -> int:
     """Estimate the pose of an object in a photo, or in a point cloud of a part of it; no initial guess is needed.
 
@@ -67,15 +69,24 @@ def command(
         photo: Photo.
         guess: pose.json of a previous run, or a 4 x 4 matrix (txt, npy): refine this pose instead of searching.
         output: Output folder. Default: runs/find-pose/NAME-TIME.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
+    place = resolve_device(device)
     shape, texture = _load_mesh(mesh, search.use_color)
     observed = _load_observation(observation, photo)
     initial = None if guess is None else load_pose(guess)
     start = time.perf_counter()
-    searching = find_pose(shape, observed, search, texture=texture, guess=initial)
+    searching = find_pose(
+        shape.to(place),
+        observed.to(place),
+        search,
+        texture=None if texture is None else texture.to(place),
+        guess=None if initial is None else initial.to(place),
+    )
     settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
+    settings |= {"device": str(place)}
     folder = start_run("find-pose", observation.stem, output, settings)
-    steps = run_steps(searching, _describe)
+    steps = [step.to("cpu") for step in run_steps(searching, _describe)]
     seconds = time.perf_counter() - start
     estimate = steps[-1].result
     write_json(folder / "pose.json", _pose(estimate, observed, seconds))

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -50,6 +51,7 @@ def command(
     reference: Path | None = None,
     up: Axis = "y",
     view: bool = False,
+    device: str = "auto",
 ) -> None:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
 
@@ -64,11 +66,13 @@ def command(
         reference: Ground-truth mesh to measure the result against.
         up: Up axis of the images in the report.
         view: Open an interactive viewer in the browser during the fit.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
+    place = resolve_device(device)
     points = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
     start = time.perf_counter()
-    fitting = fit_mesh(points, fit)
+    fitting = fit_mesh(points.to(place), fit)
     settings = {
         "cloud": cloud,
         "config": fit,
@@ -76,6 +80,7 @@ def command(
         "mesh_format": mesh_format,
         "reference": reference,
         "up": up,
+        "device": str(place),
     }
     folder = start_run("fit-mesh", cloud.stem, output, settings)
     steps = run_steps(watched_in_browser(fitting) if view else fitting, _describe)
@@ -83,7 +88,9 @@ def command(
         log.warning("stopped after %d steps, before convergence", steps[-1].index)
     seconds = time.perf_counter() - start
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
-    metrics = _measure(steps, points, truth) | {"seconds": seconds}
+    metrics = _measure(steps, points.to(place), None if truth is None else truth.to(place)) | {
+        "seconds": seconds
+    }
     write_json(folder / "metrics.json", metrics)
     write_curves(folder, mesh_report.series(steps[1:]))
     others = {"reference": reference} | ({} if up == "y" else {"up": up})
@@ -111,7 +118,7 @@ def _describe(step: FitMeshStep) -> str:
 
 def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) -> dict[str, Any]:
     last = steps[-1]
-    is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool)
+    is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool, device=cloud.points.device)
     is_held_out[last.cloud.held_out] = True
     held_out = cloud.points[is_held_out] if len(last.cloud.held_out) else None
     metrics = measure_mesh(

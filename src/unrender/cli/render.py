@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from unrender.data.camera_files import save_cameras
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.io.files import MissingFileError
 from unrender.io.images import load_image, save_image
@@ -52,6 +53,7 @@ def command(
     camera: CameraPath = CameraPath(),
     quick: QuickRender = QuickRender(),
     volume: VolumeOptions = VolumeOptions(),
+    device: str = "auto",
 ) -> None:
     """Render new views of a run, or a turntable of a volume (npy, nrrd, nii, nii.gz): images, a video and a report.
 
@@ -63,8 +65,10 @@ def command(
         camera: Camera path of a run.
         quick: Fast previews of a run.
         volume: Volume rendering.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
     video.check()
+    place = resolve_device(device)
     if not source.exists():
         raise MissingFileError(
             f"{source}: no such file or folder; give a run of `unrender fit-volume`, or a volume"
@@ -75,17 +79,19 @@ def command(
         names = " ".join(f"--{name.replace('_', '-')}" for name in foreign)
         raise InputError(f"{source}: {names} does not apply to a {'run' if is_run else 'volume'}")
     if is_run:
-        _render_run(source, camera.path, quick, video)
+        _render_run(source, camera.path, quick, video, place)
     else:
-        _render_volume(source, volume, video)
+        _render_volume(source, volume, video, place)
 
 
-def _render_run(source: Path, path: str, quick: QuickRender, video: VideoOptions) -> None:
+def _render_run(
+    source: Path, path: str, quick: QuickRender, video: VideoOptions, device: torch.device
+) -> None:
     if (options := changed_options(quick)) and not quick.quick:
         raise InputError(f"{' '.join(as_arguments(options))}: applies to --quick only")
     quick.check()
     check_path(path)
-    run = load_run(source)
+    run = load_run(source, device=device)
     frames = views_along(run, path, video.views)
     fast = (
         field_views.preview_size(run.field, frames[0].camera, quick)
@@ -124,10 +130,10 @@ def _path(path: str) -> dict[str, Any]:
     return changed_options(CameraPath(path))
 
 
-def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions) -> None:
+def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions, device: torch.device) -> None:
     options.check()
     background = video.background or BLACK
-    volume = load_volume(source, spacing=options.spacing).to(torch.float32)
+    volume = load_volume(source, spacing=options.spacing).to(torch.float32).to(device)
     scene = volume_turntable.prepare_volume(volume, options)
     count, size = video.views or NUM_VIEWS, video.size or VOLUME_SIZE
     cameras = volume_turntable.turntable_cameras(scene, options, count, size)

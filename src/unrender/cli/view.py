@@ -9,6 +9,7 @@ import torch
 import tyro
 
 from unrender.data.scenes import load_scene
+from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.io.arrays import array_from_npy
 from unrender.io.clouds import load_cloud
@@ -38,6 +39,7 @@ def command(
     window: tuple[float, float] | None = None,
     preset: Preset = "upper-half",
     path_file: Path = Path("camera-path.json"),
+    device: str = "auto",
 ) -> None:
     """View a mesh, a point cloud, a scene, a volume (npy, nrrd, nii) or a run interactively in the browser.
 
@@ -51,6 +53,7 @@ def command(
         window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.
         preset: Volumes: intensity window by percentiles: all values, the upper half, or the brightest tenth.
         path_file: File for camera paths (`unrender render --path`); the page asks before overwriting a file.
+        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
     if not source.exists():
         raise MissingFileError(
@@ -59,7 +62,8 @@ def command(
     is_volume = _is_volume(source)
     if window is not None and not is_volume:
         raise InputError(f"{source}: --window applies to volumes only")
-    show = _volume(source, window, preset) if is_volume else _other(source)
+    place = resolve_device(device)
+    show = _volume(source, window, preset, place) if is_volume else _other(source, place)
     with Window(
         host=host, port=port, up=_axis(up or ("z" if is_volume else "y")), path_file=path_file
     ) as page:
@@ -83,20 +87,20 @@ def _is_volume(source: Path) -> bool:
         return bool(array_from_npy(data).ndim == 3)
 
 
-def _volume(source: Path, window: tuple[float, float] | None, preset: Preset) -> Show:
-    volume = load_volume(source).to(torch.float32)
+def _volume(source: Path, window: tuple[float, float] | None, preset: Preset, device: torch.device) -> Show:
+    volume = load_volume(source).to(torch.float32).to(device)
     renderable = VolumeRenderable(volume, window_transfer(volume, window, preset=preset))
-    return lambda page: page.show(renderable, bounds=torch.stack(volume.bounds))
+    return lambda page: page.show(renderable, bounds=torch.stack(volume.bounds).cpu())
 
 
-def _other(source: Path) -> Show:
+def _other(source: Path, device: torch.device) -> Show:
     suffix = source.suffix.lower()
     if source.is_dir() and (source / CONFIG).is_file():
-        return _run(source)
+        return _run(source, device)
     if source.is_dir() or suffix == ".json" or source.name.lower() == "poses_bounds.npy":
         return _scene(source)
     if suffix == ".safetensors":
-        field = load_field(source)
+        field = load_field(source, device=device)
         return lambda page: page.show(field)
     if suffix in MESH_READERS and read_geometry_data(source, MESH_READERS).faces is not None:
         return _mesh(source)
@@ -123,11 +127,11 @@ def _scene(source: Path) -> Show:
     return show
 
 
-def _run(source: Path) -> Show:
+def _run(source: Path, device: torch.device) -> Show:
     """Show the mesh of a fit-mesh run; of other runs the field and the training cameras."""
     if read_config(source)["task"] == "fit-mesh":
         return _mesh(next(source.glob("mesh.*"), source / "mesh.ply"))
-    run = load_run(source)
+    run = load_run(source, device=device)
     frames = run.frames()
 
     def show(page: Window) -> None:

@@ -252,7 +252,9 @@ class SparseVoxels(TrainableField):
         `quick`, there are half as many samples: one per voxel.
         Differentiable in: nothing.
         """
-        background_color = (self.background if background is None else background).detach()
+        background_color = self.background if background is None else background
+        background_color = background_color.detach().to(self.background.device)
+        camera = camera.to(background_color.device)
         output = empty_output(camera, background_color)
         rows = max(1, RAYS_PER_CHUNK // camera.width)
         steps = QUICK_STEPS if quick else FINE_STEPS
@@ -298,7 +300,7 @@ class SparseVoxels(TrainableField):
         """Return the voxels whose centers lie between two corners; None if there are none."""
         size = self.background.new_tensor(self.table.shape)
         centers = self.scene_box.denormalize((self.table.voxel_positions + 0.5) / size)
-        inside = ((centers >= low) & (centers <= high)).all(-1)
+        inside = ((centers >= low.to(centers)) & (centers <= high.to(centers))).all(-1)
         return self.keep(inside)[0] if bool(inside.any()) else None
 
     @torch.no_grad()

@@ -24,6 +24,7 @@ def depth_preview_image(
     depth: Float[Tensor, "height width"], valid: Bool[Tensor, "height width"], colormap: Colormap = "viridis"
 ) -> Float[Tensor, "height columns 3"]:
     """Colorize depth between its 1st and 99th percentile, with a color bar; invalid pixels are light blue."""
+    depth, valid = depth.detach().cpu(), valid.cpu()
     low, high = depth_range(depth, valid)
     image = colorize_depth(depth, valid, low, high, colormap)
     return torch.cat([image, _legend(depth.shape[0], low, high, colormap, bool(valid.any()))], 1)

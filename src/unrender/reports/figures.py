@@ -113,4 +113,4 @@ def curves(
 
 def to_bytes(image: Tensor) -> Image:
     """Convert an image from floats in [0, 1] to 8 bits per channel."""
-    return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    return (image.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()

@@ -123,7 +123,7 @@ class LiveReport:
             self._events.add_view(rendered, step.index)
         background = step.result.background if self._run.background is None else self._run.background
         view = frame.load_image()
-        target = composited_on(background.detach(), view.image, view.alpha)
+        target = composited_on(background.detach().to(view.image.device), view.image, view.alpha)
         sections = [
             Section(
                 f"After {record.seconds:.0f} seconds",

@@ -89,7 +89,9 @@ def volume_metrics(scene: VolumeScene) -> dict[str, Any]:
     low, high = (float(value) for value in volume.density.aminmax())
     return {
         "voxels": f"{width} × {height} × {depth}",
-        "voxel_size": " × ".join(f"{side:.4g}" for side in volume.world_from_volume[:3, :3].norm(dim=0)),
+        "voxel_size": " × ".join(
+            f"{side:.4g}" for side in volume.world_from_volume[:3, :3].norm(dim=0).tolist()
+        ),
         "lowest_value": low,
         "highest_value": high,
         "window_low": scene.transfer.low,

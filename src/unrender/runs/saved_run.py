@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from unrender._version import __version__
@@ -49,8 +50,8 @@ class Run(NamedTuple):
         return load_scene(self.scene).frames
 
 
-def load_run(folder: Path) -> Run:
-    """Load a run of `unrender fit-volume` or `unrender fit-nerf`."""
+def load_run(folder: Path, *, device: str | torch.device = "cpu") -> Run:
+    """Load a run of `unrender fit-volume` or `unrender fit-nerf`, with its field on a device."""
     config, path = read_config(folder), folder / CONFIG
     name = FIELD_FILES.get(config["task"])
     if name is None:
@@ -69,7 +70,7 @@ def load_run(folder: Path) -> Run:
         test_views = None if names is None else tuple(str(name) for name in names)
     return Run(
         folder,
-        load_field(folder / name),
+        load_field(folder / name, device=device),
         folder / name,
         _background(path, config),
         None if scene is None else str(scene),

@@ -36,9 +36,9 @@ def measure_view(
 ) -> MeasuredView:
     """Render a view and compare it with its image, both composited on `background` or on the field's own."""
     view = frame.load_image()
-    behind = (field.background if background is None else background).detach()
+    behind = (field.background if background is None else background).detach().to(view.image.device)
     target = composited_on(behind, view.image, view.alpha)
-    rendered = field.render(frame.camera, background)
+    rendered = field.render(frame.camera, background).to(view.image.device)
     is_whole = view.mask is None
     has_ssim = is_whole and min(target.shape[:2]) >= SSIM_WINDOW
     metrics: dict[str, float | None] = {

@@ -47,7 +47,8 @@ class CroppedField:
     """The part of a field inside a box."""
 
     def __init__(self, field: Sampled, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> None:
-        self._field, self._low, self._high = field, low, high
+        self._field = field
+        self._low, self._high = (corner.to(field.background.device) for corner in (low, high))
 
     def _query(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         density, color = self._field(points, directions)
@@ -59,11 +60,12 @@ class CroppedField:
         self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
     ) -> RenderOutput:
         """Render a view; with `quick`, with fewer samples per ray."""
+        own = self._field.background
         output = march(
             self._query,
-            rays_of(camera),
+            rays_of(camera.to(own.device)),
             lambda rays: self._field.sample(rays, quick=quick),
-            background=self._field.background if background is None else background,
+            background=own if background is None else background.to(own.device),
             stop_below=MIN_TRANSMITTANCE,
         )
         return RenderOutput(output.color.clamp(0, 1), output.opacity, output.distance)

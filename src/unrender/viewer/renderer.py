@@ -93,7 +93,7 @@ class ProgressiveRenderer:
     def _render_preview(self, view: View, camera: Camera, size: int) -> None:
         small = camera.resize_longest(size)
         start = self._clock()
-        output = view.field.render(small, _background(view), quick=True)
+        output = view.field.render(small, _background(view), quick=True).to(small.focal.device)
         self._client.put(_to_image(output, view.mode, small), is_final=False)
         rate = small.height * small.width / max(self._clock() - start, 1e-6)
         self._rate, self._size, self._tiles = (self._rate + rate) / 2, size, []
@@ -103,7 +103,7 @@ class ProgressiveRenderer:
         top = sum(len(tile.color) for tile in self._tiles)
         rows = min(max(1, round(self._rate * SECONDS_MOVING / camera.width)), camera.height - top)
         tile = camera.crop(0, top, height=rows, width=camera.width)
-        self._tiles.append(view.field.render(tile, _background(view)))
+        self._tiles.append(view.field.render(tile, _background(view)).to(tile.focal.device))
         if top + rows == camera.height:
             output = RenderOutput(
                 torch.cat([tile.color for tile in self._tiles]),

@@ -79,15 +79,16 @@ def _batched(cameras: Sequence[Camera]) -> Camera:
 def bounds_of(thing: Mesh | PointCloud | Renderable) -> Box:
     """Return the bounding box; [-1, 1]³ for fields of unknown extent."""
     if isinstance(thing, Field):
-        return thing.scene_box.bounds
+        return thing.scene_box.bounds.cpu()
     if not isinstance(thing, Mesh | PointCloud):
         return torch.tensor([[-1.0] * 3, [1.0] * 3])
     points = thing.vertices if isinstance(thing, Mesh) else thing.points
-    return torch.stack([points.amin(0), points.amax(0)]).detach().float()
+    return torch.stack([points.amin(0), points.amax(0)]).detach().float().cpu()
 
 
 def put_mesh(server: "viser.ViserServer", mesh: Mesh, texture: Texture | None, box: Box | None) -> None:
     """Show a mesh, optionally only the faces inside a box."""
+    mesh, texture = mesh.detach().to("cpu"), None if texture is None else texture.detach().to("cpu")
     faces = mesh.faces
     if box is not None:
         inside = ((mesh.vertices >= box[0]) & (mesh.vertices <= box[1])).all(-1)
@@ -128,7 +129,8 @@ def _with_colors(mesh: Mesh, texture: Texture | None) -> "trimesh.Trimesh":
 
 def put_cloud(server: "viser.ViserServer", cloud: PointCloud, size: float, box: Box | None) -> None:
     """Show points as discs, optionally only those inside a box."""
-    points, colors = cloud.points.detach().float(), cloud.colors
+    cloud = cloud.detach().to("cpu")
+    points, colors = cloud.points.float(), cloud.colors
     if box is not None:
         inside = ((points >= box[0]) & (points <= box[1])).all(-1)
         points, colors = points[inside], None if colors is None else colors[inside]

@@ -43,7 +43,7 @@ def _errors(found: DepthMap, frame: Frame) -> dict[str, float]:
     truth = view.depth if view.mask is None else torch.where(view.mask, view.depth, 0)
     figures: dict[str, float] = {}
     for kind in KINDS:
-        errors = depth_errors(getattr(found, f"{kind}_z"), truth, found.valid)
+        errors = depth_errors(getattr(found, f"{kind}_z"), truth.to(found.opacity.device), found.valid)
         figures |= {f"depth/{kind}/{name}": value for name, value in errors.items()}
     return figures
 

@@ -161,8 +161,10 @@ def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
 
 def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) -> Iterator[FitMeshStep]:
     generator = torch.Generator().manual_seed(config.seed)
-    validation = cloud.points[cloud.validation]
-    training, everything = index_points(cloud.points[~cloud.validation]), index_points(cloud.points)
+    validation = cloud.points[cloud.validation].to(cloud.device)
+    training, everything = (
+        index_points(points.to(cloud.device)) for points in (cloud.points[~cloud.validation], cloud.points)
+    )
     index = itertools.count()
     last = min(config.steps, 3 * len(_candidates(math.inf, cloud, config)) * len(plan) + 6)
     smoothness = SMOOTHNESS[0]
@@ -262,18 +264,23 @@ def _chamfer(mesh: Mesh, pairs: list[_Pairs]) -> float:
 
 
 def _points_to_surface(mesh: Mesh, points: PointIndex, spacing: float) -> _Pairs:
-    squared, face_ids, barycentrics = closest_on_mesh(points, mesh.vertices, mesh.faces)
+    surface = mesh.to(points.points.device)
+    squared, face_ids, barycentrics = (
+        t.cpu() for t in closest_on_mesh(points, surface.vertices, surface.faces)
+    )
     interpolation = interpolation_matrix(mesh, face_ids, barycentrics)
-    return _Pairs(interpolation, points.points.numpy(), _huber_weights(squared, spacing))
+    return _Pairs(interpolation, points.points.cpu().numpy(), _huber_weights(squared, spacing))
 
 
 def _surface_to_points(
     mesh: Mesh, points: PointIndex, spacing: float, num_samples: int, generator: torch.Generator
 ) -> _Pairs:
     samples = sample_points_from_mesh(mesh, num_samples, generator=generator)
-    squared, ids = nearest(samples.points, points)
+    squared, ids = (t.cpu() for t in nearest(samples.points.to(points.points.device), points))
     interpolation = interpolation_matrix(mesh, samples.face_ids, samples.barycentric)
-    return _Pairs(interpolation, points.points[ids[:, 0]].numpy(), _huber_weights(squared[:, 0], spacing))
+    return _Pairs(
+        interpolation, points.points.cpu()[ids[:, 0]].numpy(), _huber_weights(squared[:, 0], spacing)
+    )
 
 
 def _huber_weights(squared: Tensor, spacing: float) -> Array:
@@ -285,4 +292,6 @@ def _huber_weights(squared: Tensor, spacing: float) -> Array:
 
 
 def _mean_distance(points: Tensor, mesh: Mesh) -> float:
-    return float(closest_on_mesh(points, mesh.vertices, mesh.faces).squared_distances.sqrt().numpy().mean())
+    surface = mesh.to(points.device)
+    found = closest_on_mesh(points, surface.vertices, surface.faces)
+    return float(found.squared_distances.sqrt().cpu().numpy().mean())

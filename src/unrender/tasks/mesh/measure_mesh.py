@@ -40,7 +40,7 @@ def measure_mesh(
     closed = is_watertight(mesh)
     metrics: dict[str, float | int | bool | None] = {
         "cloud_to_mesh_mean": float(to_mesh.mean()),
-        "cloud_to_mesh_p95": float(np.quantile(to_mesh.numpy(), 0.95)),
+        "cloud_to_mesh_p95": float(np.quantile(to_mesh.cpu().numpy(), 0.95)),
         "diagonal": diagonal,
         "f_score_1pct": 2 * recall * precision / max(recall + precision, 1e-12),
         "observed_fraction": float((to_cloud <= radius).double().mean()),

@@ -39,10 +39,12 @@ class PreparedCloud(TensorStruct):
     """Diagonal of the points' bounding box, in world units."""
     spacing: float
     """Mean distance between neighboring points on the surface, √(area / number)."""
+    device: Any = torch.device("cpu")
+    """Device of the original cloud: searches run there, everything else on the CPU."""
 
     def to_world(self, mesh: Mesh) -> Mesh:
-        """Transform a mesh from the normalized frame to world units."""
-        return mesh.replace(vertices=mesh.vertices * self.diagonal + self.center)
+        """Transform a mesh from the normalized frame to world units, on the device of the original cloud."""
+        return mesh.replace(vertices=mesh.vertices * self.diagonal + self.center).to(self.device)
 
 
 def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int) -> PreparedCloud:
@@ -83,6 +85,7 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
         center=center,
         diagonal=diagonal,
         spacing=math.sqrt(float(local.areas.numpy().mean())),
+        device=cloud.points.device,
     )
 
 

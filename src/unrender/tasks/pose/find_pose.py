@@ -5,7 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 from jaxtyping import Float
@@ -161,6 +161,15 @@ class FindPoseStep:
     def result(self) -> PoseEstimate:
         """The estimate at this step, in world units."""
         return _estimate(self)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on another device; the optimization itself stays on the device of its input."""
+        center, radius, origin = self.placement
+        return dataclasses.replace(
+            self,
+            fit=Fit(*(tensor.to(device) for tensor in self.fit)),
+            placement=Placement(center.to(device), radius, origin.to(device)),
+        )
 
 
 def find_pose(

@@ -82,7 +82,7 @@ def render_views(
 def _image(field: TrainableField, camera: Camera, background: Tensor | None, quick: QuickRender) -> Tensor:
     if not quick.quick:
         return field.render(camera, background).color
-    output = quick.render(field, camera, background)
+    output = quick.render(field, camera, background).to("cpu")
     return torch.cat(
         [output.color, depth_preview_image(output.distance, output.opacity > SURFACE_OPACITY, "gray")], 1
     )

@@ -97,7 +97,7 @@ def render_turntable(
     scene: VolumeScene, cameras: Sequence[Camera], step: float | None, background: tuple[float, float, float]
 ) -> Iterator[TurntableView]:
     """Render the volume from each camera."""
-    color = torch.tensor(background)
+    color = scene.volume.density.new_tensor(background)
     for index, camera in enumerate(cameras):
         output = render_volume(
             scene.volume, scene.transfer, camera, step=step, background=color, blocks=scene.blocks
@@ -112,7 +112,7 @@ def describe(view: TurntableView) -> str:
 
 def _camera(center: Tensor, radius: float, options: VolumeOptions, size: int, degrees: float) -> Camera:
     axis, sign = "xyz".index(options.up[-1]), -1.0 if options.up.startswith("-") else 1.0
-    upward, forward, aside = torch.eye(3).roll(-axis, 0).unbind()
+    upward, forward, aside = torch.eye(3, device=center.device).roll(-axis, 0).unbind()
     azimuth, elevation = math.radians(degrees), math.radians(options.elevation)
     around = math.cos(azimuth) * forward + sign * math.sin(azimuth) * aside
     direction = math.cos(elevation) * around + math.sin(elevation) * sign * upward
