@@ -120,7 +120,7 @@ def test_a_scene_without_transparency_is_fitted_in_all_space(scene: Scene, tmp_p
 @pytest.mark.parametrize("space", ["aabb", "unbounded"])
 def test_any_space_can_be_asked_for(scene: Scene, space: str) -> None:
     field = run(scene, space=space, steps=3, total_variation_loss_weight=0.1, sparsity_loss_weight=0.1).result
-    assert field.contracted == (space == "unbounded")
+    assert field.scene_box.contracted == (space == "unbounded")
     assert bool(field.log_density.isfinite().all())
 
 
@@ -147,7 +147,7 @@ def test_one_picture_is_enough_to_begin(scene: Scene) -> None:
 
 
 def test_pictures_that_are_transparent_everywhere_are_refused(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="within all its masks"):
+    with pytest.raises(InputError, match="visual hull is empty"):
         fit_volume(without_alpha(scene, tmp_path, value=0))
 
 
