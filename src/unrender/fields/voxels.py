@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag, max_pool3d, pad
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.harmonics import MAX_DEGREE, spherical_harmonics
+from unrender.fields.harmonics import spherical_harmonics
 from unrender.fields.protocol import DensityGrid
 from unrender.fields.render_field import empty_output, fill_rows
 from unrender.fields.schedules import VoxelSchedule, schedule_of
@@ -28,6 +28,7 @@ from unrender.fields.uniform_samples import (
     occupied_box,
     uniform_in_cells,
 )
+from unrender.fields.voxel_contents import check_contents
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import RayInterval, Rays, clip_to_box, present_rays
 from unrender.geometry.scene_box import SceneBox
@@ -451,7 +452,7 @@ class SparseVoxels(TrainableField):
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
         """Return the field with these contents."""
-        _check_contents(tensors)
+        check_contents(tensors)
         mask = torch.zeros(read_grid_shape(description), dtype=torch.bool)
         mask[tensors["voxels"].long().unbind(-1)] = True
         table = VoxelTable.from_mask(mask)
@@ -483,21 +484,3 @@ def _jitter(rays: Rays, generator: torch.Generator | None) -> Tensor | None:
     if generator is None:
         return None
     return torch.rand(len(rays.origins), generator=generator, device=generator.device).to(rays.origins.device)
-
-
-def _check_contents(tensors: Mapping[str, Tensor]) -> None:
-    """Raise InputError for contents of damaged files."""
-    axes = {"log_density": 1, "harmonics": 2, "background": 1, "voxels": 2}
-    for name, count in axes.items():
-        tensor = tensors[name]
-        if tensor.dim() != count or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-            raise InputError(f"SparseVoxels: {name} is {tensor.dtype} of shape {list(tensor.shape)}")
-        if not bool(tensor.isfinite().all()):
-            raise InputError(f"SparseVoxels: {name} has values that are not finite")
-    widths = [3 * (degree + 1) ** 2 for degree in range(MAX_DEGREE + 1)]
-    if (
-        tensors["harmonics"].shape[1] not in widths
-        or any(tensors[name].shape[-1] != 3 for name in ("background", "voxels"))
-        or bool((tensors["voxels"] < 0).any())
-    ):
-        raise InputError("SparseVoxels: harmonics, background or voxels do not have the right shape")
