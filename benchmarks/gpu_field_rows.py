@@ -305,6 +305,8 @@ variant("as it is", 15.0, 220)
 variant("half of the backgrounds white", 15.0, 221, random_backgrounds=0.5)
 variant("all backgrounds white", 15.0, 222, random_backgrounds=0.0)
 variant("2^21 entries", 15.0, 223, table_log2=21)
+variant("decay 1e-6, all entries", 15.0, 225, table_decay=1e-6, sparse_updates=False)
+variant("decay 1e-7, all entries", 15.0, 226, table_decay=1e-7, sparse_updates=False)
 variant("rate to 0.003", 15.0, 224, final_learning_rate=0.003)
 variant("half of the backgrounds white, 2^20 entries", 60.0, 230, random_backgrounds=0.5, table_log2=20)
 

@@ -85,6 +85,8 @@ class StepSettings:
     """Weight from which on candidates count as visible."""
     sparse: bool = True
     """Whether table entries without a gradient, and their moments, stay as they are."""
+    table_decay: float = 0.0
+    """L2 regularization of the table."""
     distortion: float = 0.0
     """Weight of the distortion loss."""
     random_backgrounds: float = 1.0
@@ -399,8 +401,8 @@ class GraphStep:
         launch(kernels.check_finite, len(self.gradient), *state, self.gradient, *BETAS)
         values = self.parameters.table.view(-1)
         launch(
-            kernels.update_table, len(values), *state, *adam, self._units, s.sparse, self.sums, values, *table,
-            self.table_copy,
+            kernels.update_table, len(values), *state, *adam, s.table_decay, self._units, s.sparse, self.sums, values,
+            *table, self.table_copy,
         )  # fmt: skip
         n, all_layers = self.num_weights, (self.gradient, self.flat, *layers)
         launch(kernels.update_weights, n, *state, *adam, WEIGHT_DECAY, *(t[:n] for t in all_layers))

@@ -36,6 +36,8 @@ class GraphOptions:
     """Weight from which on samples are visible."""
     sparse_updates: bool = True
     """Whether table entries without a gradient stay as they are."""
+    table_decay: float = 0.0
+    """L2 regularization of the hash table."""
     random_backgrounds: float = 1.0
     """Fraction of rays of transparent images with a random background, if it is not constant; the others have white."""
     learning_rate: float = HashNeRF.learning_rate
@@ -103,6 +105,7 @@ class GraphTraining:
             initial_rays=max(64, options.samples // 64),
             min_weight=options.min_visible_weight,
             sparse=options.sparse_updates,
+            table_decay=options.table_decay,
             distortion=objective.distortion_loss_weight,
             random_backgrounds=options.random_backgrounds if is_random else 0.0,
             constant_background=constant if self.pixels.has_alpha else None,

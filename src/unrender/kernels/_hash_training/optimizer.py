@@ -113,6 +113,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         beta1: float,
         beta2: float,
         epsilon: float,
+        decay: float,
         units: float,
         sparse: bool,
         sums: wp.array(dtype=wp.int64),
@@ -133,6 +134,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             return
         if counters[wp.static(NOT_FINITE)] == 0:
             gradient = float(wp.float64(total) / wp.float64(units)) / scalars[wp.static(LOSS_SCALE)]
+            gradient += decay * values[i]
             value = update(i, gradient, scalars, beta1, beta2, epsilon, values, mean, square)
             if copies.shape[0] > 0:
                 copies[i] = active(value)
