@@ -132,9 +132,11 @@ def check_silhouette(bench: Bench) -> Result:
 
 @check("soft Phong")
 def check_phong(bench: Bench) -> Result:
+    # Room for all faces, at most 84 at a pixel: of two at one depth, the last bit would choose which is left out. The
+    # reference's own gradient changes by 1.3e-4 where vertices move by 6e-8.
     mesh, size = ico_sphere(2).to(bench.device), bench.size(40, 12)
     return bench.agree(
-        lambda v: soft_phong(mesh.replace(vertices=v), size, 6), [mesh.vertices], tolerance=1e-2
+        lambda v: soft_phong(mesh.replace(vertices=v), size, 96), [mesh.vertices], tolerance=1e-3
     )
 
 

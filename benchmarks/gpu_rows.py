@@ -167,10 +167,10 @@ class Bench:
 
 
 def results_of(op: Callable[..., Any], inputs: Sequence[Tensor], outputs_only: bool) -> list[Tensor]:
-    """Return the outputs, then the gradients of Σ cotangent · output for fixed random cotangents."""
+    """Return the outputs but None, then the gradients of Σ cotangent · output for fixed random cotangents."""
     leaves = [t.detach().clone().requires_grad_(t.is_floating_point()) for t in inputs]
     result = op(*leaves)
-    outputs = [result] if isinstance(result, Tensor) else list(result)
+    outputs = [result] if isinstance(result, Tensor) else [output for output in result if output is not None]
     smooth = [output for output in outputs if output.requires_grad]
     results = [output.detach() for output in outputs]
     if smooth and not outputs_only:
