@@ -47,10 +47,9 @@ def main(folder: Path) -> None:
     large = frame.camera.resize(240, 240)
     depth = unrender.measure_depth(field, large)
     nearest, farthest = depth.median_distance[depth.valid].aminmax()
-    grey = 0.1 + 0.85 * (depth.median_distance - nearest) / (farthest - nearest)
-    shown = torch.where(depth.valid, torch.stack([grey, depth.confidence]), 1.0)[..., None].expand(
-        -1, -1, -1, 3
-    )
+    gray = 0.1 + 0.85 * (depth.median_distance - nearest) / (farthest - nearest)
+    maps = torch.where(depth.valid, torch.stack([gray, depth.confidence]), 1.0)
+    shown = maps[..., None].expand(-1, -1, -1, 3)
     shaded = unrender.render_mesh(mesh, large, supersampling=2).clamp(0, 1)
     images = [field.render(large, torch.ones(3)).color, *shown, shaded]
     unrender.save_image(torch.cat(images, 1), folder / "image.png")

@@ -41,7 +41,7 @@ def scene(tmp_path: Path) -> Path:
 def field(monkeypatch) -> Ball:
     """The field of all runs in these tests."""
     ball = Ball(0.5, COLOR)
-    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: ball)
+    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path, device: ball)
     return ball
 
 

@@ -21,7 +21,7 @@ from unrender import (
     save_field,
 )
 from unrender.cli.main import main
-from unrender.io.depth_preview import LEGEND
+from unrender.io.depth_preview import LEGEND_WIDTH
 from unrender.runs.folder import RUN_FORMAT
 
 SIZE = ["--size", "24"]
@@ -98,13 +98,13 @@ def test_quick_views_show_distance_beside_color(run, tmp_path):
     options = ["--quick", "--views", "2", "--video", "gif", "--size", "40", "--output", str(out)]
     assert main(["render", str(run), *options]) == 0
     image = read_image(out / "view_000.png")
-    assert image.shape == (30, 80 + LEGEND, 3)
+    assert image.shape == (30, 80 + LEGEND_WIDTH, 3)
     distance = image[:, 40:80]
     assert distance[0, 0, 2] > distance[0, 0, 0] + 20  # empty: blue
     grey = distance[(distance == distance[..., :1]).all(-1)][:, 0]
     assert grey.max() > 150 > 80 > grey.min()
     with Image.open(out / "video.gif") as video:
-        assert video.size == (80 + LEGEND, 30)
+        assert video.size == (80 + LEGEND_WIDTH, 30)
         assert video.n_frames == 2
 
 
@@ -118,7 +118,7 @@ def test_quick_near_and_far(run, tmp_path):
         options = ["--quick", "--views", "1", "--video", "none", *options, "--output", str(out)]
         assert main(["render", str(run), *options]) == 0
         images.append(read_image(out / "view_000.png"))
-    width = images[0].shape[1] - LEGEND
+    width = images[0].shape[1] - LEGEND_WIDTH
     assert images[0][6, width // 4].tolist() != [255] * 3
     assert (images[1][:, : width // 2] == 255).all()
 
@@ -129,7 +129,7 @@ def nerf(run, monkeypatch) -> Ball:
     (run / "volume.safetensors").rename(run / "field.safetensors")
     config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": "gone", "background": None}
     (run / "config.json").write_text(json.dumps(config))
-    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path: field)
+    monkeypatch.setattr("unrender.runs.saved_run.load_field", lambda path, device: field)
     field = Ball(0.8)
     return field
 
@@ -139,7 +139,7 @@ def test_other_fields(run, nerf, tmp_path, options):
     out = tmp_path / "out"
     assert main(["render", str(run), "--views", "2", *options, "--output", str(out)]) == 0
     image = read_image(out / "view_000.png")
-    assert image.shape == (12, 32 + LEGEND if options else 16, 3)
+    assert image.shape == (12, 32 + LEGEND_WIDTH if options else 16, 3)
     assert image[6, 8].tolist() == [255, 0, 0]
     assert image[0, 0].tolist() == [128] * 3
     metrics = json.loads((out / "metrics.json").read_text())
@@ -155,7 +155,7 @@ def test_quick_views_of_slow_fields_are_small(run, nerf, tmp_path, monkeypatch, 
     )  # 4 s, 16 pixels
     with caplog.at_level("INFO", "unrender"):
         assert main(["render", str(run), "--views", "1", "--quick", "--output", str(tmp_path / "out")]) == 0
-    assert read_image(tmp_path / "out/view_000.png").shape == (6, 16 + LEGEND, 3)
+    assert read_image(tmp_path / "out/view_000.png").shape == (6, 16 + LEGEND_WIDTH, 3)
     assert "rendering previews of 8 pixels; change it with --size" in caplog.text
 
 
@@ -281,7 +281,7 @@ def damage(run, what) -> None:
         ("wrong background", "config.json: damaged"),
         ("a number for a scene", "the scene 5 does not exist"),
         ("no cameras", "no cameras.json, and the scene gone does not exist; give cameras: --path FILE.json"),
-        ("broken cameras", "cameras.json: expected a table with a list 'frames'"),
+        ("broken cameras", "cameras.json: expected an object with a list 'frames'"),
     ],
 )
 def test_damaged_runs(run, tmp_path, capsys, what, message):

@@ -100,6 +100,10 @@ def test_invalid_options(scan, tmp_path, capsys, options, message):
 def test_invalid_files(tmp_path, capsys):
     (tmp_path / "a.nrrd").write_bytes(b"NRRD0004\n")
     np.save(tmp_path / "b.npy", np.ones((3, 3, 3)))
-    for name, message in (("a.nrrd", "damaged"), ("b.npy", "nothing to see"), ("c.npy", "no such file")):
+    for name, message in (
+        ("a.nrrd", "damaged"),
+        ("b.npy", "all voxels have the same value"),
+        ("c.npy", "no such file"),
+    ):
         assert main(["render", str(tmp_path / name), "--output", str(tmp_path / "out")]) == 2
         assert message in capsys.readouterr().err

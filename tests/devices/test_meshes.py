@@ -115,7 +115,7 @@ def distance_to_a_mesh(move: Move) -> Any:
 def closest_with_an_order(move: Move) -> Any:
     mesh = sphere(move)
     order = index_faces(mesh.vertices, mesh.faces)
-    return closest_on_mesh(move(numbers(9, 3)), mesh.vertices, mesh.faces, face_order=order).barycentrics
+    return closest_on_mesh(move(numbers(9, 3)), mesh.vertices, mesh.faces, face_order=order).squared_distances
 
 
 @case(waits=9)  # for the topology, once

@@ -50,7 +50,7 @@ def test_the_reference_serves_where_it_is_asked_for_or_nothing_else_does(monkeyp
 def test_a_gpu_without_fast_kernels_is_named_once(device, monkeypatch, caplog):
     monkeypatch.setattr(_dispatch, "_has_warp", lambda: False)
     monkeypatch.setattr(_dispatch, "_has_gpu_kernel", lambda kernel: True)
-    _dispatch._say_once.cache_clear()
+    _dispatch._warn_once.cache_clear()
     for _ in range(2):
         assert implementation("nearest", torch.device(device)) is None
     message = {

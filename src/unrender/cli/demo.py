@@ -16,6 +16,7 @@ from unrender.data.photos import Photo, load_photo
 from unrender.geometry.camera import Camera
 from unrender.geometry.demo_object import demo_object
 from unrender.geometry.points import PointCloud
+from unrender.io.files import confinable_writes
 from unrender.runs.folder import start_run
 from unrender.tasks.depth.measure_depth import measure_depth
 from unrender.tasks.mesh.fit_mesh import FitMesh, fit_mesh
@@ -99,7 +100,7 @@ def _compile_kernels() -> None:
     list(fit_mesh(scan, FitMesh(steps=2)))
     list(find_pose(truth, photo, search))
     list(find_pose(truth, PointCloud(generate.front_half(scan, camera)), search))
-    with tempfile.TemporaryDirectory(prefix="unrender-") as folder:
+    with tempfile.TemporaryDirectory(prefix="unrender-") as folder, confinable_writes():
         scene = save_demo_scene(folder, size=24, num_train=4, num_test=1)
         *_, voxels = fit_volume(scene, FitVolume(resolution=16, steps=6, rays=256))
         *_, field = fit_nerf(scene, FitNerf(steps=2, samples=1024, table_log2=10))

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,20 +72,18 @@ def command(
         output: Output folder. Default: runs/find-pose/NAME-TIME.
         device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
-    place = resolve_device(device)
+    target = resolve_device(device)
     shape, texture = _load_mesh(mesh, search.use_color)
     observed = _load_observation(observation, photo)
     initial = None if guess is None else load_pose(guess)
     start = time.perf_counter()
+    moved_texture = None if texture is None else texture.to(target)
+    moved_guess = None if initial is None else initial.to(target)
     searching = find_pose(
-        shape.to(place),
-        observed.to(place),
-        search,
-        texture=None if texture is None else texture.to(place),
-        guess=None if initial is None else initial.to(place),
+        shape.to(target), observed.to(target), search, texture=moved_texture, guess=moved_guess
     )
     settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
-    settings |= {"device": str(place)}
+    settings |= {"device": str(target)}
     folder = start_run("find-pose", observation.stem, output, settings)
     steps = [step.to("cpu") for step in run_steps(searching, _describe)]
     seconds = time.perf_counter() - start
@@ -93,12 +92,7 @@ def command(
     metrics = _metrics(estimate, steps, seconds)
     write_json(folder / "metrics.json", metrics)
     write_curves(folder, pose_report.series(steps))
-    if isinstance(observed, Photo):
-        results = pose_report.photo_results(shape.to(torch.float32), texture, observed, steps, folder)
-    else:
-        placed = pose_report.transformed(shape, estimate.camera_from_object)
-        save_mesh(placed, folder / "mesh_in_cloud.ply")
-        results = pose_report.cloud_results(shape, observed, steps)
+    results = _save_results(shape, texture, observed, steps, folder)
     title = f"Pose of {mesh.name} in {observation.name}"
     how = _reproduce(mesh, observation, search, photo, guess)
     pose_report.write_pose_report(folder / "report.html", title, steps, metrics, [*results, how])
@@ -106,6 +100,22 @@ def command(
     print(folder / "pose.json")
     print(folder / "report.html")
     return 1 if estimate.status == "failed" else 0
+
+
+def _save_results(
+    shape: Mesh,
+    texture: Texture | None,
+    observed: Photo | PointCloud,
+    steps: Sequence[FindPoseStep],
+    folder: Path,
+) -> list[Section]:
+    """Save what shows the pose beside the observation, and return its sections of the report."""
+    if isinstance(observed, Photo):
+        return pose_report.photo_results(shape.to(torch.float32), texture, observed, steps, folder)
+    save_mesh(
+        pose_report.transformed(shape, steps[-1].result.camera_from_object), folder / "mesh_in_cloud.ply"
+    )
+    return pose_report.cloud_results(shape, observed, steps)
 
 
 def _load_mesh(path: Path, use_color: bool) -> tuple[Mesh, Texture | None]:

@@ -12,7 +12,7 @@ from unrender.fields.render_field import density_in_chunks, device_of, query_in_
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, present_rays
-from unrender.kernels.composite import Composited, composite
+from unrender.kernels.composite import composite
 from unrender.render.march import FieldFunction, RenderOutput
 from unrender.render.sample import RaySamples
 
@@ -59,16 +59,12 @@ def quick_look(
         camera = camera.to(known.background.dtype)
     rays, valid = present_rays(camera.detach())
     background_color = (known.background if background is None else background).detach().to(rays.origins)
-    chunks = []
     size = max(1, SAMPLES_PER_CHUNK // max(num_samples, 1))
+    chunks = []
     for start in range(0, max(len(rays.origins), 1), size):
         chunk = rays.map(lambda t, start=start: t[start : start + size])  # type: ignore[misc]
         samples = known.sample_uniform(chunk, num_samples, near=near, far=far)
-        found, color = _render(known, chunk, samples)
-        assert found.distance is not None
-        chunks.append(
-            (color + found.transmittance[:, None] * background_color, found.opacity, found.distance)
-        )
+        chunks.append(_render(known, chunk, samples, background_color))
     color, opacity, distance = (torch.cat(each) for each in zip(*chunks, strict=True))
     shape = (camera.height, camera.width)
     output = RenderOutput(
@@ -79,8 +75,10 @@ def quick_look(
     return output
 
 
-def _render(field: Field, rays: Rays, samples: RaySamples) -> tuple[Composited, Tensor]:
-    """Return opacity, transmittance and distance of each ray, and Σ weight · color."""
+def _render(
+    field: Field, rays: Rays, samples: RaySamples, background: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return color, opacity and distance of each ray."""
     assert samples.offsets is not None
     ray = torch.repeat_interleave(samples.offsets.diff())
     density = density_with_early_termination(
@@ -94,7 +92,9 @@ def _render(field: Field, rays: Rays, samples: RaySamples) -> tuple[Composited, 
     of = ray[visible]
     colors = query_in_chunks(field, _points(rays, samples, visible, of), rays.directions[of])[1]
     total = colors.new_zeros(len(rays.origins), 3)
-    return found, total.index_add_(0, of, found.weights[visible, None] * colors)
+    total.index_add_(0, of, found.weights[visible, None] * colors)
+    assert found.distance is not None
+    return total + found.transmittance[:, None] * background, found.opacity, found.distance
 
 
 def _points(rays: Rays, samples: RaySamples, chosen: Tensor, ray: Tensor) -> Tensor:

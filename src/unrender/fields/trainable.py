@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrender.errors import InputError
+from unrender.fields.protocol import Field
 from unrender.fields.render_field import render_field
 from unrender.fields.uniform_samples import flatten_samples, sample_interval, uniform_samples
 from unrender.geometry.camera import Camera
@@ -253,3 +254,7 @@ def read_scene_box(tensors: Mapping[str, Tensor], description: Mapping[str, Any]
     """Return the scene box from the contents of a field."""
     center, half_extent = tensors["scene_box.center"], tensors["scene_box.half_extent"]
     return SceneBox(center, half_extent, bool(description["contracted"]))
+
+
+Field.register(TrainableField)
+"""From Python 3.12 on, instances of a protocol are told by attributes, and parameters and buffers are none."""

@@ -82,10 +82,10 @@ def test_a_volume_learns_from_noisy_depth(scene: Scene) -> None:
     assert depth_error(fit_volume(scene, VOLUME), scene) < 0.8 * without
 
 
-def test_perceptrons_learn_from_depth(scene: Scene) -> None:
+def test_mlps_are_trained_on_depth(scene: Scene) -> None:
     config = FitNerf(model="tutorial", steps=1, depth_loss_weight=1.0)
     steps = [
-        next(iter(fit_nerf(scene, dataclasses.replace(config, depth_loss_weight=weight))))
+        next(iter(unrender.fit_nerf(scene, dataclasses.replace(config, depth_loss_weight=weight))))
         for weight in (0.0, 1.0)
     ]
     fields = [torch.cat([p.detach().flatten() for p in step.result.parameters()]) for step in steps]

@@ -11,7 +11,7 @@ from unrender.geometry.rotations import random_rotations, rotation_angle
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import cube, ico_sphere, torus
 from unrender.tasks.pose.cloud_alignment import (
-    Surface,
+    DistanceField,
     align_point_cloud,
     evaluate_points,
     exact_distance_field,
@@ -60,7 +60,7 @@ def found(mesh: Mesh, points: Tensor) -> Fit:
 @pytest.mark.parametrize("exact", [True, False])
 def test_the_gradient_is_that_of_the_cost(exact: bool) -> None:
     mesh = in_unit_sphere(demo_object())
-    surface: Surface = exact_distance_field(mesh) if exact else sampled_distance_field(mesh, seeded(0))
+    surface: DistanceField = exact_distance_field(mesh) if exact else sampled_distance_field(mesh, seeded(0))
     points, pose = scan(mesh, 300, 0.02, seed=0)
     twists = 0.05 * torch.randn(4, 6, generator=seeded(1), dtype=torch.float64)
     poses = move(pose.expand(4, 4, 4), twists)

@@ -113,7 +113,7 @@ def test_the_same_seed_gives_the_same_numbers_for_any_number_of_threads(scene: S
 def test_a_scene_without_transparency_is_fitted_in_all_space(scene: Scene, tmp_path: Path) -> None:
     photos = without_alpha(scene, tmp_path)
     last = run(photos, resolution=32, steps=160)
-    assert last.result.contracted
+    assert last.result.scene_box.contracted
     assert held_out_psnr(last.result, photos, None) > 17
 
 
@@ -290,7 +290,7 @@ def test_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"weights": torch.zeros(3)}, tmp_path / "other.safetensors")
-    with pytest.raises(FileFormatError, match="unrender did not write it"):
+    with pytest.raises(FileFormatError, match="the file was not written by unrender"):
         load_field(tmp_path / "other.safetensors")
 
 

@@ -53,7 +53,8 @@ def look_up(positions: Tensor, table: VoxelTable) -> tuple[Tensor, Tensor]:
     last = torch.tensor(table.shape, device=positions.device) - 1
     i = torch.minimum(positions.long().clamp(min=0), last)
     brick = table.bricks[tuple((i // BRICK).unbind(-1))].long()
-    within = (i % BRICK) @ torch.tensor([BRICK**2, BRICK, 1], device=positions.device)
+    x, y, z = (i % BRICK).unbind(-1)
+    within = (x * BRICK + y) * BRICK + z
     voxel = torch.where(brick >= 0, table.voxels[brick, within], -1).long()
     fraction = torch.where(voxel[:, None] >= 0, positions - i, 0)[:, None]
     return voxel, torch.where(torch.from_numpy(CORNERS).to(i) == 1, fraction, 1 - fraction).prod(-1)

@@ -9,10 +9,10 @@ from unrender.kernels._warp import Precision, launch, per_precision
 from unrender.kernels.march_voxels.table import VoxelTable
 
 
-def forward(values: Tensor, places: Tensor, table: VoxelTable, outside: float) -> Tensor:
-    found = values.new_empty(len(places))
-    arrays = [t.contiguous() for t in (values, places, table.bricks, table.voxels, table.corners)]
-    launch(_kernels(values.dtype).look_up, len(places), *arrays, outside, found)
+def forward(values: Tensor, points: Tensor, table: VoxelTable, outside: float) -> Tensor:
+    found = values.new_empty(len(points))
+    arrays = [t.contiguous() for t in (values, points, table.bricks, table.voxels, table.corners)]
+    launch(_kernels(values.dtype).look_up, len(points), *arrays, outside, found)
     return found
 
 
@@ -32,7 +32,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
     @precision.kernel
     def look_up(
         values: wp.array(dtype=scalar),
-        places: wp.array(dtype=vec3),
+        points: wp.array(dtype=vec3),
         bricks: wp.array3d(dtype=wp.int32),
         voxels: wp.array2d(dtype=wp.int32),
         corners: wp.array2d(dtype=wp.int32),
@@ -40,7 +40,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         found: wp.array(dtype=scalar),
     ):
         n = wp.tid()
-        p, zero, one, mixed = places[n], scalar(0.0), scalar(1.0), outside
+        p, zero, one, mixed = points[n], scalar(0.0), scalar(1.0), outside
         x, y, z = 4 * bricks.shape[0], 4 * bricks.shape[1], 4 * bricks.shape[2]
         low = p[0] >= zero and p[1] >= zero and p[2] >= zero
         if low and p[0] <= scalar(x) and p[1] <= scalar(y) and p[2] <= scalar(z):
