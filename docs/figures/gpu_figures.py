@@ -68,7 +68,11 @@ def _timings(content: dict[str, Any]) -> str:
     for row in content["rows"]:
         if "ms" in row:
             cells = (f"**{row['ms']:.3g}**", *(_number(row.get(key)) for key in ("reach_ms", "pytorch3d_ms")))
-        elif ("failed" in row or "skipped" in row) and not row["name"].startswith("check "):
+        elif (
+            ("failed" in row or "skipped" in row)
+            and not row["name"].startswith("check ")
+            and ("test views" not in row["name"])
+        ):
             cells = ("*not measured*", "", "")
         else:
             continue
@@ -77,14 +81,15 @@ def _timings(content: dict[str, Any]) -> str:
 
 
 def _trainings(content: dict[str, Any]) -> str:
-    lines = ["| training | after | PSNR | one view |", "|---|---|---|---|"]
+    lines = ["| training | PSNR | one view | one step | before training |", "|---|---|---|---|---|"]
     for row in content["rows"]:
-        for after, found in row.items():
-            if isinstance(found, dict) and "psnr" in found:
-                view = f"{found['view_ms']:.0f} ms" if "view_ms" in found else ""
-                lines.append(
-                    f"| {row['name'].split(' trained')[0]} | {after} | **{found['psnr']:.2f} dB** | {view} |"
-                )
+        name = row["name"].removesuffix(": test views on white").replace("as it is", "default settings")
+        if "psnr" in row:
+            figures = (f"**{row['psnr']:.2f} dB**", f"{row['view_ms']:.0f} ms", f"{row['ms a step']:.1f} ms")
+            start = f"{row['seconds to start']['starting']:.1f} s" if "seconds to start" in row else ""
+            lines.append(f"| {name} | {' | '.join(figures)} | {start} |")
+        elif "test views" in row["name"]:
+            lines.append(f"| {name} | *not measured* | | | |")
     return "\n".join(lines)
 
 
@@ -94,6 +99,8 @@ def _checks(content: dict[str, Any]) -> str:
         "|---|---|---|",
     ]
     for row in content["rows"]:
+        if "failed" in row and row["name"].startswith("check "):
+            lines.append(f"| {row['name'].removeprefix('check ')} | *not measured* | |")
         if "same_bits" in row:
             error = f"{max(row['errors']):.1e}" if row.get("errors") else ""
             bits = "same bits" if row["same_bits"] else "**different bits**"

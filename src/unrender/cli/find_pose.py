@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,11 +77,7 @@ def command(
     observed = _load_observation(observation, photo)
     initial = None if guess is None else load_pose(guess)
     start = time.perf_counter()
-    moved_texture = None if texture is None else texture.to(target)
-    moved_guess = None if initial is None else initial.to(target)
-    searching = find_pose(
-        shape.to(target), observed.to(target), search, texture=moved_texture, guess=moved_guess
-    )
+    searching = _search(shape, texture, observed, initial, search, target)
     settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
     settings |= {"device": str(target)}
     folder = start_run("find-pose", observation.stem, output, settings)
@@ -96,10 +92,26 @@ def command(
     title = f"Pose of {mesh.name} in {observation.name}"
     how = _reproduce(mesh, observation, search, photo, guess)
     pose_report.write_pose_report(folder / "report.html", title, steps, metrics, [*results, how])
-    _print_summary(estimate, seconds)
-    print(folder / "pose.json")
-    print(folder / "report.html")
+    _print_summary(estimate, seconds, folder)
     return 1 if estimate.status == "failed" else 0
+
+
+def _search(
+    shape: Mesh,
+    texture: Texture | None,
+    observed: Photo | PointCloud,
+    guess: torch.Tensor | None,
+    search: FindPose,
+    device: torch.device,
+) -> Iterator[FindPoseStep]:
+    """Search for the pose on a device."""
+    return find_pose(
+        shape.to(device),
+        observed.to(device),
+        search,
+        texture=None if texture is None else texture.to(device),
+        guess=None if guess is None else guess.to(device),
+    )
 
 
 def _save_results(
@@ -203,9 +215,11 @@ def _reproduce(
     return reproduce(command_line("find-pose", [mesh, observation], options), code)
 
 
-def _print_summary(estimate: PoseEstimate, seconds: float) -> None:
+def _print_summary(estimate: PoseEstimate, seconds: float, folder: Path) -> None:
     print(pose_report.summary(estimate))
     print("camera_from_object:")
     for row in estimate.camera_from_object.tolist():
         print("  " + "".join(f"{x:14.6g}" for x in row))
     print(f"{seconds:.1f} seconds")
+    print(folder / "pose.json")
+    print(folder / "report.html")
