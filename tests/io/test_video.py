@@ -45,13 +45,13 @@ def test_videos_are_written_atomically(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(
-    ("film", "words"),
+    ("frames", "message"),
     [
         ([], "at least one frame, got none"),
         ([torch.ones(4, 4)], "frame 0 should be an RGB image"),
         ([torch.ones(4, 4, 3), torch.ones(4, 5, 3)], r"got \[4, 5, 3\] for frame 1"),
     ],
 )
-def test_invalid_frames_are_rejected(tmp_path, film, words):
-    with pytest.raises(InputError, match=words):
-        save_video(film, tmp_path / "a.mp4")
+def test_invalid_frames_are_rejected(tmp_path, frames, message):
+    with pytest.raises(InputError, match=message):
+        save_video(frames, tmp_path / "a.mp4")

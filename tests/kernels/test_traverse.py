@@ -44,7 +44,10 @@ def test_samples_are_those_of_the_definition(monkeypatch, contracted, dtype, occ
     monkeypatch.setenv("UNRENDER_KERNELS", "reference")
     definition = traverse(*given)
     assert torch.equal(fast[0].offsets, definition.offsets)
-    tolerance = {"rtol": 2e-3, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-12}
+    tolerance = {"rtol": 1e-6, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-12}
+    # in contracted space, steps grow with the distance, and so does the rounding of their sum
+    if contracted and dtype == torch.float32:
+        tolerance = {"rtol": 2e-3, "atol": 1e-4}
     torch.testing.assert_close(fast[0].distances, definition.distances, **tolerance)
     torch.testing.assert_close(fast[0].lengths, definition.lengths, **tolerance)
     assert occupancy < 1 or int(fast[0].offsets.diff().max()) > RECORDED  # some rays are traversed twice

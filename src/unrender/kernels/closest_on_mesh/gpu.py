@@ -87,7 +87,7 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
 
     @wp.func
     def closest_on_segment(point: vec3, side: vec3):
-        """Return squared distance of `point` to the segment from 0 to `side`, and the share of it to go."""
+        """Return squared distance of `point` to the segment from 0 to `side`, and the fraction at the closest point."""
         length = wp.dot(side, side)
         t = scalar(0.0)
         if length > zero:
