@@ -19,7 +19,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-MODULES = ("gpu_mesh_rows", "gpu_field_rows")
+MODULES = ("gpu_mesh_rows", "gpu_field_rows", "gpu_task_rows")
 FAULT = 70
 """Exit code of a process whose device does not answer any more."""
 

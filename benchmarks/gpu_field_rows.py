@@ -299,16 +299,13 @@ def variant(name: str, seconds: float, order: int, *, table_log2: int = 19, **ch
 
 
 variant("as it is", 5.0, 210)
-variant("196,608 samples", 5.0, 211, samples=196_608, candidates_per_sample=4.0)
-variant("a third of the candidates", 5.0, 212, samples=65_536, candidates_per_sample=4.0)
-variant("as it is", 15.0, 220)
-variant("half of the backgrounds white", 15.0, 221, random_backgrounds=0.5)
-variant("all backgrounds white", 15.0, 222, random_backgrounds=0.0)
-variant("2^21 entries", 15.0, 223, table_log2=21)
-variant("decay 1e-6, all entries", 15.0, 225, table_decay=1e-6, sparse_updates=False)
-variant("decay 1e-7, all entries", 15.0, 226, table_decay=1e-7, sparse_updates=False)
-variant("rate to 0.003", 15.0, 224, final_learning_rate=0.003)
-variant("half of the backgrounds white, 2^20 entries", 60.0, 230, random_backgrounds=0.5, table_log2=20)
+for _seconds, _order in ((15.0, 220), (60.0, 230)):
+    for _log2 in (19, 20, 21):
+        variant(f"2^{_log2} entries", _seconds, _order, table_log2=_log2)
+        variant(
+            f"2^{_log2} entries, half of the backgrounds white", _seconds, _order + 1, table_log2=_log2,
+            random_backgrounds=0.5,
+        )  # fmt: skip
 
 
 @measurement("hash field: bits of two trainings", order=205)

@@ -1,6 +1,7 @@
 """What every kernel has to hold, checked against its reference, for each of its implementations."""
 
 import importlib.util
+import os
 import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ needs_cuda = pytest.mark.skipif(
     not (HAS_WARP and torch.cuda.is_available()), reason="there is no NVIDIA GPU, or Warp is not installed"
 )
 
+ONLY_CUDA = os.environ.get("UNRENDER_TEST_DEVICE") == "cuda"
+"""Whether `check_kernel` leaves out the CPU: set by on_device.py, where time on a GPU is short."""
 
 either_kernel = pytest.mark.parametrize("kernels", ["fast", pytest.param("warp", marks=needs_warp)])
 """Runs a test that asks for `kernels` in numba, and in Warp on the CPU."""
@@ -37,16 +40,17 @@ def check_kernel(op: Op, inputs: Sequence[Tensor], *, ties: bool = False) -> Non
     """
     with implementations("reference"):
         reference = run(op, inputs)
-    check_implementation("fast", op, inputs, reference, ties)
-    results = run(op, inputs)
-    for threads in (1, 2):
-        with num_threads(threads):
-            assert_same_bits(results, run(op, inputs))
-    if HAS_WARP:
-        check_implementation("warp", op, inputs, reference, ties)
-        if torch.cuda.is_available():
-            on_gpu = [tensor.detach().cuda() for tensor in inputs]
-            check_implementation("fast", moved(op, torch.device("cuda")), on_gpu, reference, ties)
+    if not ONLY_CUDA:
+        check_implementation("fast", op, inputs, reference, ties)
+        results = run(op, inputs)
+        for threads in (1, 2):
+            with num_threads(threads):
+                assert_same_bits(results, run(op, inputs))
+        if HAS_WARP:
+            check_implementation("warp", op, inputs, reference, ties)
+    if HAS_WARP and torch.cuda.is_available():
+        on_gpu = [tensor.detach().cuda() for tensor in inputs]
+        check_implementation("fast", moved(op, torch.device("cuda")), on_gpu, reference, ties)
 
 
 def check_implementation(

@@ -79,17 +79,17 @@ def _fit(
         chosen = torch.randperm(len(images), generator=generator)[:VIEWS_PER_STEP].tolist()
         grid = logits.sigmoid()
         leaf = grid.detach().requires_grad_()
-        losses = {"color": 0.0, "silhouette": 0.0}
+        sums = logits.new_zeros(2)
         for view in chosen:  # one at a time: memory does not grow with the number of views
             output = render_alphas(leaf, cameras[view])
             color = huber(output.color, images[view]) / len(chosen)
             silhouette = huber(output.opacity, silhouettes[view]) / len(chosen)
             (color + silhouette).backward()
-            losses["color"] += float(color.detach())
-            losses["silhouette"] += float(silhouette.detach())
+            sums += torch.stack([color.detach(), silhouette.detach()])
         optimizer.zero_grad()
         grid.backward(leaf.grad)
         optimizer.step()
+        losses = dict(zip(("color", "silhouette"), sums.tolist(), strict=True))
         yield TutorialStep(index, steps - 1, losses, as_volume(logits.detach().sigmoid()))
 
 
