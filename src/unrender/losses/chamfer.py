@@ -11,6 +11,7 @@ from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
+from unrender.kernels.chamfer import is_fused, mean_chamfer
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import (
     Nearest,
@@ -61,26 +62,47 @@ def chamfer_distance(
     _check_options(point_reduction, batch_reduction, norm, huber, trim)
     a, b = _Side.of(x=x), _Side.of(y=y)
     check_agreement("chamfer_distance", x=a.points, y=b.points)
-    if pays_to_index(a.points, b.points):
+    is_large = pays_to_index(a.points, b.points)
+    if is_large:
         a, b = a.indexed(), b.indexed()
-    distances, cosines = [], []
-    for source, target in ((a, b),) if single_directional else ((a, b), (b, a)):
-        found = _nearest(source, target, norm)
-        distance, weights = found.distances.squeeze(-1), source.all_weights()
-        if huber is not None:
-            distance = _huber(distance, huber)
-        if trim > 0:
-            weights = _without_farthest(weights, distance.detach(), trim)
-        distances.append(_reduce_points(distance, weights, point_reduction))
-        if source.normals is not None and target.normals is not None:
-            unlike = _normal_distance(source.normals, target.normals, found.ids, abs_cosine)
-            cosines.append(_reduce_points(unlike, weights, point_reduction))
+    is_mean = (
+        point_reduction == batch_reduction == "mean" and batch_weights is None and not single_directional
+    )
+    is_plain = huber is None and trim == 0 and a.is_plain() and b.is_plain()
+    if is_mean and is_plain and is_fused(a.points):
+        return Chamfer(_mean_chamfer(a, b, norm, is_large), None)
+    pairs = ((a, b),) if single_directional else ((a, b), (b, a))
+    terms = [_one_direction(*pair, norm, point_reduction, abs_cosine, huber, trim) for pair in pairs]
+    distances, cosines = [term[0] for term in terms], [term[1] for term in terms if term[1] is not None]
     if point_reduction == "none":
         return Chamfer(torch.cat(distances, -1), torch.cat(cosines, -1) if cosines else None)
     combine = torch.maximum if point_reduction == "max" else torch.add
     both = [functools.reduce(combine, terms) for terms in (distances, cosines) if terms]
     total = [_reduce_batch(terms, batch_weights, batch_reduction) for terms in both]
     return Chamfer(total[0], total[1] if cosines else None)
+
+
+def _one_direction(
+    source: "_Side",
+    target: "_Side",
+    norm: int,
+    point_reduction: str,
+    abs_cosine: bool,
+    huber: float | None,
+    trim: float,
+) -> tuple[Tensor, Tensor | None]:
+    """Reduce the distances of points to their nearest neighbors, and the angles between normals if both have them."""
+    found = _nearest(source, target, norm)
+    distance, weights = found.distances.squeeze(-1), source.all_weights()
+    if huber is not None:
+        distance = _huber(distance, huber)
+    if trim > 0:
+        weights = _without_farthest(weights, distance.detach(), trim)
+    reduced = _reduce_points(distance, weights, point_reduction)
+    if source.normals is None or target.normals is None:
+        return reduced, None
+    unlike = _normal_distance(source.normals, target.normals, found.ids, abs_cosine)
+    return reduced, _reduce_points(unlike, weights, point_reduction)
 
 
 def _check_options(
@@ -162,6 +184,10 @@ class _Side(NamedTuple):
             return self
         return self._replace(tree=index_points(self.points))
 
+    def is_plain(self) -> bool:
+        """Return whether there are points only, as many in each cloud of the batch."""
+        return self.tree is not None and self.normals is self.weights is None and self.points.numel() > 0
+
     def all_weights(self) -> Tensor | None:
         """Return the weight of every point, 0 for padding; None where each has weight 1."""
         if self.lengths is None:
@@ -176,6 +202,16 @@ class _Side(NamedTuple):
         if self.lengths is None:
             return list(flat)
         return [points[:length] for points, length in zip(flat, self.lengths.flatten().tolist(), strict=True)]
+
+
+def _mean_chamfer(a: _Side, b: _Side, norm: int, is_large: bool) -> Tensor:
+    """Compute the mean of both directions at once; between large point clouds, the neighbors are searched before."""
+    flat_a, flat_b = (p.reshape(-1, *p.shape[-2:]) for p in (a.points, b.points))
+    if not is_large:
+        return mean_chamfer(flat_a, flat_b, None, None, norm)
+    with torch.no_grad():
+        a_ids, b_ids = (_nearest(*sides, norm).ids.reshape(len(flat_a), -1, 1) for sides in ((a, b), (b, a)))
+    return mean_chamfer(flat_a, flat_b, a_ids, b_ids, norm)
 
 
 def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:

@@ -39,7 +39,7 @@ def num_nodes(num_points: int) -> int:
 
 
 def build(points: Tensor) -> tuple[Tensor, ...]:
-    points = _widen(points)
+    points = widen(points)
     batch, (count, dim) = points.shape[:-2], points.shape[-2:]
     flat = points.reshape(math.prod(batch), count, dim)
     order = curve_order(flat)
@@ -57,14 +57,14 @@ def forward(
     depth = tree_depth(ordered.shape[-2])
     settings = (depth, first_node(depth), norm, k)
     kernels = nearest_kernels(queries.dtype, ordered.shape[-1])
-    launch(kernels.search, _size(queries), _widen(queries), *tree, *settings, distances, ids)
+    launch(kernels.search, _size(queries), widen(queries), *tree, *settings, distances, ids)
     return distances, ids
 
 
 def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Tensor]:
     distances = queries.new_empty(queries.shape[:-1])
     ids = torch.empty(distances.shape, dtype=torch.int64, device=queries.device)
-    queries, points = _widen(queries), _widen(points)
+    queries, points = widen(queries), widen(points)
     kernels, (batch, count) = nearest_kernels(queries.dtype, queries.shape[-1]), _size(queries)
     slices = min(THREADS // max(batch * count, 1), points.shape[-2] // SMALLEST_SLICE)
     if points.shape[-2] < SLICED_FROM or slices < 2 or queries.dtype != torch.float32:
@@ -81,7 +81,7 @@ def backward(
     queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int, of_points: bool
 ) -> tuple[Tensor, Tensor | None]:
     dim = points.shape[-1]
-    arrays = [_widen(queries), _widen(points), ids.contiguous(), cotangent.contiguous()]
+    arrays = [widen(queries), widen(points), ids.contiguous(), cotangent.contiguous()]
     query_gradient = torch.empty_like(arrays[0])
     totals = torch.zeros(arrays[1].numel() + 1, dtype=torch.int64, device=points.device)
     totals, greatest = totals[:-1], totals[-1:]
@@ -98,7 +98,7 @@ def _size(queries: Tensor) -> tuple[int, int]:
     return math.prod(queries.shape[:-2]), queries.shape[-2]
 
 
-def _widen(points: Tensor) -> Tensor:
+def widen(points: Tensor) -> Tensor:
     """Return points of 3 axes or a power of two, with zeros besides: so few kernels serve for any number of axes."""
     dim = points.shape[-1]
     wide = 3 if dim <= 3 else 1 << (dim - 1).bit_length()
