@@ -170,7 +170,7 @@ def test_masks_and_depths_of_another_size(scene):
         load_scene(scene).frames[3].load()
     scene_files.write_image(scene / "other.png", np.full((5, 6), 255, np.uint16))
     change(scene, 4, depth_file_path="other.png")
-    with pytest.raises(FileFormatError, match=r"other\.png: a depth image of \[5, 6\]"):
+    with pytest.raises(FileFormatError, match=r"other\.png: a depth image has \[5, 6\]"):
         load_scene(scene).frames[4].load()
 
 

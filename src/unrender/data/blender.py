@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import get_args
 
 from unrender.data.frames import Frame, ParsedScene, Split
+from unrender.data.listed_files import find_images
 from unrender.data.nerfstudio import make_frame, read_transforms
 from unrender.io.depth import DepthFile
 from unrender.io.files import MissingFileError, reading
@@ -25,19 +26,21 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
     frames: list[Frame] = []
     missing: list[str] = []
     notes: dict[str, None] = {}
-    for split in get_args(Split):
-        file = path / f"transforms_{split}.json"
-        if not file.is_file():
-            continue
-        content = read_transforms(file)
-        with reading(file):
+    files: dict[Split, Path] = {split: path / f"transforms_{split}.json" for split in get_args(Split)}
+    contents = {split: read_transforms(file) for split, file in files.items() if file.is_file()}
+    listed = [values["file_path"] for content in contents.values() for values in content["frames"]]
+    with reading(path):
+        images = find_images(path, listed, notes)
+    for split, content in contents.items():
+        with reading(files[split]):
             for values in content["frames"]:
-                found = make_frame({**content, **values}, path, {}, notes)
-                if isinstance(found, Frame):
-                    name = Path(os.path.relpath(found.image_path, path)).as_posix()
-                    frames.append(dataclasses.replace(found, name=name, split=split))
-                else:
-                    missing.append(found)
+                image = images[values["file_path"]]
+                if image is None:
+                    missing.append(values["file_path"])
+                    continue
+                frame = make_frame({**content, **values}, image, path, {}, notes)
+                name = Path(os.path.relpath(image, path)).as_posix()
+                frames.append(dataclasses.replace(frame, name=name, split=split))
     depths = {f.name: depth for f in frames if (depth := _depth_image(f.image_path))}
     if depths and inverted_depth_range is None:
         notes[
@@ -45,8 +48,8 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
             "give `inverted_depth_range`, which is 8 for NeRF-synthetic"
         ] = None
     elif inverted_depth_range is not None:
-        files = {n: DepthFile(depth, inverted_depth_range, "distance", True) for n, depth in depths.items()}
-        frames = [dataclasses.replace(f, depth_file=files.get(f.name, f.depth_file)) for f in frames]
+        known = {n: DepthFile(depth, inverted_depth_range, "distance", True) for n, depth in depths.items()}
+        frames = [dataclasses.replace(f, depth_file=known.get(f.name, f.depth_file)) for f in frames]
     return ParsedScene(path.resolve().name, path, frames, True, missing=missing, notes=list(notes))
 
 

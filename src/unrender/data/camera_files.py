@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from unrender.data.frames import Frame, check_intrinsics, find_image, number, rigid_pose
+from unrender.data.frames import Frame, check_intrinsics, number, rigid_pose
+from unrender.data.listed_files import find_image
 from unrender.data.nerfstudio import camera_from_table, read_splits, read_transforms
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import FileFormatError

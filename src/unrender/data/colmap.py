@@ -15,13 +15,14 @@ from unrender.data.colmap_model import (
     read_model,
 )
 from unrender.data.frames import Frame, ParsedScene, check_intrinsics, fit_camera_to_image, rigid_pose
+from unrender.data.listed_files import find_images
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.geometry.points import PointCloud
 from unrender.io.files import is_file, reading
 from unrender.io.geometry_data import Floats
-from unrender.io.images import IMAGE_SUFFIXES
+from unrender.io.images import IMAGE_SUFFIXES, is_hidden
 
 MIN_POINTS = 20
 """Minimum number of points in a frame to estimate near and far."""
@@ -48,26 +49,35 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
         )
     images = _image_folder(path, model)
     with reading(folder):
-        found = frames_from_model(model, images, notes)
+        found = frames_from_model(model, images, notes, path)
     frames = [frame for frame in found if isinstance(frame, Frame)]
+    used = {frame.image_path for frame in frames}
     registered = {image.name for image in model.images}
     return ParsedScene(
         path.resolve().name,
         path,
         frames,
         missing=[frame for frame in found if isinstance(frame, str)],
-        without_pose=[name for name in _list_images(images) if name not in registered],
+        without_pose=[
+            name for name in _list_images(images) if name not in registered and images / name not in used
+        ],
         points=cloud_from_model(model),
         notes=list(notes),
     )
 
 
-def frames_from_model(model: ColmapModel, images: Path, notes: dict[str, None]) -> list[Frame | str]:
-    """Return a frame for each registered image, or its name if the file does not exist."""
+def frames_from_model(
+    model: ColmapModel, images: Path, notes: dict[str, None], below: Path | None = None
+) -> list[Frame | str]:
+    """Return a frame for each registered image, or its name if the file does not exist.
+
+    Images that are not in the folder `images` under their names are looked for `below` another one.
+    """
     cameras = {key: _intrinsics(key, camera) for key, camera in model.cameras.items()}
     order = np.argsort(model.points.ids)
     points = model.points._replace(ids=model.points.ids[order], positions=model.points.positions[order])
-    return [_frame(image, cameras, points, images, notes) for image in model.images]
+    paths = find_images(images, [image.name for image in model.images], notes, below)
+    return [_frame(image, cameras, points, paths[image.name], notes) for image in model.images]
 
 
 def cloud_from_model(model: ColmapModel) -> PointCloud | None:
@@ -96,7 +106,7 @@ def _list_images(folder: Path) -> list[str]:
     return sorted(
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
     )
 
 
@@ -158,11 +168,10 @@ def _frame(
     image: ColmapImage,
     cameras: dict[int, Camera],
     points: ColmapPoints,
-    images: Path,
+    path: Path | None,
     notes: dict[str, None],
 ) -> Frame | str:
     """Return a frame, or the name of the image if the file does not exist."""
-    path = images / image.name
     if image.camera not in cameras:
         raise FileFormatError(f"frame {image.name}: there is no camera {image.camera}")
     intrinsics = cameras[image.camera]
@@ -179,7 +188,7 @@ def _frame(
         width=intrinsics.width,
     )
     pose, _ = rigid_pose(image.name, posed.camera_from_world.numpy())
-    if not is_file(path):
+    if path is None:
         return image.name
     camera, note = fit_camera_to_image(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
     if note:

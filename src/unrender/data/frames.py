@@ -17,16 +17,17 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import rays_of
 from unrender.io.depth import DepthFile
-from unrender.io.files import is_file, read_bytes, reading
+from unrender.io.files import read_bytes, reading
 from unrender.io.geometry_data import Floats
 from unrender.io.images import (
-    IMAGE_SUFFIXES,
+    ASPECT_TOLERANCE,
     image_size,
     load_mask,
     normalize_pixels,
     open_image,
     oriented_image_size,
     pixels_from_image,
+    resample_nearest,
 )
 
 Split = Literal["train", "val", "test"]
@@ -36,8 +37,6 @@ RIGID_TOLERANCE = 1e-3
 """Largest deviation of RᵀR from the identity that counts as rounding."""
 TEST_EVERY = 8
 """Without given splits, every 8th frame by name is a test frame, as is usual for LLFF."""
-ASPECT_TOLERANCE = 0.01
-"""Largest relative difference between the aspect ratios of a resized image and its camera."""
 
 
 class View(TensorStruct):
@@ -65,6 +64,8 @@ class Frame:
     mask_path: Path | None = None
     """An image that is black at pixels to ignore."""
     depth_file: DepthFile | None = None
+    ignored_path: Path | None = None
+    """An image that is white at pixels to ignore, such as instant-ngp's masks of moving objects."""
     near: float | None = None
     """Depth of the nearest surface, in world units; None if unknown."""
     far: float | None = None
@@ -99,9 +100,17 @@ class Frame:
 
     def load_mask(self) -> Floats | None:
         """Load the pixels to use, as booleans."""
-        if self.mask_path is None:
-            return None
-        return load_mask(self.mask_path, (self.camera.height, self.camera.width)) > 0.5
+        shape = (self.camera.height, self.camera.width)
+        used = None if self.mask_path is None else load_mask(self.mask_path, shape) > 0.5
+        if self.ignored_path is None:
+            return used
+        kept: Floats = load_mask(self.ignored_path, shape) <= 0.5
+        return kept if used is None else used & kept
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether pixels of the image may have to be ignored."""
+        return self.mask_path is not None or self.ignored_path is not None
 
     def _load_depth(self) -> Tensor | None:
         """Load z-depth."""
@@ -123,15 +132,13 @@ class Frame:
 
     def _read_depth(self, file: DepthFile) -> Tensor:
         """Load a depth image, resampled to the size of the photo by nearest neighbor."""
-        values, height, width = file.read(), self.camera.height, self.camera.width
-        if abs(values.shape[0] * width / (values.shape[1] * height) - 1) > ASPECT_TOLERANCE:
-            with reading(file.path):
-                self._check_size("a depth image", values.shape)
-        rows, columns = (
-            ((np.arange(target) + 0.5) * source / target).astype(int)
-            for target, source in zip((height, width), values.shape, strict=True)
-        )
-        return torch.from_numpy(values[rows[:, None], columns])
+        values = file.read()
+        with reading(file.path):
+            return torch.from_numpy(
+                resample_nearest(
+                    values, (self.camera.height, self.camera.width), "a depth image", "its camera"
+                )
+            )
 
     def _z_per_distance(self) -> Tensor:
         """Return the cosine of each pixel's ray to the optical axis: z per distance; 0 where there is no ray."""
@@ -169,17 +176,6 @@ def split_frames(frames: Iterable[Frame], test_every: int = TEST_EVERY) -> tuple
         dataclasses.replace(frame, split="test" if test else "train")
         for frame, test in zip(by_name, is_test, strict=True)
     )
-
-
-def find_image(folder: Path, listed: str) -> Path | None:
-    """Return the path of a listed image, whose suffix may be omitted; None if it does not exist."""
-    path = folder / listed
-    if is_file(path):
-        return path
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return None
-    candidates = (path.with_name(path.name + suffix) for suffix in IMAGE_SUFFIXES)
-    return next((candidate for candidate in candidates if is_file(candidate)), None)
 
 
 def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:

@@ -9,7 +9,7 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.io.arrays import array_from_npy
 from unrender.io.files import MissingFileError, read_bytes, reading
-from unrender.io.images import IMAGE_SUFFIXES
+from unrender.io.images import IMAGE_SUFFIXES, is_hidden
 
 
 def recognizes(path: Path) -> bool:
@@ -46,8 +46,12 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """List the images in a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    """List the images in a folder, sorted by name, without hidden files."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
+    )
 
 
 def _image_folder(folder: Path) -> Path:

@@ -14,11 +14,11 @@ from unrender.data.frames import (
     ParsedScene,
     Split,
     check_intrinsics,
-    find_image,
     fit_camera_to_image,
     number,
     rigid_pose,
 )
+from unrender.data.listed_files import find_file, find_images, normalized_name
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
@@ -47,13 +47,14 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
     missing: list[str] = []
     notes: dict[str, None] = {}
     with reading(path):
-        splits = read_splits(content)
-        for values in content["frames"]:
-            found = make_frame({**content, **values}, folder, splits, notes)
-            if isinstance(found, str):
-                missing.append(found)
+        tables, splits = _select_frames(content, notes)
+        paths = find_images(folder, [values["file_path"] for values in tables], notes)
+        for values in tables:
+            path_of_image = paths[values["file_path"]]
+            if path_of_image is None:
+                missing.append(values["file_path"])
             else:
-                frames.append(found)
+                frames.append(make_frame({**content, **values}, path_of_image, folder, splits, notes))
         bounds = _aabb(content)
         points = _points(content, folder, notes)
     return ParsedScene(
@@ -83,26 +84,26 @@ def read_transforms(path: Path) -> dict[str, Any]:
 
 
 def make_frame(
-    values: Mapping[str, Any], folder: Path, splits: Mapping[str, Split], notes: dict[str, None]
-) -> Frame | str:
-    """Return a frame, or the name of the image if the file does not exist."""
+    values: Mapping[str, Any], path: Path, folder: Path, splits: Mapping[str, Split], notes: dict[str, None]
+) -> Frame:
+    """Return the frame of the image at `path`."""
     listed = values["file_path"]
     pose, rounded = rigid_pose(listed, values.get("transform_matrix"))
-    path = find_image(folder, listed)
-    if path is None:
-        return str(listed)
     if rounded:
         notes["nearly rigid poses were orthonormalized"] = None
     camera, note = fit_camera_to_image(camera_from_table(values, pose, path), path, listed)
     if note:
         notes[note] = None
+    name = normalized_name(listed)
+    mask, ignored = _masks(values, path, folder, notes)
     return Frame(
-        listed,
+        name,
         camera,
         path,
-        splits.get(listed, "train"),
-        _existing_path(values, "mask_path", folder, notes),
+        splits.get(name, "train"),
+        mask,
         _depth_file(values, folder, notes),
+        ignored_path=ignored,
     )
 
 
@@ -156,14 +157,34 @@ def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
     return Lens.brown(radial, tangential) if any(radial + tangential) else None
 
 
+def _select_frames(
+    content: Mapping[str, Any], notes: dict[str, None]
+) -> tuple[list[dict[str, Any]], dict[str, Split]]:
+    """Return the frames to use and their splits: if there is a list of training images, those that a list names."""
+    tables, splits = content["frames"], read_splits(content)
+    listed = [table for table in tables if normalized_name(table["file_path"]) in splits]
+    if splits and not listed:
+        notes[
+            "the lists of training, validation and test images name none of the frames; they are ignored"
+        ] = None
+        return tables, {}
+    if "train" not in splits.values() or len(listed) == len(tables):
+        return tables, splits
+    notes[
+        f"{len(tables) - len(listed)} of {len(tables)} frames are in none of the lists train_filenames, "
+        "val_filenames and test_filenames; they are not used"
+    ] = None
+    return listed, splits
+
+
 def read_splits(content: Mapping[str, Any]) -> dict[str, Split]:
-    """Read the splits, if the file lists them."""
+    """Read the splits, if the file lists them, by normalized names."""
     found: dict[str, Split] = {}
     for split in get_args(Split):
         names = content.get(f"{split}_filenames", [])
         if not isinstance(names, list):
             raise FileFormatError(f"'{split}_filenames' should be a list of images")
-        found |= {str(name): split for name in names}
+        found |= {normalized_name(str(name)): split for name in names}
     return found
 
 
@@ -172,16 +193,35 @@ def _existing_path(values: Mapping[str, Any], key: str, folder: Path, notes: dic
     listed = values.get(key)
     if listed is None:
         return None
-    path = folder / str(listed)
-    if not is_file(path):
+    path = find_file(folder, str(listed))
+    if path is None:
         notes[f"frame {values['file_path']}: {listed} does not exist and is ignored"] = None
-        return None
     return path
 
 
+def _masks(
+    values: Mapping[str, Any], image: Path, folder: Path, notes: dict[str, None]
+) -> tuple[Path | None, Path | None]:
+    """Return the image of the pixels to use, and instant-ngp's image of the pixels to ignore, beside the photo."""
+    dynamic = image.with_name(f"dynamic_mask_{image.stem}.png")
+    return _existing_path(values, "mask_path", folder, notes), dynamic if is_file(dynamic) else None
+
+
 def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
+    """Return nerfstudio's depth image, in millimeters, or instant-ngp's, in units of `integer_depth_scale`."""
     path = _existing_path(values, "depth_file_path", folder, notes)
-    return None if path is None else DepthFile(path, MILLIMETERS)
+    if path is not None:
+        return DepthFile(path, MILLIMETERS)
+    path = _existing_path(values, "depth_path", folder, notes)
+    if path is None:
+        return None
+    where = f"frame {values['file_path']}"
+    scale = number(values, "integer_depth_scale", where, MILLIMETERS)
+    if not scale > 0:
+        raise FileFormatError(f"{where}: 'integer_depth_scale' should be positive, got {scale:g}")
+    if "integer_depth_scale" not in values:
+        notes["depth images without 'integer_depth_scale' are taken to be in thousandths of a unit"] = None
+    return DepthFile(path, scale)
 
 
 def _aabb(content: Mapping[str, Any]) -> Tensor | None:
@@ -204,8 +244,8 @@ def _points(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) ->
     listed = content.get("ply_file_path")
     if listed is None:
         return None
-    path = folder / str(listed)
-    if not is_file(path):
+    path = find_file(folder, str(listed))
+    if path is None:
         notes[f"the point cloud {listed} does not exist"] = None
         return None
     return load_cloud(path)

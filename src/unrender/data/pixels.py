@@ -83,7 +83,7 @@ class PixelSource:
         self.cameras = [_shrunk_camera(frame, shrink) for frame in frames]
         self._generator = torch.Generator().manual_seed(seed)
         self._deep = shrink > 1 or any(has_high_bit_depth(frame.image_path) for frame in frames)
-        self._has_mask = any(frame.mask_path is not None for frame in frames)
+        self._has_mask = any(frame.has_mask for frame in frames)
         self._rays = PixelRays(self.cameras, int(DIRECTIONS_FRACTION * memory_mib * MEBIBYTE))
         self._plan(int(memory_mib * MEBIBYTE))
         self._fill()

@@ -99,7 +99,11 @@ def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], P
 def _finish(found: ParsedScene) -> Scene:
     """Sort and split the frames and compute the bounds."""
     if not found.frames:
-        raise FileFormatError(f"{found.folder}: none of the {len(found.missing)} listed images exists")
+        first = f"; the first is {found.folder / found.missing[0]}" if found.missing else ""
+        notes = "".join(f"; {note}" for note in found.notes if "did you mean" in note)
+        raise FileFormatError(
+            f"{found.folder}: none of the {len(found.missing)} listed images exists{first}{notes}"
+        )
     by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
     frames = by_name if found.has_splits else split_frames(by_name)
     bounds, source = _bounds(found)

@@ -23,8 +23,15 @@ MAX_PIXELS = 2**27
 """134 million: decompression bombs of a few kB can declare any size."""
 EXIF_ORIENTATION = 0x0112
 """EXIF tag; values of 5 and more swap height and width."""
+ASPECT_TOLERANCE = 0.01
+"""Largest relative difference between the aspect ratios of images of one view in different sizes."""
 ROUNDING = 1e-4
 """Tolerance for values outside [0, 1] due to rounding."""
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file is none of the user's: hidden, or the resource fork (`._…`) that macOS puts beside it."""
+    return name.startswith(".")
 
 
 def load_image(path: FilePath) -> Float[Tensor, "height width channels"]:
@@ -65,16 +72,37 @@ def save_image(
 
 
 def load_mask(path: FilePath, shape: tuple[int, ...]) -> Floats:
-    """Load a mask of `shape` in [0, 1]: the maximum color channel times alpha, divided by its maximum."""
+    """Load a mask of `shape` in [0, 1]: the maximum color channel times alpha, divided by its maximum.
+
+    A mask of another size is resampled to the nearest pixels; another aspect ratio is an error.
+    """
     values = load_image(path).numpy()
-    if values.shape[:2] != shape:
-        raise FileFormatError(
-            f"{path}: the mask has {list(values.shape[:2])} pixels, but the image has {list(shape)}"
-        )
     brightest: Floats = values[..., :3].max(axis=-1)
     if values.shape[-1] == 4:
         brightest *= values[..., 3]
-    return brightest / max(float(brightest.max()), 1 / 65535)
+    with reading(path):
+        resampled = resample_nearest(brightest, shape, "the mask", "the image")
+    return resampled / max(float(brightest.max()), 1 / 65535)
+
+
+def resample_nearest(values: Floats, shape: tuple[int, ...], name: str, target: str) -> Floats:
+    """Resample an image [height, width] to another size by nearest neighbor; FileFormatError if it is not similar."""
+    height, width = shape
+    if values.shape == (height, width):
+        return values
+    if abs(values.shape[0] * width / (values.shape[1] * height) - 1) > ASPECT_TOLERANCE:
+        turned = abs(values.shape[1] * width / (values.shape[0] * height) - 1) <= ASPECT_TOLERANCE
+        fix = "rotate it by 90 degrees" if turned else "crop or render it like the image"
+        raise FileFormatError(
+            f"{name} has {list(values.shape)} pixels, but {target} has {[height, width]}, which is another aspect "
+            f"ratio; {fix}"
+        )
+    rows, columns = (
+        ((np.arange(size) + 0.5) * source / size).astype(int)
+        for size, source in zip((height, width), values.shape, strict=True)
+    )
+    resampled: Floats = values[rows[:, None], columns]
+    return resampled
 
 
 def open_image(data: bytes, *, upright: bool = True) -> "Image":

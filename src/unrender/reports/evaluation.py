@@ -131,7 +131,7 @@ def protocol(
         "views": [frame.name for frame in chosen],
         "sizes": sorted({(frame.camera.width, frame.camera.height) for frame in chosen}),
         "background": as_color(background),
-        "masked_views": sum(frame.mask_path is not None for frame in chosen),
+        "masked_views": sum(frame.has_mask for frame in chosen),
         "psnr": "from the mean squared error over all channels of an image in [0, 1] (inside its mask, if any), then "
         "averaged over images",
         "psnr_matched": "as psnr, after scaling each channel of the rendered view to match its photo: the exposure of "

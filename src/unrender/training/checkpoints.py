@@ -120,6 +120,7 @@ def _fingerprint(scene: Scene) -> str:
     for frame in scene.frames:
         digest.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
         digest.update(f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}".encode())
+        digest.update(b"" if frame.ignored_path is None else frame.ignored_path.name.encode())
         depth, points = frame.depth_file, frame.points
         digest.update(f"{depth and depth.scale} {points is not None and len(points)}".encode())
         for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
