@@ -100,7 +100,7 @@ def test_ctrl_c_keeps_what_is_there(scan: Path, monkeypatch: pytest.MonkeyPatch,
 
     monkeypatch.setattr(cli_fit_mesh, "fit_mesh", interrupted)
     folder = scan.parent / "run"
-    assert main(["fit-mesh", str(scan), "--output", str(folder), *FAST]) == 0
+    assert main(["fit-mesh", str(scan), "--output", str(folder), *FAST]) == 130
     assert json.loads((folder / "metrics.json").read_text())["steps"] == 2
     assert len(load_mesh(folder / "mesh.ply").faces) > 40
 

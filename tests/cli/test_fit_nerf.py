@@ -141,7 +141,7 @@ def test_a_full_disk_does_not_stop_the_work(learner, scene, tmp_path, monkeypatc
 def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     learner.stops_at = 2
-    assert main(["fit-nerf", str(scene), "--model", "tutorial", *FEW, "--output", str(out)]) == 0
+    assert main(["fit-nerf", str(scene), "--model", "tutorial", *FEW, "--output", str(out)]) == 130
     assert json.loads((out / "metrics.json").read_text())["steps"] == 3  # the step at work was ended
     line = next(line for line in capsys.readouterr().out.splitlines() if "resume with" in line)
     assert line.endswith(

@@ -239,7 +239,7 @@ def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
         return render(*arguments, **named)
 
     monkeypatch.setattr(SparseVoxels, "render", interrupted)
-    assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 0
+    assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 130
     assert len(list(out.glob("view*"))) == len(load_cameras(out / "cameras.json")) == 2
     assert (out / "video.mp4").stat().st_size > 0
 

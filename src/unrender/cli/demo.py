@@ -4,7 +4,7 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from unrender.geometry.demo_object import demo_object
 from unrender.geometry.points import PointCloud
 from unrender.io.files import confinable_writes
 from unrender.runs.folder import start_run
+from unrender.runs.interruption import handled_signals
 from unrender.tasks.depth.measure_depth import measure_depth
 from unrender.tasks.mesh.fit_mesh import FitMesh, fit_mesh
 from unrender.tasks.nerf.config import FitNerf
@@ -50,7 +51,7 @@ def command(output: Path | None = None) -> None:
         with _timed("compiling kernels (first run only)"):
             _compile_kernels()
         with _timed("generating scans and photos"):
-            generated = generate.generate_input(folder, SIZES, main.run_command)
+            generated = generate.generate_input(folder, SIZES, _run_command)
         photo = images.photo(load_photo(folder / PHOTO, fov_degrees=FOV_DEGREES))
         machine = f"{torch.get_num_threads()} threads of {processor()}"
         results, report = [], folder / "report.html"
@@ -59,6 +60,15 @@ def command(output: Path | None = None) -> None:
             write_tour(Tour(results, photo, time.perf_counter() - start, machine), report)
     print(f"finished in {time.perf_counter() - start:.0f} s; open the report in a browser:")
     print(report)
+
+
+def _run_command(name: str, arguments: Sequence[str]) -> int | None:
+    """Run a command of the demo; if it is stopped, the demo stops too."""
+    status = main.run_command(name, arguments)
+    with handled_signals() as interruption:
+        if interruption.is_incomplete:
+            raise KeyboardInterrupt
+    return status
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from unrender._version import __version__
 from unrender.errors import KernelError, UnrenderError
+from unrender.runs.interruption import handled_signals
 
 COMMANDS = {
     "demo": ("unrender.cli.demo", "run all tasks on generated data and write one report", ""),
@@ -32,7 +33,11 @@ slower as soon as another program keeps one core busy."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; return 0 if it succeeded, 1 if it failed, 2 for invalid arguments or input."""
+    """Run a command and return its exit status.
+
+    0 if it succeeded, 1 if it failed, 2 for invalid arguments or input, 128 plus the number of a signal that left its
+    work incomplete: 130 after Ctrl-C, 143 after a request to terminate.
+    """
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if name in ("", "-h", "--help"):
         print(_overview())
@@ -45,18 +50,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     _log_to_terminal()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)  # read when torch is imported, below
-    try:
-        status = run_command(name, rest[:-1])
-    except KernelError as error:
-        print(f"unrender {name}: {error}", file=sys.stderr)
-        return 1
-    except (UnrenderError, OSError) as error:
-        print(f"unrender {name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"unrender {name}: stopped", file=sys.stderr)
-        return 1
-    return status or 0
+    with handled_signals() as interruption:
+        try:
+            status = run_command(name, rest[:-1])
+        except KernelError as error:
+            print(f"unrender {name}: {error}", file=sys.stderr)
+            return 1
+        except (UnrenderError, OSError) as error:
+            print(f"unrender {name}: {error}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            interruption.end_early()
+            print(f"unrender {name}: stopped", file=sys.stderr)
+            return interruption.exit_status()
+        return interruption.exit_status() or status or 0
 
 
 def run_command(name: str, arguments: Sequence[str]) -> int | None:
@@ -68,7 +75,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
     module = importlib.import_module(COMMANDS[name][0])
     command = module.command_for(arguments) if hasattr(module, "command_for") else module.command
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
-    with confinable_writes():
+    with confinable_writes(), handled_signals() as interruption, interruption.of_command():
         status: int | None = tyro.cli(command, prog=f"unrender {name}", args=arguments, config=style)
     return status
 

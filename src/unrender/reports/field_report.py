@@ -39,15 +39,20 @@ VIDEO_SIZE = 400
 FRAMES_IN_REPORT = 12
 
 
-def finish(run: FieldRun, field: TrainableField, training: Metrics, curves: str) -> None:
-    """Evaluate a field on the test views, render a video and write metrics and report; Ctrl-C shortens each part.
+def finish(
+    run: FieldRun, field: TrainableField, training: Metrics, curves: str, *, is_stopped: bool = False
+) -> None:
+    """Evaluate a field on the test views, render a video and write metrics and report; Ctrl-C skips what is left.
 
-    training: metrics of the training, `seconds` among them. curves: an SVG.
+    training: metrics of the training, `seconds` among them. curves: an SVG. is_stopped: whether training ended early;
+    then the evaluation is short.
     """
     frames, views_asked = run.scene.split("test"), run.evaluation.views
     if isinstance(views_asked, int):
         frames = tuple(evenly_spaced(frames, views_asked))
     seconds = None if views_asked else max(MIN_SECONDS, training["seconds"] * MAX_FRACTION)
+    seconds = MIN_SECONDS if is_stopped else seconds
+    _report_training(run, field, training, curves)
     evaluated = evaluation.evaluate_views(
         field, frames, run.background, run.folder / TEST_VIEWS, seconds=seconds
     )
@@ -64,6 +69,13 @@ def finish(run: FieldRun, field: TrainableField, training: Metrics, curves: str)
     print(_summary(run, metrics))
     print(run.field_file)
     print(run.folder / "report.html")
+
+
+def _report_training(run: FieldRun, field: TrainableField, training: Metrics, curves: str) -> None:
+    """Write metrics and report of the training alone: they stay if the evaluation is killed."""
+    metrics = evaluation.mean_metrics([]) | training | field.describe()
+    write_json(run.folder / "metrics.json", metrics)
+    _report(run, metrics, "Not evaluated yet.", [], curves)
 
 
 def _report(run: FieldRun, metrics: Metrics, protocol: str, shown: Sequence[Figure], curves: str) -> None:

@@ -18,7 +18,7 @@ AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any])
 
 
 def train_with_report(run: FieldRun, steps: Iterator[AnyStep], events: EventWriter | None) -> AnyStep:
-    """Train to the end or until Ctrl-C, save the field, evaluate it and write the report; return the last step."""
+    """Train to the end or until a signal, save the field, evaluate it and write the report; return the last step."""
     log.info("%s is updated during training", run.folder / "report.html")
     live = LiveReport(run, events)
     recorded = RecordedSteps(steps, live.record)
@@ -36,5 +36,5 @@ def train_with_report(run: FieldRun, steps: Iterator[AnyStep], events: EventWrit
         print(f"resume with: {fit_command(run, '--resume', str(run.folder))}", flush=True)
     log.info("saved the field; evaluating test views")
     training = {"training_psnr": last.losses["psnr"], "seconds": last.seconds, "steps": last.index}
-    finish(run, last.result, training, live.curves())
+    finish(run, last.result, training, live.curves(), is_stopped=not recorded.is_finished)
     return last

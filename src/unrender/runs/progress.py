@@ -1,15 +1,12 @@
 """Long computations: a progress bar, and Ctrl-C that keeps the results so far."""
 
-import contextlib
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Generator, Iterator
-from types import FrameType
 from typing import Generic, Protocol, Self, TypeVar
 
 from unrender.errors import InputError
+from unrender.runs.interruption import Interrupted, handled_signals
 
 log = logging.getLogger("unrender")
 
@@ -35,8 +32,8 @@ def run_steps(
 ) -> list[AnyStep]:
     """Run a task to its end under a progress bar and return its steps.
 
-    Ctrl-C stops after the current step, a second Ctrl-C stops immediately; the steps so far are returned. If there are
-    none, KeyboardInterrupt is raised unless `allow_empty`.
+    Ctrl-C, or a request to terminate, stops after the current step, and the steps so far are returned; a second one
+    raises KeyboardInterrupt, and so does one that leaves no steps, unless `allow_empty`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -46,47 +43,26 @@ def run_steps(
     console = Console(file=sys.stderr)
     with (
         Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
-        _deferred_interrupt() as interrupted,
+        handled_signals() as interruption,
     ):
+        interruption.defer()
         bar = progress.add_task("starting", total=None)
         try:
+            if interruption.is_requested and allow_empty:
+                raise KeyboardInterrupt
             for step in steps:
                 taken.append(step)
                 description = describe(step)
                 progress.update(bar, description=description, completed=step.index, total=step.last_index)
-                if interrupted.is_set():
+                if interruption.is_requested and step.index < step.last_index:
                     raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            if not taken and not allow_empty:
+        except KeyboardInterrupt as interrupt:
+            interruption.end_early()
+            if isinstance(interrupt, Interrupted) or not (taken or allow_empty):
                 raise
             if taken:
                 log.warning("stopped at step %d; partial result saved", taken[-1].index)
     return taken
-
-
-@contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[threading.Event]:
-    """Record the first Ctrl-C instead of interrupting a step halfway; the second one interrupts."""
-    interrupted = threading.Event()
-
-    def record(number: int, frame: FrameType | None) -> None:
-        if interrupted.is_set():
-            raise KeyboardInterrupt
-        interrupted.set()
-        log.warning("stopping after this step; press Ctrl-C again to stop immediately")
-
-    is_ours = (
-        threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    )
-    if not is_ours:  # in another thread, or under a program with a handler of its own
-        yield interrupted
-        return
-    signal.signal(signal.SIGINT, record)
-    try:
-        yield interrupted
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class RecordedSteps(Generic[AnyStep, Record]):
