@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import math
 import os
+import re
 import secrets
 import shutil
 import struct
@@ -23,6 +25,10 @@ FilePath = str | os.PathLike[str]
 
 class FileAccessError(InputError, OSError):
     """A path cannot be read or written."""
+
+
+class DiskFullError(FileAccessError):
+    """A disk, or the quota of a user, has no space for a file."""
 
 
 class MissingFileError(FileAccessError, FileNotFoundError):
@@ -91,11 +97,49 @@ def _check_confined(target: Path) -> None:
         raise FileAccessError(f"{target}: not written, as it is outside the output folder {folders[-1]}")
 
 
+_UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
+"""Names of files and folders that are being written."""
+
+
+def remove_unfinished(folder: FilePath) -> None:
+    """Delete what a killed process left unfinished in a folder and the folders within."""
+    for left in sorted(Path(folder).rglob(".*.part")):
+        if _UNFINISHED.fullmatch(left.name):
+            if left.is_dir():
+                shutil.rmtree(left, ignore_errors=True)
+            else:
+                with contextlib.suppress(OSError):
+                    left.unlink()
+
+
+def check_space(path: FilePath, size: int, what: str = "cannot be written") -> None:
+    """Raise DiskFullError if the disk of a path, or of the first of its folders that exists, has too little space.
+
+    Quotas are not visible from here: they show when a file is written.
+    """
+    existing = next(folder for folder in (Path(path), *Path(path).absolute().parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise DiskFullError(
+            f"{path}: {what}: {_mib(size)} MiB are needed and {_mib(free)} MiB are free: {_mib(size - free)} MiB are "
+            "missing; free some space, or choose another folder"
+        )
+
+
+def _mib(size: int) -> str:
+    return f"{math.ceil(size / 2**20):,}"
+
+
 @contextlib.contextmanager
-def atomic_write(path: FilePath) -> Iterator[BinaryIO]:
-    """Open a file for writing that is created atomically when the block ends, and not at all after an error."""
+def atomic_write(path: FilePath, size: int = 0) -> Iterator[BinaryIO]:
+    """Open a file for writing that is created atomically when the block ends, and not at all after an error.
+
+    An existing file stays until then, so that the disk holds both for a moment. size: bytes that will be written, if
+    they are known: DiskFullError if there is no space for them.
+    """
     target = Path(os.path.realpath(path))
     _check_writable(target)
+    check_space(target, size)
     part = target.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
@@ -107,7 +151,7 @@ def atomic_write(path: FilePath) -> Iterator[BinaryIO]:
     except FileAccessError:  # of another file
         raise
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise _not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
@@ -134,10 +178,15 @@ def atomic_write_folder(path: FilePath) -> Iterator[Path]:
     except FileAccessError:  # of a file within
         raise
     except OSError as error:
-        raise FileAccessError(f"{path}: cannot be written: {_reason(error)}") from error
+        raise _not_written(path, error) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _not_written(path: FilePath, error: OSError) -> FileAccessError:
+    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else FileAccessError
+    return kind(f"{path}: cannot be written: {_reason(error)}")
 
 
 def _check_writable(target: Path) -> None:
@@ -166,8 +215,10 @@ def _kind(path: Path) -> str:
 
 def _reason(error: Exception) -> str:
     code = error.errno if isinstance(error, OSError) else None
-    if code in (errno.ENOSPC, errno.EDQUOT):
+    if code == errno.ENOSPC:
         return "the disk is full; free some space or choose another folder"
+    if code == errno.EDQUOT:
+        return "your disk quota is used up; free some space or choose another folder"
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "permission denied; choose another folder or change its permissions"
     return getattr(error, "strerror", None) or str(error)

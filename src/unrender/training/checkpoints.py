@@ -1,10 +1,11 @@
 """Checkpoints: all that a training needs to resume, in one file."""
 
+import contextvars
 import dataclasses
 import hashlib
 import json
 import logging
-import re
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from unrender._version import __version__
 from unrender.data.scenes import Scene
 from unrender.errors import FileFormatError, InputError
 from unrender.io.checkpoints import load_tensors, save_tensors
-from unrender.io.files import FileAccessError, reading
+from unrender.io.files import FileAccessError, reading, remove_unfinished
 from unrender.training.state import State
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -22,8 +23,6 @@ KIND, FORMAT = "training checkpoint", 1
 """What the file says it holds, and in which version of the format."""
 MAY_DIFFER = ("minutes", "steps", "memory_mib", "device")
 """Settings that may change when a training is resumed."""
-UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
-"""Names of files that were being written when a process was killed."""
 log = logging.getLogger("unrender")
 
 
@@ -44,8 +43,33 @@ class Origin:
         return settings
 
 
+class CheckpointWriter:
+    """Writes checkpoints to a folder while training goes on."""
+
+    def __init__(self, folder: Path, origin: Origin) -> None:
+        self._folder, self._origin = folder, origin
+        self._thread: threading.Thread | None = None
+
+    def save(self, state: State) -> None:
+        """Start to write a state, which must not change any more; wait for the one before."""
+        self.wait()
+        context = contextvars.copy_context()  # the folders that may be written to
+        arguments = (save_checkpoint, self._folder, self._origin, state)
+        self._thread = threading.Thread(target=context.run, args=arguments, name="checkpoint")
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the last state is written."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+
 def save_checkpoint(folder: Path, origin: Origin, state: State) -> None:
-    """Save a checkpoint, whole or not at all; if it cannot be written, warn: the one before is still there."""
+    """Save a checkpoint, whole or not at all; if it cannot be written, warn: the one before is still there.
+
+    The disk has to hold both until the new one is complete.
+    """
     description = {
         "kind": KIND,
         "format": FORMAT,
@@ -82,9 +106,7 @@ def read_checkpoint(folder: Path, origin: Origin) -> State:
     steps = origin.config.get("steps")
     if steps is not None and index > steps:
         raise InputError(f"{path}: the run has taken {index} steps, more than {steps}; give more `steps`")
-    for left in folder.iterdir():
-        if UNFINISHED.fullmatch(left.name):
-            left.unlink(missing_ok=True)
+    remove_unfinished(folder)
     return state
 
 

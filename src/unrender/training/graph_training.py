@@ -204,6 +204,8 @@ class GraphTraining:
         self._begin(field)
         step = self.graph_step
         step.max_weight.copy_(field.occupancy.max_weight)
+        if "adam/0/step" not in tensors:  # of a training on a CPU, before its first step
+            return
         self._restore_optimizer(of_folder("adam", tensors))
         if "graph/counters" in tensors:
             step.counters.copy_(tensors["graph/counters"])

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
-from unrender.training.checkpoints import Origin, read_checkpoint, save_checkpoint
+from unrender.training.checkpoints import CheckpointWriter, Origin, read_checkpoint
 from unrender.training.evaluation import HeldOutPatches
 from unrender.training.schedule import Schedule
 from unrender.training.state import State
@@ -90,7 +90,8 @@ class Job(Generic[AnyField]):
 def train(job: Job[AnyField]) -> Iterator[TrainingStep[AnyField]]:
     """Load the data, and return an iterator that takes a step whenever it is asked for one.
 
-    If the iterator is closed early, or its last step taken, the state is saved. Time between steps does not count.
+    The state is saved before the first step, at intervals, and after the last one or when the iterator is closed early.
+    Time between steps does not count.
     """
     began = time.perf_counter()
     resumed = None if job.resume is None else read_checkpoint(job.resume, job.origin)
@@ -108,6 +109,8 @@ def _steps(run: "_Run[AnyField]", patches: HeldOutPatches, began: float) -> Iter
     saves = _Timer(
         schedule.first_checkpoint_seconds, schedule.checkpoint_seconds, schedule.checkpoint_fraction
     )
+    if position.index == 0:
+        run.save()
     if position.index > 0 and job.budget.progress(position.index, position.seconds) >= 1:
         yield run.describe(None)
     try:
@@ -122,9 +125,9 @@ def _steps(run: "_Run[AnyField]", patches: HeldOutPatches, began: float) -> Iter
             yield run.describe(held_out)
             began = time.perf_counter() - handed_over
     except GeneratorExit:  # closed between two steps; a step that fails is not saved
-        run.save()
+        run.save(wait=True)
         raise
-    run.save()
+    run.save(wait=True)
 
 
 @dataclasses.dataclass
@@ -169,6 +172,7 @@ class _Run(Generic[AnyField]):
 
     def __init__(self, job: Job[AnyField], resumed: State | None) -> None:
         self.job, self.position = job, Position(job.seed)
+        self._writer = None if job.checkpoints is None else CheckpointWriter(job.checkpoints, job.origin)
         if resumed is not None:
             self.position = Position.from_numbers(resumed.numbers)
         self._start()
@@ -254,12 +258,14 @@ class _Run(Generic[AnyField]):
             training.exposures,
         )
 
-    def save(self) -> None:
-        """Save a checkpoint, if they are asked for and the state is good."""
-        if self.job.checkpoints is not None and bool(self._is_finite):
+    def save(self, *, wait: bool = False) -> None:
+        """Save a checkpoint, if they are asked for and the state is good; `wait` until it is written."""
+        if self._writer is not None and bool(self._is_finite):
             state = self.training.state()
             numbers = self.position.numbers() | {"training": state.numbers}
-            save_checkpoint(self.job.checkpoints, self.job.origin, State(state.tensors, numbers))
+            self._writer.save(State(state.tensors, numbers).saved())
+        if self._writer is not None and wait:
+            self._writer.wait()
 
 
 class _Timer:

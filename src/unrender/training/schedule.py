@@ -11,12 +11,12 @@ class Schedule:
     """Seconds between two evaluations on test views, at least."""
     evaluation_fraction: float = 0.05
     """Largest fraction of the time that is spent on evaluations."""
-    first_checkpoint_seconds: float = 30.0
-    """Seconds until the first checkpoint."""
-    checkpoint_seconds: float = 180.0
-    """Seconds between two checkpoints, at least."""
+    first_checkpoint_seconds: float = 20.0
+    """Seconds until the first checkpoint after that of the untrained field."""
+    checkpoint_seconds: float = 20.0
+    """Seconds between two checkpoints, at least: a killed training loses that, and the time that writing one takes."""
     checkpoint_fraction: float = 0.05
-    """Largest fraction of the time that is spent on saving checkpoints."""
+    """Largest fraction of the time for which training waits for checkpoints."""
     steps_between_checks: int = 1
     """Steps after which losses and gradients are checked for non-finite values. Each check waits for the device."""
     snapshot_steps: int = 500

@@ -18,6 +18,11 @@ class State(NamedTuple):
         """Return a state that later steps do not change."""
         return type(self)({name: tensor.clone() for name, tensor in self.tensors.items()}, dict(self.numbers))
 
+    def saved(self) -> Self:
+        """Return a copy on the CPU, to be written while training goes on."""
+        tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.tensors.items()}
+        return type(self)(tensors, dict(self.numbers))
+
 
 def in_folder(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Prefix the names of tensors: folder/name."""
