@@ -161,3 +161,14 @@ def test_depth_of_instant_ngp(scene):
     scene_files.write_json(path, content)
     with pytest.raises(FileFormatError, match="'integer_depth_scale' should be positive"):
         load_scene(scene)
+
+
+def test_masks_with_an_id_for_each_object_keep_all_objects(scene):
+    mask = np.zeros((24, 32), np.uint8)
+    mask[:8], mask[8:16] = 1, 3
+    scene_files.write_image(scene / "masks/0.png", mask)
+    path = scene / "transforms.json"
+    content = json.loads(path.read_text())
+    content["frames"][0]["mask_path"] = "masks/0.png"
+    scene_files.write_json(path, content)
+    assert load_scene(scene).frames[0].load().mask.sum(1).tolist() == [16] * 8 + [0] * 4

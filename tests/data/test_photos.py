@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import unrender
 from unrender.data.photos import Photo, load_photo
@@ -167,7 +167,7 @@ def test_depth_is_in_metres_unless_a_scale_is_given(path, tmp_path, suffix):
 def test_depth_of_another_size_or_scale_is_refused(path, tmp_path):
     np.save(tmp_path / "depth.npy", np.ones((5, 7), np.float32))
     with pytest.raises(
-        InputError, match=r"depth\.npy: a depth image of \[5, 7\] pixels for an image of \[60, 80\]"
+        FileFormatError, match=r"depth\.npy: the depth image has \[5, 7\] pixels, but the photo has"
     ):
         load_photo(path, fov_degrees=40, depth=tmp_path / "depth.npy")
     with pytest.raises(InputError, match="`scale` should be positive"):
@@ -294,3 +294,73 @@ def test_a_real_photo_with_mask_and_depth():
     assert photo.depth[photo.mask > 0.5].median() == pytest.approx(float(middle[2]), abs=0.05)
     place = photo.camera.project(middle[None])[0, :2].long()
     assert photo.mask[place[1], place[0]] == 1
+
+
+@pytest.fixture
+def instances(tmp_path):
+    """Three objects with the IDs 1, 2 and 7; the second one is that of `path`."""
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[2:12, 2:20], ids[20:40, 30:60], ids[45:55, 2:20] = 1, 2, 7
+    return ids
+
+
+def save_ids(ids, file, kind):
+    palette = [0, 0, 0, 128, 0, 0, 0, 128, 0, *[90] * 12, 128, 128, 0]
+    if kind == "palette":
+        image = Image.fromarray(ids, "L")
+        image.putpalette(palette)
+    elif kind == "color":
+        image = Image.fromarray(np.array(palette, np.uint8).reshape(-1, 3)[ids])
+    else:
+        image = Image.fromarray(ids.astype(np.uint16) if kind == "16 bits" else ids)
+    image.save(file)
+
+
+@pytest.mark.filterwarnings("ignore:'mode' parameter is deprecated")
+@pytest.mark.parametrize("kind", ["gray", "16 bits", "palette", "color"])
+def test_a_mask_of_several_objects_asks_which(path, tmp_path, instances, kind):
+    file = tmp_path / "mask.png"
+    save_ids(instances, file, kind)
+    second = 256 * 128 if kind == "color" else 2
+    with pytest.raises(InputError, match=rf"3 objects, with the IDs {second} \(12\.5 %\).*--mask-id"):
+        load_photo(path, fov_degrees=40, mask=file)
+    photo = load_photo(path, fov_degrees=40, mask=file, mask_id=second)
+    assert np.array_equal(photo.mask, instances == 2)
+    with pytest.raises(InputError, match="no pixel of the mask has the ID 3"):
+        load_photo(path, fov_degrees=40, mask=file, mask_id=3)
+    with pytest.raises(InputError, match="`mask_id` without `mask`"):
+        load_photo(path, fov_degrees=40, mask_id=2)
+
+
+@pytest.mark.parametrize("blur", [0, 1, 3])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "from-jpg.png"])
+def test_soft_and_compressed_masks_are_of_one_object(path, tmp_path, instances, blur, suffix):
+    image = Image.fromarray((instances == 2).astype(np.uint8) * 255).filter(ImageFilter.GaussianBlur(blur))
+    file = tmp_path / f"mask.{suffix}"
+    if suffix == "from-jpg.png":
+        image.save(tmp_path / "mask.jpg", quality=80)
+        image = Image.open(tmp_path / "mask.jpg")
+    image.save(file)
+    photo = load_photo(path, fov_degrees=40, mask=file)
+    assert abs(int((photo.mask > 0.5).sum()) - 600) <= 40
+
+
+def test_an_inverted_mask_is_inverted_with_a_warning(path, tmp_path, instances, caplog):
+    Image.fromarray((instances != 2).astype(np.uint8) * 255).save(tmp_path / "mask.png")
+    photo = load_photo(path, fov_degrees=40, mask=tmp_path / "mask.png")
+    assert np.array_equal(photo.mask, instances == 2)
+    assert "white around a black region" in caplog.text
+
+
+def test_masks_and_depth_of_another_size_are_resampled(path, tmp_path, instances):
+    Image.fromarray((instances == 2).astype(np.uint8) * 255).resize((2 * WIDTH, 2 * HEIGHT)).save(
+        tmp_path / "m.png"
+    )
+    depth = np.full((HEIGHT // 4, WIDTH // 4), 1500, np.uint16)
+    depth[0] = 0
+    Image.fromarray(depth).save(tmp_path / "d.png")
+    photo = load_photo(path, fov_degrees=40, mask=tmp_path / "m.png", depth=tmp_path / "d.png")
+    assert abs(int((photo.mask > 0.5).sum()) - 600) <= 60
+    assert photo.depth.shape == (HEIGHT, WIDTH)
+    assert float(photo.depth[4:].min()) == 1.5
+    assert float(photo.depth[:4].max()) == 0

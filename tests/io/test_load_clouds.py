@@ -195,3 +195,21 @@ def test_mesh_without_area_is_rejected(tmp_path):
     save_mesh(Mesh(torch.zeros(3, 3), torch.tensor([[0, 1, 2]])), tmp_path / "mesh.ply")
     with pytest.raises(FileFormatError, match="cannot sample points from the mesh: it has no surface area"):
         load_cloud(tmp_path / "mesh.ply")
+
+
+def test_rays_without_return_are_dropped(tmp_path, caplog):
+    points = np.random.default_rng(0).random((30, 3)).astype(np.float32)
+    points[::3] = 0
+    np.save(tmp_path / "scan.npy", points)
+    cloud = load_cloud(tmp_path / "scan.npy")
+    assert np.array_equal(cloud.points, points[(points != 0).any(axis=1)])
+    assert "removed 10 of 30 points at the origin" in caplog.text
+
+
+@pytest.mark.parametrize("zeros", [1, 5])
+def test_a_point_at_the_origin_is_kept_if_it_is_alone(tmp_path, zeros, caplog):
+    points = np.zeros((5, 3), np.float32)
+    points[zeros:] = 1
+    np.save(tmp_path / "scan.npy", points)
+    assert len(load_cloud(tmp_path / "scan.npy").points) == 5
+    assert not caplog.text

@@ -43,8 +43,11 @@ class PhotoFile:
     """Vertical field of view in degrees."""
     mask: Path | None = None
     """Mask image, bright on the object. Default: the alpha channel, or segmentation against a plain background."""
+    mask_id: int | None = None
+    """Value of the object in a mask with one value per object: gray value, palette index, or red + 256 green + 65536
+    blue."""
     depth: Path | None = None
-    """Depth image of the same size (png, tif, npy)."""
+    """Depth image of the same aspect ratio (png, tif, npy)."""
     depth_scale: float | None = None
     """Mesh units per unit of the depth image. Default: integers are millimeters, converted to meters."""
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
+from unrender.data.object_masks import load_used_pixels
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
@@ -22,7 +23,6 @@ from unrender.io.geometry_data import Floats
 from unrender.io.images import (
     ASPECT_TOLERANCE,
     image_size,
-    load_mask,
     normalize_pixels,
     open_image,
     oriented_image_size,
@@ -101,10 +101,10 @@ class Frame:
     def load_mask(self) -> Floats | None:
         """Load the pixels to use, as booleans."""
         shape = (self.camera.height, self.camera.width)
-        used = None if self.mask_path is None else load_mask(self.mask_path, shape) > 0.5
+        used = None if self.mask_path is None else load_used_pixels(self.mask_path, shape)
         if self.ignored_path is None:
             return used
-        kept: Floats = load_mask(self.ignored_path, shape) <= 0.5
+        kept = ~load_used_pixels(self.ignored_path, shape)
         return kept if used is None else used & kept
 
     @property

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
+from unrender.data.object_masks import load_object_mask
 from unrender.data.segmentation import segment_object
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
@@ -16,7 +17,7 @@ from unrender.io.depth import read_depth
 from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
 from unrender.io.geometry_data import Floats
-from unrender.io.images import IMAGE_SUFFIXES, colors_from_image, load_mask, open_image
+from unrender.io.images import IMAGE_SUFFIXES, colors_from_image, open_image, resample_nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -72,6 +73,7 @@ def load_photo(
     intrinsics: tuple[float, float, float, float] | None = None,
     fov_degrees: float | None = None,
     mask: FilePath | None = None,
+    mask_id: int | None = None,
     depth: FilePath | None = None,
     depth_scale: float | None = None,
 ) -> Photo:
@@ -83,7 +85,8 @@ def load_photo(
     that in millimeters with the resolution of the focal plane; pixels are square, the principal point is the center.
 
     mask: an image, white on the object, black elsewhere, gray for partial coverage. Without it, the mask is the alpha
-    channel, or segmented against a plain background, which may have gradients and noise.
+    channel, or segmented against a plain background, which may have gradients and noise. mask_id: the object's value in
+    a mask with one value per object. A mask or depth image of another size is resampled to the nearest pixels.
 
     depth: a depth image (png, tif, npy); integers are millimeters and converted to meters, floats are kept,
     unless `depth_scale` gives world units per unit of the file. 0, nan and inf are unknown.
@@ -91,6 +94,8 @@ def load_photo(
     known_suffix(path, IMAGE_SUFFIXES)
     if depth_scale is not None and depth is None:
         raise InputError(f"load_photo: {path}: `depth_scale` without `depth`; give both or neither")
+    if mask_id is not None and mask is None:
+        raise InputError(f"load_photo: {path}: `mask_id` without `mask`; give both or neither")
     data = read_bytes(path)
     with reading(path):
         image = open_image(data)
@@ -99,7 +104,7 @@ def load_photo(
     del image, data  # 8k images take 130 MB
     shape = colors.shape[:2]
     focal, center = _focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
-    coverage = _load_coverage(path, colors) if mask is None else load_mask(mask, shape)
+    coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
     return Photo(
         torch.from_numpy(colors)[..., :3],
         torch.from_numpy(coverage),
@@ -120,9 +125,8 @@ def _load_coverage(path: FilePath, colors: Floats) -> Floats:
 
 def _depth(path: FilePath, scale: float | None, shape: tuple[int, ...]) -> Tensor:
     depth = read_depth(path, scale)
-    if depth.shape != shape:
-        raise InputError(f"{path}: a depth image of {list(depth.shape)} pixels for an image of {list(shape)}")
-    return torch.from_numpy(depth.clip(min=0))
+    with reading(path):
+        return torch.from_numpy(resample_nearest(depth.clip(min=0), shape, "the depth image", "the photo"))
 
 
 def _focal_and_center(

@@ -7,7 +7,7 @@ import torch
 
 from unrender._checked import describe_value
 from unrender.errors import FileFormatError, InputError
-from unrender.geometry.points import PointCloud
+from unrender.geometry.points import PointCloud, is_measured
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.io.files import FilePath
 from unrender.io.formats import (
@@ -30,14 +30,14 @@ def load_cloud(path: FilePath) -> PointCloud:
     """Load a point cloud, with normals and colors if the file has them; meshes are sampled at 20,000 points.
 
     Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, asc), and mesh files: obj, stl, off, glb.
-    Non-finite points are removed, with a warning in the log. Positions are float64 if the file stores doubles, or
-    digits that float32 would lose; otherwise float32.
+    Non-finite points, and several at the origin (rays without a return), are removed, with a warning in the log.
+    Positions are float64 if the file stores doubles, or digits that float32 would lose; otherwise float32.
     Raises `FileFormatError` for a damaged file, `InputError` for a path that cannot be read or an unsupported suffix.
     """
     geometry = read_geometry_data(path, MESH_READERS | CLOUD_READERS)
     if geometry.faces is not None:
         geometry = _sample_surface(geometry, path)
-    geometry = _remove_non_finite(geometry, path)
+    geometry = _remove_unmeasured(_remove_non_finite(geometry, path), path)
     check_colors(geometry, path)
     return PointCloud(
         torch.from_numpy(np.array(geometry.points)),
@@ -56,6 +56,20 @@ def _remove_non_finite(geometry: GeometryData, path: FilePath) -> GeometryData:
     if dropped:
         _log.warning("%s: removed %d of %d points that are not finite", path, dropped, len(kept))
     return _rows(geometry, kept)
+
+
+def _remove_unmeasured(geometry: GeometryData, path: FilePath) -> GeometryData:
+    measured = is_measured(torch.from_numpy(np.array(geometry.points))).numpy()
+    if measured.all():
+        return geometry
+    dropped = len(measured) - int(measured.sum())
+    _log.warning(
+        "%s: removed %d of %d points at the origin (0, 0, 0), which mean that nothing was measured",
+        path,
+        dropped,
+        len(measured),
+    )
+    return _rows(geometry, measured)
 
 
 def _rows(geometry: GeometryData, chosen: Floats | slice) -> GeometryData:

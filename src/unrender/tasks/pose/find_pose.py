@@ -16,7 +16,7 @@ from unrender._struct import TensorStruct
 from unrender.data.photos import Photo
 from unrender.errors import InputError, ShapeError
 from unrender.geometry.mesh import Mesh
-from unrender.geometry.points import PointCloud
+from unrender.geometry.points import PointCloud, is_measured
 from unrender.render.texture import Texture
 from unrender.tasks.pose.cloud_alignment import MAX_CLOUD_STEPS, MAX_POINTS, MODEL_ERROR, align_point_cloud
 from unrender.tasks.pose.levenberg_marquardt import Fit, keep_best, levenberg_marquardt, select
@@ -312,6 +312,7 @@ def _find_in_cloud(
 def _normalize_points(cloud: PointCloud, placement: Placement) -> tuple[Tensor, Placement]:
     """Center points at their median and scale them to radii, which preserves precision far from the origin."""
     points = cloud.points[cloud.points.isfinite().all(-1)].double()
+    points = points[is_measured(points)]
     if len(points) < MIN_POINTS:
         raise InputError(
             f"find_pose: the cloud has too few finite points: {len(points)}, at least {MIN_POINTS} are required"
