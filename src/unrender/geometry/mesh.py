@@ -19,9 +19,9 @@ from unrender.geometry.columns import (
     norm,
     normalize,
     ordered_sum,
-    scatter_sum,
 )
 from unrender.kernels.face_vectors import face_vectors
+from unrender.kernels.vertex_normals import normals_of_vertices
 
 
 class Mesh(TensorStruct):
@@ -81,9 +81,7 @@ def vertex_normals(mesh: Mesh) -> Float[Tensor, "*batch vertices 3"]:
     Zero where that mean is zero, and for unreferenced vertices.
     Differentiable in: the vertices.
     """
-    vectors = area_vectors(as_columns(mesh.vertices), mesh.faces)
-    sums = scatter_sum(torch.cat([vectors] * 3, -1), mesh.faces.mT.flatten(), mesh.vertices.shape[-2])
-    return as_rows(normalize(sums))
+    return normals_of_vertices(mesh.vertices, mesh.faces)
 
 
 def surface_area(mesh: Mesh) -> Float[Tensor, "*batch"]:

@@ -33,11 +33,6 @@ class Topology(TensorStruct):
     """Whether a face traverses its edge from the lower vertex to the upper one."""
 
     @cached_property
-    def num_neighbors(self) -> Tensor:
-        """How many edges each vertex has, up to the last that has any: [vertices]."""
-        return self.edges.flatten().bincount()
-
-    @cached_property
     def hinge_sides(self) -> Tensor:
         """The two half-edges of each hinge, as indices face · 3 + k into the flattened `face_edges`: [hinges 2]."""
         edge, side = self.face_edges.flatten().sort(stable=True)

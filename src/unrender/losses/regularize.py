@@ -5,21 +5,14 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import pad
 
 from unrender.errors import InputError
-from unrender.geometry.columns import (
-    as_columns,
-    cross,
-    dot,
-    gather_columns,
-    norm,
-    normalize,
-    ordered_sum,
-    scatter_sum,
-)
-from unrender.geometry.mesh import Mesh, area_vectors, corners
+from unrender.geometry.columns import as_columns, cross, dot, edge_vectors, mean, norm, scatter_sum
+from unrender.geometry.mesh import Mesh, corners
 from unrender.geometry.topology import topology
+from unrender.kernels.edge_loss import edge_loss
+from unrender.kernels.normal_consistency import normal_consistency
+from unrender.kernels.uniform_laplacian import uniform_laplacian_loss
 
 
 def mesh_edge_loss(mesh: Mesh, target_length: float = 0.0) -> Float[Tensor, ""]:
@@ -27,8 +20,7 @@ def mesh_edge_loss(mesh: Mesh, target_length: float = 0.0) -> Float[Tensor, ""]:
 
     Differentiable in: the vertices (gradient zero at an edge of length zero).
     """
-    edges = _edge_vectors(as_columns(mesh.vertices), mesh.faces)
-    return _mean(dot(edges, edges) if target_length == 0 else (norm(edges) - target_length).square())
+    return edge_loss(mesh.vertices, topology(mesh.faces).edges, target_length)
 
 
 def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
@@ -38,9 +30,7 @@ def mesh_normal_consistency(mesh: Mesh) -> Float[Tensor, ""]:
     Differentiable in: the vertices (gradient zero at degenerate faces).
     """
     found = topology(mesh.faces)
-    normals = normalize(area_vectors(as_columns(mesh.vertices), mesh.faces))
-    one, two = found.hinge_faces.unbind(1)
-    return _mean(1 - found.hinge_signs * dot(gather_columns(normals, one), gather_columns(normals, two)))
+    return normal_consistency(mesh.vertices, mesh.faces, found.hinge_faces, found.hinge_signs)
 
 
 def mesh_laplacian_smoothing(
@@ -59,21 +49,20 @@ def mesh_laplacian_smoothing(
         raise InputError(
             f'mesh_laplacian_smoothing: `method` should be "uniform", "cot" or "cotcurv", got {method!r}'
         )
+    if method == "uniform":
+        return uniform_laplacian_loss(mesh.vertices, topology(mesh.faces).edges)
     columns = as_columns(mesh.vertices)
     edge_weights, vertex_weights = _laplacian_weights(columns.detach(), mesh.faces, method)
     start, end = topology(mesh.faces).edges.unbind(1)
-    weighted = edge_weights * _edge_vectors(columns, mesh.faces)
+    weighted = edge_weights * edge_vectors(columns, topology(mesh.faces).edges)
     size = columns.shape[-1]
     laplacian = scatter_sum(weighted, start, size) - scatter_sum(weighted, end, size)
-    return _mean(norm(vertex_weights * laplacian))
+    return mean(norm(vertex_weights * laplacian))
 
 
 def _laplacian_weights(columns: Tensor, faces: Tensor, method: str) -> tuple[Tensor, Tensor]:
     """Compute w_ij as the product of a weight per edge and a weight per vertex i."""
     found, size = topology(faces), columns.shape[-1]
-    if method == "uniform":
-        neighbors = pad(found.num_neighbors, (0, size - len(found.num_neighbors)))
-        return columns.new_ones(1), _inverse(neighbors.to(columns))
     cotangents, areas = _cotangents(columns, faces)
     edge_weights = scatter_sum(cotangents, found.face_edges.mT.flatten(), len(found.edges))
     start, end = found.edges.unbind(1)
@@ -99,16 +88,6 @@ def _cotangents(columns: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([x.unsqueeze(-2) / safe for x in across], -1), twice / 2
 
 
-def _edge_vectors(columns: Tensor, faces: Tensor) -> Tensor:
-    start, end = topology(faces).edges.unbind(1)
-    return gather_columns(columns, end) - gather_columns(columns, start)
-
-
 def _inverse(values: Tensor) -> Tensor:
     """Return 1 / x for positive x, else 0."""
     return torch.where(values > 0, 1 / values, 0)
-
-
-def _mean(values: Tensor) -> Tensor:
-    means = ordered_sum(values) / max(values.shape[-1], 1)
-    return means.mean() if means.dim() else means

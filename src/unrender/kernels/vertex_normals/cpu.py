@@ -1,0 +1,13 @@
+"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+
+from torch import Tensor
+
+from unrender.kernels._autograd import differentiate
+from unrender.kernels.vertex_normals import reference
+
+__all__ = ["backward", "forward"]
+forward = reference.forward
+
+
+def backward(vertices: Tensor, faces: Tensor, sums: Tensor, cotangent: Tensor) -> Tensor | None:
+    return differentiate(forward, (vertices, faces), cotangent, None)[0]
