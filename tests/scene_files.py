@@ -84,6 +84,7 @@ def write_colmap(
     lens: tuple[float, ...] = (),
     text: bool = False,
     points: int = 30,
+    shift: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> None:
     sparse = folder / "sparse" / "0"
     sparse.mkdir(parents=True)
@@ -94,6 +95,7 @@ def write_colmap(
     )
     parameters = [*focal, *views[0].center.tolist(), *lens]
     clouds = torch.rand(points, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    clouds = clouds.double() + torch.tensor(shift, dtype=torch.float64)
     images = []
     for i, camera in enumerate(views):
         write_image(folder / "images" / f"{i:03d}.png", pixels(i))

@@ -79,6 +79,9 @@ from .geometry.topology import is_manifold as is_manifold
 from .geometry.topology import is_watertight as is_watertight
 from .geometry.topology import keep_largest_component as keep_largest_component
 from .geometry.volume import Volume as Volume
+from .geometry.world_origin import WorldOrigin as WorldOrigin
+from .geometry.world_origin import to_local as to_local
+from .geometry.world_origin import to_world as to_world
 from .io.clouds import load_cloud as load_cloud
 from .io.clouds import save_cloud as save_cloud
 from .io.depth import DepthPoints as DepthPoints

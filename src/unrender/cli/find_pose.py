@@ -15,6 +15,7 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
+from unrender.geometry.world_origin import choose_origin, to_local
 from unrender.io import load_cloud, load_mesh, load_textured_mesh, save_mesh
 from unrender.io.files import MissingFileError
 from unrender.io.images import IMAGE_SUFFIXES
@@ -126,11 +127,23 @@ def _save_results(
 ) -> list[Section]:
     """Save what shows the pose beside the observation, and return its sections of the report."""
     if isinstance(observed, Photo):
-        return pose_report.photo_results(shape.to(torch.float32), texture, observed, steps, folder)
+        local, steps = _relative_to_origin(shape, steps)
+        return pose_report.photo_results(local, texture, observed, steps, folder)
     save_mesh(
         pose_report.transformed(shape, steps[-1].result.camera_from_object), folder / "mesh_in_cloud.ply"
     )
     return pose_report.cloud_results(shape, observed, steps)
+
+
+def _relative_to_origin(shape: Mesh, steps: Sequence[FindPoseStep]) -> tuple[Mesh, list[FindPoseStep]]:
+    """Return a mesh in float32, moved to the origin if its coordinates are large, and the steps with poses of it."""
+    origin = choose_origin(shape.vertices)
+    local = shape.to(torch.float32).replace(vertices=to_local(shape.vertices, origin))
+    centers = [step.placement.center - step.placement.center.new_tensor(origin) for step in steps]
+    return local, [
+        dataclasses.replace(step, placement=step.placement._replace(center=center))
+        for step, center in zip(steps, centers, strict=True)
+    ]
 
 
 def _load_mesh(path: Path, use_color: bool) -> tuple[Mesh, Texture | None]:

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import tyro
 
 from unrender.data.colmap import cloud_from_model
@@ -90,7 +91,7 @@ def _write(result: Registration, folder: Path) -> None:
     """Write the scene and print a summary."""
     cloud = cloud_from_model(result.model)
     if cloud is not None:
-        save_cloud(cloud, folder / "points.ply")
+        save_cloud(cloud.to(torch.float32), folder / "points.ply")
     points = None if cloud is None else "points.ply"
     save_transforms(split_frames(result.frames), folder / "transforms.json", points=points)
     write_json(

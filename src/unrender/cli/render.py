@@ -107,7 +107,7 @@ def _render_run(
     rendering = field_views.render_views(run.field, frames, background, folder, quick)
     views = [view.frame for view in run_steps(rendering, field_views.describe)]
     seconds = (time.perf_counter() - start) / len(views)
-    save_cameras(views, folder / CAMERAS)
+    save_cameras(views, folder / CAMERAS, origin=run.origin)
     images = [view.image_path for view in views]
     video_file = _save_video(images, folder, video)
     first = frames[0].camera

@@ -120,6 +120,7 @@ def _scene(source: Path) -> Show:
     scene = load_scene(source)
 
     def show(page: Window) -> None:
+        page.set_origin(scene.origin)
         page.show_cameras(scene.frames, bounds=scene.bounds)
         if scene.points is not None:
             page.show(scene.points)

@@ -10,12 +10,20 @@ from typing import Any
 
 import torch
 
-from unrender.data.frames import Frame, check_intrinsics, number, rigid_pose
+from unrender.data.frames import (
+    Frame,
+    check_intrinsics,
+    frame_to_local,
+    number,
+    place_camera,
+    rigid_pose,
+)
 from unrender.data.listed_files import find_image
 from unrender.data.nerfstudio import camera_from_table, read_splits, read_transforms
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
+from unrender.geometry.world_origin import ZERO, WorldOrigin, choose_origin
 from unrender.io.files import FilePath, read_bytes, reading
 
 log = logging.getLogger("unrender")
@@ -23,22 +31,27 @@ MAX_PIXELS = 2**27
 """Size limit of images, in pixels: files can contain any number."""
 
 
-def save_cameras(frames: Sequence[Frame], path: FilePath) -> None:
+def save_cameras(frames: Sequence[Frame], path: FilePath, *, origin: WorldOrigin = ZERO) -> None:
     """Save the cameras and splits of frames as a transforms.json, without their masks and depth.
+
+    The frames are relative to `origin`, the file is in world coordinates.
 
     The format has no lens with a denominator: such a lens is dropped with a warning.
     """
     save_transforms(
         [dataclasses.replace(_without_rational_lens(f), mask_path=None, depth_file=None) for f in frames],
         path,
+        origin=origin,
     )
 
 
-def load_cameras(path: FilePath) -> tuple[Frame, ...]:
+def load_cameras(path: FilePath, *, origin: WorldOrigin = ZERO) -> tuple[Frame, ...]:
     """Load the cameras of a transforms.json, or of a camera path (json) that nerfstudio's viewer saved.
 
     Images need not exist. A camera path is in the world of the viewer, which is that of the photos only for models
     trained with `--orientation-method none --center-method none --auto-scale-poses False`.
+
+    origin: the origin of the frame in which the cameras are returned, as a scene or a field has it.
     """
     path = Path(path)
     data = read_bytes(path)
@@ -48,7 +61,10 @@ def load_cameras(path: FilePath) -> tuple[Frame, ...]:
     frames = _frames_of_path(content, path) if is_path else _frames_of_transforms(path)
     if not frames:
         raise FileFormatError(f"{path}: no cameras")
-    return frames
+    local = tuple(frame_to_local(frame, origin) for frame in frames)
+    if choose_origin(torch.stack([frame.camera.position for frame in local])) != ZERO:
+        log.warning("%s: the cameras are far from the origin, so that their positions are rounded", path)
+    return local
 
 
 def _without_rational_lens(frame: Frame) -> Frame:
@@ -92,12 +108,16 @@ def _frames_of_path(content: Mapping[str, Any], path: Path) -> tuple[Frame, ...]
             )
         frames = []
         for i, values in enumerate(content["camera_path"]):
-            pose, _ = rigid_pose(str(i), torch.tensor(values["camera_to_world"]).reshape(-1, 4).tolist())
+            pose, _ = rigid_pose(
+                str(i), torch.tensor(values["camera_to_world"], dtype=torch.float64).reshape(-1, 4).tolist()
+            )
             fov = number(values, "fov", f"frame {i}")
             if not 0 < fov < 180:
                 raise FileFormatError(f"frame {i}: 'fov' should lie between 0 and 180 degrees, got {fov:g}")
             focal = height / 2 / math.tan(math.radians(fov / 2))
-            camera = Camera.from_opengl(pose.float(), focal, height=height, width=width)
+            center = torch.tensor([width / 2, height / 2])
+            camera = Camera(torch.tensor([focal] * 2), center, torch.eye(4), height, width)
+            camera = place_camera(camera, pose)
             name = f"view_{i:03d}.png"
             frames.append(Frame(name, _checked_size(name, camera), path.parent / name))
         return tuple(frames)

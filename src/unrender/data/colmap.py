@@ -69,7 +69,7 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
 def frames_from_model(
     model: ColmapModel, images: Path, notes: dict[str, None], below: Path | None = None
 ) -> list[Frame | str]:
-    """Return a frame for each registered image, or its name if the file does not exist.
+    """Return a frame for each registered image, its pose and points in float64, or the name of a missing file.
 
     Images that are not in the folder `images` under their names are looked for `below` another one.
     """
@@ -81,13 +81,13 @@ def frames_from_model(
 
 
 def cloud_from_model(model: ColmapModel) -> PointCloud | None:
-    """Return the finite points with their colors."""
+    """Return the finite points, in float64, with their colors."""
     points = model.points
     finite = np.isfinite(points.positions).all(axis=1)
     if not finite.any():
         return None
     return PointCloud(
-        torch.from_numpy(points.positions[finite]).float(),
+        torch.from_numpy(points.positions[finite]),
         colors=torch.from_numpy(points.colors[finite] / 255).float(),
     )
 
@@ -190,12 +190,12 @@ def _frame(
     pose, _ = rigid_pose(image.name, posed.camera_from_world.numpy())
     if path is None:
         return image.name
-    camera, note = fit_camera_to_image(intrinsics.replace(camera_from_world=pose.float()), path, image.name)
+    camera, note = fit_camera_to_image(intrinsics.replace(camera_from_world=pose), path, image.name)
     if note:
         notes[note] = None
     visible, depths = _visible_points(pose.numpy(), image, points)
     near, far = _near_and_far(depths)
-    return Frame(image.name, camera, path, near=near, far=far, points=torch.from_numpy(visible).float())
+    return Frame(image.name, camera, path, near=near, far=far, points=torch.from_numpy(visible))
 
 
 def _visible_points(pose: Floats, image: ColmapImage, points: ColmapPoints) -> tuple[Floats, Floats]:

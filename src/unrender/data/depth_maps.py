@@ -15,8 +15,10 @@ from torch import Tensor
 from unrender._version import __version__
 from unrender.data.frames import rigid_pose
 from unrender.data.nerfstudio import camera_from_table
-from unrender.data.save_transforms import intrinsics_table
+from unrender.data.save_transforms import intrinsics_table, pose_table
 from unrender.errors import FileFormatError, InputError, ShapeError
+from unrender.geometry.camera import Camera
+from unrender.geometry.world_origin import ZERO, WorldOrigin, camera_to_local, choose_origin
 from unrender.io.arrays import array_from_npy
 from unrender.io.depth import MILLIMETERS
 from unrender.io.depth_preview import Colormap, depth_preview_image
@@ -72,13 +74,15 @@ def save_depth(
     *,
     color: Float[Tensor, "height width 3"] | None = None,
     metadata: Mapping[str, Any] | None = None,
+    origin: WorldOrigin = ZERO,
 ) -> None:
     """Save a depth map as a folder, atomically, and replace an existing one.
 
     `<kind>_z.npy` and `<kind>_distance.npy` (expected, median, first_surface), opacity.npy, std.npy, confidence.npy,
     all float32 and in world units; valid.png; preview.png, the median distance with a legend; color.png, if `color`
     is given; depth.json, with units, kinds, scale, intrinsics, pose, and `metadata`. Other formats have 0 at invalid
-    pixels; in png, valid depths below one step are rounded up to it. Raises InputError if a depth exceeds 16 bits.
+    pixels; in png, valid depths below one step are rounded up to it. The camera is relative to `origin`, its pose is
+    saved in world coordinates. Raises InputError if a depth exceeds 16 bits.
     """
     valid = depth.valid.cpu().numpy()
     with atomic_write_folder(folder) as path:
@@ -95,12 +99,12 @@ def save_depth(
         )
         if color is not None:
             save_image(color.detach().clamp(0, 1), path / COLOR_FILE)
-        content = _metadata(depth, Path(folder).name, files) | dict(metadata or {})
+        content = _metadata(depth, Path(folder).name, files, origin) | dict(metadata or {})
         with atomic_write(path / METADATA_FILE) as file:
             file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
-def _metadata(depth: DepthMap, name: str, files: DepthFiles) -> dict[str, Any]:
+def _metadata(depth: DepthMap, name: str, files: DepthFiles, origin: WorldOrigin) -> dict[str, Any]:
     return {
         "unrender": __version__,
         "units": "world units of the scene",
@@ -117,7 +121,7 @@ def _metadata(depth: DepthMap, name: str, files: DepthFiles) -> dict[str, Any]:
         "valid_fraction": float(depth.valid.float().mean()),
         "camera": {
             **intrinsics_table(name, depth.camera),
-            "transform_matrix": depth.camera.to_opengl().double().tolist(),
+            "transform_matrix": pose_table(depth.camera, origin),
         },
     }
 
@@ -149,11 +153,21 @@ def quantize_depth(values: Floats, scale: float) -> Floats:
     return quantized
 
 
-def load_depth_views(folder: FilePath) -> dict[str, DepthView]:
+def load_depth_views(folder: FilePath, *, origin: WorldOrigin = ZERO) -> dict[str, DepthView]:
     """Load depth maps that `save_depth` wrote, by name: the folder of one view, or a folder of several.
 
-    Depth is the median z, 0 at invalid pixels; colors are loaded if they were saved.
+    Depth is the median z, 0 at invalid pixels; colors are loaded if they were saved. Cameras are relative to `origin`;
+    `origin_of_depth_views` returns one for large coordinates.
     """
+    return {path.parent.name: _load_view(path.parent, origin) for path in _metadata_files(folder)}
+
+
+def origin_of_depth_views(folder: FilePath) -> WorldOrigin:
+    """Return the origin for the cameras of depth maps: zero unless float32 is too coarse for their coordinates."""
+    return choose_origin(torch.stack([_load_camera(path).position for path in _metadata_files(folder)]))
+
+
+def _metadata_files(folder: FilePath) -> list[Path]:
     path = Path(folder)
     if not path.is_dir():
         raise MissingFileError(f"{path}: no such folder; expected the output of `unrender depth`")
@@ -163,16 +177,20 @@ def load_depth_views(folder: FilePath) -> dict[str, DepthView]:
     )
     if not found:
         raise FileFormatError(f"{path}: no depth maps: no {METADATA_FILE} in this folder or its subfolders")
-    return {path.parent.name: _load_view(path.parent) for path in found}
+    return found
 
 
-def _load_view(folder: Path) -> DepthView:
-    path = folder / METADATA_FILE
+def _load_camera(path: Path) -> Camera:
+    """Load a camera in world coordinates, its pose in float64."""
     data = read_bytes(path)
     with reading(path):
-        table = {"file_path": folder.name, **json.loads(data)["camera"]}
-        pose, _ = rigid_pose(folder.name, table["transform_matrix"])
-        camera = camera_from_table(table, pose, path)
+        table = {"file_path": path.parent.name, **json.loads(data)["camera"]}
+        pose, _ = rigid_pose(path.parent.name, table["transform_matrix"])
+        return camera_from_table(table, pose, path)
+
+
+def _load_view(folder: Path, origin: WorldOrigin) -> DepthView:
+    camera = camera_to_local(_load_camera(folder / METADATA_FILE), origin)
     path, size = folder / "median_z.npy", (camera.height, camera.width)
     data = read_bytes(path)
     with reading(path):

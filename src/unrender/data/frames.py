@@ -4,7 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import rays_of
+from unrender.geometry.world_origin import WorldOrigin, camera_to_local, to_local
 from unrender.io.depth import DepthFile
 from unrender.io.files import read_bytes, reading
 from unrender.io.geometry_data import Floats
@@ -152,7 +153,7 @@ class Frame:
 
 @dataclasses.dataclass(frozen=True)
 class ParsedScene:
-    """The content of a scene's files, as a reader returns it."""
+    """The content of a scene's files, as a reader returns it: poses and points in float64 and world coordinates."""
 
     name: str
     folder: Path
@@ -163,6 +164,24 @@ class ParsedScene:
     without_pose: Sequence[str] = ()
     points: PointCloud | None = None
     notes: Sequence[str] = ()
+
+    def to_local(self, origin: WorldOrigin) -> Self:
+        """Return the scene relative to an origin, in float32; before, its poses and points are in float64."""
+        shift = torch.tensor(origin, dtype=torch.float64)
+        return dataclasses.replace(
+            self,
+            frames=[frame_to_local(frame, origin) for frame in self.frames],
+            bounds=None if self.bounds is None else (self.bounds.double() - shift).float(),
+            points=None
+            if self.points is None
+            else self.points.replace(points=self.points.points.double() - shift).to(torch.float32),
+        )
+
+
+def frame_to_local(frame: Frame, origin: WorldOrigin) -> Frame:
+    """Return a frame whose camera and points are relative to an origin, in float32."""
+    points = None if frame.points is None else to_local(frame.points, origin)
+    return dataclasses.replace(frame, camera=camera_to_local(frame.camera, origin), points=points)
 
 
 def split_frames(frames: Iterable[Frame], test_every: int = TEST_EVERY) -> tuple[Frame, ...]:
@@ -241,6 +260,12 @@ def fit_camera_to_image(camera: Camera, path: Path, name: str) -> tuple[Camera, 
         f"frame {name}: the image has {sizes[0][1]} × {sizes[0][0]} pixels, its camera {size[1]} × {size[0]}; "
         "the image was cropped or rotated after camera calibration"
     )
+
+
+def place_camera(camera: Camera, world_from_camera: Float[Tensor, "4 4"]) -> Camera:
+    """Return a camera of float32 intrinsics at a float64 pose in OpenGL's convention, which stays in float64."""
+    posed = Camera.from_opengl(world_from_camera, 1.0, height=1, width=1)
+    return camera.replace(camera_from_world=posed.camera_from_world)
 
 
 def check_intrinsics(name: str, camera: Camera) -> Camera:

@@ -3,8 +3,16 @@
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from unrender.data.frames import Frame, ParsedScene, check_intrinsics, fit_camera_to_image, rigid_pose
+from unrender.data.frames import (
+    Frame,
+    ParsedScene,
+    check_intrinsics,
+    fit_camera_to_image,
+    place_camera,
+    rigid_pose,
+)
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.io.arrays import array_from_npy
@@ -72,8 +80,10 @@ def _frame(row: np.ndarray, path: Path, folder: Path, notes: dict[str, None]) ->
         raise FileFormatError(
             f"frame {name}: its size and focal length should be positive, got {matrix[:, 4]}"
         )
-    camera = Camera.from_opengl(pose.float(), float(focal), height=round(height), width=round(width))
-    camera, note = fit_camera_to_image(check_intrinsics(name, camera), path, name)
+    center = torch.tensor([round(width) / 2, round(height) / 2])
+    camera = Camera(torch.tensor([float(focal)] * 2), center, torch.eye(4), round(height), round(width))
+    camera = place_camera(check_intrinsics(name, camera), pose)
+    camera, note = fit_camera_to_image(camera, path, name)
     if note:
         notes[note] = None
     return Frame(name, camera, path, near=float(near), far=float(far))

@@ -16,6 +16,7 @@ from unrender.data.frames import (
     check_intrinsics,
     fit_camera_to_image,
     number,
+    place_camera,
     rigid_pose,
 )
 from unrender.data.listed_files import find_file, find_images, normalized_name
@@ -108,7 +109,9 @@ def make_frame(
 
 
 def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Camera:
-    """Return the camera of a frame; missing focal lengths come from angles, a missing center from the image size.
+    """Return the camera of a frame, its pose in float64.
+
+    Missing focal lengths come from angles, a missing center from the image size.
 
     The image at `path` is opened only if its size is not given.
     """
@@ -132,7 +135,8 @@ def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Ca
     center = (number(values, "cx", where, width / 2), number(values, "cy", where, height / 2))
     if not (fx > 0 and fy > 0 and height > 0 and width > 0):
         raise FileFormatError(f"{where}: its focal lengths {fx:g}, {fy:g} and size should be positive")
-    camera = Camera.from_opengl(pose.float(), (fx, fy), center, height=height, width=width)
+    camera = Camera(torch.tensor([fx, fy]), torch.tensor(center), torch.eye(4), height, width)
+    camera = place_camera(camera, pose)
     return check_intrinsics(values["file_path"], camera.replace(lens=_lens(values, where)))
 
 
@@ -230,7 +234,7 @@ def _aabb(content: Mapping[str, Any]) -> Tensor | None:
         return None
     half = number(content, "aabb_scale", "transforms.json") / 2
     scale = number(content, "scale", "transforms.json", NGP_SCALE)
-    offset = torch.tensor(content.get("offset", NGP_OFFSET), dtype=torch.float32)
+    offset = torch.tensor(content.get("offset", NGP_OFFSET), dtype=torch.float64)
     if offset.shape != (3,) or not (half > 0 and scale > 0):
         raise FileFormatError("'aabb_scale' and 'scale' should be positive, 'offset' three numbers")
     center = (0.5 - offset) / scale

@@ -9,18 +9,22 @@ from typing import Any, get_args
 from unrender.data.frames import Frame, Split
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
+from unrender.geometry.world_origin import ZERO, WorldOrigin
 from unrender.io.depth import MILLIMETERS
 from unrender.io.files import FilePath, atomic_write
 
 
-def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | None = None) -> None:
+def save_transforms(
+    frames: Sequence[Frame], path: FilePath, *, points: str | None = None, origin: WorldOrigin = ZERO
+) -> None:
     """Write frames as a transforms.json that refers to their images by relative paths.
 
     Values common to all cameras are written once, at the top level. `near` and `far` are not part of the format.
-    `points` is the name of a ply file in the same folder.
+    `points` is the name of a ply file in the same folder. The frames are relative to `origin`, the file is in world
+    coordinates.
     """
     folder = Path(path).parent
-    tables = [_table(frame, folder) for frame in frames]
+    tables = [_table(frame, folder, origin) for frame in frames]
     shared = {
         key: value
         for key, value in (tables[0] if tables else {}).items()
@@ -40,12 +44,12 @@ def save_transforms(frames: Sequence[Frame], path: FilePath, *, points: str | No
         file.write((json.dumps(content, indent=1) + "\n").encode())
 
 
-def _table(frame: Frame, folder: Path) -> dict[str, Any]:
+def _table(frame: Frame, folder: Path, origin: WorldOrigin) -> dict[str, Any]:
     camera = frame.camera
     table: dict[str, Any] = {
         "file_path": _relative(frame.image_path, folder),
         **intrinsics_table(frame.name, camera),
-        "transform_matrix": camera.to_opengl().double().tolist(),
+        "transform_matrix": pose_table(camera, origin),
     }
     if frame.mask_path is not None:
         table["mask_path"] = _relative(frame.mask_path, folder)
@@ -60,6 +64,14 @@ def _table(frame: Frame, folder: Path) -> dict[str, Any]:
                 "with `dataclasses.replace(frame, depth_file=None)`"
             )
         table["depth_file_path"] = _relative(frame.depth_file.path, folder)
+    return table
+
+
+def pose_table(camera: Camera, origin: WorldOrigin) -> list[list[float]]:
+    """Return a pose in OpenGL's convention and world coordinates, of a camera relative to an origin."""
+    pose = camera.to_opengl().double()
+    pose[:3, 3] += pose.new_tensor(origin)
+    table: list[list[float]] = pose.tolist()
     return table
 
 

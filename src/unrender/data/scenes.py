@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from unrender.data.frames import Frame, ParsedScene, Split, split_frames
 from unrender.data.scene_bounds import bounds_of_cameras, bounds_of_points
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
+from unrender.geometry.world_origin import ZERO, WorldOrigin, choose_origin
 from unrender.io.files import FilePath, MissingFileError
 
 
@@ -36,7 +38,7 @@ MIN_POINTS = 10
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Images with cameras in a common world frame."""
+    """Images with cameras in a common frame: that of the files or, for large coordinates, one relative to `origin`."""
 
     name: str
     folder: Path
@@ -54,6 +56,8 @@ class Scene:
     """3D points of the reconstruction."""
     notes: tuple[str, ...] = ()
     """Warnings from loading, and how each was handled."""
+    origin: WorldOrigin = ZERO
+    """World coordinates of the origin of cameras, points and bounds; zero unless float32 is too coarse for them."""
 
     def split(self, name: Split) -> tuple[Frame, ...]:
         """Return the frames of a split; there may be none."""
@@ -61,7 +65,11 @@ class Scene:
 
 
 def load_scene(
-    path: FilePath, *, format: SceneFormat = "auto", inverted_depth_range: float | None = None
+    path: FilePath,
+    *,
+    format: SceneFormat = "auto",
+    inverted_depth_range: float | None = None,
+    origin: WorldOrigin | None = None,
 ) -> Scene:
     """Load the cameras and the list of images of a scene: a folder, or its json or npy file.
 
@@ -71,6 +79,8 @@ def load_scene(
 
     inverted_depth_range: the range R, in world units, of NeRF-synthetic's 8-bit depth images, whose values v > 0
     encode the distance R (1 − v / 255) along the ray. Without it, these images are ignored.
+    origin: world coordinates of the origin to which cameras and points are moved. By default it is zero, or near the
+    cameras if their coordinates are so large that float32 is too coarse, such as UTM.
     """
     if format not in get_args(SceneFormat):
         raise InputError(
@@ -83,7 +93,7 @@ def load_scene(
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder; check the path")
-    return _finish(_reader(path, format)(path, inverted_depth_range))
+    return _finish(_reader(path, format)(path, inverted_depth_range), origin)
 
 
 def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], ParsedScene]:
@@ -96,14 +106,17 @@ def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], P
     )
 
 
-def _finish(found: ParsedScene) -> Scene:
-    """Sort and split the frames and compute the bounds."""
+def _finish(found: ParsedScene, origin: WorldOrigin | None) -> Scene:
+    """Move the scene to its origin, sort and split the frames, and compute the bounds."""
     if not found.frames:
         first = f"; the first is {found.folder / found.missing[0]}" if found.missing else ""
         notes = "".join(f"; {note}" for note in found.notes if "did you mean" in note)
         raise FileFormatError(
             f"{found.folder}: none of the {len(found.missing)} listed images exists{first}{notes}"
         )
+    if origin is None:
+        origin = choose_origin(torch.stack([frame.camera.position for frame in found.frames]))
+    found = found.to_local(origin)
     by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
     frames = by_name if found.has_splits else split_frames(by_name)
     bounds, source = _bounds(found)
@@ -117,6 +130,7 @@ def _finish(found: ParsedScene) -> Scene:
         tuple(found.without_pose),
         found.points,
         tuple(found.notes),
+        origin,
     )
 
 

@@ -16,11 +16,14 @@ from unrender.fields.uniform_samples import flatten_samples, sample_interval, un
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.geometry.scene_box import SceneBox
+from unrender.geometry.world_origin import ZERO
 from unrender.render.march import RenderOutput, march
 from unrender.render.sample import RaySamples
 
 MAX_CELLS = 1024**3
 """Maximum number of cells of a grid from a file, which may be damaged."""
+MAX_ORIGIN = 1e15
+"""Largest coordinate of an origin from a file."""
 
 
 class SceneRegion(NamedTuple):
@@ -44,8 +47,8 @@ class SceneRegion(NamedTuple):
         occupied[x, y, z] = self.occupied
         cell = 2 * float(box.radius) / side
         center = box.bounds[0] + (side / 2 - before) * cell
-        cube = SceneBox.cube(center, side / 2 * cell, contracted=box.contracted)
-        return type(self)(cube, occupied, self.near)
+        half_extent = torch.full_like(center, side / 2 * cell)
+        return type(self)(box.replace(center=center, half_extent=half_extent), occupied, self.near)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +202,10 @@ class TrainableField(nn.Module):
         """
         tensors = {name: tensor.detach() for name, tensor in self.state_dict().items()}
         box = {"scene_box.center": self.scene_box.center, "scene_box.half_extent": self.scene_box.half_extent}
-        return tensors | box, {"contracted": self.scene_box.contracted, "near": self.near}
+        description: dict[str, Any] = {"contracted": self.scene_box.contracted, "near": self.near}
+        if self.scene_box.origin != ZERO:
+            description["origin"] = list(self.scene_box.origin)
+        return tensors | box, description
 
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
@@ -253,7 +259,10 @@ def read_grid_shape(description: Mapping[str, Any]) -> list[int]:
 def read_scene_box(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> SceneBox:
     """Return the scene box from the contents of a field."""
     center, half_extent = tensors["scene_box.center"], tensors["scene_box.half_extent"]
-    return SceneBox(center, half_extent, bool(description["contracted"]))
+    x, y, z = (float(value) for value in description.get("origin", ZERO))
+    if not max(abs(x), abs(y), abs(z)) <= MAX_ORIGIN:
+        raise InputError(f"`origin` should be three coordinates of at most {MAX_ORIGIN:g}, got {[x, y, z]}")
+    return SceneBox(center, half_extent, bool(description["contracted"]), (x, y, z))
 
 
 Field.register(TrainableField)

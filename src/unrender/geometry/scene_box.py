@@ -11,6 +11,7 @@ from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.geometry.rays import RayInterval, Rays, clip_to_box
+from unrender.geometry.world_origin import ZERO, WorldOrigin
 from unrender.kernels.contraction import contract, contracted_steps, uncontract
 
 FAR = 1000.0
@@ -28,6 +29,8 @@ class SceneBox(TensorStruct):
     half_extent: Float[Tensor, "3"]
     """Half the sides, in world units."""
     contracted: bool = False
+    origin: WorldOrigin = ZERO
+    """World coordinates of the origin of the frame that the box is in; see `Scene.origin`."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

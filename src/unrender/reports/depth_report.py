@@ -15,7 +15,7 @@ from unrender.io.depth_preview import Colormap, colorize_depth, depth_preview_im
 from unrender.render.depth import DepthMap, DepthView
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
-from unrender.reports.reproduce import Name, call, python_code, reproduce
+from unrender.reports.reproduce import Name, call, load_cameras_code, python_code, reproduce
 from unrender.runs.saved_run import CAMERAS, Run
 from unrender.runs.views import file_stems
 from unrender.tasks.depth.depth_views import median_view, surface_color
@@ -55,7 +55,8 @@ def measure_views(
     for index, (frame, name) in enumerate(zip(frames, file_stems(frames), strict=True)):
         depth = measure_depth(field, frame.camera, threshold=threshold, min_opacity=min_opacity)
         color = surface_color(field, depth)
-        save_depth(depth, folder / name, files, color=color, metadata=settings)
+        origin = field.scene_box.origin
+        save_depth(depth, folder / name, files, color=color, metadata=settings, origin=origin)
         if not bool(depth.valid.any()):
             log.warning("%s: no surface in this view", name)
         in_report = index % max(1, -(-len(frames) // VIEWS_IN_REPORT)) == 0
@@ -106,7 +107,7 @@ def write_depth_report(
     """Write the report: depth maps of a few views, metrics, and how to reproduce them."""
     code = python_code(
         f"field = {call('unrender.load_field', run.field_file)}",
-        f"frame = {call('unrender.load_cameras', run.folder / CAMERAS)}[0]",
+        f"frame = {load_cameras_code(run, run.folder / CAMERAS)}[0]",
         f"depth = {call('unrender.measure_depth', Name('field'), Name('frame.camera'))}",
         'unrender.save_depth(depth, "view")',
     )

@@ -15,6 +15,7 @@ from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.world_origin import to_world
 from unrender.io import save_cloud, save_mesh
 from unrender.io.video import save_video
 from unrender.reports import evaluation, figures
@@ -166,8 +167,9 @@ def _surface(run: FieldRun, field: TrainableField) -> list[Figure]:
     except InputError as error:
         log.warning("no mesh: %s", error)
         return []
-    save_mesh(mesh, run.folder / "mesh.ply")
-    save_cloud(cloud_from_mesh(mesh), run.folder / "cloud.ply")
+    origin = field.scene_box.origin
+    save_mesh(to_world(mesh, origin), run.folder / "mesh.ply")
+    save_cloud(to_world(cloud_from_mesh(mesh), origin), run.folder / "cloud.ply")
     return [_mesh_figure(mesh, run.scene, field)]
 
 

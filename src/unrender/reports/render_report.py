@@ -10,7 +10,7 @@ from unrender.geometry.camera import Camera
 from unrender.io.images import load_image
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
-from unrender.reports.reproduce import Name, call, command_line, python_code, reproduce
+from unrender.reports.reproduce import Name, call, command_line, load_cameras_code, python_code, reproduce
 from unrender.runs.options import changed_options
 from unrender.runs.saved_run import CAMERAS, Run
 from unrender.runs.video_options import Color
@@ -45,7 +45,7 @@ def reproduce_run(
         render = call("field.render", camera, color)
     code = python_code(
         f"field = {call('unrender.load_field', run.field_file)}",
-        f"frame = {call('unrender.load_cameras', folder / CAMERAS)}[0]",
+        f"frame = {load_cameras_code(run, folder / CAMERAS)}[0]",
         f"output = {render}",
         'unrender.save_image(output.color, "view.png")',
     )

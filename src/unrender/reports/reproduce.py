@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from unrender.geometry.world_origin import ZERO
 from unrender.reports.html import Section
 from unrender.runs.options import as_arguments, changed_options
+from unrender.runs.saved_run import Run
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -32,6 +34,12 @@ def call(function: str, *arguments: Any, keywords: Mapping[str, Any] = EMPTY) ->
     """Write a call, such as `unrender.load_mesh('cup.obj')`; paths become strings, tensors `torch.tensor(…)`."""
     named = [f"{name}={_literal(value)}" for name, value in keywords.items()]
     return Name(f"{function}({', '.join([*map(_literal, arguments), *named])})")
+
+
+def load_cameras_code(run: Run, path: Path) -> Name:
+    """Write the call that loads cameras into the frame of a variable `field`."""
+    keywords = {} if run.origin == ZERO else {"origin": Name("field.scene_box.origin")}
+    return call("unrender.load_cameras", path, keywords=keywords)
 
 
 def construct(options: Any) -> Name:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from unrender.data.scenes import Scene
+from unrender.geometry.world_origin import ZERO
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
 from unrender.reports.scene_images import draw_cameras
@@ -65,12 +66,13 @@ def describe_images(facts: Sequence[ImageSummary]) -> dict[str, Any]:
 
 
 def describe_bounds(scene: Scene) -> dict[str, float]:
-    """Return the bounds of a scene as flat metrics."""
-    return {
-        f"bounds_{side}_{axis}": float(scene.bounds[i, j])
+    """Return the bounds of a scene, in world coordinates, and the origin that was subtracted as flat metrics."""
+    bounds = {
+        f"bounds_{side}_{axis}": float(scene.bounds[i, j]) + scene.origin[j]
         for i, side in enumerate(("low", "high"))
         for j, axis in enumerate("xyz")
     }
+    return bounds | {f"origin_{axis}": scene.origin[j] for j, axis in enumerate("xyz")}
 
 
 def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
@@ -95,6 +97,12 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
         "bounds": f"({low}) to ({high}), from {BOUNDS_FROM[scene.bounds_from]}",
         "near and far": "unknown" if m["near"] is None else f"{m['near']:.3g} to {m['far']:.3g}",
     }
+    if scene.origin != ZERO:
+        x, y, z = (f"{value:.12g}" for value in scene.origin)
+        summary["origin"] = (
+            f"({x}, {y}, {z}), subtracted from all coordinates; results are in world coordinates"
+        )
+        summary["bounds"] += ", relative to the origin"
     if scene.points is not None:
         summary["points"] = f"{m['num_points']:,}"
     if scene.without_pose:

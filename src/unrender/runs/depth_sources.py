@@ -8,10 +8,11 @@ from typing import Literal
 
 import torch
 
-from unrender.data.depth_maps import load_depth_views
+from unrender.data.depth_maps import load_depth_views, origin_of_depth_views
 from unrender.data.frames import Frame
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
+from unrender.geometry.world_origin import WorldOrigin
 from unrender.io.files import read_bytes, reading
 from unrender.render.depth import DepthView
 from unrender.runs.folder import CONFIG
@@ -45,19 +46,27 @@ def kind_of_source(source: Path) -> SourceKind:
     return "run" if isinstance(content, dict) and "task" in content else "scene"
 
 
-def load_source_views(source: Path, run: Run | None, count: int, size: int | None) -> list[DepthView]:
-    """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side."""
+def load_source_views(
+    source: Path, run: Run | None, count: int, size: int | None
+) -> tuple[list[DepthView], WorldOrigin]:
+    """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side.
+
+    The second result is the origin of the frame that their cameras are in.
+    """
     if run is not None:
         frames = [f for f in run.frames() if f.split == "train"] or list(run.frames())
+        origin = run.origin
         steps = _rendered(run, [with_size(frame, size) for frame in evenly_spaced(frames, count)])
     elif kind_of_source(source) == "depths":
-        return evenly_spaced(list(load_depth_views(source).values()), count)
+        origin = origin_of_depth_views(source)
+        return evenly_spaced(list(load_depth_views(source, origin=origin).values()), count), origin
     else:
-        frames = [frame for frame in load_scene(source).frames if frame.depth_file is not None]
+        scene = load_scene(source)
+        origin, frames = scene.origin, [frame for frame in scene.frames if frame.depth_file is not None]
         if not frames:
             raise InputError(f"{source}: not a run, no depth maps, and a scene without depth images")
         steps = _recorded(evenly_spaced(frames, count))
-    return [step.view for step in run_steps(steps, _describe)]
+    return [step.view for step in run_steps(steps, _describe)], origin
 
 
 def _rendered(run: Run, frames: Sequence[Frame]) -> Iterator[LoadedView]:

@@ -66,7 +66,7 @@ class FieldRun:
             "evaluation": self.evaluation,
         }
         create_run_folder(self.folder, self.task, settings)
-        save_cameras(self.scene.frames, self.folder / CAMERAS)
+        save_cameras(self.scene.frames, self.folder / CAMERAS, origin=self.scene.origin)
 
 
 def choose_background(background: str, scene: Scene) -> Tensor | None:

@@ -14,6 +14,7 @@ from unrender.data.frames import Frame
 from unrender.data.scenes import load_scene
 from unrender.errors import FileFormatError, InputError
 from unrender.fields.trainable import TrainableField
+from unrender.geometry.world_origin import WorldOrigin
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.runs.folder import CONFIG, RUN_FORMAT
 from unrender.runs.video_options import Color
@@ -38,16 +39,21 @@ class Run(NamedTuple):
     test_views: tuple[str, ...] | None
     """Names of the frames that were held out; None if the run does not list them."""
 
+    @property
+    def origin(self) -> WorldOrigin:
+        """World coordinates of the origin of the frame that the field is in."""
+        return self.field.scene_box.origin
+
     def frames(self) -> tuple[Frame, ...]:
-        """Load the cameras of the scene; the images themselves are not needed."""
+        """Load the cameras of the scene, in the frame of the field; the images themselves are not needed."""
         if (self.folder / CAMERAS).is_file():
-            return load_cameras(self.folder / CAMERAS)
+            return load_cameras(self.folder / CAMERAS, origin=self.origin)
         if self.scene is None or not Path(self.scene).exists():
             raise InputError(
                 f"{self.folder}: no {CAMERAS}, and the scene {self.scene} does not exist; "
                 "give cameras: --path FILE.json"
             )
-        return load_scene(self.scene).frames
+        return load_scene(self.scene, origin=self.origin).frames
 
 
 def load_run(folder: Path, *, device: str | torch.device = "cpu") -> Run:

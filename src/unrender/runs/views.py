@@ -48,7 +48,7 @@ def check_path(path: str) -> None:
 def views_along(run: Run, path: str, count: int | None) -> list[Frame]:
     """Return the views of one of `PATHS` or of a JSON file of cameras; evenly spaced if there are more than `count`."""
     if path.lower().endswith(".json"):
-        return evenly_spaced(load_cameras(path), count)
+        return evenly_spaced(load_cameras(path, origin=run.origin), count)
     frames = run.frames()
     training = [frame for frame in frames if frame.split == "train"]
     if path == "train":
@@ -111,7 +111,7 @@ def views_of_split(
     path = scene or run.scene
     if path is None or not Path(path).exists():
         raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
-    loaded = load_scene(path, inverted_depth_range=inverted_depth_range)
+    loaded = load_scene(path, inverted_depth_range=inverted_depth_range, origin=run.origin)
     frames = loaded.split(split)
     if split == "test" and run.test_views is not None:
         by_name = {frame.name: frame for frame in loaded.frames}

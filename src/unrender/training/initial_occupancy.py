@@ -55,10 +55,17 @@ Space = Literal["auto", "visual_hull", "aabb", "unbounded"]
 def find_space(
     scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int, pixels: DevicePixels | None = None
 ) -> SceneRegion:
-    """Return the region to model, with `num_voxels` along its longest side.
+    """Return the region to model, with `num_voxels` along its longest side, in the frame of the scene.
 
     `auto` is the visual hull if images have transparent pixels, else unbounded space.
     """
+    region = _region(scene, frames, kind, num_voxels, pixels)
+    return region._replace(scene_box=region.scene_box.replace(origin=scene.origin))
+
+
+def _region(
+    scene: Scene, frames: Sequence[Frame], kind: Space, num_voxels: int, pixels: DevicePixels | None
+) -> SceneRegion:
     _check_baseline(frames)
     if kind in ("auto", "visual_hull"):
         masks = _load_masks(frames) if pixels is None else _masks_on_device(frames, pixels)

@@ -14,6 +14,7 @@ from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path
+from unrender.geometry.world_origin import ZERO
 from unrender.viewer.client_values import (
     MAX_COORDINATE,
     client_number,
@@ -93,6 +94,8 @@ class PathPanel:
         self, server: "viser.ViserServer", file: Path, camera_of: Callable[["viser.ClientHandle"], Camera]
     ) -> None:
         self._server, self._file, self._camera_of = server, file, camera_of
+        self.origin = ZERO
+        """World coordinates of the origin of the page; the file is in world coordinates."""
         self._keys: list[Camera] = []
         self._asked = False
         with server.gui.add_folder("Camera path", expand_by_default=False):
@@ -137,9 +140,8 @@ class PathPanel:
             path = interpolated_path(self._keys, count)
             names = [f"view_{index:03d}.png" for index in range(*path.batch_shape)]
             folder = self._file.resolve().parent
-            save_cameras(
-                [Frame(name, path[i], folder / name, "test") for i, name in enumerate(names)], self._file
-            )
+            frames = [Frame(name, path[i], folder / name, "test") for i, name in enumerate(names)]
+            save_cameras(frames, self._file, origin=self.origin)
         except (UnrenderError, OSError) as error:
             self._status.content = (
                 "nothing to save: add key views first" if not self._keys else f"not saved: {error}"

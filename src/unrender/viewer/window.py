@@ -15,8 +15,10 @@ import torch
 from unrender.data.frames import Frame
 from unrender.data.scene_bounds import bounds_of_cameras
 from unrender.errors import InputError
+from unrender.fields.trainable import TrainableField
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
+from unrender.geometry.world_origin import ZERO, WorldOrigin, choose_origin, to_local
 from unrender.render.texture import Texture
 from unrender.viewer.client_values import client_choice, client_number
 from unrender.viewer.page import IMAGE_SIZE, IMAGE_SIZES, Page, camera_of, find_port
@@ -118,7 +120,12 @@ class Window:
         """Show a mesh, a point cloud, a field or a volume in place of the previous one, which must be of the same kind.
 
         bounds: bounding box of a field, for the crop sliders; by default estimated from the cameras.
+        Meshes and point clouds with large coordinates are shown relative to an origin.
         """
+        if isinstance(thing, Mesh | PointCloud):
+            thing = self._localized(thing)
+        elif isinstance(thing, TrainableField):
+            self.set_origin(thing.scene_box.origin)
         if self._thing is None:
             self._prepare(thing, bounds)
         elif _kind(thing) != _kind(self._thing):
@@ -147,6 +154,20 @@ class Window:
         def _(_: object) -> None:
             shown.set_visible(control.value)
             self._wake.set()
+
+    def set_origin(self, origin: WorldOrigin) -> None:
+        """Set the origin of the frame that cameras and fields are in, so that camera paths are in world coordinates."""
+        self._path.origin = origin
+
+    def _localized(self, thing: Mesh | PointCloud) -> Mesh | PointCloud:
+        """Move a mesh or points to the origin of the first one shown, if float32 is too coarse for its coordinates."""
+        points = thing.vertices if isinstance(thing, Mesh) else thing.points
+        if self._thing is None and self._cameras is None:
+            self.set_origin(choose_origin(points))
+        if self._path.origin == ZERO or self._cameras is not None:
+            return thing
+        local = to_local(points, self._path.origin)
+        return thing.replace(vertices=local) if isinstance(thing, Mesh) else thing.replace(points=local)
 
     def set_status(self, text: str) -> None:
         """Show a line of text on the page."""

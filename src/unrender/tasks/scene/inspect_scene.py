@@ -28,8 +28,6 @@ ROUNDING = 1e-6
 """Relative precision of float32 coordinates."""
 OUTLIER_DISTANCE = 8.0
 """Distance from the other cameras, in medians of these distances, beyond which a camera is an outlier."""
-COARSE_PRECISION = 1e-3
-"""Distances between cameras, as a fraction of their coordinates, that leave at most four significant digits."""
 OFF_CENTER = 0.15
 """Offset of the principal point from the image center, relative to the image size, that is implausible."""
 MAX_NAMES = 6
@@ -166,11 +164,6 @@ def _unusual_poses(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     if float(distances.max()) <= SAME_POSITION * float(to_bounds_center.median()) + rounding:
         return ["all cameras share one position: depth cannot be recovered without a baseline"]
     found = []
-    if float(distances.median()) < COARSE_PRECISION * float(positions.abs().max()):
-        found.append(
-            f"the cameras are {float(center.norm()):.3g} units from the origin, {float(distances.median()):.3g} apart: "
-            "single precision is too coarse; move the scene to the origin"
-        )
     found += _unusual_directions(names, positions, axes)
     ups = -camera_axes(cameras, 1)
     upside_down = ups @ _unit(ups.median(0).values) < -0.5

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from unrender.data.colmap import frames_from_model
 from unrender.data.colmap_model import ColmapModel, read_model
-from unrender.data.frames import Frame
+from unrender.data.frames import Frame, frame_to_local
 from unrender.errors import InputError
+from unrender.geometry.world_origin import ZERO
 
 POLL_INTERVAL = 0.5
 """Seconds between two progress updates."""
@@ -179,9 +180,13 @@ def _largest_reconstruction(
     reconstructions = {path: pycolmap.Reconstruction(path) for path in models}
     best = max(models, key=lambda path: int(reconstructions[path].num_reg_images()))
     model = read_model(best)
-    found = frames_from_model(model, image_folder, {})
+    found = [
+        frame_to_local(frame, ZERO)
+        for frame in frames_from_model(model, image_folder, {})
+        if isinstance(frame, Frame)
+    ]
     return Registration(
-        tuple(sorted((frame for frame in found if isinstance(frame, Frame)), key=lambda frame: frame.name)),
+        tuple(sorted(found, key=lambda frame: frame.name)),
         num_photos,
         float(reconstructions[best].compute_mean_reprojection_error()),
         len(model.points.ids),
