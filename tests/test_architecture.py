@@ -38,7 +38,7 @@ PUBLIC_NAMES = [
     "PointIndex", "PointLight", "PoseEstimate", "RayInterval", "RaySamples", "Rays", "RegisterPhotos",
     "RegisterPhotosStep", "Registration", "RenderOutput", "Scene", "SceneBox", "SceneRegion", "ShapeError",
     "SparseVoxels", "SurfaceSamples", "Texture", "TrainableField", "TrainingStep", "TransferFunction",
-    "UnrenderError", "View", "Volume", "Window", "__version__", "apply_transfer_function", "blend_hard",
+    "UnrenderError", "View", "Volume", "Window", "WorldOrigin", "__version__", "apply_transfer_function", "blend_hard",
     "blend_softmax", "chamfer_distance", "clip_to_box", "closest_on_mesh", "cloud_from_mesh", "composite",
     "composite_alphas", "connected_components", "cube", "demo_object", "depth_errors", "depth_layers",
     "depth_loss", "distortion_loss", "enclosed_volume", "evaluate_depth", "extract_surface", "face_areas",
@@ -57,8 +57,8 @@ PUBLIC_NAMES = [
     "samples_at", "save_cameras", "save_cloud", "save_demo_scene", "save_depth", "save_field", "save_image",
     "save_mesh", "save_transforms", "save_video", "save_volume", "sixd_from_rotation", "so3_exp_map",
     "so3_log_map", "spherical_harmonics", "spiral_path", "ssim", "subdivide", "surface_area", "tiny_mlp",
-    "torus", "vertex_normals", "view_consistency", "visible_blocks", "voxel_downsample", "watch",
-    "window_transfer",
+    "to_local", "to_world", "torus", "vertex_normals", "view_consistency", "visible_blocks",
+    "voxel_downsample", "watch", "window_transfer",
 ]
 # fmt: on
 

@@ -286,7 +286,7 @@ def test_report_of_a_scene(scene: Path, tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_reports_of_renderings_and_exports(tmp_path: Path) -> None:
     save_image(torch.rand(8, 8, 3), tmp_path / "view.png")
-    run = SimpleNamespace(folder=tmp_path, field_file=tmp_path / "field.safetensors")
+    run = SimpleNamespace(folder=tmp_path, field_file=tmp_path / "field.safetensors", origin=(0.0, 0.0, 0.0))
     how = reproduce_run(run, QuickRender(quick=True), (1.0, 1.0, 1.0), tmp_path, {})
     path = tmp_path / "report.html"
     write_render_report(path, "Views of cup", "new views", [tmp_path / "view.png"], {"views": 1}, how)

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -102,13 +103,30 @@ def test_outliers_duplicates_and_unusual_intrinsics(tmp_path):
     assert "1 frame (images/008.png) have a field of view of 0.9 degrees" in said
 
 
-def test_scene_far_from_the_origin(tmp_path):
+def test_scene_far_from_the_origin(tmp_path, capsys):
     shift = torch.eye(4)
     shift[:3, 3] = torch.tensor([4e5, 5e5, 0.0])
     views = [
         camera.replace(camera_from_world=camera.camera_from_world @ shift.inverse()) for camera in ring()
     ]
-    assert "move the scene to the origin" in suspicious(tmp_path, views)
+    assert not suspicious(tmp_path, views)
+    assert main(["inspect", str(tmp_path), "--output", str(tmp_path / "out")]) == 0
+    assert "subtracted from all coordinates" in capsys.readouterr().out
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["origin_x"] == pytest.approx(4e5, abs=10)
+    assert metrics["bounds_low_x"] == pytest.approx(4e5, abs=10)
+
+
+@pytest.mark.parametrize("shift", [0.0, 4e5])
+def test_one_position_far_away(tmp_path, shift):
+    views = [
+        Camera.look_at([0.0, 0, 0], [math.cos(i), 0.1, math.sin(i)], height=12, width=16) for i in range(14)
+    ]
+    content = scene_files.write_nerfstudio(tmp_path, views)
+    for i, frame in enumerate(content["frames"]):
+        frame["transform_matrix"][0][3] = shift + 1e-5 * (i % 3) * (shift > 0)
+    scene_files.write_json(tmp_path / "transforms.json", content)
+    assert "all cameras share one position" in " ".join(find_warnings(load_scene(tmp_path)))
 
 
 def test_field_of_view():

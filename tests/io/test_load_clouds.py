@@ -23,7 +23,12 @@ TABLES = {
     "semicolons": ("csv", "1;2;3\n4;5;6\n", ""),
     "an intensity": ("txt", "1 2 3 0.7\n4 5 6 0.8", ""),
     "normals": ("xyz", "1 2 3 0.6 0.8 0\n4 5 6 0 0 1", "normals"),
-    "normals of other length": ("xyz", "1 2 3 -6 -8 0\n4 5 6 0 0 -3", "opposite normals"),
+    "normals of other length, named": (
+        "xyz",
+        "x y z nx ny nz\n1 2 3 -6 -8 0\n4 5 6 0 0 -3",
+        "opposite normals",
+    ),
+    "vectors of other length": ("xyz", "1 2 3 -6 -8 0\n4 5 6 0 0 -3", ""),
     "colors in 0..1": ("xyz", "1 2 3 0.2 0.4 1\n4 5 6 0 0.6 0.8", "colors"),
     "colors in 0..255": ("xyz", "1 2 3 51 102 255\n4 5 6 0 153 204", "colors"),
     "normals, then colors": ("xyz", "1 2 3 0.6 0.8 0 51 102 255\n4 5 6 0 0 1 0 153 204", "normals colors"),

@@ -10,7 +10,7 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.geometry.world_origin import to_world
+from unrender.geometry.world_origin import ZERO, to_world
 from unrender.io.clouds import save_cloud
 from unrender.io.files import MissingFileError
 from unrender.io.meshes import save_mesh
@@ -95,22 +95,14 @@ def command(
         raise InputError(f"{source}: --method density needs a run with a field")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
-    if use_depth:
-        views, origin = load_source_views(source, run, export.views, export.size)
-    else:
-        assert run is not None
-        views, origin = [], run.origin
+    views, origin = load_source_views(source, run, export.views, export.size) if use_depth else ([], ZERO)
+    origin = origin if run is None else run.origin
     shape = _extract([view.to(place) for view in views], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
     name = source.resolve().name
     folder = start_run("export", name, export.output, {"source": source, "options": export})
     path = folder / f"{export.to}.{export.format}"
-    if isinstance(shape, Mesh):
-        save_mesh(to_world(shape, origin), path)
-        metrics: dict[str, Any] = {"vertices": len(shape.vertices), "faces": len(shape.faces)}
-    else:
-        save_cloud(to_world(shape, origin), path)
-        metrics = {"points": len(shape.points)}
+    metrics = _save(to_world(shape, origin), path)
     metrics |= {"views": len(views)} if level is None else {"density": level}
     write_json(folder / "metrics.json", metrics)
     line = command_line("export", [source], changed_options(export))
@@ -121,6 +113,15 @@ def command(
         print(f"surface at a density of {level:.4g} per world unit")
     print(path)
     print(folder / "report.html")
+
+
+def _save(shape: Mesh | PointCloud, path: Path) -> dict[str, Any]:
+    """Save a shape in world coordinates; return its size."""
+    if isinstance(shape, Mesh):
+        save_mesh(shape, path)
+        return {"vertices": len(shape.vertices), "faces": len(shape.faces)}
+    save_cloud(shape, path)
+    return {"points": len(shape.points)}
 
 
 def _extract(views: list[DepthView], run: Run | None, export: ExportOptions) -> Mesh | PointCloud:

@@ -16,7 +16,8 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.world_origin import choose_origin, to_local
-from unrender.io import load_cloud, load_mesh, load_textured_mesh, save_mesh
+from unrender.io import load_mesh, load_textured_mesh, save_mesh
+from unrender.io.clouds import load_cloud_and_columns
 from unrender.io.files import MissingFileError
 from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.poses import load_pose
@@ -78,12 +79,12 @@ def command(
     """
     target = resolve_device(device)
     shape, texture = _load_mesh(mesh, search.use_color)
-    observed = _load_observation(observation, photo)
+    observed, columns = _load_observation(observation, photo)
     initial = None if guess is None else load_pose(guess)
     start = time.perf_counter()
     searching = _search(shape, texture, observed, initial, search, target)
     settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
-    settings |= {"device": str(target)}
+    settings |= {"columns": columns, "device": str(target)}
     folder = start_run("find-pose", observation.stem, output, settings)
     steps = [step.to("cpu") for step in run_steps(searching, _describe)]
     seconds = time.perf_counter() - start
@@ -96,6 +97,8 @@ def command(
     title = f"Pose of {mesh.name} in {observation.name}"
     how = _reproduce(mesh, observation, search, photo, guess)
     pose_report.write_pose_report(folder / "report.html", title, steps, metrics, [*results, how])
+    if columns:
+        print(f"columns: {columns}")
     _print_summary(estimate, seconds, folder)
     return 1 if estimate.status == "failed" else 0
 
@@ -161,16 +164,17 @@ def _is_photo(path: Path) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES
 
 
-def _load_observation(path: Path, photo: PhotoFile) -> Photo | PointCloud:
+def _load_observation(path: Path, photo: PhotoFile) -> tuple[Photo | PointCloud, str]:
+    """Load a photo or points; the second result says which columns of a table were used for what."""
     given = changed_options(photo)
     if _is_photo(path):
-        return load_photo(path, **given)
+        return load_photo(path, **given), ""
     if given:
         options = ", ".join("--" + name.replace("_", "-") for name in given)
         raise InputError(
             f"{path}: {options} does not apply to a point cloud; photos are {', '.join(IMAGE_SUFFIXES)}"
         )
-    return load_cloud(path)
+    return load_cloud_and_columns(path)
 
 
 def _describe(step: FindPoseStep) -> str:

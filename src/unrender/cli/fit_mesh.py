@@ -13,7 +13,8 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.io import load_cloud, load_depth, load_mesh, save_mesh
+from unrender.io import load_depth, load_mesh, save_mesh
+from unrender.io.clouds import load_cloud_and_columns
 from unrender.reports import mesh_report
 from unrender.reports.html import Section
 from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce
@@ -69,12 +70,13 @@ def command(
         device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
     """
     place = resolve_device(device)
-    points = _load(cloud, depth)
+    points, columns = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
     start = time.perf_counter()
     fitting = fit_mesh(points.to(place), fit)
     settings = {
         "cloud": cloud,
+        "columns": columns,
         "config": fit,
         "depth": depth,
         "mesh_format": mesh_format,
@@ -97,18 +99,21 @@ def command(
     how = _reproduce(cloud, fit, depth, others)
     title = f"Mesh of {cloud.name}"
     mesh_report.write_mesh_report(folder / "report.html", title, points, steps, metrics, up, how)
+    if columns:
+        print(f"{'columns':24s} {columns}")
     _print_summary(metrics)
     print(folder / f"mesh.{mesh_format}")
     print(folder / "report.html")
 
 
-def _load(path: Path, depth: DepthImage) -> PointCloud:
+def _load(path: Path, depth: DepthImage) -> tuple[PointCloud, str]:
+    """Load the points; the second result says which columns of a table were used for what."""
     if path.suffix.lower() not in DEPTH_SUFFIXES and depth.intrinsics is None:
-        return load_cloud(path)
+        return load_cloud_and_columns(path)
     if depth.intrinsics is None:
         raise InputError(f"{path}: a depth image needs the camera's --intrinsics fx fy cx cy, in pixels")
     fx, fy, cx, cy = depth.intrinsics
-    return load_depth(path, (fx, fy), (cx, cy), scale=depth.depth_scale, mask=depth.mask)
+    return load_depth(path, (fx, fy), (cx, cy), scale=depth.depth_scale, mask=depth.mask), ""
 
 
 def _describe(step: FitMeshStep) -> str:

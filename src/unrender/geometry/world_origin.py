@@ -21,7 +21,9 @@ WorldOrigin = tuple[float, float, float]
 ZERO: WorldOrigin = (0.0, 0.0, 0.0)
 MAX_ROUNDING = 1e-5
 """Rounding of float32 coordinates, as a fraction of the extent of the points, from which an origin is subtracted."""
-Shape = TypeVar("Shape", Mesh, PointCloud)
+MIN_COORDINATE = 100.0
+"""Smaller coordinates stay as they are: points that differ in rounding only, such as cameras at one position, too."""
+Shape = TypeVar("Shape", bound=Mesh | PointCloud)
 
 
 def choose_origin(points: Float[Tensor, "points 3"]) -> WorldOrigin:
@@ -35,7 +37,8 @@ def choose_origin(points: Float[Tensor, "points 3"]) -> WorldOrigin:
         return ZERO
     center = np.median(values, axis=0)
     extent = 2 * float(np.median(np.linalg.norm(values - center, axis=1))) or 1.0
-    if np.spacing(np.float32(np.abs(center).max())) <= MAX_ROUNDING * extent:
+    largest = np.abs(center).max()
+    if largest < MIN_COORDINATE or np.spacing(np.float32(largest)) <= MAX_ROUNDING * extent:
         return ZERO
     x, y, z = (round(float(value), -math.floor(math.log10(extent))) for value in center)
     return x, y, z

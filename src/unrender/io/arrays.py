@@ -26,7 +26,7 @@ def read_npy(data: bytes) -> GeometryData:
         raise FileFormatError(
             f"expected an array of shape [points, 3 to {_MAX_COLUMNS}], got {list(table.shape)}"
         )
-    return split_columns(table)._replace(points=table[:, :3])
+    return split_columns(table)
 
 
 def read_npz(data: bytes) -> GeometryData:

@@ -29,23 +29,34 @@ NUM_SAMPLES = 20_000
 def load_cloud(path: FilePath) -> PointCloud:
     """Load a point cloud, with normals and colors if the file has them; meshes are sampled at 20,000 points.
 
-    Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, asc), and mesh files: obj, stl, off, glb.
+    Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, asc), and mesh files: obj, stl, off, glb. The columns of a table
+    are found by their names, or else by their values; the log says which were used.
     Non-finite points, and several at the origin (rays without a return), are removed, with a warning in the log.
     Positions are float64 if the file stores doubles, or digits that float32 would lose; otherwise float32.
     Raises `FileFormatError` for a damaged file, `InputError` for a path that cannot be read or an unsupported suffix.
     """
+    cloud, columns = load_cloud_and_columns(path)
+    if columns:
+        _log.info("%s: %s", path, columns)
+    return cloud
+
+
+def load_cloud_and_columns(path: FilePath) -> tuple[PointCloud, str]:
+    """Load a point cloud, and say which columns of a table were used for what; empty for other files."""
     geometry = read_geometry_data(path, MESH_READERS | CLOUD_READERS)
+    columns = geometry.columns
     if geometry.faces is not None:
         geometry = _sample_surface(geometry, path)
     geometry = _remove_unmeasured(_remove_non_finite(geometry, path), path)
     check_colors(geometry, path)
-    return PointCloud(
+    cloud = PointCloud(
         torch.from_numpy(np.array(geometry.points)),
         None
         if geometry.normals is None
         else torch.from_numpy(_unit(geometry.normals, geometry.points.dtype)),
         None if geometry.colors is None else torch.from_numpy(geometry.colors.astype(geometry.points.dtype)),
     )
+    return cloud, columns
 
 
 def _remove_non_finite(geometry: GeometryData, path: FilePath) -> GeometryData:

@@ -15,6 +15,10 @@ Floats = NDArray[Any]
 Indices = NDArray[Any]
 
 
+FRACTION_LIMIT = 1.5
+"""Floats up to this value are fractions, some of them slightly above 1; as values of 0 to 255 they would be black."""
+
+
 class GeometryData(NamedTuple):
     """Points with the attributes that a file has for them."""
 
@@ -25,6 +29,8 @@ class GeometryData(NamedTuple):
     """As stored in the file, of any length."""
     colors: Floats | None = None
     """RGB in [0, 1]."""
+    columns: str = ""
+    """For tables of more than three columns: which of them were used for what."""
 
 
 def narrow_dtype(points: Floats) -> Floats:
@@ -39,9 +45,16 @@ def narrow_dtype(points: Floats) -> Floats:
 
 
 def normalize_colors(colors: Floats) -> Floats:
-    """Normalize RGB values in [0, 1] or 0..255 to [0, 1]."""
-    fractions = colors.dtype.kind == "f" and bool((np.nan_to_num(colors) <= 1.0).all())
-    rgb: Floats = colors.astype(np.float32) / np.float32(1.0 if fractions else 255.0)
+    """Normalize RGB values to [0, 1]: fractions, 0..255, or 0..65535 if any is above 255.
+
+    Raises FileFormatError for larger values.
+    """
+    largest = float(np.nan_to_num(colors, posinf=0.0, neginf=0.0).max(initial=0))
+    if largest > np.iinfo(np.uint16).max:
+        raise FileFormatError(f"colors should be at most 1, 255 or 65535, got {largest:g}")
+    fractions = colors.dtype.kind == "f" and largest <= FRACTION_LIMIT
+    highest = 1.0 if fractions else 255.0 if largest <= 255 else 65535.0
+    rgb: Floats = colors.astype(np.float32) / np.float32(highest)
     return rgb.clip(0.0, 1.0)
 
 

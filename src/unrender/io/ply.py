@@ -60,11 +60,20 @@ def read_ply(data: bytes) -> GeometryData:
     """Read vertices with normals and colors, and faces."""
     tables, points = read_tables(data)
     vertices = tables["vertex"]
-    colors = stack(vertices, "red", "green", "blue")
+    colors = _vertex_colors(vertices)
     normals = stack(vertices, "nx", "ny", "nz")
     corners = face_corners(tables.get("face", {}), points)
     faces = None if corners is None else triangulate(*corners, points)
     return GeometryData(points, faces, normals, None if colors is None else normalize_colors(colors))
+
+
+def _vertex_colors(vertices: Table) -> Floats | None:
+    """Return the colors under one of their usual names."""
+    for prefix in ("", "diffuse_"):
+        colors = stack(vertices, f"{prefix}red", f"{prefix}green", f"{prefix}blue")
+        if colors is not None:
+            return colors
+    return stack(vertices, "r", "g", "b")
 
 
 def read_tables(data: bytes) -> tuple[dict[str, Table], Floats]:

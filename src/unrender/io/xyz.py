@@ -8,11 +8,7 @@ import numpy as np
 from unrender.errors import FileFormatError
 from unrender.io.geometry_data import Floats, GeometryData, narrow_dtype, normalize_colors
 from unrender.io.lines import is_number, parse_table, plain_text
-
-_NAMES = {
-    "normals": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
-    "colors": (("red", "green", "blue"), ("r", "g", "b")),
-}
+from unrender.io.table_columns import Columns, columns_by_name, columns_by_value, has_angles
 
 
 class Head(NamedTuple):
@@ -26,11 +22,13 @@ class Head(NamedTuple):
 
 
 def read_xyz(data: bytes) -> GeometryData:
-    """Read rows of x y z, then normals or colors, separated by blanks, commas or semicolons.
+    """Read rows of points, with normals and colors, separated by blanks, commas or semicolons.
 
-    Comments begin with # or //. The first line may hold column names, or the number of rows.
+    Comments begin with # or //. The first line, which may be a comment, can hold column names, or the number of rows.
+    Without names, columns are recognized by their values.
     """
     text = plain_text(data)
+    comment = re.match(rb"\s*(?:#|//)([^\n]*)\n", text)
     if b"#" in text or b"//" in text:
         text = re.sub(rb"(#|//)[^\n]*", b"", text)
     head = _parse_head(text)
@@ -39,8 +37,12 @@ def read_xyz(data: bytes) -> GeometryData:
         raise FileFormatError(
             f"truncated: the first line declares {head.num_rows} rows, but {len(table)} follow"
         )
-    named = {"x", "y", "z"} <= set(head.names) and len(head.names) == table.shape[1]
-    return _by_name(table, head.names) if named else split_columns(table)
+    if comment and not head.names:
+        names = _words(comment[1], head.delimiter)
+        if len(names) == table.shape[1] and columns_by_name(names):
+            head = head._replace(names=names)
+    geometry = split_columns(table, head.names, has_intensity=head.num_rows > 0)
+    return geometry._replace(points=narrow_dtype(geometry.points))
 
 
 def _parse_head(text: bytes) -> Head:
@@ -48,7 +50,7 @@ def _parse_head(text: bytes) -> Head:
     if not filled:
         raise FileFormatError("the file has no points, only blank lines and comments")
     delimiter = next((mark for mark in (";", ",") if mark.encode() in filled[-1][0]), None)
-    words = [word.strip(" \t\"'").lower() for word in filled[0][0].decode("latin-1").strip().split(delimiter)]
+    words = _words(filled[0][0], delimiter)
     counts = len(words) == 1 and words[0].isdecimal()
     if not counts and any(is_number(word) for word in words):
         return Head(0, [], 0, delimiter)
@@ -57,49 +59,53 @@ def _parse_head(text: bytes) -> Head:
     return Head(filled[0].end(), [] if counts else words, int(words[0]) if counts else 0, delimiter)
 
 
-def _by_name(table: Floats, names: list[str]) -> GeometryData:
-    def pick(choices: tuple[tuple[str, ...], ...]) -> Floats | None:
-        found = next((choice for choice in choices if set(choice) <= set(names)), None)
-        return None if found is None else table[:, [names.index(name) for name in found]]
-
-    points, colors = pick((("x", "y", "z"),)), pick(_NAMES["colors"])
-    assert points is not None
-    return GeometryData(
-        narrow_dtype(points),
-        None,
-        pick(_NAMES["normals"]),
-        None if colors is None else normalize_colors(colors),
-    )
+def _words(line: bytes, delimiter: str | None) -> list[str]:
+    text = line.decode("latin-1").strip()
+    words = text.split(delimiter) if delimiter is None or delimiter in text else text.split()
+    return [word.strip(" \t\"'") for word in words]
 
 
-def split_columns(table: Floats) -> GeometryData:
-    """Split columns into x y z, and normals (unit length) or colors (0..1 or 0..255), distinguished by their values.
+def split_columns(
+    table: Floats, names: list[str] | None = None, *, has_intensity: bool = False
+) -> GeometryData:
+    """Split a table into points, normals and colors, by the names of the columns, if any, else by their values.
 
-    A single column between coordinates and colors, as in pts files, is an intensity, and ignored.
+    Raises FileFormatError for names without coordinates, and where values show that the first columns hold none.
     """
     if table.ndim != 2 or table.shape[1] < 3 or len(table) == 0:
         raise FileFormatError(
             f"a table of points should have at least 3 columns, got shape {list(table.shape)}"
         )
-    points, extras = table[:, :3], [table[:, i : i + 3] for i in range(3, table.shape[1] - 2, 3)][:2]
-    if table.shape[1] == 7 and not _are_directions(extras[0]):
-        extras = [table[:, 4:]]
-    normals = next((extra for extra in extras if _are_directions(extra)), None)
-    colors = next((extra for extra in extras if extra is not normals and _are_colors(extra)), None)
-    if table.shape[1] == 6 and normals is None and colors is None:
-        normals = extras[0]
+    columns = _named_columns(names or [], table.shape[1])
+    if columns is None:
+        columns = columns_by_value(table, has_intensity=has_intensity)
+    points, normals, colors = (
+        None if indices is None else table[:, indices]
+        for indices in (columns.points, columns.normals, columns.colors)
+    )
+    assert points is not None
     return GeometryData(
-        narrow_dtype(points), None, normals, None if colors is None else normalize_colors(colors)
+        points,
+        None,
+        normals,
+        None if colors is None else normalize_colors(colors),
+        columns.describe(table.shape[1]) if table.shape[1] > 3 or columns.names else "",
     )
 
 
-def _are_directions(values: Floats) -> bool:
-    lengths = np.linalg.norm(values, axis=1)
-    return bool(((np.abs(lengths - 1) < 0.01) | (lengths == 0)).all() and lengths.any())
-
-
-def _are_colors(values: Floats) -> bool:
-    return bool((values >= 0).all() and (values <= 255).all())
+def _named_columns(names: list[str], count: int) -> Columns | None:
+    """Find columns by their names; None if there are none, or if the first line is a text about something else."""
+    found = columns_by_name(names)
+    if found and len(names) != count:
+        raise FileFormatError(f"the first line names {len(names)} columns, but the rows have {count}")
+    if has_angles(names):
+        raise FileFormatError("latitude and longitude are angles; convert them to x, y and z in meters")
+    if found is None and len(names) == count > 3:
+        raise FileFormatError(
+            f"none of the columns {', '.join(names)[:80]} are coordinates; name three of them x, y and z in the first "
+            "line"
+        )
+    return found
 
 
 def write_xyz(file: BinaryIO, geometry: GeometryData) -> None:

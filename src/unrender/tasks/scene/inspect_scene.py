@@ -26,6 +26,8 @@ ONE_SIDE = 0.85
 """Length of the mean direction from the center to the cameras, above which all are on one side: within about 30°."""
 ROUNDING = 1e-6
 """Relative precision of float32 coordinates."""
+DOUBLE_ROUNDING = 1e-9
+"""Relative precision of large coordinates in text."""
 OUTLIER_DISTANCE = 8.0
 """Distance from the other cameras, in medians of these distances, beyond which a camera is an outlier."""
 OFF_CENTER = 0.15
@@ -160,7 +162,7 @@ def _unusual_poses(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     to_bounds_center = (positions - scene.bounds.double().mean(0)).norm(dim=-1)
     center = positions.median(0).values
     distances = (positions - center).norm(dim=-1)
-    rounding = ROUNDING * float(positions.abs().max())
+    rounding = ROUNDING * float(positions.abs().max()) + DOUBLE_ROUNDING * max(map(abs, scene.origin))
     if float(distances.max()) <= SAME_POSITION * float(to_bounds_center.median()) + rounding:
         return ["all cameras share one position: depth cannot be recovered without a baseline"]
     found = []

@@ -1,0 +1,132 @@
+"""Which columns of a table are coordinates, normals and colors, and what is said about it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from unrender import FileFormatError, load_cloud
+from unrender.cli.main import main
+from unrender.io.clouds import load_cloud_and_columns
+
+GENERATOR = np.random.default_rng(0)
+POINTS = GENERATOR.normal(0, 3, (40, 3))
+UNIT = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
+BYTES = GENERATOR.integers(0, 256, (40, 3))
+WORDS = GENERATOR.integers(0, 65536, (40, 3))
+LABEL = GENERATOR.integers(0, 5, (40, 1))
+IDS = np.arange(40)[:, None]
+RANGE = np.linalg.norm(POINTS, axis=1, keepdims=True)
+
+
+def write(path: Path, columns: list[np.ndarray], header: str = "", delimiter: str = ",") -> Path:
+    rows = [delimiter.join(f"{x:.9g}" for x in row) for row in np.hstack(columns)]
+    path.write_text("\n".join(([header] if header else []) + rows) + "\n")
+    return path
+
+
+NAMED = {
+    "VeloView": ([WORDS[:, :1], LABEL, POINTS], '"intensity","id","Points_m_XYZ:0","Points_m_XYZ:1","Points_m_XYZ:2"'),
+    "ParaView": ([UNIT, POINTS], '"Normals:0","Normals:1","Normals:2","Points:0","Points:1","Points:2"'),
+    "ID first": ([IDS, POINTS], "id,X,Y,Z"),
+    "units": ([RANGE, POINTS], "range [m],x [m],y [m],z [m]"),
+    "surveyors": ([LABEL, POINTS], "point,Easting,Northing,Elevation"),
+    "colors first": ([BYTES, POINTS], "Red,Green,Blue,X,Y,Z"),
+    "16-bit colors": ([POINTS, WORDS], "X,Y,Z,R,G,B"),
+    "fractions": ([POINTS, BYTES / 255], "X,Y,Z,Rf,Gf,Bf"),
+    "both": ([POINTS, BYTES, UNIT], "x,y,z,r,g,b,nx,ny,nz"),
+    "prefixes": ([UNIT, POINTS], "normal_x,normal_y,normal_z,position_x,position_y,position_z"),
+    "label last": ([POINTS, BYTES, LABEL], "//X,Y,Z,R,G,B,Classification"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", NAMED)
+@pytest.mark.parametrize("delimiter", [",", ";"])
+def test_names_decide(tmp_path: Path, case: str, delimiter: str) -> None:
+    columns, header = NAMED[case]
+    path = write(tmp_path / "a.csv", columns, header.replace(",", delimiter), delimiter)
+    cloud = load_cloud(path)
+    np.testing.assert_allclose(cloud.points, POINTS, rtol=1e-6)
+    assert (cloud.normals is not None) == any(part is UNIT for part in columns)
+    if cloud.normals is not None:
+        np.testing.assert_allclose(cloud.normals, UNIT, atol=1e-6)
+    assert (cloud.colors is not None) == any(
+        part is BYTES or part is WORDS or "f," in header for part in columns
+    )
+    if cloud.colors is not None:
+        expected = WORDS / 65535 if any(part is WORDS for part in columns) else BYTES / 255
+        np.testing.assert_allclose(cloud.colors, expected, atol=1e-6)
+
+
+VALUES = {
+    "16-bit colors": ([POINTS, WORDS], None, WORDS / 65535),
+    "8-bit colors": ([POINTS, BYTES], None, BYTES / 255),
+    "normals": ([POINTS, UNIT.round(2)], UNIT, None),
+    "vectors": ([POINTS, 3 * UNIT], None, None),
+    "measurements": ([POINTS, RANGE, RANGE * 40, RANGE + 0.25], None, None),
+    "colors that may end in a label": ([POINTS, BYTES, LABEL], None, None),
+    "colors and an alpha in 0..1": ([POINTS, BYTES, RANGE / 99], None, BYTES / 255),
+    "intensity and colors": ([POINTS, -RANGE, BYTES], None, BYTES / 255),
+    "normals and colors": ([POINTS, UNIT, WORDS], UNIT, WORDS / 65535),
+    "rows counted": ([IDS, POINTS], None, None),
+    "rows counted, colors": ([IDS + 1, POINTS, BYTES], None, BYTES / 255),
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+@pytest.mark.parametrize("suffix", ["xyz", "npy"])
+def test_values_decide_without_names(tmp_path: Path, case: str, suffix: str) -> None:
+    columns, normals, colors = VALUES[case]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "npy":
+        np.save(path, np.hstack(columns))
+    else:
+        write(path, columns, delimiter=" ")
+    cloud = load_cloud(path)
+    np.testing.assert_allclose(cloud.points, POINTS, rtol=1e-5, atol=1e-6)
+    for found, expected in ((cloud.normals, normals), (cloud.colors, colors)):
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_allclose(found, expected, atol=0.01)
+
+
+REFUSED = {
+    "no coordinates": ([WORDS, LABEL], "intensity,time,return,class", "none of the columns intensity, time"),
+    "angles": ([POINTS], "Latitude,Longitude,Height", "latitude and longitude are angles"),
+    "fewer names": ([POINTS, BYTES], "x,y,z", "names 3 columns, but the rows have 6"),
+    "normals first": ([UNIT, POINTS], "", "look like unit normals"),
+    "colors first": ([BYTES, POINTS], "", "look like colors"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_wrong_columns_are_refused(tmp_path: Path, case: str) -> None:
+    columns, header, message = REFUSED[case]
+    with pytest.raises(FileFormatError, match=message):
+        load_cloud(write(tmp_path / "a.csv", columns, header))
+
+
+@pytest.mark.parametrize(("kind", "highest"), [("ushort", 65535), ("uchar", 255), ("float", 1), ("int", 255)])
+def test_ply_colors_of_any_type(tmp_path: Path, kind: str, highest: int) -> None:
+    values = [(1.0, 0.5, 0.25), (0.2, 0.4, 0.6)]
+    rows = [[highest * v if kind == "float" else round(highest * v) for v in row] for row in values]
+    names = "".join(f"property float {axis}\n" for axis in "xyz")
+    names += "".join(f"property {kind} {name}\n" for name in ("red", "green", "blue"))
+    text = f"ply\nformat ascii 1.0\nelement vertex 2\n{names}end_header\n"
+    text += "".join(f"0 0 {i} {' '.join(map(str, row))}\n" for i, row in enumerate(rows))
+    (tmp_path / "a.ply").write_text(text)
+    np.testing.assert_allclose(load_cloud(tmp_path / "a.ply").colors, values, atol=0.003)
+
+
+def test_fit_mesh_says_which_columns_it_used(tmp_path: Path, capsys) -> None:
+    sphere = np.random.default_rng(1).normal(0, 1, (300, 3))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    path = write(
+        tmp_path / "a.csv", [sphere, 2 * sphere], "Normals:0,Normals:1,Normals:2,Points:0,Points:1,Points:2"
+    )
+    said = "points from Points:0, Points:1, Points:2; normals from Normals:0, Normals:1, Normals:2"
+    assert load_cloud_and_columns(path)[1] == said
+    assert main(["fit-mesh", str(path), "--steps", "1", "--output", str(tmp_path / "out")]) == 0
+    assert said in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["columns"] == said
