@@ -8,8 +8,10 @@ from torch import Tensor
 from ball_pixels import ball_pixels
 from check_kernel import needs_warp
 from unrender import HashLevels, composite, hash_grid, tiny_mlp
+from unrender.data.depth_supervision import DeviceDepths
 from unrender.fields.harmonics import spherical_harmonics
 from unrender.kernels.traverse import CellGrid, traverse
+from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
 
 graph_step = pytest.importorskip("unrender.training.graph_step")
@@ -36,7 +38,9 @@ def parameters() -> "graph_step.HashParameters":
     )
 
 
-def make(occupied: Tensor | None = None, **changes: object) -> "graph_step.GraphStep":
+def make(
+    occupied: Tensor | None = None, depths: DeviceDepths | None = None, **changes: object
+) -> "graph_step.GraphStep":
     values = {
         "center": (0.0, 0.0, 0.0), "half_extent": 1.2, "contracted": False, "near": 0.0, "far": 1e9,
         "density_unit": 0.1, "samples": 4096, "max_rays": 512, "initial_rays": 150, "precision": torch.float32,
@@ -45,7 +49,7 @@ def make(occupied: Tensor | None = None, **changes: object) -> "graph_step.Graph
     if occupied is None:
         axis = torch.arange(SIDE) - SIDE / 2 + 0.5
         occupied = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0) < SIDE / 2
-    return graph_step.GraphStep(parameters(), ball_pixels(), occupied, settings)
+    return graph_step.GraphStep(parameters(), ball_pixels(), occupied, settings, depths)
 
 
 @pytest.mark.parametrize("contracted", [False, True])
@@ -81,11 +85,31 @@ def test_candidates_equal_traverse(contracted):
     assert occupied[(positions * SIDE).long().clamp(0, SIDE - 1).unbind(-1)].float().mean() > 0.999
 
 
+def some_depths() -> DeviceDepths:
+    """Rays from the cameras towards the middle, whose known ends are anywhere near the ball."""
+    generator = torch.Generator().manual_seed(4)
+    origins = ball_pixels().world_from_camera[:, :3, 3]
+    frame = torch.randint(len(origins), (40,), generator=generator, dtype=torch.int32)
+    towards = 0.5 * torch.randn(40, 3, generator=generator) - origins[frame]
+    distances = origins[frame].norm(dim=-1) - torch.rand(40, generator=generator)
+    return DeviceDepths(frame, torch.nn.functional.normalize(towards, dim=-1), distances)
+
+
 @pytest.mark.parametrize("distortion", [0.0, 0.1])
 @pytest.mark.parametrize("random_background", [False, True])
-def test_loss_and_gradients_are_those_of_autograd(distortion, random_background):
-    step = make(distortion=distortion, random_backgrounds=float(random_background), min_weight=0.0)
+@pytest.mark.parametrize("extras", [False, True])
+def test_loss_and_gradients_are_those_of_autograd(distortion, random_background, extras):
+    """With extras, images have exposures, and some rays a known depth."""
+    step = make(
+        depths=some_depths() if extras else None, exposure_rate=0.5 if extras else 0.0, depth_weight=0.3,
+        distortion=distortion, random_backgrounds=float(random_background), min_weight=0.0,
+    )  # fmt: skip
+    if extras:
+        step.exposures.logs.copy_(0.3 * torch.randn(step.exposures.logs.shape))
+        step.exposures.refresh()
     count = step.counters[graph_step.NUM_RAYS].item()
+    num_depths = int(count * 0.2) if extras else 0
+    colored = count - num_depths
     step.scalars[graph_step.STEP] = 0.11
     step._sample_rays()
     step.active.copy_(step.flat)
@@ -93,7 +117,13 @@ def test_loss_and_gradients_are_those_of_autograd(distortion, random_background)
     step._render()
     step._backward()
     total, p = int(step.counters[graph_step.NUM_SAMPLES]), step.parameters
-    leaves = [p.table, *(t for layer in (*p.density_layers, *p.color_layers) for t in layer), p.background]
+    logs = step.exposures.logs
+    leaves = [
+        p.table,
+        *(t for layer in (*p.density_layers, *p.color_layers) for t in layer),
+        p.background,
+        logs,
+    ]
     for leaf in leaves:
         leaf.requires_grad_()
     offsets, ray = step.samples.offsets[: count + 1].long(), step.samples.rays[:total].long()
@@ -107,25 +137,36 @@ def test_loss_and_gradients_are_those_of_autograd(distortion, random_background)
     seen = composite(density, lengths, color, offsets=offsets, stop_below=1e-4)
     background = step.background[:count] if random_background else p.background.expand(count, 3)
     assert seen.color is not None
-    error = (
-        (seen.color + seen.transmittance[:, None] * background - step.target[:count].detach()).square().mean()
-    )
-    torch.testing.assert_close(step.total_loss[0] / count, error.detach())
+    rendered = (seen.color + seen.transmittance[:, None] * background)[:colored]
+    if extras:
+        rendered = rendered * (logs - logs.mean(0)).exp()[step.frame[:colored].long()]
+    error = (rendered - step.target[:colored].detach()).square().mean()
+    torch.testing.assert_close(step.total_loss[0] / colored, error.detach())
     distances = step.samples.distances[:total]
     scaled = lengths * 1.2 / (distances + 1.2).square()
     spread = distortion_loss(seen.weights, distances / (distances + 1.2), scaled, offsets)
-    gradients = torch.autograd.grad(error + distortion * spread, leaves, allow_unused=True)
+    loss = error + distortion * spread
+    if extras:
+        first, known = int(offsets[colored]), step.known[colored:count]
+        assert bool((known > 0).all())
+        loss = loss + 0.3 * depth_loss(
+            seen.weights[first:], distances[first:], offsets[colored:] - first, known
+        )
+    gradients = torch.autograd.grad(loss, leaves, allow_unused=True)
     scale = step.scalars[graph_step.LOSS_SCALE]
     of_table = (step.sums.double() / step._units / scale).view(p.table.shape).float()
     torch.testing.assert_close(of_table, gradients[0], rtol=1e-3, atol=1e-7)
     found = [g / scale for g in (*step.density.gradients, *step.color.gradients)]
-    for matrix, of_weight, of_bias in zip(found, gradients[1:-1:2], gradients[2:-1:2], strict=True):
+    for matrix, of_weight, of_bias in zip(found, gradients[1:-2:2], gradients[2:-2:2], strict=True):
         rows, columns = of_weight.shape
         torch.testing.assert_close(matrix[:rows, :columns], of_weight, rtol=1e-3, atol=1e-7)
         torch.testing.assert_close(matrix[:rows, columns], of_bias, rtol=1e-3, atol=1e-7)
     if not random_background:
         n = step.num_weights
-        torch.testing.assert_close(step.gradient[n : n + 3] / scale, gradients[-1], rtol=1e-3, atol=1e-7)
+        torch.testing.assert_close(step.gradient[n : n + 3] / scale, gradients[-2], rtol=1e-3, atol=1e-7)
+    if extras:
+        of_logs = step.exposures.take_gradient(step.scalars) / scale
+        torch.testing.assert_close(of_logs, gradients[-1], rtol=1e-3, atol=1e-7)
 
 
 def test_visible_candidates_are_kept():

@@ -16,9 +16,10 @@ from unrender.training.field_training import Objective
 
 graph_training = pytest.importorskip("unrender.training.graph_training")
 pytestmark = needs_warp
+COLORS = Objective(0.0)
 
 
-def make(seed=0):
+def make(seed=0, objective=COLORS):
     grid = OccupancyGrid(torch.ones(8, 8, 8, dtype=torch.bool))
     field = HashNeRF(
         SceneBox.cube(torch.zeros(3), 1.2), HashLevels.geometric(4, 32, 4, 10), grid, step=0.1,
@@ -28,7 +29,7 @@ def make(seed=0):
         occupancy_resolution=8, split_at=0.5, pruning_steps=12, samples_per_side=((0.0, 16), (0.5, 32))
     )
     options = graph_training.GraphOptions(samples=2048, schedule=schedule)
-    return graph_training.GraphTraining(field, ball_pixels(), options, Objective(0.0), seed)
+    return graph_training.GraphTraining(field, ball_pixels(), options, objective, seed)
 
 
 def advance(training, first, last, total=40):
@@ -50,12 +51,14 @@ def test_training_lowers_the_loss_prunes_and_splits():
     assert density[0] > density[1]  # the field has what the steps trained
 
 
-def test_a_restored_training_continues_with_the_same_bits():
-    training = make()
+@pytest.mark.parametrize("exposure", [False, True])
+def test_a_restored_training_continues_with_the_same_bits(exposure):
+    objective = Objective(0.0, per_image_exposure=exposure)
+    training = make(0, objective)
     advance(training, 0, 30)
     state = training.state().copy()
     advance(training, 30, 36)
-    other = make()
+    other = make(0, objective)
     advance(other, 0, 5)
     other.restore(state)
     advance(other, 30, 36)
@@ -63,6 +66,11 @@ def test_a_restored_training_continues_with_the_same_bits():
         assert torch.equal(a, b)
     for (name, a), b in zip(training.field.named_parameters(), other.field.parameters(), strict=True):
         assert torch.equal(a, b), name
+    assert (training.exposures is not None) == exposure
+    if training.exposures is not None:
+        assert torch.equal(training.exposures, other.exposures)
+        assert 0.01 < float((training.exposures - 1).abs().max()) < 1
+        torch.testing.assert_close(training.exposures.log().mean(0), torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_state_has_the_moments_of_each_parameter():

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from unrender._struct import TensorStruct
 from unrender.data.frames import Frame
 from unrender.geometry.rays import Rays, rays_of
 
@@ -24,6 +25,15 @@ class DepthBatch(NamedTuple):
     rays: Rays
     distances: Float[Tensor, " rays"]
     """Along the ray, in world units."""
+
+
+class DeviceDepths(TensorStruct):
+    """All rays of known depth on one device, from which a training step draws by itself."""
+
+    frame: Int[Tensor, " depths"]
+    """int32: the frame from whose camera each ray starts."""
+    directions: Float[Tensor, "depths 3"]
+    distances: Float[Tensor, " depths"]
 
 
 class DepthSupervision:
@@ -52,6 +62,12 @@ class DepthSupervision:
 
     def __len__(self) -> int:
         return len(self._distances)
+
+    def on_device(self, device: torch.device) -> DeviceDepths:
+        """Return all rays on a device, to draw from there."""
+        return DeviceDepths(
+            self._frame.int().to(device), self._directions.to(device), self._distances.to(device)
+        )
 
     def draw(self, count: int, generator: torch.Generator) -> DepthBatch:
         """Draw rays with equal probability; none if no depth is known."""

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from unrender.data.depth_supervision import DEPTH_RAYS_PER_RAY, DeviceDepths
 from unrender.data.device_pixels import DevicePixels
 from unrender.fields.half_mlp import Activations, HalfMlp, Linear
 from unrender.fields.uniform_samples import occupied_box
@@ -49,6 +50,7 @@ from unrender.kernels._warp import launch
 from unrender.kernels.hash_grid import HashLevels
 from unrender.kernels.hash_grid.gpu import level_rows
 from unrender.kernels.traverse import blocks_of
+from unrender.training.graph_extras import GraphExposures, no_depths
 
 BETAS, EPSILON, WEIGHT_DECAY = (0.9, 0.99), 1e-15, 1e-6
 """Of Adam; the decay is L2 regularization of the MLPs (as in instant-ngp)."""
@@ -89,6 +91,10 @@ class StepSettings:
     """L2 regularization of the table."""
     distortion: float = 0.0
     """Weight of the distortion loss."""
+    depth_weight: float = 0.0
+    """Weight of the depth loss."""
+    exposure_rate: float = 0.0
+    """Learning rate of exposures, relative to that of the field; 0: there are none."""
     random_backgrounds: float = 1.0
     """Fraction of rays with a random background."""
     constant_background: tuple[float, float, float] | None = None
@@ -146,10 +152,21 @@ class GraphStep:
     """
 
     def __init__(
-        self, parameters: HashParameters, pixels: DevicePixels, occupied: Tensor, settings: StepSettings
+        self,
+        parameters: HashParameters,
+        pixels: DevicePixels,
+        occupied: Tensor,
+        settings: StepSettings,
+        depths: DeviceDepths | None = None,
     ) -> None:
         self.pixels, self.settings = pixels, settings
         self.device = parameters.table.device
+        self.depths = no_depths(self.device) if depths is None else depths
+        self._depth_fraction = 0.0
+        if len(self.depths.distances) > 0:
+            self._depth_fraction = DEPTH_RAYS_PER_RAY / (1 + DEPTH_RAYS_PER_RAY)
+        num_exposures = len(pixels.world_from_camera) if settings.exposure_rate > 0 else 0
+        self.exposures = GraphExposures(num_exposures, self.device)
         self._draw = pixel_ray_kernels(torch.float32).draw
         self._traverse = traversal_kernels(torch.float32).traverse
         self._rendering = rendering_kernels(settings.precision)
@@ -231,7 +248,7 @@ class GraphStep:
         self.origins, self.directions, self.target, self.background, self.grad_background = (
             torch.zeros(rays, 3, device=device) for _ in range(5)
         )
-        self.jitter, self.loss = torch.zeros(2, rays, device=device)
+        self.jitter, self.loss, self.known = torch.zeros(3, rays, device=device)
         self.frame, self.per_ray = torch.zeros(2, rays, dtype=torch.int32, device=device)
         self.candidates = _RaySamples(rays, candidates, device)
         self.samples = _RaySamples(rays, s.samples, device)
@@ -305,9 +322,9 @@ class GraphStep:
         launch(
             self._draw, s.max_rays, s.seed, self.counters, pixels.colors, pixels.valid.view(torch.uint8),
             pixels.starts, pixels.map_starts, pixels.directions_camera, pixels.world_from_camera.flatten(1),
-            self._constant_background,
-            s.random_backgrounds, pixels.has_alpha, self.origins, self.directions, self.target, self.background,
-            self.jitter, self.frame,
+            self.depths.frame, self.depths.directions, self.depths.distances, self._depth_fraction,
+            self._constant_background, s.random_backgrounds, pixels.has_alpha, self.origins, self.directions,
+            self.target, self.background, self.jitter, self.frame, self.known,
         )  # fmt: skip
         to = self.candidates
         for writes in (False, True):
@@ -368,8 +385,9 @@ class GraphStep:
         launch(
             self._rendering.composite, s.max_rays, self.counters, self.scalars, self.candidates.offsets,
             len(self.candidates.lengths), samples.offsets, samples.lengths, samples.distances, samples.positions,
-            density.outputs, color.outputs, self.target, self.background, self.directions, s.density_unit,
-            s.distortion, s.half_extent, self.transmittance, self.largest, self.loss, self.grad_background,
+            density.outputs, color.outputs, self.target, self.background, self.directions, self.known,
+            self._depth_fraction, s.depth_weight, self.frame, self.exposures.factors, s.density_unit, s.distortion,
+            s.half_extent, self.exposures.sums, self.transmittance, self.largest, self.loss, self.grad_background,
             self.grad_log_density, color.gradients[-1],
         )  # fmt: skip
         torch.sum(self.loss, 0, keepdim=True, out=self.total_loss)
@@ -381,7 +399,7 @@ class GraphStep:
         grad_geometry.copy_(color.gradients[0][:GEOMETRY])
         grad_geometry[0].add_(self.grad_log_density)
         self.density.backward(density, 2 * len(self._levels))
-        size = (len(self._levels), -(-self.settings.samples // SAMPLES_PER_THREAD))
+        size = (len(self._levels), 4 * -(-self.settings.samples // SAMPLES_PER_THREAD))
         launch(
             self._rendering.scatter, size, self.counters, self.samples.positions, self._levels, density.gradients[0],
             self._units, self.sums,
@@ -405,12 +423,16 @@ class GraphStep:
             *table, self.table_copy,
         )  # fmt: skip
         n, all_layers = self.num_weights, (self.gradient, self.flat, *layers)
-        launch(kernels.update_weights, n, *state, *adam, WEIGHT_DECAY, *(t[:n] for t in all_layers))
+        launch(kernels.update_weights, n, *state, *adam, WEIGHT_DECAY, 1.0, *(t[:n] for t in all_layers))
         if self._trains_background:
-            launch(kernels.update_weights, 3, *state, *adam, 0.0, *(t[n : n + 3] for t in all_layers))
+            launch(kernels.update_weights, 3, *state, *adam, 0.0, 1.0, *(t[n : n + 3] for t in all_layers))
+        if len(self.exposures) > 0:
+            given = (self.exposures.take_gradient(self.scalars), *self.exposures.state())
+            launch(kernels.update_weights, given[0].numel(), *state, *adam, 0.0, s.exposure_rate, *given)
+            self.exposures.refresh()
         torch.index_select(self.flat, 0, self._indices, out=self._packed)
         sizes = (len(self.candidates.lengths), s.samples)
-        launch(kernels.finish_step, 1, *state, self.total_loss, *sizes, s.max_rays)
+        launch(kernels.finish_step, 1, *state, self.total_loss, *sizes, s.max_rays, self._depth_fraction)
 
     def status(self) -> StepStatus:
         """Wait for the last step, and return its figures."""
@@ -432,7 +454,8 @@ class GraphStep:
 
     def state(self) -> list[Tensor]:
         """Return the tensors that later steps depend on; they change these in place."""
-        return [self.parameters.table, self.flat, *self.moments, self.counters, self.scalars]
+        own = (self.parameters.table, self.flat, *self.moments)
+        return [*own, *self.exposures.state(), self.counters, self.scalars]
 
     def take_snapshot(self) -> None:
         """Copy the parameters and Adam's moments, for `restore_snapshot`."""
@@ -449,5 +472,6 @@ class GraphStep:
         self.counters[BATCHES], self.counters[SKIPPED] = batches, skipped
         self.scalars[LOSS_SCALE] = INITIAL_LOSS_SCALE / 16
         self.sums.zero_()
+        self.exposures.refresh()
         torch.index_select(self.flat, 0, self._indices, out=self._packed)
         self.table_copy.copy_(self.parameters.table.view(-1)[: len(self.table_copy)])

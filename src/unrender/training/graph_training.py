@@ -6,13 +6,14 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from unrender.data.depth_supervision import DeviceDepths
 from unrender.data.device_pixels import DevicePixels
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.occupancy import OccupancyGrid
 from unrender.fields.schedules import HashSchedule, stage_at
 from unrender.geometry.scene_box import FAR
 from unrender.kernels._hash_training import BATCHES, LOSS, SKIPPED_IN_A_ROW, UPDATES
-from unrender.training.field_training import Objective
+from unrender.training.field_training import EXPOSURE_LEARNING_RATE, Objective
 from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
 from unrender.training.state import State, in_folder, of_folder
 from unrender.training.step import Measured
@@ -58,7 +59,9 @@ class GraphTraining:
         objective: Objective,
         seed: int,
         pixel_state: dict[str, Tensor] | None = None,
+        depths: DeviceDepths | None = None,
     ) -> None:
+        self._depths = depths
         self.options, self.pixels, self.objective, self.seed = options, pixels, objective, seed
         self._pixel_state = pixel_state or {}
         """Of a `PixelSource` that has not drawn yet: what a training on a CPU resumes with."""
@@ -75,7 +78,8 @@ class GraphTraining:
             field.background,
         )
         self._field = field
-        self.graph_step = GraphStep(p, self.pixels, field.occupancy.occupied, self._settings(field))
+        occupied, settings = field.occupancy.occupied, self._settings(field)
+        self.graph_step = GraphStep(p, self.pixels, occupied, settings, self._depths)
         self._constant = torch.zeros((), device=self.graph_step.device)
         self._since_pruning = 0
         p = self.graph_step.parameters
@@ -92,6 +96,7 @@ class GraphTraining:
         half_extent = float(box.half_extent.max())
         is_random = self.pixels.has_alpha and objective.background in ("auto", "random")
         constant = (0.0, 0.0, 0.0) if objective.background == "black" else (1.0, 1.0, 1.0)
+        exposure_rate = EXPOSURE_LEARNING_RATE / options.learning_rate
         return StepSettings(
             cast("tuple[float, float, float]", tuple(box.center.tolist())),
             half_extent,
@@ -107,6 +112,8 @@ class GraphTraining:
             sparse=options.sparse_updates,
             table_decay=options.table_decay,
             distortion=objective.distortion_loss_weight,
+            depth_weight=objective.depth_loss_weight,
+            exposure_rate=exposure_rate if objective.per_image_exposure else 0.0,
             random_backgrounds=options.random_backgrounds if is_random else 0.0,
             constant_background=constant if self.pixels.has_alpha else None,
             seed=self.seed,
@@ -118,8 +125,10 @@ class GraphTraining:
         return self._field
 
     @property
-    def exposures(self) -> None:
-        """There are none."""
+    def exposures(self) -> Tensor | None:
+        """Factor of each training image and channel by which it is brighter than the scene."""
+        exposures = self.graph_step.exposures
+        return exposures.factors.clone() if len(exposures) else None
 
     def reseed(self, seed: int) -> None:
         """Continue with other random numbers."""
@@ -172,6 +181,8 @@ class GraphTraining:
         more, counters = field.training_state()
         tensors = in_folder("field", contents) | in_folder("training", more)
         tensors |= in_folder("adam", self._optimizer_tensors()) | in_folder("pixels", self._pixel_state)
+        if len(step.exposures):
+            tensors["exposures/logs"] = step.exposures.logs
         tensors |= {"random": self._random, "graph/counters": step.counters, "graph/scalars": step.scalars}
         numbers = {
             "field": description,
@@ -186,6 +197,8 @@ class GraphTraining:
         for of_table, of_flat in zip(step.moments[:2], step.moments[2:], strict=True):
             *layers, background = step.packed(of_flat)
             found.append([background, of_table.view(step.parameters.table.shape), *layers])
+        for moments, of_exposures in zip(found, step.exposures.state()[1:], strict=False):
+            moments.append(of_exposures)
         return found
 
     def _optimizer_tensors(self) -> dict[str, Tensor]:
@@ -193,7 +206,8 @@ class GraphTraining:
         updates = self.graph_step.counters[UPDATES].float()
         tensors: dict[str, Tensor] = {}
         for number, (mean, square) in enumerate(zip(first, second, strict=True)):
-            tensors |= {f"{number}/step": updates, f"{number}/exp_avg": mean, f"{number}/exp_avg_sq": square}
+            tensors[f"{number}/step"] = updates.clone()  # files hold no tensor twice
+            tensors |= {f"{number}/exp_avg": mean, f"{number}/exp_avg_sq": square}
         return tensors
 
     def restore(self, state: State) -> None:
@@ -204,25 +218,34 @@ class GraphTraining:
         self._begin(field)
         step = self.graph_step
         step.max_weight.copy_(field.occupancy.max_weight)
-        if "adam/0/step" not in tensors:  # of a training on a CPU, before its first step
-            return
+        if len(step.exposures):
+            step.exposures.logs.copy_(tensors["exposures/logs"])
+            step.exposures.refresh()
         self._restore_optimizer(of_folder("adam", tensors))
         if "graph/counters" in tensors:
             step.counters.copy_(tensors["graph/counters"])
             step.scalars.copy_(tensors["graph/scalars"])
             self._since_pruning = int(numbers["graph"]["since_pruning"])
         else:
-            step.counters[UPDATES] = tensors["adam/0/step"].to(step.counters)
+            steps = [value for name, value in tensors.items() if name.endswith("/step")]
+            step.counters[UPDATES] = int(max(steps, default=0))
             step.counters[BATCHES] = step.counters[UPDATES]
 
     def _restore_optimizer(self, tensors: dict[str, Tensor]) -> None:
-        step = self.graph_step
+        """Fill both moments; of a parameter without gradients so far, as a background, a CPU saves none."""
         for k, name in enumerate(("exp_avg", "exp_avg_sq")):
-            background, table, *layers = (
-                tensors[f"{number}/{name}"] for number in range(len(list(self._field.parameters())))
-            )
+            found = [
+                tensors.get(f"{number}/{name}", torch.zeros_like(moment)).to(moment)
+                for number, moment in enumerate(self._moments()[k])
+            ]
+            step, count = self.graph_step, len(list(self._field.parameters()))
+            background, table, *layers = found[:count]
             step.moments[k].copy_(table.reshape(-1))
-            step.unpack([t.to(step.device) for t in (*layers, background)], step.moments[2 + k])
+            step.unpack([*layers, background], step.moments[2 + k])
+            for moment, of_exposures in zip(
+                step.exposures.state()[1 + k : 2 + k], found[count:], strict=True
+            ):
+                moment.copy_(of_exposures)
 
 
 def _linear(layers: nn.ModuleList) -> list[tuple[Tensor, Tensor]]:

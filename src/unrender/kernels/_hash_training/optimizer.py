@@ -87,6 +87,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
     def update(
         i: int,
         gradient: float,
+        relative_rate: float,
         scalars: wp.array(dtype=wp.float32),
         beta1: float,
         beta2: float,
@@ -101,7 +102,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         mean[i] = first
         square[i] = second
         root = wp.sqrt(second) / wp.sqrt(scalars[wp.static(SECOND_CORRECTION)]) + epsilon
-        rate = scalars[wp.static(LEARNING_RATE)] / scalars[wp.static(FIRST_CORRECTION)]
+        rate = relative_rate * scalars[wp.static(LEARNING_RATE)] / scalars[wp.static(FIRST_CORRECTION)]
         value = values[i] - rate * first / root
         values[i] = value
         return value
@@ -135,7 +136,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         if counters[wp.static(NOT_FINITE)] == 0:
             gradient = float(wp.float64(total) / wp.float64(units)) / scalars[wp.static(LOSS_SCALE)]
             gradient += decay * values[i]
-            value = update(i, gradient, scalars, beta1, beta2, epsilon, values, mean, square)
+            value = update(i, gradient, 1.0, scalars, beta1, beta2, epsilon, values, mean, square)
             if copies.shape[0] > 0:
                 copies[i] = active(value)
 
@@ -147,6 +148,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         beta2: float,
         epsilon: float,
         decay: float,
+        relative_rate: float,
         gradients: wp.array(dtype=wp.float32),
         values: wp.array(dtype=wp.float32),
         mean: wp.array(dtype=wp.float32),
@@ -156,7 +158,7 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         i = wp.tid()
         if counters[wp.static(NOT_FINITE)] == 0:
             gradient = gradients[i] / scalars[wp.static(LOSS_SCALE)] + decay * values[i]
-            update(i, gradient, scalars, beta1, beta2, epsilon, values, mean, square)
+            update(i, gradient, relative_rate, scalars, beta1, beta2, epsilon, values, mean, square)
 
     @precision.kernel
     def finish_step(
@@ -166,11 +168,12 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         candidates: int,
         samples: int,
         max_rays: int,
+        depth_fraction: float,
     ):
         """Count the step, and choose the loss scale and the number of rays of the next one from the capacities."""
         num_rays = counters[wp.static(NUM_RAYS)]
         if counters[wp.static(NOT_FINITE)] == 0:
-            loss = total_loss[0] / float(num_rays)
+            loss = total_loss[0] / float(num_rays - int(float(num_rays) * depth_fraction))
             scalars[wp.static(LOSS)] = loss
             mean = scalars[wp.static(MEAN_LOSS)]
             scalars[wp.static(MEAN_LOSS)] = wp.where(

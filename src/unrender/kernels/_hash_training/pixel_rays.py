@@ -34,6 +34,10 @@ def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
         map_starts: wp.array(dtype=wp.int64),
         directions_camera: wp.array(dtype=wp.vec3),
         poses: wp.array2d(dtype=wp.float32),
+        depth_frames: wp.array(dtype=wp.int32),
+        depth_directions: wp.array(dtype=wp.vec3),
+        depth_distances: wp.array(dtype=wp.float32),
+        depth_fraction: float,
         constant_background: wp.array(dtype=wp.vec3),
         random_fraction: float,
         has_alpha: bool,
@@ -43,16 +47,31 @@ def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
         background: wp.array(dtype=wp.vec3),
         jitter: wp.array(dtype=wp.float32),
         frame: wp.array(dtype=wp.int32),
+        known: wp.array(dtype=wp.float32),
     ):
-        """Fill rays, their backgrounds and target colors; the direction of rays of invalid pixels is 0."""
+        """Fill rays, their backgrounds and target colors; the direction of rays of invalid pixels is 0.
+
+        The last ones, a fraction of all, are rays of known depth; `known` is the distance at which they end, and 0 for
+        the others.
+        """
         r = wp.tid()
-        if r >= counters[wp.static(NUM_RAYS)]:
+        num_rays = counters[wp.static(NUM_RAYS)]
+        if r >= num_rays:
             return
         state = wp.rand_init(seed + counters[wp.static(BATCHES)] * 9781, r)
-        total = starts[starts.shape[0] - 1]
         high = wp.int64(wp.randu(state) >> wp.uint32(2))  # 30 bits and 30 bits
         low = wp.int64(wp.randu(state) >> wp.uint32(2))
         uniform = (wp.float64(high) + wp.float64(low) / wp.float64(1073741824.0)) / wp.float64(1073741824.0)
+        if r >= num_rays - int(float(num_rays) * depth_fraction):
+            d = wp.min(int(uniform * wp.float64(depth_distances.shape[0])), depth_distances.shape[0] - 1)
+            f = depth_frames[d]
+            origins[r] = wp.vec3(poses[f, 3], poses[f, 7], poses[f, 11])
+            directions[r] = depth_directions[d]
+            jitter[r] = wp.randf(state)
+            known[r] = depth_distances[d]
+            return
+        known[r] = 0.0
+        total = starts[starts.shape[0] - 1]
         pixel = wp.min(wp.int64(uniform * wp.float64(total)), total - wp.int64(1))
         f = frame_of(starts, pixel)
         local = directions_camera[int(map_starts[f] + pixel - starts[f])]

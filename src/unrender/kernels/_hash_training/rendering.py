@@ -24,6 +24,12 @@ MAX_LOG_DENSITY = wp.constant(15.0)
 """In units of 1 / step: e^15 is opaque."""
 MIN_TRANSMITTANCE = wp.constant(1.0e-4)
 """Rays end where the transmittance is lower."""
+DEPTH_TOLERANCE = wp.constant(0.02)
+"""Of the depth loss."""
+EXPOSURE_UNITS = 2.0**40
+"""Fixed-point units to 1 in gradients of exposures, which are sums over rays."""
+MAX_EXPOSURE_SLOPE = wp.constant(16.0)
+"""Largest term of such a sum, which 2^18 of them do not overflow."""
 SAMPLES_PER_THREAD = 4
 """Of consecutive samples, gradients of the same cell are summed before they are added to the table."""
 
@@ -38,7 +44,6 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
     is_half = active_bytes == 2
     active = wp.float16 if is_half else wp.float32
     packed = wp.int32 if is_half else wp.int64
-    corners_of = wp.types.vector(16, wp.float32)
     functions = point_functions(wp.float32)
     inside, cell_of, corner_weight = functions.inside, functions.cell_of, functions.share
 
@@ -172,6 +177,11 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
     def sigmoid(x: float):
         return 1.0 / (1.0 + wp.exp(-x))
 
+    @wp.func
+    def nearness(distance: float, known: float):
+        """Return what a weight at a distance counts for in the depth loss; see `losses.depth`."""
+        return 1.0 / (1.0 + wp.abs(distance - known) / (DEPTH_TOLERANCE * known))
+
     @precision.kernel
     def composite(
         counters: wp.array(dtype=wp.int32),
@@ -187,9 +197,15 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         target: wp.array(dtype=wp.vec3),
         background: wp.array(dtype=wp.vec3),
         directions: wp.array(dtype=wp.vec3),
+        known: wp.array(dtype=wp.float32),
+        depth_fraction: float,
+        depth_weight: float,
+        frame: wp.array(dtype=wp.int32),
+        exposures: wp.array(dtype=wp.vec3),
         density_unit: float,
         distortion: float,
         half_extent: float,
+        exposure_sums: wp.array2d(dtype=wp.int64),
         transmittances: wp.array(dtype=wp.float32),
         largest: wp.array3d(dtype=wp.int32),
         loss: wp.array(dtype=wp.float32),
@@ -199,7 +215,9 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
     ):
         """Compute the loss of each ray and its gradients by log densities and by colors before the sigmoid.
 
-        `largest` [cells] becomes the maximum of the weights of samples, compared as bits of positive numbers.
+        Rays of known depth have the depth loss instead of an error of colors. `exposures` may be empty; their gradients
+        are added to `exposure_sums`, in fixed point and without the loss scale. `largest` [cells] becomes the maximum
+        of the weights of samples, compared as bits of positive numbers.
         """
         r = wp.tid()
         loss[r] = 0.0
@@ -215,6 +233,7 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         side = largest.shape[0]
         transmittance, output, count = float(1.0), wp.vec3(0.0, 0.0, 0.0), int(0)
         covered, moment, spread = float(0.0), float(0.0), float(0.0)
+        ends, near_end = known[r], float(0.0)
         for k in range(begin, end):
             if transmittance < MIN_TRANSMITTANCE:
                 break
@@ -226,6 +245,8 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             transmittances[k] = transmittance
             transmittance *= passed
             count += 1
+            if ends > 0.0:
+                near_end += weight * nearness(distances[k], ends)
             if distortion > 0.0:
                 away = distances[k] + half_extent
                 s = distances[k] / away
@@ -240,16 +261,32 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             bits = wp.cast(weight, wp.int32)
             if bits > largest[x, y, z]:
                 wp.atomic_max(largest, x, y, z, bits)
-        difference = output + transmittance * background[r] - target[r]
-        error = wp.dot(difference, difference) / 3.0
-        loss[r] = error
+        num_rays = counters[wp.static(NUM_RAYS)]
+        num_depths = int(float(num_rays) * depth_fraction)
+        grad_color, error, pull_to_end = wp.vec3(0.0, 0.0, 0.0), near_end, float(0.0)
+        if ends > 0.0:
+            pull_to_end = scalars[wp.static(LOSS_SCALE)] * depth_weight / float(num_depths)
+        else:
+            exposure = wp.vec3(1.0, 1.0, 1.0)
+            if exposures.shape[0] > 0:
+                exposure = exposures[frame[r]]
+            seen = wp.cw_mul(exposure, output + transmittance * background[r])
+            difference = seen - target[r]
+            error = wp.dot(difference, difference) / 3.0
+            loss[r] = error
+            to_seen = difference * (2.0 / 3.0 / float(num_rays - num_depths))
+            grad_color = wp.cw_mul(exposure, to_seen) * scalars[wp.static(LOSS_SCALE)]
+            if exposures.shape[0] > 0 and wp.isfinite(error):
+                for c in range(3):
+                    slope = wp.clamp(to_seen[c] * seen[c], -MAX_EXPOSURE_SLOPE, MAX_EXPOSURE_SLOPE)
+                    units = wp.int64(wp.rint(wp.float64(slope) * wp.static(wp.float64(EXPOSURE_UNITS))))
+                    wp.atomic_add(exposure_sums, frame[r], c, units)
         if not (wp.isfinite(error) and wp.isfinite(spread)):
             wp.atomic_max(counters, wp.static(NOT_FINITE), 1)
             return
-        scale = scalars[wp.static(LOSS_SCALE)] / float(counters[wp.static(NUM_RAYS)])
-        grad_color = difference * (scale * 2.0 / 3.0)
         grad_background[r] = grad_color * transmittance
-        rest, pull = wp.dot(grad_color, background[r]), scale * distortion
+        rest = wp.dot(grad_color, background[r])
+        pull = scalars[wp.static(LOSS_SCALE)] / float(num_rays) * distortion
         covered_after, moment_after = float(0.0), float(0.0)
         for i in range(count):
             k = begin + count - 1 - i
@@ -258,6 +295,8 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             weight = reaching * (1.0 - passed)
             color = wp.vec3(sigmoid(colors[0, k]), sigmoid(colors[1, k]), sigmoid(colors[2, k]))
             grad_weight = wp.dot(grad_color, color)
+            if ends > 0.0:
+                grad_weight -= pull_to_end * nearness(distances[k], ends)
             if distortion > 0.0:
                 away = distances[k] + half_extent
                 s = distances[k] / away
@@ -273,11 +312,17 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
                 grad_colors[c, k] = active(weight * grad_color[c] * color[c] * (1.0 - color[c]))
 
     @wp.func
-    def add_cell(cell: wp.vec3i, level: wp.vec4i, total: corners_of, sums: wp.array(dtype=wp.int64)):
-        for corner in range(8):
-            entry = 2 * entry_of(cell, corner, level)
-            wp.atomic_add(sums, entry, wp.int64(total[2 * corner]))
-            wp.atomic_add(sums, entry + 1, wp.int64(total[2 * corner + 1]))
+    def add_cell(
+        cell: wp.vec3i,
+        right: int,
+        feature: int,
+        level: wp.vec4i,
+        total: wp.vec4,
+        sums: wp.array(dtype=wp.int64),
+    ):
+        for side in range(4):
+            entry = 2 * entry_of(cell, right + 2 * side, level)
+            wp.atomic_add(sums, entry + feature, wp.int64(total[side]))
 
     @precision.kernel
     def scatter(
@@ -290,33 +335,33 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
     ):
         """Add the gradients of features to the entries in fixed point, with so many units to 1.
 
-        A thread takes a few consecutive samples, and sums those of the same cell before it adds them.
+        Four threads beside each other take the same few consecutive samples, each one feature and one side in x: where
+        x is even, the entries of both sides are neighbors, and the four additions are one access to memory. Samples of
+        the same cell are summed before they are added.
         """
-        n, group = wp.tid()
-        begin = group * wp.static(SAMPLES_PER_THREAD)
+        n, thread = wp.tid()
+        feature, right = thread & 1, (thread >> 1) & 1
+        begin = (thread >> 2) * wp.static(SAMPLES_PER_THREAD)
         end = wp.min(begin + wp.static(SAMPLES_PER_THREAD), counters[wp.static(NUM_SAMPLES)])
-        level, total, current, has_total = levels[n], corners_of(), wp.vec3i(-1, -1, -1), bool(False)
+        level, total, current, has_total = levels[n], wp.vec4(), wp.vec3i(-1, -1, -1), bool(False)
         for i in range(begin, end):
-            first, second = float(gradients[2 * n, i]), float(gradients[2 * n + 1, i])
-            p = positions[i]
-            if not (wp.isfinite(first) and wp.isfinite(second)):
+            gradient, p = float(gradients[2 * n + feature, i]), positions[i]
+            if not wp.isfinite(gradient):
                 wp.atomic_max(counters, wp.static(NOT_FINITE), 1)
-            elif (first != 0.0 or second != 0.0) and inside(p):
+            elif inside(p):
                 scaled = p * float(level[0])
                 cell = cell_of(scaled, level[0])
                 part = scaled - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
                 if cell[0] != current[0] or cell[1] != current[1] or cell[2] != current[2]:
                     if has_total:
-                        add_cell(current, level, total, sums)
-                    current = cell
-                    total = corners_of()
-                has_total = True
-                for corner in range(8):
-                    weight = corner_weight(part, corner) * units
-                    total[2 * corner] += weight * first
-                    total[2 * corner + 1] += weight * second
+                        add_cell(current, right, feature, level, total, sums)
+                    current, total, has_total = cell, wp.vec4(), False
+                if gradient != 0.0:
+                    has_total = True
+                    for side in range(4):
+                        total[side] += corner_weight(part, right + 2 * side) * units * gradient
         if has_total:
-            add_cell(current, level, total, sums)
+            add_cell(current, right, feature, level, total, sums)
 
     return SimpleNamespace(
         encode=encode,

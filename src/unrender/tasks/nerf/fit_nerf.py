@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from unrender.data.depth_supervision import DepthSupervision
 from unrender.data.scenes import Scene
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -100,22 +99,18 @@ def _start(
     region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
     field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)
     objective = _objective(config, field.scene_box.contracted)
-    if on_device is not None and isinstance(field, HashNeRF) and _fits_graph(objective, depths):
+    if on_device is not None and isinstance(field, HashNeRF):
         from unrender.training.graph_training import GraphOptions, GraphTraining  # loads Warp
 
         graph = GraphOptions(samples=options.samples, schedule=schedule_of(known, HashSchedule()))
-        return GraphTraining(field, on_device, graph, objective, seed, pixels.state())
+        known = None if depths is None else depths.on_device(device)
+        return GraphTraining(field, on_device, graph, objective, seed, pixels.state(), known)
     return FieldTraining(field, options, pixels, depths, objective, seed)
 
 
 def is_gpu(device: torch.device) -> bool:
     """Say whether the kernels for GPUs train there."""
     return device.type == "cuda"
-
-
-def _fits_graph(objective: Objective, depths: DepthSupervision | None) -> bool:
-    """Say whether a graph step has all losses; the others are taken operation by operation."""
-    return depths is None and not objective.per_image_exposure
 
 
 def _objective(config: FitNerf, contracted: bool) -> Objective:
