@@ -134,9 +134,16 @@ def commands(bench: Bench) -> tuple[dict[str, list[object]], dict[str, list[obje
         "fit-mesh": ["scan.ply", "--steps", bench.size(40, 2)],
         "find-pose": ["cow.ply", "001.png", "--fov-degrees", FOV_DEGREES],
         "find-pose of a cloud": ["cow.ply", "scan.ply"],
-        "fit-volume": [".", "--steps", bench.size(200, 60), "--resolution", bench.size(128, 16)],
-        "fit-nerf": [".", "--steps", bench.size(400, 4)],
-        "fit-nerf opaque": [".", "--steps", bench.size(100, 2), "--space", "unbounded"],
+        "fit-volume": [
+            ".",
+            "--steps",
+            bench.size(200, 60),
+            "--resolution",
+            bench.size(128, 16),
+            "--no-video",
+        ],
+        "fit-nerf": [".", "--steps", bench.size(400, 4), "--no-video"],
+        "fit-nerf opaque": [".", "--steps", bench.size(100, 2), "--space", "unbounded", "--no-video"],
     }
     if bench.tiny:
         for name in ("find-pose", "find-pose of a cloud"):
@@ -144,7 +151,7 @@ def commands(bench: Bench) -> tuple[dict[str, list[object]], dict[str, list[obje
         for name in ("fit-nerf", "fit-nerf opaque"):
             quick[name] += ["--samples", 1024, "--table-log2", 10]
     then: dict[str, list[object]] = {
-        "render": ["fit-nerf", "--views", bench.size(8, 1), "--video", "gif"],
+        "render": ["fit-nerf", "--views", bench.size(8, 1), "--video", "none"],
         "render volume": ["fit-volume", "--views", bench.size(8, 1), "--video", "none"],
         "depth": ["fit-nerf"],
         "export points": ["fit-nerf", "--to", "points"],

@@ -25,7 +25,9 @@ from unrender.render.sample import RaySamples, sample_importance
 
 Model = Literal["paper", "tutorial"]
 POINTS_PER_CHUNK = 2048
-"""Points per forward pass: the activations of a layer stay in the caches of a processor."""
+"""Points per forward pass on a CPU: the activations of a layer stay in the caches of a processor."""
+POINTS_PER_GPU_CHUNK = 1 << 18
+"""On a GPU, small chunks would wait for the host."""
 SCHEDULE = NerfSchedule()
 
 
@@ -133,6 +135,10 @@ def _embed(values: Tensor, num_frequencies: int) -> Tensor:
     return harmonic_embedding(values, num_frequencies, lowest=math.pi, append_input=True)
 
 
+def _chunk_size(points: Tensor) -> int:
+    return POINTS_PER_CHUNK if points.device.type == "cpu" else POINTS_PER_GPU_CHUNK
+
+
 def _layers(inputs: int, width: int, depth: int) -> Iterator[nn.Module]:
     for i in range(depth):
         yield nn.Linear(inputs if i == 0 else width, width)
@@ -226,7 +232,7 @@ class NeRF(TrainableField):
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """Return the density per world unit alone, without colors. Differentiable in: the parameters, points."""
-        chunks = (2 * self.scene_box.normalize(points) - 1).split(POINTS_PER_CHUNK)
+        chunks = (2 * self.scene_box.normalize(points) - 1).split(_chunk_size(points))
         density = torch.cat([self.fine_network.density_only(chunk) for chunk in chunks])
         return self._per_world_unit(density, points)
 
@@ -238,7 +244,7 @@ class NeRF(TrainableField):
     def _query(self, network: nn.Module, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
         """Evaluate a network in chunks of points, each on an autograd graph of its own."""
         positions = (2 * self.scene_box.normalize(points) - 1).reshape(-1, 3)
-        chunks = (t.split(POINTS_PER_CHUNK) for t in (positions, directions.reshape(-1, 3)))
+        chunks = (t.split(_chunk_size(points)) for t in (positions, directions.reshape(-1, 3)))
         density, color = (torch.cat(each) for each in zip(*map(network, *chunks), strict=True))
         return self._per_world_unit(density.view(points.shape[:-1]), points), color.view(points.shape)
 

@@ -48,7 +48,8 @@ def backward(
     if wanted[1]:
         greatest, bits = greatest_of(slopes), count_log2(len(points))
         sums = torch.zeros(table.shape, dtype=torch.int64, device=table.device)
-        launch(kernels.to_table, (len(known), len(points)), places, known, slopes, greatest, bits, sums)
+        size = (len(known), 2 * table.shape[1] * len(points))
+        launch(kernels.to_table, size, places, known, slopes, greatest, bits, sums)
         to_table = from_sums(sums, greatest, bits, table.dtype)
     return to_points, to_table
 
@@ -191,21 +192,25 @@ def _kernels(precision: Precision, features: int) -> SimpleNamespace:
         bits: int,
         sums: wp.array2d(dtype=wp.int64),
     ):
-        n, i = wp.tid()
+        """Add the gradients of one feature at the corners of one side in x.
+
+        Such threads of one point are beside each other: where x is even, the entries of both sides are neighbors, and
+        what they add at a time is one access to memory.
+        """
+        n, thread = wp.tid()
+        i, lane = thread // wp.static(2 * features), thread % wp.static(2 * features)
+        right, feature = lane // wp.static(features), lane % wp.static(features)
         level, p = levels[n], points[i]
         if inside(p):
             place = p * scalar(level[0])
             cell = cell_of(place, level[0])
             part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
-            scale, slope, counts = power_of_two(-unit_exponent(greatest[0], bits)), row(), bool(False)
-            for f in range(wp.static(features)):
-                units = wp.float64(slopes[n * wp.static(features) + f, i]) * scale
-                slope[f] = scalar(units)
-                counts = counts or units != wp.float64(0.0)
-            if counts:
-                for corner in range(8):
-                    entry, weight = entry_of(cell, corner, level), share(part, corner)
-                    for f in range(wp.static(features)):
-                        wp.atomic_add(sums, entry, f, wp.int64(weight * slope[f]))
+            scale = power_of_two(-unit_exponent(greatest[0], bits))
+            slope = scalar(wp.float64(slopes[n * wp.static(features) + feature, i]) * scale)
+            if slope != scalar(0.0):
+                for side in range(4):
+                    corner = right + 2 * side
+                    share_of_slope = wp.int64(share(part, corner) * slope)
+                    wp.atomic_add(sums, entry_of(cell, corner, level), feature, share_of_slope)
 
     return SimpleNamespace(look_up=look_up, to_points=to_points, to_table=to_table, rows=rows)
