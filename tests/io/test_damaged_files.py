@@ -182,7 +182,6 @@ GLB = {
     "declares too much": (glb_mesh({"count": 10**12}), "an array of 1000000000000 items"),
     "declares more": (glb_mesh({"count": 4}), "damaged"),
     "compressed": (glb_mesh({"bufferView": 0, "sparse": {}}), "compressed or sparse arrays"),
-    "fractions": (glb_mesh({"normalized": True}), "normalized positions"),
     "fan": (glb_mesh({}, mode=6), "triangle fans"),
     "missing vertex": (glb_mesh({}, corners=(0, 1, 7)), "references vertex 7"),
 }

@@ -14,6 +14,7 @@ import numpy as np
 from unrender.errors import FileFormatError
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.geometry_data import Floats, Indices
+from unrender.io.lines import is_number
 
 MODELS = (
     ("SIMPLE_PINHOLE", 3),
@@ -95,8 +96,8 @@ def count_images(folder: Path) -> int:
 
 
 def _read(path: Path, reader) -> list:  # type: ignore[no-untyped-def, type-arg]
-    if not path.is_file() and path.stem == "points3D":
-        return []
+    if path.stem == "points3D" and not (path.is_file() and path.stat().st_size):
+        return []  # known poses have no points: COLMAP's FAQ has users leave the file empty
     data = read_bytes(path)
     with reading(path):
         return list(reader(data))
@@ -183,17 +184,28 @@ def _text_cameras(data: bytes) -> Iterator[tuple[int, ColmapCamera]]:
 
 
 def _text_images(data: bytes) -> Iterator[ColmapImage]:
-    """Read two lines per image; the second, its points, may be empty."""
-    lines = _text_lines(data)
-    for number, values in lines:
+    """Read two lines per image; the second, its points, may be empty, or missing in files written by hand."""
+    lines = list(_text_lines(data))
+    index = 0
+    while index < len(lines):
+        number, values = lines[index]
+        index += 1
         if not values:
             continue
         _require_values(number, values, 10)
         numbers = tuple(map(float, values[1:8]))
-        _, observations = next(lines, (0, []))
+        observations: list[str] = []
+        if index < len(lines) and not _is_image(lines[index][1]):
+            observations = lines[index][1]
+            index += 1
         points = np.array(observations[2::3], np.int64)
         name = " ".join(values[9:])
         yield ColmapImage(name, numbers[:4], numbers[4:], int(values[8]), points[points >= 0])
+
+
+def _is_image(values: list[str]) -> bool:
+    """Return whether a line describes an image: points have numbers only, where an image has its name."""
+    return len(values) >= 10 and not all(map(is_number, values[9:]))
 
 
 def _text_points(data: bytes) -> Iterator[tuple[float, ...]]:

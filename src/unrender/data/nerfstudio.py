@@ -28,8 +28,8 @@ from unrender.io.depth import MILLIMETERS, DepthFile
 from unrender.io.files import is_file, read_bytes, reading
 from unrender.io.images import image_size
 
-PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "PERSPECTIVE")
-FISHEYES = ("OPENCV_FISHEYE",)
+PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "FULL_OPENCV")
+FISHEYES = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
 NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
 """instant-ngp maps positions to its unit cube by position · scale + offset."""
 
@@ -148,11 +148,19 @@ def _focal(values: Mapping[str, Any], key: str, where: str, pixels: int) -> floa
 
 
 def _lens(values: Mapping[str, Any], where: str) -> Lens | None:
-    """Read the lens: for pinholes k1 … k4, p1, p2 with k3 r⁶ and k4 r⁸, for fisheyes OpenCV's k1 … k4."""
+    """Read the lens: for pinholes k1 … k4, p1, p2 with k3 r⁶ and k4 r⁸, for fisheyes OpenCV's k1 … k4.
+
+    In FULL_OPENCV, k4, k5 and k6 belong to the denominator.
+    """
     model = str(values.get("camera_model", "OPENCV")).upper()
     if model not in PINHOLES + FISHEYES:
         raise FileFormatError(
             f"{where}: camera model {model} is not supported; supported are {', '.join(PINHOLES + FISHEYES)}"
+        )
+    if model == "FULL_OPENCV":
+        k1, k2, k3, *denominator = (number(values, f"k{i}", where, 0.0) for i in range(1, 7))
+        return Lens.brown(
+            [k1, k2, k3], [number(values, key, where, 0.0) for key in ("p1", "p2")], denominator
         )
     radial = [number(values, key, where, 0.0) for key in ("k1", "k2", "k3", "k4")]
     tangential = [number(values, key, where, 0.0) for key in ("p1", "p2")]

@@ -15,6 +15,7 @@ from unrender.io.obj import read_obj, write_obj
 from unrender.io.off import read_off
 from unrender.io.pcd import read_pcd, write_pcd
 from unrender.io.ply import read_ply, write_ply
+from unrender.io.scanner_text import read_asc, read_pts, read_ptx
 from unrender.io.stl import read_stl, write_stl
 from unrender.io.xyz import read_xyz, write_xyz
 
@@ -32,8 +33,9 @@ CLOUD_READERS: dict[str, Reader] = {
     ".xyz": read_xyz,
     ".txt": read_xyz,
     ".csv": read_xyz,
-    ".pts": read_xyz,
-    ".asc": read_xyz,
+    ".pts": read_pts,
+    ".ptx": read_ptx,
+    ".asc": read_asc,
     ".pcd": read_pcd,
     ".npy": read_npy,
     ".npz": read_npz,

@@ -16,6 +16,12 @@ from unrender.io.geometry_data import Floats, Indices
 
 COMPONENT_TYPES = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 NUM_COMPONENTS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
+COMPRESSION = {
+    "EXT_meshopt_compression": ", or pack the original with gltfpack without -c, -cc and -cz",
+    "KHR_meshopt_compression": ", or pack the original with gltfpack without -c, -cc and -cz",
+    "KHR_draco_mesh_compression": " (in Blender: export without Compression)",
+}
+"""Extensions that compress geometry, and how their files are written without."""
 POINTS, TRIANGLES, TRIANGLE_STRIP, TRIANGLE_FAN = 0, 4, 5, 6
 MAX_VERTICES = 2**27
 """134 million: nodes may repeat a mesh any number of times."""
@@ -45,7 +51,19 @@ def parse_glb(data: bytes) -> Glb:
         raise FileFormatError("not a GLB file: it should begin with 'glTF'")
     end = 20 + int.from_bytes(data[12:16], "little")
     size = int.from_bytes(data[end : end + 4], "little")
-    return Glb(json.loads(data[20:end]), data[end + 8 : end + 8 + size])
+    header = json.loads(data[20:end])
+    _check_extensions(header)
+    return Glb(header, data[end + 8 : end + 8 + size])
+
+
+def _check_extensions(header: dict[str, Any]) -> None:
+    """Raise FileFormatError for compression that is not supported."""
+    required = header.get("extensionsRequired", [])
+    found = next((name for name in COMPRESSION if name in required), None)
+    if found is not None:
+        raise FileFormatError(
+            f"compressed with {found}, which is not supported; export it without compression{COMPRESSION[found]}"
+        )
 
 
 def primitives(glb: Glb) -> list[Primitive]:
@@ -86,7 +104,9 @@ def read_normalized(glb: Glb, index: int) -> Floats:
     """Read an array of floats, or of integers that stand for fractions of their maximum."""
     values = read_accessor(glb, index)
     scale = np.iinfo(values.dtype).max if values.dtype.kind in "iu" else 1.0
-    normalized: Floats = values.astype(np.float64) / scale
+    normalized: Floats = np.maximum(
+        values.astype(np.float64) / scale, -1.0 if values.dtype.kind in "iu" else -np.inf
+    )
     return normalized
 
 
@@ -146,9 +166,10 @@ def _parent_from_node(node: dict[str, Any]) -> Floats:
 def _place(glb: Glb, primitive: dict[str, Any], world_from_mesh: Floats) -> Primitive:
     """Read a primitive, and transform it to the world; a reflection keeps its normals outward."""
     position = primitive["attributes"]["POSITION"]
-    if glb.header["accessors"][position].get("normalized"):
-        raise FileFormatError("normalized positions are not supported; export with float positions")
-    points = read_accessor(glb, position).astype(np.float64)
+    is_normalized = glb.header["accessors"][position].get("normalized")
+    points = (
+        read_normalized(glb, position) if is_normalized else read_accessor(glb, position).astype(np.float64)
+    )
     if not np.array_equal(world_from_mesh, np.eye(4)):
         points = points @ world_from_mesh[:3, :3].T + world_from_mesh[:3, 3]
     faces = _faces(glb, primitive, len(points))

@@ -62,13 +62,37 @@ def _parse_error(
         words = line.strip().split(delimiter) if line.strip() else []
         bad = next((word for word in words if not is_number(word)), None)
         if bad is not None:
-            return FileFormatError(f"line {number}: {bad[:40]!r} is not a number")
+            comma = "; write numbers with decimal points" if has_decimal_comma(bad) else ""
+            return FileFormatError(f"line {number}: {bad[:40]!r} is not a number{comma}")
         if same_width and columns and words and len(words) != columns:
             return FileFormatError(
                 f"line {number}: {len(words)} columns, but the previous lines have {columns}"
             )
         columns = columns or len(words)
     return FileFormatError("a number cannot be parsed")
+
+
+def has_decimal_comma(word: str) -> bool:
+    """Return whether a word is a number with a decimal comma."""
+    return re.fullmatch(r"[-+]?\d*,\d+(e[-+]?\d+)?", word, re.IGNORECASE) is not None
+
+
+def with_decimal_points(text: bytes) -> tuple[bytes, bool]:
+    """Replace decimal commas in a table whose columns are separated by blanks or semicolons; return whether there are.
+
+    The second filled line decides, as the first may hold names: each of its words is a number with at most one comma,
+    and at least one has a comma.
+    """
+    if b"," not in text:
+        return text, False
+    filled = [line for line, _ in zip(re.finditer(rb"[^\n]*\S[^\n]*", text), range(2), strict=False)]
+    words = re.split(r"[\s;]+", filled[-1][0].decode("latin-1").strip(" \t;")) if filled else []
+    commas = [has_decimal_comma(word) for word in words]
+    if len(words) < 3 or not any(commas):
+        return text, False
+    if not all(comma or is_number(word) for word, comma in zip(words, commas, strict=True)):
+        return text, False
+    return text.replace(b",", b"."), True
 
 
 def is_number(word: str) -> bool:

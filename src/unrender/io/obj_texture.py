@@ -13,6 +13,7 @@ from unrender.io.mtl import MtlMaterial, find_file, read_mtl
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
 from unrender.io.polygons import triangulate
 
+log = logging.getLogger("unrender")
 _UV = re.compile(r"[^\s/]+/?([^\s/]*)\S*")
 """Matches the second number of `1/2/3`."""
 
@@ -20,12 +21,16 @@ _UV = re.compile(r"[^\s/]+/?([^\s/]*)\S*")
 def read_obj_materials(path: Path) -> FaceMaterials | None:
     """Read the material and the texture coordinates of each face; None if the file has no textures.
 
-    Faces without `vt` get the color of their material; faces without material are white.
+    Faces without `vt` get the color of their material; faces without material are white. If no face names a material,
+    the only one of the library is that of all faces.
     """
     data = read_bytes(path)
     with reading(path):
         rows = keyword_rows(data, ("v", "vt", "f", "usemtl", "mtllib"))
-        if not all(rows[keyword][0] for keyword in ("vt", "f", "usemtl", "mtllib")):
+        if not all(rows[keyword][0] for keyword in ("vt", "f")):
+            return None
+        if not rows["mtllib"][0]:
+            log.warning("%s: texture coordinates, but no material file (mtllib): read without texture", path)
             return None
         uvs = table(*rows["vt"], "texture coordinate", 2)[:, :2]
         faces, uses = _faces(rows)
@@ -79,12 +84,15 @@ def _library_files(folder: Path, text: str) -> list[Path]:
 def _base_color(
     path: Path, uses: Rows, materials: dict[str, MtlMaterial], use: int, textured: bool
 ) -> BaseColor:
+    if use == 0 and not uses[0] and len(materials) == 1:  # as other programs show such files
+        only = next(iter(materials.values()))
+        return only.base_color(path) if textured else BaseColor(only.color)
     if use == 0:
+        if not uses[0] and materials:
+            log.warning("%s: %d materials, but no usemtl: read without texture", path, len(materials))
         return BaseColor()
     line, name = uses[0][use - 1], uses[1][use - 1].strip()
     if name not in materials:
-        logging.getLogger("unrender").warning(
-            "%s, line %d: undefined material %r; using white", path, line, name
-        )
+        log.warning("%s, line %d: undefined material %r; using white", path, line, name)
         return BaseColor()
     return materials[name].base_color(path) if textured else BaseColor(materials[name].color)

@@ -22,10 +22,15 @@ _MAX_LZF_RATIO = 128
 """LZF expands 3 bytes to at most 264."""
 _MAX_COLUMNS = 10_000
 _NORMALS = ("normal_x", "normal_y", "normal_z")
+_COLORS = ("red", "green", "blue")
+_ALIASES = {
+    **{f"{prefix}{axis}": f"normal_{axis}" for prefix in ("n", "normal") for axis in "xyz"},
+    **dict(zip("rgb", _COLORS, strict=True)),
+}
 
 
 def read_pcd(data: bytes) -> GeometryData:
-    """Read x y z, normals and packed colors; organized point clouds are flattened row by row."""
+    """Read x y z, normals and colors, as PCL or PDAL name them; organized point clouds are flattened row by row."""
     end = re.search(rb"^DATA[ \t]+(ascii|binary|binary_compressed)[ \t]*(\r\n|\n|\Z)", data, re.MULTILINE)
     if end is None:
         raise FileFormatError(
@@ -65,15 +70,22 @@ def _parse_header(text: bytes, encoding: str) -> "MetaData":
     num_points = int(words["POINTS"][0])
     if num_points <= 0:
         raise FileFormatError(f"the header declares {num_points} points")
-    names = [
-        f"padding{i}" if name == "_" else re.sub(r"\W", "-", name) for i, name in enumerate(words["FIELDS"])
-    ]
+    names = _field_names(words["FIELDS"])
     in_doubles = ("x", "y", "z") if encoding == "ascii" else ()
     sizes = [8 if name in in_doubles else int(size) for name, size in zip(names, words["SIZE"], strict=True)]
     return pypcd4.MetaData.model_validate(
         {"fields": names, "size": sizes, "type": words["TYPE"], "count": counts}
         | {"points": num_points, "width": num_points, "data": encoding}
     )
+
+
+def _field_names(names: list[str]) -> list[str]:
+    """Return PCL's names for those of other programs, such as PDAL's X, Y, Z, NormalX and Red."""
+    known = [
+        f"padding{i}" if name == "_" else re.sub(r"\W", "-", name).lower() for i, name in enumerate(names)
+    ]
+    known = [name if _ALIASES.get(name, name) in known else _ALIASES[name] for name in known]
+    return [f"{name}-{i}" if name in known[:i] else name for i, name in enumerate(known)]
 
 
 def _check_size(data: bytes, header: "MetaData", start: int) -> None:
@@ -123,7 +135,10 @@ def _stack(table: NDArray[Any], names: tuple[str, ...]) -> Floats | None:
 
 
 def _colors(table: NDArray[Any]) -> Floats | None:
-    """Unpack colors 0xAARRGGBB, which may be stored in a float field."""
+    """Unpack colors 0xAARRGGBB, which may be stored in a float field, or stack those of three fields."""
+    separate = _stack(table, _COLORS)
+    if separate is not None:
+        return normalize_colors(separate)
     name = next((name for name in ("rgb", "rgba") if name in (table.dtype.names or ())), None)
     if name is None or table[name].itemsize != 4:
         return None

@@ -64,6 +64,9 @@ def read_ply(data: bytes) -> GeometryData:
     normals = stack(vertices, "nx", "ny", "nz")
     corners = face_corners(tables.get("face", {}), points)
     faces = None if corners is None else triangulate(*corners, points)
+    strips = _strip_faces(tables.get("tristrips", {}), points)
+    if strips is not None:
+        faces = strips if faces is None else np.concatenate([faces, strips])
     return GeometryData(points, faces, normals, None if colors is None else normalize_colors(colors))
 
 
@@ -109,6 +112,34 @@ def face_corners(table: Table, points: Floats) -> tuple[Indices, Indices] | None
             f"face {face} references vertex {corners[wrong[0]]}, but the file has 0 to {len(points) - 1}"
         )
     return corners, sizes
+
+
+def _strip_faces(table: Table, points: Floats) -> Indices | None:
+    """Return the triangles of strips, whose orientation alternates; -1 ends a strip, repeated vertices join strips."""
+    name = next((name for name in _CORNERS if name in table), None)
+    if name is None:
+        return None
+    corners, sizes = (array.astype(np.int64) for array in table[name])
+    if ((corners < -1) | (corners >= len(points))).any():
+        wrong = corners[(corners < -1) | (corners >= len(points))][0]
+        raise FileFormatError(
+            f"a triangle strip references vertex {wrong}, but the file has 0 to {len(points) - 1}"
+        )
+    ends = np.zeros(len(corners) + 1, bool)
+    ends[np.cumsum(sizes)] = ends[0] = True
+    ends[:-1] |= corners == -1
+    ends[1:] |= corners == -1
+    first = np.flatnonzero(ends)
+    position = np.arange(len(corners)) - first[np.searchsorted(first, np.arange(len(corners)), "right") - 1]
+    windows = np.stack([corners[:-2], corners[1:-1], corners[2:]], axis=1) if len(corners) > 2 else None
+    if windows is None:
+        return None
+    inside = (position[2:] >= 2) & (windows >= 0).all(axis=1)
+    odd = (position[2:] % 2 == 1)[:, None]
+    windows = np.where(odd, windows[:, [1, 0, 2]], windows)
+    a, b, c = windows.T
+    faces: Indices = windows[inside & (a != b) & (b != c) & (a != c)]
+    return faces if len(faces) else None
 
 
 def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:

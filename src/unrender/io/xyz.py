@@ -1,5 +1,6 @@
 """Point clouds as text tables: xyz, txt, csv, pts, asc."""
 
+import logging
 import re
 from typing import BinaryIO, NamedTuple
 
@@ -7,7 +8,7 @@ import numpy as np
 
 from unrender.errors import FileFormatError
 from unrender.io.geometry_data import Floats, GeometryData, narrow_dtype, normalize_colors
-from unrender.io.lines import is_number, parse_table, plain_text
+from unrender.io.lines import is_number, parse_table, plain_text, with_decimal_points
 from unrender.io.table_columns import Columns, columns_by_name, columns_by_value, has_angles
 
 
@@ -27,7 +28,9 @@ def read_xyz(data: bytes) -> GeometryData:
     Comments begin with # or //. The first line, which may be a comment, can hold column names, or the number of rows.
     Without names, columns are recognized by their values.
     """
-    text = plain_text(data)
+    text, had_commas = with_decimal_points(plain_text(data))
+    if had_commas:
+        logging.getLogger("unrender").warning("read commas as decimal points")
     comment = re.match(rb"\s*(?:#|//)([^\n]*)\n", text)
     if b"#" in text or b"//" in text:
         text = re.sub(rb"(#|//)[^\n]*", b"", text)

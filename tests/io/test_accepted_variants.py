@@ -1,0 +1,217 @@
+"""Valid files that few programs write."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import scene_files
+from unrender import (
+    FileFormatError,
+    Lens,
+    is_watertight,
+    load_cloud,
+    load_mesh,
+    load_scene,
+    load_textured_mesh,
+)
+
+POINTS = np.round(np.random.default_rng(0).normal(size=(40, 3)), 3)
+
+
+def rows(table, form="{:.3f}", between=" "):
+    return "\n".join(between.join(form.format(x) for x in row) for row in table) + "\n"
+
+
+@pytest.mark.parametrize("between", [" ", "\t", ";", " ; "])
+@pytest.mark.parametrize("head", ["", "x{0}y{0}z\n"])
+def test_decimal_commas(tmp_path, between, head, caplog):
+    path = tmp_path / "scan.xyz"
+    path.write_text(head.format(between) + rows(POINTS, between=between).replace(".", ","))
+    np.testing.assert_allclose(load_cloud(path).points, POINTS, atol=1e-6)
+    assert "read commas as decimal points" in caplog.text
+
+
+def test_commas_between_columns_are_not_decimal(tmp_path, caplog):
+    path = tmp_path / "scan.csv"
+    path.write_text("1,2,3\n4,5,6\n7,8,10\n")
+    assert load_cloud(path).points.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 10]]
+    assert not caplog.text
+
+
+def test_decimal_commas_elsewhere_are_named(tmp_path):
+    path = tmp_path / "mesh.obj"
+    path.write_text("v 0,5 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    with pytest.raises(
+        FileFormatError, match="line 1: '0,5' is not a number; write numbers with decimal points"
+    ):
+        load_mesh(path)
+
+
+def test_several_scans_in_a_pts_file(tmp_path):
+    table = np.hstack([POINTS, np.full((40, 1), -500), np.tile([10, 20, 30], (40, 1))])
+    path = tmp_path / "scan.pts"
+    path.write_text(f"25\n{rows(table[:25], '{:g}')}15\n{rows(table[25:], '{:g}')}0\n")
+    cloud = load_cloud(path)
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
+    np.testing.assert_allclose(cloud.colors[0], np.array([10, 20, 30]) / 255, atol=1e-6)
+    path.write_text(f"25\n{rows(table[:20], '{:g}')}15\n{rows(table[25:], '{:g}')}")
+    with pytest.raises(FileFormatError, match="line 1: a scan of 25 points, but 20 rows follow"):
+        load_cloud(path)
+
+
+def ptx(points, matrix, shape, extra=""):
+    pose = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
+    return f"{shape[0]}\n{shape[1]}\n{pose}{rows(matrix, '{:.6f}')}" + "".join(
+        f"{x:.3f} {y:.3f} {z:.3f} 0.5{extra}\n" for x, y, z in points
+    )
+
+
+def test_scans_of_a_ptx_file_are_placed_in_the_world(tmp_path):
+    turn = np.array([[0.0, 1, 0, 0], [-1, 0, 0, 0], [0, 0, 1, 0], [5, 6, 7, 1]])
+    first = POINTS[:20].copy()
+    first[::4] = 0
+    path = tmp_path / "scan.ptx"
+    path.write_text(ptx(first, np.eye(4), (4, 5)) + ptx(POINTS[20:], turn, (10, 2)))
+    kept = first[(first != 0).any(1)]
+    expected = np.concatenate([kept, POINTS[20:] @ turn[:3, :3] + turn[3, :3]])
+    np.testing.assert_allclose(load_cloud(path).points, expected, atol=1e-6)
+    path.write_text(ptx(POINTS, np.eye(4), (4, 10), " 255 0 51"))
+    np.testing.assert_allclose(load_cloud(path).colors[0], [1, 0, 0.2], atol=1e-6)
+    path.write_text(ptx(POINTS, np.eye(4), (4, 11)))
+    with pytest.raises(FileFormatError, match="truncated: a scan of 4 × 11 points, but 40 rows follow"):
+        load_cloud(path)
+    path.write_text("4\n10\n0 0 0\n")
+    with pytest.raises(FileFormatError, match="should begin with 10 lines"):
+        load_cloud(path)
+
+
+def test_an_esri_grid_is_a_point_for_each_cell(tmp_path):
+    path = tmp_path / "terrain.asc"
+    head = "ncols 3\nnrows 2\nxllcorner 100\nyllcorner 200\ncellsize 2\nNODATA_value -1\n"
+    path.write_text(head + "1 2 3\n4 -1 6\n")
+    assert load_cloud(path).points.tolist() == [
+        [101, 203, 1],
+        [103, 203, 2],
+        [105, 203, 3],
+        [101, 201, 4],
+        [105, 201, 6],
+    ]
+    path.write_text(head + "1 2 3\n")
+    with pytest.raises(FileFormatError, match=r"declares \[2, 3\] heights, but the file has \[1, 3\]"):
+        load_cloud(path)
+    path.write_text(rows(POINTS))
+    assert len(load_cloud(path).points) == 40
+
+
+def test_pcd_with_the_names_of_pdal(tmp_path):
+    path = tmp_path / "scan.pcd"
+    table = np.hstack([POINTS, np.tile([0, 0, 1, 255, 0, 51], (40, 1))])
+    path.write_text(
+        "VERSION 0.7\nFIELDS X Y Z NormalX NormalY NormalZ Red Green Blue\nSIZE 8 8 8 4 4 4 1 1 1\n"
+        "TYPE F F F F F F U U U\nWIDTH 40\nHEIGHT 1\nPOINTS 40\nDATA ascii\n" + rows(table, "{:g}")
+    )
+    cloud = load_cloud(path)
+    np.testing.assert_allclose(cloud.points, POINTS, atol=1e-6)
+    assert cloud.normals[0].tolist() == [0, 0, 1]
+    np.testing.assert_allclose(cloud.colors[0], [1, 0, 0.2], atol=1e-6)
+
+
+def strips_of_a_tube(sides=8, rings=5):
+    """Return the points of a closed tube, and strips around it: the faces of a torus."""
+    u, v = np.meshgrid(np.arange(rings), np.arange(sides), indexing="ij")
+    a, b = 2 * np.pi * u / rings, 2 * np.pi * v / sides
+    ring = 2 + np.cos(b)
+    points = np.stack([ring * np.cos(a), ring * np.sin(a), np.sin(b)], -1).reshape(-1, 3)
+    strips = []
+    for i in range(rings):
+        for j in range(sides + 1):
+            strips += [i * sides + j % sides, (i + 1) % rings * sides + j % sides]
+        strips.append(-1)
+    return points, strips
+
+
+@pytest.mark.parametrize("one_row", [True, False])
+def test_triangle_strips_in_ply(tmp_path, one_row):
+    points, strips = strips_of_a_tube()
+    lists = (
+        [strips]
+        if one_row
+        else [part.split() for part in " ".join(map(str, strips)).split("-1") if part.strip()]
+    )
+    path = tmp_path / "strips.ply"
+    path.write_text(
+        f"ply\nformat ascii 1.0\nelement vertex {len(points)}\nproperty float x\nproperty float y\nproperty float z\n"
+        f"element tristrips {len(lists)}\nproperty list int int vertex_indices\nend_header\n"
+        + rows(points, "{:.6f}")
+        + "".join(f"{len(strip)} {' '.join(map(str, strip))}\n" for strip in lists)
+    )
+    mesh = load_mesh(path)
+    assert len(mesh.faces) == 80
+    assert is_watertight(mesh)  # also: neighbors have the same orientation
+    path.write_text(
+        path.read_text().replace(" -1", " 99") if one_row else path.read_text().replace("39 ", "99 ")
+    )
+    with pytest.raises(FileFormatError, match="references vertex 99"):
+        load_mesh(path)
+
+
+@pytest.mark.parametrize(("materials", "textured"), [(1, True), (2, False)])
+def test_obj_without_usemtl(tmp_path, caplog, materials, textured):
+    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "red.png")
+    names = [f"newmtl m{i}\nmap_Kd red.png\n" for i in range(materials)]
+    (tmp_path / "mesh.mtl").write_text("".join(names))
+    text = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 0\nvt 1 0\nvt 0 1\nf 1/1 2/2 3/3\n"
+    path = tmp_path / "mesh.obj"
+    path.write_text("mtllib mesh.mtl\n" + text)
+    assert (load_textured_mesh(path)[1] is not None) == textured
+    assert ("2 materials, but no usemtl" in caplog.text) != textured
+    path.write_text(text)
+    assert load_textured_mesh(path)[1] is None
+    assert "no material file (mtllib)" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["EXT_meshopt_compression", "KHR_draco_mesh_compression"])
+def test_compressed_glb_is_named(tmp_path, name):
+    header = json.dumps(
+        {"asset": {"version": "2.0"}, "extensionsRequired": ["KHR_mesh_quantization", name]}
+    ).encode()
+    path = tmp_path / "packed.glb"
+    path.write_bytes(b"glTF" + bytes(8) + len(header).to_bytes(4, "little") + b"JSON" + header)
+    with pytest.raises(FileFormatError, match=f"compressed with {name}.*export it without compression"):
+        load_mesh(path)
+
+
+@pytest.mark.parametrize(
+    ("values", "lens"),
+    [
+        ({"camera_model": "SIMPLE_RADIAL", "k1": 0.1}, Lens.brown([0.1])),
+        ({"camera_model": "RADIAL", "k1": 0.1, "k2": 0.02}, Lens.brown([0.1, 0.02])),
+        ({"camera_model": "SIMPLE_RADIAL_FISHEYE", "k1": 0.1}, Lens.fisheye([0.1])),
+        (
+            {"camera_model": "FULL_OPENCV", "k1": 0.1, "p1": 0.01, "k3": 0.02, "k5": 0.03},
+            Lens.brown([0.1, 0, 0.02], [0.01, 0], [0, 0.03, 0]),
+        ),
+    ],
+)
+def test_camera_models_of_colmap_in_transforms_json(tmp_path, values, lens):
+    scene_files.write_nerfstudio(tmp_path, scene_files.cameras(2), **values)
+    found = load_scene(tmp_path).frames[0].camera.lens
+    assert found.model == lens.model
+    for name in ("radial", "tangential", "denominator"):
+        torch.testing.assert_close(getattr(found, name).float(), getattr(lens, name).float())
+
+
+def test_colmap_with_known_poses_and_without_points(tmp_path):
+    scene_files.write_colmap(tmp_path, scene_files.cameras(), text=True)
+    model = tmp_path / "sparse/0"
+    (model / "points3D.txt").write_bytes(b"")
+    poses = [line for line in (model / "images.txt").read_text().splitlines() if line.endswith(".png")]
+    assert len(poses) == 9
+    for text in ("\n".join(poses), "\n\n".join(poses), "# comment\n" + "\n\n".join(poses) + "\n\n"):
+        (model / "images.txt").write_text(text)
+        scene = load_scene(tmp_path)
+        assert len(scene.frames) == 9
+        assert scene.bounds_from == "cameras"
