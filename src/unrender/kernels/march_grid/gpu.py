@@ -1,7 +1,8 @@
 """Ray marching of a dense voxel grid: one thread per channel of each ray.
 
-In the backward pass, one thread per ray stores the weight and the gradient of the alpha of each sample; then one per
-channel of each sample adds to the voxels, in 64-bit fixed point, so that results do not depend on the order of threads.
+In the backward pass, one thread per sample looks up its alpha and what it brings; one per ray turns them into the
+gradient of the alpha and the weight; one per channel of each sample adds to the voxels, in 64-bit fixed point, so that
+results do not depend on the order of threads. What belongs to a sample is stored with the rays side by side.
 """
 
 from types import SimpleNamespace
@@ -15,9 +16,9 @@ from unrender.kernels._warp import (
     Precision,
     count_log2,
     launch,
-    note_term,
     per_precision,
     power_of_two,
+    size_bits,
     unit_exponent,
 )
 from unrender.kernels.sample_grid.gpu import corner_functions, rows_and_size
@@ -48,13 +49,14 @@ def backward(
             (distances[part] if len(distances) > 1 else distances).contiguous(),
         )
         mine, number = slopes[part].contiguous(), len(rays[0])
-        by_sample = grid.new_empty(number * samples, 3)
+        slope, weight, light = grid.new_empty(3, samples, number)
         greatest = torch.zeros(1, dtype=torch.int64, device=grid.device)
-        launch(kernels.weigh, number, rows, *size, *rays, mine, by_sample, greatest)
+        launch(kernels.look_back, (samples, number), rows, *size, *rays, mine, slope, weight)
+        launch(kernels.weigh, number, mine, slope, weight, light, greatest)
         sums = torch.zeros(rows.shape, dtype=torch.int64, device=grid.device)
-        bits = count_log2(len(by_sample))
-        threads = (number, samples, grid.shape[-1])
-        launch(kernels.scatter, threads, *size, *rays, mine, by_sample, greatest, bits, sums)
+        bits = count_log2(number * samples)
+        threads = (samples, number, grid.shape[-1])
+        launch(kernels.scatter, threads, *size, *rays, mine, slope, weight, greatest, bits, sums)
         to_grid += from_sums(sums, greatest, bits, grid.dtype)
     return to_grid.view(grid.shape)
 
@@ -105,7 +107,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         seen[ray, channel] = total
 
     @precision.kernel
-    def weigh(
+    def look_back(
         grid: rows,
         depth: int,
         height: int,
@@ -114,43 +116,49 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         directions: vectors,
         distances: rows,
         slopes: rows,
-        by_sample: rows,
-        greatest: wp.array(dtype=wp.int64),
+        bring: rows,
+        alphas: rows,
     ):
-        """Fill the slope by each sample's alpha and its weight; on the way there, what it brings, alpha and light."""
+        """Fill each sample's alpha, and the slope of the outputs by its weight."""
+        k, ray = wp.tid()
+        alpha, total = scalar(0.0), scalar(0.0)
+        p = origins[ray] + distance_of(distances, ray, k) * directions[ray]
+        if is_near(p, depth, height, width):
+            total = slopes[ray, 0]
+            base = base_of(p)
+            part = part_of(p, base)
+            for corner in range(8):
+                row = row_of(base, corner, depth, height, width)
+                if row >= 0:
+                    share = share_of(part, corner)
+                    alpha += share * grid[row, 0]
+                    for channel in range(1, grid.shape[1]):
+                        total += share * slopes[ray, channel] * grid[row, channel]
+        bring[k, ray] = total
+        alphas[k, ray] = alpha
+
+    @precision.kernel
+    def weigh(slopes: rows, bring: rows, alphas: rows, light: rows, greatest: wp.array(dtype=wp.int64)):
+        """Replace what samples bring by the slope by their alpha, and their alpha by their weight."""
         ray = wp.tid()
-        origin, direction, samples = origins[ray], directions[ray], distances.shape[1]
-        left, largest = scalar(1.0), scalar(0.0)
-        for channel in range(1, grid.shape[1]):
+        samples, left, largest = bring.shape[0], scalar(1.0), scalar(0.0)
+        for channel in range(1, slopes.shape[1]):
             largest += wp.abs(slopes[ray, channel])
         for k in range(samples):
-            alpha, bring, n = scalar(0.0), scalar(0.0), ray * samples + k
-            p = origin + distance_of(distances, ray, k) * direction
-            if is_near(p, depth, height, width):
-                bring = slopes[ray, 0]
-                base = base_of(p)
-                part = part_of(p, base)
-                for corner in range(8):
-                    row = row_of(base, corner, depth, height, width)
-                    if row >= 0:
-                        share = share_of(part, corner)
-                        alpha += share * grid[row, 0]
-                        for channel in range(1, grid.shape[1]):
-                            bring += share * slopes[ray, channel] * grid[row, channel]
-            by_sample[n, 0] = bring
-            by_sample[n, 1] = alpha
-            by_sample[n, 2] = left
-            left *= scalar(1.0) - alpha
-        rest = scalar(0.0)
+            light[k, ray] = left
+            left *= scalar(1.0) - alphas[k, ray]
+        rest, steepest = scalar(0.0), wp.int64(0)
         for i in range(samples):
-            n = ray * samples + samples - 1 - i
-            brought, taken, light = by_sample[n, 0], by_sample[n, 1], by_sample[n, 2]
-            slope, weight = light * (brought - rest), light * taken
+            k = samples - 1 - i
+            brought, taken, reaching = bring[k, ray], alphas[k, ray], light[k, ray]
+            slope, weight = reaching * (brought - rest), reaching * taken
             rest = taken * brought + (scalar(1.0) - taken) * rest
-            by_sample[n, 0] = slope
-            by_sample[n, 1] = weight
-            note_term(wp.float64(slope), greatest)
-            note_term(wp.float64(weight * largest), greatest)
+            bring[k, ray] = slope
+            alphas[k, ray] = weight
+            steepest = wp.max(steepest, size_bits(wp.float64(slope)))
+            steepest = wp.max(steepest, size_bits(wp.float64(weight * largest)))
+        if steepest > greatest[0]:
+            wp.atomic_max(greatest, 0, steepest)
 
     @precision.kernel
     def scatter(
@@ -161,17 +169,17 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         directions: vectors,
         distances: rows,
         slopes: rows,
-        by_sample: rows,
+        alpha_slopes: rows,
+        weights: rows,
         greatest: wp.array(dtype=wp.int64),
         bits: int,
         sums: wp.array2d(dtype=wp.int64),
     ):
-        ray, k, channel = wp.tid()
-        n = ray * distances.shape[1] + k
+        k, ray, channel = wp.tid()
         p = origins[ray] + distance_of(distances, ray, k) * directions[ray]
-        slope = by_sample[n, 0]
+        slope = alpha_slopes[k, ray]
         if channel > 0:
-            slope = by_sample[n, 1] * slopes[ray, channel]
+            slope = weights[k, ray] * slopes[ray, channel]
         if slope != scalar(0.0) and is_near(p, depth, height, width):
             units = scalar(wp.float64(slope) * power_of_two(-unit_exponent(greatest[0], bits)))
             base = base_of(p)
@@ -181,4 +189,4 @@ def _kernels(precision: Precision) -> SimpleNamespace:
                 if row >= 0:
                     wp.atomic_add(sums, row, channel, wp.int64(share_of(part, corner) * units))
 
-    return SimpleNamespace(look=look, weigh=weigh, scatter=scatter)
+    return SimpleNamespace(look=look, look_back=look_back, weigh=weigh, scatter=scatter)

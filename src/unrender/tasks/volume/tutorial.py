@@ -76,27 +76,20 @@ def _fit(
     for index in range(steps):
         if index == round(DECAY_AT * steps):
             optimizer = torch.optim.Adam([logits], lr=0.1 * LEARNING_RATE)
-        chosen = torch.randperm(len(images), generator=generator)[:VIEWS_PER_STEP].tolist()
-        grid = logits.sigmoid()
-        leaf = grid.detach().requires_grad_()
-        sums = logits.new_zeros(2)
-        for view in chosen:  # one at a time: memory does not grow with the number of views
-            output = render_alphas(leaf, cameras[view])
-            color = huber(output.color, images[view]) / len(chosen)
-            silhouette = huber(output.opacity, silhouettes[view]) / len(chosen)
-            (color + silhouette).backward()
-            sums += torch.stack([color.detach(), silhouette.detach()])
+        chosen = torch.randperm(len(images), generator=generator)[:VIEWS_PER_STEP]
         optimizer.zero_grad()
-        grid.backward(leaf.grad)
+        output = render_alphas(logits.sigmoid(), cameras[chosen])
+        color, silhouette = huber(output.color, images[chosen]), huber(output.opacity, silhouettes[chosen])
+        (color + silhouette).backward()
         optimizer.step()
-        losses = dict(zip(("color", "silhouette"), sums.tolist(), strict=True))
+        losses = dict(zip(("color", "silhouette"), torch.stack([color, silhouette]).tolist(), strict=True))
         yield TutorialStep(index, steps - 1, losses, as_volume(logits.detach().sigmoid()))
 
 
 def render_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> GridMarch:
-    """Render alphas and colors, in axes ``height width``; samples are equidistant in depth, not along the ray."""
+    """Render alphas and colors, in axes ``*batch height width``; samples are equidistant in depth, not in distance."""
     rays = rays_of(camera)
-    cosines = rays.directions @ camera.camera_from_world[2, :3]
+    cosines = (rays.directions * camera.camera_from_world[..., None, None, 2, :3]).sum(-1)
     distances = torch.linspace(NEAR, FAR, SAMPLES).to(cosines) / cosines[..., None]
     scale = grid.shape[0] / EXTENT
     in_voxels = rays.origins * scale + grid.shape[0] / 2, rays.directions * scale
