@@ -143,7 +143,15 @@ def march_voxels_both(bench: Bench) -> Callable[[], object]:
 class GraphRun:
     """A hash field in training by graph steps, from the scene's files on."""
 
-    def __init__(self, bench: Bench, options: "GraphOptions", *, table_log2: int = 19, seed: int = 0) -> None:
+    def __init__(
+        self,
+        bench: Bench,
+        options: "GraphOptions",
+        *,
+        table_log2: int = 20,
+        white: float = 0.5,
+        seed: int = 0,
+    ) -> None:
         from unrender.data.pixels import PixelSource
         from unrender.data.scenes import load_scene
         from unrender.fields.hash_nerf import HashNeRF
@@ -166,7 +174,7 @@ class GraphRun:
         sizes = FieldOptions(table_log2=bench.size(table_log2, 10), schedule=options.schedule)
         field = HashNeRF.create(region, sizes, torch.Generator().manual_seed(seed)).to(bench.device)
         self.seconds["field after"] = time.perf_counter() - start
-        self.training = GraphTraining(field, pixels, options, Objective(0.0), seed)
+        self.training = GraphTraining(field, pixels, options, Objective(0.0, white_fraction=white), seed)
         bench.synchronize()
         self.seconds["starting"] = time.perf_counter() - start
         self.taken, self.spent = 0, 0.0
@@ -254,7 +262,8 @@ def graph_options(bench: Bench, **changes: object) -> "GraphOptions":
     from unrender.fields.schedules import HashSchedule
     from unrender.training.graph_training import GraphOptions
 
-    schedule = HashSchedule(occupancy_resolution=bench.size(128, 16), finest_level=bench.size(2048, 64))
+    finest = bench.size(int(str(changes.pop("finest_level", 2048))), 64)
+    schedule = HashSchedule(occupancy_resolution=bench.size(128, 16), finest_level=finest)
     return GraphOptions(**({"samples": bench.size(1 << 18, 1 << 11), "schedule": schedule} | changes))
 
 
@@ -286,26 +295,29 @@ def step_parts(bench: Bench) -> Result:
     return result
 
 
-def variant(name: str, seconds: float, order: int, *, table_log2: int = 19, **changes: object) -> None:
+def variant(
+    name: str, seconds: float, order: int, *, table_log2: int = 20, white: float = 0.5, **changes: object
+) -> None:
     """Add a training for some seconds with a changed schedule."""
 
     @measurement(f"hash field trained for {seconds:g} s, {name}: test views on white", order=order)
     def trained(bench: Bench) -> Result:
         given = {"samples": bench.size(int(changes["samples"]), 1 << 11)} if "samples" in changes else {}
-        run = GraphRun(bench, graph_options(bench, **(changes | given)), table_log2=table_log2)
+        run = GraphRun(bench, graph_options(bench, **(changes | given)), table_log2=table_log2, white=white)
         total = seconds if not bench.tiny else 1e-9
         run.train(total, total, None if not bench.tiny else 2)
         return {"scene": str(scene_folder(bench)), "seconds to start": run.seconds, **run.figures()}
 
 
 variant("as it is", 5.0, 210)
-for _seconds, _order in ((15.0, 220), (60.0, 230)):
-    for _log2 in (19, 20, 21):
-        variant(f"2^{_log2} entries", _seconds, _order, table_log2=_log2)
-        variant(
-            f"2^{_log2} entries, half of the backgrounds white", _seconds, _order + 1, table_log2=_log2,
-            random_backgrounds=0.5,
-        )  # fmt: skip
+variant("as it is", 15.0, 220)
+variant("196,608 samples", 15.0, 221, samples=196_608, candidates_per_sample=4.0)
+variant("finest level 1024", 15.0, 222, finest_level=1024)
+variant("rate 1e-2", 15.0, 223, learning_rate=1e-2)
+variant("2^19 entries, random backgrounds", 15.0, 224, table_log2=19, white=0.0)
+variant("as it is", 60.0, 230)
+variant("finest level 1024", 60.0, 231, finest_level=1024)
+variant("rate 1e-2", 60.0, 232, learning_rate=1e-2)
 
 
 @measurement("hash field: bits of two trainings", order=205)
@@ -321,8 +333,19 @@ def same_bits(bench: Bench) -> Result:
     return {"same_bits": True}
 
 
-@measurement("fit_volume for 60 s: test views on white", order=300)
-def volume(bench: Bench) -> Result:
+def volume(resolution: int) -> None:
+    """Add a fit of voxels for a minute."""
+
+    @measurement(f"fit_volume for 60 s, {resolution}³ voxels: test views on white", order=300)
+    def fitted(bench: Bench) -> Result:
+        return fit_voxels(bench, resolution)
+
+
+for _resolution in (256, 384):
+    volume(_resolution)
+
+
+def fit_voxels(bench: Bench, resolution: int) -> Result:
     from unrender.data.scenes import load_scene
     from unrender.tasks.volume.config import FitVolume
     from unrender.tasks.volume.fit_volume import fit_volume
@@ -330,7 +353,7 @@ def volume(bench: Bench) -> Result:
     if bench.tiny:
         config = FitVolume(steps=2, resolution=16, device="cpu")
     else:
-        config = FitVolume(minutes=1.0, device=str(bench.device))
+        config = FitVolume(minutes=1.0, resolution=resolution, device=str(bench.device))
     scene, white = load_scene(scene_folder(bench)), torch.ones(3, device=bench.device)
     *_, last = fit_volume(scene, config)
     values = []

@@ -66,8 +66,27 @@ def volume_step(bench: Bench) -> Callable[[], object]:
     return lambda: next(fit)
 
 
-@timing("tutorial step: NeRF (6 × 750 rays, 128 samples)", reach=12.0, pytorch3d=35.4, order=104)
-def nerf_step(bench: Bench) -> Callable[[], object]:
+def nerf_row(precision: str, note: str) -> None:
+    """Add the NeRF tutorial, with matrix products in a precision that torch's users choose."""
+
+    @timing(f"tutorial step: NeRF (6 × 750 rays, 128 samples){note}", reach=12.0, pytorch3d=35.4, order=104)
+    def row(bench: Bench) -> Callable[[], object]:
+        step = nerf_step(bench)
+
+        def work() -> None:
+            before = torch.get_float32_matmul_precision()
+            torch.set_float32_matmul_precision(precision)
+            step()
+            torch.set_float32_matmul_precision(before)
+
+        return work
+
+
+nerf_row("highest", "")
+nerf_row("high", ", TF32 products")
+
+
+def nerf_step(bench: Bench) -> Callable[[], None]:
     from unrender.tasks.volume.tutorial import huber
 
     views, rays, points = 6, bench.size(750, 8), bench.size(128, 6)
@@ -269,6 +288,8 @@ def use_all_kernels(device: str) -> None:
     """Run each check and, on a GPU, each timed work and one training step, at the sizes of a rehearsal."""
     import gpu_field_rows  # its rows are wanted
     import warp as wp
+
+    import unrender.kernels._warp  # noqa: F401  it sets the level of messages
 
     bench = Bench(torch.device(device), None, tiny=True)
     wp.config.log_level = wp.LOG_INFO

@@ -23,6 +23,9 @@ from unrender.training.targets import Background, constant_error, squared_error,
 
 AnyField = TypeVar("AnyField", bound=TrainableField)
 EXPOSURE_LEARNING_RATE = 1e-2
+GPU_WHITE_FRACTION = 0.5
+"""Fraction of rays of transparent images that end on white on a GPU, as in results; the others keep a field from
+representing the background."""
 
 
 class Objective(NamedTuple):
@@ -31,6 +34,8 @@ class Objective(NamedTuple):
     depth_loss_weight: float
     distortion_loss_weight: float = 0.0
     background: Background = "auto"
+    white_fraction: float = 0.0
+    """Fraction of rays with a white background where `background` is auto; that of the others is random."""
     per_image_exposure: bool = False
     """Whether each image has a factor for each channel, which is optimized too."""
 
@@ -141,7 +146,7 @@ class FieldTraining(Generic[AnyField]):
         outputs = self.field.training_outputs(rays, self.generator)
         outputs = outputs[-1:] if outputs[0] is outputs[-1] else outputs  # of one network
         target, background = training_targets(
-            batch, self.field.background, objective.background, self.generator
+            batch, self.field.background, objective.background, self.generator, objective.white_fraction
         )
         errors = [self._color_loss(output, batch, target, background) for output in outputs]
         total = torch.stack(errors).sum()

@@ -39,8 +39,6 @@ class GraphOptions:
     """Whether table entries without a gradient stay as they are."""
     table_decay: float = 0.0
     """L2 regularization of the hash table."""
-    random_backgrounds: float = 1.0
-    """Fraction of rays of transparent images with a random background, if it is not constant; the others have white."""
     learning_rate: float = HashNeRF.learning_rate
     final_learning_rate: float = HashNeRF.final_learning_rate
     """Fraction of the learning rate that is left at the end."""
@@ -94,7 +92,7 @@ class GraphTraining:
     def _settings(self, field: HashNeRF) -> StepSettings:
         options, objective, box = self.options, self.objective, field.scene_box
         half_extent = float(box.half_extent.max())
-        is_random = self.pixels.has_alpha and objective.background in ("auto", "random")
+        random = {"auto": 1 - objective.white_fraction, "random": 1.0}.get(objective.background, 0.0)
         constant = (0.0, 0.0, 0.0) if objective.background == "black" else (1.0, 1.0, 1.0)
         exposure_rate = EXPOSURE_LEARNING_RATE / options.learning_rate
         return StepSettings(
@@ -114,7 +112,7 @@ class GraphTraining:
             distortion=objective.distortion_loss_weight,
             depth_weight=objective.depth_loss_weight,
             exposure_rate=exposure_rate if objective.per_image_exposure else 0.0,
-            random_backgrounds=options.random_backgrounds if is_random else 0.0,
+            random_backgrounds=random if self.pixels.has_alpha else 0.0,
             constant_background=constant if self.pixels.has_alpha else None,
             seed=self.seed,
         )

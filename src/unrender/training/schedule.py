@@ -1,6 +1,12 @@
 """When a training evaluates, saves and recovers."""
 
 import dataclasses
+from typing import Self
+
+import torch
+
+GPU_STEPS_BETWEEN_CHECKS = 16
+"""On a GPU, the host does not wait for each step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,3 +37,10 @@ class Schedule:
     field: object = None
     """When the field refines and prunes itself: `HashSchedule`, `NerfSchedule`, `VoxelSchedule`, or what else the field
     takes; by default its own."""
+
+    def on(self, device: torch.device) -> Self:
+        """Return the schedule for a device."""
+        if device.type == "cpu":
+            return self
+        checks = max(self.steps_between_checks, GPU_STEPS_BETWEEN_CHECKS)
+        return dataclasses.replace(self, steps_between_checks=checks)

@@ -19,17 +19,24 @@ def composited_on(
 
 
 def training_targets(
-    batch: PixelBatch, field_background: Float[Tensor, "3"], background: Background, generator: Generator
+    batch: PixelBatch,
+    field_background: Float[Tensor, "3"],
+    background: Background,
+    generator: Generator,
+    white_fraction: float = 0.0,
 ) -> tuple[Float[Tensor, "rays 3"], Float[Tensor, "rays 3"]]:
     """Return the colors that rays should have, and the background to render them on.
 
-    Transparent images are composited on random colors, white or black; opaque ones have the background that is
-    optimized with the field.
+    Transparent images are composited on random colors, white or black; with `auto`, a fraction on white and the others
+    on random colors. Opaque ones have the background that is optimized with the field.
     """
     if batch.alpha is None:
         return batch.colors, field_background.expand_as(batch.colors)
     if background in ("auto", "random"):
         behind = torch.rand(batch.colors.shape, generator=generator).to(batch.colors)
+        if background == "auto" and white_fraction > 0:
+            is_white = torch.rand(len(behind), 1, generator=generator) < white_fraction
+            behind = torch.where(is_white.to(behind.device), 1.0, behind)
     else:
         behind = torch.full_like(batch.colors, 1.0 if background == "white" else 0.0)
     return composited_on(behind, batch.colors, batch.alpha), behind

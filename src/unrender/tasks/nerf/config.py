@@ -30,12 +30,13 @@ class FitNerf:
     samples: int | None = None
     """Samples per step of the hash model; the number of rays adapts to it. Default: 65536; on a GPU, 262144."""
     table_log2: int | None = None
-    """Base-2 logarithm of the hash table size per level. Default: 18; on a GPU, 19."""
+    """Base-2 logarithm of the hash table size per level. Default: 18; on a GPU, 20."""
     space: Space = "auto"
     """Region of space to model. visual_hull: the visual hull of the alpha channels; aabb: the bounds of the scene;
     unbounded: all of space, contracted (Mip-NeRF 360). auto: visual_hull for images with alpha, else unbounded."""
     background: Background = "auto"
-    """Background of images with alpha. auto: random colors in training, white in results."""
+    """Background of images with alpha. auto: random colors in training, on a GPU white for half of the rays; white in
+    results."""
     exposure: Exposure = "auto"
     """Exposure compensation. per_image: optimize a scale per image and color channel. auto: per_image for unbounded
     scenes, else none."""

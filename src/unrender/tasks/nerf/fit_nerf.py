@@ -16,7 +16,12 @@ from unrender.fields.schedules import HashSchedule, schedule_of
 from unrender.fields.trainable import FieldOptions, TrainableField
 from unrender.tasks.nerf.config import FitNerf, check
 from unrender.training.checkpoints import Origin
-from unrender.training.field_training import FieldTraining, Objective, load_training_data
+from unrender.training.field_training import (
+    GPU_WHITE_FRACTION,
+    FieldTraining,
+    Objective,
+    load_training_data,
+)
 from unrender.training.initial_occupancy import find_space
 from unrender.training.loop import Budget, Job, Training, train
 from unrender.training.schedule import Schedule
@@ -27,11 +32,9 @@ DEFAULT_MINUTES = 5.0
 """Training budget where neither steps nor minutes are given."""
 CPU_SAMPLES, GPU_SAMPLES = 65_536, 262_144
 """Default samples of a step of the hash model."""
-CPU_TABLE_LOG2, GPU_TABLE_LOG2 = 18, 19
+CPU_TABLE_LOG2, GPU_TABLE_LOG2 = 18, 20
 GPU_FINEST_LEVEL = 2048
 """Resolution of the finest level of the hash grid on a GPU, where it costs little."""
-GPU_STEPS_BETWEEN_CHECKS = 16
-"""On a GPU, the host does not wait for each step."""
 UNBOUNDED_DISTORTION_LOSS_WEIGHT = 0.03
 """Without the loss, thin haze before the cameras costs training views next to nothing, and obstructs new views."""
 
@@ -60,9 +63,7 @@ def fit_nerf(
     if len(frames) == 1:
         log.warning("there is only one training image: depth cannot be recovered from a single view")
     device = resolve_device(config.device)
-    if is_gpu(device):
-        checks = max(schedule.steps_between_checks, GPU_STEPS_BETWEEN_CHECKS)
-        schedule = dataclasses.replace(schedule, steps_between_checks=checks)
+    schedule = schedule.on(device)
     minutes = DEFAULT_MINUTES if config.minutes is None else config.minutes
     return train(
         Job(
@@ -98,7 +99,7 @@ def _start(
     on_device = pixels.on_device(device) if on_gpu else None
     region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
     field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)
-    objective = _objective(config, field.scene_box.contracted)
+    objective = _objective(config, field.scene_box.contracted, on_gpu)
     if on_device is not None and isinstance(field, HashNeRF):
         from unrender.training.graph_training import GraphOptions, GraphTraining  # loads Warp
 
@@ -113,10 +114,11 @@ def is_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def _objective(config: FitNerf, contracted: bool) -> Objective:
+def _objective(config: FitNerf, contracted: bool, on_gpu: bool) -> Objective:
     """Choose the weights that the config leaves open."""
     distortion = config.distortion_loss_weight
     if distortion is None:
         distortion = UNBOUNDED_DISTORTION_LOSS_WEIGHT if contracted else 0.0
     per_image = config.exposure == "per_image" or (config.exposure == "auto" and contracted)
-    return Objective(config.depth_loss_weight, distortion, config.background, per_image)
+    white = GPU_WHITE_FRACTION if on_gpu else 0.0
+    return Objective(config.depth_loss_weight, distortion, config.background, white, per_image)

@@ -32,7 +32,8 @@ class FitVolume:
     """Region of space to model. visual_hull: the visual hull of the alpha channels; aabb: the bounds of the scene;
     unbounded: all of space, contracted (Mip-NeRF 360). auto: visual_hull for images with alpha, else unbounded."""
     background: Background = "auto"
-    """Background of images with alpha. auto: random colors in training, white in results."""
+    """Background of images with alpha. auto: random colors in training, on a GPU white for half of the rays; white in
+    results."""
     total_variation_loss_weight: float | None = None
     """Weight of the mean squared difference between neighboring voxels, of opacity and of color. Default: 0.3 for
     unbounded scenes, else 0."""

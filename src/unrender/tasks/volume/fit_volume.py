@@ -13,7 +13,12 @@ from unrender.fields.trainable import FieldOptions
 from unrender.fields.voxels import SparseVoxels
 from unrender.tasks.volume.config import FitVolume, check
 from unrender.training.checkpoints import Origin
-from unrender.training.field_training import FieldTraining, Objective, load_training_data
+from unrender.training.field_training import (
+    GPU_WHITE_FRACTION,
+    FieldTraining,
+    Objective,
+    load_training_data,
+)
 from unrender.training.initial_occupancy import find_space
 from unrender.training.loop import Budget, Job, train
 from unrender.training.schedule import Schedule
@@ -51,6 +56,8 @@ def fit_volume(
         raise InputError(f"fit_volume: the scene {scene.name} has no training frames")
 
     device = resolve_device(config.device)
+    schedule = schedule.on(device)
+    white = 0.0 if device.type == "cpu" else GPU_WHITE_FRACTION
 
     def start(seed: int) -> FieldTraining[SparseVoxels]:
         pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed, device)
@@ -61,7 +68,7 @@ def fit_volume(
         region = find_space(scene, frames, config.space, cells, on_device)
         field = SparseVoxels.create(region, options, torch.Generator().manual_seed(seed)).to(device)
         options = _with_default_weights(options, config, field.scene_box.contracted)
-        objective = Objective(config.depth_loss_weight, background=config.background)
+        objective = Objective(config.depth_loss_weight, 0.0, config.background, white)
         return FieldTraining(field, options, pixels, depths, objective, seed)
 
     return train(
