@@ -1,3 +1,4 @@
+import sys
 import tracemalloc
 import zlib
 
@@ -203,3 +204,13 @@ def test_saving_other_shapes_is_rejected(tmp_path):
         save_image(torch.zeros(3, 3), tmp_path / "a.webp")
     with pytest.raises(FileAccessError, match="create the folder"):
         save_image(torch.zeros(3, 3), tmp_path / "none" / "a.png")
+
+
+def test_heic_photos_that_cannot_be_read_say_what_to_do(tmp_path, monkeypatch):
+    path = tmp_path / "IMG_0001.HEIC"
+    path.write_bytes(b"\0\0\0\x24ftypheic" + bytes(200))
+    with pytest.raises(FileFormatError, match="the HEIC photo cannot be decoded; save it as JPEG"):
+        load_image(path)
+    monkeypatch.setitem(sys.modules, "pi_heif", None)
+    with pytest.raises(FileFormatError, match=r"pip install 'unrender\[photos\]', or save the photo as JPEG"):
+        load_image(path)

@@ -95,7 +95,7 @@ ALMOST_FLAT = "space directions: (0.1,0.4,0.3) (0.7,2.8,2.1) (0.2,0.1,1)\n"  # b
 DAMAGED = {
     "two axes, npy": ("a.npy", npy(np.ones((3, 4))), "three non-empty axes, got shape [4, 3]"),
     "no voxels": ("a.npy", npy(np.ones((3, 0, 4))), "three non-empty axes"),
-    "not finite": ("a.npy", npy(np.full((2, 2, 2), np.nan)), "8 of 8 voxels are not finite"),
+    "not finite": ("a.npy", npy(np.full((2, 2, 2), np.nan)), "none of the voxels is finite"),
     "cut, npy": ("a.npy", npy(np.ones((2, 2, 2)))[:-3], "the header declares"),
     "cut, nrrd": ("a.nrrd", nrrd_file("2 2 2", "raw", b"1" * 31), "[2, 2, 2] voxels, but only 31 bytes follow"),
     "cut before packing, nrrd": ("a.nrrd", nrrd_file("2 2 2", "gzip", packed(b"1" * 31)), "but only 31 bytes follow"),
@@ -113,7 +113,7 @@ DAMAGED = {
     "cut, nii": ("a.nii", nifti((4, 4, 4))[:-1], "declares [4, 4, 4] voxels, but only"),
     "cut before packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4))[:-1]), "declares [4, 4, 4] voxels, but only"),
     "cut after packing, nii": ("a.nii.gz", packed(nifti((4, 4, 4)))[:40], "damaged|truncated"),
-    "four axes": ("a.nii", nifti((4, 4, 4, 2)), "got shape [4, 4, 4, 2]"),
+    "four axes": ("a.nii", nifti((4, 4, 4, 2)), "the file has 2 volumes"),
     "zeros": ("a.nii", b"\0" * 400, "damaged"),
     "complex": ("a.nii", nifti((2, 2, 2), np.complex64), "one number per voxel"),
 }  # fmt: skip
@@ -164,3 +164,31 @@ def test_fuzzed_files_load_or_raise_our_errors(saved, name, data):
     path.write_bytes(damaged)
     with contextlib.suppress(UnrenderError):
         load_volume(path)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii.gz"])
+def test_voxels_outside_of_a_mask_are_empty(tmp_path, suffix, caplog):
+    values = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
+    lost = values < -0.5
+    path = tmp_path / f"spmT_0001{suffix}"
+    save_volume(Volume(torch.from_numpy(np.where(lost, np.nan, values)), torch.eye(4)), path)
+    found = load_volume(path).density.numpy()
+    np.testing.assert_allclose(found, np.where(lost, values[~lost].min(), values))
+    assert f"{lost.sum()} of 120 voxels are not finite" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".nii"])
+def test_a_file_with_several_volumes_asks_which(tmp_path, suffix):
+    values = np.random.default_rng(0).random((3, 4, 5, 6), np.float32)  # time, z, y, x
+    path = tmp_path / f"bold{suffix}"
+    if suffix == ".npy":
+        np.save(path, values)
+    else:
+        nibabel.Nifti1Image(values.T, np.eye(4)).to_filename(path)
+    with pytest.raises(FileFormatError, match="has 3 volumes; choose one, 0 to 2, with --frame"):
+        load_volume(path)
+    np.testing.assert_array_equal(load_volume(path, frame=2).density, values[2])
+    with pytest.raises(FileFormatError, match="frame 3 does not exist"):
+        load_volume(path, frame=3)
+    np.save(tmp_path / "one.npy", values[:1])
+    np.testing.assert_array_equal(load_volume(tmp_path / "one.npy").density, values[0])

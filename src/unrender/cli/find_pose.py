@@ -70,7 +70,7 @@ def command(
 
     Args:
         mesh: Mesh of the object (obj with texture, ply, glb, stl, off).
-        observation: Photo (png, jpg, tif, webp, bmp) or point cloud (ply, pcd, xyz, npy, npz).
+        observation: Photo (png, jpg, tif, webp, bmp, heic) or point cloud (ply, pcd, xyz, npy, npz).
         search: Search.
         photo: Photo.
         guess: pose.json of a previous run, or a 4 x 4 matrix (txt, npy): refine this pose instead of searching.

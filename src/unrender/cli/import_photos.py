@@ -10,12 +10,13 @@ import tyro
 
 from unrender.data.colmap import cloud_from_model
 from unrender.data.frames import split_frames
-from unrender.data.llff import list_images
+from unrender.data.llff import list_images_below
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
 from unrender.io.file_names import safe_file_names
-from unrender.io.images import IMAGE_SUFFIXES
+from unrender.io.files import atomic_write, read_bytes, reading
+from unrender.io.images import HEIF_SUFFIXES, IMAGE_SUFFIXES, open_image
 from unrender.io.video_frames import VIDEO_SUFFIXES, save_sharpest_frames
 from unrender.runs.folder import start_run, write_json
 from unrender.runs.progress import run_steps
@@ -25,6 +26,22 @@ from unrender.tasks.scene.register_photos import (
     Registration,
     register_photos,
 )
+
+UNREAD_SUFFIXES = (
+    ".dng",
+    ".cr2",
+    ".cr3",
+    ".nef",
+    ".arw",
+    ".raf",
+    ".orf",
+    ".rw2",
+    ".avif",
+    ".jxl",
+    ".gif",
+    ".psd",
+)
+"""Suffixes of photos that are counted, but not used."""
 
 
 def command(
@@ -37,7 +54,7 @@ def command(
 ) -> int:
     """Estimate the camera poses of photos or of a video with COLMAP and write a scene (transforms.json).
 
-    Needs pycolmap: pip install 'unrender[photos]'
+    Photos in subfolders are used too; those in HEIC are converted. Needs pycolmap: pip install 'unrender[photos]'
 
     Example: unrender import holiday/ --output scene
 
@@ -52,6 +69,7 @@ def command(
     images = [] if is_video else _photos_in(photos)
     settings = {"photos": photos, "config": reconstruction, "video_frames": video_frames, "copy": copy}
     folder = start_run("import", photos.stem if is_video else photos.resolve().name, output, settings)
+    copy = copy or any(image.suffix.lower() in HEIF_SUFFIXES for image in images)  # COLMAP does not read them
     if is_video or copy:
         (folder / "images").mkdir(exist_ok=True)
     if is_video:
@@ -59,11 +77,8 @@ def command(
         reconstruction = dataclasses.replace(reconstruction, in_order=True)
         print(f"extracted {len(images)} frames from the video")
     elif copy:
-        names = safe_file_names([image.name for image in images])
-        images = [
-            Path(shutil.copy(image, folder / "images" / name))
-            for image, name in zip(images, names, strict=True)
-        ]
+        names = safe_file_names([image.relative_to(photos).as_posix() for image in images])
+        images = [_copy(image, folder / "images" / name) for image, name in zip(images, names, strict=True)]
     last = run_steps(register_photos(images, folder, reconstruction), _describe)[-1]
     if last.stage != "final":
         print("stopped before the first photo was registered")
@@ -79,12 +94,33 @@ def command(
 def _photos_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder}: give a folder of photos, or a video ({', '.join(VIDEO_SUFFIXES)})")
-    found = list_images(folder)
+    found = list_images_below(folder)
+    below = sum(image.parent != folder for image in found)
+    if below:
+        print(f"{below} of {len(found)} photos are in subfolders")
+    unread = sorted(path.suffix for path in folder.rglob("*") if path.suffix.lower() in UNREAD_SUFFIXES)
+    if unread:
+        print(
+            f"{len(unread)} files are not used ({', '.join(dict.fromkeys(unread))} is not read); save them as JPEG"
+        )
     if len(found) < 2:
         raise InputError(
             f"{folder}: found {len(found)} photos ({', '.join(IMAGE_SUFFIXES)}), at least 2 are needed"
         )
     return found
+
+
+def _copy(photo: Path, target: Path) -> Path:
+    """Copy a photo; one from an iPhone (HEIC) is converted to JPEG, upright, with its EXIF data."""
+    if photo.suffix.lower() not in HEIF_SUFFIXES:
+        return Path(shutil.copy(photo, target))
+    data = read_bytes(photo)
+    with reading(photo):
+        image = open_image(data)
+    target = target.with_name(f"{target.name}.jpg")
+    with atomic_write(target) as file:
+        image.convert("RGB").save(file, "JPEG", quality=95, exif=image.getexif())
+    return target
 
 
 def _write(result: Registration, folder: Path) -> None:

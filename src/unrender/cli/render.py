@@ -133,7 +133,7 @@ def _path(path: str) -> dict[str, Any]:
 def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions, device: torch.device) -> None:
     options.check()
     background = video.background or BLACK
-    volume = load_volume(source, spacing=options.spacing).to(torch.float32).to(device)
+    volume = load_volume(source, spacing=options.spacing, frame=options.frame).to(torch.float32).to(device)
     scene = volume_turntable.prepare_volume(volume, options)
     count, size = video.views or NUM_VIEWS, video.size or VOLUME_SIZE
     cameras = volume_turntable.turntable_cameras(scene, options, count, size)

@@ -1,5 +1,6 @@
 """LLFF scenes: poses_bounds.npy and a folder of images."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,15 @@ from unrender.data.frames import (
     place_camera,
     rigid_pose,
 )
+from unrender.data.listed_files import AUXILIARY
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.io.arrays import array_from_npy
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.images import IMAGE_SUFFIXES, is_hidden
+
+MADE_FROM_PHOTOS = ("transforms.json", "config.json", "poses_bounds.npy")
+"""Files of folders whose images are copies or results."""
 
 
 def recognizes(path: Path) -> bool:
@@ -60,6 +65,24 @@ def list_images(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.suffix.lower() in IMAGE_SUFFIXES and not is_hidden(path.name)
     )
+
+
+def list_images_below(folder: Path) -> list[Path]:
+    """List the photos in a folder and its subfolders, sorted by path.
+
+    Without hidden files, and without folders of masks and depth, scenes, and runs.
+    """
+    found: list[Path] = []
+    for current, folders, _ in os.walk(folder):
+        folders[:] = [
+            name
+            for name in folders
+            if not is_hidden(name)
+            and not name.lower().startswith(AUXILIARY)
+            and not any((Path(current) / name / file).is_file() for file in MADE_FROM_PHOTOS)
+        ]
+        found += list_images(Path(current))
+    return sorted(found)
 
 
 def _image_folder(folder: Path) -> Path:

@@ -17,7 +17,9 @@ from unrender.io.geometry_data import Floats, floats_from_tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
+HEIF_SUFFIXES = (".heic", ".heif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", *HEIF_SUFFIXES)
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 WRITTEN_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 2**27
 """134 million: decompression bombs of a few kB can declare any size."""
@@ -35,7 +37,7 @@ def is_hidden(name: str) -> bool:
 
 
 def load_image(path: FilePath) -> Float[Tensor, "height width channels"]:
-    """Load an image (png, jpg, tif, webp, bmp) as RGB, or as RGBA if it has transparency.
+    """Load an image (png, jpg, tif, webp, bmp, heic) as RGB, or as RGBA if it has transparency.
 
     Integer values are divided by the maximum of their type; floats are kept; the color space is not changed. Grayscale
     images get three equal channels. 16-bit colors are reduced to 8 bits, 16-bit gray is kept. Of animations and
@@ -143,10 +145,18 @@ def _is_high_bit_depth(image: "Image") -> bool:
 
 
 def _open(file: BinaryIO) -> "Image":
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
+    formats = ["PNG", "JPEG", "TIFF", "WEBP", "BMP", "TGA"]
+    if _is_heif(file):
+        _register_heif()
+        formats = ["HEIF"]
     try:
-        image: Image.Image = Image.open(file, formats=["PNG", "JPEG", "TIFF", "WEBP", "BMP", "TGA"])
+        image: Image.Image = Image.open(file, formats=formats)
+    except UnidentifiedImageError as error:
+        if formats != ["HEIF"]:
+            raise
+        raise FileFormatError("the HEIC photo cannot be decoded; save it as JPEG") from error
     except Image.DecompressionBombError as error:
         raise FileFormatError(f"the image is too large: {error}") from error
     if image.width * image.height > MAX_PIXELS:
@@ -155,6 +165,24 @@ def _open(file: BinaryIO) -> "Image":
             "scale it down"
         )
     return image
+
+
+def _is_heif(file: BinaryIO) -> bool:
+    """Return whether a file begins like the photos of iPhones."""
+    head = file.read(12)
+    file.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in HEIF_BRANDS
+
+
+def _register_heif() -> None:
+    """Let Pillow decode HEIF; FileFormatError if the optional package is missing."""
+    try:
+        import pi_heif
+    except ImportError as error:
+        raise FileFormatError(
+            "HEIC photos need the package pi-heif: pip install 'unrender[photos]', or save the photo as JPEG"
+        ) from error
+    pi_heif.register_heif_opener(thumbnails=False)
 
 
 def colors_from_image(image: "Image") -> Floats:

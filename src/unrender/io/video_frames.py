@@ -15,7 +15,7 @@ SHARPNESS_WIDTH = 320
 
 
 def save_sharpest_frames(video: FilePath, folder: FilePath, count: int) -> list[Path]:
-    """Divide a video into `count` segments of equal length, and save the sharpest frame of each as jpg.
+    """Divide a video into `count` segments of equal length, and save the sharpest frame of each as jpg, upright.
 
     Sharpness is the variance of the Laplacian (Pech-Pacheco et al. 2000). All frames are saved if a video has fewer
     than `count`.
@@ -42,7 +42,7 @@ def save_sharpest_frames(video: FilePath, folder: FilePath, count: int) -> list[
             segment = current
             sharpness = _sharpness(frame.reformat(format="gray").to_ndarray())
             if best is None or sharpness > best[0]:
-                best = (sharpness, _jpeg(frame.to_ndarray(format="rgb24")))
+                best = (sharpness, _jpeg(_upright(frame.to_ndarray(format="rgb24"), frame.rotation)))
         if best is None:
             raise FileFormatError("no frame could be decoded")
         saved.append(_save(best[1], target, len(saved)))
@@ -64,6 +64,11 @@ def _sharpness(gray: Floats) -> float:
         small[1:-1, 2:] + small[1:-1, :-2] + small[2:, 1:-1] + small[:-2, 1:-1] - 4 * small[1:-1, 1:-1]
     )
     return float(laplacian.var()) if laplacian.size else 0.0
+
+
+def _upright(values: Floats, degrees: float) -> Floats:
+    """Turn a frame counterclockwise by the rotation in the header of its video, a multiple of 90 degrees."""
+    return np.ascontiguousarray(np.rot90(values, round(degrees / 90)))
 
 
 def _jpeg(values: Floats) -> bytes:

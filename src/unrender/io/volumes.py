@@ -9,6 +9,7 @@ import bz2
 import gzip
 import importlib
 import io
+import logging
 import math
 import zlib
 from collections.abc import Callable, Sequence
@@ -54,12 +55,15 @@ class Scan(NamedTuple):
     world_from_centers: NDArray[np.float64]
 
 
-def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = None) -> Volume:
+def load_volume(
+    path: FilePath, *, spacing: tuple[float, float, float] | None = None, frame: int | None = None
+) -> Volume:
     """Load a scalar volume (npy, nrrd, nii, nii.gz); render it with a `TransferFunction`.
 
     Values are float32, or float64 if the file has doubles; the scaling of the file is applied. Spacing and orientation
     become `world_from_volume`, in RAS; `spacing`, the size of a voxel along x, y, z, overrides them. The axes of an npy
-    array are depth, height, width: z, y, x.
+    array are depth, height, width: z, y, x. Voxels that are not finite, as outside of a brain mask, get the smallest
+    value of the others. `frame` selects a volume, from 0 on, of a file with several, such as a time series.
     """
     suffix = _suffix(path, READERS)
     if suffix in EXTRAS:
@@ -67,7 +71,7 @@ def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = 
     data = read_bytes(path)
     with reading(path):
         scan = READERS[suffix](data)
-        values = _checked_values(scan.values)
+        values, num_lost = _fill_lost(_checked_values(_select_frame(scan.values, frame)))
         matrix = scan.world_from_centers if spacing is None else np.diag([*spacing, 1.0])
         if not np.isfinite(matrix).all() or not _has_extent(matrix[:3, :3]):
             raise FileFormatError(f"the voxel-to-world matrix is singular or not finite: {matrix.tolist()}")
@@ -81,6 +85,10 @@ def load_volume(path: FilePath, *, spacing: tuple[float, float, float] | None = 
             raise FileFormatError(
                 f"the voxel-to-world matrix has no inverse in the precision of the voxels: {matrix.tolist()}"
             )
+    if num_lost:
+        logging.getLogger("unrender").warning(
+            "%s: %d of %d voxels are not finite; they are shown as empty space", path, num_lost, values.size
+        )
     return Volume(torch.from_numpy(np.ascontiguousarray(values.T)), torch.from_numpy(world_from_volume))
 
 
@@ -113,21 +121,39 @@ def _has_extent(axes: NDArray[Any]) -> bool:
     return bool(abs(np.linalg.det(axes)) > 1e-9 * np.linalg.norm(axes, axis=0).prod())
 
 
+def _select_frame(values: NDArray[Any], frame: int | None) -> NDArray[Any]:
+    """Return one of the volumes along the axes after the third."""
+    if values.ndim <= 3 or 0 in values.shape:
+        if frame not in (None, 0):
+            raise FileFormatError(f"the file has one volume, so frame {frame} does not exist")
+        return values
+    volumes = values.reshape(*values.shape[:3], -1, order="F")
+    count = volumes.shape[-1]
+    if frame is None and count > 1:
+        raise FileFormatError(
+            f"the file has {count} volumes; choose one, 0 to {count - 1}, with --frame (`frame`)"
+        )
+    if not 0 <= (frame or 0) < count:
+        raise FileFormatError(f"frame {frame} does not exist; the file has 0 to {count - 1}")
+    return volumes[..., frame or 0]
+
+
+def _fill_lost(values: NDArray[Any]) -> tuple[NDArray[Any], int]:
+    """Replace values that are not finite by the smallest one, which transfer functions leave empty; count them."""
+    finite = np.isfinite(values)
+    num_lost = int(values.size - finite.sum())
+    if num_lost == values.size:
+        raise FileFormatError("none of the voxels is finite")
+    return (np.where(finite, values, values[finite].min()), num_lost) if num_lost else (values, 0)
+
+
 def _checked_values(values: NDArray[Any]) -> NDArray[Any]:
-    """Convert values to finite floats with three axes."""
-    while values.ndim > 3 and values.shape[-1] == 1:
-        values = values[..., 0]
+    """Convert values to floats with three axes."""
     if values.ndim != 3 or values.size == 0:
         raise FileFormatError(f"a volume should have three non-empty axes, got shape {list(values.shape)}")
     if values.dtype.kind not in "iufb":
         raise FileFormatError(f"expected one number per voxel, got values of type {values.dtype}")
-    floats = values.astype(np.float64 if values.dtype == np.float64 else np.float32)
-    lost = int(floats.size - np.isfinite(floats).sum())
-    if lost:
-        raise FileFormatError(
-            f"{lost:,} of {floats.size:,} voxels are not finite; replace them with the value of empty space"
-        )
-    return floats
+    return values.astype(np.float64 if values.dtype == np.float64 else np.float32)
 
 
 def _check_size(shape: Sequence[int], itemsize: int, available: int | None) -> int:

@@ -62,7 +62,7 @@ def reproduce_volume(
     view = {"fov_degrees": FOV_DEGREES, "height": camera.height, "width": camera.width}
     output = {"step": options.step, "background": _color(background)}
     names = [Name("volume"), Name("transfer"), Name("camera")]
-    load = call("unrender.load_volume", source, keywords={"spacing": options.spacing})
+    load = call("unrender.load_volume", source, keywords={"spacing": options.spacing, "frame": options.frame})
     code = python_code(
         f"volume = {load}.to(torch.float32)",
         f"transfer = {call('unrender.window_transfer', Name('volume'), keywords=transfer)}",

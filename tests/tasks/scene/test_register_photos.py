@@ -1,5 +1,6 @@
 import json
 import shutil
+import struct
 import sys
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from unrender import FileFormatError, InputError, load_scene
+from unrender import FileFormatError, InputError, load_scene, save_video
+from unrender.cli.import_photos import _photos_in
 from unrender.cli.main import main
 from unrender.io.video_frames import save_sharpest_frames
-from unrender.tasks.scene.register_photos import RegisterPhotos, Registration, register_photos
+from unrender.tasks.scene.register_photos import RegisterPhotos, Registration, _by_size, register_photos
 
 SHARED = Path(__file__).parents[4] / "shared/data/colmap_photos"
 NAMES = [f"{i}.jpg" for i in (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12)]
@@ -116,3 +118,52 @@ def test_a_damaged_video(tmp_path):
     (tmp_path / "video.mp4").write_bytes(b"not a video" * 50)
     with pytest.raises(FileFormatError, match=r"video\.mp4: damaged"):
         save_sharpest_frames(tmp_path / "video.mp4", tmp_path, 2)
+
+
+def test_photos_in_subfolders(tmp_path, capsys):
+    for name in (
+        "a.jpg",
+        "left/1.jpg",
+        "right/1.JPG",
+        "._a.jpg",
+        ".trash/2.jpg",
+        "masks/a.jpg",
+        "scene/images/a.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "scene/transforms.json").write_text("{}")
+    (tmp_path / "b.NEF").write_bytes(b"raw")
+    found = _photos_in(tmp_path)
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.jpg", "left/1.jpg", "right/1.JPG"]
+    out = capsys.readouterr().out
+    assert "2 of 3 photos are in subfolders" in out
+    assert "1 files are not used (.NEF is not read)" in out
+
+
+def test_photos_of_several_sizes_have_several_cameras(tmp_path, caplog):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i, (size, orientation) in enumerate([((8, 6), None), ((6, 8), None), ((8, 6), exif), ((8, 6), None)]):
+        Image.new("RGB", size).save(tmp_path / f"{i}.jpg", **({"exif": exif} if orientation else {}))
+    names = [f"{i}.jpg" for i in range(4)]
+    assert _by_size(tmp_path, names) == [["0.jpg", "3.jpg"], ["1.jpg"], ["2.jpg"]]
+    assert "3 sizes or orientations" in caplog.text
+
+
+def test_a_video_is_turned_upright(tmp_path):
+    frame = torch.zeros(32, 48, 3)
+    frame[:16, :24, 0] = 1  # red at the top left
+    path = tmp_path / "phone.mp4"
+    save_video([frame] * 4, path, frames_per_second=4)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44
+    data[at : at + 36] = struct.pack(
+        ">9i", 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30
+    )  # a quarter clockwise
+    path.write_bytes(data)
+    saved = save_sharpest_frames(path, tmp_path, 2)
+    values = np.asarray(Image.open(saved[0]))
+    assert values.shape == (48, 32, 3)
+    assert values[:20, 20:, 0].mean() > 150 > 60 > values[28:, :, 0].mean()
+    assert values[:20, :12, 0].mean() < 60

@@ -37,6 +37,8 @@ class VolumeOptions:
     """Opacity of the densest values over a path of 1/20 of the volume's diagonal, between 0 and 1."""
     spacing: tuple[float, float, float] | None = None
     """Voxel size along x, y, z. Default: from the file."""
+    frame: int | None = None
+    """Index of the volume in a file with several, such as a time series, from 0 on."""
     elevation: float = 15.0
     """Elevation of the camera in degrees, between -90 and 90."""
     up: Literal["x", "y", "z", "-x", "-y", "-z"] = "z"

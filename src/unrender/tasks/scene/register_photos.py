@@ -1,6 +1,8 @@
 """Camera poses, intrinsics and points of photos, by COLMAP's structure from motion on the CPU."""
 
 import dataclasses
+import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
@@ -11,7 +13,9 @@ from unrender.data.colmap_model import ColmapModel, read_model
 from unrender.data.frames import Frame, frame_to_local
 from unrender.errors import InputError
 from unrender.geometry.world_origin import ZERO
+from unrender.io.images import image_size, oriented_image_size
 
+log = logging.getLogger("unrender")
 POLL_INTERVAL = 0.5
 """Seconds between two progress updates."""
 Stage = Literal["features", "pairs", "poses", "final"]
@@ -25,7 +29,8 @@ class RegisterPhotos:
     """Structure from motion."""
 
     one_camera: bool = True
-    """All photos are from one camera with one focal length: estimate common intrinsics."""
+    """All photos are from one camera with one focal length: estimate common intrinsics, for each image size if there
+    are several."""
     lens: Literal["SIMPLE_PINHOLE", "SIMPLE_RADIAL", "OPENCV", "OPENCV_FISHEYE"] = "SIMPLE_RADIAL"
     """Camera model of COLMAP."""
     max_size: int = 1600
@@ -95,9 +100,10 @@ def register_photos(
     written to `sparse/0` in `folder`, which must exist. Needs pycolmap: `pip install 'unrender[photos]'`.
     """
     pycolmap = _pycolmap()
-    if len(photos) < 2 or len({photo.parent for photo in photos}) != 1:
-        raise InputError(f"register_photos: needs at least two photos, all in one folder; got {len(photos)}")
-    image_folder, names = photos[0].parent, sorted(photo.name for photo in photos)
+    if len(photos) < 2:
+        raise InputError(f"register_photos: needs at least two photos, got {len(photos)}")
+    image_folder = Path(os.path.commonpath([photo.parent.absolute() for photo in photos]))
+    names = sorted(photo.absolute().relative_to(image_folder).as_posix() for photo in photos)
     database, sparse = folder / "features.db", folder / "sparse"
     database.unlink(missing_ok=True)
     sparse.mkdir(exist_ok=True)
@@ -144,16 +150,27 @@ def _extract_features(
     options = pycolmap.FeatureExtractionOptions(max_image_size=config.max_size)
     options.sift.max_num_features = config.max_features
     mode = pycolmap.CameraMode.SINGLE if config.one_camera else pycolmap.CameraMode.PER_IMAGE
-    return lambda: pycolmap.extract_features(
-        database,
-        image_folder,
-        names,
-        mode,
-        pycolmap.ImageReaderOptions(camera_model=config.lens),
-        options,
-        pycolmap.Device.cpu,
-        stop,
-    )
+    reader = pycolmap.ImageReaderOptions(camera_model=config.lens)
+    groups = _by_size(image_folder, names) if config.one_camera else [names]
+
+    def extract() -> None:
+        for group in groups:
+            pycolmap.extract_features(
+                database, image_folder, group, mode, reader, options, pycolmap.Device.cpu, stop
+            )
+
+    return extract
+
+
+def _by_size(image_folder: Path, names: Sequence[str]) -> list[list[str]]:
+    """Group photos of the same size and orientation: one camera has one image size."""
+    groups: dict[tuple[tuple[int, int], tuple[int, int]], list[str]] = {}
+    for name in names:
+        size = image_size(image_folder / name), oriented_image_size(image_folder / name)
+        groups.setdefault(size, []).append(name)
+    if len(groups) > 1:
+        log.warning("the photos have %d sizes or orientations; estimating a camera for each", len(groups))
+    return list(groups.values())
 
 
 def _poll(work: Callable[[], object], stop: Any) -> Iterator[None]:
