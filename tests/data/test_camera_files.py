@@ -8,11 +8,12 @@ from scene_files import cameras, write_blender, write_nerfstudio
 from unrender import Frame, Lens, load_cameras, load_scene, save_cameras
 from unrender.errors import FileFormatError
 
+SPLITS = ("train", "val", "test")
+
 
 def frames(folder, views) -> list[Frame]:
-    splits = ["train", "val", "test"]
     return [
-        Frame(f"{i:03d}.png", view, folder / f"{i:03d}.png", splits[i % 3]) for i, view in enumerate(views)
+        Frame(f"{i:03d}.png", view, folder / f"{i:03d}.png", SPLITS[i % 3]) for i, view in enumerate(views)
     ]
 
 
@@ -37,6 +38,15 @@ def test_round_trip_without_images(tmp_path):
     torch.testing.assert_close(loaded[1].camera.lens.radial, views[1].lens.radial)
     assert loaded[2].camera.lens.model == "fisheye"
     assert [f.name for f in loaded] == [f.name for f in given]
+
+
+def test_cameras_beside_their_images_keep_their_splits(tmp_path):
+    (tmp_path / "runs").mkdir()
+    given = [
+        dataclasses.replace(f, split=s) for f, s in zip(frames(tmp_path, cameras(3)), SPLITS, strict=True)
+    ]
+    save_cameras(given, tmp_path / "runs/cameras.json")  # names begin with ../
+    assert [frame.split for frame in load_cameras(tmp_path / "runs/cameras.json")] == list(SPLITS)
 
 
 def test_a_lens_that_cannot_be_saved_is_said_to_be_left_out(tmp_path, caplog):

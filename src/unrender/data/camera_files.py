@@ -18,7 +18,7 @@ from unrender.data.frames import (
     place_camera,
     rigid_pose,
 )
-from unrender.data.listed_files import find_image
+from unrender.data.listed_files import find_image, normalized_name
 from unrender.data.nerfstudio import camera_from_table, read_splits, read_transforms
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import FileFormatError
@@ -80,7 +80,9 @@ def _frames_of_transforms(path: Path) -> tuple[Frame, ...]:
     with reading(path):
         splits = read_splits(content)
         return tuple(
-            _frame({**content, **values}, path.parent, splits.get(values["file_path"], "train"))
+            _frame(
+                {**content, **values}, path.parent, splits.get(normalized_name(values["file_path"]), "train")
+            )
             for values in content["frames"]
         )
 
