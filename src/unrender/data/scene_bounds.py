@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.geometry.camera import Camera
+from unrender.geometry.camera_paths import intersect_axes
 
 MAX_HALF_FOV_TANGENT = math.tan(math.radians(60))
 """Limit of 120 degrees: wider views say little about the size of the object at their center."""
@@ -35,7 +36,7 @@ def bounds_of_cameras(cameras: Sequence[Camera]) -> Float[Tensor, "2 3"]:
     positions = torch.stack([camera.position for camera in cameras]).double()
     axes = torch.stack([camera.camera_from_world[2, :3] for camera in cameras]).double()
     half_tangents = torch.stack([_half_fov_tangent(camera) for camera in cameras]).double()
-    center = intersect_axes(positions, axes)
+    center = convergence_point(positions, axes)
     if center is not None:
         depths = ((center - positions) * axes).sum(-1)
         half = float((depths * half_tangents).amax())
@@ -47,15 +48,14 @@ def bounds_of_cameras(cameras: Sequence[Camera]) -> Float[Tensor, "2 3"]:
     return torch.stack([low - reach / 2, high + reach / 2]).float()
 
 
-def intersect_axes(positions: Tensor, axes: Tensor) -> Tensor | None:
-    """Return the point closest to all optical axes, in the least-squares sense.
+def convergence_point(positions: Tensor, axes: Tensor) -> Tensor | None:
+    """Return the point closest to all optical axes, see `intersect_axes`.
 
     None if the axes are parallel, or more than a tenth of the cameras face away from the point.
     """
-    across = torch.eye(3, dtype=axes.dtype) - axes[:, :, None] * axes[:, None, :]
-    if float(torch.linalg.eigvalsh(across.mean(0))[0]) < MIN_AXIS_SPREAD:
+    center = intersect_axes(positions, axes, MIN_AXIS_SPREAD)
+    if center is None:
         return None
-    center = torch.linalg.solve(across.sum(0), (across @ positions[:, :, None]).sum(0))[:, 0]
     in_front = ((center - positions) * axes).sum(-1) > 0
     return center if float(in_front.double().mean()) > 0.9 else None
 

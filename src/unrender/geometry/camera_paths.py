@@ -135,13 +135,25 @@ def focus_point(
     `forward` holds unit view directions. If all axes are parallel, the point lies in front of the cameras, at twice
     the distance of the farthest camera from their centroid.
     """
-    across = torch.eye(3).to(forward) - forward[:, :, None] * forward[:, None]
-    matrix, right = across.mean(0), (across @ positions[..., None]).mean(0)[:, 0]
-    if float(torch.linalg.eigvalsh(matrix)[0]) < MIN_AXIS_SPREAD:
+    point = intersect_axes(positions, forward, MIN_AXIS_SPREAD)
+    if point is None:
         spread = float((positions - positions.mean(0)).norm(dim=-1).max())
         return positions.mean(0) + 2 * spread * forward.mean(0)
-    nearest: Tensor = torch.linalg.solve(matrix, right)
-    return nearest
+    return point
+
+
+def intersect_axes(positions: Tensor, directions: Tensor, min_spread: float) -> Tensor | None:
+    """Return the point closest to all optical axes in the least-squares sense; None if the axes are parallel.
+
+    They are parallel if the smallest eigenvalue of the mean of I − dd ᵀ, over unit directions d, is below
+    `min_spread`: the mean squared sine of their angles to a common direction.
+    """
+    across = torch.eye(3).to(directions) - directions[:, :, None] * directions[:, None]
+    matrix, right = across.mean(0), (across @ positions[..., None]).mean(0)[:, 0]
+    if float(torch.linalg.eigvalsh(matrix)[0]) < min_spread:
+        return None
+    point: Tensor = torch.linalg.solve(matrix, right)
+    return point
 
 
 def up_direction(cameras: Camera) -> Float[Tensor, "3"]:
