@@ -75,7 +75,7 @@ def microseconds(work: Callable[[], object], calls: int = 30) -> float:
 
 def main() -> None:
     for module in (_dispatch, nearest, rasterize, blend, camera, columns):
-        module.can_ask = lambda _: False  # as on a GPU
+        module.can_read = lambda _: False  # as on a GPU
     sys.path.insert(0, str(Path(__file__).parent))
     import gpu_mesh_rows  # noqa: F401
 

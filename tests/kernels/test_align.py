@@ -40,10 +40,10 @@ def inputs(dtype):
     depth = rasterize(torus(radius=1.0, tube_radius=0.4).to(dtype), camera).depth[..., 0]
     generator = torch.Generator().manual_seed(3)
     images, residual, weight = torch.rand(3, 2, 4, 21, 21, generator=generator, dtype=dtype)
-    slopes = torch.randn(2, 4, 21, 21, 3, generator=generator, dtype=dtype)
+    shading_gradients = torch.randn(2, 4, 21, 21, 3, generator=generator, dtype=dtype)
     return (
         images,
-        slopes,
+        shading_gradients,
         depth,
         residual - 0.5,
         weight,
@@ -91,11 +91,11 @@ def test_derivative_of_coverage_at_silhouettes(axis):
     camera = view(poses, size)
     depth = rasterize(mesh, camera).depth[..., 0]
     image = (depth > 0).double()[:, None]
-    slopes = torch.zeros(1, 1, size, size, 3, dtype=torch.float64)
+    shading_gradients = torch.zeros(1, 1, size, size, 3, dtype=torch.float64)
     # a pixel at an edge speaks for it from half a pixel inside, where a round surface is nearer: hence the 10 %
     gradient, _ = normal_equations(
         image,
-        slopes,
+        shading_gradients,
         depth,
         weight[None],
         torch.zeros_like(image),
@@ -112,9 +112,9 @@ def test_derivative_of_depth():
     depth = rasterize(mesh, camera).depth[..., 0]
     inside = -torch.nn.functional.max_pool2d(-(depth > 0).double(), 9, 1, 4)[:, None]
     rays = rays_of(camera[:1].map(lambda t: t[0]))
-    slopes = torch.zeros(1, 1, size, size, 3, dtype=torch.float64)
+    shading_gradients = torch.zeros(1, 1, size, size, 3, dtype=torch.float64)
     gradient, _ = normal_equations(
-        depth[:, None], slopes, depth, inside, inside, rays, poses[:, :3, 3], with_depth=True
+        depth[:, None], shading_gradients, depth, inside, inside, rays, poses[:, :3, 3], with_depth=True
     )
     for axis in range(6):
         step = torch.zeros(6)
@@ -129,5 +129,5 @@ def test_derivative_of_depth():
 
 def test_wrong_shapes_are_rejected():
     images, *others = inputs(torch.float32)
-    with pytest.raises(ShapeError, match=r"normal_equations: `slopes`"):
+    with pytest.raises(ShapeError, match=r"normal_equations: `shading_gradients`"):
         normal_equations(images[:, :2], *others)

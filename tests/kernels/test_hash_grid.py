@@ -20,18 +20,18 @@ def scene(features: int = 2, num: int = 300) -> tuple[Tensor, Tensor]:
     return points.float(), torch.randn(LEVELS.num_entries, features, generator=generator)
 
 
-def look_up(points: Tensor, table: Tensor) -> Tensor:
+def encode(points: Tensor, table: Tensor) -> Tensor:
     return hash_grid(points, table, LEVELS)
 
 
 @pytest.mark.parametrize("features", [1, 2, 3, 4, 8])
 def test_matches_the_reference(features):
-    check_kernel(look_up, scene(features))
+    check_kernel(encode, scene(features))
 
 
 @pytest.mark.parametrize("num", [0, 1, 513])
 def test_few_points(num):
-    check_kernel(look_up, scene(num=num))
+    check_kernel(encode, scene(num=num))
 
 
 def test_results_do_not_depend_on_the_number_of_threads():
@@ -62,19 +62,19 @@ def test_features_at_corners_are_the_entries(monkeypatch, kernels):
 @pytest.mark.parametrize("kernels", ["fast", "reference"])
 def test_points_outside_have_no_features_and_gradients(monkeypatch, kernels):
     monkeypatch.setenv("UNRENDER_KERNELS", kernels)
-    lost = [[-0.001, 0.5, 0.5], [0.5, 1.001, 0.5], [0.5, 0.5, math.nan], [math.inf, 0, 0], [0, 1e30, 0]]
+    outside = [[-0.001, 0.5, 0.5], [0.5, 1.001, 0.5], [0.5, 0.5, math.nan], [math.inf, 0, 0], [0, 1e30, 0]]
     table = torch.ones(LEVELS.num_entries, 2)
-    found, to_points, to_table = run(look_up, [torch.tensor(lost), table])
+    found, grad_points, grad_table = run(encode, [torch.tensor(outside), table])
     assert not found.any()
-    assert not to_points.any()
-    assert not to_table.any()
+    assert not grad_points.any()
+    assert not grad_table.any()
     border = torch.tensor([[0.0, 0, 0], [1, 1, 1], [0, 1, 0.5]])
-    torch.testing.assert_close(look_up(border, table), torch.ones(3, 8))
+    torch.testing.assert_close(encode(border, table), torch.ones(3, 8))
 
 
 def test_layout_of_features_and_requested_gradients():
     points, table = scene()
-    found = look_up(points, table.requires_grad_())
+    found = encode(points, table.requires_grad_())
     assert found.mT.is_contiguous()
     found.sum().backward()
     assert table.grad is not None
@@ -109,8 +109,8 @@ def test_invalid_levels_are_rejected(make, message):
 def test_invalid_tables_are_rejected():
     points, table = scene()
     with pytest.raises(ShapeError, match="hash_grid: `points` should have the dtype of `table`"):
-        look_up(points, table.double())
+        encode(points, table.double())
     with pytest.raises(ShapeError, match=f"levels.num_entries = {LEVELS.num_entries} rows of 1 to 8"):
-        look_up(points, table[1:])
+        encode(points, table[1:])
     with pytest.raises(ShapeError, match="rows of 1 to 8 features"):
-        look_up(points, table.repeat(1, 5))
+        encode(points, table.repeat(1, 5))

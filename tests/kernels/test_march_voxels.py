@@ -124,8 +124,8 @@ def look(count: int = 1, *, step: float, near: float = 1.0, **arguments) -> Voxe
     rays = GridRays(
         origins=torch.tensor([[-1.0, 2.0, 2.0]]).expand(count, 3),
         directions=torch.tensor([[1.0, 0.0, 0.0]]).expand(count, 3),
-        near=torch.full((count,), near),
-        far=torch.full((count,), 5.0),
+        t_near=torch.full((count,), near),
+        t_far=torch.full((count,), 5.0),
         jitter=torch.full((count,), 0.5),
         basis=torch.ones(count, 1),
     )

@@ -91,8 +91,8 @@ def test_activations_and_gradients_far_from_zero(monkeypatch, kernels, output):
     torch.testing.assert_close(found, theirs.float(), rtol=1e-6, atol=1e-30)
     found.backward(torch.ones_like(found))
     assert bool(inputs.grad.isfinite().all())
-    slopes = exact.sigmoid() if output == "softplus" else exact.sigmoid() * (-exact).sigmoid()
-    torch.testing.assert_close(inputs.grad, slopes.float(), rtol=1e-5, atol=1e-7)
+    derivatives = exact.sigmoid() if output == "softplus" else exact.sigmoid() * (-exact).sigmoid()
+    torch.testing.assert_close(inputs.grad, derivatives.float(), rtol=1e-5, atol=1e-7)
 
 
 @pytest.mark.parametrize("output", ["none", "relu", "softplus", "exp", "sigmoid"])

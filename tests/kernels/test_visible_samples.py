@@ -80,4 +80,4 @@ def test_a_march_adds_up_these_samples():
 def test_no_rays_and_rays_that_miss():
     rays, *rest = given(False, count=3)
     assert visible_samples(rays.map(lambda t: t[:0]), *rest).offsets.tolist() == [0]
-    assert visible_samples(rays.replace(far=rays.near), *rest).offsets.tolist() == [0] * 4
+    assert visible_samples(rays.replace(t_far=rays.t_near), *rest).offsets.tolist() == [0] * 4

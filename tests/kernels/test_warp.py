@@ -17,8 +17,8 @@ from unrender.kernels._warp import (
     from_units,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 
@@ -29,7 +29,7 @@ def kernels(types):
 
     @types.kernel
     def note(terms: wp.array(dtype=scalar), greatest: wp.array(dtype=wp.int64)):
-        note_term(wp.float64(terms[wp.tid()]), greatest)
+        record_term(wp.float64(terms[wp.tid()]), greatest)
 
     @types.kernel
     def add(

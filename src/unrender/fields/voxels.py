@@ -34,7 +34,7 @@ from unrender.geometry.rays import RayInterval, Rays, clip_to_box, present_rays
 from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.march_voxels import VoxelMarch, march_voxels
 from unrender.kernels.march_voxels.rays import GridRays, Strides
-from unrender.kernels.march_voxels.reference import look_up
+from unrender.kernels.march_voxels.reference import locate_voxels
 from unrender.kernels.march_voxels.table import BRICK, CORNERS, VoxelTable
 from unrender.kernels.march_voxels.visible import visible_samples
 from unrender.kernels.sample_voxels import sample_voxels
@@ -277,7 +277,7 @@ class SparseVoxels(TrainableField):
         Differentiable in: the parameters.
         """
         positions = self._grid_points(points).flatten(0, -2)
-        voxel, weights = look_up(positions, self.table)
+        voxel, weights = locate_voxels(positions, self.table)
         within = (positions >= 0) & (positions <= positions.new_tensor(self.table.shape))
         exists = within.all(-1) & (voxel >= 0)
         corners = self.table.corners[voxel].long()

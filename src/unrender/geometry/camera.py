@@ -17,7 +17,7 @@ from unrender.errors import InputError, ShapeError
 from unrender.geometry.constants import constant
 from unrender.geometry.lens import Lens
 from unrender.geometry.rotations import rotation_from_quaternion
-from unrender.kernels._dispatch import can_ask
+from unrender.kernels._dispatch import can_read
 from unrender.kernels.look_at import look_at_pose
 from unrender.kernels.project_points import project_points
 
@@ -312,7 +312,7 @@ def invert_rigid(matrix: Tensor) -> Tensor:
 
 
 def _look_at(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    if can_ask(eye) and bool(((target - eye).detach().norm(dim=-1) == 0).any()):
+    if can_read(eye) and bool(((target - eye).detach().norm(dim=-1) == 0).any()):
         raise InputError("Camera.look_at: `eye` and `target` should differ, got the same point")
     return look_at_pose(eye, target, up)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.kernels._dispatch import can_ask
+from unrender.kernels._dispatch import can_read
 
 LensModel = Literal["brown", "fisheye"]
 NUM_RADIAL, NUM_DENOMINATOR = 4, 3
@@ -270,7 +270,7 @@ def _used(coefficients: Tensor) -> list[Tensor]:
     """Drop trailing coefficients that are zero and need no gradient, where asking costs nothing."""
     columns = list(coefficients.unbind(-1))
     while (
-        columns and can_ask(coefficients) and not coefficients.requires_grad and not bool(columns[-1].any())
+        columns and can_read(coefficients) and not coefficients.requires_grad and not bool(columns[-1].any())
     ):
         columns.pop()
     return columns

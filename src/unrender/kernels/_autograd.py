@@ -13,9 +13,10 @@ def differentiate(
     """Return the gradient of each floating-point tensor among the arguments, by those of the outputs; else None."""
     is_input = [isinstance(t, Tensor) and t.is_floating_point() for t in arguments]
     given = [
-        t.detach().requires_grad_() if wanted else t for t, wanted in zip(arguments, is_input, strict=True)
+        t.detach().requires_grad_() if needs_grad else t
+        for t, needs_grad in zip(arguments, is_input, strict=True)
     ]
-    inputs = [t for t, wanted in zip(given, is_input, strict=True) if wanted]
+    inputs = [t for t, needs_grad in zip(given, is_input, strict=True) if needs_grad]
     with torch.enable_grad():
         result = forward(*given)
     outputs = (result,) if isinstance(result, Tensor) else result
@@ -29,4 +30,4 @@ def differentiate(
             materialize_grads=True,
         )
     )
-    return tuple(next(found) if wanted else None for wanted in is_input)
+    return tuple(next(found) if needs_grad else None for needs_grad in is_input)

@@ -26,11 +26,11 @@ def leaf_range(leaf, depth, num_items):
     """Return the items [low, high) of the leaf-th leaf."""
     low, high = 0, num_items
     for level in range(depth - 1, -1, -1):
-        middle = (low + high) // 2
+        median = (low + high) // 2
         if (leaf >> level) & 1:
-            low = middle
+            low = median
         else:
-            high = middle
+            high = median
     return low, high
 
 
@@ -52,7 +52,7 @@ def _split(points, order, low, high):
             largest = max(largest, points[i, d])
         if largest - smallest > widest:
             axis, widest = d, largest - smallest
-    middle = (low + high) // 2
+    median = (low + high) // 2
     left, right = low, high - 1
     while left < right:
         a, b, c = points[left, axis], points[(left + right) // 2, axis], points[right, axis]
@@ -67,9 +67,9 @@ def _split(points, order, low, high):
                 _swap(points, order, i, j)
                 i += 1
                 j -= 1
-        if middle <= j:
+        if median <= j:
             right = j
-        elif middle >= i:
+        elif median >= i:
             left = i
         else:
             return

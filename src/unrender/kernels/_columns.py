@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unrender.kernels._dispatch import can_ask
+from unrender.kernels._dispatch import can_read
 from unrender.kernels.scatter_sum import gather_columns
 
 
@@ -33,7 +33,7 @@ def ordered_sum(values: Tensor) -> Tensor:
 
     On a GPU, the order of torch's own sum is fixed.
     """
-    if not can_ask(values):
+    if not can_read(values):
         return values.sum(-1)
     blocks = -(-values.shape[-1] // 1024)
     padded = pad(values, (0, blocks * 1024 - values.shape[-1]))

@@ -1,4 +1,4 @@
-"""Which implementation of a kernel runs: chosen by the device of the tensors, once, here.
+"""Dispatch of kernels to an implementation, by the device of the tensors.
 
 CPU tensors go to ``cpu.py`` (numba), CUDA tensors to ``gpu.py`` (NVIDIA Warp) where Warp is installed and the kernel
 has one; everything else to ``reference.py`` (plain torch). ``UNRENDER_KERNELS`` forces a choice: ``reference`` for
@@ -46,8 +46,8 @@ def implementation(kernel: str, device: torch.device) -> ModuleType | None:
     return None
 
 
-def can_ask(tensor: Tensor) -> bool:
-    """Return whether values can be read without synchronization; on a GPU it takes longer than many kernels."""
+def can_read(tensor: Tensor) -> bool:
+    """Return whether values can be read without synchronization, which on a GPU takes longer than many kernels."""
     return tensor.device.type == "cpu"
 
 

@@ -1,4 +1,4 @@
-"""Which entries of an index refer to each item: so each item's thread adds its terms in a fixed order."""
+"""Entries of an index that refer to each item, so that one thread per item sums its terms in a fixed order."""
 
 from collections.abc import MutableMapping
 from typing import NamedTuple
@@ -9,17 +9,17 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 
 class Incidence(NamedTuple):
-    """The places of item i in the flattened index are `places[starts[i]:starts[i + 1]]`, in ascending order."""
+    """The positions of item i in the flattened index are `places[starts[i]:starts[i + 1]]`, in ascending order."""
 
     starts: Tensor
-    places: Tensor
+    positions: Tensor
 
 
 _found: MutableMapping[Tensor, tuple[int, int, Incidence]] = WeakIdKeyDictionary()
 
 
 def incidence(index: Tensor, size: int) -> Incidence:
-    """Find the places of items 0 to `size`; cached for the lifetime of the index unless it is modified in place."""
+    """Find the positions of items 0 to `size`; cached for the lifetime of the index unless it is modified in place."""
     if index.is_inference():  # has no version counter to detect changes with
         return _find(index, size)
     if index not in _found or _found[index][:2] != (index._version, size):
@@ -28,6 +28,6 @@ def incidence(index: Tensor, size: int) -> Incidence:
 
 
 def _find(index: Tensor, size: int) -> Incidence:
-    items, places = index.detach().long().flatten().sort(stable=True)
+    items, positions = index.detach().long().flatten().sort(stable=True)
     starts = torch.searchsorted(items, torch.arange(size + 1, device=index.device))
-    return Incidence(starts, places)
+    return Incidence(starts, positions)

@@ -1,8 +1,8 @@
-"""What kernels in NVIDIA Warp share: their instances by precision, launches on torch's stream, sums in fixed point.
+"""Infrastructure of the NVIDIA Warp kernels: instances by precision, launches on torch's stream, fixed-point sums.
 
 Kernels are compiled when first launched, once on each machine: Warp caches them in the folder it reads from
-``WARP_CACHE_PATH`` when it is initialized (default: the user's cache folder). It is read once and must not change
-afterwards: loaded modules and new ones would come from different folders. Processes may share it.
+``WARP_CACHE_PATH`` when it is initialized (default: the user's cache folder). The variable must not
+change afterwards, or loaded and new modules come from different folders. Processes may share it.
 
 On the CPU device, which tests use, the same source runs in one thread. Launches need contiguous tensors, on one
 device, of the kernel's types; arrays of n axes take a tensor whose first axes are collapsed. Nothing here waits for the
@@ -44,7 +44,7 @@ _streams: dict[tuple[int | None, int], Any] = {}
 
 
 class Precision:
-    """Warp's types for one of torch's: what a kernel is an instance for."""
+    """Warp types of one precision, for which kernels are instantiated."""
 
     def __init__(self, name: str, dtype: torch.dtype, exact: bool) -> None:
         self.scalar = wp.float64 if dtype == torch.float64 else wp.float32
@@ -61,11 +61,11 @@ Instance = Callable[..., SimpleNamespace]
 
 
 def per_precision(name: str, *, exact: bool = False) -> Callable[[Instance], Instance]:
-    """Decorate a function that defines a folder's kernels: for each precision they are defined when asked for.
+    """Decorate a function that defines kernels, so that they are defined once for each precision, when first used.
 
-    The function takes a `Precision`, what it becomes takes torch's dtype; both may take constants besides, such as a
-    number of axes. Each instance is one Warp module. `exact` forbids fused multiply-adds: for what has to come out the
-    same, or with the opposite sign, when its terms trade places.
+    The function takes a `Precision`, the decorated one a torch dtype; both may take further constants, such as a number
+    of axes. Each instance is one Warp module. `exact` forbids fused multiply-adds, where swapping terms must give the
+    same result or its exact opposite.
     """
 
     def decorate(define: Instance) -> Instance:
@@ -81,7 +81,7 @@ def per_precision(name: str, *, exact: bool = False) -> Callable[[Instance], Ins
 
 
 @functools.cache
-def _say_once() -> None:
+def _log_once() -> None:
     logging.getLogger("unrender").info("loading GPU kernels: compiled once on each machine, then cached")
 
 
@@ -91,7 +91,7 @@ class _Recorded:
     def __init__(self, kernel: Any, device: torch.device) -> None:
         where = "cpu" if device.type == "cpu" else f"cuda:{device.index}"
         if device.type == "cuda":
-            _say_once()
+            _log_once()
         with _compile_lock:
             self.command = wp.Launch(kernel, wp.get_device(where))
         self.device = device
@@ -111,7 +111,7 @@ class _Recorded:
 
 
 def _slot(command: Any, index: int, argument: Any, device: torch.device) -> Callable[[Any], None]:
-    """Return what puts an argument into a recorded launch."""
+    """Return a function that sets an argument of a recorded launch."""
     if isinstance(argument.type, wp.array):
         array = _ArraySlot(argument.type, argument.label, device)
         command.set_param_at_index_from_ctype(index, array.descriptor)
@@ -128,7 +128,7 @@ def _slot(command: Any, index: int, argument: Any, device: torch.device) -> Call
 
 
 class _ArraySlot:
-    """An array argument: its descriptor stays, and most often only the address in it changes."""
+    """An array argument: its descriptor is reused; usually only the address changes."""
 
     def __init__(self, kind: Any, label: str, device: torch.device) -> None:
         self.inner = len(getattr(kind.dtype, "_shape_", ()))
@@ -178,9 +178,9 @@ _recorded = _ThreadCommands()
 
 
 def launch(kernel: Any, size: int | tuple[int, ...], *arguments: Tensor | float | None) -> None:
-    """Run a kernel on torch's current stream of the device of its first tensor; nothing where `size` is 0.
+    """Launch a kernel on torch's current stream of the device of its first tensor; do nothing if `size` is 0.
 
-    No array is given for None.
+    None stands for an empty array.
     """
     if (size if isinstance(size, int) else math.prod(size)) == 0:
         return
@@ -193,40 +193,40 @@ def launch(kernel: Any, size: int | tuple[int, ...], *arguments: Tensor | float 
 
 
 def _stream(device: torch.device) -> Any:
-    handle = torch._C._cuda_getCurrentRawStream(device.index)  # without an object for it
+    handle = torch._C._cuda_getCurrentRawStream(device.index)  # without creating a stream object
     found = _streams.get((device.index, handle))
     if found is None:
         found = _streams[device.index, handle] = wp.Stream(f"cuda:{device.index}", cuda_stream=handle)
     return found
 
 
-# Sums over colliding writes. Additions of floating-point numbers depend on their order, which on a GPU is by chance;
-# those of integers do not. A sum of up to `count` terms, none larger than the greatest of them, is kept as an integer
-# multiple of a power of two, the unit. It is chosen on the device, so that the sum of all terms fits into 62 bits:
-# nothing overflows, and each term is rounded by at most half a unit, 2^(log2 count − 61) of the greatest term.
-# If a term is NaN or infinite, the whole result is NaN: it surfaces, wherever it came from.
+# Fixed-point sums over colliding writes. Sums of floating-point numbers depend on the order of the additions, which
+# varies on a GPU; sums of integers do not. A sum of up to `count` terms is stored as an integer multiple of a power of
+# two, the unit, chosen on the device from the largest term so that the sum fits into 62 bits. Nothing overflows, and
+# each term is rounded by at most half a unit, 2^(log2 count − 61) of the largest term. If a term is NaN or infinite,
+# the whole result is NaN.
 
 INFINITE = wp.constant(wp.int64(0x7FF0000000000000))
 
 
 @wp.func
 def size_bits(term: wp.float64) -> wp.int64:
-    """Return |term| as an integer of the same order; NaN is the largest."""
+    """Return |term| as an integer with the same ordering; NaN is the largest."""
     return wp.cast(term, wp.int64) & wp.int64(0x7FFFFFFFFFFFFFFF)
 
 
 @wp.func
-def note_term(term: wp.float64, greatest: wp.array(dtype=wp.int64)) -> None:
-    """Raise `greatest` [1], which begins with 0, to the size of a term."""
+def record_term(term: wp.float64, max_term: wp.array(dtype=wp.int64)) -> None:
+    """Raise `max_term` [1], initially 0, to the magnitude of a term."""
     bits = size_bits(term)
-    if bits > greatest[0]:  # mostly not: spares the atomic operation
-        wp.atomic_max(greatest, 0, bits)
+    if bits > max_term[0]:  # rarely true: most terms need no atomic operation
+        wp.atomic_max(max_term, 0, bits)
 
 
 @wp.func
-def unit_exponent(greatest: wp.int64, count_log2: int) -> int:
-    """Return the exponent of the unit for terms up to `greatest` and 2^count_log2 of them."""
-    exponent = int(greatest >> wp.int64(52)) - 1022
+def unit_exponent(max_term: wp.int64, count_log2: int) -> int:
+    """Return the exponent of the unit for terms up to `max_term` and 2^count_log2 of them."""
+    exponent = int(max_term >> wp.int64(52)) - 1022
     return wp.max(exponent + count_log2 - 62, -1020)  # type: ignore[no-any-return]
 
 
@@ -238,20 +238,20 @@ def power_of_two(exponent: int) -> wp.float64:
 
 @wp.func
 def in_units(term: wp.float64, exponent: int) -> wp.int64:
-    """Round a term to units; of an infinite one nothing is left, which `from_units` tells by `greatest`."""
+    """Round a term to units; 0 if it is not finite, which `from_units` detects by `max_term`."""
     if size_bits(term) >= INFINITE:
         return wp.int64(0)
     return wp.int64(wp.rint(term * power_of_two(-exponent)))
 
 
 @wp.func
-def from_units(total: wp.int64, greatest: wp.int64, exponent: int) -> wp.float64:
+def from_units(total: wp.int64, max_term: wp.int64, exponent: int) -> wp.float64:
     """Turn a sum of units into a number; NaN where a term was NaN or infinite."""
-    if greatest >= INFINITE:
+    if max_term >= INFINITE:
         return wp.cast(wp.int64(0x7FF8000000000000), wp.float64)
     return wp.float64(total) * power_of_two(exponent)
 
 
 def count_log2(count: int) -> int:
-    """Return the power of two that is not below a number of terms."""
+    """Return the base-2 logarithm of a number of terms, rounded up."""
     return max(count - 1, 0).bit_length()

@@ -1,8 +1,8 @@
 """Faces in screen space, for the GPU: clipped at the near plane, projected, with their pixels split into chunks.
 
-As in `_screen`, points are homogeneous pixel coordinates (x·w, y·w, w, depth), and what lies in front of the near
-plane is a polygon of 3 or 4 corners; here one of 3 repeats its first. A face's pixels are those of the rectangle within
-reach. Threads take one chunk of them after another, so a face that fills the image is spread over as many as it needs.
+As in `_screen`, points are homogeneous pixel coordinates (x·w, y·w, w, depth), and a face clipped at the near
+plane is a polygon of 3 or 4 corners; here a polygon of 3 repeats its first. The pixels of a face are those of its
+bounding rectangle, split into chunks, so that a face that fills the image is processed by many threads.
 """
 
 from types import SimpleNamespace
@@ -15,34 +15,36 @@ from torch import Tensor
 from unrender.kernels._warp import Precision, launch, per_precision
 
 CHUNK = 32
-"""Pixels that a thread takes at a time."""
-LONG_CHUNK = wp.constant(wp.int64(CHUNK))  # Warp confuses the types of a constant that has two in one kernel
+"""Pixels per chunk."""
+LONG_CHUNK = wp.constant(
+    wp.int64(CHUNK)
+)  # Warp confuses the types of a constant used with two types in one kernel
 THREADS = {"cuda": 1 << 18, "cpu": 48}
-"""That go through the chunks, whose number only the device knows."""
+"""Threads that process the chunks, whose number is known on the device only."""
 
 
 class Screen(NamedTuple):
-    """Faces as the cameras of a batch see them; `faces` in each array are those of all images."""
+    """Projected faces of all images of a batch."""
 
     corners: Tensor
-    """Polygon in front of the near plane, in pixels [faces, 4, 2]."""
+    """Clipped polygons, in pixels [faces, 4, 2]."""
     areas: Tensor
-    """Its area in pixels²; positive where the face shows its back."""
+    """Signed area of each polygon in pixels²; positive for back faces."""
     bounds: Tensor
-    """First column and row of the pixels within reach, and how many of each [faces, 4]."""
+    """First column and row of the pixels within reach, and the number of columns and rows [faces, 4]."""
     ends: Tensor
-    """How many chunks the faces up to each one have."""
+    """Cumulative number of chunks of the faces."""
 
     @property
     def threads(self) -> int:
-        """How many threads to start for all chunks."""
+        """Number of threads to launch."""
         return THREADS[self.ends.device.type] if len(self.ends) > 0 else 0
 
 
 def project(
     points: Tensor, faces: Tensor, height: int, width: int, near: float, reach: float, cull: bool
 ) -> Screen:
-    """Cut and project faces of points [batch, vertices, 4]; `cull` leaves out those that show their back."""
+    """Clip and project faces of points [batch, vertices, 4]; `cull` drops back faces."""
     count, device = len(points) * len(faces), points.device
     screen = Screen(
         points.new_empty(count, 4, 2),
@@ -58,14 +60,14 @@ def project(
 
 @wp.func
 def chunk_face(ends: wp.array(dtype=wp.int64), chunk: wp.int64):
-    """Return the face whose chunk this is: the first that ends after it."""
+    """Return the face that a chunk belongs to: the first that ends after it."""
     low, high = int(0), ends.shape[0] - 1
     while low < high:
-        middle = (low + high) // 2
-        if ends[middle] > chunk:
-            high = middle
+        midpoint = (low + high) // 2
+        if ends[midpoint] > chunk:
+            high = midpoint
         else:
-            low = middle + 1
+            low = midpoint + 1
     return low
 
 
@@ -79,7 +81,7 @@ def first_pixel(ends: wp.array(dtype=wp.int64), chunk: wp.int64, face: int):
 
 
 def screen_functions(types: Precision) -> SimpleNamespace:
-    """Define what kernels need to know of a face and a pixel."""
+    """Make the functions of faces and pixels that several kernels use."""
     scalar, vec2, vec3, vec4 = types.scalar, types.vec2, types.vec3, types.vec4
     polygon, triangle_of = wp.types.matrix((4, 2), scalar), wp.types.matrix((3, 4), scalar)
     zero, one, two = scalar(0.0), scalar(1.0), scalar(2.0)
@@ -103,7 +105,7 @@ def screen_functions(types: Precision) -> SimpleNamespace:
             i_front, j_front = triangle[i, 3] >= near, triangle[j, 3] >= near
             if i_front:
                 x, y = triangle[i, 0] / triangle[i, 2], triangle[i, 1] / triangle[i, 2]
-                for k in range(4):  # a place known when compiled stays in a register
+                for k in range(4):  # an index known at compile time stays in a register
                     if k == count:
                         corners[k, 0] = x
                         corners[k, 1] = y
@@ -128,20 +130,20 @@ def screen_functions(types: Precision) -> SimpleNamespace:
     @wp.func
     def clip_backward(triangle: triangle_of, near: scalar, by_corner: polygon):
         """Return a triangle's gradient from that of its polygon."""
-        slopes = by_corner + polygon(zero)
+        grad_corners = by_corner + polygon(zero)
         gradient = triangle_of(zero)
         num_front, count = int(0), int(0)
         for i in range(3):
             if triangle[i, 3] >= near:
                 num_front += 1
         if num_front != 2:  # the fourth corner repeats the first
-            slopes[0, 0] += slopes[3, 0]
-            slopes[0, 1] += slopes[3, 1]
+            grad_corners[0, 0] += grad_corners[3, 0]
+            grad_corners[0, 1] += grad_corners[3, 1]
         for i in range(3):
             j = (i + 1) % 3
             i_front, j_front = triangle[i, 3] >= near, triangle[j, 3] >= near
             if i_front:
-                gu, gv, w = slopes[count, 0], slopes[count, 1], triangle[i, 2]
+                gu, gv, w = grad_corners[count, 0], grad_corners[count, 1], triangle[i, 2]
                 gradient[i, 0] += gu / w
                 gradient[i, 1] += gv / w
                 gradient[i, 2] -= (gu * triangle[i, 0] + gv * triangle[i, 1]) / (w * w)
@@ -155,7 +157,7 @@ def screen_functions(types: Precision) -> SimpleNamespace:
                 x = triangle[a, 0] + t * (triangle[b, 0] - triangle[a, 0])
                 y = triangle[a, 1] + t * (triangle[b, 1] - triangle[a, 1])
                 w = triangle[a, 2] + t * (triangle[b, 2] - triangle[a, 2])
-                gx, gy = slopes[count, 0] / w, slopes[count, 1] / w
+                gx, gy = grad_corners[count, 0] / w, grad_corners[count, 1] / w
                 gw = -(gx * x + gy * y) / w
                 gt = gx * (triangle[b, 0] - triangle[a, 0]) + gy * (triangle[b, 1] - triangle[a, 1])
                 gt += gw * (triangle[b, 2] - triangle[a, 2])
@@ -176,7 +178,7 @@ def screen_functions(types: Precision) -> SimpleNamespace:
 
     @wp.func
     def nearest_edge(corners: polygon, x: scalar, y: scalar):
-        """Return squared distance to the outline, place on the nearest edge (0 at its start), and that edge."""
+        """Return the squared distance to the outline, the nearest edge's parameter (0 at its start), and that edge."""
         best, best_t = scalar(wp.inf), scalar(0.0)
         edge = int(0)
         for k in range(4):
@@ -197,7 +199,7 @@ def screen_functions(types: Precision) -> SimpleNamespace:
 
     @wp.func
     def is_inside(corners: polygon, area: scalar, x: scalar, y: scalar):
-        """Test the edges about the pixel: a shared edge gives exactly opposite numbers, so no pixel falls between."""
+        """Evaluate the edge functions; those of a shared edge are exact opposites, so that no pixel is missed."""
         inside = area != zero
         for k in range(4):
             j = (k + 1) % 4
@@ -207,8 +209,8 @@ def screen_functions(types: Precision) -> SimpleNamespace:
         return inside
 
     @wp.func
-    def masses(triangle: triangle_of, area: scalar, x: scalar, y: scalar):
-        """Return what barycentrics are proportional to: homogeneous edge functions, cut off at zero."""
+    def unnormalized(triangle: triangle_of, area: scalar, x: scalar, y: scalar):
+        """Return unnormalized barycentrics: homogeneous edge functions, clamped at zero."""
         a = vec2(triangle[0, 0] - x * triangle[0, 2], triangle[0, 1] - y * triangle[0, 2])
         b = vec2(triangle[1, 0] - x * triangle[1, 2], triangle[1, 1] - y * triangle[1, 2])
         c = vec2(triangle[2, 0] - x * triangle[2, 2], triangle[2, 1] - y * triangle[2, 2])
@@ -224,7 +226,7 @@ def screen_functions(types: Precision) -> SimpleNamespace:
         polygon_area=polygon_area,
         nearest_edge=nearest_edge,
         is_inside=is_inside,
-        masses=masses,
+        unnormalized=unnormalized,
         polygon=polygon,
         triangle_of=triangle_of,
     )
@@ -273,10 +275,10 @@ def screen_kernels(types: Precision) -> SimpleNamespace:
         num_x, num_y = wp.max(last_x - first_x + 1, 0), wp.max(last_y - first_y + 1, 0)
         if count < 3 or wp.isnan(area) or (cull != 0 and area >= scalar(0.0)):
             num_x = 0
-        place = b * faces.shape[0] + face
-        corners[place] = outline
-        areas[place] = area
-        bounds[place] = wp.vec4i(first_x, first_y, num_x, num_y)
-        chunks[place] = (wp.int64(num_x) * wp.int64(num_y) + LONG_CHUNK - wp.int64(1)) // LONG_CHUNK
+        index = b * faces.shape[0] + face
+        corners[index] = outline
+        areas[index] = area
+        bounds[index] = wp.vec4i(first_x, first_y, num_x, num_y)
+        chunks[index] = (wp.int64(num_x) * wp.int64(num_y) + LONG_CHUNK - wp.int64(1)) // LONG_CHUNK
 
     return SimpleNamespace(project=project)

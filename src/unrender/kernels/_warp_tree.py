@@ -1,7 +1,7 @@
-"""A tree of boxes over items sorted along a Morton curve: the spatial index of the GPU's kernels.
+"""A bounding volume hierarchy over items sorted along a Morton curve: the spatial index of the GPU kernels.
 
 The curve is cut into 4^depth leaves of equal size, `LEAF_SIZE` items at most; the children of node i are 4i+1 to 4i+4,
-and node 0 is the root. Nothing but the order of the items and the boxes is stored.
+and node 0 is the root. Only the order of the items and the boxes are stored.
 """
 
 from types import SimpleNamespace
@@ -15,11 +15,11 @@ from unrender.kernels._warp import Precision, launch, per_precision
 LEAF_SIZE = 8
 MAX_DEPTH = 14
 STACK = 3 * MAX_DEPTH + 1
-"""Nodes that wait in a depth-first search, at most: three on each level, and the root."""
+"""Maximum stack size of a depth-first search: three nodes on each level, and the root."""
 
 
 def tree_depth(num_items: int) -> int:
-    """Return the number of levels below the root after which a node has at most `LEAF_SIZE` items."""
+    """Return the depth of the tree at which nodes have at most `LEAF_SIZE` items."""
     depth = 0
     while num_items > LEAF_SIZE << 2 * depth:
         depth += 1
@@ -27,7 +27,7 @@ def tree_depth(num_items: int) -> int:
 
 
 def first_node(depth: int) -> int:
-    """Return the first node of a level, which is the number of nodes above it."""
+    """Return the index of the first node of a level, which is the number of nodes above it."""
     return ((1 << 2 * depth) - 1) // 3
 
 
@@ -45,7 +45,7 @@ def curve_order(points: Tensor) -> Tensor:
 
 
 def fit_boxes(lows: Tensor, highs: Tensor) -> Tensor:
-    """Return the nodes' boxes [batch, nodes, 2, axes] around items in tree order, whose own are lows to highs."""
+    """Return the bounding boxes of nodes [batch, nodes, 2, axes] of items in tree order with boxes lows to highs."""
     batch, count, dim = lows.shape
     depth = tree_depth(count)
     boxes = lows.new_empty(batch, first_node(depth + 1), 2, dim)
@@ -64,7 +64,7 @@ def leaf_start(leaf: int, depth: int, num_items: int) -> int:
 
 @wp.func
 def spread_bits(value: int, gap: int) -> int:
-    """Put `gap` zeros behind each of the lowest bits of a number."""
+    """Insert `gap` zeros after each of the lowest bits of a number."""
     spread = int(0)
     for bit in range(30 // (gap + 1)):
         spread = spread | (((value >> bit) & 1) << (bit * (gap + 1)))
@@ -91,8 +91,8 @@ def tree_kernels(types: Precision, dim: int) -> SimpleNamespace:
         for axis in range(curve_axes):
             extent = high[b][axis] - low[b][axis]
             if extent > scalar(0.0):
-                place = (points[b, i][axis] - low[b][axis]) / extent * scale
-                code = code | (spread_bits(wp.clamp(int(place), 0, cells), curve_axes - 1) << axis)
+                position = (points[b, i][axis] - low[b][axis]) / extent * scale
+                code = code | (spread_bits(wp.clamp(int(position), 0, cells), curve_axes - 1) << axis)
         codes[b, i] = code
 
     @types.kernel

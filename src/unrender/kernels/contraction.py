@@ -1,6 +1,7 @@
 """Scene contraction of Mip-NeRF 360 with the maximum norm: all space in a cube, in plain torch.
 
-The numba twin of these functions, for CPU kernels, is `_contraction_cpu`. Source: Barron et al. 2022, eq. 10.
+Twins of these functions for kernels: `_contraction_cpu` (numba) and `_contraction_warp`.
+Source: Barron et al. 2022, eq. 10.
 """
 
 import torch

@@ -20,7 +20,7 @@ from unrender.kernels.nearest import (
     check_points,
     index_points,
     nearest,
-    pays_to_index,
+    should_index,
 )
 
 
@@ -62,7 +62,7 @@ def chamfer_distance(
     _check_options(point_reduction, batch_reduction, norm, huber, trim)
     a, b = _Side.of(x=x), _Side.of(y=y)
     check_agreement("chamfer_distance", x=a.points, y=b.points)
-    is_large = pays_to_index(a.points, b.points)
+    is_large = should_index(a.points, b.points)
     if is_large:
         a, b = a.indexed(), b.indexed()
     is_mean = (

@@ -7,7 +7,7 @@ from torch import Tensor
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.constants import constant
-from unrender.kernels._dispatch import can_ask
+from unrender.kernels._dispatch import can_read
 from unrender.kernels.blend_layers import blend_layers
 from unrender.kernels.rasterize import Fragments
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
@@ -85,7 +85,7 @@ def blend_silhouette(fragments: Fragments, *, blur: float) -> Float[Tensor, "*ba
 
 def _covered(fragments: Fragments) -> Tensor | slice:
     """Return the pixels that show more than the background; all of them on a GPU, which would have to be waited for."""
-    if not can_ask(fragments.face_ids):
+    if not can_read(fragments.face_ids):
         return slice(None)
     return (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]
 

@@ -18,10 +18,9 @@ indices are defined here. A step can therefore be captured in a CUDA graph.
     SKIPPED,
     DROPPED_RAYS,
 ) = range(12)
-"""Counters: whether this step met a value that is not finite; its rays; its candidates, which are samples in occupied
-cells, and its samples, which are the visible candidates, each beside the number there would be with unlimited capacity;
-updates of the parameters and batches of rays so far; consecutive steps that were finite or skipped; skipped steps and
-rays beyond the capacity so far."""
+"""Counters: whether a value of this step is not finite; its rays; its candidates (samples in occupied cells) and its
+samples (visible candidates), each followed by the number with unlimited capacity; updates of the parameters and batches
+of rays so far; consecutive steps that were finite or skipped; skipped steps and rays beyond the capacity so far."""
 LEARNING_RATE, STEP, LOSS_SCALE, LOSS, MEAN_LOSS, FIRST_CORRECTION, SECOND_CORRECTION = range(7)
 """Scalars: distance between samples, factor of all gradients, loss of this step and its moving mean, and Adam's
 1 − βᵗ for both moments."""

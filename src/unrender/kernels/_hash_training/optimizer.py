@@ -59,11 +59,11 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         low = int(0)
         high = int(num_rays)
         while low < high:  # the last ray whose samples fit
-            middle = (low + high + 1) // 2
-            if offsets[middle] <= capacity:
-                low = middle
+            midpoint = (low + high + 1) // 2
+            if offsets[midpoint] <= capacity:
+                low = midpoint
             else:
-                high = middle - 1
+                high = midpoint - 1
         counters[count] = offsets[low]
 
     @precision.kernel
@@ -193,14 +193,14 @@ def _optimizer_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             counters[wp.static(FINITE_IN_A_ROW)] = 0
         counters[wp.static(BATCHES)] = counters[wp.static(BATCHES)] + 1
         counters[wp.static(NOT_FINITE)] = 0
-        spent = wp.max(
+        used = wp.max(
             float(counters[wp.static(REQUESTED_SAMPLES)]) / float(samples),
             float(counters[wp.static(REQUESTED_CANDIDATES)]) / float(candidates),
         )
-        wanted = TARGET_FILL * float(num_rays) / wp.max(spent, 1.0e-6)
-        least = wp.max(float(num_rays) / 2.0, 64.0)
-        most = wp.min(1.1 * float(num_rays) + 1.0, float(max_rays))
-        counters[wp.static(NUM_RAYS)] = int(wp.min(wp.max(wanted, least), most))
+        target = TARGET_FILL * float(num_rays) / wp.max(used, 1.0e-6)
+        minimum = wp.max(float(num_rays) / 2.0, 64.0)
+        maximum = wp.min(1.1 * float(num_rays) + 1.0, float(max_rays))
+        counters[wp.static(NUM_RAYS)] = int(wp.min(wp.max(target, minimum), maximum))
 
     return SimpleNamespace(
         count_samples=count_samples,

@@ -17,11 +17,11 @@ def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
         """Return the frame that contains a pixel."""
         low, high = int(0), starts.shape[0] - 1
         while high - low > 1:
-            middle = (low + high) // 2
-            if starts[middle] <= pixel:
-                low = middle
+            midpoint = (low + high) // 2
+            if starts[midpoint] <= pixel:
+                low = midpoint
             else:
-                high = middle
+                high = midpoint
         return low
 
     @precision.kernel
@@ -95,13 +95,13 @@ def pixel_ray_kernels(precision: Precision) -> SimpleNamespace:
             )
             / 255.0
         )
-        behind = constant_background[0]
+        background_color = constant_background[0]
         if wp.randf(state) < random_fraction:
-            behind = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
+            background_color = wp.vec3(wp.randf(state), wp.randf(state), wp.randf(state))
         alpha = float(1.0)
         if has_alpha:
             alpha = float(bits >> wp.uint32(24)) / 255.0
-        target[r] = alpha * color + (1.0 - alpha) * behind
-        background[r] = behind
+        target[r] = alpha * color + (1.0 - alpha) * background_color
+        background[r] = background_color
 
     return SimpleNamespace(draw=draw)

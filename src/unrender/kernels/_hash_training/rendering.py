@@ -28,7 +28,7 @@ DEPTH_TOLERANCE = wp.constant(0.02)
 """Of the depth loss."""
 EXPOSURE_UNITS = 2.0**40
 """Fixed-point units to 1 in gradients of exposures, which are sums over rays."""
-MAX_EXPOSURE_SLOPE = wp.constant(16.0)
+MAX_EXPOSURE_GRADIENT = wp.constant(16.0)
 """Largest term of such a sum, which 2^18 of them do not overflow."""
 SAMPLES_PER_THREAD = 4
 """Of consecutive samples, gradients of the same cell are summed before they are added to the table."""
@@ -45,7 +45,7 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
     active = wp.float16 if is_half else wp.float32
     packed = wp.int32 if is_half else wp.int64
     functions = point_functions(wp.float32)
-    inside, cell_of, corner_weight = functions.inside, functions.cell_of, functions.share
+    inside, cell_of, corner_weight = functions.inside, functions.cell_of, functions.corner_weight
 
     if is_half:
 
@@ -83,9 +83,9 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             if inside(p):
                 scaled = p * float(level[0])
                 cell = cell_of(scaled, level[0])
-                part = scaled - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
+                fraction = scaled - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
                 for corner in range(8):
-                    mixed += corner_weight(part, corner) * unpack(table[entry_of(cell, corner, level)])
+                    mixed += corner_weight(fraction, corner) * unpack(table[entry_of(cell, corner, level)])
         features[2 * n, i] = active(mixed[0])
         features[2 * n + 1, i] = active(mixed[1])
 
@@ -104,10 +104,10 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         distances: wp.array(dtype=wp.float32),
         rays: wp.array(dtype=wp.int32),
         sources: wp.array(dtype=wp.int32),
-        to_positions: wp.array(dtype=wp.vec3),
-        to_distances: wp.array(dtype=wp.float32),
-        to_lengths: wp.array(dtype=wp.float32),
-        to_rays: wp.array(dtype=wp.int32),
+        visible_positions: wp.array(dtype=wp.vec3),
+        visible_distances: wp.array(dtype=wp.float32),
+        visible_lengths: wp.array(dtype=wp.float32),
+        visible_rays: wp.array(dtype=wp.int32),
     ):
         """Count the candidates of each ray whose weight is large enough or, in a second launch, copy them."""
         r = wp.tid()
@@ -116,24 +116,24 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             first = int(0)
             if writes:
                 first = visible_offsets[r]
-                if visible_offsets[r + 1] > to_lengths.shape[0]:
+                if visible_offsets[r + 1] > visible_lengths.shape[0]:
                     return
             transmittance = float(1.0)
             for k in range(offsets[r], offsets[r + 1]):
                 if transmittance < MIN_TRANSMITTANCE:
                     break
                 depth = wp.exp(wp.min(geometry[0, k], MAX_LOG_DENSITY)) / density_unit * lengths[k]
-                passed = transmittance * wp.exp(-depth)
-                if not transmittance - passed < min_weight:  # so that nan is kept, and noticed
+                remaining = transmittance * wp.exp(-depth)
+                if not transmittance - remaining < min_weight:  # NaN is kept, so that it is noticed
                     if writes:
                         at = first + found
                         sources[at] = k
-                        to_positions[at] = positions[k]
-                        to_distances[at] = distances[k]
-                        to_lengths[at] = lengths[k]
-                        to_rays[at] = rays[k]
+                        visible_positions[at] = positions[k]
+                        visible_distances[at] = distances[k]
+                        visible_lengths[at] = lengths[k]
+                        visible_rays[at] = rays[k]
                     found += 1
-                transmittance = passed
+                transmittance = remaining
         if not writes:
             per_ray[r] = found
 
@@ -207,7 +207,7 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         half_extent: float,
         exposure_sums: wp.array2d(dtype=wp.int64),
         transmittances: wp.array(dtype=wp.float32),
-        largest: wp.array3d(dtype=wp.int32),
+        max_weights: wp.array3d(dtype=wp.int32),
         loss: wp.array(dtype=wp.float32),
         grad_background: wp.array(dtype=wp.vec3),
         grad_log_density: wp.array(dtype=active),
@@ -216,8 +216,8 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         """Compute the loss of each ray and its gradients by log densities and by colors before the sigmoid.
 
         Rays of known depth have the depth loss instead of an error of colors. `exposures` may be empty; their gradients
-        are added to `exposure_sums`, in fixed point and without the loss scale. `largest` [cells] becomes the maximum
-        of the weights of samples, compared as bits of positive numbers.
+        are added to `exposure_sums`, in fixed point and without the loss scale. `max_weights` [cells] becomes the
+        maximum of the weights of samples, compared as bits of positive numbers.
         """
         r = wp.tid()
         loss[r] = 0.0
@@ -230,84 +230,90 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             return
         if d[0] == 0.0 and d[1] == 0.0 and d[2] == 0.0:
             return
-        side = largest.shape[0]
+        side = max_weights.shape[0]
         transmittance, output, count = float(1.0), wp.vec3(0.0, 0.0, 0.0), int(0)
-        covered, moment, spread = float(0.0), float(0.0), float(0.0)
-        ends, near_end = known[r], float(0.0)
+        opacity, moment, distortion_loss = float(0.0), float(0.0), float(0.0)
+        target_distance, depth_term = known[r], float(0.0)
         for k in range(begin, end):
             if transmittance < MIN_TRANSMITTANCE:
                 break
             depth = wp.exp(wp.min(geometry[0, k], MAX_LOG_DENSITY)) / density_unit * lengths[k]
-            passed = wp.exp(-depth)
-            weight = transmittance * (1.0 - passed)
+            remaining = wp.exp(-depth)
+            weight = transmittance * (1.0 - remaining)
             color = wp.vec3(sigmoid(colors[0, k]), sigmoid(colors[1, k]), sigmoid(colors[2, k]))
             output += weight * color
             transmittances[k] = transmittance
-            transmittance *= passed
+            transmittance *= remaining
             count += 1
-            if ends > 0.0:
-                near_end += weight * nearness(distances[k], ends)
+            if target_distance > 0.0:
+                depth_term += weight * nearness(distances[k], target_distance)
             if distortion > 0.0:
-                away = distances[k] + half_extent
-                s = distances[k] / away
-                spread += 2.0 * weight * (s * covered - moment) + weight * weight * lengths[
+                denominator = distances[k] + half_extent
+                s = distances[k] / denominator
+                distortion_loss += 2.0 * weight * (s * opacity - moment) + weight * weight * lengths[
                     k
-                ] * half_extent / (3.0 * away * away)
-                covered += weight
+                ] * half_extent / (3.0 * denominator * denominator)
+                opacity += weight
                 moment += weight * s
             p = positions[k] * float(side)
             last = side - 1
             x, y, z = wp.min(int(p[0]), last), wp.min(int(p[1]), last), wp.min(int(p[2]), last)
             bits = wp.cast(weight, wp.int32)
-            if bits > largest[x, y, z]:
-                wp.atomic_max(largest, x, y, z, bits)
+            if bits > max_weights[x, y, z]:
+                wp.atomic_max(max_weights, x, y, z, bits)
         num_rays = counters[wp.static(NUM_RAYS)]
         num_depths = int(float(num_rays) * depth_fraction)
-        grad_color, error, pull_to_end = wp.vec3(0.0, 0.0, 0.0), near_end, float(0.0)
-        if ends > 0.0:
-            pull_to_end = scalars[wp.static(LOSS_SCALE)] * depth_weight / float(num_depths)
+        grad_color, error, depth_scale = wp.vec3(0.0, 0.0, 0.0), depth_term, float(0.0)
+        if target_distance > 0.0:
+            depth_scale = scalars[wp.static(LOSS_SCALE)] * depth_weight / float(num_depths)
         else:
             exposure = wp.vec3(1.0, 1.0, 1.0)
             if exposures.shape[0] > 0:
                 exposure = exposures[frame[r]]
-            seen = wp.cw_mul(exposure, output + transmittance * background[r])
-            difference = seen - target[r]
+            predicted = wp.cw_mul(exposure, output + transmittance * background[r])
+            difference = predicted - target[r]
             error = wp.dot(difference, difference) / 3.0
             loss[r] = error
-            to_seen = difference * (2.0 / 3.0 / float(num_rays - num_depths))
-            grad_color = wp.cw_mul(exposure, to_seen) * scalars[wp.static(LOSS_SCALE)]
+            grad_predicted = difference * (2.0 / 3.0 / float(num_rays - num_depths))
+            grad_color = wp.cw_mul(exposure, grad_predicted) * scalars[wp.static(LOSS_SCALE)]
             if exposures.shape[0] > 0 and wp.isfinite(error):
                 for c in range(3):
-                    slope = wp.clamp(to_seen[c] * seen[c], -MAX_EXPOSURE_SLOPE, MAX_EXPOSURE_SLOPE)
-                    units = wp.int64(wp.rint(wp.float64(slope) * wp.static(wp.float64(EXPOSURE_UNITS))))
+                    grad_exposure = wp.clamp(
+                        grad_predicted[c] * predicted[c], -MAX_EXPOSURE_GRADIENT, MAX_EXPOSURE_GRADIENT
+                    )
+                    units = wp.int64(
+                        wp.rint(wp.float64(grad_exposure) * wp.static(wp.float64(EXPOSURE_UNITS)))
+                    )
                     wp.atomic_add(exposure_sums, frame[r], c, units)
-        if not (wp.isfinite(error) and wp.isfinite(spread)):
+        if not (wp.isfinite(error) and wp.isfinite(distortion_loss)):
             wp.atomic_max(counters, wp.static(NOT_FINITE), 1)
             return
         grad_background[r] = grad_color * transmittance
         rest = wp.dot(grad_color, background[r])
-        pull = scalars[wp.static(LOSS_SCALE)] / float(num_rays) * distortion
-        covered_after, moment_after = float(0.0), float(0.0)
+        distortion_scale = scalars[wp.static(LOSS_SCALE)] / float(num_rays) * distortion
+        opacity_after, moment_after = float(0.0), float(0.0)
         for i in range(count):
             k = begin + count - 1 - i
             depth = wp.exp(wp.min(geometry[0, k], MAX_LOG_DENSITY)) / density_unit * lengths[k]
-            passed, reaching = wp.exp(-depth), transmittances[k]
-            weight = reaching * (1.0 - passed)
+            remaining, front = wp.exp(-depth), transmittances[k]
+            weight = front * (1.0 - remaining)
             color = wp.vec3(sigmoid(colors[0, k]), sigmoid(colors[1, k]), sigmoid(colors[2, k]))
             grad_weight = wp.dot(grad_color, color)
-            if ends > 0.0:
-                grad_weight -= pull_to_end * nearness(distances[k], ends)
+            if target_distance > 0.0:
+                grad_weight -= depth_scale * nearness(distances[k], target_distance)
             if distortion > 0.0:
-                away = distances[k] + half_extent
-                s = distances[k] / away
-                before, moment_before = covered - covered_after - weight, moment - moment_after - weight * s
-                grad_weight += pull * 2.0 * (
-                    s * (before - covered_after) - moment_before + moment_after
-                ) + pull * 2.0 / 3.0 * weight * lengths[k] * half_extent / (away * away)
-                covered_after += weight
+                denominator = distances[k] + half_extent
+                s = distances[k] / denominator
+                before, moment_before = opacity - opacity_after - weight, moment - moment_after - weight * s
+                grad_weight += distortion_scale * 2.0 * (
+                    s * (before - opacity_after) - moment_before + moment_after
+                ) + distortion_scale * 2.0 / 3.0 * weight * lengths[k] * half_extent / (
+                    denominator * denominator
+                )
+                opacity_after += weight
                 moment_after += weight * s
-            grad_log_density[k] = active(reaching * (grad_weight - rest) * passed * depth)
-            rest = grad_weight * (1.0 - passed) + passed * rest
+            grad_log_density[k] = active(front * (grad_weight - rest) * remaining * depth)
+            rest = grad_weight * (1.0 - remaining) + remaining * rest
             for c in range(3):
                 grad_colors[c, k] = active(weight * grad_color[c] * color[c] * (1.0 - color[c]))
 
@@ -333,7 +339,7 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
         units: float,
         sums: wp.array(dtype=wp.int64),
     ):
-        """Add the gradients of features to the entries in fixed point, with so many units to 1.
+        """Add the gradients of features to the entries in fixed point; `units` per 1.
 
         Four threads beside each other take the same few consecutive samples, each one feature and one side in x: where
         x is even, the entries of both sides are neighbors, and the four additions are one access to memory. Samples of
@@ -351,7 +357,7 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
             elif inside(p):
                 scaled = p * float(level[0])
                 cell = cell_of(scaled, level[0])
-                part = scaled - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
+                fraction = scaled - wp.vec3(float(cell[0]), float(cell[1]), float(cell[2]))
                 if cell[0] != current[0] or cell[1] != current[1] or cell[2] != current[2]:
                     if has_total:
                         add_cell(current, right, feature, level, total, sums)
@@ -359,7 +365,7 @@ def _rendering_kernels(precision: Precision, active_bytes: int) -> SimpleNamespa
                 if gradient != 0.0:
                     has_total = True
                     for side in range(4):
-                        total[side] += corner_weight(part, right + 2 * side) * units * gradient
+                        total[side] += corner_weight(fraction, right + 2 * side) * units * gradient
         if has_total:
             add_cell(current, right, feature, level, total, sums)
 

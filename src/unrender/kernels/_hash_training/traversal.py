@@ -17,22 +17,22 @@ def traversal_kernels(precision: Precision) -> SimpleNamespace:
 
     @wp.func
     def interval_of(
-        o: wp.vec3, d: wp.vec3, box: wp.array(dtype=wp.vec3), contracted: bool, near: float, far: float
+        o: wp.vec3, d: wp.vec3, box: wp.array(dtype=wp.vec3), contracted: bool, t_near: float, t_far: float
     ):
         """Return t_near and t_far of the box of occupied cells; the interval is empty for a direction of 0."""
-        begin, end = near, far
+        start, end = t_near, t_far
         if not contracted:
             low, high = box[0], box[1]
             for axis in range(3):
                 if d[axis] == 0.0:
                     if o[axis] < low[axis] or o[axis] > high[axis]:
-                        end = begin
+                        end = start
                 else:
                     one, other = (low[axis] - o[axis]) / d[axis], (high[axis] - o[axis]) / d[axis]
-                    begin, end = wp.max(begin, wp.min(one, other)), wp.min(end, wp.max(one, other))
+                    start, end = wp.max(start, wp.min(one, other)), wp.min(end, wp.max(one, other))
         if not wp.dot(d, d) > 0.0:
-            end = begin
-        return wp.vec2(begin, end)
+            end = start
+        return wp.vec2(start, end)
 
     @precision.kernel
     def traverse(
@@ -43,8 +43,8 @@ def traversal_kernels(precision: Precision) -> SimpleNamespace:
         box: wp.array(dtype=wp.vec3),
         center: wp.array(dtype=wp.vec3),
         half_extent: float,
-        near: float,
-        far: float,
+        t_near: float,
+        t_far: float,
         contracted: bool,
         origins: wp.array(dtype=wp.vec3),
         directions: wp.array(dtype=wp.vec3),
@@ -69,7 +69,7 @@ def traversal_kernels(precision: Precision) -> SimpleNamespace:
             per_ray[r] = 0
             return
         o, d = (origins[r] - center[0]) / half_extent, directions[r] / half_extent
-        interval = interval_of(o, d, box, contracted, near, far)
+        interval = interval_of(o, d, box, contracted, t_near, t_far)
         first = int(0)
         if writes:
             first = offsets[r]

@@ -13,7 +13,7 @@ BAND = 8
 
 def forward(
     images: Tensor,
-    slopes: Tensor,
+    shading_gradients: Tensor,
     depth: Tensor,
     residual: Tensor,
     weight: Tensor,
@@ -24,7 +24,7 @@ def forward(
     batch, _, height, _ = images.shape
     bands = (height + BAND - 1) // BAND
     gradient, hessian = images.new_empty(batch, bands, 6), images.new_empty(batch, bands, 6, 6)
-    tensors = (images, slopes, depth, residual, weight, rays, pivot, gradient, hessian)
+    tensors = (images, shading_gradients, depth, residual, weight, rays, pivot, gradient, hessian)
     with cpu_threads(images.numel()):
         _add_up(*(t.detach().contiguous().numpy() for t in tensors), with_depth)
     hessian = hessian.sum(1)
@@ -42,7 +42,7 @@ def _fraction(depth, other):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _add_up(images, slopes, depth, residual, weight, rays, pivot, gradient, hessian, with_depth):
+def _add_up(images, shading_gradients, depth, residual, weight, rays, pivot, gradient, hessian, with_depth):
     batch, channels, height, width = images.shape
     bands = gradient.shape[1]
     zero = images.dtype.type(0)
@@ -85,7 +85,7 @@ def _add_up(images, slopes, depth, residual, weight, rays, pivot, gradient, hess
                     for i in range(6):
                         jacobian[i] = -(by_x * u_x[i] + by_y * u_y[i])
                     for i in range(3):
-                        jacobian[i] += slopes[b, c, row, column, i]
+                        jacobian[i] += shading_gradients[b, c, row, column, i]
                     if with_depth and c == channels - 1:
                         jacobian[0] += py
                         jacobian[1] -= px

@@ -1,4 +1,4 @@
-"""How pictures of a moving surface change: each thread adds up a strip of pixels, torch the strips in their order."""
+"""Normal equations of image alignment: one thread per strip of a row; strips are added in a fixed order."""
 
 from types import SimpleNamespace
 
@@ -9,12 +9,12 @@ from unrender.kernels._warp import Precision, launch, per_precision
 from unrender.kernels.align.reference import MAX_DEPTH_STEP
 
 STRIP = 8
-"""Pixels of a row that one thread takes."""
+"""Pixels of a row per thread."""
 
 
 def forward(
     images: Tensor,
-    slopes: Tensor,
+    shading_gradients: Tensor,
     depth: Tensor,
     residual: Tensor,
     weight: Tensor,
@@ -25,7 +25,9 @@ def forward(
     batch, _, height, width = images.shape
     strips = (width + STRIP - 1) // STRIP
     gradient, hessian = (images.new_empty(batch, height, strips, *shape) for shape in ((6,), (6, 6)))
-    arrays = [t.detach().contiguous() for t in (images, slopes, depth, residual, weight, rays, pivot)]
+    arrays = [
+        t.detach().contiguous() for t in (images, shading_gradients, depth, residual, weight, rays, pivot)
+    ]
     kernel = align_kernels(images.dtype).add_up
     launch(kernel, (batch, height, strips), *arrays, int(with_depth), gradient, hessian)
     return gradient.flatten(1, 2).sum(1), hessian.flatten(1, 2).sum(1)
@@ -39,16 +41,16 @@ def align_kernels(types: Precision) -> SimpleNamespace:
     zero, one, half, edge = scalar(0.0), scalar(1.0), scalar(0.5), scalar(MAX_DEPTH_STEP)
 
     @wp.func
-    def share(here: scalar, there: scalar):
-        """Return how much of the difference to a neighbour belongs to the pixel that sees depth `here`."""
-        if there == zero or there - here > edge * here:
+    def neighbor_fraction(depth: scalar, other: scalar):
+        """Return the fraction of the difference to a neighbor that belongs to a pixel at `depth`; 0 is background."""
+        if other == zero or other - depth > edge * depth:
             return one
-        return wp.where(here - there > edge * there, zero, half)
+        return wp.where(depth - other > edge * other, zero, half)
 
     @types.kernel
     def add_up(
         images: wp.array4d(dtype=scalar),
-        slopes: wp.array4d(dtype=vec3),
+        shading_gradients: wp.array4d(dtype=vec3),
         depth: wp.array3d(dtype=scalar),
         residual: wp.array4d(dtype=scalar),
         weight: wp.array4d(dtype=scalar),
@@ -72,13 +74,13 @@ def align_kernels(types: Precision) -> SimpleNamespace:
                 u_y = vec6(-sy * (pz + y * py), sy * y * px, sy * px, zero, sy, -sy * y)
                 left, right, above, below = scalar(0.0), scalar(0.0), scalar(0.0), scalar(0.0)
                 if column > 0:
-                    left = share(z, depth[b, row, column - 1])
+                    left = neighbor_fraction(z, depth[b, row, column - 1])
                 if column + 1 < width:
-                    right = share(z, depth[b, row, column + 1])
+                    right = neighbor_fraction(z, depth[b, row, column + 1])
                 if row > 0:
-                    above = share(z, depth[b, row - 1, column])
+                    above = neighbor_fraction(z, depth[b, row - 1, column])
                 if row + 1 < height:
-                    below = share(z, depth[b, row + 1, column])
+                    below = neighbor_fraction(z, depth[b, row + 1, column])
                 for c in range(channels):
                     w, e, value = (
                         weight[b, c, row, column],
@@ -96,8 +98,10 @@ def align_kernels(types: Precision) -> SimpleNamespace:
                         if above > zero:
                             by_y += above * (value - images[b, c, row - 1, column])
                         jacobian = -(by_x * u_x + by_y * u_y)
-                        slope = slopes[b, c, row, column]
-                        jacobian += vec6(slope[0], slope[1], slope[2], zero, zero, zero)
+                        shading_gradient = shading_gradients[b, c, row, column]
+                        jacobian += vec6(
+                            shading_gradient[0], shading_gradient[1], shading_gradient[2], zero, zero, zero
+                        )
                         if with_depth == 1 and c == channels - 1:
                             jacobian += vec6(py, -px, zero, zero, zero, one)
                         total += e * jacobian

@@ -9,7 +9,7 @@ MAX_DEPTH_STEP = 0.05
 
 def forward(
     images: Tensor,
-    slopes: Tensor,
+    shading_gradients: Tensor,
     depth: Tensor,
     residual: Tensor,
     weight: Tensor,
@@ -17,11 +17,11 @@ def forward(
     pivot: Tensor,
     with_depth: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Compute Σ J e and Σ w J Jᵀ over pixels and channels, where dI = J · (w, v) = −∇I · u + slope · w.
+    """Compute Σ J e and Σ w J Jᵀ over pixels and channels, where dI = J · (w, v) = −∇I · u + s · w.
 
-    u is the optical flow in pixels, of a surface point P that moves by w × (P − pivot) + v. The difference in I between
-    two neighboring pixels is shared equally if they belong to one surface; at an occlusion boundary the nearer one
-    takes all of it.
+    s is the shading gradient, u the optical flow in pixels of a surface point P that moves by w × (P − pivot) + v. The
+    difference in I between two neighboring pixels is divided equally if they belong to one surface; at an occlusion
+    boundary the nearer one gets all of it.
     """
     x, y, focal_x, focal_y = rays.unbind(-1)
     px, py, pz = (
@@ -39,7 +39,7 @@ def forward(
     near = torch.where(depth > 0, depth, torch.inf)[:, None]
     by_x, by_y = differences(images, near), differences(images.mT, near.mT).mT
     jacobian = -(by_x[:, :, None] * u_x[:, None] + by_y[:, :, None] * u_y[:, None])
-    jacobian[:, :, :3] += slopes.movedim(-1, 2)
+    jacobian[:, :, :3] += shading_gradients.movedim(-1, 2)
     if with_depth:
         jacobian[:, -1] += moved_z
     rows = (jacobian * (depth > 0)[:, None, None]).transpose(1, 2).flatten(2)

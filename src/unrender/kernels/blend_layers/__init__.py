@@ -44,5 +44,5 @@ class _Blend(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return *ctx.fast.backward(*ctx.saved_tensors, *ctx.settings, cotangent), *[None] * 6
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.fast.backward(*ctx.saved_tensors, *ctx.settings, grad_output), *[None] * 6

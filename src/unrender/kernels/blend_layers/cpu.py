@@ -42,9 +42,9 @@ def backward(
     pixels: Tensor,
     sharpness: float,
     gamma: float,
-    cotangent: Tensor,
+    grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = [array(t) for t in (colors, depth, squared, face_ids, near, far, pixels, cotangent)]
+    inputs = [array(t) for t in (colors, depth, squared, face_ids, near, far, pixels, grad_output)]
     gradients = [allocate(t, *t.shape) for t in (colors, depth, squared)]
     scalar = inputs[0].dtype.type
     with cpu_threads(face_ids.numel()):
@@ -76,10 +76,10 @@ def _blend(colors, depth, squared, face_ids, near, far, background, sharpness, g
         for p in range(block * BLOCK, min(len(depth), (block + 1) * BLOCK)):
             scalar, image = depth.dtype.type, p * len(near) // len(depth)
             best = _nearest(depth, face_ids, near, far, p)
-            rest = max(scalar(math.exp((scalar(EPSILON) - best) / gamma)), scalar(EPSILON))
-            total, log_open = rest, scalar(0)
+            background_weight = max(scalar(math.exp((scalar(EPSILON) - best) / gamma)), scalar(EPSILON))
+            total, log_open = background_weight, scalar(0)
             for channel in range(channels):
-                pixels[p, channel] = rest * background[channel]
+                pixels[p, channel] = background_weight * background[channel]
             for k in range(depth.shape[1]):
                 if face_ids[p, k] >= 0:
                     x = squared[p, k] * sharpness
@@ -103,12 +103,12 @@ def _blend_backward(
     near,
     far,
     pixels,
-    cotangent,
+    grad_output,
     sharpness,
     gamma,
-    to_colors,
-    to_depth,
-    to_squared,
+    grad_colors,
+    grad_depth,
+    grad_squared,
 ):
     channels = colors.shape[2]
     for block in numba.prange((len(depth) + BLOCK - 1) // BLOCK):
@@ -118,20 +118,20 @@ def _blend_backward(
             best = _nearest(depth, face_ids, near, far, p)
             total = max(scalar(math.exp((scalar(EPSILON) - best) / gamma)), scalar(EPSILON))
             for k in range(depth.shape[1]):  # weights are kept where gradients of depth will be
-                to_depth[p, k] = 0
+                grad_depth[p, k] = 0
                 if face_ids[p, k] >= 0:
                     z = (far[image] - depth[p, k]) / span
-                    to_depth[p, k] = _sigmoid(-squared[p, k] * sharpness) * math.exp((z - best) / gamma)
-                total += to_depth[p, k]
+                    grad_depth[p, k] = _sigmoid(-squared[p, k] * sharpness) * math.exp((z - best) / gamma)
+                total += grad_depth[p, k]
             for k in range(depth.shape[1]):
-                weight, slope = to_depth[p, k], scalar(0)
+                weight, grad_closeness = grad_depth[p, k], scalar(0)
                 for channel in range(channels):
-                    to_colors[p, k, channel] = cotangent[p, channel] * weight / total
-                    slope += cotangent[p, channel] * (colors[p, k, channel] - pixels[p, channel])
-                slope *= weight / total
-                to_depth[p, k] = -slope / (gamma * span)
-                to_squared[p, k] = 0
+                    grad_colors[p, k, channel] = grad_output[p, channel] * weight / total
+                    grad_closeness += grad_output[p, channel] * (colors[p, k, channel] - pixels[p, channel])
+                grad_closeness *= weight / total
+                grad_depth[p, k] = -grad_closeness / (gamma * span)
+                grad_squared[p, k] = 0
                 if face_ids[p, k] >= 0:
                     covered = scalar(_sigmoid(-squared[p, k] * sharpness))
-                    through = (1 - pixels[p, channels]) * cotangent[p, channels]
-                    to_squared[p, k] = -sharpness * (slope * (1 - covered) + through * covered)
+                    grad_open = (1 - pixels[p, channels]) * grad_output[p, channels]
+                    grad_squared[p, k] = -sharpness * (grad_closeness * (1 - covered) + grad_open * covered)

@@ -1,4 +1,4 @@
-"""Blending; one thread for each pixel."""
+"""Blending; one thread per pixel."""
 
 from types import SimpleNamespace
 
@@ -40,11 +40,11 @@ def backward(
     pixels: Tensor,
     sharpness: float,
     gamma: float,
-    cotangent: Tensor,
+    grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = [
         t.detach().contiguous()
-        for t in (colors, depth, squared, face_ids.int(), near, far, pixels, cotangent)
+        for t in (colors, depth, squared, face_ids.int(), near, far, pixels, grad_output)
     ]
     gradients = [torch.empty_like(t) for t in inputs[:3]]
     launch(blend_kernels(colors.dtype).blend_backward, len(colors), *inputs, sharpness, gamma, *gradients)
@@ -103,11 +103,11 @@ def blend_kernels(types: Precision) -> SimpleNamespace:
         image = p // (depth.shape[0] // near.shape[0])
         low, high = scalar(near[image]), scalar(far[image])
         best = nearest(depth, face_ids, low, high, p)
-        rest = wp.max(wp.exp((epsilon - best) / gamma), epsilon)
-        total, log_open = scalar(rest), scalar(0.0)
+        background_weight = wp.max(wp.exp((epsilon - best) / gamma), epsilon)
+        total, log_open = scalar(background_weight), scalar(0.0)
         channels = colors.shape[2]
         for channel in range(channels):
-            pixels[p, channel] = rest * background[channel]
+            pixels[p, channel] = background_weight * background[channel]
         for k in range(depth.shape[1]):
             if face_ids[p, k] >= 0:
                 x = squared[p, k] * sharpness
@@ -129,12 +129,12 @@ def blend_kernels(types: Precision) -> SimpleNamespace:
         near: wp.array(dtype=scalar),
         far: wp.array(dtype=scalar),
         pixels: wp.array2d(dtype=scalar),
-        cotangent: wp.array2d(dtype=scalar),
+        grad_output: wp.array2d(dtype=scalar),
         sharpness: scalar,
         gamma: scalar,
-        to_colors: wp.array3d(dtype=scalar),
-        to_depth: wp.array2d(dtype=scalar),
-        to_squared: wp.array2d(dtype=scalar),
+        grad_colors: wp.array3d(dtype=scalar),
+        grad_depth: wp.array2d(dtype=scalar),
+        grad_squared: wp.array2d(dtype=scalar),
     ):
         p = wp.tid()
         image = p // (depth.shape[0] // near.shape[0])
@@ -145,18 +145,18 @@ def blend_kernels(types: Precision) -> SimpleNamespace:
             if face_ids[p, k] >= 0:
                 total += weight_of(squared[p, k] * sharpness, depth[p, k], low, high, best, gamma)
         channels = colors.shape[2]
-        through = (one - pixels[p, channels]) * cotangent[p, channels]
+        grad_open = (one - pixels[p, channels]) * grad_output[p, channels]
         for k in range(depth.shape[1]):
-            share, slope, covered = scalar(0.0), scalar(0.0), scalar(0.0)
+            weight, grad_closeness, covered = scalar(0.0), scalar(0.0), scalar(0.0)
             if face_ids[p, k] >= 0:
                 x = squared[p, k] * sharpness
                 covered = sigmoid(-x)
-                share = weight_of(x, depth[p, k], low, high, best, gamma) / total
+                weight = weight_of(x, depth[p, k], low, high, best, gamma) / total
             for channel in range(channels):
-                to_colors[p, k, channel] = cotangent[p, channel] * share
-                slope += cotangent[p, channel] * (colors[p, k, channel] - pixels[p, channel])
-            slope = slope * share
-            to_depth[p, k] = -slope / (gamma * (high - low))
-            to_squared[p, k] = -sharpness * (slope * (one - covered) + through * covered)
+                grad_colors[p, k, channel] = grad_output[p, channel] * weight
+                grad_closeness += grad_output[p, channel] * (colors[p, k, channel] - pixels[p, channel])
+            grad_closeness = grad_closeness * weight
+            grad_depth[p, k] = -grad_closeness / (gamma * (high - low))
+            grad_squared[p, k] = -sharpness * (grad_closeness * (one - covered) + grad_open * covered)
 
     return SimpleNamespace(blend=blend, blend_backward=blend_backward)

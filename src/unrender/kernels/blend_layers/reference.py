@@ -30,7 +30,9 @@ def forward(
     closeness = (far - depth) / (far - near) * filled
     nearest = closeness.detach().amax(-1, keepdim=True).clamp(min=EPSILON)  # cancels out; prevents overflow
     weights = torch.sigmoid(squared * -sharpness) * filled * ((closeness - nearest) / gamma).exp()
-    rest = ((EPSILON - nearest) / gamma).exp().clamp(min=EPSILON)
-    mixed = torch.linalg.vecdot(weights[..., None], colors, dim=-2) + rest * background
+    background_weight = ((EPSILON - nearest) / gamma).exp().clamp(min=EPSILON)
+    mixed = torch.linalg.vecdot(weights[..., None], colors, dim=-2) + background_weight * background
     log_transparency = (logsigmoid(squared * sharpness) * filled).sum(-1, keepdim=True)
-    return torch.cat([mixed / (weights.sum(-1, keepdim=True) + rest), -torch.expm1(log_transparency)], -1)
+    return torch.cat(
+        [mixed / (weights.sum(-1, keepdim=True) + background_weight), -torch.expm1(log_transparency)], -1
+    )

@@ -42,5 +42,5 @@ class _MeanChamfer(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return *ctx.fast.backward(*ctx.saved_tensors, ctx.norm, cotangent), None, None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return *ctx.fast.backward(*ctx.saved_tensors, ctx.norm, grad_output), None, None, None

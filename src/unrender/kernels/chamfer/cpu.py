@@ -1,4 +1,4 @@
-"""On a CPU, searches and means serve, and are differentiable in weights and normals besides."""
+"""On a CPU, this is a search followed by means in plain torch."""
 
 from torch import Tensor
 
@@ -17,6 +17,6 @@ def forward(
 
 
 def backward(
-    x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor, greatest: Tensor, norm: int, cotangent: Tensor
+    x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor, max_term: Tensor, norm: int, grad_output: Tensor
 ) -> tuple[Tensor | None, ...]:
-    return differentiate(reference.forward, (x, y, x_ids, y_ids, norm), cotangent)[:2]
+    return differentiate(reference.forward, (x, y, x_ids, y_ids, norm), grad_output)[:2]

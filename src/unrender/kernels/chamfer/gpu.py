@@ -1,7 +1,7 @@
-"""Both directions of a Chamfer distance at once: threads for the points of x, then those of y.
+"""Both directions of a Chamfer distance at once: one thread per point of x, then of y.
 
-Without known neighbors, each point is compared with all of the other cloud, by several threads that take a slice each.
-Gradients of points that are nearest to several others are added up in fixed point.
+Without known neighbors, each point is compared with all points of the other cloud, in slices by several threads.
+Gradients of points are accumulated in fixed point, so that they do not depend on the order of threads.
 """
 
 from types import SimpleNamespace
@@ -16,8 +16,8 @@ from unrender.kernels._warp import (
     from_units,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 from unrender.kernels.nearest.gpu import widen
@@ -37,7 +37,7 @@ def forward(
     )
     found = None
     zeros = torch.zeros(1 + (batch * count if x_ids is None else 0), dtype=torch.int64, device=x.device)
-    greatest, terms = zeros[-1:], x.new_empty(size)
+    max_term, terms = zeros[-1:], x.new_empty(size)
     if x_ids is None or y_ids is None:
         slices = max(1, min(THREADS // max(batch * count, 1), max(num_x, num_y) // SMALLEST_SLICE))
         slices = slices if x.dtype == torch.float32 else 1
@@ -46,20 +46,20 @@ def forward(
         x_ids, y_ids = (torch.empty(batch, n, 1, dtype=torch.int64, device=x.device) for n in (num_x, num_y))
     else:
         x_ids, y_ids = x_ids.contiguous(), y_ids.contiguous()
-    launch(kernels.measure, size, *points, norm, found, x_ids, y_ids, terms, greatest)
-    return terms.sum(), x_ids, y_ids, greatest
+    launch(kernels.measure, size, *points, norm, found, x_ids, y_ids, terms, max_term)
+    return terms.sum(), x_ids, y_ids, max_term
 
 
 def backward(
-    x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor, greatest: Tensor, norm: int, cotangent: Tensor
+    x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor, max_term: Tensor, norm: int, grad_output: Tensor
 ) -> tuple[Tensor | None, ...]:
     points, (batch, num_x, num_y) = (widen(x), widen(y)), (len(x), x.shape[1], y.shape[1])
     kernels, bits = chamfer_kernels(x.dtype, points[0].shape[-1]), count_log2(max(num_x, num_y))
     size, gradients = (batch, num_x + num_y), [torch.empty_like(p) for p in points]
     sums = torch.zeros(batch, num_x + num_y, points[0].shape[-1], dtype=torch.int64, device=x.device)
-    arguments = (*points, norm, x_ids, y_ids, greatest, bits, sums)
+    arguments = (*points, norm, x_ids, y_ids, max_term, bits, sums)
     launch(kernels.scatter, size, *arguments)
-    launch(kernels.finish, size, *arguments, cotangent.detach().contiguous(), *gradients)
+    launch(kernels.finish, size, *arguments, grad_output.detach().contiguous(), *gradients)
     return gradients[0][..., : x.shape[-1]], gradients[1][..., : y.shape[-1]]
 
 
@@ -81,14 +81,14 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
 
     @wp.func
     def closeness_in_slice(
-        query: vector, points: wp.array2d(dtype=vector), b: int, part: int, slices: int, norm: int
+        query: vector, points: wp.array2d(dtype=vector), b: int, slice_index: int, slices: int, norm: int
     ):
-        """Return a positive integer that is larger the nearer the nearest point of a slice is: then its smaller id.
+        """Return a positive integer that is larger for a nearer nearest point of a slice, and for a smaller id.
 
-        In double precision, whose distances do not fit beside an id, there is one slice.
+        In double precision there is one slice, as a distance and an id do not fit into the integer.
         """
         size = (points.shape[1] + slices - 1) // slices
-        first = part * size
+        first = slice_index * size
         if first >= points.shape[1]:
             return wp.int64(0)
         nearest = first
@@ -113,12 +113,12 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
         slices: int,
         found: wp.array2d(dtype=wp.int64),
     ):
-        part, b, i = wp.tid()
+        slice_index, b, i = wp.tid()
         closeness = wp.int64(0)
         if i < x.shape[1]:
-            closeness = closeness_in_slice(x[b, i], y, b, part, slices, norm)
+            closeness = closeness_in_slice(x[b, i], y, b, slice_index, slices, norm)
         else:
-            closeness = closeness_in_slice(y[b, i - x.shape[1]], x, b, part, slices, norm)
+            closeness = closeness_in_slice(y[b, i - x.shape[1]], x, b, slice_index, slices, norm)
         wp.atomic_max(found, b, i, closeness)
 
     @wp.func
@@ -144,9 +144,9 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
         x_ids: wp.array3d(dtype=wp.int64),
         y_ids: wp.array3d(dtype=wp.int64),
         terms: wp.array2d(dtype=scalar),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
     ):
-        """Decode what is found, and compute each point's term of the means."""
+        """Decode the ids of the nearest points, and compute each point's term of the means."""
         b, i = wp.tid()
         if found.shape[0] > 0:
             nearest = (FARTHEST - found[b, i]) & wp.int64(0xFFFFFFFF)
@@ -155,7 +155,7 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
             else:
                 y_ids[b, i - x.shape[1], 0] = nearest
         distance = measure_offset(offset_of(x, y, x_ids, y_ids, b, i), norm)
-        note_term(wp.float64(distance), greatest)
+        record_term(wp.float64(distance), max_term)
         count = x.shape[1]
         if i >= x.shape[1]:
             count = y.shape[1]
@@ -175,11 +175,11 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
         return signs
 
     @wp.func
-    def greatest_direction(greatest: wp.int64, norm: int):
-        """Return the size of the greatest component of a direction, from that of the greatest distance."""
+    def max_direction(max_term: wp.int64, norm: int):
+        """Return the largest component of a direction, as `record_term` does, from the largest distance."""
         if norm == 1:
-            return wp.max(wp.cast(wp.float64(1.0), wp.int64), greatest)
-        return wp.cast(wp.sqrt(wp.cast(greatest, wp.float64)), wp.int64)
+            return wp.max(wp.cast(wp.float64(1.0), wp.int64), max_term)
+        return wp.cast(wp.sqrt(wp.cast(max_term, wp.float64)), wp.int64)
 
     @types.kernel
     def scatter(
@@ -188,7 +188,7 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
         norm: int,
         x_ids: wp.array3d(dtype=wp.int64),
         y_ids: wp.array3d(dtype=wp.int64),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         bits: int,
         sums: wp.array3d(dtype=wp.int64),
     ):
@@ -199,7 +199,7 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
             partner += int(x_ids[b, i, 0])
         else:
             partner = int(y_ids[b, i - x.shape[1], 0])
-        exponent = unit_exponent(greatest_direction(greatest[0], norm), bits)
+        exponent = unit_exponent(max_direction(max_term[0], norm), bits)
         for axis in range(dim):
             wp.atomic_sub(sums, b, partner, axis, in_units(wp.float64(direction[axis]), exponent))
 
@@ -210,19 +210,19 @@ def chamfer_kernels(types: Precision, dim: int) -> SimpleNamespace:
         norm: int,
         x_ids: wp.array3d(dtype=wp.int64),
         y_ids: wp.array3d(dtype=wp.int64),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         bits: int,
         sums: wp.array3d(dtype=wp.int64),
-        cotangent: wp.array(dtype=scalar),
+        grad_output: wp.array(dtype=scalar),
         x_gradient: wp.array2d(dtype=vector),
         y_gradient: wp.array2d(dtype=vector),
     ):
         b, i = wp.tid()
-        slope = cotangent[0] * scalar(norm) / scalar(x.shape[0])
-        own, others = slope / scalar(x.shape[1]), slope / scalar(y.shape[1])
+        grad = grad_output[0] * scalar(norm) / scalar(x.shape[0])
+        own, others = grad / scalar(x.shape[1]), grad / scalar(y.shape[1])
         if i >= x.shape[1]:
             own, others = others, own
-        size = greatest_direction(greatest[0], norm)
+        size = max_direction(max_term[0], norm)
         exponent = unit_exponent(size, bits)
         gradient = own * direction_of(offset_of(x, y, x_ids, y_ids, b, i), norm)
         for axis in range(dim):

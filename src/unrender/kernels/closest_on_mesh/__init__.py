@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.kernels._dispatch import can_ask, implementation
+from unrender.kernels._dispatch import can_read, implementation
 from unrender.kernels.closest_on_mesh import reference
 from unrender.kernels.nearest import PointIndex, check_agreement, check_finite, given_order
 
@@ -73,7 +73,7 @@ def closest_on_mesh(
 def _check_faces(where: str, faces: Tensor, vertices: Tensor) -> None:
     if len(faces) == 0:
         raise InputError(f"{where}: `faces` should have at least one face, got none")
-    if not can_ask(faces):
+    if not can_read(faces):
         return
     low, high = (int(x) for x in torch.aminmax(faces))
     if low < 0 or high >= vertices.shape[-2]:
@@ -101,5 +101,5 @@ class _ClosestOnMesh(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.fast.backward(*ctx.saved_tensors, cotangent), None, None, None)
+    def backward(ctx: Any, grad_output: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.fast.backward(*ctx.saved_tensors, grad_output), None, None, None)

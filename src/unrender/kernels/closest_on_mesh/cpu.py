@@ -41,10 +41,10 @@ def forward(
 
 
 def backward(
-    queries: Tensor, vertices: Tensor, faces: Tensor, ids: Tensor, barycentrics: Tensor, cotangent: Tensor
+    queries: Tensor, vertices: Tensor, faces: Tensor, ids: Tensor, barycentrics: Tensor, grad_output: Tensor
 ) -> tuple[Tensor, Tensor]:
     query_gradient, vertex_gradient = (t.new_zeros(t.shape) for t in (queries, vertices))
-    tensors = queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient
+    tensors = queries, vertices, ids, barycentrics, grad_output, query_gradient, vertex_gradient
     for arrays in iterate_batch(queries.dim() - 2, *tensors):
         _scatter(faces.contiguous().numpy(), *arrays)
     return query_gradient, vertex_gradient
@@ -168,7 +168,7 @@ def _search(queries, query_order, corners, order, boxes, depth, distances, ids, 
 
 
 @numba.njit(cache=True)
-def _scatter(faces, queries, vertices, ids, barycentrics, cotangent, query_gradient, vertex_gradient):
+def _scatter(faces, queries, vertices, ids, barycentrics, grad_output, query_gradient, vertex_gradient):
     """Accumulate gradients query by query: the order, and so every bit, is fixed."""
     for i in range(len(queries)):
         a, b, c = faces[ids[i]]
@@ -178,7 +178,7 @@ def _scatter(faces, queries, vertices, ids, barycentrics, cotangent, query_gradi
                 + barycentrics[i, 1] * vertices[b, axis]
                 + barycentrics[i, 2] * vertices[c, axis]
             )
-            gradient = 2 * (queries[i, axis] - closest) * cotangent[i]
+            gradient = 2 * (queries[i, axis] - closest) * grad_output[i]
             query_gradient[i, axis] = gradient
             vertex_gradient[a, axis] -= gradient * barycentrics[i, 0]
             vertex_gradient[b, axis] -= gradient * barycentrics[i, 1]

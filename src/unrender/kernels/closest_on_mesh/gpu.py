@@ -1,6 +1,6 @@
-"""Nearest points on a surface through a tree of boxes around its faces; one thread for each query.
+"""Closest points on a mesh by a bounding volume hierarchy over its faces; one thread per query.
 
-Gradients of vertices are added up in fixed point.
+Gradients of vertices are accumulated in fixed point, so that they do not depend on the order of threads.
 """
 
 import math
@@ -16,8 +16,8 @@ from unrender.kernels._warp import (
     count_log2,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 from unrender.kernels._warp_tree import STACK, curve_order, first_node, fit_boxes, leaf_start, tree_depth
@@ -36,8 +36,8 @@ def forward(
     ids = torch.empty(distances.shape, dtype=torch.int64, device=queries.device)
     batch, count = math.prod(vertices.shape[:-2]), len(faces)
     flat = vertices.detach().reshape(batch, -1, 3)
-    places = faces.long()[order.reshape(batch, count)].reshape(batch, count * 3, 1).expand(-1, -1, 3)
-    corners = flat.gather(1, places).view(batch, count, 3, 3)
+    corner_ids = faces.long()[order.reshape(batch, count)].reshape(batch, count * 3, 1).expand(-1, -1, 3)
+    corners = flat.gather(1, corner_ids).view(batch, count, 3, 3)
     boxes = fit_boxes(corners.amin(2), corners.amax(2))
     depth = tree_depth(count)
     launch(
@@ -58,18 +58,18 @@ def forward(
 
 
 def backward(
-    queries: Tensor, vertices: Tensor, faces: Tensor, ids: Tensor, barycentrics: Tensor, cotangent: Tensor
+    queries: Tensor, vertices: Tensor, faces: Tensor, ids: Tensor, barycentrics: Tensor, grad_output: Tensor
 ) -> tuple[Tensor, Tensor]:
-    tensors = (queries, vertices, faces.long(), ids, barycentrics, cotangent)
+    tensors = (queries, vertices, faces.long(), ids, barycentrics, grad_output)
     arrays = [t.detach().contiguous() for t in tensors]
     gradient = torch.empty_like(arrays[0])
     totals = torch.zeros(vertices.numel() + 1, dtype=torch.int64, device=vertices.device)
-    totals, greatest = totals[:-1], totals[-1:]
+    totals, max_term = totals[:-1], totals[-1:]
     kernels, terms = closest_kernels(queries.dtype), count_log2(3 * ids.numel())
     size = (math.prod(queries.shape[:-2]), queries.shape[-2])
-    launch(kernels.query_gradients, size, *arrays, gradient, greatest)
-    launch(kernels.scatter, size, gradient, *arrays[2:5], vertices.shape[-2], terms, greatest, totals)
-    return gradient, from_sums(totals, greatest, terms, vertices.dtype).view(vertices.shape)
+    launch(kernels.query_gradients, size, *arrays, gradient, max_term)
+    launch(kernels.scatter, size, gradient, *arrays[2:5], vertices.shape[-2], terms, max_term, totals)
+    return gradient, from_sums(totals, max_term, terms, vertices.dtype).view(vertices.shape)
 
 
 @per_precision("closest_on_mesh")
@@ -87,7 +87,7 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
 
     @wp.func
     def closest_on_segment(point: vec3, side: vec3):
-        """Return squared distance of `point` to the segment from 0 to `side`, and the fraction at the closest point."""
+        """Return the squared distance of `point` to the segment from 0 to `side`, and the fraction along it."""
         length = wp.dot(side, side)
         t = scalar(0.0)
         if length > zero:
@@ -97,10 +97,10 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
 
     @wp.func
     def closest_on_triangle(a: vec3, b: vec3, c: vec3, query: vec3):
-        """Return squared distance, and the barycentrics (v, w) of the corners b and c.
+        """Return the squared distance, and the barycentrics (v, w) of the corners b and c.
 
-        The foot of the perpendicular comes from cross products, which keep their digits on slivers; ab² ac² −
-        (ab · ac)² does not. Source: Ericson, Real-Time Collision Detection, 3.4 and 5.1.5.
+        The projection is computed with cross products, which are accurate for slivers; ab² ac² − (ab · ac)² is
+        not. Source: Ericson, Real-Time Collision Detection, 3.4 and 5.1.5.
         """
         ab, ac, ap = b - a, c - a, query - a
         normal = wp.cross(ab, ac)
@@ -140,13 +140,15 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
         num_faces = corners.shape[1]
         best = vec3(scalar(wp.inf), zero, zero)
         best_id = wp.int64(num_faces)
-        waiting, bounds = nodes(0), bounds_of_nodes(scalar(0.0))
+        stack, bounds = nodes(0), bounds_of_nodes(scalar(0.0))
         top = int(0)
         while top >= 0:
-            node = waiting[top]
+            node = stack[top]
             bound = bounds[top]
             top -= 1
-            while bound <= best[0] and node < first_leaf:  # down to the nearest leaf; the other children wait
+            while (
+                bound <= best[0] and node < first_leaf
+            ):  # descend to the nearest leaf, push the other children
                 nearest_child = int(0)
                 nearest_bound = scalar(wp.inf)
                 for c in range(4):
@@ -156,10 +158,10 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
                         if nearest_child > 0:
                             top += 1
                             if child_bound < nearest_bound:
-                                waiting[top] = nearest_child
+                                stack[top] = nearest_child
                                 bounds[top] = nearest_bound
                             else:
-                                waiting[top] = child
+                                stack[top] = child
                                 bounds[top] = child_bound
                         if nearest_child == 0 or child_bound < nearest_bound:
                             nearest_child = child
@@ -177,7 +179,7 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
                     if found[0] < best[0] or (found[0] == best[0] and face < best_id):
                         best = found
                         best_id = face
-        if best_id == wp.int64(num_faces):  # the query is nowhere
+        if best_id == wp.int64(num_faces):  # NaN coordinates
             best_id = wp.int64(0)
             best = vec3(scalar(wp.nan), zero, zero)
         distances[b, row] = best[0]
@@ -191,9 +193,9 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
         faces: wp.array2d(dtype=wp.int64),
         ids: wp.array2d(dtype=wp.int64),
         barycentrics: wp.array2d(dtype=vec3),
-        cotangent: wp.array2d(dtype=scalar),
+        grad_output: wp.array2d(dtype=scalar),
         gradient: wp.array2d(dtype=vec3),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
     ):
         b, i = wp.tid()
         face = int(ids[b, i])
@@ -201,10 +203,10 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
         closest = vec3(zero)
         for corner in range(3):
             closest += weights[corner] * vertices[b, int(faces[face, corner])]
-        slope = scalar(2.0) * cotangent[b, i] * (queries[b, i] - closest)
-        gradient[b, i] = slope
+        grad_query = scalar(2.0) * grad_output[b, i] * (queries[b, i] - closest)
+        gradient[b, i] = grad_query
         for axis in range(3):
-            note_term(wp.float64(slope[axis]), greatest)  # barycentrics are at most 1
+            record_term(wp.float64(grad_query[axis]), max_term)  # barycentrics are at most 1
 
     @types.kernel
     def scatter(
@@ -214,16 +216,16 @@ def closest_kernels(types: Precision) -> SimpleNamespace:
         barycentrics: wp.array2d(dtype=vec3),
         num_vertices: int,
         terms: int,
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         totals: wp.array(dtype=wp.int64),
     ):
         b, i = wp.tid()
-        exponent = unit_exponent(greatest[0], terms)
+        exponent = unit_exponent(max_term[0], terms)
         face = int(ids[b, i])
         for corner in range(3):
             term = barycentrics[b, i][corner] * gradient[b, i]
-            place = 3 * (b * num_vertices + int(faces[face, corner]))
+            index = 3 * (b * num_vertices + int(faces[face, corner]))
             for axis in range(3):
-                wp.atomic_sub(totals, place + axis, in_units(wp.float64(term[axis]), exponent))
+                wp.atomic_sub(totals, index + axis, in_units(wp.float64(term[axis]), exponent))
 
     return SimpleNamespace(search=search, query_gradients=query_gradients, scatter=scatter)

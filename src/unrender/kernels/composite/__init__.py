@@ -145,7 +145,7 @@ class _Composite(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[1:5]
-        gradients = ctx.fast.backward(*ctx.saved_tensors, ctx.stop_below, cotangents, wanted)
+        gradients = ctx.fast.backward(*ctx.saved_tensors, ctx.stop_below, grad_outputs, wanted)
         return (None, *gradients, None, None)

@@ -49,17 +49,17 @@ def backward(
     distances: Tensor | None,
     offsets: Tensor,
     stop_below: float,
-    cotangents: tuple[Tensor | None, ...],
-    wanted: tuple[bool, ...],
+    grad_outputs: tuple[Tensor | None, ...],
+    needs_grad: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Compute the gradients of density, lengths, color, distances that are `wanted`."""
+    """Compute the gradients of density, lengths, color, distances for which `needs_grad` is true."""
     given = (density, lengths, color, distances)
     gradients = [
         allocate(t, *t.shape) if t is not None and needed else None
-        for t, needed in zip(given, wanted, strict=True)
+        for t, needed in zip(given, needs_grad, strict=True)
     ]
     arrays = _arrays(density, lengths, color, distances, offsets)
-    upstream = [_array(t, density.new_empty((0, 0) if i == 3 else 0)) for i, t in enumerate(cotangents)]
+    upstream = [_array(t, density.new_empty((0, 0) if i == 3 else 0)) for i, t in enumerate(grad_outputs)]
     results = [_array(t, density.new_empty((0, 0) if i == 2 else 0)) for i, t in enumerate(gradients)]
     settings = (lengths is not None, arrays[0].dtype.type(stop_below), _longest(offsets))
     with cpu_threads(len(density)):
@@ -86,13 +86,13 @@ def _row(length, like):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _transmit(density, lengths, has_lengths, stop_below, alphas, through, entering):
+def _transmit(density, lengths, has_lengths, stop_below, alphas, through, transmittances):
     """Compute alphas and transmittances along a ray; return the number of visible samples and the final transmittance.
 
     Stops at zero transmittance for densities only: the gradient of an opaque alpha depends on the samples behind it.
     """
     zero, transmitted, start, count = density.dtype.type(0), density.dtype.type(1), 0, len(density)
-    faint = density.dtype.type(np.finfo(density.dtype).tiny)
+    tiny = density.dtype.type(np.finfo(density.dtype).tiny)
     while start < count and abs(transmitted) >= stop_below and (transmitted != zero or not has_lengths):
         end = min(start + RUN, count)
         if has_lengths:
@@ -102,14 +102,14 @@ def _transmit(density, lengths, has_lengths, stop_below, alphas, through, enteri
             for k in range(np.uint64(start), np.uint64(end)):
                 alphas[k], through[k] = density[k], density.dtype.type(1) - density[k]
         for k in range(np.uint64(start), np.uint64(end)):
-            entering[k] = transmitted
+            transmittances[k] = transmitted
             transmitted *= through[k]
-        if abs(entering[end - 1]) < stop_below:
-            while abs(entering[end - 1]) < stop_below:
+        if abs(transmittances[end - 1]) < stop_below:
+            while abs(transmittances[end - 1]) < stop_below:
                 end -= 1
-                transmitted = entering[end]
+                transmitted = transmittances[end]
             return end, transmitted
-        transmitted = zero if abs(transmitted) < faint else transmitted  # subnormal numbers are slow
+        transmitted = zero if abs(transmitted) < tiny else transmitted  # subnormal numbers are slow
         start = end
     return start, transmitted
 
@@ -117,13 +117,13 @@ def _transmit(density, lengths, has_lengths, stop_below, alphas, through, enteri
 @numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})  # lets sums vectorize
 def _accumulate(weights, color, distances, total):
     """Return Σ weight and Σ weight · distance; fill Σ weight · color."""
-    covered, far = weights.dtype.type(0), weights.dtype.type(0)
+    opacity, weighted_distance = weights.dtype.type(0), weights.dtype.type(0)
     for k in range(np.uint64(len(weights))):
-        covered += weights[k]
+        opacity += weights[k]
     for k in range(np.uint64(len(distances))):
-        far += weights[k] * distances[k]
+        weighted_distance += weights[k] * distances[k]
     if len(total) == 3:
-        red, green, blue = covered * 0, covered * 0, covered * 0
+        red, green, blue = opacity * 0, opacity * 0, opacity * 0
         for k in range(np.uint64(len(weights))):
             red += weights[k] * color[k, 0]
             green += weights[k] * color[k, 1]
@@ -134,7 +134,7 @@ def _accumulate(weights, color, distances, total):
         for k in range(np.uint64(len(weights))):
             for channel in range(np.uint64(len(total))):
                 total[channel] += weights[k] * color[k, channel]
-    return covered, far
+    return opacity, weighted_distance
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -155,15 +155,19 @@ def _forward(
 ):
     rays = len(offsets) - 1
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
-        alphas, through, entering = _row(longest, density), _row(longest, density), _row(longest, density)
+        alphas, through, transmittances = (
+            _row(longest, density),
+            _row(longest, density),
+            _row(longest, density),
+        )
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
             own = slice(offsets[ray], offsets[ray + 1])
             weight = weights[own]
             count, transmitted = _transmit(
-                density[own], lengths[own], has_lengths, stop_below, alphas, through, entering
+                density[own], lengths[own], has_lengths, stop_below, alphas, through, transmittances
             )
             for k in range(np.uint64(count)):
-                weight[k] = entering[k] * alphas[k]
+                weight[k] = transmittances[k] * alphas[k]
             weight[count:] = 0
             opacity[ray], distance[ray] = _accumulate(
                 weight[:count], color[own], distances[own][:count], total[ray]
@@ -172,15 +176,15 @@ def _forward(
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _backpropagate(grad_weights, alphas, through, entering, rest, to_alphas):
+def _backpropagate(weight_grads, alphas, through, transmittances, rest, grad_alphas):
     """Compute the gradients of the alphas from those of the weights, last sample first."""
-    for k in range(np.uint64(len(grad_weights))):
-        to_alphas[k] = grad_weights[k] * alphas[k]
-    for i in range(len(grad_weights) - 1, -1, -1):
-        bring, to_alphas[i] = to_alphas[i], rest
-        rest = bring + through[i] * rest
-    for k in range(np.uint64(len(grad_weights))):
-        to_alphas[k] = entering[k] * (grad_weights[k] - to_alphas[k])
+    for k in range(np.uint64(len(weight_grads))):
+        grad_alphas[k] = weight_grads[k] * alphas[k]
+    for i in range(len(weight_grads) - 1, -1, -1):
+        term, grad_alphas[i] = grad_alphas[i], rest
+        rest = term + through[i] * rest
+    for k in range(np.uint64(len(weight_grads))):
+        grad_alphas[k] = transmittances[k] * (weight_grads[k] - grad_alphas[k])
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
@@ -193,85 +197,96 @@ def _backward(
     has_lengths,
     stop_below,
     longest,
-    of_weights,
-    of_opacity,
-    of_transmittance,
-    of_total,
-    of_distance,
-    to_density,
-    to_lengths,
-    to_color,
-    to_distances,
+    grad_weights,
+    grad_opacity,
+    grad_transmittance,
+    grad_total,
+    grad_distance,
+    grad_density,
+    grad_lengths,
+    grad_color,
+    grad_distances,
 ):
     zero, rays = density.dtype.type(0), len(offsets) - 1
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
-        alphas, through, entering = _row(longest, density), _row(longest, density), _row(longest, density)
-        grad_weights, to_alphas = _row(longest, density), _row(longest, density)
+        alphas, through, transmittances = (
+            _row(longest, density),
+            _row(longest, density),
+            _row(longest, density),
+        )
+        weight_grads, grad_alphas = _row(longest, density), _row(longest, density)
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
             own = slice(offsets[ray], offsets[ray + 1])
-            here, long, far, hue = density[own], lengths[own], distances[own], color[own]
-            count, _ = _transmit(here, long, has_lengths, stop_below, alphas, through, entering)
-            base = of_opacity[ray] if len(of_opacity) else zero
-            reach = of_distance[ray] if len(of_distance) and len(distances) else zero
+            ray_density, ray_lengths, ray_distances, ray_color = (
+                density[own],
+                lengths[own],
+                distances[own],
+                color[own],
+            )
+            count, _ = _transmit(
+                ray_density, ray_lengths, has_lengths, stop_below, alphas, through, transmittances
+            )
+            grad_sum = grad_opacity[ray] if len(grad_opacity) else zero
+            grad_mean = grad_distance[ray] if len(grad_distance) and len(distances) else zero
             for k in range(np.uint64(count)):
-                grad_weights[k] = base
-            if reach != zero:
+                weight_grads[k] = grad_sum
+            if grad_mean != zero:
                 for k in range(np.uint64(count)):
-                    grad_weights[k] += reach * far[k]
-            if len(of_weights):
-                of_weight = of_weights[own]
+                    weight_grads[k] += grad_mean * ray_distances[k]
+            if len(grad_weights):
+                grad_weight = grad_weights[own]
                 for k in range(np.uint64(count)):
-                    grad_weights[k] += of_weight[k]
-            if len(of_total):
-                _add_color(grad_weights[:count], hue, of_total[ray])
-            rest = of_transmittance[ray] if len(of_transmittance) else zero
-            _backpropagate(grad_weights[:count], alphas, through, entering, rest, to_alphas)
+                    weight_grads[k] += grad_weight[k]
+            if len(grad_total):
+                _add_color(weight_grads[:count], ray_color, grad_total[ray])
+            rest = grad_transmittance[ray] if len(grad_transmittance) else zero
+            _backpropagate(weight_grads[:count], alphas, through, transmittances, rest, grad_alphas)
             if has_lengths:
                 for k in range(np.uint64(count)):
-                    to_alphas[k] *= through[k]
-            if len(to_density):
-                target = to_density[own]
+                    grad_alphas[k] *= through[k]
+            if len(grad_density):
+                target = grad_density[own]
                 for k in range(np.uint64(count)):
-                    target[k] = to_alphas[k] * long[k] if has_lengths else to_alphas[k]
+                    target[k] = grad_alphas[k] * ray_lengths[k] if has_lengths else grad_alphas[k]
                 target[count:] = 0
-            if len(to_lengths):
-                target = to_lengths[own]
+            if len(grad_lengths):
+                target = grad_lengths[own]
                 for k in range(np.uint64(count)):
-                    target[k] = to_alphas[k] * here[k]
+                    target[k] = grad_alphas[k] * ray_density[k]
                 target[count:] = 0
-            if len(to_distances):
-                target = to_distances[own]
+            if len(grad_distances):
+                target = grad_distances[own]
                 for k in range(np.uint64(count)):
-                    target[k] = entering[k] * alphas[k] * reach
+                    target[k] = transmittances[k] * alphas[k] * grad_mean
                 target[count:] = 0
-            if len(to_color):
-                _color_gradient(entering[:count], alphas, of_total, ray, to_color[own])
+            if len(grad_color):
+                _color_gradient(transmittances[:count], alphas, grad_total, ray, grad_color[own])
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def _add_color(grad_weights, color, of_total):
+def _add_color(weight_grads, color, grad_total):
     """Add the gradient of the weights through the ray's color."""
-    if len(of_total) == 3:
-        red, green, blue = of_total[0], of_total[1], of_total[2]
-        for k in range(np.uint64(len(grad_weights))):
-            grad_weights[k] += red * color[k, 0] + green * color[k, 1] + blue * color[k, 2]
+    if len(grad_total) == 3:
+        red, green, blue = grad_total[0], grad_total[1], grad_total[2]
+        for k in range(np.uint64(len(weight_grads))):
+            weight_grads[k] += red * color[k, 0] + green * color[k, 1] + blue * color[k, 2]
     else:
-        for k in range(np.uint64(len(grad_weights))):
-            for channel in range(np.uint64(len(of_total))):
-                grad_weights[k] += of_total[channel] * color[k, channel]
+        for k in range(np.uint64(len(weight_grads))):
+            for channel in range(np.uint64(len(grad_total))):
+                weight_grads[k] += grad_total[channel] * color[k, channel]
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _color_gradient(entering, alphas, of_total, ray, to_color):
+def _color_gradient(transmittances, alphas, grad_total, ray, grad_color):
     """Compute the gradient of the color of each sample."""
-    count, channels = len(entering) if len(of_total) else 0, to_color.shape[1]
+    count, channels = len(transmittances) if len(grad_total) else 0, grad_color.shape[1]
     if channels == 3 and count:
-        red, green, blue = of_total[ray, 0], of_total[ray, 1], of_total[ray, 2]
+        red, green, blue = grad_total[ray, 0], grad_total[ray, 1], grad_total[ray, 2]
         for k in range(np.uint64(count)):
-            weight = entering[k] * alphas[k]
-            to_color[k, 0], to_color[k, 1], to_color[k, 2] = weight * red, weight * green, weight * blue
+            weight = transmittances[k] * alphas[k]
+            grad_color[k, 0], grad_color[k, 1], grad_color[k, 2] = weight * red, weight * green, weight * blue
     else:
         for k in range(np.uint64(count)):
             for channel in range(np.uint64(channels)):
-                to_color[k, channel] = entering[k] * alphas[k] * of_total[ray, channel]
-    to_color[count:] = 0
+                grad_color[k, channel] = transmittances[k] * alphas[k] * grad_total[ray, channel]
+    grad_color[count:] = 0

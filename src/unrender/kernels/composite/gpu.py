@@ -27,12 +27,18 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     rays, channels, kernels = len(offsets) - 1, color.shape[1], _kernels(density.dtype)
     density, lengths, color, distances, offsets = _contiguous(density, lengths, color, distances, offsets)
-    weights, light = torch.zeros_like(density), density.new_empty(rays)
+    weights, transmittance = torch.zeros_like(density), density.new_empty(rays)
     total = density.new_empty(rays, channels + 2)
     settings = (lengths is not None, stop_below)
-    launch(kernels.weigh, rays, density, lengths, offsets, *settings, weights, light)
-    launch(kernels.add_up, (rays, channels + 2), weights, color, distances, offsets, total)
-    return weights, total[:, channels].clone(), light, total[:, :channels].contiguous(), total[:, -1].clone()
+    launch(kernels.compute_weights, rays, density, lengths, offsets, *settings, weights, transmittance)
+    launch(kernels.accumulate, (rays, channels + 2), weights, color, distances, offsets, total)
+    return (
+        weights,
+        total[:, channels].clone(),
+        transmittance,
+        total[:, :channels].contiguous(),
+        total[:, -1].clone(),
+    )
 
 
 def backward(
@@ -42,19 +48,21 @@ def backward(
     distances: Tensor | None,
     offsets: Tensor,
     stop_below: float,
-    cotangents: tuple[Tensor | None, ...],
-    wanted: tuple[bool, ...],
+    grad_outputs: tuple[Tensor | None, ...],
+    needs_grad: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """Compute the gradients of density, lengths, color, distances that are `wanted`."""
+    """Compute the gradients of density, lengths, color, distances for which `needs_grad` is true."""
     given = _contiguous(density, lengths, color, distances, offsets)
     gradients = [
-        torch.zeros_like(t) if t is not None and asked else None
-        for t, asked in zip(given[:4], wanted, strict=True)
+        torch.zeros_like(t) if t is not None and needed else None
+        for t, needed in zip(given[:4], needs_grad, strict=True)
     ]
     scratch = torch.empty_like(given[0])
-    slopes = [None if t is None else t.contiguous() for t in cotangents]
+    upstream = [None if t is None else t.contiguous() for t in grad_outputs]
     settings = (lengths is not None, stop_below)
-    launch(_kernels(density.dtype).go_back, len(offsets) - 1, *given, *settings, *slopes, scratch, *gradients)
+    launch(
+        _kernels(density.dtype).backward, len(offsets) - 1, *given, *settings, *upstream, scratch, *gradients
+    )
     return tuple(gradients)
 
 
@@ -77,7 +85,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
 
     @wp.func
     def absorb(density: one_row, lengths: one_row, has_lengths: bool, k: int):
-        """Return what a sample takes away, and what it lets through. Rounding cancels in what Kahan divides."""
+        """Return alpha and transmittance of a sample; alpha without loss of precision for thin ones (Kahan)."""
         one = scalar(1.0)
         if not has_lengths:
             return vec2(density[k], one - density[k])
@@ -86,46 +94,46 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         alpha = one - through
         if through == one:
             alpha = depth
-        elif alpha < one:  # not so of NaN
+        elif alpha < one:  # false for NaN
             alpha = -alpha * depth / wp.log(through)
         return vec2(alpha, through)
 
     @precision.kernel
-    def weigh(
+    def compute_weights(
         density: one_row,
         lengths: one_row,
         offsets: bounds,
         has_lengths: bool,
         stop_below: scalar,
         weights: one_row,
-        light: one_row,
+        transmittance: one_row,
     ):
         ray = wp.tid()
-        left = scalar(1.0)
+        remaining = scalar(1.0)
         for k in range(int(offsets[ray]), int(offsets[ray + 1])):
-            if wp.abs(left) < stop_below:
+            if wp.abs(remaining) < stop_below:
                 break
-            taken = absorb(density, lengths, has_lengths, k)
-            weights[k] = left * taken[0]
-            left *= taken[1]
-        light[ray] = left
+            absorbed = absorb(density, lengths, has_lengths, k)
+            weights[k] = remaining * absorbed[0]
+            remaining *= absorbed[1]
+        transmittance[ray] = remaining
 
     @precision.kernel
-    def add_up(weights: one_row, color: rows, distances: one_row, offsets: bounds, total: rows):
-        """Of each ray, fill Σ weight · color, Σ weight and Σ weight · distance."""
+    def accumulate(weights: one_row, color: rows, distances: one_row, offsets: bounds, total: rows):
+        """Fill Σ weight · color, Σ weight and Σ weight · distance of each ray."""
         ray, channel = wp.tid()
-        found, channels = scalar(0.0), color.shape[1]
+        value, channels = scalar(0.0), color.shape[1]
         for k in range(int(offsets[ray]), int(offsets[ray + 1])):
             if channel < channels:
-                found += weights[k] * color[k, channel]
+                value += weights[k] * color[k, channel]
             elif channel == channels:
-                found += weights[k]
+                value += weights[k]
             elif distances.shape[0] > 0:
-                found += weights[k] * distances[k]
-        total[ray, channel] = found
+                value += weights[k] * distances[k]
+        total[ray, channel] = value
 
     @precision.kernel
-    def go_back(
+    def backward(
         density: one_row,
         lengths: one_row,
         color: rows,
@@ -133,58 +141,58 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         offsets: bounds,
         has_lengths: bool,
         stop_below: scalar,
-        of_weights: one_row,
-        of_opacity: one_row,
-        of_light: one_row,
-        of_total: rows,
-        of_distance: one_row,
-        entering: one_row,
-        to_density: one_row,
-        to_lengths: one_row,
-        to_color: rows,
-        to_distances: one_row,
+        grad_weights: one_row,
+        grad_opacity: one_row,
+        grad_transmittance: one_row,
+        grad_total: rows,
+        grad_distance: one_row,
+        transmittances: one_row,
+        grad_density: one_row,
+        grad_lengths: one_row,
+        grad_color: rows,
+        grad_distances: one_row,
     ):
         ray = wp.tid()
         begin, end = int(offsets[ray]), int(offsets[ray + 1])
-        left, count = scalar(1.0), int(0)
+        transmittance, count = scalar(1.0), int(0)
         for k in range(begin, end):
-            if wp.abs(left) < stop_below:
+            if wp.abs(transmittance) < stop_below:
                 break
-            entering[k] = left
-            left *= absorb(density, lengths, has_lengths, k)[1]
+            transmittances[k] = transmittance
+            transmittance *= absorb(density, lengths, has_lengths, k)[1]
             count += 1
-        base, reach, rest = scalar(0.0), scalar(0.0), scalar(0.0)
-        if of_opacity.shape[0] > 0:
-            base = of_opacity[ray]
-        if of_distance.shape[0] > 0 and distances.shape[0] > 0:
-            reach = of_distance[ray]
-        if of_light.shape[0] > 0:
-            rest = of_light[ray]
-        channels = of_total.shape[1]
+        grad_sum, grad_mean, rest = scalar(0.0), scalar(0.0), scalar(0.0)
+        if grad_opacity.shape[0] > 0:
+            grad_sum = grad_opacity[ray]
+        if grad_distance.shape[0] > 0 and distances.shape[0] > 0:
+            grad_mean = grad_distance[ray]
+        if grad_transmittance.shape[0] > 0:
+            rest = grad_transmittance[ray]
+        channels = grad_total.shape[1]
         for i in range(count):
             k = begin + count - 1 - i
-            taken, light = absorb(density, lengths, has_lengths, k), entering[k]
-            slope = base
-            if reach != scalar(0.0):
-                slope += reach * distances[k]
-            if of_weights.shape[0] > 0:
-                slope += of_weights[k]
+            absorbed, front = absorb(density, lengths, has_lengths, k), transmittances[k]
+            grad_weight = grad_sum
+            if grad_mean != scalar(0.0):
+                grad_weight += grad_mean * distances[k]
+            if grad_weights.shape[0] > 0:
+                grad_weight += grad_weights[k]
             for channel in range(channels):
-                slope += of_total[ray, channel] * color[k, channel]
-            to_alpha = light * (slope - rest)
-            rest = slope * taken[0] + taken[1] * rest
+                grad_weight += grad_total[ray, channel] * color[k, channel]
+            grad_alpha = front * (grad_weight - rest)
+            rest = grad_weight * absorbed[0] + absorbed[1] * rest
             if has_lengths:
-                to_alpha *= taken[1]
-                if to_density.shape[0] > 0:
-                    to_density[k] = to_alpha * lengths[k]
-                if to_lengths.shape[0] > 0:
-                    to_lengths[k] = to_alpha * density[k]
-            elif to_density.shape[0] > 0:
-                to_density[k] = to_alpha
-            if to_distances.shape[0] > 0:
-                to_distances[k] = light * taken[0] * reach
-            if to_color.shape[0] > 0:
+                grad_alpha *= absorbed[1]
+                if grad_density.shape[0] > 0:
+                    grad_density[k] = grad_alpha * lengths[k]
+                if grad_lengths.shape[0] > 0:
+                    grad_lengths[k] = grad_alpha * density[k]
+            elif grad_density.shape[0] > 0:
+                grad_density[k] = grad_alpha
+            if grad_distances.shape[0] > 0:
+                grad_distances[k] = front * absorbed[0] * grad_mean
+            if grad_color.shape[0] > 0:
                 for channel in range(channels):
-                    to_color[k, channel] = light * taken[0] * of_total[ray, channel]
+                    grad_color[k, channel] = front * absorbed[0] * grad_total[ray, channel]
 
-    return SimpleNamespace(weigh=weigh, add_up=add_up, go_back=go_back)
+    return SimpleNamespace(compute_weights=compute_weights, accumulate=accumulate, backward=backward)

@@ -34,5 +34,5 @@ class _EdgeLoss(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.fast.backward(*ctx.saved_tensors, ctx.target_length, cotangent), None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.fast.backward(*ctx.saved_tensors, ctx.target_length, grad_output), None, None

@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 from torch import Tensor
 
@@ -9,5 +9,5 @@ __all__ = ["backward", "forward"]
 forward = reference.forward
 
 
-def backward(vertices: Tensor, edges: Tensor, target_length: float, cotangent: Tensor) -> Tensor | None:
-    return differentiate(forward, (vertices, edges, target_length), cotangent)[0]
+def backward(vertices: Tensor, edges: Tensor, target_length: float, grad_output: Tensor) -> Tensor | None:
+    return differentiate(forward, (vertices, edges, target_length), grad_output)[0]

@@ -1,4 +1,4 @@
-"""Edge lengths; one thread for each edge, on the way back one for each vertex and the edges it has, in their order."""
+"""Edge lengths: one thread per edge; backward, one thread per vertex, which sums over its edges in a fixed order."""
 
 from types import SimpleNamespace
 
@@ -17,7 +17,7 @@ def forward(vertices: Tensor, edges: Tensor, target_length: float) -> Tensor:
     return terms.sum()
 
 
-def backward(vertices: Tensor, edges: Tensor, target_length: float, cotangent: Tensor) -> Tensor:
+def backward(vertices: Tensor, edges: Tensor, target_length: float, grad_output: Tensor) -> Tensor:
     count, points = vertices.shape[-2], vertices.contiguous()
     gradient, around = points.new_empty(points.shape), incidence(edges, count)
     kernels, size = edge_kernels(vertices.dtype), (vertices.shape[:-2].numel(), count)
@@ -28,7 +28,7 @@ def backward(vertices: Tensor, edges: Tensor, target_length: float, cotangent: T
         edges.mT.contiguous(),
         *around,
         target_length,
-        cotangent.contiguous(),
+        grad_output.contiguous(),
         gradient,
     )
     return gradient
@@ -58,7 +58,7 @@ def edge_kernels(types: Precision) -> SimpleNamespace:
         starts: wp.array(dtype=wp.int64),
         places: wp.array(dtype=wp.int64),
         target_length: scalar,
-        cotangent: wp.array(dtype=scalar),
+        grad_output: wp.array(dtype=scalar),
         gradient: wp.array2d(dtype=vec3),
     ):
         b, i = wp.tid()
@@ -72,6 +72,6 @@ def edge_kernels(types: Precision) -> SimpleNamespace:
                 length = wp.length(vector)
                 if length > zero:
                     total += (one - target_length / length) * vector
-        gradient[b, i] = two * cotangent[0] / scalar(wp.max(points.shape[0] * edges.shape[1], 1)) * total
+        gradient[b, i] = two * grad_output[0] / scalar(wp.max(points.shape[0] * edges.shape[1], 1)) * total
 
     return SimpleNamespace(measure=measure, gather=gather)

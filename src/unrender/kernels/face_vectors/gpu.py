@@ -1,4 +1,4 @@
-"""Area vectors; one thread for each face. Gradients of vertices are added in fixed point."""
+"""Area vectors; one thread per face. Gradients of vertices are added in fixed point."""
 
 from types import SimpleNamespace
 
@@ -12,8 +12,8 @@ from unrender.kernels._warp import (
     count_log2,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 
@@ -26,15 +26,15 @@ def forward(columns: Tensor, faces: Tensor) -> Tensor:
     return vectors
 
 
-def backward(columns: Tensor, faces: Tensor, cotangent: Tensor) -> Tensor:
-    inputs = (columns.detach().contiguous(), faces.long().contiguous(), cotangent.contiguous())
+def backward(columns: Tensor, faces: Tensor, grad_output: Tensor) -> Tensor:
+    inputs = (columns.detach().contiguous(), faces.long().contiguous(), grad_output.contiguous())
     sums = torch.zeros(columns.numel() + 1, dtype=torch.int64, device=columns.device)
-    sums, greatest = sums[:-1], sums[-1:]
+    sums, max_term = sums[:-1], sums[-1:]
     kernels, bits = face_kernels(columns.dtype), count_log2(3 * len(faces))
     size = (columns[..., 0, 0].numel(), len(faces)) if columns.numel() else 0
-    for adds in (0, 1):
-        launch(kernels.spread, size, *inputs, bits, adds, greatest, sums)
-    return from_sums(sums, greatest, bits, columns.dtype).view(columns.shape)
+    for accumulates in (0, 1):
+        launch(kernels.scatter, size, *inputs, bits, accumulates, max_term, sums)
+    return from_sums(sums, max_term, bits, columns.dtype).view(columns.shape)
 
 
 @per_precision("face_vectors")
@@ -60,32 +60,32 @@ def face_kernels(types: Precision) -> SimpleNamespace:
             vectors[b, axis, face] = vector[axis]
 
     @types.kernel
-    def spread(
+    def scatter(
         columns: wp.array3d(dtype=scalar),
         faces: wp.array2d(dtype=wp.int64),
-        slopes: wp.array3d(dtype=scalar),
+        grad_output: wp.array3d(dtype=scalar),
         bits: int,
-        adds: int,
-        greatest: wp.array(dtype=wp.int64),
+        accumulates: int,
+        max_term: wp.array(dtype=wp.int64),
         sums: wp.array(dtype=wp.int64),
     ):
-        """Note the greatest term, then add the terms of the gradient of each vertex."""
+        """Record the largest term or, in a second launch, accumulate the gradients of vertices."""
         b, face = wp.tid()
         start = column(columns, b, int(faces[face, 0]))
         one, two = column(columns, b, int(faces[face, 1])), column(columns, b, int(faces[face, 2]))
-        slope = column(slopes, b, face)
-        to_one, to_two = wp.cross(two - start, slope), wp.cross(slope, one - start)
-        terms = wp.matrix_from_rows(-to_one - to_two, to_one, to_two)
+        grad = column(grad_output, b, face)
+        grad_one, grad_two = wp.cross(two - start, grad), wp.cross(grad, one - start)
+        terms = wp.matrix_from_rows(-grad_one - grad_two, grad_one, grad_two)
         exponent = int(0)
-        if adds == 1:
-            exponent = unit_exponent(greatest[0], bits)
+        if accumulates == 1:
+            exponent = unit_exponent(max_term[0], bits)
         for corner in range(3):
             for axis in range(3):
                 term = wp.float64(terms[corner, axis])
-                if adds == 1:
-                    place = (b * 3 + axis) * columns.shape[2] + int(faces[face, corner])
-                    wp.atomic_add(sums, place, in_units(term, exponent))
+                if accumulates == 1:
+                    index = (b * 3 + axis) * columns.shape[2] + int(faces[face, corner])
+                    wp.atomic_add(sums, index, in_units(term, exponent))
                 else:
-                    note_term(term, greatest)
+                    record_term(term, max_term)
 
-    return SimpleNamespace(compute=compute, spread=spread)
+    return SimpleNamespace(compute=compute, scatter=scatter)

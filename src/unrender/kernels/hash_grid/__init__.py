@@ -61,6 +61,6 @@ class _HashGrid(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         wanted = ctx.needs_input_grad[1:3]
-        return (None, *ctx.fast.backward(*ctx.saved_tensors, ctx.levels, cotangent, wanted), None)
+        return (None, *ctx.fast.backward(*ctx.saved_tensors, ctx.levels, grad_output, wanted), None)

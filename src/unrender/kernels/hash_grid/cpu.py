@@ -37,22 +37,22 @@ def forward(points: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
 
 
 def backward(
-    points: Tensor, table: Tensor, levels: HashLevels, cotangent: Tensor, wanted: tuple[bool, bool]
+    points: Tensor, table: Tensor, levels: HashLevels, grad_output: Tensor, needs_grad: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the gradients of points and table that are `wanted`."""
-    to_points = to_table = None
-    positions, gradients = array(points), array(cotangent.mT)
+    """Compute the gradients of points and table for which `needs_grad` is true."""
+    grad_points = grad_table = None
+    positions, gradients = array(points), array(grad_output.mT)
     with cpu_threads(len(points) * len(levels.resolutions)):
-        if wanted[0]:
-            to_points = allocate(points, *points.shape)
+        if needs_grad[0]:
+            grad_points = allocate(points, *points.shape)
             _point_gradient(
-                positions, array(table), *_arrays(levels), gradients, to_points.numpy(), *new_queue()
+                positions, array(table), *_arrays(levels), gradients, grad_points.numpy(), *new_queue()
             )
-        if wanted[1]:
+        if needs_grad[1]:
             sums = np.zeros(table.shape, positions.dtype)  # pages are zeroed lazily by the system
             _scatter(positions, *_arrays(levels), gradients, sums, *new_queue())
-            to_table = torch.from_numpy(sums)
-    return to_points, to_table
+            grad_table = torch.from_numpy(sums)
+    return grad_points, grad_table
 
 
 def _arrays(levels):
@@ -184,7 +184,7 @@ def _encode(points, table, sides, hashed, offsets, features, threads, counter):
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath=RELAXED)
-def _add_point_gradient(count, size, gradients, fetched, fractions, to_points):
+def _add_point_gradient(count, size, gradients, fetched, fractions, grad_points):
     """Add the gradient of the points through one feature."""
     one = fractions.dtype.type(1)
     for p in range(np.uint64(count)):
@@ -201,22 +201,22 @@ def _add_point_gradient(count, size, gradients, fetched, fractions, to_points):
         g, h = fetched[6 * BLOCK + p], fetched[7 * BLOCK + p]
         ab, cd, ef, gh = b - a, d - c, f - e, h - g
         low, high = ab + v * (cd - ab), ef + v * (gh - ef)
-        to_points[p, 0] += gradient * (low + w * (high - low))
+        grad_points[p, 0] += gradient * (low + w * (high - low))
         a, c, e, g = a + u * ab, c + u * cd, e + u * ef, g + u * gh
-        to_points[p, 1] += gradient * (t * (c - a) + w * (g - e))
+        grad_points[p, 1] += gradient * (t * (c - a) + w * (g - e))
         a, e = a + v * (c - a), e + v * (g - e)
-        to_points[p, 2] += gradient * (e - a)
+        grad_points[p, 2] += gradient * (e - a)
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _point_gradient(points, table, sides, hashed, offsets, gradients, to_points, threads, counter):
+def _point_gradient(points, table, sides, hashed, offsets, gradients, grad_points, threads, counter):
     num_features, flat = table.shape[1], table.reshape(-1)
     for _ in numba.prange(threads):
         cells, entries = np.empty(3 * BLOCK, np.int32), np.empty(8 * BLOCK, np.uint32)
         fractions, fetched = _scratch(4, table), _scratch(8 * num_features, table)
         chunk = next_task(counter)
         while chunk * CHUNK < len(points):
-            to_points[chunk * CHUNK : (chunk + 1) * CHUNK] = 0
+            grad_points[chunk * CHUNK : (chunk + 1) * CHUNK] = 0
             for n in range(len(sides)):
                 level = flat[offsets[n] * num_features : offsets[n + 1] * num_features]
                 mask, size = np.uint32(offsets[n + 1] - offsets[n] - 1), table.dtype.type(sides[n])
@@ -233,7 +233,7 @@ def _point_gradient(points, table, sides, hashed, offsets, gradients, to_points,
                             gradient,
                             fetched[f * 8 * BLOCK :],
                             fractions,
-                            to_points[start:end],
+                            grad_points[start:end],
                         )
             chunk = next_task(counter)
 
@@ -265,8 +265,8 @@ def _add_table_gradient(entries, weights, gradients, level):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _scatter(points, sides, hashed, offsets, gradients, to_table, threads, counter):
-    num_features, flat = to_table.shape[1], to_table.reshape(-1)
+def _scatter(points, sides, hashed, offsets, gradients, grad_table, threads, counter):
+    num_features, flat = grad_table.shape[1], grad_table.reshape(-1)
     for _ in numba.prange(threads):
         cells, entries = np.empty(3 * BLOCK, np.int32), np.empty(8 * BLOCK, np.uint32)
         fractions, weights = _scratch(4, points), _scratch(8, points)

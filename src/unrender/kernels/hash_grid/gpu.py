@@ -12,7 +12,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from unrender.kernels._fixed_point import from_sums, greatest_of
+from unrender.kernels._fixed_point import from_sums, max_magnitude
 from unrender.kernels._warp import (
     Precision,
     count_log2,
@@ -28,30 +28,38 @@ PRIME_Y, PRIME_Z = wp.constant(wp.uint32(PRIMES[1])), wp.constant(wp.uint32(PRIM
 
 
 def forward(points: Tensor, table: Tensor, levels: HashLevels) -> Tensor:
-    kernels, known = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
-    found = table.new_empty(len(known) * table.shape[1], len(points))
-    size = (len(known), len(points))
-    launch(kernels.look_up, size, points.contiguous(), kernels.rows(table), known, found)
-    return found.mT
+    kernels, level_table = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
+    features_out = table.new_empty(len(level_table) * table.shape[1], len(points))
+    size = (len(level_table), len(points))
+    launch(kernels.encode, size, points.contiguous(), kernels.rows(table), level_table, features_out)
+    return features_out.mT
 
 
 def backward(
-    points: Tensor, table: Tensor, levels: HashLevels, cotangent: Tensor, wanted: tuple[bool, bool]
+    points: Tensor, table: Tensor, levels: HashLevels, grad_output: Tensor, needs_grad: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the gradients of points and table that are `wanted`."""
-    kernels, known = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
-    slopes, places = cotangent.mT.contiguous(), points.contiguous()
-    to_points = to_table = None
-    if wanted[0]:
-        to_points = torch.empty_like(places)
-        launch(kernels.to_points, len(points), places, kernels.rows(table), known, slopes, to_points)
-    if wanted[1]:
-        greatest, bits = greatest_of(slopes), count_log2(len(points))
+    """Compute the gradients of points and table for which `needs_grad` is true."""
+    kernels, level_table = _kernels(table.dtype, table.shape[1]), level_rows(levels, table.device)
+    grad_output, positions = grad_output.mT.contiguous(), points.contiguous()
+    grad_points = grad_table = None
+    if needs_grad[0]:
+        grad_points = torch.empty_like(positions)
+        launch(
+            kernels.grad_points,
+            len(points),
+            positions,
+            kernels.rows(table),
+            level_table,
+            grad_output,
+            grad_points,
+        )
+    if needs_grad[1]:
+        max_term, bits = max_magnitude(grad_output), count_log2(len(points))
         sums = torch.zeros(table.shape, dtype=torch.int64, device=table.device)
-        size = (len(known), 2 * table.shape[1] * len(points))
-        launch(kernels.to_table, size, places, known, slopes, greatest, bits, sums)
-        to_table = from_sums(sums, greatest, bits, table.dtype)
-    return to_points, to_table
+        size = (len(level_table), 2 * table.shape[1] * len(points))
+        launch(kernels.grad_table, size, positions, level_table, grad_output, max_term, bits, sums)
+        grad_table = from_sums(sums, max_term, bits, table.dtype)
+    return grad_points, grad_table
 
 
 @functools.lru_cache(64)
@@ -76,7 +84,7 @@ def entry_of(cell: wp.vec3i, corner: int, level: wp.vec4i):
 
 @functools.cache
 def point_functions(scalar: Any) -> SimpleNamespace:
-    """Make the functions of one precision that tell where in a level a point is."""
+    """Make the functions of one precision that locate a point in a level."""
     vec3 = wp.types.vector(3, scalar)
 
     @wp.func
@@ -85,23 +93,23 @@ def point_functions(scalar: Any) -> SimpleNamespace:
         return p[0] >= low and p[0] <= high and p[1] >= low and p[1] <= high and p[2] >= low and p[2] <= high
 
     @wp.func
-    def cell_of(place: vec3, side: int):
+    def cell_of(position: vec3, side: int):
         last = side - 1
         return wp.vec3i(
-            wp.min(int(wp.floor(place[0])), last),
-            wp.min(int(wp.floor(place[1])), last),
-            wp.min(int(wp.floor(place[2])), last),
+            wp.min(int(wp.floor(position[0])), last),
+            wp.min(int(wp.floor(position[1])), last),
+            wp.min(int(wp.floor(position[2])), last),
         )
 
     @wp.func
-    def share(part: vec3, corner: int):
+    def corner_weight(fraction: vec3, corner: int):
         one = scalar(1.0)
-        u = wp.where((corner & 1) == 1, part[0], one - part[0])
-        v = wp.where(((corner >> 1) & 1) == 1, part[1], one - part[1])
-        w = wp.where((corner >> 2) == 1, part[2], one - part[2])
+        u = wp.where((corner & 1) == 1, fraction[0], one - fraction[0])
+        v = wp.where(((corner >> 1) & 1) == 1, fraction[1], one - fraction[1])
+        w = wp.where((corner >> 2) == 1, fraction[2], one - fraction[2])
         return u * v * w
 
-    return SimpleNamespace(inside=inside, cell_of=cell_of, share=share)
+    return SimpleNamespace(inside=inside, cell_of=cell_of, corner_weight=corner_weight)
 
 
 @per_precision("hash_grid")
@@ -109,7 +117,7 @@ def _kernels(precision: Precision, features: int) -> SimpleNamespace:
     scalar, vec3 = precision.scalar, precision.vec3
     row = wp.types.vector(features, scalar)
     points_of = point_functions(scalar)
-    inside, cell_of, share = points_of.inside, points_of.cell_of, points_of.share
+    inside, cell_of, corner_weight = points_of.inside, points_of.cell_of, points_of.corner_weight
     pairs = scalar is wp.float32 and features == 2
     stored = wp.int64 if pairs else row
 
@@ -134,83 +142,83 @@ def _kernels(precision: Precision, features: int) -> SimpleNamespace:
             return table[entry]
 
     @precision.kernel
-    def look_up(
+    def encode(
         points: wp.array(dtype=vec3),
         table: wp.array(dtype=stored),
         levels: wp.array(dtype=wp.vec4i),
-        found: wp.array2d(dtype=scalar),
+        features_out: wp.array2d(dtype=scalar),
     ):
         n, i = wp.tid()
         level, p, mixed = levels[n], points[i], row()
         if inside(p):
-            place = p * scalar(level[0])
-            cell = cell_of(place, level[0])
-            part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
+            position = p * scalar(level[0])
+            cell = cell_of(position, level[0])
+            fraction = position - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
             for corner in range(8):
-                mixed += share(part, corner) * read(table, entry_of(cell, corner, level))
+                mixed += corner_weight(fraction, corner) * read(table, entry_of(cell, corner, level))
         for f in range(wp.static(features)):
-            found[n * wp.static(features) + f, i] = mixed[f]
+            features_out[n * wp.static(features) + f, i] = mixed[f]
 
     @precision.kernel
-    def to_points(
+    def grad_points(
         points: wp.array(dtype=vec3),
         table: wp.array(dtype=stored),
         levels: wp.array(dtype=wp.vec4i),
-        slopes: wp.array2d(dtype=scalar),
-        found: wp.array(dtype=vec3),
+        grad_output: wp.array2d(dtype=scalar),
+        features_out: wp.array(dtype=vec3),
     ):
         i = wp.tid()
         p, total, one = points[i], vec3(), scalar(1.0)
         if inside(p):
             for n in range(levels.shape[0]):
                 level = levels[n]
-                place = p * scalar(level[0])
-                cell = cell_of(place, level[0])
-                part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
+                position = p * scalar(level[0])
+                cell = cell_of(position, level[0])
+                fraction = position - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
                 for corner in range(8):
                     entry, value = read(table, entry_of(cell, corner, level)), scalar(0.0)
                     for f in range(wp.static(features)):
-                        value += slopes[n * wp.static(features) + f, i] * entry[f]
+                        value += grad_output[n * wp.static(features) + f, i] * entry[f]
                     value *= scalar(level[0])
                     x, y, z = (corner & 1) == 1, ((corner >> 1) & 1) == 1, (corner >> 2) == 1
-                    u = wp.where(x, part[0], one - part[0])
-                    v = wp.where(y, part[1], one - part[1])
-                    w = wp.where(z, part[2], one - part[2])
+                    u = wp.where(x, fraction[0], one - fraction[0])
+                    v = wp.where(y, fraction[1], one - fraction[1])
+                    w = wp.where(z, fraction[2], one - fraction[2])
                     total += vec3(
                         wp.where(x, value, -value) * v * w,
                         wp.where(y, value, -value) * u * w,
                         wp.where(z, value, -value) * u * v,
                     )
-        found[i] = total
+        features_out[i] = total
 
     @precision.kernel
-    def to_table(
+    def grad_table(
         points: wp.array(dtype=vec3),
         levels: wp.array(dtype=wp.vec4i),
-        slopes: wp.array2d(dtype=scalar),
-        greatest: wp.array(dtype=wp.int64),
+        grad_output: wp.array2d(dtype=scalar),
+        max_term: wp.array(dtype=wp.int64),
         bits: int,
         sums: wp.array2d(dtype=wp.int64),
     ):
         """Add the gradients of one feature at the corners of one side in x.
 
-        Such threads of one point are beside each other: where x is even, the entries of both sides are neighbors, and
-        what they add at a time is one access to memory.
+        The threads of one point are adjacent: where x is even, the entries of both sides are neighbors, and their
+        additions are one memory access.
         """
         n, thread = wp.tid()
         i, lane = thread // wp.static(2 * features), thread % wp.static(2 * features)
         right, feature = lane // wp.static(features), lane % wp.static(features)
         level, p = levels[n], points[i]
         if inside(p):
-            place = p * scalar(level[0])
-            cell = cell_of(place, level[0])
-            part = place - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
-            scale = power_of_two(-unit_exponent(greatest[0], bits))
-            slope = scalar(wp.float64(slopes[n * wp.static(features) + feature, i]) * scale)
-            if slope != scalar(0.0):
+            position = p * scalar(level[0])
+            cell = cell_of(position, level[0])
+            fraction = position - vec3(scalar(cell[0]), scalar(cell[1]), scalar(cell[2]))
+            scale = power_of_two(-unit_exponent(max_term[0], bits))
+            scaled_grad = scalar(wp.float64(grad_output[n * wp.static(features) + feature, i]) * scale)
+            if scaled_grad != scalar(0.0):
                 for side in range(4):
                     corner = right + 2 * side
-                    share_of_slope = wp.int64(share(part, corner) * slope)
-                    wp.atomic_add(sums, entry_of(cell, corner, level), feature, share_of_slope)
+                    term = wp.int64(corner_weight(fraction, corner) * scaled_grad)
+                    wp.atomic_add(sums, entry_of(cell, corner, level), feature, term)
 
-    return SimpleNamespace(look_up=look_up, to_points=to_points, to_table=to_table, rows=rows)
+    return SimpleNamespace(encode=encode, grad_points=grad_points, grad_table=grad_table, rows=rows)

@@ -45,5 +45,5 @@ class _Interpolate(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return (*ctx.fast.backward(*ctx.saved_tensors, cotangent), None, None, None, None)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return (*ctx.fast.backward(*ctx.saved_tensors, grad_output), None, None, None, None)

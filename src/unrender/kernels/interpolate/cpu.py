@@ -26,10 +26,10 @@ def backward(
     face_ids: Tensor,
     slot_ids: Tensor,
     image_ids: Tensor,
-    cotangent: Tensor,
+    grad_output: Tensor,
 ) -> tuple[Tensor, Tensor]:
     gradients = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in (barycentric, values)]
-    tensors = (barycentric, values, faces, face_ids, slot_ids, image_ids, cotangent, *gradients)
+    tensors = (barycentric, values, faces, face_ids, slot_ids, image_ids, grad_output, *gradients)
     arrays = [t.detach().contiguous().numpy() for t in tensors]
     with cpu_threads(len(slot_ids)):
         _mix_backward(*arrays[:-1])
@@ -51,20 +51,22 @@ def _mix(barycentric, values, faces, face_ids, slot_ids, image_ids, mixed):
 
 
 @numba.njit(cache=True, parallel=True)
-def _mix_backward(barycentric, values, faces, face_ids, slot_ids, image_ids, cotangent, gradient):
+def _mix_backward(barycentric, values, faces, face_ids, slot_ids, image_ids, grad_output, gradient):
     for block in numba.prange((len(slot_ids) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(slot_ids), (block + 1) * BLOCK)):
             for i in range(3):
                 vertex = faces[face_ids[n], i]
-                for channel in range(cotangent.shape[1]):
-                    gradient[slot_ids[n], i] += cotangent[n, channel] * values[image_ids[n], vertex, channel]
+                for channel in range(grad_output.shape[1]):
+                    gradient[slot_ids[n], i] += (
+                        grad_output[n, channel] * values[image_ids[n], vertex, channel]
+                    )
 
 
 @numba.njit(cache=True, parallel=True)
-def _scatter(barycentric, faces, face_ids, slot_ids, image_ids, cotangent, gradient):
+def _scatter(barycentric, faces, face_ids, slot_ids, image_ids, grad_output, gradient):
     """Accumulate each channel in one thread, slot by slot: the order, and so every bit, is fixed."""
-    for channel in numba.prange(cotangent.shape[1]):
+    for channel in numba.prange(grad_output.shape[1]):
         for n in range(len(slot_ids)):
             for i in range(3):
-                weighted = barycentric[slot_ids[n], i] * cotangent[n, channel]
+                weighted = barycentric[slot_ids[n], i] * grad_output[n, channel]
                 gradient[image_ids[n], faces[face_ids[n], i], channel] += weighted

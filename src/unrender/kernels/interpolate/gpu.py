@@ -12,8 +12,8 @@ from unrender.kernels._warp import (
     count_log2,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 
@@ -34,17 +34,17 @@ def backward(
     face_ids: Tensor,
     slot_ids: Tensor,
     image_ids: Tensor,
-    cotangent: Tensor,
+    grad_output: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    to_barycentric = torch.zeros(barycentric.shape, dtype=barycentric.dtype, device=values.device)
+    grad_barycentric = torch.zeros(barycentric.shape, dtype=barycentric.dtype, device=values.device)
     sums = torch.zeros(values.numel() + 1, dtype=torch.int64, device=values.device)
-    sums, greatest = sums[:-1], sums[-1:]
+    sums, max_term = sums[:-1], sums[-1:]
     arrays = _arrays(barycentric, values, faces, face_ids, slot_ids, image_ids)
     kernels, bits = interpolate_kernels(values.dtype), count_log2(3 * len(slot_ids))
-    slopes = cotangent.contiguous()
-    launch(kernels.mix_backward, len(slot_ids), *arrays, slopes, to_barycentric, greatest)
-    launch(kernels.scatter, cotangent.shape, *arrays, slopes, bits, greatest, sums)
-    return to_barycentric, from_sums(sums, greatest, bits, values.dtype).view(values.shape)
+    grad_output = grad_output.contiguous()
+    launch(kernels.mix_backward, len(slot_ids), *arrays, grad_output, grad_barycentric, max_term)
+    launch(kernels.scatter, grad_output.shape, *arrays, grad_output, bits, max_term, sums)
+    return grad_barycentric, from_sums(sums, max_term, bits, values.dtype).view(values.shape)
 
 
 def _arrays(
@@ -84,19 +84,19 @@ def interpolate_kernels(types: Precision) -> SimpleNamespace:
         face_ids: wp.array(dtype=wp.int32),
         slot_ids: wp.array(dtype=wp.int64),
         image_ids: wp.array(dtype=wp.int64),
-        cotangent: wp.array2d(dtype=scalar),
+        grad_output: wp.array2d(dtype=scalar),
         gradient: wp.array(dtype=vec3),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
     ):
-        """Compute the gradient of barycentrics, and note the greatest cotangent: barycentrics are at most 1."""
+        """Compute the gradient of barycentrics; record the largest upstream gradient (barycentrics are at most 1)."""
         n = wp.tid()
         face, image = face_ids[n], int(image_ids[n])
         total = vec3(scalar(0.0))
-        for channel in range(cotangent.shape[1]):
-            slope = cotangent[n, channel]
+        for channel in range(grad_output.shape[1]):
+            grad = grad_output[n, channel]
             for i in range(3):
-                total[i] += slope * values[image, int(faces[face, i]), channel]
-            note_term(wp.float64(slope), greatest)
+                total[i] += grad * values[image, int(faces[face, i]), channel]
+            record_term(wp.float64(grad), max_term)
         gradient[int(slot_ids[n])] = total
 
     @types.kernel
@@ -107,17 +107,17 @@ def interpolate_kernels(types: Precision) -> SimpleNamespace:
         face_ids: wp.array(dtype=wp.int32),
         slot_ids: wp.array(dtype=wp.int64),
         image_ids: wp.array(dtype=wp.int64),
-        cotangent: wp.array2d(dtype=scalar),
+        grad_output: wp.array2d(dtype=scalar),
         bits: int,
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         sums: wp.array(dtype=wp.int64),
     ):
         n, channel = wp.tid()
-        exponent = unit_exponent(greatest[0], bits)
+        exponent = unit_exponent(max_term[0], bits)
         weights, face, image = barycentric[int(slot_ids[n])], face_ids[n], int(image_ids[n])
         for i in range(3):
             vertex = image * values.shape[1] + int(faces[face, i])
-            term = in_units(wp.float64(weights[i] * cotangent[n, channel]), exponent)
+            term = in_units(wp.float64(weights[i] * grad_output[n, channel]), exponent)
             wp.atomic_add(sums, vertex * values.shape[2] + channel, term)
 
     return SimpleNamespace(mix=mix, mix_backward=mix_backward, scatter=scatter)

@@ -33,6 +33,6 @@ class _LookAt(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, ...]:
-        gradients: tuple[Tensor, ...] = ctx.fast.backward(*ctx.saved_tensors, cotangent)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, ...]:
+        gradients: tuple[Tensor, ...] = ctx.fast.backward(*ctx.saved_tensors, grad_output)
         return gradients

@@ -10,9 +10,9 @@ def forward(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
     return reference.forward(eye.contiguous(), target.contiguous(), up.contiguous())
 
 
-def backward(eye: Tensor, target: Tensor, up: Tensor, cotangent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def backward(eye: Tensor, target: Tensor, up: Tensor, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inputs = [t.detach().requires_grad_() for t in (eye, target, up)]
     with torch.enable_grad():
         pose = forward(inputs[0], inputs[1], inputs[2])
-    to_eye, to_target, to_up = torch.autograd.grad(pose, inputs, cotangent)
+    to_eye, to_target, to_up = torch.autograd.grad(pose, inputs, grad_output)
     return to_eye, to_target, to_up

@@ -57,5 +57,5 @@ class _MarchGrid(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, ctx.fast.backward(*ctx.saved_tensors, *cotangents), None, None, None)
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, ctx.fast.backward(*ctx.saved_tensors, *grad_outputs), None, None, None)

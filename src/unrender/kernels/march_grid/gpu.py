@@ -29,36 +29,43 @@ SAMPLES_AT_ONCE = 1 << 24
 
 def forward(grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor) -> tuple[Tensor, Tensor]:
     rays = (origins.contiguous(), directions.contiguous(), distances.contiguous())
-    seen = grid.new_empty(len(origins), grid.shape[-1])
-    launch(_kernels(grid.dtype).look, tuple(seen.shape), *rows_and_size(grid), *rays, seen)
-    return seen[:, 1:].contiguous(), seen[:, 0].clone()
+    rendered = grid.new_empty(len(origins), grid.shape[-1])
+    launch(_kernels(grid.dtype).march, tuple(rendered.shape), *rows_and_size(grid), *rays, rendered)
+    return rendered[:, 1:].contiguous(), rendered[:, 0].clone()
 
 
 def backward(
-    grid: Tensor, origins: Tensor, directions: Tensor, distances: Tensor, of_color: Tensor, of_opacity: Tensor
+    grid: Tensor,
+    origins: Tensor,
+    directions: Tensor,
+    distances: Tensor,
+    grad_color: Tensor,
+    grad_opacity: Tensor,
 ) -> Tensor:
     kernels, (rows, *size), samples = _kernels(grid.dtype), rows_and_size(grid), distances.shape[1]
-    slopes = torch.cat([of_opacity[:, None], of_color], 1)
+    grad_output = torch.cat([grad_opacity[:, None], grad_color], 1)
     count = max(1, SAMPLES_AT_ONCE // max(samples, 1))
-    to_grid = torch.zeros_like(rows)
+    grad_grid = torch.zeros_like(rows)
     for begin in range(0, len(origins) if samples else 0, count):
-        part = slice(begin, begin + count)
+        chunk = slice(begin, begin + count)
         rays = (
-            origins[part].contiguous(),
-            directions[part].contiguous(),
-            (distances[part] if len(distances) > 1 else distances).contiguous(),
+            origins[chunk].contiguous(),
+            directions[chunk].contiguous(),
+            (distances[chunk] if len(distances) > 1 else distances).contiguous(),
         )
-        mine, number = slopes[part].contiguous(), len(rays[0])
-        slope, weight, light = grid.new_empty(3, samples, number)
-        greatest = torch.zeros(1, dtype=torch.int64, device=grid.device)
-        launch(kernels.look_back, (samples, number), rows, *size, *rays, mine, slope, weight)
-        launch(kernels.weigh, number, mine, slope, weight, light, greatest)
+        chunk_grad, num_rays = grad_output[chunk].contiguous(), len(rays[0])
+        grad_alpha, weight, transmittances = grid.new_empty(3, samples, num_rays)
+        max_term = torch.zeros(1, dtype=torch.int64, device=grid.device)
+        launch(
+            kernels.weight_gradients, (samples, num_rays), rows, *size, *rays, chunk_grad, grad_alpha, weight
+        )
+        launch(kernels.backpropagate, num_rays, chunk_grad, grad_alpha, weight, transmittances, max_term)
         sums = torch.zeros(rows.shape, dtype=torch.int64, device=grid.device)
-        bits = count_log2(number * samples)
-        threads = (samples, number, grid.shape[-1])
-        launch(kernels.scatter, threads, *size, *rays, mine, slope, weight, greatest, bits, sums)
-        to_grid += from_sums(sums, greatest, bits, grid.dtype)
-    return to_grid.view(grid.shape)
+        bits = count_log2(num_rays * samples)
+        threads = (samples, num_rays, grid.shape[-1])
+        launch(kernels.scatter, threads, *size, *rays, chunk_grad, grad_alpha, weight, max_term, bits, sums)
+        grad_grid += from_sums(sums, max_term, bits, grid.dtype)
+    return grad_grid.view(grid.shape)
 
 
 @per_precision("march_grid")
@@ -66,8 +73,8 @@ def _kernels(precision: Precision) -> SimpleNamespace:
     scalar, vec3 = precision.scalar, precision.vec3
     rows, vectors = wp.array2d(dtype=scalar), wp.array(dtype=vec3)
     corners = corner_functions(scalar)
-    is_near, base_of, part_of = corners.is_near, corners.base_of, corners.part_of
-    row_of, share_of = corners.row_of, corners.share_of
+    is_inside, base_of, fraction_of = corners.is_inside, corners.base_of, corners.fraction_of
+    row_of, corner_weight = corners.row_of, corners.corner_weight
 
     @wp.func
     def distance_of(distances: rows, ray: int, k: int):
@@ -76,7 +83,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         return distances[ray, k]
 
     @precision.kernel
-    def look(
+    def march(
         grid: rows,
         depth: int,
         height: int,
@@ -84,30 +91,30 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         origins: vectors,
         directions: vectors,
         distances: rows,
-        seen: rows,
+        rendered: rows,
     ):
         ray, channel = wp.tid()
         origin, direction = origins[ray], directions[ray]
-        left, total = scalar(1.0), scalar(0.0)
+        transmittance, total = scalar(1.0), scalar(0.0)
         for k in range(distances.shape[1]):
             p = origin + distance_of(distances, ray, k) * direction
-            if is_near(p, depth, height, width):
+            if is_inside(p, depth, height, width):
                 base = base_of(p)
-                part = part_of(p, base)
+                fraction = fraction_of(p, base)
                 alpha, value = scalar(0.0), scalar(0.0)
                 for corner in range(8):
                     row = row_of(base, corner, depth, height, width)
                     if row >= 0:
-                        share = share_of(part, corner)
-                        alpha += share * grid[row, 0]
-                        value += share * grid[row, channel]
-                weight = left * alpha
+                        trilinear = corner_weight(fraction, corner)
+                        alpha += trilinear * grid[row, 0]
+                        value += trilinear * grid[row, channel]
+                weight = transmittance * alpha
                 total += wp.where(channel == 0, weight, weight * value)
-                left *= scalar(1.0) - alpha
-        seen[ray, channel] = total
+                transmittance *= scalar(1.0) - alpha
+        rendered[ray, channel] = total
 
     @precision.kernel
-    def look_back(
+    def weight_gradients(
         grid: rows,
         depth: int,
         height: int,
@@ -115,50 +122,56 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         origins: vectors,
         directions: vectors,
         distances: rows,
-        slopes: rows,
-        bring: rows,
+        grad_output: rows,
+        grad_weights: rows,
         alphas: rows,
     ):
-        """Fill each sample's alpha, and the slope of the outputs by its weight."""
+        """Fill the alpha of each sample, and the gradient of its weight."""
         k, ray = wp.tid()
         alpha, total = scalar(0.0), scalar(0.0)
         p = origins[ray] + distance_of(distances, ray, k) * directions[ray]
-        if is_near(p, depth, height, width):
-            total = slopes[ray, 0]
+        if is_inside(p, depth, height, width):
+            total = grad_output[ray, 0]
             base = base_of(p)
-            part = part_of(p, base)
+            fraction = fraction_of(p, base)
             for corner in range(8):
                 row = row_of(base, corner, depth, height, width)
                 if row >= 0:
-                    share = share_of(part, corner)
-                    alpha += share * grid[row, 0]
+                    trilinear = corner_weight(fraction, corner)
+                    alpha += trilinear * grid[row, 0]
                     for channel in range(1, grid.shape[1]):
-                        total += share * slopes[ray, channel] * grid[row, channel]
-        bring[k, ray] = total
+                        total += trilinear * grad_output[ray, channel] * grid[row, channel]
+        grad_weights[k, ray] = total
         alphas[k, ray] = alpha
 
     @precision.kernel
-    def weigh(slopes: rows, bring: rows, alphas: rows, light: rows, greatest: wp.array(dtype=wp.int64)):
-        """Replace what samples bring by the slope by their alpha, and their alpha by their weight."""
+    def backpropagate(
+        grad_output: rows,
+        grad_weights: rows,
+        alphas: rows,
+        transmittances: rows,
+        max_term: wp.array(dtype=wp.int64),
+    ):
+        """Replace the gradients of weights with those of alphas, and alphas with weights."""
         ray = wp.tid()
-        samples, left, largest = bring.shape[0], scalar(1.0), scalar(0.0)
-        for channel in range(1, slopes.shape[1]):
-            largest += wp.abs(slopes[ray, channel])
+        samples, transmittance, largest = grad_weights.shape[0], scalar(1.0), scalar(0.0)
+        for channel in range(1, grad_output.shape[1]):
+            largest += wp.abs(grad_output[ray, channel])
         for k in range(samples):
-            light[k, ray] = left
-            left *= scalar(1.0) - alphas[k, ray]
-        rest, steepest = scalar(0.0), wp.int64(0)
+            transmittances[k, ray] = transmittance
+            transmittance *= scalar(1.0) - alphas[k, ray]
+        rest, max_bits = scalar(0.0), wp.int64(0)
         for i in range(samples):
             k = samples - 1 - i
-            brought, taken, reaching = bring[k, ray], alphas[k, ray], light[k, ray]
-            slope, weight = reaching * (brought - rest), reaching * taken
-            rest = taken * brought + (scalar(1.0) - taken) * rest
-            bring[k, ray] = slope
+            grad_weight, alpha_k, front = grad_weights[k, ray], alphas[k, ray], transmittances[k, ray]
+            grad, weight = front * (grad_weight - rest), front * alpha_k
+            rest = alpha_k * grad_weight + (scalar(1.0) - alpha_k) * rest
+            grad_weights[k, ray] = grad
             alphas[k, ray] = weight
-            steepest = wp.max(steepest, size_bits(wp.float64(slope)))
-            steepest = wp.max(steepest, size_bits(wp.float64(weight * largest)))
-        if steepest > greatest[0]:
-            wp.atomic_max(greatest, 0, steepest)
+            max_bits = wp.max(max_bits, size_bits(wp.float64(grad)))
+            max_bits = wp.max(max_bits, size_bits(wp.float64(weight * largest)))
+        if max_bits > max_term[0]:
+            wp.atomic_max(max_term, 0, max_bits)
 
     @precision.kernel
     def scatter(
@@ -168,25 +181,27 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         origins: vectors,
         directions: vectors,
         distances: rows,
-        slopes: rows,
-        alpha_slopes: rows,
+        grad_output: rows,
+        grad_alphas: rows,
         weights: rows,
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         bits: int,
         sums: wp.array2d(dtype=wp.int64),
     ):
         k, ray, channel = wp.tid()
         p = origins[ray] + distance_of(distances, ray, k) * directions[ray]
-        slope = alpha_slopes[k, ray]
+        grad = grad_alphas[k, ray]
         if channel > 0:
-            slope = weights[k, ray] * slopes[ray, channel]
-        if slope != scalar(0.0) and is_near(p, depth, height, width):
-            units = scalar(wp.float64(slope) * power_of_two(-unit_exponent(greatest[0], bits)))
+            grad = weights[k, ray] * grad_output[ray, channel]
+        if grad != scalar(0.0) and is_inside(p, depth, height, width):
+            units = scalar(wp.float64(grad) * power_of_two(-unit_exponent(max_term[0], bits)))
             base = base_of(p)
-            part = part_of(p, base)
+            fraction = fraction_of(p, base)
             for corner in range(8):
                 row = row_of(base, corner, depth, height, width)
                 if row >= 0:
-                    wp.atomic_add(sums, row, channel, wp.int64(share_of(part, corner) * units))
+                    wp.atomic_add(sums, row, channel, wp.int64(corner_weight(fraction, corner) * units))
 
-    return SimpleNamespace(look=look, look_back=look_back, weigh=weigh, scatter=scatter)
+    return SimpleNamespace(
+        march=march, weight_gradients=weight_gradients, backpropagate=backpropagate, scatter=scatter
+    )

@@ -71,5 +71,5 @@ class _MarchVoxels(torch.autograd.Function):
     def backward(
         ctx: Any, color: Tensor, opacity: Tensor, distance: Tensor, weights: Tensor
     ) -> tuple[Tensor | None, ...]:
-        cotangents = torch.cat([color, opacity[:, None], distance[:, None]], 1)
-        return None, *ctx.fast.backward(*ctx.known, cotangents), None, None, None
+        grad_outputs = torch.cat([color, opacity[:, None], distance[:, None]], 1)
+        return None, *ctx.fast.backward(*ctx.known, grad_outputs), None, None, None

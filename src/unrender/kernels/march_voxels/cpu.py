@@ -55,7 +55,7 @@ class Records(NamedTuple):
     distance: Tensor
     voxel: Tensor
     optical_depth: Tensor
-    passed: Tensor
+    one_minus_alpha: Tensor
     """1 − α of each sample."""
     colors: Tensor
 
@@ -69,17 +69,19 @@ def forward(
     keep_voxel_weights: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Records]:
     corners = table.corners.numpy()
-    with cpu_threads(len(rays.near) * 8):
+    with cpu_threads(len(rays.t_near) * 8):
         samples = _traverse_rays(rays, table, array(log_density), strides, with_lengths=False)
         records = _sorted(samples, table)
-        first, used, order, ray, planes, distance, voxel, _, passed, colors = (t.numpy() for t in records)
+        first, used, order, ray, planes, distance, voxel, _, one_minus_alpha, colors = (
+            t.numpy() for t in records
+        )
         _color(
             array(rays.origins), array(rays.directions), array(rays.basis), order, ray, distance, voxel, corners,
             table.voxel_positions.numpy(), array(harmonics), colors, strides.contracted, table.shape[0],
         )  # fmt: skip
-        sums = log_density.new_empty(len(rays.near), 5)
+        sums = log_density.new_empty(len(rays.t_near), 5)
         weights = np.empty(len(voxel) if keep_voxel_weights else 0, colors.dtype)
-        _accumulate(first, used, distance, passed, colors, sums.numpy(), weights)
+        _accumulate(first, used, distance, one_minus_alpha, colors, sums.numpy(), weights)
         voxel_weights = log_density.new_zeros(table.num_voxels if keep_voxel_weights else 0)
         if keep_voxel_weights:
             max_voxel_weights(planes, order, voxel, weights, voxel_weights.numpy())
@@ -87,30 +89,32 @@ def forward(
 
 
 def backward(
-    rays: GridRays, table: VoxelTable, strides: Strides, records: Records, cotangents: Tensor
+    rays: GridRays, table: VoxelTable, strides: Strides, records: Records, grad_outputs: Tensor
 ) -> tuple[Tensor, Tensor]:
     scalar = records.colors.numpy().dtype
     gradient = np.zeros(table.num_corners, scalar)
-    of_harmonics = np.zeros((table.num_corners, 3 * rays.basis.shape[1]), scalar)
+    grad_harmonics = np.zeros((table.num_corners, 3 * rays.basis.shape[1]), scalar)
     by_sample = np.empty((len(records.voxel), 5), scalar)
-    first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors = (
+    first, used, order, ray, planes, distance, voxel, optical_depth, one_minus_alpha, colors = (
         t.numpy() for t in records
     )
-    with cpu_threads(len(rays.near) * 8):
-        _backward_of_rays(first, used, distance, optical_depth, passed, colors, array(cotangents), by_sample)
+    with cpu_threads(len(rays.t_near) * 8):
+        _backward_of_rays(
+            first, used, distance, optical_depth, one_minus_alpha, colors, array(grad_outputs), by_sample
+        )
         for parity in (0, 1):
             _scatter(
                 array(rays.origins), array(rays.directions), array(rays.basis), order, ray, planes, distance, voxel,
                 table.corners.numpy(), table.voxel_positions.numpy(), by_sample, parity, strides.contracted,
-                table.shape[0], gradient, of_harmonics,
+                table.shape[0], gradient, grad_harmonics,
             )  # fmt: skip
-    return torch.from_numpy(gradient), torch.from_numpy(of_harmonics)
+    return torch.from_numpy(gradient), torch.from_numpy(grad_harmonics)
 
 
 def visible_samples(
     rays: GridRays, log_density: Tensor, table: VoxelTable, strides: Strides
 ) -> tuple[Tensor, Tensor, Tensor]:
-    with cpu_threads(len(rays.near) * 8):
+    with cpu_threads(len(rays.t_near) * 8):
         samples = _traverse_rays(rays, table, array(log_density), strides, with_lengths=True)
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(samples.used)])
         packed = [allocate(log_density, int(offsets[-1])) for _ in range(2)]
@@ -127,7 +131,7 @@ class _Samples(NamedTuple):
     distance: NDArray[np.floating]
     voxel: NDArray[np.int32]
     optical_depth: NDArray[np.floating]
-    passed: NDArray[np.floating]
+    one_minus_alpha: NDArray[np.floating]
     brick: NDArray[np.int32]
     length: NDArray[np.floating]
 
@@ -144,7 +148,7 @@ def _traverse_rays(
 
     Neighboring rays have about as many samples. If the estimate is too low, all rays are traversed again.
     """
-    arrays = [array(t) for t in (rays.origins, rays.directions, rays.near, rays.far, rays.jitter)]
+    arrays = [array(t) for t in (rays.origins, rays.directions, rays.t_near, rays.t_far, rays.jitter)]
     limits = [log_density.dtype.type(value) for value in (strides.step, strides.skip, strides.stop)]
     bricks, voxels = table.bricks.numpy(), table.voxels.numpy()
     raw = np.empty((table.num_voxels, 8), log_density.dtype)
@@ -158,7 +162,7 @@ def _traverse_rays(
     def traverse(rays: list[NDArray[np.floating]], capacity: int) -> tuple[_Samples, int]:
         count, chunks = len(rays[0]), (len(rays[0]) + RAYS - 1) // RAYS
         first, used, needed = np.empty(count, np.int64), np.empty(count, np.int32), np.zeros(chunks, np.int64)
-        distance, optical_depth, passed = np.empty((3, chunks * capacity), raw.dtype)
+        distance, optical_depth, one_minus_alpha = np.empty((3, chunks * capacity), raw.dtype)
         voxel, brick = np.empty((2, chunks * capacity), np.int32)
         length = np.empty(chunks * capacity if with_lengths else 0, raw.dtype)
         _traverse(
@@ -171,11 +175,11 @@ def _traverse_rays(
             distance,
             voxel,
             optical_depth,
-            passed,
+            one_minus_alpha,
             brick,
             length,
         )
-        samples = _Samples(first, used, distance, voxel, optical_depth, passed, brick, length)
+        samples = _Samples(first, used, distance, voxel, optical_depth, one_minus_alpha, brick, length)
         return samples, int(needed.max(initial=0))
 
     used = traverse([np.ascontiguousarray(values[::PROBED]) for values in arrays], 0)[0].used
@@ -190,7 +194,7 @@ def _traverse_rays(
 
 def _sorted(samples: _Samples, table: VoxelTable) -> Records:
     """Sort samples by brick."""
-    first, used, distance, voxel, optical_depth, passed, brick, _ = samples
+    first, used, distance, voxel, optical_depth, one_minus_alpha, brick, _ = samples
     counts = np.zeros((PARTS, len(table.voxels)), np.int64)
     count_by_brick(first, used, brick, counts)
     starts = np.zeros(len(table.voxels) + 1, np.int64)
@@ -200,7 +204,7 @@ def _sorted(samples: _Samples, table: VoxelTable) -> Records:
     per_plane = (table.bricks.numpy() >= 0).sum((1, 2))
     planes = starts[np.concatenate([[0], np.cumsum(per_plane)])]
     colors = np.empty((len(voxel), 3), distance.dtype)  # filled later
-    found = (first, used, order, ray, planes, distance, voxel, optical_depth, passed, colors)
+    found = (first, used, order, ray, planes, distance, voxel, optical_depth, one_minus_alpha, colors)
     return Records._make(map(torch.from_numpy, found))
 
 
@@ -262,12 +266,12 @@ def _interpolate(corners, fx, fy, fz):
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
 def _traverse(
-    origins, directions, near, far, jitter, bricks, exists, visible, lowest, raw, step, skip, stop, contracted,
-    capacity, first, used, needed, distance, voxel, optical_depth, passed, brick, lengths_of,
+    origins, directions, t_near, t_far, jitter, bricks, exists, visible, lowest, raw, step, skip, stop, contracted,
+    capacity, first, used, needed, distance, voxel, optical_depth, one_minus_alpha, brick, lengths_of,
 ):  # fmt: skip
     num_rays = origins.shape[0]
     real = origins.dtype.type
-    zero, one, deepest, largest = real(0), real(1), real(MAX_OPTICAL_DEPTH), real(LARGEST)
+    zero, one, max_depth, largest = real(0), real(1), real(MAX_OPTICAL_DEPTH), real(LARGEST)
     last_x, last_y, last_z = (
         np.int32(4 * bricks.shape[0] - 1), np.int32(4 * bricks.shape[1] - 1), np.int32(4 * bricks.shape[2] - 1)
     )  # fmt: skip
@@ -276,18 +280,18 @@ def _traverse(
         s, end = c * capacity, (c + 1) * capacity
         at, within = np.zeros(BATCH, origins.dtype), np.zeros((BATCH, 3), origins.dtype)
         lengths, depths, through = np.zeros((3, BATCH), origins.dtype)
-        voxels, their_bricks = np.zeros((2, BATCH), np.int32)
+        voxels, sample_bricks = np.zeros((2, BATCH), np.int32)
         for r in range(c * RAYS, min(num_rays, (c + 1) * RAYS)):
             ox, oy, oz = origins[r, 0], origins[r, 1], origins[r, 2]
             dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
             first[r] = s
-            transmittance, t, until, offset = one, near[r], far[r], jitter[r]
-            while t < until and transmittance > stop:
+            transmittance, t, t_end, offset = one, t_near[r], t_far[r], jitter[r]
+            while t < t_end and transmittance > stop:
                 n = 0
-                while t < until and n < BATCH:
+                while t < t_end and n < BATCH:
                     length = contracted_step(ox, oy, oz, dx, dy, dz, t, step) if contracted else step
-                    here = t + offset * length
-                    x, y, z = locate(ox, oy, oz, dx, dy, dz, here, contracted, size)
+                    t_sample = t + offset * length
+                    x, y, z = locate(ox, oy, oz, dx, dy, dz, t_sample, contracted, size)
                     i = min(max(np.int32(x), np.int32(0)), last_x)
                     j = min(max(np.int32(y), np.int32(0)), last_y)
                     k = min(max(np.int32(z), np.int32(0)), last_z)
@@ -308,7 +312,7 @@ def _traverse(
                         continue
                     t += length
                     bit = np.uint64(1) << np.uint64(((i & 3) << 4) | ((j & 3) << 2) | (k & 3))
-                    at[n], lengths[n], their_bricks[n] = here, length, b
+                    at[n], lengths[n], sample_bricks[n] = t_sample, length, b
                     voxels[n] = lowest[b] + np.int32(count_ones(exists[b] & (bit - np.uint64(1))))
                     within[n, 0], within[n, 1], within[n, 2] = x - real(i), y - real(j), z - real(k)
                     n += int((visible_here & bit) != 0)  # without a branch
@@ -317,15 +321,15 @@ def _traverse(
                     value = largest if value > largest else value
                     depths[m] = -largest if value < -largest else value
                 for m in range((n + LANES - 1) // LANES * LANES):  # whole vectors
-                    depths[m] = min(lengths[m] * exp(depths[m]), deepest)
+                    depths[m] = min(lengths[m] * exp(depths[m]), max_depth)
                     through[m] = exp(-depths[m])
                 for m in range(n):
                     if transmittance * (one - through[m]) < skip or not transmittance > stop:
                         continue
                     transmittance *= through[m]
                     if s < end:
-                        distance[s], voxel[s], brick[s] = at[m], voxels[m], their_bricks[m]
-                        optical_depth[s], passed[s] = depths[m], through[m]
+                        distance[s], voxel[s], brick[s] = at[m], voxels[m], sample_bricks[m]
+                        optical_depth[s], one_minus_alpha[s] = depths[m], through[m]
                         if len(lengths_of) > 0:
                             lengths_of[s] = lengths[m]
                     s += 1
@@ -393,66 +397,66 @@ def _color(
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _accumulate(first, used, distance, passed, colors, sums, weights):
+def _accumulate(first, used, distance, one_minus_alpha, colors, sums, weights):
     zero, one = sums.dtype.type(0), sums.dtype.type(1)
     for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
         for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
-            transmittance, red, green, blue, far = one, zero, zero, zero, zero
+            transmittance, red, green, blue, weighted_distance = one, zero, zero, zero, zero
             for s in range(first[r], first[r] + used[r]):
-                through = passed[s]
+                through = one_minus_alpha[s]
                 weight = transmittance * (one - through)
                 if len(weights) > 0:
                     weights[s] = weight
                 red += weight * colors[s, 0]
                 green += weight * colors[s, 1]
                 blue += weight * colors[s, 2]
-                far += weight * distance[s]
+                weighted_distance += weight * distance[s]
                 transmittance *= through
             sums[r, 0], sums[r, 1], sums[r, 2] = red, green, blue
-            sums[r, 3], sums[r, 4] = one - transmittance, far
+            sums[r, 3], sums[r, 4] = one - transmittance, weighted_distance
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
-def _backward_of_rays(first, used, distance, optical_depth, passed, colors, cotangents, by_sample):
+def _backward_of_rays(first, used, distance, optical_depth, one_minus_alpha, colors, grad_outputs, by_sample):
     """Write, for every sample, the gradients of its color and of its log density, and its weight."""
     zero, one = colors.dtype.type(0), colors.dtype.type(1)
-    deepest = colors.dtype.type(MAX_OPTICAL_DEPTH)
+    max_depth = colors.dtype.type(MAX_OPTICAL_DEPTH)
     for c in numba.prange((first.shape[0] + RAYS - 1) // RAYS):
         for r in range(c * RAYS, min(first.shape[0], (c + 1) * RAYS)):
-            red, green, blue, opaque, far = (
-                cotangents[r, 0], cotangents[r, 1], cotangents[r, 2], cotangents[r, 3], cotangents[r, 4],
+            grad_red, grad_green, grad_blue, grad_opacity, grad_distance = (
+                grad_outputs[r, 0], grad_outputs[r, 1], grad_outputs[r, 2], grad_outputs[r, 3], grad_outputs[r, 4],
             )  # fmt: skip
             start, end = first[r], first[r] + used[r]
             remaining, transmittance = zero, one
             for s in range(start, end):
-                through = passed[s]
+                through = one_minus_alpha[s]
                 value = (
-                    red * colors[s, 0]
-                    + green * colors[s, 1]
-                    + blue * colors[s, 2]
-                    + opaque
-                    + far * distance[s]
+                    grad_red * colors[s, 0]
+                    + grad_green * colors[s, 1]
+                    + grad_blue * colors[s, 2]
+                    + grad_opacity
+                    + grad_distance * distance[s]
                 )
                 remaining += transmittance * (one - through) * value
                 by_sample[s, 3], by_sample[s, 4] = value, transmittance * (one - through)
                 transmittance *= through
             transmittance = one
             for s in range(start, end):
-                transmittance *= passed[s]
+                transmittance *= one_minus_alpha[s]
                 value, weight, depth = by_sample[s, 3], by_sample[s, 4], optical_depth[s]
                 remaining -= weight * value
-                by_sample[s, 3] = depth * (transmittance * value - remaining) if depth < deepest else zero
-                by_sample[s, 0] = weight * red if colors[s, 0] > 0 else zero
-                by_sample[s, 1] = weight * green if colors[s, 1] > 0 else zero
-                by_sample[s, 2] = weight * blue if colors[s, 2] > 0 else zero
+                by_sample[s, 3] = depth * (transmittance * value - remaining) if depth < max_depth else zero
+                by_sample[s, 0] = weight * grad_red if colors[s, 0] > 0 else zero
+                by_sample[s, 1] = weight * grad_green if colors[s, 1] > 0 else zero
+                by_sample[s, 2] = weight * grad_blue if colors[s, 2] > 0 else zero
 
 
 @numba.njit(cache=True, parallel=True, fastmath=RELAXED, error_model="numpy")
 def _scatter(
     origins, directions, basis, order, ray, planes, distance, voxel, corners, voxel_positions, by_sample, parity,
-    contracted, size, gradient, of_harmonics,
+    contracted, size, gradient, grad_harmonics,
 ):  # fmt: skip
-    width, bands = of_harmonics.shape[1], basis.shape[1]
+    width, bands = grad_harmonics.shape[1], basis.shape[1]
     num_planes = planes.shape[0] - 1
     real_size = origins.dtype.type(size)
     for pair in numba.prange((num_planes - parity + 1) // 2):
@@ -471,4 +475,4 @@ def _scatter(
                 corner, weight = corners[v, q], weights[q]
                 gradient[corner] += weight * by_sample[s, 3]
                 for f in range(width):
-                    of_harmonics[corner, f] += weight * row[f]
+                    grad_harmonics[corner, f] += weight * row[f]

@@ -9,14 +9,14 @@ from unrender._struct import TensorStruct
 
 
 class GridRays(TensorStruct):
-    """Rays origin + t · direction, with t from `near` to `far`."""
+    """Rays origin + t · direction, with t from `t_near` to `t_far`."""
 
     origins: Float[Tensor, "rays 3"]
     """In voxels, from the lowest corner of the grid; of contracted rays, see `Strides`."""
     directions: Float[Tensor, "rays 3"]
     """In voxels per unit of t, of any length."""
-    near: Float[Tensor, " rays"]
-    far: Float[Tensor, " rays"]
+    t_near: Float[Tensor, " rays"]
+    t_far: Float[Tensor, " rays"]
     jitter: Float[Tensor, " rays"]
     """Position of the sample within each step, 0 to 1."""
     basis: Float[Tensor, "rays functions"]

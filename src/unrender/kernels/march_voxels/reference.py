@@ -26,29 +26,29 @@ def forward(
     One sample lies in each step along the ray, at the fraction `jitter` of it. Log density and the coefficients of the
     color, cᵢ = max(0, ½ + Σₖ coefficientₖ basisₖ(direction)), are interpolated between the corners of the voxel.
     """
-    t, transmittance = rays.near.clone(), torch.ones_like(rays.near)
-    color, distance = torch.zeros_like(rays.origins), torch.zeros_like(rays.near)
+    t, transmittance = rays.t_near.clone(), torch.ones_like(rays.t_near)
+    color, distance = torch.zeros_like(rays.origins), torch.zeros_like(rays.t_near)
     voxel_weights = t.new_zeros(table.num_voxels)
-    while bool((going := (t < rays.far) & (transmittance > strides.stop)).any()):
+    while bool((is_active := (t < rays.t_far) & (transmittance > strides.stop)).any()):
         length = step_lengths(rays, t, strides)
-        here = t + rays.jitter * length
-        points = rays.origins + here[:, None] * rays.directions
+        t_sample = t + rays.jitter * length
+        points = rays.origins + t_sample[:, None] * rays.directions
         positions = in_grid(points, table, strides)
-        voxel, weights = look_up(positions.detach(), table)
+        voxel, weights = locate_voxels(positions.detach(), table)
         corners = table.corners[voxel].long()
         depth = ((log_density[corners] * weights).sum(-1).exp() * length).clamp(max=MAX_OPTICAL_DEPTH)
-        alpha = torch.where(going & (voxel >= 0), 1 - torch.exp(-depth), 0)
+        alpha = torch.where(is_active & (voxel >= 0), 1 - torch.exp(-depth), 0)
         weight = torch.where(transmittance * alpha < strides.skip, 0, transmittance * alpha)
         mixed = (harmonics[corners] * weights[..., None]).sum(1).unflatten(-1, (3, -1))
         color = color + weight[:, None] * (0.5 + (mixed * rays.basis[:, None]).sum(-1)).clamp(min=0)
-        distance = distance + weight * here
+        distance = distance + weight * t_sample
         exists = voxel >= 0
         voxel_weights = voxel_weights.scatter_reduce(0, voxel[exists], weight.detach()[exists], "amax")
         transmittance, t = transmittance - weight, t + length
     return color, 1 - transmittance, distance, voxel_weights if keep_voxel_weights else t[:0]
 
 
-def look_up(positions: Tensor, table: VoxelTable) -> tuple[Tensor, Tensor]:
+def locate_voxels(positions: Tensor, table: VoxelTable) -> tuple[Tensor, Tensor]:
     """Return the voxel at each position, −1 where there is none, and the trilinear weights of its corners."""
     last = torch.tensor(table.shape, device=positions.device) - 1
     i = torch.minimum(positions.long().clamp(min=0), last)

@@ -9,7 +9,7 @@ from torch import Tensor
 from unrender._checked import checked
 from unrender.kernels._dispatch import implementation
 from unrender.kernels.march_voxels.rays import GridRays, Strides
-from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH, in_grid, look_up, step_lengths
+from unrender.kernels.march_voxels.reference import MAX_OPTICAL_DEPTH, in_grid, locate_voxels, step_lengths
 from unrender.kernels.march_voxels.table import VoxelTable
 
 
@@ -40,18 +40,18 @@ def _visible_samples(
     rays: GridRays, log_density: Tensor, table: VoxelTable, strides: Strides
 ) -> tuple[Tensor, Tensor, Tensor]:
     """March as `march_voxels`, by the definition; keep samples in voxels with wᵢ = αᵢ Π_{j<i} (1 − αⱼ) ≥ `skip`."""
-    t, left = rays.near.clone(), torch.ones_like(rays.near)
+    t, left = rays.t_near.clone(), torch.ones_like(rays.t_near)
     distances, lengths, kept = [t[:, None][:, :0]], [t[:, None][:, :0]], [t[:, None][:, :0].bool()]
-    while bool((going := (t < rays.far) & (left > strides.stop)).any()):
+    while bool((is_active := (t < rays.t_far) & (left > strides.stop)).any()):
         length = step_lengths(rays, t, strides)
-        here = t + rays.jitter * length
-        voxel, weights = look_up(
-            in_grid(rays.origins + here[:, None] * rays.directions, table, strides), table
+        t_sample = t + rays.jitter * length
+        voxel, weights = locate_voxels(
+            in_grid(rays.origins + t_sample[:, None] * rays.directions, table, strides), table
         )
         density = (log_density[table.corners[voxel].long()] * weights).sum(-1).exp()
         alpha = 1 - torch.exp(-(density * length).clamp(max=MAX_OPTICAL_DEPTH))
-        counts = going & (voxel >= 0) & (left * alpha >= strides.skip)
-        for values, more in zip((distances, lengths, kept), (here, length, counts), strict=True):
+        counts = is_active & (voxel >= 0) & (left * alpha >= strides.skip)
+        for values, more in zip((distances, lengths, kept), (t_sample, length, counts), strict=True):
             values.append(more[:, None])
         left, t = torch.where(counts, left * (1 - alpha), left), t + length
     mask = torch.cat(kept, 1)

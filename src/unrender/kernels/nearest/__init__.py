@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 from unrender._checked import checked, describe_value
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.kernels._dispatch import can_ask, implementation
+from unrender.kernels._dispatch import can_read, implementation
 from unrender.kernels.nearest import reference
 
 
@@ -67,31 +67,35 @@ def nearest(
 
     Differentiable in: queries, points, through the distances (not twice). At coincident points the gradient is 0.
     """
-    wanted, query_order = (
+    query_points, query_order = (
         (queries.points, queries.order) if isinstance(queries, PointIndex) else (queries, None)
     )
     found = points.points if isinstance(points, PointIndex) else points
-    check_agreement("nearest", queries=wanted, points=found)
+    check_agreement("nearest", queries=query_points, points=found)
     if found.shape[-2] > 0 and not 1 <= k <= found.shape[-2]:
         raise InputError(f"nearest: `k` should be 1 to {found.shape[-2]}, the number of points, got {k}")
     if norm not in (1, 2):
         raise InputError(f"nearest: `norm` should be 1 or 2, got {norm}")
-    if wanted is queries:
-        check_finite("nearest", queries=wanted)
+    if query_points is queries:
+        check_finite("nearest", queries=query_points)
     if not isinstance(points, PointIndex):
         check_points("nearest", points=found)
     fast = implementation("nearest", found.device)
     if fast is None:
-        return Nearest(*reference.forward(wanted, found, k, norm))
+        return Nearest(*reference.forward(query_points, found, k, norm))
     index = points if isinstance(points, PointIndex) and _has_tree(points, fast) else None
-    if k == 1 and fast.compares_all(wanted.shape[-2], found.shape[-2], index is not None):
+    if k == 1 and fast.compares_all(query_points.shape[-2], found.shape[-2], index is not None):
         return Nearest(
-            *_Nearest.apply(fast, lambda: fast.compare_all(wanted, found, norm), wanted, found, norm)
+            *_Nearest.apply(
+                fast, lambda: fast.compare_all(query_points, found, norm), query_points, found, norm
+            )
         )
     tree = _build(fast, found) if index is None else index
-    order = given_order(wanted) if query_order is None else query_order
+    order = given_order(query_points) if query_order is None else query_order
     arguments = (order, tree.ordered, tree.order, tree.boxes, k, norm)
-    return Nearest(*_Nearest.apply(fast, lambda: fast.forward(wanted, *arguments), wanted, found, norm))
+    return Nearest(
+        *_Nearest.apply(fast, lambda: fast.forward(query_points, *arguments), query_points, found, norm)
+    )
 
 
 def _has_tree(index: PointIndex, fast: ModuleType) -> bool:
@@ -100,7 +104,7 @@ def _has_tree(index: PointIndex, fast: ModuleType) -> bool:
     return index.boxes is not None and index.boxes.shape[-3] == fast.num_nodes(count)
 
 
-def pays_to_index(x: Tensor, y: Tensor) -> bool:
+def should_index(x: Tensor, y: Tensor) -> bool:
     """Return whether building trees is faster for point clouds that are each searched for the other's points."""
     fast = implementation("nearest", x.device)
     sizes = x.shape[-2], y.shape[-2]
@@ -127,7 +131,7 @@ def check_points(where: str, **points: Tensor) -> None:
 def check_finite(where: str, **points: Tensor) -> None:
     """Raise `InputError` for non-finite coordinates. On a GPU, to avoid a synchronization, their distances are NaN."""
     for name, tensor in points.items():
-        if can_ask(tensor) and not bool(torch.isfinite(tensor.detach()).all()):
+        if can_read(tensor) and not bool(torch.isfinite(tensor.detach()).all()):
             raise InputError(f"{where}: `{name}` has NaN or infinite coordinates; remove these points first")
 
 
@@ -162,6 +166,6 @@ class _Nearest(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        gradients = ctx.fast.backward(*ctx.saved_tensors, cotangent, ctx.norm, ctx.needs_input_grad[3])
+    def backward(ctx: Any, grad_output: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        gradients = ctx.fast.backward(*ctx.saved_tensors, grad_output, ctx.norm, ctx.needs_input_grad[3])
         return (None, None, *gradients, None)

@@ -73,13 +73,13 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
 
 
 def backward(
-    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int, of_points: bool
+    queries: Tensor, points: Tensor, ids: Tensor, grad_output: Tensor, norm: int, needs_points: bool
 ) -> tuple[Tensor, Tensor | None]:
     query_gradient, point_gradient = (t.new_zeros(t.shape) for t in (queries, points))
     batch = queries.dim() - 2
-    for arrays in iterate_batch(batch, queries, points, ids, cotangent, query_gradient, point_gradient):
+    for arrays in iterate_batch(batch, queries, points, ids, grad_output, query_gradient, point_gradient):
         _scatter(*arrays, norm)
-    return query_gradient, point_gradient if of_points else None
+    return query_gradient, point_gradient if needs_points else None
 
 
 @numba.njit(cache=True, inline="always")
@@ -185,7 +185,7 @@ def _compare(columns, points, distances, ids, norm):
     for block in numba.prange((len(distances) + LANES - 1) // LANES):
         here = slice(block * LANES, min(len(distances), (block + 1) * LANES))
         count = here.stop - here.start
-        least, distance = np.full(count, np.inf, points.dtype), np.empty(count, points.dtype)
+        smallest, distance = np.full(count, np.inf, points.dtype), np.empty(count, points.dtype)
         nearest = np.zeros(count, np.int32)
         for j in range(np.int32(len(points))):
             if len(columns) == 3 and norm == 2:  # the common case, fused over axes
@@ -196,15 +196,15 @@ def _compare(columns, points, distances, ids, norm):
             else:
                 _differ(columns[:, here], points[j], norm, distance)
             for i in range(count):
-                closer = distance[i] < least[i]
-                least[i] = distance[i] if closer else least[i]
+                closer = distance[i] < smallest[i]
+                smallest[i] = distance[i] if closer else smallest[i]
                 nearest[i] = np.int32(j) if closer else nearest[i]
         for i in range(count):
-            distances[here.start + i, 0], ids[here.start + i, 0] = least[i], nearest[i]
+            distances[here.start + i, 0], ids[here.start + i, 0] = smallest[i], nearest[i]
 
 
 @numba.njit(cache=True)
-def _scatter(queries, points, ids, cotangent, query_gradient, point_gradient, norm):
+def _scatter(queries, points, ids, grad_output, query_gradient, point_gradient, norm):
     """Accumulate gradients query by query: the order, and so every bit, is fixed."""
     for i in range(len(queries)):
         for axis in range(queries.shape[1]):
@@ -212,6 +212,6 @@ def _scatter(queries, points, ids, cotangent, query_gradient, point_gradient, no
             for j in range(ids.shape[1]):
                 difference = queries[i, axis] - points[ids[i, j], axis]
                 derivative = np.sign(difference) if norm == 1 else 2 * difference
-                total += derivative * cotangent[i, j]
-                point_gradient[ids[i, j], axis] -= derivative * cotangent[i, j]
+                total += derivative * grad_output[i, j]
+                point_gradient[ids[i, j], axis] -= derivative * grad_output[i, j]
             query_gradient[i, axis] = total

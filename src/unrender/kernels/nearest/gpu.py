@@ -1,6 +1,6 @@
-"""Nearest points through a tree of boxes, or by comparing with all; one thread for each query.
+"""Nearest-neighbor search in a bounding volume hierarchy or by brute force; one thread per query.
 
-Gradients of points that are nearest to several queries are added up in fixed point.
+Gradients of points are accumulated in fixed point, so that they do not depend on the order of threads.
 """
 
 import math
@@ -16,17 +16,17 @@ from unrender.kernels._warp import (
     count_log2,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 from unrender.kernels._warp_tree import STACK, curve_order, first_node, fit_boxes, leaf_start, tree_depth
 
 FEW_POINTS, FEW_PAIRS = 1 << 15, 1 << 30
-"""Up to which each query is compared with all points, all queries with them: that takes no longer than a tree."""
+"""Brute force is used up to this many points, and this many pairs of a query and a point."""
 
 SLICED_FROM = 4096
-"""Points from which on several threads share those that a query is compared with, each a slice of them."""
+"""From this many points on, the points are divided into slices, with one thread per query and slice."""
 THREADS, SMALLEST_SLICE = 1 << 18, 256
 
 
@@ -78,19 +78,19 @@ def compare_all(queries: Tensor, points: Tensor, norm: int) -> tuple[Tensor, Ten
 
 
 def backward(
-    queries: Tensor, points: Tensor, ids: Tensor, cotangent: Tensor, norm: int, of_points: bool
+    queries: Tensor, points: Tensor, ids: Tensor, grad_output: Tensor, norm: int, needs_points: bool
 ) -> tuple[Tensor, Tensor | None]:
     dim = points.shape[-1]
-    arrays = [widen(queries), widen(points), ids.contiguous(), cotangent.contiguous()]
+    arrays = [widen(queries), widen(points), ids.contiguous(), grad_output.contiguous()]
     query_gradient = torch.empty_like(arrays[0])
     totals = torch.zeros(arrays[1].numel() + 1, dtype=torch.int64, device=points.device)
-    totals, greatest = totals[:-1], totals[-1:]
+    totals, max_term = totals[:-1], totals[-1:]
     kernels, terms = nearest_kernels(queries.dtype, arrays[0].shape[-1]), count_log2(ids.numel())
-    launch(kernels.query_gradients, _size(queries), *arrays, norm, query_gradient, greatest)
-    if not of_points:
+    launch(kernels.query_gradients, _size(queries), *arrays, norm, query_gradient, max_term)
+    if not needs_points:
         return query_gradient[..., :dim], None
-    launch(kernels.scatter, _size(queries), *arrays, norm, terms, greatest, totals)
-    point_gradient = from_sums(totals, greatest, terms, points.dtype).view(arrays[1].shape)
+    launch(kernels.scatter, _size(queries), *arrays, norm, terms, max_term, totals)
+    point_gradient = from_sums(totals, max_term, terms, points.dtype).view(arrays[1].shape)
     return query_gradient[..., :dim], point_gradient[..., :dim]
 
 
@@ -99,7 +99,7 @@ def _size(queries: Tensor) -> tuple[int, int]:
 
 
 def widen(points: Tensor) -> Tensor:
-    """Return points of 3 axes or a power of two, with zeros besides: so few kernels serve for any number of axes."""
+    """Pad points with zeros to 3 axes or a power of two, so that few kernels are compiled."""
     dim = points.shape[-1]
     wide = 3 if dim <= 3 else 1 << (dim - 1).bit_length()
     points = points.detach()
@@ -137,7 +137,7 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         distance: scalar,
         item: wp.int64,
     ):
-        """Put a candidate into its place in the ascending list, ties by the smaller id, dropping the last."""
+        """Insert a candidate into the ascending list, ties by the smaller id, dropping the last."""
         i = k - 1
         if distance > distances[b, row, i] or (distance == distances[b, row, i] and item >= ids[b, row, i]):
             return
@@ -169,13 +169,15 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         row = int(query_order[b, i])
         query = queries[b, row]
         worst = scalar(wp.inf)
-        waiting, bounds = nodes(0), bounds_of_nodes(scalar(0.0))
+        stack, bounds = nodes(0), bounds_of_nodes(scalar(0.0))
         top = int(0)
         while top >= 0:
-            node = waiting[top]
+            node = stack[top]
             bound = bounds[top]
             top -= 1
-            while bound <= worst and node < first_leaf:  # down to the nearest leaf; the other children wait
+            while (
+                bound <= worst and node < first_leaf
+            ):  # descend to the nearest leaf, push the other children
                 nearest_child = int(0)
                 nearest_bound = scalar(wp.inf)
                 for c in range(4):
@@ -185,10 +187,10 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
                         if nearest_child > 0:
                             top += 1
                             if child_bound < nearest_bound:
-                                waiting[top] = nearest_child
+                                stack[top] = nearest_child
                                 bounds[top] = nearest_bound
                             else:
-                                waiting[top] = child
+                                stack[top] = child
                                 bounds[top] = child_bound
                         if nearest_child == 0 or child_bound < nearest_bound:
                             nearest_child = child
@@ -208,7 +210,7 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
                         insert(distances, ids, b, row, k, distance, order[b, j])
                         worst = distances[b, row, k - 1]
         for j in range(k):
-            if int(ids[b, row, j]) == points.shape[1]:  # the query is nowhere
+            if int(ids[b, row, j]) == points.shape[1]:  # NaN coordinates
                 ids[b, row, j] = wp.int64(0)
                 distances[b, row, j] = scalar(wp.nan)
 
@@ -240,9 +242,9 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         size: int,
         found: wp.array2d(dtype=wp.int64),
     ):
-        """Lower what is found to the nearest point of a slice: its distance, whose bits sort like it, above its id."""
-        part, b, i = wp.tid()
-        first, query = part * size, queries[b, i]
+        """Find the nearest point of a slice: an atomic minimum over its distance, as ordered bits, above its id."""
+        slice_index, b, i = wp.tid()
+        first, query = slice_index * size, queries[b, i]
         if first >= points.shape[1]:
             return
         nearest = first
@@ -266,15 +268,15 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         ids[i] = found[i] & wp.int64(0xFFFFFFFF)
 
     @wp.func
-    def slope(offset: vector, cotangent: scalar, norm: int):
+    def distance_gradient(offset: vector, grad_output: scalar, norm: int):
         gradient = vector(scalar(0.0))
         for axis in range(dim):
             if norm == 2:
-                gradient[axis] = scalar(2.0) * offset[axis] * cotangent
+                gradient[axis] = scalar(2.0) * offset[axis] * grad_output
             elif offset[axis] > scalar(0.0):
-                gradient[axis] = cotangent
+                gradient[axis] = grad_output
             elif offset[axis] < scalar(0.0):
-                gradient[axis] = -cotangent
+                gradient[axis] = -grad_output
         return gradient
 
     @types.kernel
@@ -282,18 +284,18 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         queries: wp.array2d(dtype=vector),
         points: wp.array2d(dtype=vector),
         ids: wp.array3d(dtype=wp.int64),
-        cotangent: wp.array3d(dtype=scalar),
+        grad_output: wp.array3d(dtype=scalar),
         norm: int,
         gradient: wp.array2d(dtype=vector),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
     ):
         b, i = wp.tid()
         total = vector(scalar(0.0))
         for j in range(ids.shape[2]):
-            term = slope(queries[b, i] - points[b, int(ids[b, i, j])], cotangent[b, i, j], norm)
+            term = distance_gradient(queries[b, i] - points[b, int(ids[b, i, j])], grad_output[b, i, j], norm)
             total += term
             for axis in range(dim):
-                note_term(wp.float64(term[axis]), greatest)
+                record_term(wp.float64(term[axis]), max_term)
         gradient[b, i] = total
 
     @types.kernel
@@ -301,20 +303,20 @@ def nearest_kernels(types: Precision, dim: int) -> SimpleNamespace:
         queries: wp.array2d(dtype=vector),
         points: wp.array2d(dtype=vector),
         ids: wp.array3d(dtype=wp.int64),
-        cotangent: wp.array3d(dtype=scalar),
+        grad_output: wp.array3d(dtype=scalar),
         norm: int,
         terms: int,
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         totals: wp.array(dtype=wp.int64),
     ):
         b, i = wp.tid()
-        exponent = unit_exponent(greatest[0], terms)
+        exponent = unit_exponent(max_term[0], terms)
         for j in range(ids.shape[2]):
             point = int(ids[b, i, j])
-            term = slope(queries[b, i] - points[b, point], cotangent[b, i, j], norm)
+            term = distance_gradient(queries[b, i] - points[b, point], grad_output[b, i, j], norm)
             for axis in range(dim):
-                place = (b * points.shape[1] + point) * dim + axis
-                wp.atomic_sub(totals, place, in_units(wp.float64(term[axis]), exponent))
+                index = (b * points.shape[1] + point) * dim + axis
+                wp.atomic_sub(totals, index, in_units(wp.float64(term[axis]), exponent))
 
     return SimpleNamespace(
         search=search,

@@ -35,5 +35,5 @@ class _NormalConsistency(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.fast.backward(*ctx.saved_tensors, cotangent), None, None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return ctx.fast.backward(*ctx.saved_tensors, grad_output), None, None, None

@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 from torch import Tensor
 
@@ -10,6 +10,6 @@ forward = reference.forward
 
 
 def backward(
-    vertices: Tensor, faces: Tensor, hinge_faces: Tensor, hinge_signs: Tensor, cotangent: Tensor
+    vertices: Tensor, faces: Tensor, hinge_faces: Tensor, hinge_signs: Tensor, grad_output: Tensor
 ) -> Tensor | None:
-    return differentiate(forward, (vertices, faces, hinge_faces, hinge_signs), cotangent)[0]
+    return differentiate(forward, (vertices, faces, hinge_faces, hinge_signs), grad_output)[0]

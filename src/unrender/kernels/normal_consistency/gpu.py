@@ -1,4 +1,4 @@
-"""Angles between faces; one thread for each hinge, on the way back one for each vertex and the hinges of its faces."""
+"""Angles between faces: one thread per hinge; backward, one per vertex, which sums over the hinges of its faces."""
 
 from types import SimpleNamespace
 
@@ -20,14 +20,14 @@ def forward(vertices: Tensor, faces: Tensor, hinge_faces: Tensor, hinge_signs: T
 
 
 def backward(
-    vertices: Tensor, faces: Tensor, hinge_faces: Tensor, hinge_signs: Tensor, cotangent: Tensor
+    vertices: Tensor, faces: Tensor, hinge_faces: Tensor, hinge_signs: Tensor, grad_output: Tensor
 ) -> Tensor:
     arrays = _arrays(vertices, faces, hinge_faces, hinge_signs)
     gradient = arrays[0].new_empty(vertices.shape)
     around, hinges = incidence(faces, vertices.shape[-2]), incidence(hinge_faces, len(faces))
     size = (vertices.shape[:-2].numel(), vertices.shape[-2])
     kernels = hinge_kernels(vertices.dtype)
-    launch(kernels.gather, size, *arrays, *around, *hinges, cotangent.contiguous(), gradient)
+    launch(kernels.gather, size, *arrays, *around, *hinges, grad_output.contiguous(), gradient)
     return gradient
 
 
@@ -79,7 +79,7 @@ def hinge_kernels(types: Precision) -> SimpleNamespace:
         places: wp.array(dtype=wp.int64),
         hinge_starts: wp.array(dtype=wp.int64),
         hinge_places: wp.array(dtype=wp.int64),
-        cotangent: wp.array(dtype=scalar),
+        grad_output: wp.array(dtype=scalar),
         gradient: wp.array2d(dtype=vec3),
     ):
         b, i = wp.tid()
@@ -89,16 +89,16 @@ def hinge_kernels(types: Precision) -> SimpleNamespace:
             vector = area_vector(points, faces, b, face)
             length = wp.length(vector)
             if length > shortest:
-                slope = vec3(zero)
+                grad = vec3(zero)
                 for m in range(int(hinge_starts[face]), int(hinge_starts[face + 1])):
                     hinge, side = int(hinge_places[m]) // 2, int(hinge_places[m]) % 2
                     other = unit(area_vector(points, faces, b, int(hinge_faces[1 - side, hinge])))
-                    slope -= scalar(hinge_signs[hinge]) * other
+                    grad -= scalar(hinge_signs[hinge]) * other
                 normal = vector / length
-                slope = (slope - wp.dot(slope, normal) * normal) / length
+                grad = (grad - wp.dot(grad, normal) * normal) / length
                 following = points[b, int(faces[face, (corner + 1) % 3])]
                 preceding = points[b, int(faces[face, (corner + 2) % 3])]
-                total += wp.cross(following - preceding, slope)
-        gradient[b, i] = cotangent[0] / scalar(wp.max(points.shape[0] * hinge_faces.shape[1], 1)) * total
+                total += wp.cross(following - preceding, grad)
+        gradient[b, i] = grad_output[0] / scalar(wp.max(points.shape[0] * hinge_faces.shape[1], 1)) * total
 
     return SimpleNamespace(measure=measure, gather=gather)

@@ -45,6 +45,6 @@ class _Normalize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, of_units: Tensor | None, of_lengths: Tensor | None) -> Tensor:
-        gradient: Tensor = ctx.fast.backward(*ctx.saved_tensors, of_units, of_lengths)
+    def backward(ctx: Any, grad_units: Tensor | None, grad_lengths: Tensor | None) -> Tensor:
+        gradient: Tensor = ctx.fast.backward(*ctx.saved_tensors, grad_units, grad_lengths)
         return gradient

@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 import torch
 from torch import Tensor
@@ -9,13 +9,15 @@ __all__ = ["backward", "forward"]
 forward = reference.forward
 
 
-def backward(columns: Tensor, lengths: Tensor, of_units: Tensor | None, of_lengths: Tensor | None) -> Tensor:
+def backward(
+    columns: Tensor, lengths: Tensor, grad_units: Tensor | None, grad_lengths: Tensor | None
+) -> Tensor:
     vectors = columns.detach().requires_grad_()
     with torch.enable_grad():
         results = forward(vectors)
-    slopes = [
-        torch.zeros_like(result) if slope is None else slope
-        for slope, result in zip((of_units, of_lengths), results, strict=True)
+    upstream = [
+        torch.zeros_like(result) if grad is None else grad
+        for grad, result in zip((grad_units, grad_lengths), results, strict=True)
     ]
-    (gradient,) = torch.autograd.grad(results, vectors, slopes)
+    (gradient,) = torch.autograd.grad(results, vectors, upstream)
     return gradient

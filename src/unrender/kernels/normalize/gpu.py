@@ -1,4 +1,4 @@
-"""Lengths and directions of vectors; one thread for each."""
+"""Lengths and directions of vectors; one thread per vector."""
 
 from types import SimpleNamespace
 
@@ -18,11 +18,15 @@ def forward(columns: Tensor) -> tuple[Tensor, Tensor]:
     return units, lengths
 
 
-def backward(columns: Tensor, lengths: Tensor, of_units: Tensor | None, of_lengths: Tensor | None) -> Tensor:
+def backward(
+    columns: Tensor, lengths: Tensor, grad_units: Tensor | None, grad_lengths: Tensor | None
+) -> Tensor:
     vectors = columns.detach().contiguous()
-    slopes = [None if slope is None else slope.contiguous() for slope in (of_units, of_lengths)]
+    upstream = [None if grad is None else grad.contiguous() for grad in (grad_units, grad_lengths)]
     gradient, kernels = torch.empty_like(vectors), normalize_kernels(columns.dtype)
-    launch(kernels.divide_backward, _size(lengths), vectors, min_length(columns), lengths, *slopes, gradient)
+    launch(
+        kernels.divide_backward, _size(lengths), vectors, min_length(columns), lengths, *upstream, gradient
+    )
     return gradient
 
 
@@ -60,26 +64,26 @@ def normalize_kernels(types: Precision) -> SimpleNamespace:
         vectors: wp.array3d(dtype=scalar),
         min_length: scalar,
         lengths: wp.array2d(dtype=scalar),
-        of_units: wp.array3d(dtype=scalar),
-        of_lengths: wp.array2d(dtype=scalar),
+        grad_units: wp.array3d(dtype=scalar),
+        grad_lengths: wp.array2d(dtype=scalar),
         gradient: wp.array3d(dtype=scalar),
     ):
-        """Compute (s − u (u · s)) / |v| + u t, of the slopes s of the direction u and t of the length."""
+        """Compute (s − u (u · s)) / |v| + u t, with the gradients s of the direction u and t of the length."""
         b, i = wp.tid()
         length = lengths[b, i]
-        inverse, along, across = scalar(0.0), scalar(0.0), scalar(0.0)
+        inverse, along, scale = scalar(0.0), scalar(0.0), scalar(0.0)
         if not length <= zero:
             inverse = scalar(1.0) / length
-        if of_lengths.shape[0] > 0:
-            along = of_lengths[b, i]
-        if of_units.shape[0] > 0 and not length <= min_length:
-            across = inverse
+        if grad_lengths.shape[0] > 0:
+            along = grad_lengths[b, i]
+        if grad_units.shape[0] > 0 and not length <= min_length:
+            scale = inverse
             for axis in range(vectors.shape[1]):
-                along -= vectors[b, axis, i] * inverse * of_units[b, axis, i] * inverse
+                along -= vectors[b, axis, i] * inverse * grad_units[b, axis, i] * inverse
         for axis in range(vectors.shape[1]):
-            slope = vectors[b, axis, i] * inverse * along
-            if across != zero:
-                slope += of_units[b, axis, i] * across
-            gradient[b, axis, i] = slope
+            grad = vectors[b, axis, i] * inverse * along
+            if scale != zero:
+                grad += grad_units[b, axis, i] * scale
+            gradient[b, axis, i] = grad
 
     return SimpleNamespace(divide=divide, divide_backward=divide_backward)

@@ -39,7 +39,9 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        of_points, of_cameras = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:4])
-        gradients = ctx.fast.backward(*ctx.saved_tensors, ctx.perspective, cotangent, of_points, of_cameras)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        needs_points, needs_cameras = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:4])
+        gradients = ctx.fast.backward(
+            *ctx.saved_tensors, ctx.perspective, grad_output, needs_points, needs_cameras
+        )
         return (*gradients, None)

@@ -15,15 +15,15 @@ def backward(
     focal: Tensor,
     center: Tensor,
     perspective: bool,
-    cotangent: Tensor,
-    of_points: bool,
-    of_cameras: bool,
+    grad_output: Tensor,
+    needs_points: bool,
+    needs_cameras: bool,
 ) -> tuple[Tensor | None, ...]:
     inputs = tuple(t.detach() for t in (points, camera_from_world, focal, center))
-    wants = (of_points, of_cameras, of_cameras, of_cameras)
-    for tensor, is_wanted in zip(inputs, wants, strict=True):
+    needs_grad = (needs_points, needs_cameras, needs_cameras, needs_cameras)
+    for tensor, is_wanted in zip(inputs, needs_grad, strict=True):
         tensor.requires_grad_(is_wanted)
     with torch.enable_grad():
         projected = forward(inputs[0], inputs[1], inputs[2], inputs[3], perspective)
-    found = iter(torch.autograd.grad(projected, [t for t in inputs if t.requires_grad], cotangent))
-    return tuple(next(found) if is_wanted else None for is_wanted in wants)
+    found = iter(torch.autograd.grad(projected, [t for t in inputs if t.requires_grad], grad_output))
+    return tuple(next(found) if is_wanted else None for is_wanted in needs_grad)

@@ -1,6 +1,6 @@
-"""Points seen by cameras: one thread for each, and on the way back one for each point, and for some points of a camera.
+"""Projection of points: one thread per point and camera; backward, one per point, and one per chunk of points.
 
-Each gradient is a sum in fixed order: of a point over the cameras that see it, of a camera over its points.
+Gradients are sums in a fixed order: those of points over the cameras, those of cameras over the points.
 """
 
 import math
@@ -13,8 +13,8 @@ from torch import Tensor
 from unrender.kernels._warp import Precision, launch, per_precision
 
 POINTS_PER_THREAD = 32
-"""Of those whose terms of a camera's gradient one thread adds."""
-OF_CAMERA = 20
+"""Points per thread in the gradient of a camera."""
+CAMERA_SIZE = 20
 """Numbers of a camera: its matrix, focal lengths and center."""
 
 
@@ -34,41 +34,49 @@ def backward(
     focal: Tensor,
     center: Tensor,
     perspective: bool,
-    cotangent: Tensor,
-    of_points: bool,
-    of_cameras: bool,
+    grad_output: Tensor,
+    needs_points: bool,
+    needs_cameras: bool,
 ) -> tuple[Tensor | None, ...]:
     inputs = (points, camera_from_world, focal, center)
     shape, arrays = _flatten(*inputs)
-    images, (num_points, count), slopes = math.prod(shape), arrays[0].shape[:2], cotangent.contiguous()
-    kernels, to_points = project_kernels(points.dtype), None
-    if of_points:
-        to_points = torch.empty_like(arrays[0])
+    images, (num_points, count), grad_output = math.prod(shape), arrays[0].shape[:2], grad_output.contiguous()
+    kernels, grad_points = project_kernels(points.dtype), None
+    if needs_points:
+        grad_points = torch.empty_like(arrays[0])
         launch(
-            kernels.point_gradients, (num_points, count), *arrays, int(perspective), slopes, images, to_points
+            kernels.point_gradients,
+            (num_points, count),
+            *arrays,
+            int(perspective),
+            grad_output,
+            images,
+            grad_points,
         )
-        to_points = _unbroadcast(to_points, points, shape)
-    if not of_cameras:
-        return to_points, None, None, None
+        grad_points = _unbroadcast(grad_points, points, shape)
+    if not needs_cameras:
+        return grad_points, None, None, None
     parts = -(-count // POINTS_PER_THREAD)
-    terms = points.new_empty(images, parts, OF_CAMERA)
-    launch(kernels.camera_gradients, (images, parts), *arrays, int(perspective), slopes, terms)
-    sums = terms.view(len(arrays[1]), -1, OF_CAMERA).sum(1)
+    terms = points.new_empty(images, parts, CAMERA_SIZE)
+    launch(kernels.camera_gradients, (images, parts), *arrays, int(perspective), grad_output, terms)
+    sums = terms.view(len(arrays[1]), -1, CAMERA_SIZE).sum(1)
     gradients = sums[:, :16].unflatten(1, (4, 4)), sums[:, 16:18], sums[:, 18:]
-    return to_points, *(_unbroadcast(g, t, shape) for g, t in zip(gradients, inputs[1:], strict=True))
+    return grad_points, *(_unbroadcast(g, t, shape) for g, t in zip(gradients, inputs[1:], strict=True))
 
 
 def _flatten(*inputs: Tensor) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Give all inputs one batch axis, of one entry or as many as there are images; return the images' axes too."""
-    own = [2, 2, 1, 1]
-    batches = [tuple(t.shape[: t.dim() - axes]) for t, axes in zip(inputs, own, strict=True)]
+    """Flatten the batch axes of all inputs to one, of size one or the number of images; also return the batch shape."""
+    own_axes = [2, 2, 1, 1]
+    batches = [tuple(t.shape[: t.dim() - axes]) for t, axes in zip(inputs, own_axes, strict=True)]
     cameras = torch.broadcast_shapes(*batches[1:])
     shape = tuple(torch.broadcast_shapes(batches[0], cameras))
     flat = []
-    for tensor, batch, axes, wanted in zip(inputs, batches, own, (batches[0], *[cameras] * 3), strict=True):
-        if batch != wanted:
-            tensor = tensor.expand(*wanted, *tensor.shape[-axes:])
-        if math.prod(wanted) not in (1, math.prod(shape)):
+    for tensor, batch, axes, target_shape in zip(
+        inputs, batches, own_axes, (batches[0], *[cameras] * 3), strict=True
+    ):
+        if batch != target_shape:
+            tensor = tensor.expand(*target_shape, *tensor.shape[-axes:])
+        if math.prod(target_shape) not in (1, math.prod(shape)):
             tensor = tensor.expand(*shape, *tensor.shape[-axes:])
         flat.append(tensor.detach().reshape(-1, *tensor.shape[-axes:]).contiguous())
     return shape, flat
@@ -95,12 +103,12 @@ def project_kernels(types: Precision) -> SimpleNamespace:
         return vec3(x, y, z)
 
     @wp.func
-    def from_camera(slope: vec4, focal: vec2, center: vec2, perspective: int):
+    def from_camera(grad: vec4, focal: vec2, center: vec2, perspective: int):
         """Return the gradient of a point in the camera's frame."""
-        z = slope[3]
+        z = grad[3]
         if perspective != 0:
-            z += slope[2] + center[0] * slope[0] + center[1] * slope[1]
-        return vec3(focal[0] * slope[0], focal[1] * slope[1], z)
+            z += grad[2] + center[0] * grad[0] + center[1] * grad[1]
+        return vec3(focal[0] * grad[0], focal[1] * grad[1], z)
 
     @types.kernel
     def project(
@@ -128,19 +136,19 @@ def project_kernels(types: Precision) -> SimpleNamespace:
         focal: wp.array(dtype=vec2),
         center: wp.array(dtype=vec2),
         perspective: int,
-        slopes: wp.array2d(dtype=vec4),
+        grad_output: wp.array2d(dtype=vec4),
         images: int,
         gradient: wp.array2d(dtype=vec3),
     ):
-        own, i = wp.tid()
+        own_axes, i = wp.tid()
         total = vec3(scalar(0.0))
-        for image in range(own, images, points.shape[0]):
+        for image in range(own_axes, images, points.shape[0]):
             camera = image % poses.shape[0]
             pose = poses[camera]
-            slope = from_camera(slopes[image, i], focal[camera], center[camera], perspective)
+            grad = from_camera(grad_output[image, i], focal[camera], center[camera], perspective)
             for axis in range(3):
-                total += slope[axis] * vec3(pose[axis, 0], pose[axis, 1], pose[axis, 2])
-        gradient[own, i] = total
+                total += grad[axis] * vec3(pose[axis, 0], pose[axis, 1], pose[axis, 2])
+        gradient[own_axes, i] = total
 
     @types.kernel
     def camera_gradients(
@@ -149,33 +157,33 @@ def project_kernels(types: Precision) -> SimpleNamespace:
         focal: wp.array(dtype=vec2),
         center: wp.array(dtype=vec2),
         perspective: int,
-        slopes: wp.array2d(dtype=vec4),
+        grad_output: wp.array2d(dtype=vec4),
         terms: wp.array3d(dtype=scalar),
     ):
         image, part = wp.tid()
         camera, first = image % poses.shape[0], part * POINTS_PER_THREAD
-        of_pose = pose_of(scalar(0.0))
-        of_focal, of_center = vec2(scalar(0.0)), vec2(scalar(0.0))
+        grad_pose = pose_of(scalar(0.0))
+        grad_focal, grad_center = vec2(scalar(0.0)), vec2(scalar(0.0))
         for i in range(first, wp.min(first + POINTS_PER_THREAD, points.shape[1])):
-            point, slope = points[image % points.shape[0], i], slopes[image, i]
-            seen = in_camera(poses[camera], point)
-            to_seen = from_camera(slope, focal[camera], center[camera], perspective)
+            point, grad = points[image % points.shape[0], i], grad_output[image, i]
+            point_camera = in_camera(poses[camera], point)
+            grad_point = from_camera(grad, focal[camera], center[camera], perspective)
             for row in range(3):
                 for column in range(3):
-                    of_pose[row, column] += to_seen[row] * point[column]
-                of_pose[row, 3] += to_seen[row]
+                    grad_pose[row, column] += grad_point[row] * point[column]
+                grad_pose[row, 3] += grad_point[row]
             w = scalar(1.0)
             if perspective != 0:
-                w = seen[2]
+                w = point_camera[2]
             for axis in range(2):
-                of_focal[axis] += slope[axis] * seen[axis]
-                of_center[axis] += slope[axis] * w
+                grad_focal[axis] += grad[axis] * point_camera[axis]
+                grad_center[axis] += grad[axis] * w
         for row in range(4):
             for column in range(4):
-                terms[image, part, row * 4 + column] = of_pose[row, column]
+                terms[image, part, row * 4 + column] = grad_pose[row, column]
         for axis in range(2):
-            terms[image, part, 16 + axis] = of_focal[axis]
-            terms[image, part, 18 + axis] = of_center[axis]
+            terms[image, part, 16 + axis] = grad_focal[axis]
+            terms[image, part, 18 + axis] = grad_center[axis]
 
     return SimpleNamespace(
         project=project, point_gradients=point_gradients, camera_gradients=camera_gradients

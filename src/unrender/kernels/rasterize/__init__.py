@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from unrender._checked import checked
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
-from unrender.kernels._dispatch import can_ask, implementation
+from unrender.kernels._dispatch import can_read, implementation
 from unrender.kernels.rasterize import reference
 
 
@@ -64,7 +64,7 @@ def check_screen(where: str, points: Tensor, height: int, width: int, blur: floa
         raise InputError(f"{where}: `height` and `width` should be at least 1, got {height} × {width}")
     if not 0 <= blur < float("inf"):
         raise InputError(f"{where}: `blur` should be at least 0 pixels, and finite, got {blur}")
-    if can_ask(points) and not bool(torch.isfinite(points.detach()).all()):
+    if can_read(points) and not bool(torch.isfinite(points.detach()).all()):
         raise InputError(f"{where}: vertices have NaN or infinite coordinates")
 
 
@@ -82,6 +82,6 @@ class _Rasterize(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: Tensor, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.fast.backward(*ctx.saved_tensors, cotangents, ctx.near)
+    def backward(ctx: Any, _: Tensor, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = ctx.fast.backward(*ctx.saved_tensors, grad_outputs, ctx.near)
         return (gradient, *[None] * 7)

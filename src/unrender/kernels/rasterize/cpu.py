@@ -43,14 +43,14 @@ def backward(
     faces: Tensor,
     face_ids: Tensor,
     barycentric: Tensor,
-    cotangents: tuple[Tensor, Tensor, Tensor],
+    grad_outputs: tuple[Tensor, Tensor, Tensor],
     near: float,
 ) -> Tensor:
     gradient = torch.zeros_like(points, memory_format=torch.contiguous_format)
     batch_axes = points.dim() - 2
     flat = [
         t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy()
-        for t in (points, gradient, face_ids, barycentric, *cotangents)
+        for t in (points, gradient, face_ids, barycentric, *grad_outputs)
     ]
     with cpu_threads(face_ids.numel()):
         for one, one_gradient, ids, *pixels in zip(*flat, strict=True):
@@ -69,12 +69,12 @@ def order_by_face(face_ids, num_faces):
         if face >= 0:
             starts[face + 1] += 1
     starts = np.cumsum(starts)
-    slots, places = np.empty(starts[-1], np.int64), starts[:-1].copy()
+    slots, positions = np.empty(starts[-1], np.int64), starts[:-1].copy()
     for slot in range(len(face_ids)):
         face = face_ids[slot]
         if face >= 0:
-            slots[places[face]] = slot
-            places[face] += 1
+            slots[positions[face]] = slot
+            positions[face] += 1
     return starts, slots
 
 
@@ -112,7 +112,7 @@ def _is_inside(corners, count, area, x, y):
 
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
-def _masses(triangle, area, x, y):
+def _unnormalized(triangle, area, x, y):
     """Return unnormalized barycentrics: homogeneous edge functions, clamped at zero."""
     ax, ay = triangle[0, 0] - x * triangle[0, 2], triangle[0, 1] - y * triangle[0, 2]
     bx, by = triangle[1, 0] - x * triangle[1, 2], triangle[1, 1] - y * triangle[1, 2]
@@ -127,7 +127,7 @@ def _masses(triangle, area, x, y):
 @numba.njit(cache=True, inline="always", error_model="numpy")
 def _depth(triangle, area, x, y):
     """Return the depth of a face at a pixel; NaN if the area is lost to rounding."""
-    a, b, c = _masses(triangle, area, x, y)
+    a, b, c = _unnormalized(triangle, area, x, y)
     w = min(abs(triangle[0, 2]), abs(triangle[1, 2]), abs(triangle[2, 2]))
     if a + b + c <= triangle.dtype.type(MIN_AREA) * w * w:
         return triangle.dtype.type(np.nan)
@@ -164,10 +164,10 @@ def _search(
             area, count = areas[face], counts[face]
             if abs(area) < MIN_AREA:
                 continue
-            foremost = min(triangles[face, 0, 3], triangles[face, 1, 3], triangles[face, 2, 3])
+            min_depth = min(triangles[face, 0, 3], triangles[face, 1, 3], triangles[face, 2, 3])
             for row in range(max(top, bounds[face, 2]), min(top + TILE, bounds[face, 3] + 1)):
                 for column in range(max(left, bounds[face, 0]), min(left + TILE, bounds[face, 1] + 1)):
-                    if foremost > depths[row - top, column - left, layers - 1]:
+                    if min_depth > depths[row - top, column - left, layers - 1]:
                         continue
                     x, y = corners.dtype.type(column) + half, corners.dtype.type(row) + half
                     inside = _is_inside(corners[face], count, area, x, y)
@@ -189,7 +189,7 @@ def _search(
                         depth[row, column, k] = 0
                         squared[row, column, k] = 0
                         continue
-                    a, b, c = _masses(triangles[face], areas[face], x, y)
+                    a, b, c = _unnormalized(triangles[face], areas[face], x, y)
                     total = a + b + c
                     barycentric[row, column, k, 0] = a / total
                     barycentric[row, column, k, 1] = b / total
@@ -201,30 +201,32 @@ def _search(
 
 
 @numba.njit(cache=True, inline="always", error_model="numpy")
-def _barycentric_backward(triangle, area, x, y, slopes, gradient):
+def _barycentric_backward(triangle, area, x, y, grad, gradient):
     """Backpropagate through b = m / Σm, m = max(e, 0), and the edge functions e; add to `gradient` [3, 4]."""
-    masses = _masses(triangle, area, x, y)
-    total = masses[0] + masses[1] + masses[2]
-    mean = (masses[0] * slopes[0] + masses[1] * slopes[1] + masses[2] * slopes[2]) / total
+    unnormalized = _unnormalized(triangle, area, x, y)
+    total = unnormalized[0] + unnormalized[1] + unnormalized[2]
+    mean = (unnormalized[0] * grad[0] + unnormalized[1] * grad[1] + unnormalized[2] * grad[2]) / total
     sign = triangle.dtype.type(1 if area > 0 else -1)
     for i in range(3):
-        if masses[i] > 0:
-            slope = sign * (slopes[i] - mean) / total
+        if unnormalized[i] > 0:
+            grad_edge = sign * (grad[i] - mean) / total
             j, k = (i + 1) % 3, (i + 2) % 3
             jx, jy = triangle[j, 0] - x * triangle[j, 2], triangle[j, 1] - y * triangle[j, 2]
             kx, ky = triangle[k, 0] - x * triangle[k, 2], triangle[k, 1] - y * triangle[k, 2]
-            gradient[j, 0] += slope * ky
-            gradient[j, 1] -= slope * kx
-            gradient[j, 2] += slope * (y * kx - x * ky)
-            gradient[k, 0] -= slope * jy
-            gradient[k, 1] += slope * jx
-            gradient[k, 2] += slope * (x * jy - y * jx)
+            gradient[j, 0] += grad_edge * ky
+            gradient[j, 1] -= grad_edge * kx
+            gradient[j, 2] += grad_edge * (y * kx - x * ky)
+            gradient[k, 0] -= grad_edge * jy
+            gradient[k, 1] += grad_edge * jx
+            gradient[k, 2] += grad_edge * (x * jy - y * jx)
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _gather(points, faces, near, starts, slots, barycentric, c_barycentric, c_depth, c_squared, by_face):
+def _gather(
+    points, faces, near, starts, slots, barycentric, grad_barycentric, grad_depth, grad_squared, by_face
+):
     """Gather the gradients of each face from the slots where it is visible."""
-    width, layers = c_depth.shape[1:]
+    width, layers = grad_depth.shape[1:]
     half = points.dtype.type(0.5)
     for face in numba.prange(len(faces)):
         if starts[face] == starts[face + 1]:
@@ -232,25 +234,27 @@ def _gather(points, faces, near, starts, slots, barycentric, c_barycentric, c_de
         triangle, polygon = np.empty((3, 4), points.dtype), np.empty((4, 2), points.dtype)
         count, area = project_face(points, faces[face], near, triangle, polygon)
         gradient_corners = np.zeros((4, 2), points.dtype)
-        slopes = np.empty(3, points.dtype)
-        for place in range(starts[face], starts[face + 1]):
-            slot = slots[place]
+        grad_weights = np.empty(3, points.dtype)
+        for position in range(starts[face], starts[face + 1]):
+            slot = slots[position]
             row, column, k = slot // (width * layers), slot // layers % width, slot % layers
             x, y = points.dtype.type(column) + half, points.dtype.type(row) + half
             for i in range(3):
-                slopes[i] = c_barycentric[row, column, k, i] + c_depth[row, column, k] * triangle[i, 3]
-                by_face[face, i, 3] += c_depth[row, column, k] * barycentric[row, column, k, i]
-            _barycentric_backward(triangle, area, x, y, slopes, by_face[face])
-            slope = 2 * c_squared[row, column, k]
-            if slope != 0:
+                grad_weights[i] = (
+                    grad_barycentric[row, column, k, i] + grad_depth[row, column, k] * triangle[i, 3]
+                )
+                by_face[face, i, 3] += grad_depth[row, column, k] * barycentric[row, column, k, i]
+            _barycentric_backward(triangle, area, x, y, grad_weights, by_face[face])
+            scale = 2 * grad_squared[row, column, k]
+            if scale != 0:
                 _, t, edge = _nearest_edge(polygon, count, x, y)
                 after = edge + 1 if edge + 1 < count else 0
                 if _is_inside(polygon, count, area, x, y):
-                    slope = -slope
+                    scale = -scale
                 dx = polygon[edge, 0] + t * (polygon[after, 0] - polygon[edge, 0]) - x
                 dy = polygon[edge, 1] + t * (polygon[after, 1] - polygon[edge, 1]) - y
-                gradient_corners[edge, 0] += slope * (1 - t) * dx
-                gradient_corners[edge, 1] += slope * (1 - t) * dy
-                gradient_corners[after, 0] += slope * t * dx
-                gradient_corners[after, 1] += slope * t * dy
+                gradient_corners[edge, 0] += scale * (1 - t) * dx
+                gradient_corners[edge, 1] += scale * (1 - t) * dy
+                gradient_corners[after, 0] += scale * t * dx
+                gradient_corners[after, 1] += scale * t * dy
         clip_backward(triangle, near, gradient_corners, by_face[face])

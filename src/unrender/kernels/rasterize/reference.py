@@ -32,9 +32,9 @@ def forward(
         sides = torch.stack(
             [cross(relative[..., j, :], relative[..., k, :]) for j, k in ((1, 2), (2, 0), (0, 1))], -1
         )
-        masses = (sides * areas.sign()[:, None]).clamp(min=0)
-        totals = masses.sum(-1, keepdim=True)
-        barycentric = masses / totals.masked_fill(totals == 0, 1)
+        unnormalized = (sides * areas.sign()[:, None]).clamp(min=0)
+        totals = unnormalized.sum(-1, keepdim=True)
+        barycentric = unnormalized / totals.masked_fill(totals == 0, 1)
         depth = (barycentric * triangles[..., 3]).sum(-1)
         squared, inside = outline(pixels, corners, next_corners, areas)
         visible = (inside | ((squared <= blur**2) & (blur > 0) & (depth >= near))) & (areas.abs() >= MIN_AREA)
@@ -45,8 +45,8 @@ def forward(
         order = torch.nn.functional.pad(order, (0, missing))
         found = visible.gather(1, order) & (torch.arange(layers, device=points.device) < layers - missing)
         weights = barycentric.gather(1, order[..., None].expand(-1, -1, 3)) * found[..., None]
-        picked = [t.gather(1, order) * found for t in (depth, torch.where(inside, -squared, squared))]
-        return torch.where(found, order, -1).to(torch.int32), weights, *picked
+        selected = [t.gather(1, order) * found for t in (depth, torch.where(inside, -squared, squared))]
+        return torch.where(found, order, -1).to(torch.int32), weights, *selected
 
     parts = at_pixels(nearest, points, height, width, len(faces))
     face_ids, weights, depth, squared = (torch.cat(field) for field in zip(*parts, strict=True))

@@ -38,15 +38,15 @@ def _measure(
     for block in numba.prange((rays + BLOCK - 1) // BLOCK):
         for ray in range(block * BLOCK, min(rays, (block + 1) * BLOCK)):
             start, end = offsets[ray], offsets[ray + 1]
-            total, far = 0.0, 0.0
+            total, moment = 0.0, 0.0
             for i in range(start, end):
                 w = np.float64(weights[i])
                 total += w
-                far += w * distances[i]
+                moment += w * distances[i]
             expected[ray] = median[ray] = first[ray] = std[ray] = near_median[ray] = 0
             if not total > 0:
                 continue
-            mean, target = far / total, total / 2
+            mean, target = moment / total, total / 2
             variance, reached, median_distance, is_half, crossed = 0.0, 0.0, 0.0, False, False
             for i in range(start, end):
                 w, t, length = np.float64(weights[i]), np.float64(distances[i]), np.float64(lengths[i])

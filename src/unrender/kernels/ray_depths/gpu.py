@@ -19,8 +19,8 @@ def forward(
 
 
 @wp.func
-def share_of(t: wp.float64, length: wp.float64, low: wp.float64, high: wp.float64):
-    """Return which fraction of an interval of a ray lies between two distances."""
+def interval_fraction(t: wp.float64, length: wp.float64, low: wp.float64, high: wp.float64):
+    """Return the fraction of the interval of a sample that lies between two distances."""
     zero, one, half = wp.float64(0.0), wp.float64(1.0), wp.float64(0.5) * length
     if length > zero:
         return wp.clamp((wp.min(t + half, high) - wp.max(t - half, low)) / length, zero, one)
@@ -52,7 +52,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         for i in range(begin, end):
             total += double(weights[i])
             moment += double(weights[i]) * double(distances[i])
-        mean, deviation, middle, crossing, near = (
+        mean, deviation, half_distance, crossing, near = (
             double(0.0),
             double(0.0),
             double(0.0),
@@ -69,18 +69,18 @@ def _kernels(precision: Precision) -> SimpleNamespace:
                 after = reached + w
                 if not is_half and after >= half and w > double(0.0):
                     is_half = True
-                    middle = t + length * ((half - reached) / w - double(0.5))
+                    half_distance = t + length * ((half - reached) / w - double(0.5))
                 if not crossed and after >= threshold and w > double(0.0):
                     crossed = True
                     crossing = t + length * ((threshold - reached) / w - double(0.5))
                 reached = after
-            low, high = (double(1.0) - bound) * middle, (double(1.0) + bound) * middle
+            low, high = (double(1.0) - bound) * half_distance, (double(1.0) + bound) * half_distance
             for i in range(begin, end):
-                fraction = share_of(double(distances[i]), double(lengths[i]), low, high)
+                fraction = interval_fraction(double(distances[i]), double(lengths[i]), low, high)
                 near += double(weights[i]) * fraction
             deviation = wp.sqrt(variance / total)
         expected[ray] = scalar(mean)
-        median[ray] = scalar(middle)
+        median[ray] = scalar(half_distance)
         first[ray] = scalar(crossing)
         std[ray] = scalar(deviation)
         near_median[ray] = scalar(near)

@@ -43,8 +43,8 @@ class _Reflect(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         pairs = zip(ctx.saved_tensors, ctx.numbers, strict=True)
         arguments = [number if tensor is None else tensor for tensor, number in pairs]
-        gradients: tuple[Tensor | None, ...] = ctx.fast.backward(*arguments, cotangent)
+        gradients: tuple[Tensor | None, ...] = ctx.fast.backward(*arguments, grad_output)
         return gradients

@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def backward(
     diffuse: Tensor | float,
     specular: Tensor | float,
     shininess: Tensor | float,
-    cotangent: Tensor,
+    grad_output: Tensor,
 ) -> tuple[Tensor | None, ...]:
     arguments = [
         t.detach().requires_grad_() if isinstance(t, Tensor) else t
@@ -27,6 +27,6 @@ def backward(
     with torch.enable_grad():
         reflected = reference.forward(*arguments)  # type: ignore[arg-type]
     gradients = iter(
-        torch.autograd.grad(reflected, inputs, cotangent, allow_unused=True, materialize_grads=True)
+        torch.autograd.grad(reflected, inputs, grad_output, allow_unused=True, materialize_grads=True)
     )
     return tuple(next(gradients) if isinstance(t, Tensor) else None for t in arguments)

@@ -1,4 +1,4 @@
-"""Reflection; one thread for each point. The gradient of a coefficient is a sum over the points, in torch's order."""
+"""Reflection; one thread per point. Gradients of coefficients are sums over the points, in a fixed order."""
 
 from types import SimpleNamespace
 
@@ -33,7 +33,7 @@ def backward(
     diffuse: Tensor | float,
     specular: Tensor | float,
     shininess: Tensor | float,
-    cotangent: Tensor,
+    grad_output: Tensor,
 ) -> tuple[Tensor | None, ...]:
     coefficients = (diffuse, specular, shininess)
     points = [t.detach().contiguous() for t in (normals, directions, views, colors)]
@@ -41,7 +41,7 @@ def backward(
     terms = None
     if any(isinstance(t, Tensor) for t in coefficients):
         terms = colors.new_empty(len(colors), 2 * channels + 1)
-    arguments = (*points, *_coefficients(colors, *coefficients), cotangent.contiguous(), *gradients, terms)
+    arguments = (*points, *_coefficients(colors, *coefficients), grad_output.contiguous(), *gradients, terms)
     launch(reflect_kernels(colors.dtype).reflect_backward, len(colors), *arguments)
     if terms is None:
         return *gradients, None, None, None
@@ -53,7 +53,7 @@ def backward(
 
 
 def _coefficients(colors: Tensor, *coefficients: Tensor | float) -> list[Tensor | float | None]:
-    """Return each as an array and a number, of which the array counts where there is one."""
+    """Return each as an array and a number; the array, if there is one, takes precedence."""
     pairs = [
         (t.detach().to(colors).contiguous(), 0.0) if isinstance(t, Tensor) else (None, t)
         for t in coefficients
@@ -109,14 +109,14 @@ def reflect_kernels(types: Precision) -> SimpleNamespace:
         specular_value: scalar,
         shininess: wp.array(dtype=scalar),
         shininess_value: scalar,
-        slopes: wp.array2d(dtype=scalar),
-        to_normals: wp.array(dtype=vec3),
-        to_directions: wp.array(dtype=vec3),
-        to_views: wp.array(dtype=vec3),
-        to_colors: wp.array2d(dtype=scalar),
+        grad_output: wp.array2d(dtype=scalar),
+        grad_normals: wp.array(dtype=vec3),
+        grad_directions: wp.array(dtype=vec3),
+        grad_views: wp.array(dtype=vec3),
+        grad_colors: wp.array2d(dtype=scalar),
         terms: wp.array2d(dtype=scalar),
     ):
-        """Compute the gradients, and the terms of those of the coefficients where `terms` is an array."""
+        """Compute the gradients and, if `terms` is given, each point's term of the gradients of the coefficients."""
         i = wp.tid()
         channels = colors.shape[1]
         normal, direction, view = normals[i], directions[i], views[i]
@@ -124,29 +124,29 @@ def reflect_kernels(types: Precision) -> SimpleNamespace:
         mirrored = two * cosine * normal - direction
         aligned = wp.dot(mirrored, view)
         exponent = pick(shininess, shininess_value, 0)
-        highlight, slope_of_aligned = scalar(0.0), scalar(0.0)
-        bright = aligned > zero and cosine > zero
-        if bright:
+        highlight, power_derivative = scalar(0.0), scalar(0.0)
+        has_highlight = aligned > zero and cosine > zero
+        if has_highlight:
             highlight = wp.pow(aligned, exponent)
-            slope_of_aligned = exponent * wp.pow(aligned, exponent - one)
-        to_cosine, to_highlight = scalar(0.0), scalar(0.0)
+            power_derivative = exponent * wp.pow(aligned, exponent - one)
+        grad_cosine, grad_highlight = scalar(0.0), scalar(0.0)
         for channel in range(channels):
-            slope, k = slopes[i, channel], pick(diffuse, diffuse_value, channel)
-            to_colors[i, channel] = slope * k * wp.max(cosine, zero)
-            to_highlight += slope * pick(specular, specular_value, channel)
+            grad, k = grad_output[i, channel], pick(diffuse, diffuse_value, channel)
+            grad_colors[i, channel] = grad * k * wp.max(cosine, zero)
+            grad_highlight += grad * pick(specular, specular_value, channel)
             if cosine >= zero:
-                to_cosine += slope * k * colors[i, channel]
+                grad_cosine += grad * k * colors[i, channel]
             if terms.shape[0] > 0:
-                terms[i, channel] = slope * colors[i, channel] * wp.max(cosine, zero)
-                terms[i, channels + channel] = slope * highlight
-        to_aligned = to_highlight * slope_of_aligned
+                terms[i, channel] = grad * colors[i, channel] * wp.max(cosine, zero)
+                terms[i, channels + channel] = grad * highlight
+        grad_aligned = grad_highlight * power_derivative
         if terms.shape[0] > 0:
             terms[i, 2 * channels] = zero
-            if bright:
-                terms[i, 2 * channels] = to_highlight * highlight * wp.log(aligned)
-        to_cosine += two * to_aligned * wp.dot(normal, view)
-        to_normals[i] = to_cosine * direction + two * cosine * to_aligned * view
-        to_directions[i] = to_cosine * normal - to_aligned * view
-        to_views[i] = to_aligned * mirrored
+            if has_highlight:
+                terms[i, 2 * channels] = grad_highlight * highlight * wp.log(aligned)
+        grad_cosine += two * grad_aligned * wp.dot(normal, view)
+        grad_normals[i] = grad_cosine * direction + two * cosine * grad_aligned * view
+        grad_directions[i] = grad_cosine * normal - grad_aligned * view
+        grad_views[i] = grad_aligned * mirrored
 
     return SimpleNamespace(reflect=reflect, reflect_backward=reflect_backward)

@@ -24,6 +24,6 @@ def forward(
         return reflected
     mirrored = 2 * cosine * normals - directions
     aligned = (mirrored * views).sum(-1, keepdim=True)
-    bright = (aligned > 0) & (cosine > 0)
-    highlight = torch.where(bright, aligned, 1) ** shininess * bright
+    has_highlight = (aligned > 0) & (cosine > 0)
+    highlight = torch.where(has_highlight, aligned, 1) ** shininess * has_highlight
     return reflected + specular * highlight

@@ -55,5 +55,5 @@ class _SampleGrid(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        return (None, *ctx.fast.backward(*ctx.saved_tensors, cotangent, ctx.needs_input_grad[1:]))
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        return (None, *ctx.fast.backward(*ctx.saved_tensors, grad_output, ctx.needs_input_grad[1:]))

@@ -28,24 +28,24 @@ def forward(grid: Tensor, points: Tensor) -> Tensor:
 
 
 def backward(
-    grid: Tensor, points: Tensor, cotangent: Tensor, wanted: tuple[bool, bool]
+    grid: Tensor, points: Tensor, grad_output: Tensor, needs_grad: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the gradients of grid and points that are `wanted`."""
-    to_grid = allocate(grid, *grid.shape).zero_() if wanted[0] else None
-    to_points = allocate(points, *points.shape) if wanted[1] else None
-    arrays = array(grid), array(points), array(cotangent)
+    """Compute the gradients of grid and points for which `needs_grad` is true."""
+    grad_grid = allocate(grid, *grid.shape).zero_() if needs_grad[0] else None
+    grad_points = allocate(points, *points.shape) if needs_grad[1] else None
+    arrays = array(grid), array(points), array(grad_output)
     with cpu_threads(len(points)):
-        if to_points is not None:
-            _point_gradient(*arrays, to_points.numpy())
-        if to_grid is not None and len(points):
+        if grad_points is not None:
+            _point_gradient(*arrays, grad_points.numpy())
+        if grad_grid is not None and len(points):
             order, starts = _sort(arrays[1], *grid.shape[:3])
             for parity in (0, 1):
-                _scatter(arrays[1], arrays[2], order, starts, parity, to_grid.numpy())
-    return to_grid, to_points
+                _scatter(arrays[1], arrays[2], order, starts, parity, grad_grid.numpy())
+    return grad_grid, grad_points
 
 
 @numba.njit(cache=True, error_model="numpy")
-def near(x, y, z, depth, height, width):
+def is_inside(x, y, z, depth, height, width):
     """Return whether a point is inside the grid, or less than half a voxel outside."""
     in_x, in_y, in_z = (
         x > -0.5 and x < width + 0.5,
@@ -61,9 +61,9 @@ def _axis(position, size, half):
 
     An int times a float32 is a float64 in numba, and slow: 0 and 1 are therefore computed from `half`.
     """
-    behind = position - half
-    base = np.floor(behind)
-    i, fraction, zero = int(base), behind - base, half - half
+    shifted = position - half
+    base = np.floor(shifted)
+    i, fraction, zero = int(base), shifted - base, half - half
     first, first_weight = (i, half + half - fraction) if i >= 0 else (0, zero)
     second, second_weight = (i + 1, fraction) if i + 1 < size else (i, zero)
     return first, second, first_weight, second_weight
@@ -90,7 +90,7 @@ def _sample(grid, points, mixed):
     voxels = grid.reshape(-1, channels)
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
-            if near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+            if is_inside(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
                 r, w = corners(
                     points[n, 0], points[n, 1], points[n, 2], depth, height, width, points.dtype.type(0.5)
                 )
@@ -107,14 +107,14 @@ def _sample(grid, points, mixed):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _point_gradient(grid, points, cotangent, to_points):
+def _point_gradient(grid, points, grad_output, grad_points):
     depth, height, width, channels = grid.shape
     voxels, half = grid.reshape(-1, channels), points.dtype.type(0.5)
     zero, unit = points.dtype.type(0), points.dtype.type(1)
     for block in numba.prange((len(points) + BLOCK - 1) // BLOCK):
         for n in range(block * BLOCK, min(len(points), (block + 1) * BLOCK)):
             sx, sy, sz = zero, zero, zero
-            if near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+            if is_inside(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
                 x0, x1, wx0, wx1 = _axis(points[n, 0], width, half)
                 y0, y1, wy0, wy1 = _axis(points[n, 1], height, half)
                 z0, z1, wz0, wz1 = _axis(points[n, 2], depth, half)
@@ -126,8 +126,8 @@ def _point_gradient(grid, points, cotangent, to_points):
                         one, other = row + np.uint64(x0), row + np.uint64(x1)
                         first, second = zero, zero
                         for channel in range(np.uint64(channels)):
-                            first += cotangent[n, channel] * voxels[one, channel]
-                            second += cotangent[n, channel] * voxels[other, channel]
+                            first += grad_output[n, channel] * voxels[one, channel]
+                            second += grad_output[n, channel] * voxels[other, channel]
                         first, second = first if left else zero, second if right else zero
                         in_y = points[n, 1] >= half if dy < 0 else points[n, 1] < height - half
                         in_z = points[n, 2] >= half if dz < 0 else points[n, 2] < depth - half
@@ -135,19 +135,19 @@ def _point_gradient(grid, points, cotangent, to_points):
                         sx += wz * wy * (second - first)
                         sy += dy * wz * along if in_y else zero
                         sz += dz * wy * along if in_z else zero
-            to_points[n, 0], to_points[n, 1], to_points[n, 2] = sx, sy, sz
+            grad_points[n, 0], grad_points[n, 1], grad_points[n, 2] = sx, sy, sz
 
 
 @numba.njit(cache=True, error_model="numpy")
 def _slab(points, n, depth, height, width, slabs):
-    if not near(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
+    if not is_inside(points[n, 0], points[n, 1], points[n, 2], depth, height, width):
         return slabs
     return (int(np.floor(points[n, 2] - points.dtype.type(0.5))) + 1) // SLAB
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _sort(points, depth, height, width):
-    """Return the order of the points by slab, and where each slab begins; points outside the grid come last."""
+    """Return the order of the points by slab, and the start of each slab; points outside the grid come last."""
     slabs, chunk = depth // SLAB + 1, (len(points) + CHUNKS - 1) // CHUNKS
     positions = np.zeros((CHUNKS + 1, slabs + 1), np.int64)
     for p in numba.prange(CHUNKS):
@@ -169,9 +169,9 @@ def _sort(points, depth, height, width):
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _scatter(points, cotangent, order, starts, parity, to_grid):
-    depth, height, width, channels = to_grid.shape
-    voxels, half, slabs = to_grid.reshape(-1, channels), points.dtype.type(0.5), len(starts) - 2
+def _scatter(points, grad_output, order, starts, parity, grad_grid):
+    depth, height, width, channels = grad_grid.shape
+    voxels, half, slabs = grad_grid.reshape(-1, channels), points.dtype.type(0.5), len(starts) - 2
     for pair in numba.prange((slabs + 1 - parity) // 2):
         slab = 2 * pair + parity
         for position in range(starts[slab], starts[slab + 1]):
@@ -184,6 +184,6 @@ def _scatter(points, cotangent, order, starts, parity, to_grid):
                     row, w = np.uint64((z * height + y) * width), wz * wy
                     one, other = row + np.uint64(x0), row + np.uint64(x1)
                     for channel in range(np.uint64(channels)):
-                        gradient = w * cotangent[n, channel]
+                        gradient = w * grad_output[n, channel]
                         voxels[one, channel] += wx0 * gradient
                         voxels[other, channel] += wx1 * gradient

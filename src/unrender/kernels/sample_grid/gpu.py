@@ -11,7 +11,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from unrender.kernels._fixed_point import from_sums, greatest_of
+from unrender.kernels._fixed_point import from_sums, max_magnitude
 from unrender.kernels._warp import (
     Precision,
     count_log2,
@@ -24,27 +24,29 @@ from unrender.kernels._warp import (
 
 def forward(grid: Tensor, points: Tensor) -> Tensor:
     found = grid.new_empty(len(points), grid.shape[-1])
-    look_up = _kernels(grid.dtype).look_up
-    launch(look_up, tuple(found.shape), *rows_and_size(grid), points.contiguous(), found)
+    sample = _kernels(grid.dtype).sample
+    launch(sample, tuple(found.shape), *rows_and_size(grid), points.contiguous(), found)
     return found
 
 
 def backward(
-    grid: Tensor, points: Tensor, cotangent: Tensor, wanted: tuple[bool, bool]
+    grid: Tensor, points: Tensor, grad_output: Tensor, needs_grad: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Compute the gradients of grid and points that are `wanted`."""
+    """Compute the gradients of grid and points for which `needs_grad` is true."""
     kernels, (rows, *size) = _kernels(grid.dtype), rows_and_size(grid)
-    places, slopes = points.contiguous(), cotangent.contiguous()
-    to_grid = to_points = None
-    if wanted[0]:
-        greatest, bits = greatest_of(slopes), count_log2(len(points))
+    positions, grad_output = points.contiguous(), grad_output.contiguous()
+    grad_grid = grad_points = None
+    if needs_grad[0]:
+        max_term, bits = max_magnitude(grad_output), count_log2(len(points))
         sums = torch.zeros(rows.shape, dtype=torch.int64, device=grid.device)
-        launch(kernels.to_grid, tuple(slopes.shape), *size, places, slopes, greatest, bits, sums)
-        to_grid = from_sums(sums, greatest, bits, grid.dtype).view(grid.shape)
-    if wanted[1]:
-        to_points = torch.empty_like(places)
-        launch(kernels.to_points, len(points), rows, *size, places, slopes, to_points)
-    return to_grid, to_points
+        launch(
+            kernels.grad_grid, tuple(grad_output.shape), *size, positions, grad_output, max_term, bits, sums
+        )
+        grad_grid = from_sums(sums, max_term, bits, grid.dtype).view(grid.shape)
+    if needs_grad[1]:
+        grad_points = torch.empty_like(positions)
+        launch(kernels.grad_points, len(points), rows, *size, positions, grad_output, grad_points)
+    return grad_grid, grad_points
 
 
 def rows_and_size(grid: Tensor) -> tuple[Tensor, int, int, int]:
@@ -54,12 +56,12 @@ def rows_and_size(grid: Tensor) -> tuple[Tensor, int, int, int]:
 
 @functools.cache
 def corner_functions(scalar: Any) -> SimpleNamespace:
-    """Make the functions of one precision that tell which voxels are around a point."""
+    """Make the functions of one precision that find the voxels around a point."""
     vec3 = wp.types.vector(3, scalar)
 
     @wp.func
-    def is_near(p: vec3, depth: int, height: int, width: int):
-        """Tell whether a point is less than half a voxel outside of the grid."""
+    def is_inside(p: vec3, depth: int, height: int, width: int):
+        """Return whether a point is inside the grid, or less than half a voxel outside."""
         low, high = scalar(-0.5), scalar(0.5)
         return (
             p[0] > low and p[1] > low and p[2] > low
@@ -73,7 +75,7 @@ def corner_functions(scalar: Any) -> SimpleNamespace:
         return wp.vec3i(int(wp.floor(p[0] - half)), int(wp.floor(p[1] - half)), int(wp.floor(p[2] - half)))
 
     @wp.func
-    def part_of(p: vec3, base: wp.vec3i):
+    def fraction_of(p: vec3, base: wp.vec3i):
         half = scalar(0.5)
         return vec3(
             p[0] - half - scalar(base[0]), p[1] - half - scalar(base[1]), p[2] - half - scalar(base[2])
@@ -81,22 +83,26 @@ def corner_functions(scalar: Any) -> SimpleNamespace:
 
     @wp.func
     def row_of(base: wp.vec3i, corner: int, depth: int, height: int, width: int):
-        """Return the row of one of the eight voxels, of which x changes fastest; −1 of one beyond the grid."""
+        """Return the row of one of the eight voxels, x changing fastest; −1 outside the grid."""
         x, y, z = base[0] + (corner & 1), base[1] + ((corner >> 1) & 1), base[2] + (corner >> 2)
         if x < 0 or y < 0 or z < 0 or x >= width or y >= height or z >= depth:
             return -1
         return (z * height + y) * width + x
 
     @wp.func
-    def share_of(part: vec3, corner: int):
+    def corner_weight(fraction: vec3, corner: int):
         one = scalar(1.0)
-        u = wp.where((corner & 1) == 1, part[0], one - part[0])
-        v = wp.where(((corner >> 1) & 1) == 1, part[1], one - part[1])
-        w = wp.where((corner >> 2) == 1, part[2], one - part[2])
+        u = wp.where((corner & 1) == 1, fraction[0], one - fraction[0])
+        v = wp.where(((corner >> 1) & 1) == 1, fraction[1], one - fraction[1])
+        w = wp.where((corner >> 2) == 1, fraction[2], one - fraction[2])
         return u * v * w
 
     return SimpleNamespace(
-        is_near=is_near, base_of=base_of, part_of=part_of, row_of=row_of, share_of=share_of
+        is_inside=is_inside,
+        base_of=base_of,
+        fraction_of=fraction_of,
+        row_of=row_of,
+        corner_weight=corner_weight,
     )
 
 
@@ -105,69 +111,71 @@ def _kernels(precision: Precision) -> SimpleNamespace:
     scalar, vec3 = precision.scalar, precision.vec3
     rows, points_array = wp.array2d(dtype=scalar), wp.array(dtype=vec3)
     corners = corner_functions(scalar)
-    is_near, base_of, part_of = corners.is_near, corners.base_of, corners.part_of
-    row_of, share_of = corners.row_of, corners.share_of
+    is_inside, base_of, fraction_of = corners.is_inside, corners.base_of, corners.fraction_of
+    row_of, corner_weight = corners.row_of, corners.corner_weight
 
     @precision.kernel
-    def look_up(grid: rows, depth: int, height: int, width: int, points: points_array, found: rows):
+    def sample(grid: rows, depth: int, height: int, width: int, points: points_array, found: rows):
         i, channel = wp.tid()
         p, mixed = points[i], scalar(0.0)
-        if is_near(p, depth, height, width):
+        if is_inside(p, depth, height, width):
             base = base_of(p)
-            part = part_of(p, base)
+            fraction = fraction_of(p, base)
             for corner in range(8):
                 row = row_of(base, corner, depth, height, width)
                 if row >= 0:
-                    mixed += share_of(part, corner) * grid[row, channel]
+                    mixed += corner_weight(fraction, corner) * grid[row, channel]
         found[i, channel] = mixed
 
     @precision.kernel
-    def to_grid(
+    def grad_grid(
         depth: int,
         height: int,
         width: int,
         points: points_array,
-        slopes: rows,
-        greatest: wp.array(dtype=wp.int64),
+        grad_output: rows,
+        max_term: wp.array(dtype=wp.int64),
         bits: int,
         sums: wp.array2d(dtype=wp.int64),
     ):
         i, channel = wp.tid()
         p = points[i]
-        if is_near(p, depth, height, width):
+        if is_inside(p, depth, height, width):
             base = base_of(p)
-            part = part_of(p, base)
-            units = scalar(wp.float64(slopes[i, channel]) * power_of_two(-unit_exponent(greatest[0], bits)))
+            fraction = fraction_of(p, base)
+            units = scalar(
+                wp.float64(grad_output[i, channel]) * power_of_two(-unit_exponent(max_term[0], bits))
+            )
             for corner in range(8):
                 row = row_of(base, corner, depth, height, width)
                 if row >= 0:
-                    wp.atomic_add(sums, row, channel, wp.int64(share_of(part, corner) * units))
+                    wp.atomic_add(sums, row, channel, wp.int64(corner_weight(fraction, corner) * units))
 
     @precision.kernel
-    def to_points(
+    def grad_points(
         grid: rows,
         depth: int,
         height: int,
         width: int,
         points: points_array,
-        slopes: rows,
+        grad_output: rows,
         found: points_array,
     ):
         i = wp.tid()
         p, total, one = points[i], vec3(), scalar(1.0)
-        if is_near(p, depth, height, width):
+        if is_inside(p, depth, height, width):
             base = base_of(p)
-            part = part_of(p, base)
+            fraction = fraction_of(p, base)
             for corner in range(8):
                 row = row_of(base, corner, depth, height, width)
                 if row >= 0:
                     value = scalar(0.0)
                     for channel in range(grid.shape[1]):
-                        value += slopes[i, channel] * grid[row, channel]
+                        value += grad_output[i, channel] * grid[row, channel]
                     x, y, z = (corner & 1) == 1, ((corner >> 1) & 1) == 1, (corner >> 2) == 1
-                    u = wp.where(x, part[0], one - part[0])
-                    v = wp.where(y, part[1], one - part[1])
-                    w = wp.where(z, part[2], one - part[2])
+                    u = wp.where(x, fraction[0], one - fraction[0])
+                    v = wp.where(y, fraction[1], one - fraction[1])
+                    w = wp.where(z, fraction[2], one - fraction[2])
                     total += vec3(
                         wp.where(x, value, -value) * v * w,
                         wp.where(y, value, -value) * u * w,
@@ -175,4 +183,4 @@ def _kernels(precision: Precision) -> SimpleNamespace:
                     )
         found[i] = total
 
-    return SimpleNamespace(look_up=look_up, to_grid=to_grid, to_points=to_points)
+    return SimpleNamespace(sample=sample, grad_grid=grad_grid, grad_points=grad_points)

@@ -12,7 +12,7 @@ from unrender.kernels.march_voxels.table import VoxelTable
 def forward(values: Tensor, points: Tensor, table: VoxelTable, outside: float) -> Tensor:
     found = values.new_empty(len(points))
     arrays = [t.contiguous() for t in (values, points, table.bricks, table.voxels, table.corners)]
-    launch(_kernels(values.dtype).look_up, len(points), *arrays, outside, found)
+    launch(_kernels(values.dtype).sample, len(points), *arrays, outside, found)
     return found
 
 
@@ -30,7 +30,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
     scalar, vec3 = precision.scalar, precision.vec3
 
     @precision.kernel
-    def look_up(
+    def sample(
         values: wp.array(dtype=scalar),
         points: wp.array(dtype=vec3),
         bricks: wp.array3d(dtype=wp.int32),
@@ -47,13 +47,13 @@ def _kernels(precision: Precision) -> SimpleNamespace:
             i, j, k = wp.min(int(p[0]), x - 1), wp.min(int(p[1]), y - 1), wp.min(int(p[2]), z - 1)
             v = voxel_at(bricks, voxels, i, j, k)
             if v >= 0:
-                part = p - vec3(scalar(i), scalar(j), scalar(k))
+                fraction = p - vec3(scalar(i), scalar(j), scalar(k))
                 mixed = zero
                 for q in range(8):
-                    u = wp.where((q >> 2) == 1, part[0], one - part[0])
-                    v_share = wp.where(((q >> 1) & 1) == 1, part[1], one - part[1])
-                    w = wp.where((q & 1) == 1, part[2], one - part[2])
-                    mixed += u * v_share * w * values[corners[v, q]]
+                    w_x = wp.where((q >> 2) == 1, fraction[0], one - fraction[0])
+                    w_y = wp.where(((q >> 1) & 1) == 1, fraction[1], one - fraction[1])
+                    w_z = wp.where((q & 1) == 1, fraction[2], one - fraction[2])
+                    mixed += w_x * w_y * w_z * values[corners[v, q]]
         found[n] = mixed
 
-    return SimpleNamespace(look_up=look_up)
+    return SimpleNamespace(sample=sample)

@@ -40,9 +40,9 @@ class _Gather(torch.autograd.Function):
         return cpu.backward(index, columns)
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None]:
         (index,) = ctx.saved_tensors
-        return _ScatterSum.apply(cotangent, index, ctx.size), None
+        return _ScatterSum.apply(grad_output, index, ctx.size), None
 
 
 class _ScatterSum(torch.autograd.Function):
@@ -54,6 +54,6 @@ class _ScatterSum(torch.autograd.Function):
         return summed
 
     @staticmethod
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         (index,) = ctx.saved_tensors
-        return _Gather.apply(cotangent, index), None, None
+        return _Gather.apply(grad_output, index), None, None

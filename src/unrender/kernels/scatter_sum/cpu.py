@@ -9,5 +9,5 @@ def forward(columns: Tensor, index: Tensor, size: int) -> Tensor:
     return reference.forward(columns, index, size)
 
 
-def backward(index: Tensor, cotangent: Tensor) -> Tensor:
-    return cotangent.gather(-1, reference.expand_index(cotangent, index))
+def backward(index: Tensor, grad_output: Tensor) -> Tensor:
+    return grad_output.gather(-1, reference.expand_index(grad_output, index))

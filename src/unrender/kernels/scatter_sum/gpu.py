@@ -13,8 +13,8 @@ from unrender.kernels._warp import (
     count_log2,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 from unrender.kernels.scatter_sum import reference
@@ -24,17 +24,17 @@ def forward(columns: Tensor, index: Tensor, size: int) -> Tensor:
     *batch, axes, count = columns.shape
     rows = math.prod(batch) * axes
     sums = torch.zeros(rows * size + 1, dtype=torch.int64, device=columns.device)
-    sums, greatest = sums[:-1], sums[-1:]
-    terms, places, bits = columns.detach().contiguous(), index.long().contiguous(), count_log2(count)
+    sums, max_term = sums[:-1], sums[-1:]
+    terms, indices, bits = columns.detach().contiguous(), index.long().contiguous(), count_log2(count)
     rows_per_index = axes if index.dim() > 1 else rows
     kernels = scatter_kernels(columns.dtype)
-    launch(kernels.note, terms.numel(), terms, greatest)
-    launch(kernels.add, (rows, count), terms, places, rows_per_index, size, bits, greatest, sums)
-    return from_sums(sums, greatest, bits, columns.dtype).view(*batch, axes, size)
+    launch(kernels.record, terms.numel(), terms, max_term)
+    launch(kernels.add, (rows, count), terms, indices, rows_per_index, size, bits, max_term, sums)
+    return from_sums(sums, max_term, bits, columns.dtype).view(*batch, axes, size)
 
 
-def backward(index: Tensor, cotangent: Tensor) -> Tensor:
-    return cotangent.gather(-1, reference.expand_index(cotangent, index))
+def backward(index: Tensor, grad_output: Tensor) -> Tensor:
+    return grad_output.gather(-1, reference.expand_index(grad_output, index))
 
 
 @per_precision("scatter_sum")
@@ -43,8 +43,8 @@ def scatter_kernels(types: Precision) -> SimpleNamespace:
     scalar = types.scalar
 
     @types.kernel
-    def note(terms: wp.array(dtype=scalar), greatest: wp.array(dtype=wp.int64)):
-        note_term(wp.float64(terms[wp.tid()]), greatest)
+    def record(terms: wp.array(dtype=scalar), max_term: wp.array(dtype=wp.int64)):
+        record_term(wp.float64(terms[wp.tid()]), max_term)
 
     @types.kernel
     def add(
@@ -53,11 +53,11 @@ def scatter_kernels(types: Precision) -> SimpleNamespace:
         rows_per_index: int,
         size: int,
         bits: int,
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         sums: wp.array(dtype=wp.int64),
     ):
         row, i = wp.tid()
-        term = in_units(wp.float64(terms[row, i]), unit_exponent(greatest[0], bits))
+        term = in_units(wp.float64(terms[row, i]), unit_exponent(max_term[0], bits))
         wp.atomic_add(sums, row * size + int(index[row // rows_per_index, i]), term)
 
-    return SimpleNamespace(note=note, add=add)
+    return SimpleNamespace(record=record, add=add)

@@ -56,6 +56,6 @@ class _Silhouette(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.fast.backward(*ctx.saved_tensors, cotangent, *ctx.settings)
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = ctx.fast.backward(*ctx.saved_tensors, grad_output, *ctx.settings)
         return (gradient, *[None] * 5)

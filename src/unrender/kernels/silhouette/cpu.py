@@ -26,18 +26,18 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
 
 
 def backward(
-    points: Tensor, faces: Tensor, transparency: Tensor, cotangent: Tensor, blur: float, near: float
+    points: Tensor, faces: Tensor, transparency: Tensor, grad_output: Tensor, blur: float, near: float
 ) -> Tensor:
     gradient = torch.zeros_like(points, memory_format=torch.contiguous_format)
     batch_axes = points.dim() - 2
-    tensors = (points, gradient, transparency, cotangent)
+    tensors = (points, gradient, transparency, grad_output)
     flat = [t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy() for t in tensors]
     with cpu_threads(transparency.numel()):
-        for one, one_gradient, image, slope in zip(*flat, strict=True):
+        for one, one_gradient, image, grad in zip(*flat, strict=True):
             screen, bins = project(one, faces.numpy(), image.shape[0], image.shape[1], near, blur, False)
             scalar = one.dtype.type
             partial = np.empty((len(bins.faces), 4, 2), one.dtype)
-            _cover_backward(*screen[1:], *bins, scalar(blur), image, slope, partial)
+            _cover_backward(*screen[1:], *bins, scalar(blur), image, grad, partial)
             by_face = np.zeros((len(faces), 3, 4), one.dtype)
             _add_up(*screen[:3], bins.faces, partial, scalar(near), by_face)
             scatter_to_vertices(by_face, faces.numpy(), one_gradient)
@@ -79,21 +79,21 @@ def _cover(corners, counts, areas, bounds, starts, bins, blur, image):
     height, width = image.shape
     dtype = image.dtype.type
     columns = (width + TILE - 1) // TILE
-    sharpness, limit, zero, one, most = (
+    sharpness, limit, zero, one, max_exponent = (
         dtype(LOGIT_AT_BLUR) / (blur * blur),
         blur * blur,
         dtype(0),
         dtype(1),
         dtype(40),
     )
-    least = dtype(np.finfo(image.dtype).eps / 8)  # below that, coverage is 1 to the last bit
+    min_transparency = dtype(np.finfo(image.dtype).eps / 8)  # below that, coverage is 1 to the last bit
     for tile in numba.prange(len(starts) - 1):
         top, left = tile // columns * TILE, tile % columns * TILE
         xs, ys, squared, side = np.empty((4, TILE * TILE), image.dtype)
-        share = np.ones(TILE * TILE, image.dtype)
+        tile_transparency = np.ones(TILE * TILE, image.dtype)
         _pixel_centers(left, top, xs, ys)
         for entry in range(starts[tile], starts[tile + 1]):
-            if (entry - starts[tile]) % 16 == 15 and share.max() == 0:
+            if (entry - starts[tile]) % 16 == 15 and tile_transparency.max() == 0:
                 break
             face = bins[entry]
             first = TILE * max(0, bounds[face, 2] - top)
@@ -101,21 +101,21 @@ def _cover(corners, counts, areas, bounds, starts, bins, blur, image):
             _measure(corners[face], counts[face], areas[face], xs, ys, first, last, squared, side)
             for pixel in range(np.uint64(first), np.uint64(last)):
                 inside, d = side[pixel] >= 0, squared[pixel]
-                x = max(min((d if inside else -d) * sharpness, most), -most)
+                x = max(min((d if inside else -d) * sharpness, max_exponent), -max_exponent)
                 factor = one / (one + exp(x)) if inside or d <= limit else one
-                product = share[pixel] * factor
-                share[pixel] = product if product > least else zero
+                product = tile_transparency[pixel] * factor
+                tile_transparency[pixel] = product if product > min_transparency else zero
         for row in range(top, min(top + TILE, height)):
             for column in range(left, min(left + TILE, width)):
-                image[row, column] = share[(row - top) * TILE + column - left]
+                image[row, column] = tile_transparency[(row - top) * TILE + column - left]
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, slope, partial):
+def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, grad, partial):
     height, width = image.shape
     dtype = image.dtype.type
     columns = (width + TILE - 1) // TILE
-    sharpness, limit, zero, one, most = (
+    sharpness, limit, zero, one, max_exponent = (
         dtype(LOGIT_AT_BLUR) / (blur * blur),
         blur * blur,
         dtype(0),
@@ -124,35 +124,37 @@ def _cover_backward(corners, counts, areas, bounds, starts, bins, blur, image, s
     )
     for tile in numba.prange(len(starts) - 1):
         top, left = tile // columns * TILE, tile % columns * TILE
-        xs, ys, squared, side, weight, share = np.empty((6, TILE * TILE), image.dtype)
+        xs, ys, squared, side, weight, edge_weight = np.empty((6, TILE * TILE), image.dtype)
         scale = np.zeros(TILE * TILE, image.dtype)
         _pixel_centers(left, top, xs, ys)
-        first_live, last_live = TILE, 0
+        first_used, last_used = TILE, 0
         for row in range(top, min(top + TILE, height)):
             for column in range(left, min(left + TILE, width)):
-                if image[row, column] * slope[row, column] != 0:
+                if image[row, column] * grad[row, column] != 0:
                     pixel = (row - top) * TILE + column - left
-                    scale[pixel] = 2 * sharpness * image[row, column] * slope[row, column]
-                    first_live, last_live = min(first_live, row - top), row - top + 1
+                    scale[pixel] = 2 * sharpness * image[row, column] * grad[row, column]
+                    first_used, last_used = min(first_used, row - top), row - top + 1
         for entry in range(starts[tile], starts[tile + 1]):
             face = bins[entry]
-            first = TILE * max(first_live, bounds[face, 2] - top)
-            last = TILE * min(last_live, bounds[face, 3] + 1 - top)
+            first = TILE * max(first_used, bounds[face, 2] - top)
+            last = TILE * min(last_used, bounds[face, 3] + 1 - top)
             partial[entry] = 0
             if first >= last:
                 continue
             _measure(corners[face], counts[face], areas[face], xs, ys, first, last, squared, side)
             for pixel in range(np.uint64(first), np.uint64(last)):
                 inside, d = side[pixel] >= 0, squared[pixel]
-                x = max(min((d if inside else -d) * sharpness, most), -most)
-                closed = one - one / (one + exp(x))
-                signed = -closed if inside else closed
+                x = max(min((d if inside else -d) * sharpness, max_exponent), -max_exponent)
+                coverage = one - one / (one + exp(x))
+                signed = -coverage if inside else coverage
                 weight[pixel] = scale[pixel] * signed if inside or d <= limit else zero
-            _pull(corners[face], counts[face], xs, ys, first, last, squared, weight, share, partial[entry])
+            _distribute(
+                corners[face], counts[face], xs, ys, first, last, squared, weight, edge_weight, partial[entry]
+            )
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _pull(corners, count, xs, ys, first, last, squared, weight, share, gradient):
+def _distribute(corners, count, xs, ys, first, last, squared, weight, edge_weight, gradient):
     """Distribute the weight of each pixel to the ends of its nearest edge; weights are zeroed in the process."""
     zero, one = corners.dtype.type(0), corners.dtype.type(1)
     for k in range(count):
@@ -166,9 +168,9 @@ def _pull(corners, count, xs, ys, first, last, squared, weight, share, gradient)
             t = min(max((dx * ex + dy * ey) * inverse, zero), one)
             qx, qy = dx - t * ex, dy - t * ey
             nearest = qx * qx + qy * qy == squared[pixel]
-            share[pixel] = weight[pixel] if nearest else zero
+            edge_weight[pixel] = weight[pixel] if nearest else zero
             weight[pixel] = zero if nearest else weight[pixel]
-        whole_x, whole_y, end_x, end_y = _moments(xs, ys, first, last, share, ax, ay, ex, ey, inverse)
+        whole_x, whole_y, end_x, end_y = _moments(xs, ys, first, last, edge_weight, ax, ay, ex, ey, inverse)
         gradient[k, 0] -= whole_x - end_x
         gradient[k, 1] -= whole_y - end_y
         gradient[j, 0] -= end_x
@@ -176,14 +178,14 @@ def _pull(corners, count, xs, ys, first, last, squared, weight, share, gradient)
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"reassoc", "nsz"})  # lets sums vectorize
-def _moments(xs, ys, first, last, share, ax, ay, ex, ey, inverse):
+def _moments(xs, ys, first, last, edge_weight, ax, ay, ex, ey, inverse):
     """Sum, over pixels, weight times the offset from the closest point on the edge, and that times its parameter t."""
     zero, one = ax * 0, ax * 0 + 1
     whole_x, whole_y, end_x, end_y = zero, zero, zero, zero
     for pixel in range(np.uint64(first), np.uint64(last)):
         dx, dy = xs[pixel] - ax, ys[pixel] - ay
         t = min(max((dx * ex + dy * ey) * inverse, zero), one)
-        x, y = share[pixel] * (dx - t * ex), share[pixel] * (dy - t * ey)
+        x, y = edge_weight[pixel] * (dx - t * ex), edge_weight[pixel] * (dy - t * ey)
         whole_x += x
         whole_y += y
         end_x += t * x

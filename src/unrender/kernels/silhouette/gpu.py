@@ -1,7 +1,7 @@
-"""Soft coverage: each thread takes some pixels of a face, and adds the logarithm of what it leaves open to each.
+"""Soft silhouettes: each thread takes a chunk of a face's pixels, and adds the logarithm of its transparency to each.
 
-All sums are in fixed point: of logarithms in each pixel, then, on the way back, of the gradients of each face's corners
-and of each vertex.
+Sums are in fixed point, so that they do not depend on the order of threads: those of logarithms in each pixel and, in
+the backward pass, those of the gradients of each face's corners and of each vertex.
 """
 
 from types import SimpleNamespace
@@ -10,23 +10,23 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from unrender.kernels._fixed_point import from_sums, greatest_of
+from unrender.kernels._fixed_point import from_sums, max_magnitude
 from unrender.kernels._warp import (
     Precision,
     count_log2,
     from_units,
     in_units,
     launch,
-    note_term,
     per_precision,
     power_of_two,
+    record_term,
     unit_exponent,
 )
 from unrender.kernels._warp_screen import CHUNK, chunk_face, first_pixel, project, screen_functions
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 MAX_LOG2 = 6
-"""Logarithms end at −2^6: what a face leaves open there is nothing."""
+"""Logarithms are clamped at −2^6, where the transparency vanishes."""
 
 
 def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
@@ -42,18 +42,18 @@ def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float,
 
 
 def backward(
-    points: Tensor, faces: Tensor, transparency: Tensor, cotangent: Tensor, blur: float, near: float
+    points: Tensor, faces: Tensor, transparency: Tensor, grad_output: Tensor, blur: float, near: float
 ) -> Tensor:
     flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
     height, width = transparency.shape[-2:]
     screen = project(flat, corners, height, width, near, blur, False)
-    slopes, sizes = cotangent.contiguous(), [screen.corners.numel(), flat.numel(), 1]
+    grad_output, sizes = grad_output.contiguous(), [screen.corners.numel(), flat.numel(), 1]
     kernels, bits = silhouette_kernels(points.dtype), count_log2(2 * height * width) + 1
-    greatest_slope, zeros = (
-        greatest_of(slopes),
+    max_grad, zeros = (
+        max_magnitude(grad_output),
         torch.zeros(sum(sizes), dtype=torch.int64, device=flat.device),
     )
-    by_corner, sums, greatest = zeros.split(sizes)
+    by_corner, sums, max_term = zeros.split(sizes)
     by_corner, sums = by_corner.view(screen.corners.shape), sums.view(flat.shape)
     arguments = (*screen, len(faces), height, width, blur, bits, screen.threads)
     launch(
@@ -61,14 +61,14 @@ def backward(
         screen.threads,
         *arguments,
         transparency.contiguous(),
-        slopes,
-        greatest_slope,
+        grad_output,
+        max_grad,
         by_corner,
     )
     vertex_bits, size = count_log2(3 * len(faces)), (len(flat), len(faces))
-    for adds in (0, 1):
+    for accumulates in (0, 1):
         launch(
-            kernels.spread,
+            kernels.scatter,
             size,
             flat,
             corners,
@@ -76,13 +76,13 @@ def backward(
             2 * LOGIT_AT_BLUR / blur,
             bits,
             by_corner,
-            greatest_slope,
+            max_grad,
             vertex_bits,
-            adds,
-            greatest,
+            accumulates,
+            max_term,
             sums,
         )
-    return from_sums(sums, greatest, vertex_bits, points.dtype).view(points.shape)
+    return from_sums(sums, max_term, vertex_bits, points.dtype).view(points.shape)
 
 
 @per_precision("silhouette", exact=True)
@@ -90,7 +90,7 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
     """Define the kernels."""
     scalar, vec4 = types.scalar, types.vec4
     zero, one, half, edge_sharpness = scalar(0.0), scalar(1.0), scalar(0.5), scalar(LOGIT_AT_BLUR)
-    least = scalar(-(2.0**MAX_LOG2))
+    min_log = scalar(-(2.0**MAX_LOG2))
     functions = screen_functions(types)
     polygon, triangle_at = functions.polygon, functions.triangle_at
     is_inside, nearest_edge, clip_backward = (
@@ -116,9 +116,9 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
         chunk = wp.int64(wp.tid())
         sharpness = edge_sharpness / (blur * blur)
         while chunk < ends[ends.shape[0] - 1]:
-            place = chunk_face(ends, chunk)
-            outline, area, bound = corners[place], areas[place], bounds[place]
-            first = first_pixel(ends, chunk, place)
+            index = chunk_face(ends, chunk)
+            outline, area, bound = corners[index], areas[index], bounds[index]
+            first = first_pixel(ends, chunk, index)
             row, column = first // bound[2], first % bound[2]
             for _pixel in range(first, wp.min(first + CHUNK, bound[2] * bound[3])):
                 x, y = scalar(bound[0] + column) + half, scalar(bound[1] + row) + half
@@ -129,11 +129,11 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
                     u = squared * sharpness
                     e = wp.exp(-u)
                     term = -e
-                    if one + e != one:  # log(1 + e) to the last digit: Kahan's
+                    if one + e != one:  # log(1 + e) without loss of precision (Kahan)
                         term = -e * wp.log(one + e) / (one + e - one)
                     if inside:
-                        term = wp.max(term - u, least)
-                    pixel = (place // num_faces * height + bound[1] + row) * width + bound[0] + column
+                        term = wp.max(term - u, min_log)
+                    pixel = (index // num_faces * height + bound[1] + row) * width + bound[0] + column
                     wp.atomic_add(logs, pixel, in_units(wp.float64(term), exponent))
                 column += 1
                 if column == bound[2]:
@@ -159,28 +159,28 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
         bits: int,
         threads: int,
         transparency: wp.array(dtype=scalar),
-        slopes: wp.array(dtype=scalar),
-        greatest: wp.array(dtype=wp.int64),
+        grad_output: wp.array(dtype=scalar),
+        max_term: wp.array(dtype=wp.int64),
         by_corner: wp.array3d(dtype=wp.int64),
     ):
-        """Add up blur / (2 LOGIT_AT_BLUR) of the gradients of corners.
+        """Accumulate the gradients of corners, times blur / (2 LOGIT_AT_BLUR).
 
-        None is larger than the slope: outside, the outline is at most `blur` away; inside, at distance d, the pixel is
-        open by at most exp(−d² LOGIT_AT_BLUR / blur²), and d times that is less than `blur`.
+        No term is larger than the upstream gradient: outside, the outline is at most `blur` away; inside, at distance
+        d, the transparency is at most exp(−d² LOGIT_AT_BLUR / blur²), and d times that is less than `blur`.
         """
         chunk = wp.int64(wp.tid())
         sharpness = edge_sharpness / (blur * blur)
-        exponent = unit_exponent(greatest[0], bits)
+        exponent = unit_exponent(max_term[0], bits)
         while chunk < ends[ends.shape[0] - 1]:
-            place = chunk_face(ends, chunk)
-            outline, area, bound = corners[place], areas[place], bounds[place]
-            first = first_pixel(ends, chunk, place)
+            index = chunk_face(ends, chunk)
+            outline, area, bound = corners[index], areas[index], bounds[index]
+            first = first_pixel(ends, chunk, index)
             row, column = first // bound[2], first % bound[2]
             total = polygon(zero)
             for _pixel in range(first, wp.min(first + CHUNK, bound[2] * bound[3])):
                 x, y = scalar(bound[0] + column) + half, scalar(bound[1] + row) + half
-                pixel = (place // num_faces * height + bound[1] + row) * width + bound[0] + column
-                weight = transparency[pixel] * slopes[pixel] / blur
+                pixel = (index // num_faces * height + bound[1] + row) * width + bound[0] + column
+                weight = transparency[pixel] * grad_output[pixel] / blur
                 if weight != zero:
                     squared, t, edge = nearest_edge(outline, x, y)
                     inside = is_inside(outline, area, x, y)
@@ -208,44 +208,44 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
                 for axis in range(2):
                     if total[k, axis] != zero:
                         wp.atomic_add(
-                            by_corner, place, k, axis, in_units(wp.float64(total[k, axis]), exponent)
+                            by_corner, index, k, axis, in_units(wp.float64(total[k, axis]), exponent)
                         )
             chunk += wp.int64(threads)
 
     @types.kernel
-    def spread(
+    def scatter(
         points: wp.array2d(dtype=vec4),
         faces: wp.array2d(dtype=wp.int64),
         near: scalar,
         factor: wp.float64,
         corner_bits: int,
         by_corner: wp.array3d(dtype=wp.int64),
-        greatest_slope: wp.array(dtype=wp.int64),
+        max_grad: wp.array(dtype=wp.int64),
         bits: int,
-        adds: int,
-        greatest: wp.array(dtype=wp.int64),
+        accumulates: int,
+        max_term: wp.array(dtype=wp.int64),
         sums: wp.array3d(dtype=wp.int64),
     ):
-        """Note the greatest term, then add the terms of the gradient of each vertex."""
+        """Record the largest term or, in a second launch, accumulate the gradients of vertices."""
         image, face = wp.tid()
-        place = image * faces.shape[0] + face
-        corner_exponent = unit_exponent(greatest_slope[0], corner_bits)
-        slopes = polygon(zero)
+        index = image * faces.shape[0] + face
+        corner_exponent = unit_exponent(max_grad[0], corner_bits)
+        grad_corners = polygon(zero)
         for k in range(4):
             for axis in range(2):
-                total = from_units(by_corner[place, k, axis], greatest_slope[0], corner_exponent)
-                slopes[k, axis] = scalar(factor * total)
-        gradient = clip_backward(triangle_at(points, faces, image, face), near, slopes)
+                total = from_units(by_corner[index, k, axis], max_grad[0], corner_exponent)
+                grad_corners[k, axis] = scalar(factor * total)
+        gradient = clip_backward(triangle_at(points, faces, image, face), near, grad_corners)
         exponent = int(0)
-        if adds == 1:
-            exponent = unit_exponent(greatest[0], bits)
+        if accumulates == 1:
+            exponent = unit_exponent(max_term[0], bits)
         for i in range(3):
             vertex = int(faces[face, i])
             for axis in range(4):
                 term = wp.float64(gradient[i, axis])
-                if adds == 1:
+                if accumulates == 1:
                     wp.atomic_add(sums, image, vertex, axis, in_units(term, exponent))
                 else:
-                    note_term(term, greatest)
+                    record_term(term, max_term)
 
-    return SimpleNamespace(cover=cover, finish=finish, cover_backward=cover_backward, spread=spread)
+    return SimpleNamespace(cover=cover, finish=finish, cover_backward=cover_backward, scatter=scatter)

@@ -47,6 +47,6 @@ class _Draw(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(
-        ctx: Any, of_points: Tensor | None, of_normals: Tensor | None, *_: Tensor | None
+        ctx: Any, grad_points: Tensor | None, grad_normals: Tensor | None, *_: Tensor | None
     ) -> tuple[Tensor | None, ...]:
-        return ctx.fast.backward(*ctx.saved_tensors, of_points, of_normals), None, None, None
+        return ctx.fast.backward(*ctx.saved_tensors, grad_points, grad_normals), None, None, None

@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ def backward(
     faces: Tensor,
     face_ids: Tensor,
     barycentric: Tensor,
-    of_points: Tensor | None,
-    of_normals: Tensor | None,
+    grad_points: Tensor | None,
+    grad_normals: Tensor | None,
 ) -> Tensor | None:
     def interpolate(positions: Tensor) -> tuple[Tensor, Tensor]:
         ids = faces.long()[face_ids].flatten(-2)[..., None].expand(*face_ids.shape[:-1], -1, 3)
@@ -26,4 +26,4 @@ def backward(
         points = weights[..., 0, :] * a + weights[..., 1, :] * b + weights[..., 2, :] * c
         return points, normalize(torch.linalg.cross(b - a, c - a).mT).mT
 
-    return differentiate(interpolate, (vertices,), of_points, of_normals)[0]
+    return differentiate(interpolate, (vertices,), grad_points, grad_normals)[0]

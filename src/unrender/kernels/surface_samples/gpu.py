@@ -16,8 +16,8 @@ from unrender.kernels._warp import (
     count_log2,
     in_units,
     launch,
-    note_term,
     per_precision,
+    record_term,
     unit_exponent,
 )
 from unrender.kernels.normalize.reference import min_length
@@ -28,10 +28,10 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     points, corners, batch = vertices.contiguous(), faces.long().contiguous(), vertices.shape[:-2].numel()
     areas = torch.empty(batch, len(faces), dtype=torch.float64, device=vertices.device)
-    greatest = torch.zeros(batch, dtype=torch.int64, device=vertices.device)
+    max_term = torch.zeros(batch, dtype=torch.int64, device=vertices.device)
     counts, kernels = torch.empty_like(areas, dtype=torch.int64), sample_kernels(vertices.dtype)
-    launch(kernels.measure, areas.shape, points, corners, areas, greatest)
-    launch(kernels.count, areas.shape, areas, greatest, counts)
+    launch(kernels.measure, areas.shape, points, corners, areas, max_term)
+    launch(kernels.count, areas.shape, areas, max_term, counts)
     ends, drawn = counts.cumsum(-1), [vertices.new_empty(*jitter.shape, 3) for _ in range(3)]
     face_ids = torch.empty(jitter.shape, dtype=torch.int64, device=vertices.device)
     random = (jitter.contiguous(), uv.contiguous().view(2, batch, -1))
@@ -45,17 +45,17 @@ def backward(
     faces: Tensor,
     face_ids: Tensor,
     barycentric: Tensor,
-    of_points: Tensor | None,
-    of_normals: Tensor | None,
+    grad_points: Tensor | None,
+    grad_normals: Tensor | None,
 ) -> Tensor | None:
-    slopes = [None if slope is None else slope.contiguous() for slope in (of_points, of_normals)]
+    upstream = [None if grad is None else grad.contiguous() for grad in (grad_points, grad_normals)]
     sums = torch.zeros(vertices.numel() + 1, dtype=torch.int64, device=vertices.device)
-    arguments = (vertices.contiguous(), faces.long().contiguous(), face_ids, barycentric, *slopes)
+    arguments = (vertices.contiguous(), faces.long().contiguous(), face_ids, barycentric, *upstream)
     kernels, bits = sample_kernels(vertices.dtype), count_log2(3 * face_ids.shape[-1])
-    size, sums, greatest = (vertices.shape[:-2].numel(), face_ids.shape[-1]), sums[:-1], sums[-1:]
-    for adds in (0, 1):
-        launch(kernels.scatter, size, *arguments, bits, adds, greatest, sums)
-    return from_sums(sums, greatest, bits, vertices.dtype).view(vertices.shape)
+    size, sums, max_term = (vertices.shape[:-2].numel(), face_ids.shape[-1]), sums[:-1], sums[-1:]
+    for accumulates in (0, 1):
+        launch(kernels.scatter, size, *arguments, bits, accumulates, max_term, sums)
+    return from_sums(sums, max_term, bits, vertices.dtype).view(vertices.shape)
 
 
 @per_precision("surface_samples")
@@ -75,7 +75,7 @@ def sample_kernels(types: Precision) -> SimpleNamespace:
         points: wp.array2d(dtype=vec3),
         faces: wp.array2d(dtype=wp.int64),
         areas: wp.array2d(dtype=wp.float64),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
     ):
         b, face = wp.tid()
         start = corner(points, faces, b, face, 0)
@@ -85,20 +85,20 @@ def sample_kernels(types: Precision) -> SimpleNamespace:
         area = wp.float64(wp.length(across)) / wp.float64(2.0)
         areas[b, face] = area
         bits = wp.cast(area, wp.int64)
-        if bits > greatest[b]:
-            wp.atomic_max(greatest, b, bits)
+        if bits > max_term[b]:
+            wp.atomic_max(max_term, b, bits)
 
     @types.kernel
     def count(
         areas: wp.array2d(dtype=wp.float64),
-        greatest: wp.array(dtype=wp.int64),
+        max_term: wp.array(dtype=wp.int64),
         counts: wp.array2d(dtype=wp.int64),
     ):
         b, face = wp.tid()
         counts[b, face] = wp.int64(0)
-        if greatest[b] > wp.int64(0):
-            share = areas[b, face] / wp.cast(greatest[b], wp.float64)
-            counts[b, face] = wp.int64(wp.rint(share * units))
+        if max_term[b] > wp.int64(0):
+            fraction = areas[b, face] / wp.cast(max_term[b], wp.float64)
+            counts[b, face] = wp.int64(wp.rint(fraction * units))
 
     @types.kernel
     def draw(
@@ -142,20 +142,20 @@ def sample_kernels(types: Precision) -> SimpleNamespace:
         faces: wp.array2d(dtype=wp.int64),
         face_ids: wp.array2d(dtype=wp.int64),
         barycentric: wp.array2d(dtype=vec3),
-        of_points: wp.array2d(dtype=vec3),
-        of_normals: wp.array2d(dtype=vec3),
+        grad_points: wp.array2d(dtype=vec3),
+        grad_normals: wp.array2d(dtype=vec3),
         bits: int,
-        adds: int,
-        greatest: wp.array(dtype=wp.int64),
+        accumulates: int,
+        max_term: wp.array(dtype=wp.int64),
         sums: wp.array(dtype=wp.int64),
     ):
-        """Note the greatest term, then add the terms of the gradient of each vertex."""
+        """Record the largest term or, in a second launch, accumulate the gradients of vertices."""
         b, i = wp.tid()
         face = int(face_ids[b, i])
-        point_slope, area_slope = vec3(zero), vec3(zero)
-        if of_points.shape[0] > 0:
-            point_slope = of_points[b, i]
-        if of_normals.shape[0] > 0:
+        grad_point, grad_area = vec3(zero), vec3(zero)
+        if grad_points.shape[0] > 0:
+            grad_point = grad_points[b, i]
+        if grad_normals.shape[0] > 0:
             start = corner(points, faces, b, face, 0)
             across = wp.cross(
                 corner(points, faces, b, face, 1) - start, corner(points, faces, b, face, 2) - start
@@ -163,18 +163,18 @@ def sample_kernels(types: Precision) -> SimpleNamespace:
             length = wp.length(across)
             if length > shortest:
                 normal = across / length
-                area_slope = (of_normals[b, i] - wp.dot(of_normals[b, i], normal) * normal) / length
+                grad_area = (grad_normals[b, i] - wp.dot(grad_normals[b, i], normal) * normal) / length
         exponent = int(0)
-        if adds == 1:
-            exponent = unit_exponent(greatest[0], bits)
+        if accumulates == 1:
+            exponent = unit_exponent(max_term[0], bits)
         for k in range(3):
             side = corner(points, faces, b, face, (k + 1) % 3) - corner(points, faces, b, face, (k + 2) % 3)
-            term = barycentric[b, i][k] * point_slope + wp.cross(side, area_slope)
+            term = barycentric[b, i][k] * grad_point + wp.cross(side, grad_area)
             for axis in range(3):
-                if adds == 1:
-                    place = (b * points.shape[1] + int(faces[face, k])) * 3 + axis
-                    wp.atomic_add(sums, place, in_units(wp.float64(term[axis]), exponent))
+                if accumulates == 1:
+                    index = (b * points.shape[1] + int(faces[face, k])) * 3 + axis
+                    wp.atomic_add(sums, index, in_units(wp.float64(term[axis]), exponent))
                 else:
-                    note_term(wp.float64(term[axis]), greatest)
+                    record_term(wp.float64(term[axis]), max_term)
 
     return SimpleNamespace(measure=measure, count=count, draw=draw, scatter=scatter)

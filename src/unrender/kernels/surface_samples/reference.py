@@ -5,7 +5,7 @@ from torch import Tensor
 
 from unrender.errors import InputError
 from unrender.kernels._columns import as_columns, as_rows
-from unrender.kernels._dispatch import can_ask
+from unrender.kernels._dispatch import can_read
 from unrender.kernels.face_vectors import face_vectors
 from unrender.kernels.normalize import norm, normalize
 from unrender.kernels.scatter_sum import gather_columns
@@ -36,7 +36,7 @@ def draw_faces(areas: Tensor, jitter: Tensor) -> Tensor:
     """Draw face indices in proportion to area, by stratified inverse transform sampling."""
     cumulative, count = _cumulative(areas), jitter.shape[-1]
     total = cumulative[..., -1:] if areas.shape[-1] else areas.new_zeros(*areas.shape[:-1], 1)
-    if can_ask(areas) and not bool(((total > 0) & total.isfinite()).all()):
+    if can_read(areas) and not bool(((total > 0) & total.isfinite()).all()):
         raise InputError(
             "sample_points_from_mesh: `mesh` should have a positive, finite surface area, "
             f"got {areas.shape[-1]} faces with a total area of {total.min().item():g}"
@@ -49,7 +49,7 @@ def draw_faces(areas: Tensor, jitter: Tensor) -> Tensor:
 def _cumulative(areas: Tensor) -> Tensor:
     """Add up areas from the first on; on a GPU as integers, since the order of its sums is by chance."""
     exact = areas.double()
-    if can_ask(areas):
+    if can_read(areas):
         return exact.cumsum(-1)
     unit = exact.amax(-1, keepdim=True) * 2.0**-40 if areas.shape[-1] else 1.0
     return (exact / unit).round().long().cumsum(-1) * unit

@@ -85,10 +85,10 @@ class _TinyMlp(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
         fast, hidden, output = ctx.known
         inputs, *saved = ctx.saved_tensors
-        layers, found = (saved, cotangent) if output == "none" else (saved[:-1], saved[-1])
+        layers, found = (saved, grad_output) if output == "none" else (saved[:-1], saved[-1])
         half = len(layers) // 2
-        known = (inputs, layers[:half], layers[half:], hidden, output, found, cotangent)
+        known = (inputs, layers[:half], layers[half:], hidden, output, found, grad_output)
         return None, None, None, *fast.backward(*known, ctx.needs_input_grad[3:])

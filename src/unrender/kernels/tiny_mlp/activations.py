@@ -29,18 +29,22 @@ def activate(code, values):
 
 
 @numba.njit(cache=True, error_model="numpy", fastmath={"contract"})
-def activate_backward(code, found, gradients):
-    """Multiply gradients by the derivative of the activation, computed from its results `found`."""
-    zero, one, most = gradients.dtype.type(0), gradients.dtype.type(1), gradients.dtype.type(MAX_DERIVATIVE)
+def activate_backward(code, results, gradients):
+    """Multiply gradients by the derivative of the activation, computed from its results `results`."""
+    zero, one, maximum = (
+        gradients.dtype.type(0),
+        gradients.dtype.type(1),
+        gradients.dtype.type(MAX_DERIVATIVE),
+    )
     if code == RELU:
         for k in range(np.uint64(len(gradients))):
-            gradients[k] = gradients[k] if found[k] > zero else zero
+            gradients[k] = gradients[k] if results[k] > zero else zero
     elif code == SOFTPLUS:
         for k in range(np.uint64(len(gradients))):
-            gradients[k] *= absorb(found[k])[0]
+            gradients[k] *= absorb(results[k])[0]
     elif code == EXP:
         for k in range(np.uint64(len(gradients))):
-            gradients[k] *= most if found[k] > most else found[k]
+            gradients[k] *= maximum if results[k] > maximum else results[k]
     elif code == SIGMOID:
         for k in range(np.uint64(len(gradients))):
-            gradients[k] *= found[k] * (one - found[k])
+            gradients[k] *= results[k] * (one - results[k])

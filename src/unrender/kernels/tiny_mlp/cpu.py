@@ -28,13 +28,14 @@ CHUNKS = 64
 def forward(
     inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: str, output: str
 ) -> Tensor:
-    found = allocate(inputs, len(biases[-1]), len(inputs))
+    result = allocate(inputs, len(biases[-1]), len(inputs))
     layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
     with cpu_threads(len(inputs)):
         _forward(
-            *_rows(inputs), _widths(weights), _packed(layers), CODES[hidden], CODES[output], found.numpy(), *new_queue()
+            *_rows(inputs), _widths(weights), _packed(layers), CODES[hidden], CODES[output], result.numpy(),
+            *new_queue(),
         )  # fmt: skip
-    return found.mT
+    return result.mT
 
 
 def backward(
@@ -43,22 +44,23 @@ def backward(
     biases: Sequence[Tensor],
     hidden: str,
     output: str,
-    found: Tensor,
-    cotangent: Tensor,
-    wanted: Sequence[bool],
+    result: Tensor,
+    grad_output: Tensor,
+    needs_grad: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """Compute the gradients of inputs, weights and biases that are `wanted`; `found` is the result of `forward`."""
+    """Compute the gradients of inputs, weights and biases for which `needs_grad` is true; `result` is of `forward`."""
     widths = _widths(weights)
-    to_inputs = allocate(inputs, inputs.shape[1] if wanted[0] else 0, len(inputs))
+    grad_inputs = allocate(inputs, inputs.shape[1] if needs_grad[0] else 0, len(inputs))
     blocks = [(-(-o // LEFT), -(-(i + 1) // RIGHT)) for o, i in (weight.shape for weight in weights)]
     ends = list(accumulate((a * b * LEFT * RIGHT for a, b in blocks), initial=0))
     tiles = -(-len(inputs) // PITCH)
-    sums = np.empty((min(CHUNKS, tiles), ends[-1]), to_inputs.numpy().dtype)
+    sums = np.empty((min(CHUNKS, tiles), ends[-1]), grad_inputs.numpy().dtype)
     layers = [_with_bias(*layer) for layer in zip(weights, biases, strict=True)]
     with cpu_threads(len(inputs)):
         _backward(
             *_rows(inputs), widths, _packed(layers), _packed([w.detach().mT for w in weights]), CODES[hidden],
-            CODES[output], *_rows(found), *_rows(cotangent), any(wanted[1:]), sums, to_inputs.numpy(), *new_queue(),
+            CODES[output], *_rows(result), *_rows(grad_output), any(needs_grad[1:]), sums, grad_inputs.numpy(),
+            *new_queue(),
         )  # fmt: skip
     total = torch.from_numpy(sums.sum(0))
     gradients = [
@@ -67,8 +69,8 @@ def backward(
             ends, ends[1:], blocks, (w.shape for w in weights), strict=False
         )
     ]
-    to_layers = [*(g[:, :-1] for g in gradients), *(g[:, -1] for g in gradients)]
-    return to_inputs.mT if wanted[0] else None, *to_layers
+    grad_layers = [*(g[:, :-1] for g in gradients), *(g[:, -1] for g in gradients)]
+    return grad_inputs.mT if needs_grad[0] else None, *grad_layers
 
 
 def _widths(weights):
@@ -118,13 +120,13 @@ def _store(tile, begin, count, rows):
 
 
 @numba.njit(cache=True, error_model="numpy")
-def _multiply_all(packed, packed_at, depth, tile, tile_at, num_rows, least, product, product_at):
+def _multiply_all(packed, packed_at, depth, tile, tile_at, num_rows, minimum, product, product_at):
     """Multiply a tile by a packed matrix."""
     points = COLUMNS * VECTOR_BYTES // packed.itemsize
     for column in range(0, PITCH, points):
         for row in range(0, num_rows, ROWS):
             multiply(
-                packed, packed_at + row * depth, tile, tile_at + column, PITCH, depth, least,
+                packed, packed_at + row * depth, tile, tile_at + column, PITCH, depth, minimum,
                 product, product_at + row * PITCH + column,
             )  # fmt: skip
 
@@ -145,15 +147,15 @@ def _evaluate_layers(tile, starts, widths, packed, codes):
     for n in range(len(codes)):
         i, o, target = widths[n], widths[n + 1], starts[n + 1]
         tile[starts[n] + i * PITCH : starts[n] + (i + 1) * PITCH] = 1
-        least = zero if codes[n] == RELU else tile.dtype.type(-np.inf)
-        _multiply_all(packed, at, i + 1, tile, starts[n], o, least, tile, target)
+        minimum = zero if codes[n] == RELU else tile.dtype.type(-np.inf)
+        _multiply_all(packed, at, i + 1, tile, starts[n], o, minimum, tile, target)
         activate(codes[n], tile[target : target + o * PITCH])
         at += (o + ROWS - 1) // ROWS * ROWS * (i + 1)
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def _forward(rows, step, pitch, widths, packed, hidden, output, found, threads, counter):
-    num_points, last = found.shape[1], len(widths) - 1
+def _forward(rows, step, pitch, widths, packed, hidden, output, result, threads, counter):
+    num_points, last = result.shape[1], len(widths) - 1
     starts, codes = _starts(widths), np.full(last, hidden)
     codes[-1] = output
     for _ in numba.prange(threads):
@@ -163,7 +165,7 @@ def _forward(rows, step, pitch, widths, packed, hidden, output, found, threads, 
             count = min(PITCH, num_points - begin)
             _load(rows, step, pitch, begin, count, widths[0], tile)
             _evaluate_layers(tile, starts, widths, packed, codes)
-            _store(tile[starts[last] :], begin, count, found)
+            _store(tile[starts[last] :], begin, count, result)
             begin = next_task(counter) * PITCH
 
 
@@ -178,10 +180,10 @@ def _correlate_all(gradients, num_gradients, tile, tile_at, num_channels, sums, 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 def _backward(
-    rows, step, pitch, widths, packed, transposed, hidden, output, found, found_step, found_pitch,
-    cotangent, cotangent_step, cotangent_pitch, to_weights, sums, to_inputs, threads, counter,
+    rows, step, pitch, widths, packed, transposed, hidden, output, result, result_step, result_pitch,
+    grad_output, grad_step, grad_pitch, needs_weights, sums, grad_inputs, threads, counter,
 ):  # fmt: skip
-    num_points, last = to_inputs.shape[1], len(widths) - 1
+    num_points, last = grad_inputs.shape[1], len(widths) - 1
     starts, codes, chunks, unbounded = (
         _starts(widths),
         np.full(last - 1, hidden),
@@ -208,18 +210,18 @@ def _backward(
                 _evaluate_layers(tile, starts, widths, packed, codes)
                 ones = starts[last - 1] + widths[last - 1] * PITCH
                 tile[ones : ones + PITCH] = 1
-                _load(cotangent, cotangent_step, cotangent_pitch, begin, count, widths[last], gradients)
+                _load(grad_output, grad_step, grad_pitch, begin, count, widths[last], gradients)
                 if output:
-                    _load(found, found_step, found_pitch, begin, count, widths[last], tile[starts[last] :])
+                    _load(result, result_step, result_pitch, begin, count, widths[last], tile[starts[last] :])
                     activate_backward(output, tile[starts[last] :], gradients[: widths[last] * PITCH])
                 for n in range(last - 1, -1, -1):
                     i, o = widths[n], widths[n + 1]
-                    if to_weights:
+                    if needs_weights:
                         _correlate_all(gradients, o, tile, starts[n], i, sums[chunk], sums_at[n])
-                    if n > 0 or len(to_inputs):
+                    if n > 0 or len(grad_inputs):
                         _multiply_all(transposed, transposed_at[n], o, gradients, 0, i, unbounded, lower, 0)
                         gradients, lower = lower, gradients
                     if n > 0:
                         activate_backward(hidden, tile[starts[n] :], gradients[: i * PITCH])
-                _store(gradients, begin, count, to_inputs)
+                _store(gradients, begin, count, grad_inputs)
             chunk = next_task(counter)

@@ -1,4 +1,4 @@
-"""A small MLP by torch's matrix products; what lies between the layers is not kept, but computed again."""
+"""A small MLP by torch's matrix products; hidden activations are recomputed in the backward pass."""
 
 import math
 from collections.abc import Sequence
@@ -22,21 +22,21 @@ def backward(
     biases: Sequence[Tensor],
     hidden: str,
     output: str,
-    found: Tensor,
-    cotangent: Tensor,
-    wanted: Sequence[bool],
+    result: Tensor,
+    grad_output: Tensor,
+    needs_grad: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """`wanted` says which of inputs, weights and biases need a gradient; `found` is what forward returned."""
+    """Compute the gradients of inputs, weights and biases for which `needs_grad` is true; `result` is of `forward`."""
     layers = _layers(inputs, weights, biases, hidden)
-    slopes, to_weights, to_biases = _by_channels(cotangent * _slope(output, found)), [], []
+    gradients, grad_weights, grad_biases = _by_channels(grad_output * _derivative(output, result)), [], []
     for n in range(len(weights) - 1, -1, -1):
-        to_weights.append(slopes.mT @ layers[n])
-        to_biases.append(slopes.sum(0))
-        if n > 0 or wanted[0]:
-            slopes = slopes @ weights[n].contiguous()
+        grad_weights.append(gradients.mT @ layers[n])
+        grad_biases.append(gradients.sum(0))
+        if n > 0 or needs_grad[0]:
+            gradients = gradients @ weights[n].contiguous()
         if n > 0:
-            slopes = slopes * _slope(hidden, layers[n])
-    return slopes if wanted[0] else None, *reversed(to_weights), *reversed(to_biases)
+            gradients = gradients * _derivative(hidden, layers[n])
+    return gradients if needs_grad[0] else None, *reversed(grad_weights), *reversed(grad_biases)
 
 
 def _layers(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: str) -> list[Tensor]:
@@ -48,18 +48,18 @@ def _layers(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor],
 
 
 def _by_channels(values: Tensor) -> Tensor:
-    """Return values whose channels follow one another in memory, as `hash_grid` gives them: one layout, one result."""
+    """Return values with each channel contiguous in memory, as `hash_grid` returns them, for reproducible sums."""
     if values.stride() == (1, len(values)):
         return values
     return values.new_empty(values.shape[::-1]).copy_(values.mT).mT
 
 
-def _slope(name: str, found: Tensor) -> Tensor | float:
-    """Return the slopes of an activation, which are known from its results."""
+def _derivative(name: str, result: Tensor) -> Tensor | float:
+    """Return the derivative of an activation, computed from its results."""
     if name == "relu":
-        return (found > 0).to(found.dtype)
+        return (result > 0).to(result.dtype)
     if name == "softplus":
-        return -torch.expm1(-found)
+        return -torch.expm1(-result)
     if name == "exp":
-        return found.clamp(max=math.exp(MAX_EXPONENT))
-    return found * (1 - found) if name == "sigmoid" else 1.0
+        return result.clamp(max=math.exp(MAX_EXPONENT))
+    return result * (1 - result) if name == "sigmoid" else 1.0

@@ -21,14 +21,14 @@ def forward(values: Tensor, neighbors: Tensor) -> Tensor:
     return sums.sum() / max(int(pairs.sum()), 1)
 
 
-def backward(values: Tensor, neighbors: Tensor, cotangent: Tensor) -> Tensor:
+def backward(values: Tensor, neighbors: Tensor, grad_output: Tensor) -> Tensor:
     gradient = torch.empty_like(values, memory_format=torch.contiguous_format)
     pairs = max(int((neighbors[:, 1::2] >= 0).sum()), 1)
     with cpu_threads(values.numel()):
         _backward(
             values.detach().contiguous().numpy(),
             neighbors.contiguous().numpy(),
-            values.new_tensor(2 * float(cotangent) / pairs).numpy()[()],
+            values.new_tensor(2 * float(grad_output) / pairs).numpy()[()],
             gradient.numpy(),
         )
     return gradient

@@ -11,15 +11,15 @@ from unrender.kernels._warp import Precision, launch, per_precision
 
 def forward(values: Tensor, neighbors: Tensor) -> Tensor:
     sums = values.new_empty(len(values))
-    launch(_kernels(values.dtype).add_up, len(values), values.contiguous(), _numbers(neighbors), sums)
+    launch(_kernels(values.dtype).accumulate, len(values), values.contiguous(), _numbers(neighbors), sums)
     return sums.sum() / _pairs(neighbors)
 
 
-def backward(values: Tensor, neighbors: Tensor, cotangent: Tensor) -> Tensor:
+def backward(values: Tensor, neighbors: Tensor, grad_output: Tensor) -> Tensor:
     gradient = torch.empty_like(values, memory_format=torch.contiguous_format)
-    scale = (2 * cotangent / _pairs(neighbors)).to(values.dtype).reshape(1)
+    scale = (2 * grad_output / _pairs(neighbors)).to(values.dtype).reshape(1)
     arrays = (values.contiguous(), _numbers(neighbors), scale, gradient)
-    launch(_kernels(values.dtype).go_back, tuple(values.shape), *arrays)
+    launch(_kernels(values.dtype).backward, tuple(values.shape), *arrays)
     return gradient
 
 
@@ -36,7 +36,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
     scalar = precision.scalar
 
     @precision.kernel
-    def add_up(
+    def accumulate(
         values: wp.array2d(dtype=scalar),
         neighbors: wp.array2d(dtype=wp.int32),
         sums: wp.array(dtype=scalar),
@@ -52,7 +52,7 @@ def _kernels(precision: Precision) -> SimpleNamespace:
         sums[i] = total
 
     @precision.kernel
-    def go_back(
+    def backward(
         values: wp.array2d(dtype=scalar),
         neighbors: wp.array2d(dtype=wp.int32),
         scale: wp.array(dtype=scalar),
@@ -66,4 +66,4 @@ def _kernels(precision: Precision) -> SimpleNamespace:
                 total += values[i, f] - values[j, f]
         gradient[i, f] = scale[0] * total
 
-    return SimpleNamespace(add_up=add_up, go_back=go_back)
+    return SimpleNamespace(accumulate=accumulate, backward=backward)

@@ -104,8 +104,8 @@ def _sample_contracted(cells, blocks, o, d, t_near, t_far, step, jitter, samples
     capacity, found, t = samples.shape[1], 0, t_near
     while t < t_far:
         length = contracted_step(ox, oy, oz, dx, dy, dz, t, step)
-        here = t + jitter * length
-        x, y, z = ox + here * dx, oy + here * dy, oz + here * dz
+        t_sample = t + jitter * length
+        x, y, z = ox + t_sample * dx, oy + t_sample * dy, oz + t_sample * dz
         inner, edge = max(abs(x), abs(y), abs(z)) <= one and length == step, huge
         if inner:  # steps are uniform up to the end of the box
             edge = _exit((x + one) * half, (y + one) * half, (z + one) * half, 2 * ix, 2 * iy, 2 * iz, one)
@@ -114,16 +114,16 @@ def _sample_contracted(cells, blocks, o, d, t_near, t_far, step, jitter, samples
         if x >= 0 and x < width and y >= 0 and y < height and z >= 0 and z < depth:
             a, b, c = np.uint32(x), np.uint32(y), np.uint32(z)
             if cells[a, b, c]:
-                if here < t_far:
+                if t_sample < t_far:
                     if found < capacity:
-                        samples[0, found], samples[1, found] = here, length
+                        samples[0, found], samples[1, found] = t_sample, length
                     found += 1
             elif inner:
                 empty = not blocks[a // block, b // block, c // block]
                 exit_cell = _exit(
                     x, y, z, 4 * ix / width, 4 * iy / height, 4 * iz / depth, real(BLOCK) if empty else one
                 )
-                skipped = np.floor(min(exit_cell, edge, t_far - here) / length - one)
+                skipped = np.floor(min(exit_cell, edge, t_far - t_sample) / length - one)
                 if skipped > 0:
                     t += skipped * length
         t += length

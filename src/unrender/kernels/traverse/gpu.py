@@ -10,6 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
+from unrender.kernels._contraction_warp import contraction_functions
 from unrender.kernels._warp import Precision, launch, per_precision
 from unrender.kernels.traverse.cells import BLOCK, CellGrid
 
@@ -40,43 +41,26 @@ def forward(
 
 @per_precision("traverse")
 def traversal_functions(precision: Precision) -> SimpleNamespace:
-    """Make the functions that sample a ray, which other kernels use too, and the kernel of `forward`."""
+    """Make the function that samples a ray, which other kernels use too, and the kernel of `forward`."""
     scalar, vec3 = precision.scalar, precision.vec3
     row, vectors, cells = wp.array(dtype=scalar), wp.array(dtype=vec3), wp.array3d(dtype=wp.uint8)
+    contraction = contraction_functions(scalar)
+    max_norm, contract = contraction.max_norm, contraction.contract
+    contracted_step = contraction.contracted_step
 
     @wp.func
-    def largest_of(p: vec3):
-        return wp.max(wp.abs(p[0]), wp.max(wp.abs(p[1]), wp.abs(p[2])))
-
-    @wp.func
-    def stride(o: vec3, d: vec3, t: scalar, step: scalar):
-        """Return the length of the step that begins at distance t, in contracted space."""
-        p, one, two = o + t * d, scalar(1.0), scalar(2.0)
-        r = largest_of(p)
-        if r <= one:
-            return step
-        along = d[2] * wp.sign(p[2])
-        if r == wp.abs(p[0]):
-            along = d[0] * wp.sign(p[0])
-        elif r == wp.abs(p[1]):
-            along = d[1] * wp.sign(p[1])
-        velocity = d * ((two - one / r) / r) + p * (along * (two / r - two) / (r * r))
-        length = wp.length(d)
-        return wp.min(step * length / wp.length(velocity), r / (scalar(4.0) * length))
-
-    @wp.func
-    def leave_axis(x: scalar, inverse: scalar, wide: scalar):
-        within = x - wp.floor(x / wide) * wide
+    def exit_axis(x: scalar, inverse: scalar, width: scalar):
+        within = x - wp.floor(x / width) * width
         if inverse > scalar(0.0):
-            return (wide - within) * inverse
+            return (width - within) * inverse
         return -within * inverse
 
     @wp.func
-    def leave(p: vec3, inverse: vec3, wide: scalar):
-        """Return how far it is to the end of a cell, or of a block of so many."""
+    def distance_to_exit(p: vec3, inverse: vec3, width: scalar):
+        """Return the distance to the exit of a cube of `width` cells."""
         return wp.min(
-            leave_axis(p[0], inverse[0], wide),
-            wp.min(leave_axis(p[1], inverse[1], wide), leave_axis(p[2], inverse[2], wide)),
+            exit_axis(p[0], inverse[0], width),
+            wp.min(exit_axis(p[1], inverse[1], width), exit_axis(p[2], inverse[2], width)),
         )
 
     @wp.func
@@ -91,41 +75,40 @@ def traversal_functions(precision: Precision) -> SimpleNamespace:
         blocks: cells,
         o: vec3,
         d: vec3,
-        near: scalar,
-        far: scalar,
+        t_near: scalar,
+        t_far: scalar,
         offset: scalar,
         step: scalar,
         contracted: bool,
         ray: int,
         first: int,
         writes: bool,
-        places: vectors,
+        positions: vectors,
         distances: row,
         lengths: row,
         rays: wp.array(dtype=wp.int32),
     ):
-        """Return how many samples there are; write them, and where they are in the unit cube, from `first` on."""
+        """Count the samples of a ray, and write them from `first` on, with their positions in the unit cube."""
         one = scalar(1.0)
         edge = vec3(scalar(occupied.shape[0]), scalar(occupied.shape[1]), scalar(occupied.shape[2]))
         center = wp.where(contracted, scalar(2.0), one)
         unit = edge / (scalar(2.0) * center)
         inverse = vec3(inverse_of(d[0] * unit[0]), inverse_of(d[1] * unit[1]), inverse_of(d[2] * unit[2]))
-        found, t, length, i = int(0), scalar(near), scalar(step), scalar(0.0)
-        while t < far:
+        found, t, length, i = int(0), scalar(t_near), scalar(step), scalar(0.0)
+        while t < t_far:
             if contracted:
-                length = stride(o, d, t, step)
-            here = near + (i + offset) * length
+                length = contracted_step(o, d, t, step)
+            t_sample = t_near + (i + offset) * length
             if contracted:
-                here = t + offset * length
-            p = o + here * d
-            bent, inner = bool(False), scalar(1.0e30)
+                t_sample = t + offset * length
+            p = o + t_sample * d
+            is_contracted, inner_exit = bool(False), scalar(1.0e30)
             if contracted:
-                r = largest_of(p)
-                bent = r > one
-                if bent:
-                    p = p * ((scalar(2.0) - one / r) / r)
-                elif length == step:  # steps are even up to the end of the inner cube
-                    inner = leave(
+                is_contracted = max_norm(p) > one
+                if is_contracted:
+                    p = contract(p)
+                elif length == step:  # steps are uniform up to the end of the inner cube
+                    inner_exit = distance_to_exit(
                         scalar(0.5) * (p + vec3(one, one, one)), scalar(2.0) * wp.cw_mul(unit, inverse), one
                     )
             p = wp.cw_mul(p + vec3(center, center, center), unit)
@@ -133,29 +116,31 @@ def traversal_functions(precision: Precision) -> SimpleNamespace:
             if inside and p[0] < edge[0] and p[1] < edge[1] and p[2] < edge[2]:
                 a, b, c = int(p[0]), int(p[1]), int(p[2])
                 if occupied[a, b, c] != wp.uint8(0):
-                    if here < far:
+                    if t_sample < t_far:
                         if writes and first + found < distances.shape[0]:
-                            distances[first + found] = here
+                            distances[first + found] = t_sample
                             lengths[first + found] = length
-                            if places.shape[0] > 0:
-                                places[first + found] = wp.cw_div(p, edge)
+                            if positions.shape[0] > 0:
+                                positions[first + found] = wp.cw_div(p, edge)
                                 rays[first + found] = ray
                         found += 1
-                elif not bent and length == step:
-                    wide = one
+                elif not is_contracted and length == step:
+                    width = one
                     if blocks[
                         a // wp.static(BLOCK), b // wp.static(BLOCK), c // wp.static(BLOCK)
                     ] == wp.uint8(0):
-                        wide = scalar(wp.static(float(BLOCK)))
-                    out = wp.min(wp.min(leave(p, inverse, wide), inner), far - here)
-                    leap = wp.floor(out / length - one)  # one more step is added below
-                    if leap > scalar(0.0):
-                        t += leap * length
-                        i += leap
+                        width = scalar(wp.static(float(BLOCK)))
+                    exit_distance = wp.min(
+                        wp.min(distance_to_exit(p, inverse, width), inner_exit), t_far - t_sample
+                    )
+                    skipped = wp.floor(exit_distance / length - one)  # one more step is added below
+                    if skipped > scalar(0.0):
+                        t += skipped * length
+                        i += skipped
             t += length
             i += one
             if not contracted:
-                t = near + i * length
+                t = t_near + i * length
         return found
 
     @precision.kernel
@@ -164,15 +149,15 @@ def traversal_functions(precision: Precision) -> SimpleNamespace:
         blocks: cells,
         origins: vectors,
         directions: vectors,
-        near: row,
-        far: row,
+        t_near: row,
+        t_far: row,
         steps: row,
         jitter: row,
         contracted: bool,
         writes: bool,
         counts: wp.array(dtype=wp.int32),
         offsets: wp.array(dtype=wp.int64),
-        places: vectors,
+        positions: vectors,
         distances: row,
         lengths: row,
     ):
@@ -181,10 +166,10 @@ def traversal_functions(precision: Precision) -> SimpleNamespace:
         if writes:
             first = int(offsets[r])
         found = int(0)
-        if steps[r] > scalar(0.0) and wp.isfinite(far[r] - near[r]):
+        if steps[r] > scalar(0.0) and wp.isfinite(t_far[r] - t_near[r]):
             found = sample(
-                occupied, blocks, origins[r], directions[r], near[r], far[r], jitter[r], steps[r], contracted,
-                r, first, writes, places, distances, lengths, counts,
+                occupied, blocks, origins[r], directions[r], t_near[r], t_far[r], jitter[r], steps[r], contracted,
+                r, first, writes, positions, distances, lengths, counts,
             )  # fmt: skip
         if not writes:
             counts[r] = found

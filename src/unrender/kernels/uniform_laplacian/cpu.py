@@ -1,4 +1,4 @@
-"""On a CPU, torch's operations serve, and are differentiable any number of times."""
+"""On a CPU, this is the reference in plain torch, which is differentiable any number of times."""
 
 from torch import Tensor
 
@@ -9,5 +9,5 @@ __all__ = ["backward", "forward"]
 forward = reference.forward
 
 
-def backward(vertices: Tensor, edges: Tensor, offsets: Tensor, cotangent: Tensor) -> Tensor | None:
-    return differentiate(forward, (vertices, edges), cotangent, None)[0]
+def backward(vertices: Tensor, edges: Tensor, offsets: Tensor, grad_output: Tensor) -> Tensor | None:
+    return differentiate(forward, (vertices, edges), grad_output, None)[0]

@@ -1,4 +1,4 @@
-"""Means of neighbors; one thread for each vertex, which adds up its neighbors in their order."""
+"""Means of neighbors: one thread per vertex, which sums over its neighbors in a fixed order."""
 
 from types import SimpleNamespace
 
@@ -24,11 +24,13 @@ def forward(vertices: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
     return terms.sum(), offsets
 
 
-def backward(vertices: Tensor, edges: Tensor, offsets: Tensor, cotangent: Tensor) -> Tensor:
+def backward(vertices: Tensor, edges: Tensor, offsets: Tensor, grad_output: Tensor) -> Tensor:
     gradient, count = vertices.new_empty(vertices.shape), vertices.shape[-2]
     arrays = (edges.mT.contiguous(), *incidence(edges, count))
     size = (vertices.shape[:-2].numel(), count)
-    launch(laplacian_kernels(vertices.dtype).gather, size, offsets, *arrays, cotangent.contiguous(), gradient)
+    launch(
+        laplacian_kernels(vertices.dtype).gather, size, offsets, *arrays, grad_output.contiguous(), gradient
+    )
     return gradient
 
 
@@ -73,7 +75,7 @@ def laplacian_kernels(types: Precision) -> SimpleNamespace:
         edges: wp.array2d(dtype=wp.int64),
         starts: wp.array(dtype=wp.int64),
         places: wp.array(dtype=wp.int64),
-        cotangent: wp.array(dtype=scalar),
+        grad_output: wp.array(dtype=scalar),
         gradient: wp.array2d(dtype=vec3),
     ):
         b, i = wp.tid()
@@ -85,6 +87,6 @@ def laplacian_kernels(types: Precision) -> SimpleNamespace:
             total += direction(offsets, b, neighbor) / scalar(starts[neighbor + 1] - starts[neighbor])
         if last > first:
             total -= direction(offsets, b, i)
-        gradient[b, i] = cotangent[0] / scalar(gradient.shape[0] * gradient.shape[1]) * total
+        gradient[b, i] = grad_output[0] / scalar(gradient.shape[0] * gradient.shape[1]) * total
 
     return SimpleNamespace(measure=measure, gather=gather)

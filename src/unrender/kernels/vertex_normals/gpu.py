@@ -1,4 +1,4 @@
-"""Normals of vertices; one thread for each, which adds up the faces around it in their order."""
+"""Normals of vertices: one thread per vertex, which sums over its faces in a fixed order."""
 
 from types import SimpleNamespace
 
@@ -19,12 +19,12 @@ def forward(vertices: Tensor, faces: Tensor) -> tuple[Tensor, Tensor]:
     return normals, sums
 
 
-def backward(vertices: Tensor, faces: Tensor, sums: Tensor, cotangent: Tensor) -> Tensor:
+def backward(vertices: Tensor, faces: Tensor, sums: Tensor, grad_output: Tensor) -> Tensor:
     count, points = vertices.shape[-2], vertices.contiguous()
     arrays, size = (faces.long().contiguous(), *incidence(faces, count)), (points.shape[:-2].numel(), count)
     gradient = points.new_empty(points.shape)
     kernels = normal_kernels(vertices.dtype)
-    launch(kernels.gather, size, points, *arrays, sums, cotangent.contiguous(), gradient)
+    launch(kernels.gather, size, points, *arrays, sums, grad_output.contiguous(), gradient)
     return gradient
 
 
@@ -58,14 +58,14 @@ def normal_kernels(types: Precision) -> SimpleNamespace:
             normals[b, i] = total / length
 
     @wp.func
-    def slope_of_sum(sums: wp.array3d(dtype=scalar), slopes: wp.array2d(dtype=vec3), b: int, i: int):
+    def grad_of_sum(sums: wp.array3d(dtype=scalar), grad_output: wp.array2d(dtype=vec3), b: int, i: int):
         """Return the gradient of a sum from that of its direction."""
         total = vec3(sums[b, 0, i], sums[b, 1, i], sums[b, 2, i])
         length = wp.length(total)
         if length <= shortest:
             return vec3(zero)
         normal = total / length
-        return (slopes[b, i] - wp.dot(slopes[b, i], normal) * normal) / length
+        return (grad_output[b, i] - wp.dot(grad_output[b, i], normal) * normal) / length
 
     @types.kernel
     def gather(
@@ -74,19 +74,19 @@ def normal_kernels(types: Precision) -> SimpleNamespace:
         starts: wp.array(dtype=wp.int64),
         places: wp.array(dtype=wp.int64),
         sums: wp.array3d(dtype=scalar),
-        slopes: wp.array2d(dtype=vec3),
+        grad_output: wp.array2d(dtype=vec3),
         gradient: wp.array2d(dtype=vec3),
     ):
         b, i = wp.tid()
         total = vec3(zero)
         for n in range(int(starts[i]), int(starts[i + 1])):
             face, corner = int(places[n]) // 3, int(places[n]) % 3
-            slope = vec3(zero)
+            grad = vec3(zero)
             for k in range(3):
-                slope += slope_of_sum(sums, slopes, b, int(faces[face, k]))
+                grad += grad_of_sum(sums, grad_output, b, int(faces[face, k]))
             following = points[b, int(faces[face, (corner + 1) % 3])]
             preceding = points[b, int(faces[face, (corner + 2) % 3])]
-            total += wp.cross(following - preceding, slope)
+            total += wp.cross(following - preceding, grad)
         gradient[b, i] = total
 
     return SimpleNamespace(add=add, gather=gather)

@@ -14,7 +14,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 from unrender.data.photos import Photo
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import vertex_normals
-from unrender.kernels._dispatch import can_ask
+from unrender.kernels._dispatch import can_read
 from unrender.kernels.align import normal_equations
 from unrender.kernels.scatter_sum import scatter_sum
 from unrender.render.fragments import Hits, hits, rasterize
@@ -113,19 +113,19 @@ def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade:
     """
     depth, inside, rows = _render(model, window, poses)
     covered = (depth > 0).to(depth)
-    images, targets, slopes = (
+    images, targets, shading_gradients = (
         [covered[:, None]],
         [window.coverage[None]],
         [depth.new_zeros(*depth.shape, 1, 3)],
     )
     weights = [window.known.expand_as(depth)[:, None] / COVERAGE_ERROR]
     if shade:
-        image, slope = _shade(model, rows, inside, window.color, poses)
-        images, slopes = [*images, image], [*slopes, slope]
+        image, shading_gradient = _shade(model, rows, inside, window.color, poses)
+        images, shading_gradients = [*images, image], [*shading_gradients, shading_gradient]
         targets.append(window.color.movedim(-1, 0))
         weights.append((inside / window.color_error)[:, None].expand(-1, 3, -1, -1))
     if window.depth is not None:
-        images, slopes = [*images, depth[:, None]], [*slopes, slopes[0]]
+        images, shading_gradients = [*images, depth[:, None]], [*shading_gradients, shading_gradients[0]]
         targets.append(window.depth[None])
         weights.append((inside * (window.depth > 0) / DEPTH_ERROR)[:, None])
     image, weight = torch.cat(images, 1), torch.cat(weights, 1)
@@ -134,7 +134,7 @@ def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade:
     normalization, robust = _normalization(residual, inside, window.coverage), _robust_weight(residual)
     gradient, hessian = normal_equations(
         image,
-        torch.cat(slopes, 3).movedim(3, 1),
+        torch.cat(shading_gradients, 3).movedim(3, 1),
         depth,
         (smooth @ (normalization * robust.square() * residual) @ smooth) * weight,
         normalization * robust.square() * weight.square() * _edge_energy(residual, blur),
@@ -213,10 +213,10 @@ def _shade(model: Model, rows: Hits, inside: Tensor, color: Tensor, poses: Tenso
     some_base, some_surface, photo, images = (t[chosen] for t in (base, surface, photo, rows.image_ids))
     light = _fit_light(some_base, some_surface, photo, images, len(poses))[rows.image_ids]
     lit = (base[:, None] @ light)[:, 0] * surface
-    slope = torch.linalg.cross(
+    shading_gradient = torch.linalg.cross(
         normals[..., None].expand(-1, 3, 3), _harmonic_derivatives(normals, light), dim=1
     )
-    both = rows.scatter(torch.cat([lit, (slope * surface[:, None]).mT.flatten(1)], 1))[..., 0, :]
+    both = rows.scatter(torch.cat([lit, (shading_gradient * surface[:, None]).mT.flatten(1)], 1))[..., 0, :]
     image, derivatives = both.split_with_sizes([3, 9], -1)
     return image.movedim(-1, 1), derivatives.unflatten(-1, (3, 3))
 
@@ -234,7 +234,7 @@ def _fit_light(base: Tensor, surface: Tensor, photo: Tensor, images: Tensor, num
 
 def sum_rows(rows: Tensor, index: Tensor, num: int) -> Tensor:
     """Sum rows that share an index; in the same order each time, also on a GPU."""
-    if can_ask(rows):
+    if can_read(rows):
         return rows.new_zeros(num, *rows.shape[1:]).index_add_(0, index, rows)
     return scatter_sum(rows.flatten(1).mT, index, num).mT.reshape(num, *rows.shape[1:])
 
