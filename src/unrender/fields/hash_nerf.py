@@ -76,6 +76,8 @@ class HashNeRF(TrainableField):
     """
 
     learning_rate = 2e-2
+    gpu_schedule = HashSchedule(finest_level=2048)  # fine levels cost little there
+    has_graph_step = True
 
     def __init__(
         self,

@@ -8,7 +8,13 @@ from unrender.errors import InputError
 from unrender.fields.callable_field import as_field
 from unrender.fields.early_termination import density_with_early_termination
 from unrender.fields.protocol import Field
-from unrender.fields.render_field import density_in_chunks, device_of, query_in_chunks
+from unrender.fields.render_field import (
+    density_in_chunks,
+    device_of,
+    empty_output,
+    fill_rows,
+    query_in_chunks,
+)
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, present_rays
@@ -66,12 +72,8 @@ def quick_look(
         samples = known.sample_uniform(chunk, num_samples, near=near, far=far)
         chunks.append(_render(known, chunk, samples, background_color))
     color, opacity, distance = (torch.cat(each) for each in zip(*chunks, strict=True))
-    shape = (camera.height, camera.width)
-    output = RenderOutput(
-        background_color.repeat(*shape, 1), opacity.new_zeros(shape), opacity.new_zeros(shape)
-    )
-    output.color[valid] = color.clamp(0, 1)
-    output.opacity[valid], output.distance[valid] = opacity, distance
+    output = empty_output(camera, background_color)
+    fill_rows(output, slice(None), valid, RenderOutput(color, opacity, distance))
     return output
 
 

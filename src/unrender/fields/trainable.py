@@ -102,6 +102,10 @@ class TrainableField(nn.Module):
     """Whether training outputs have weights and samples, which the distortion loss needs."""
     patch_size: ClassVar[int] = 1
     """Rays of a training step are drawn in patches of `patch_size` × `patch_size` pixels."""
+    gpu_schedule: ClassVar[object | None] = None
+    """Default schedule for training on a GPU, if it differs from that on a CPU."""
+    has_graph_step: ClassVar[bool] = False
+    """Whether `training.graph_training` can train the field: it captures the steps of a hash field in CUDA graphs."""
 
     scene_box: SceneBox
     near: float

@@ -11,6 +11,7 @@ from unrender.data.device_pixels import DevicePixels
 from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.occupancy import OccupancyGrid
 from unrender.fields.schedules import HashSchedule, stage_at
+from unrender.fields.trainable import TrainableField
 from unrender.geometry.scene_box import FAR
 from unrender.kernels._hash_training import BATCHES, LOSS, SKIPPED_IN_A_ROW, UPDATES
 from unrender.training.field_training import EXPOSURE_LEARNING_RATE, Objective
@@ -51,7 +52,7 @@ class GraphTraining:
 
     def __init__(
         self,
-        field: HashNeRF,
+        field: TrainableField,
         pixels: DevicePixels,
         options: GraphOptions,
         objective: Objective,
@@ -64,7 +65,7 @@ class GraphTraining:
         self._pixel_state = pixel_state or {}
         """Of a `PixelSource` that has not drawn yet: what a training on a CPU resumes with."""
         self._random = torch.Generator().manual_seed(seed).get_state()
-        self._begin(field)
+        self._begin(cast("HashNeRF", field))
 
     def _begin(self, field: HashNeRF) -> None:
         """Make the step of a field, and let the field's parameters be what it updates."""

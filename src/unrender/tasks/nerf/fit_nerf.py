@@ -10,7 +10,6 @@ import torch
 from unrender.data.scenes import Scene
 from unrender.devices import resolve_device
 from unrender.errors import InputError
-from unrender.fields.hash_nerf import HashNeRF
 from unrender.fields.registry import field_type
 from unrender.fields.schedules import HashSchedule, schedule_of
 from unrender.fields.trainable import FieldOptions, TrainableField
@@ -33,8 +32,6 @@ DEFAULT_MINUTES = 5.0
 CPU_SAMPLES, GPU_SAMPLES = 65_536, 262_144
 """Default samples of a step of the hash model."""
 CPU_TABLE_LOG2, GPU_TABLE_LOG2 = 18, 20
-GPU_FINEST_LEVEL = 2048
-"""Resolution of the finest level of the hash grid on a GPU, where it costs little."""
 UNBOUNDED_DISTORTION_LOSS_WEIGHT = 0.03
 """Without the loss, thin haze before the cameras costs training views next to nothing, and obstructs new views."""
 
@@ -87,8 +84,8 @@ def _start(
     frames, kind, on_gpu = scene.split("train"), field_type(config.model), is_gpu(device)
     samples, table_log2 = (GPU_SAMPLES, GPU_TABLE_LOG2) if on_gpu else (CPU_SAMPLES, CPU_TABLE_LOG2)
     known = schedule.field
-    if on_gpu and known is None and kind is HashNeRF:
-        known = HashSchedule(finest_level=GPU_FINEST_LEVEL)
+    if on_gpu and known is None:
+        known = kind.gpu_schedule
     options = FieldOptions(
         steps=config.steps,
         samples=samples if config.samples is None else config.samples,
@@ -100,7 +97,7 @@ def _start(
     region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
     field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)
     objective = _objective(config, field.scene_box.contracted, on_gpu)
-    if on_device is not None and isinstance(field, HashNeRF):
+    if on_device is not None and kind.has_graph_step:
         from unrender.training.graph_training import GraphOptions, GraphTraining  # loads Warp
 
         graph = GraphOptions(samples=options.samples, schedule=schedule_of(known, HashSchedule()))
