@@ -5,7 +5,7 @@ import json
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -72,17 +72,18 @@ def commands_in(page: Path) -> Iterator[list[str]]:
                 yield shlex.split(line, comments=True)[1:]
 
 
-def parser_of(name: str) -> Callable[..., object]:
-    """Return what reads the arguments of a command and does nothing."""
+def parser_of(name: str, arguments: Sequence[str] = ()) -> Callable[..., object]:
+    """Return what reads the arguments of a command and does nothing; a resumed run has a scene."""
     command = importlib.import_module(COMMANDS[name][0]).command
-    return functools.wraps(command)(lambda *arguments, **options: None)
+    parser = functools.wraps(command)(lambda *arguments, **options: None)
+    return functools.partial(parser, scene=Path("scene")) if "--resume" in arguments else parser
 
 
 @pytest.mark.parametrize("page", [page for page in TEXTS if list(commands_in(page))], ids=name_of)
 def test_commands_exist_with_their_options(page):
     for name, *arguments in commands_in(page):
         assert name in COMMANDS, f"unrender {name}"
-        tyro.cli(parser_of(name), args=arguments, config=(tyro.conf.OmitArgPrefixes,))
+        tyro.cli(parser_of(name, arguments), args=arguments, config=(tyro.conf.OmitArgPrefixes,))
 
 
 def test_options_in_texts_exist(capsys, monkeypatch):

@@ -73,8 +73,8 @@ def test_depth_of_test_views(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "names"),
     [
-        (["--view", "4.png"], ["4"]),
-        (["--view", "images/1.png", "2"], ["1", "2"]),
+        (["--names", "4.png"], ["4"]),
+        (["--names", "images/1.png", "2"], ["1", "2"]),
         (["--path", "train"], ["1", "2", "4", "5", "7", "8"]),
         (["--path", "train", "--views", "2"], ["1", "5"]),
         (["--path", "orbit", "--views", "2"], ["view_000", "view_001"]),
@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--view", "77"], "--view 77: no such view; for example images/0.png, images/1.png"),
+        (["--names", "77"], "--names 77: no such view; for example images/0.png, images/1.png"),
         (["--path", "round"], "must be one of"),
         (["--path", "absent.json"], "absent.json: no such file"),
         (["--scale", "0"], "--scale 0.0: must be positive"),

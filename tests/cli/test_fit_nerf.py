@@ -144,13 +144,24 @@ def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_pa
     assert main(["fit-nerf", str(scene), "--model", "tutorial", *FEW, "--output", str(out)]) == 130
     assert json.loads((out / "metrics.json").read_text())["steps"] == 3  # the step at work was ended
     line = next(line for line in capsys.readouterr().out.splitlines() if "resume with" in line)
-    assert line.endswith(
-        f"unrender fit-nerf {scene} --model tutorial --steps 6 --views 1 --no-video --resume {out}"
-    )
+    assert line == f"resume with: unrender fit-nerf --resume {out}"
     learner.stops_at = None
-    assert main(["fit-nerf", str(scene), "--resume", str(out), "--no-video"]) == 0
+    assert main(["fit-nerf", "--resume", str(out), "--no-video"]) == 0
     assert learner.configs[-1] == FitNerf(model="tutorial", steps=6)  # as the run was begun
     assert json.loads((out / "metrics.json").read_text())["steps"] == 6
+
+
+def test_a_moved_scene_is_given_when_resuming(learner, scene, tmp_path, capsys) -> None:
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    learner.stops_at = 2
+    assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 130
+    learner.stops_at = None
+    scene.rename(moved)
+    assert main(["fit-nerf", "--resume", str(out)]) == 2
+    expected = f"the scene of {out} does not exist; give its new path: unrender fit-nerf SCENE --resume {out}"
+    assert expected in capsys.readouterr().err
+    assert main(["fit-nerf", str(moved), "--resume", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["scene"] == str(moved)
 
 
 def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:

@@ -60,7 +60,7 @@ def test_what_cannot_be_done_is_said_in_one_line(scene, tmp_path, capsys, argume
 
 
 def test_a_run_can_be_watched(scene: Path, tmp_path: Path, caplog) -> None:
-    settings = ["--resolution", "16", "--steps", "3", "--rays", "256", "--no-video", "--no-mesh", "--view"]
+    settings = ["--resolution", "16", "--steps", "3", "--rays", "256", "--no-video", "--no-mesh", "--viewer"]
     caplog.set_level("INFO", "unrender")
     assert main(["fit-volume", str(scene), "--output", str(tmp_path / "run"), *settings]) == 0
     assert "viewer running at http://localhost:" in caplog.text
@@ -71,7 +71,7 @@ def test_a_stopped_run_is_resumed_with_its_own_settings(scene: Path, tmp_path: P
     folder = tmp_path / "run"
     settings = ["--resolution", "16", "--rays", "256", "--no-video", "--no-mesh", "--views", "all"]
     assert main(["fit-volume", str(scene), "--output", str(folder), *settings, "--steps", "4"]) == 0
-    assert main(["fit-volume", str(scene), "--resume", str(folder), "--steps", "6"]) == 0
+    assert main(["fit-volume", "--resume", str(folder), "--steps", "6"]) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert (metrics["steps"], metrics["num_evaluated_views"]) == (6, 2)
     config = json.loads((folder / "config.json").read_text())

@@ -80,10 +80,13 @@ def test_mixed_conventions(tmp_path):
     views[3:6] = [turned(camera) for camera in views[3:6]]
     said = suspicious(tmp_path, views)
     assert (
-        "3 frames (images/003.png, images/004.png, images/005.png) face away from the center of the others"
+        "facing away from the center of the others: 3 frames (images/003.png, images/004.png, images/005.png)"
         in said
     )
-    assert "3 frames (images/003.png, images/004.png, images/005.png) are upside down" in said
+    assert (
+        "upside down relative to the others: 3 frames (images/003.png, images/004.png, images/005.png)"
+        in said
+    )
 
 
 def test_wrong_convention(tmp_path):
@@ -97,10 +100,10 @@ def test_outliers_duplicates_and_unusual_intrinsics(tmp_path):
     views[7] = views[7].replace(center=torch.tensor([2.0, 6.0]))
     views[8] = views[8].replace(focal=torch.tensor([1000.0, 1000.0]))
     said = suspicious(tmp_path, views)
-    assert "1 frame (images/002.png) are far away" in said
-    assert "1 images have the same pose as another" in said
-    assert "1 frame (images/007.png) have their principal point far" in said
-    assert "1 frame (images/008.png) have a field of view of 0.9 degrees" in said
+    assert "far away from the others: 1 frame (images/002.png)" in said
+    assert "1 image has the same pose as another" in said
+    assert "principal point far from the image center: 1 frame (images/007.png)" in said
+    assert "field of view of 0.9 degrees: 1 frame (images/008.png)" in said
 
 
 def test_scene_far_from_the_origin(tmp_path, capsys):

@@ -162,7 +162,7 @@ def test_quick_views_of_slow_fields_are_small(run, nerf, tmp_path, monkeypatch, 
 def test_unfinished_run_can_be_resumed(run, nerf, capsys):
     (run / "field.safetensors").rename(run / "checkpoint.safetensors")
     assert main(["render", str(run)]) == 2
-    assert f"resume it with: unrender fit-nerf gone --resume {run}" in capsys.readouterr().err
+    assert f"resume it with: unrender fit-nerf --resume {run}" in capsys.readouterr().err
 
 
 def test_cameras_of_a_file(run, tmp_path):

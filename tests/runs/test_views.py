@@ -54,7 +54,7 @@ def test_views_are_named_by_path_name_or_stem(run) -> None:
         "a/2.png",
         "b/2.png",
     ]
-    with pytest.raises(InputError, match=r"--view 2: matches several views; for example a/2.png, b/2.png"):
+    with pytest.raises(InputError, match=r"--names 2: matches several views; for example a/2.png, b/2.png"):
         views_named(run, ["2"])
 
 

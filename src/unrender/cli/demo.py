@@ -5,11 +5,11 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import torch
 
 from unrender.cli import main
+from unrender.cli.arguments import Folder
 from unrender.cli.doctor import processor
 from unrender.data.demo_scene import save_demo_scene
 from unrender.data.photos import Photo, load_photo
@@ -35,7 +35,7 @@ SIZES = TourSizes()
 log = logging.getLogger("unrender")
 
 
-def command(output: Path | None = None) -> None:
+def command(output: Folder = None) -> None:
     """Run all five tasks on a generated object with known ground truth and write one report; takes about 3 minutes.
 
     The tasks: fit a mesh to a scan, estimate the pose of an object in a photo and in a scan, fit a volume to images,

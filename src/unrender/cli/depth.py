@@ -4,10 +4,10 @@ import dataclasses
 import math
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
+from unrender._wording import counted
+from unrender.cli.arguments import Device, Run
 from unrender.data.depth_maps import DepthFiles
 from unrender.data.frames import Frame
 from unrender.devices import resolve_device
@@ -15,10 +15,10 @@ from unrender.errors import InputError
 from unrender.io.depth_preview import Colormap
 from unrender.reports.depth_report import depth_metrics, describe, measure_views, write_depth_report
 from unrender.reports.reproduce import command_line
+from unrender.runs import saved_run
 from unrender.runs.folder import refuse_own_folder, start_run, write_json
 from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.progress import run_steps
-from unrender.runs.saved_run import Run, load_run
 from unrender.runs.views import check_path, views_along, views_named, with_size
 
 
@@ -30,7 +30,7 @@ class DepthOptions:
     """Views to measure.
     test, train: the cameras of that split.
     orbit, interpolate, spiral, auto or a JSON file of cameras: as in `unrender render`."""
-    view: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     """Names of single views, instead of --path."""
     views: int | None = None
     """Number of views, evenly spaced. Default: all views of a split or a file, 36 along a camera path."""
@@ -66,24 +66,26 @@ class DepthOptions:
 
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: Run,
     /,
     depth: DepthOptions = DepthOptions(),
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Write depth maps of a run: expected, median and first-surface depth, with opacity, spread and confidence.
 
     Each is written as z-depth and as ray distance in world units, in one folder per view: depth/VIEW/median_z.npy, …
 
-    Examples: unrender depth runs/fit-volume/chair, unrender depth runs/fit-volume/garden --path train --format png16
+    Examples:
+        unrender depth runs/chair
+        unrender depth runs/garden --path train --format png16
 
     Args:
         run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
         depth: Views and file formats.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     files = depth.check()
-    saved = load_run(run, device=resolve_device(device))
+    saved = saved_run.load_run(run, device=resolve_device(device))
     frames = [with_size(frame, depth.size) for frame in _views(saved, depth)]
     refuse_own_folder(depth.output, run)
     folder = start_run("depth", run.resolve().name, depth.output, {"run": run, "options": depth})
@@ -100,12 +102,12 @@ def command(
             f"{run}: no surface in any view: no pixel is more than {depth.min_opacity:.0%} opaque; train longer, or "
             f"choose views of the object. The depth maps are in {folder / 'depth'}"
         )
-    print(f"{len(views)} views, {metrics['valid_fraction']:.1%} of their pixels on a surface")
+    print(f"{counted(len(views), 'view')}, {metrics['valid_fraction']:.1%} of the pixels on a surface")
     print(folder / "depth")
     print(folder / "report.html")
 
 
-def _views(run: Run, depth: DepthOptions) -> list[Frame]:
-    if depth.view:
-        return views_named(run, depth.view)
+def _views(run: saved_run.Run, depth: DepthOptions) -> list[Frame]:
+    if depth.names:
+        return views_named(run, depth.names)
     return views_along(run, depth.path, depth.views)

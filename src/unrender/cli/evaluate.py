@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-import tyro
 
+from unrender.cli import arguments
 from unrender.data.frames import Split
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -24,18 +24,18 @@ from unrender.tasks.depth.evaluate_depth import evaluate_depth
 
 
 def command(
-    run: Annotated[Path, tyro.conf.Positional],
+    run: arguments.Run,
     /,
     split: Split = "test",
-    views: int | None = None,
-    scene: Path | None = None,
-    inverted_depth_range: float | None = None,
-    output: Path | None = None,
-    device: str = "auto",
+    views: arguments.Count = None,
+    scene: arguments.File = None,
+    inverted_depth_range: arguments.Number = None,
+    output: arguments.Folder = None,
+    device: arguments.Device = "auto",
 ) -> None:
     """Compute PSNR, SSIM, LPIPS (if installed) and depth errors (if the scene has depth) of a run's rendered views.
 
-    Example: unrender eval runs/fit-nerf/chair
+    Example: unrender eval runs/chair
 
     Args:
         run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
@@ -44,7 +44,7 @@ def command(
         scene: Path of the scene, if it has been moved.
         inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
         output: Output folder. Default: runs/eval/NAME-TIME.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     check_views(views)
     saved = load_run(run, device=resolve_device(device))
@@ -63,19 +63,10 @@ def command(
     depth = evaluate_depth(saved.field, with_depth)
     mean = _save_metrics(folder, protocol, evaluated, depth)
     summary = evaluation.summary(name, mean, split=split)
-    changed = {key: value for key, value in options.items() if value not in (None, "test")}
-    write_evaluation_report(
-        folder / "report.html",
-        f"Evaluation of {name}",
-        summary,
-        evaluated,
-        protocol,
-        mean | depth,
-        command_line("eval", [run], changed),
-    )
-    print(summary)
-    print(folder / "eval.json")
-    print(folder / "report.html")
+    line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})
+    path, title = folder / "report.html", f"Evaluation of {name}"
+    write_evaluation_report(path, title, summary, evaluated, protocol, mean | depth, line)
+    print(summary, folder / "eval.json", path, sep="\n")
 
 
 def _save_metrics(

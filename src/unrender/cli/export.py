@@ -2,10 +2,10 @@
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
+from unrender._wording import counted
+from unrender.cli.arguments import Device, Source
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
@@ -24,6 +24,7 @@ from unrender.runs.saved_run import Run, load_run
 from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
 from unrender.tasks.surface.extract_surface import extract_surface, surface_density
 
+SINGULAR = {"vertices": "vertex", "faces": "face", "points": "point", "views": "view"}
 FORMATS = {"points": ("ply", "xyz", "pcd", "npz"), "mesh": ("ply", "obj", "glb")}
 
 
@@ -70,21 +71,23 @@ class ExportOptions:
 
 
 def command(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Source,
     /,
     export: ExportOptions = ExportOptions(),
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Export a point cloud or a mesh in world units from a run, from depth maps, or from a scene with depth images.
 
     A point cloud from a depth camera can be the input of `unrender fit-mesh`.
 
-    Examples: unrender export runs/fit-volume/chair --to mesh, unrender export scan/ --to points
+    Examples:
+        unrender export runs/chair --to mesh
+        unrender export scan/ --to points
 
     Args:
         source: Folder of a run, of depth maps (`unrender depth`), or of a scene with depth images.
-        export: Point clouds and meshes.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        export: What is exported, and how.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     if not source.exists():
         raise MissingFileError(f"{source}: no such folder; give a run, depth maps or a scene with depth")
@@ -108,7 +111,8 @@ def command(
     line = command_line("export", [source], changed_options(export))
     title = f"{export.to.capitalize()} of {name}"
     shape_report.write_shape_report(folder / "report.html", title, export.to, shape, metrics, line)
-    print(", ".join(f"{count:,} {name}" for name, count in metrics.items() if isinstance(count, int)))
+    counts = {name: count for name, count in metrics.items() if isinstance(count, int)}
+    print(", ".join(counted(count, SINGULAR[name], name) for name, count in counts.items()))
     if level is not None:
         print(f"surface at a density of {level:.4g} per world unit")
     print(path)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from unrender.cli.arguments import Device, File, Folder
 from unrender.data.photos import Photo, load_photo
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -55,14 +56,14 @@ class PhotoFile:
 
 
 def command(
-    mesh: Annotated[Path, tyro.conf.Positional],
-    observation: Annotated[Path, tyro.conf.Positional],
+    mesh: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MESH")],
+    observation: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO|CLOUD")],
     /,
     search: FindPose = FindPose(),
     photo: PhotoFile = PhotoFile(),
-    guess: Path | None = None,
-    output: Path | None = None,
-    device: str = "auto",
+    guess: File = None,
+    output: Folder = None,
+    device: Device = "auto",
 ) -> int:
     """Estimate the pose of an object in a photo, or in a point cloud of a part of it; no initial guess is needed.
 
@@ -71,11 +72,11 @@ def command(
     Args:
         mesh: Mesh of the object (obj with texture, ply, glb, stl, off).
         observation: Photo (png, jpg, tif, webp, bmp, heic) or point cloud (ply, pcd, xyz, npy, npz).
-        search: Search.
-        photo: Photo.
+        search: How the pose is searched for.
+        photo: For a photo as input: intrinsics, mask and depth.
         guess: pose.json of a previous run, or a 4 x 4 matrix (txt, npy): refine this pose instead of searching.
         output: Output folder. Default: runs/find-pose/NAME-TIME.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     target = resolve_device(device)
     shape, texture = _load_mesh(mesh, search.use_color)

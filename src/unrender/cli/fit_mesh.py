@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import torch
 import tyro
 
+from unrender.cli.arguments import Device, File, Flag, Folder
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
@@ -43,67 +44,55 @@ class DepthImage:
 
 
 def command(
-    cloud: Annotated[Path, tyro.conf.Positional],
+    cloud: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CLOUD")],
     /,
     fit: FitMesh = FitMesh(),
     depth: DepthImage = DepthImage(),
-    output: Path | None = None,
+    output: Folder = None,
     mesh_format: Literal["ply", "obj", "stl", "glb"] = "ply",
-    reference: Path | None = None,
+    reference: File = None,
     up: Axis = "y",
-    view: bool = False,
-    device: str = "auto",
+    viewer: Flag = False,
+    device: Device = "auto",
 ) -> None:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
 
     Example: unrender fit-mesh scan.ply --holdout 0.1
 
     Args:
-        cloud: File with the points.
-        fit: Optimization.
-        depth: Depth image as input.
+        cloud: File with the points: a point cloud, a depth image, or a mesh.
+        fit: How the mesh is fitted.
+        depth: For a depth image as input: png or tif, or npy with --intrinsics.
         output: Output folder. Default: runs/fit-mesh/NAME-TIME.
         mesh_format: File format of the mesh.
         reference: Ground-truth mesh to measure the result against.
         up: Up axis of the images in the report.
-        view: Open an interactive viewer in the browser during the fit.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        viewer: Open an interactive viewer in the browser during the fit.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
-    place = resolve_device(device)
+    target = resolve_device(device)
     points, columns = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference)
     start = time.perf_counter()
-    fitting = fit_mesh(points.to(place), fit)
-    settings = {
-        "cloud": cloud,
-        "columns": columns,
-        "config": fit,
-        "depth": depth,
-        "mesh_format": mesh_format,
-        "reference": reference,
-        "up": up,
-        "device": str(place),
-    }
+    fitting = fit_mesh(points.to(target), fit)
+    settings = {"cloud": cloud, "columns": columns, "config": fit, "depth": depth, "mesh_format": mesh_format}
+    settings |= {"reference": reference, "up": up, "device": str(target)}
     folder = start_run("fit-mesh", cloud.stem, output, settings)
-    steps = run_steps(watched_in_browser(fitting) if view else fitting, _describe)
+    steps = run_steps(watched_in_browser(fitting) if viewer else fitting, _describe)
     if steps[-1].stage != "final":
         log.warning("stopped after %d steps, before convergence", steps[-1].index)
     seconds = time.perf_counter() - start
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
-    metrics = _measure(steps, points.to(place), None if truth is None else truth.to(place)) | {
-        "seconds": seconds
-    }
+    metrics = _measure(steps, points.to(target), None if truth is None else truth.to(target))
+    metrics |= {"seconds": seconds}
     write_json(folder / "metrics.json", metrics)
     write_curves(folder, mesh_report.series(steps[1:]))
     others = {"reference": reference} | ({} if up == "y" else {"up": up})
     how = _reproduce(cloud, fit, depth, others)
     title = f"Mesh of {cloud.name}"
     mesh_report.write_mesh_report(folder / "report.html", title, points, steps, metrics, up, how)
-    if columns:
-        print(f"{'columns':24s} {columns}")
-    _print_summary(metrics)
-    print(folder / f"mesh.{mesh_format}")
-    print(folder / "report.html")
+    _print_summary(metrics, columns)
+    print(folder / f"mesh.{mesh_format}", folder / "report.html", sep="\n")
 
 
 def _load(path: Path, depth: DepthImage) -> tuple[PointCloud, str]:
@@ -155,7 +144,9 @@ def _reproduce(source: Path, config: FitMesh, depth: DepthImage, others: dict[st
     return reproduce(command_line("fit-mesh", [source], changed_options(config, depth) | others), code)
 
 
-def _print_summary(metrics: dict[str, Any]) -> None:
+def _print_summary(metrics: dict[str, Any], columns: str) -> None:
+    if columns:
+        print(f"{'columns':24s} {columns}")
     names = ("cloud_to_mesh_mean", "holdout_to_mesh_mean", "mesh_to_reference_mean", "reference_to_mesh_mean")
     diagonal = metrics["diagonal"]
     for name in names:

@@ -1,11 +1,9 @@
 """unrender fit-nerf: train a radiance field on posed images."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
+from unrender.cli.arguments import Flag, Folder, Resume, Scene
 from unrender.reports.fit_report import train_with_report
 from unrender.reports.live_report import EventWriter
 from unrender.runs.field_run import EvaluationOptions
@@ -19,31 +17,30 @@ TASK = "fit-nerf"
 
 
 def command(
-    scene: Annotated[Path, tyro.conf.Positional],
-    /,
+    scene: Scene,
     training: FitNerf = FitNerf(),
     evaluation: EvaluationOptions = EvaluationOptions(),
-    tensorboard: bool = False,
-    resume: Path | None = None,
-    output: Path | None = None,
-    view: bool = False,
+    tensorboard: Flag = False,
+    resume: Resume = None,
+    output: Folder = None,
+    viewer: Flag = False,
 ) -> None:
     """Train a radiance field on posed images (Blender, nerfstudio, instant-ngp, COLMAP or LLFF scenes).
 
-    Example: unrender fit-nerf chair/ --minutes 5
+    Example: unrender fit-nerf chair/ --minutes 5 --output runs/chair
 
     Args:
-        scene: Folder of the scene, or its JSON or npy file.
-        training: Training.
+        scene: Folder of images with camera poses, or its JSON or npy file.
+        training: What is trained, on what, and for how long.
         evaluation: Evaluation and exports after training.
         tensorboard: Write TensorBoard event files to the folder tensorboard of the run.
-        resume: Folder of an interrupted run to resume; its settings are the defaults.
+        resume: Folder of an interrupted run to resume; its scene and settings are the defaults.
         output: Output folder. Default: runs/fit-nerf/NAME-TIME.
-        view: Open an interactive viewer in the browser during training.
+        viewer: Open an interactive viewer in the browser during training.
     """
     events = EventWriter() if tensorboard else None
     run, steps = start_fit(TASK, fit_nerf, scene, training, evaluation, resume=resume, output=output)
-    if view:
+    if viewer:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
     train_with_report(run, steps, events)
 

@@ -2,11 +2,9 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import tyro
-
+from unrender.cli.arguments import Flag, Folder, Resume, Scene
 from unrender.reports.fit_report import train_with_report
 from unrender.reports.live_report import EventWriter
 from unrender.runs.field_run import EvaluationOptions
@@ -21,39 +19,39 @@ log = logging.getLogger("unrender")
 
 
 def command(
-    scene: Annotated[Path, tyro.conf.Positional],
-    /,
+    scene: Scene,
     training: FitVolume = FitVolume(),
     evaluation: EvaluationOptions = EvaluationOptions(),
-    tensorboard: bool = False,
-    resume: Path | None = None,
-    output: Path | None = None,
-    view: bool = False,
+    tensorboard: Flag = False,
+    resume: Resume = None,
+    output: Folder = None,
+    viewer: Flag = False,
 ) -> None:
     """Fit a voxel volume with density and color to posed images (Blender, nerfstudio, instant-ngp, COLMAP or LLFF).
 
-    Example: unrender fit-volume chair/ --minutes 5
+    Example: unrender fit-volume chair/ --minutes 5 --output runs/chair
 
     Args:
-        scene: Folder of the scene, or its JSON or npy file.
-        training: Training.
+        scene: Folder of images with camera poses, or its JSON or npy file.
+        training: What is trained, on what, and for how long.
         evaluation: Evaluation and exports after training.
         tensorboard: Write TensorBoard event files to the folder tensorboard of the run.
-        resume: Folder of an interrupted run to resume; its settings are the defaults.
+        resume: Folder of an interrupted run to resume; its scene and settings are the defaults.
         output: Output folder. Default: runs/fit-volume/NAME-TIME.
-        view: Open an interactive viewer in the browser during training.
+        viewer: Open an interactive viewer in the browser during training.
     """
     events = EventWriter() if tensorboard else None
     run, steps = start_fit(TASK, fit_volume, scene, training, evaluation, resume=resume, output=output)
-    if view:
+    if viewer:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
-    last = train_with_report(run, steps, events)
-    longest = max(last.result.table.shape)
-    if longest < training.resolution:
+    taken = train_with_report(run, steps, events)
+    longest = max(taken.last.result.table.shape)
+    if taken.is_finished and longest < training.resolution:
         log.warning(
-            "reached %d of %d voxels along the longest side: increase --minutes or lower --resolution",
+            "reached %d of %d voxels along the longest side: increase --%s or lower --resolution",
             longest,
             training.resolution,
+            "steps" if run.config.minutes is None else "minutes",
         )
 
 

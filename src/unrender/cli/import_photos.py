@@ -8,6 +8,8 @@ from typing import Annotated
 import torch
 import tyro
 
+from unrender._wording import counted
+from unrender.cli.arguments import Flag, Folder
 from unrender.data.colmap import cloud_from_model
 from unrender.data.frames import split_frames
 from unrender.data.llff import list_images_below
@@ -45,12 +47,12 @@ UNREAD_SUFFIXES = (
 
 
 def command(
-    photos: Annotated[Path, tyro.conf.Positional],
+    photos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS|VIDEO")],
     /,
     reconstruction: RegisterPhotos = RegisterPhotos(),
     video_frames: int = 100,
-    copy: bool = False,
-    output: Path | None = None,
+    copy: Flag = False,
+    output: Folder = None,
 ) -> int:
     """Estimate the camera poses of photos or of a video with COLMAP and write a scene (transforms.json).
 
@@ -75,7 +77,7 @@ def command(
     if is_video:
         images = save_sharpest_frames(photos, folder / "images", video_frames)
         reconstruction = dataclasses.replace(reconstruction, in_order=True)
-        print(f"extracted {len(images)} frames from the video")
+        print(f"extracted {counted(len(images), 'frame')} from the video")
     elif copy:
         names = safe_file_names([image.relative_to(photos).as_posix() for image in images])
         images = [_copy(image, folder / "images" / name) for image, name in zip(images, names, strict=True)]
@@ -105,7 +107,7 @@ def _photos_in(folder: Path) -> list[Path]:
         )
     if len(found) < 2:
         raise InputError(
-            f"{folder}: found {len(found)} photos ({', '.join(IMAGE_SUFFIXES)}), at least 2 are needed"
+            f"{folder}: found {counted(len(found), 'photo')} ({', '.join(IMAGE_SUFFIXES)}), at least 2 are needed"
         )
     return found
 
@@ -141,7 +143,8 @@ def _write(result: Registration, folder: Path) -> None:
         },
     )
     print(
-        f"registered {len(result.frames)} of {result.num_photos} photos, {result.num_points:,} points; "
+        f"registered {len(result.frames)} of {counted(result.num_photos, 'photo')}, "
+        f"{counted(result.num_points, 'point')}; "
         f"mean reprojection error {result.reprojection_error:.2f} pixels"
     )
     if result.advice:
@@ -151,4 +154,4 @@ def _write(result: Registration, folder: Path) -> None:
 
 def _describe(step: RegisterPhotosStep) -> str:
     stages = {"features": "extracting features", "pairs": "matching features"}
-    return stages.get(step.stage, f"registered {step.index} of {step.last_index} photos")
+    return stages.get(step.stage, f"registered {step.index} of {counted(step.last_index, 'photo')}")

@@ -1,10 +1,6 @@
 """unrender inspect: check a scene before training."""
 
-from pathlib import Path
-from typing import Annotated
-
-import tyro
-
+from unrender.cli import arguments
 from unrender.data.scenes import Scene, SceneFormat, load_scene
 from unrender.reports import scene_report
 from unrender.reports.reproduce import call, command_line, python_code, reproduce
@@ -18,19 +14,19 @@ from unrender.tasks.scene.inspect_scene import (
 
 
 def command(
-    scene: Annotated[Path, tyro.conf.Positional],
+    scene: arguments.Scene,
     /,
     format: SceneFormat = "auto",
-    inverted_depth_range: float | None = None,
-    quick: bool = False,
-    output: Path | None = None,
+    inverted_depth_range: arguments.Number = None,
+    quick: arguments.Flag = False,
+    output: arguments.Folder = None,
 ) -> None:
     """Summarize a scene (Blender, nerfstudio, instant-ngp, COLMAP, LLFF) and report likely problems before training.
 
     Example: unrender inspect chair/
 
     Args:
-        scene: Folder of the scene, or its JSON or npy file.
+        scene: Folder of images with camera poses, or its JSON or npy file.
         format: Scene format, if the folder contains several.
         inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
         quick: Read only the images of the contact sheet instead of all.

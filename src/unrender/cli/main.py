@@ -12,20 +12,20 @@ from unrender.runs.interruption import handled_signals
 
 COMMANDS = {
     "demo": ("unrender.cli.demo", "run all tasks on generated data and write one report", ""),
-    "fit-mesh": ("unrender.cli.fit_mesh", "fit a mesh to a point cloud", "scan.ply"),
-    "find-pose": ("unrender.cli.find_pose", "find an object in a photo or a cloud", "cup.obj photo.jpg"),
-    "import": ("unrender.cli.import_photos", "estimate the camera poses of photos", "holiday/"),
-    "inspect": ("unrender.cli.inspect_scene", "check a scene before training", "chair/"),
-    "fit-volume": ("unrender.cli.fit_volume", "fit a voxel volume to images", "chair/"),
-    "fit-nerf": ("unrender.cli.fit_nerf", "train a radiance field on images", "chair/ --minutes 5"),
-    "render": ("unrender.cli.render", "render new views and videos", "runs/fit-volume/chair"),
-    "eval": ("unrender.cli.evaluate", "compute PSNR, SSIM and depth errors", "runs/fit-volume/chair"),
-    "depth": ("unrender.cli.depth", "write depth maps", "runs/fit-volume/chair"),
-    "export": ("unrender.cli.export", "export a point cloud or a mesh", "runs/fit-volume/chair"),
-    "view": ("unrender.cli.view", "open an interactive viewer", "runs/fit-volume/chair"),
+    "fit-mesh": ("unrender.cli.fit_mesh", "fit a mesh to a point cloud", "CLOUD"),
+    "find-pose": ("unrender.cli.find_pose", "find an object in a photo or a point cloud", "MESH PHOTO"),
+    "import": ("unrender.cli.import_photos", "estimate the camera poses of photos", "PHOTOS"),
+    "inspect": ("unrender.cli.inspect_scene", "check a scene before training", "SCENE"),
+    "fit-volume": ("unrender.cli.fit_volume", "fit a voxel volume to posed images", "SCENE"),
+    "fit-nerf": ("unrender.cli.fit_nerf", "train a radiance field on posed images", "SCENE"),
+    "render": ("unrender.cli.render", "render new views and videos", "RUN"),
+    "eval": ("unrender.cli.evaluate", "compute PSNR, SSIM and depth errors", "RUN"),
+    "depth": ("unrender.cli.depth", "write depth maps", "RUN"),
+    "export": ("unrender.cli.export", "export a point cloud or a mesh", "RUN"),
+    "view": ("unrender.cli.view", "open a run, mesh, point cloud, scene or volume in the browser", "SOURCE"),
     "doctor": ("unrender.cli.doctor", "show versions and hardware, check the kernels", ""),
 }
-"""Module, summary and an example of each command."""
+"""Module, summary and inputs of each command."""
 
 SPIN_COUNT = "10000"
 """How long idle OpenMP threads spin before they yield. With the default, milliseconds, everything is several times
@@ -68,27 +68,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_command(name: str, arguments: Sequence[str]) -> int | None:
     """Run a command with its arguments; errors are raised."""
-    import tyro
-
+    from unrender.cli.arguments import parse
     from unrender.io.files import confinable_writes
 
     module = importlib.import_module(COMMANDS[name][0])
     command = module.command_for(arguments) if hasattr(module, "command_for") else module.command
-    style = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
     with confinable_writes(), handled_signals() as interruption, interruption.of_command():
-        status: int | None = tyro.cli(command, prog=f"unrender {name}", args=arguments, config=style)
+        status: int | None = parse(command, name, arguments)
     return status
 
 
 def _overview() -> str:
     lines = [f"unrender {__version__}: inverse rendering in PyTorch", "", "usage: unrender COMMAND ...", ""]
-    for name, (_, what, example) in COMMANDS.items():
-        lines.append(f"  {f'unrender {name} {example}'.strip():42s}{what}")
+    for name, (_, summary, inputs) in COMMANDS.items():
+        lines.append(f"  {f'unrender {name} {inputs}':32s}{summary}")
     return "\n".join(
         [
             *lines,
             "",
-            "unrender COMMAND --help shows its options. Results are written to runs/, or to --output.",
+            "SCENE is a folder of images with camera poses, RUN the folder that fit-volume or fit-nerf wrote.",
+            "Results are written to runs/, or to --output. `unrender COMMAND --help` lists the options.",
         ]
     )
 

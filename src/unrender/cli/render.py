@@ -10,6 +10,8 @@ from typing import Annotated, Any
 import torch
 import tyro
 
+from unrender._wording import counted
+from unrender.cli.arguments import Device
 from unrender.data.camera_files import save_cameras
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -47,25 +49,27 @@ class CameraPath:
 
 
 def command(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|VOLUME")],
     /,
     video: VideoOptions = VideoOptions(),
     camera: CameraPath = CameraPath(),
     quick: QuickRender = QuickRender(),
     volume: VolumeOptions = VolumeOptions(),
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """Render new views of a run, or a turntable of a volume (npy, nrrd, nii, nii.gz): images, a video and a report.
 
-    Examples: unrender render runs/fit-volume/chair --quick, unrender render head.nii.gz --window 150 900
+    Examples:
+        unrender render runs/chair --quick
+        unrender render head.nii.gz --window 150 900
 
     Args:
         source: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`, or a volume file.
-        video: Images and video.
-        camera: Camera path of a run.
-        quick: Fast previews of a run.
-        volume: Volume rendering.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        video: Size and format of the results.
+        camera: For a run: the views to render.
+        quick: For a run: fast previews.
+        volume: For a volume: transfer function and camera.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     video.check()
     place = resolve_device(device)
@@ -120,7 +124,7 @@ def _render_run(
     caption = "color, and mean distance (near dark, far bright, empty blue)" if quick.quick else "new views"
     title = f"Views of {source.resolve().name}"
     render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
-    print(f"{len(views)} views, {seconds:.2f} seconds per view")
+    print(f"{counted(len(views), 'view')}, {seconds:.2f} seconds per view")
     for file in (video_file, folder / "report.html"):
         if file is not None:
             print(file)
@@ -151,7 +155,7 @@ def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions, de
     write_json(folder / "metrics.json", metrics)
     changed = changed_options(options, video)
     how = render_report.reproduce_volume(source, options, background, cameras[0], changed)
-    caption, title = f"turntable of {len(images)} views", f"Turntable of {source.name}"
+    caption, title = f"turntable of {counted(len(images), 'view')}", f"Turntable of {source.name}"
     render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
     transfer = scene.transfer
     print(f"window {transfer.low:.5g} to {transfer.high:.5g}; {seconds:.2f} seconds per view")

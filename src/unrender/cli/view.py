@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
-import tyro
 
+from unrender.cli.arguments import OPTION, Device, Source
 from unrender.data.scenes import load_scene
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -31,19 +31,22 @@ Show = Callable[[Window], None]
 
 
 def command(
-    source: Annotated[Path, tyro.conf.Positional],
+    source: Source,
     /,
     host: str = "127.0.0.1",
     port: int = 8080,
-    up: Axis | None = None,
-    window: tuple[float, float] | None = None,
+    up: Annotated[Axis | None, OPTION] = None,
+    window: Annotated[tuple[float, float] | None, OPTION] = None,
     preset: Preset = "upper-half",
     path_file: Path = Path("camera-path.json"),
-    device: str = "auto",
+    device: Device = "auto",
 ) -> None:
     """View a mesh, a point cloud, a scene, a volume (npy, nrrd, nii) or a run interactively in the browser.
 
-    Examples: unrender view cow.obj, unrender view chair/, unrender view runs/fit-volume/chair --port 9000
+    Examples:
+        unrender view cow.obj
+        unrender view chair/
+        unrender view runs/chair --port 9000
 
     Args:
         source: File, or folder of a scene or a run.
@@ -53,7 +56,7 @@ def command(
         window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.
         preset: Volumes: intensity window by percentiles: all values, the upper half, or the brightest tenth.
         path_file: File for camera paths (`unrender render --path`); the page asks before overwriting a file.
-        device: auto, cpu, cuda or cuda:N; auto is the GPU if there is one and NVIDIA Warp is installed.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     if not source.exists():
         raise MissingFileError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from unrender._wording import counted
 from unrender.data.frames import Frame
 from unrender.fields.trainable import TrainableField
 from unrender.io.images import save_image
@@ -173,8 +174,6 @@ def summary(scene: str, metrics: Metrics, *, split: str = "test", num_views: int
     )
     kind = {"train": "training", "val": "validation"}.get(split, split)
     is_partial = num_views > count
-    views = (
-        f"{f'{count} of {num_views}' if is_partial else count} {kind} view{'s' * (count > 1 or is_partial)}"
-    )
+    views = f"{f'{count} of ' if is_partial else ''}{counted(max(count, num_views), f'{kind} view')}"
     rest = "; --views all for the rest" if is_partial else ""
     return f"{views} of {scene}{rest}: PSNR {metrics['psnr']:.2f} dB{others}"

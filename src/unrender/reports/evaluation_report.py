@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unrender._wording import counted
 from unrender.reports import evaluation
 from unrender.reports.evaluation import EvaluatedView
 from unrender.reports.html import Section, write_report
@@ -23,7 +24,8 @@ def write_evaluation_report(
     command: str,
 ) -> None:
     """Write the report: compared images, mean metrics, the protocol, and the metrics of each view."""
-    count = f"{len(protocol['views'])} of the {protocol['views_in_split']} views of the {protocol['split']} split."
+    total = counted(protocol["views_in_split"], "view")
+    count = f"{len(protocol['views'])} of the {total} of the {protocol['split']} split."
     text = f"{count} {evaluation.protocol_text(protocol)} LPIPS: {protocol['lpips']}."
     means = {name: value for name, value in metrics.items() if name.count("/") <= SLASHES_IN_MEANS}
     sections = [

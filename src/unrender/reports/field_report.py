@@ -96,10 +96,10 @@ def report_title(run: FieldRun) -> str:
     return f"{kind} of {run.scene.name}"
 
 
-def fit_command(run: FieldRun, *more: str) -> str:
-    """Return the command line that repeats a run, with more arguments."""
+def fit_command(run: FieldRun) -> str:
+    """Return the command line that repeats a run."""
     options = changed_options(run.config, run.evaluation)
-    return shlex.join(["unrender", run.task, str(run.source), *as_arguments(options), *more])
+    return shlex.join(["unrender", run.task, str(run.source), *as_arguments(options)])
 
 
 def _summary(run: FieldRun, metrics: Metrics) -> str:

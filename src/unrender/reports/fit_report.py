@@ -1,11 +1,12 @@
 """A run that fits a field: progress and live report during training, the saved field, and the report at the end."""
 
 import logging
+import shlex
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from unrender.reports.field_report import finish, fit_command
-from unrender.reports.live_report import EventWriter, LiveReport, describe
+from unrender.reports.field_report import finish
+from unrender.reports.live_report import EventWriter, LiveReport, StepRecord, describe
 from unrender.runs.field_run import FieldRun
 from unrender.runs.folder import write_json
 from unrender.runs.progress import RecordedSteps, run_steps
@@ -17,8 +18,10 @@ log = logging.getLogger("unrender")
 AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any])
 
 
-def train_with_report(run: FieldRun, steps: Iterator[AnyStep], events: EventWriter | None) -> AnyStep:
-    """Train to the end or until a signal, save the field, evaluate it and write the report; return the last step."""
+def train_with_report(
+    run: FieldRun, steps: Iterator[AnyStep], events: EventWriter | None
+) -> RecordedSteps[AnyStep, StepRecord]:
+    """Train to the end or until a signal, save the field, evaluate it and write the report; return the steps."""
     log.info("%s is updated during training", run.folder / "report.html")
     live = LiveReport(run, events)
     recorded = RecordedSteps(steps, live.record)
@@ -33,8 +36,8 @@ def train_with_report(run: FieldRun, steps: Iterator[AnyStep], events: EventWrit
         write_json(run.folder / "exposures.json", dict(zip(names, last.exposures.tolist(), strict=True)))
     live.write_curves()
     if not recorded.is_finished and (run.folder / CHECKPOINT).is_file():
-        print(f"resume with: {fit_command(run, '--resume', str(run.folder))}", flush=True)
+        print(f"resume with: {shlex.join(['unrender', run.task, '--resume', str(run.folder)])}", flush=True)
     log.info("saved the field; evaluating test views")
     training = {"training_psnr": last.losses["psnr"], "seconds": last.seconds, "steps": last.index}
     finish(run, last.result, training, live.curves(), is_stopped=not recorded.is_finished)
-    return last
+    return recorded

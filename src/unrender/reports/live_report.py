@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from unrender._wording import counted
 from unrender.errors import InputError
 from unrender.fields.trainable import TrainableField
 from unrender.io.files import FileAccessError
@@ -127,7 +128,8 @@ class LiveReport:
         sections = [
             Section(
                 f"After {record.seconds:.0f} seconds",
-                f"{describe(record)}, of about {record.last_index:,} steps. This page refreshes automatically.",
+                f"{describe(record)}, of about {counted(record.last_index, 'step')}. "
+                "This page refreshes automatically.",
                 [
                     Figure(f"{frame.name}: ground truth", [small_png(target)]),
                     Figure(f"{frame.name}: rendered", [small_png(rendered.color)]),

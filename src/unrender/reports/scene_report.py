@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from unrender._wording import counted
 from unrender.data.scenes import Scene
 from unrender.geometry.world_origin import ZERO
 from unrender.reports import figures
@@ -82,16 +83,16 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
     lens = next((frame.camera.lens for frame in scene.frames if frame.camera.lens is not None), None)
     missing = f"{m['num_missing']} listed but not found: {_first(scene.missing)}" if scene.missing else "none"
     summary = {
-        "scene": f"{scene.name}, {m['num_frames']} frames",
+        "scene": f"{scene.name}, {counted(m['num_frames'], 'frame')}",
         "splits": f"{m['num_train']} train, {m['num_val']} val, {m['num_test']} test",
         "missing": missing,
         "image size": f"{_range(m, 'width', '.0f')} × {_range(m, 'height', '.0f')} pixels",
         "focal length": f"{_range(m, 'focal_x', '.1f')} pixels",
         "field of view": f"{_range(m, 'fov_x_degrees', '.1f')}° × {_range(m, 'fov_y_degrees', '.1f')}°",
-        "lens": "pinhole" if lens is None else f"{lens.model}, in {m['num_with_lens']} frames",
+        "lens": "pinhole" if lens is None else f"{lens.model}, in {counted(m['num_with_lens'], 'frame')}",
         "alpha": _coverage(m["num_with_alpha"], m["mean_alpha"], "opaque"),
         "masks": _coverage(m["num_with_mask"], m["mean_mask"], "used"),
-        "depth": f"in {m['num_with_depth']} frames, {m['depth_min']:.3g} to {m['depth_max']:.3g}"
+        "depth": f"in {counted(m['num_with_depth'], 'frame')}, {m['depth_min']:.3g} to {m['depth_max']:.3g}"
         if m["num_with_depth"]
         else "none",
         "bounds": f"({low}) to ({high}), from {BOUNDS_FROM[scene.bounds_from]}",
@@ -106,7 +107,7 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
     if scene.points is not None:
         summary["points"] = f"{m['num_points']:,}"
     if scene.without_pose:
-        summary["without pose"] = f"{m['num_without_pose']} images: {_first(scene.without_pose)}"
+        summary["without pose"] = f"{counted(m['num_without_pose'], 'image')}: {_first(scene.without_pose)}"
     return summary
 
 
@@ -120,4 +121,4 @@ def _range(metrics: Mapping[str, Any], name: str, form: str) -> str:
 
 
 def _coverage(count: int, mean: float | None, word: str) -> str:
-    return "none" if mean is None else f"in {count} images, {100 * mean:.1f} % {word}"
+    return "none" if mean is None else f"in {counted(count, 'image')}, {100 * mean:.1f} % {word}"

@@ -20,13 +20,18 @@ Config = TypeVar("Config", FitNerf, FitVolume)
 def with_saved_options(
     command: Callable[..., Any], task: str, config: type[Config], arguments: Sequence[str]
 ) -> Callable[..., Any]:
-    """Return a command; with `--resume RUN` among its arguments, the options of that run are its defaults."""
+    """Return a command; with `--resume RUN` among its arguments, the scene and options of that run are its defaults."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--resume", type=Path, nargs="?")
     resume = parser.parse_known_args(arguments)[0].resume
     if resume is None:
         return command
-    saved = {"training": saved_config(resume, task, config), "evaluation": _saved_evaluation(resume)}
+    saved: dict[str, Any] = {
+        "training": saved_config(resume, task, config),
+        "evaluation": _saved_evaluation(resume),
+    }
+    if scene := read_config(resume).get("scene"):
+        saved["scene"] = Path(str(scene))
     return functools.partial(command, **saved, tensorboard=(resume / EVENTS).is_dir())
 
 

@@ -66,7 +66,7 @@ def load_run(folder: Path, *, device: str | torch.device = "cpu") -> Run:
         )
     if not (folder / name).is_file():
         fix = (
-            f"resume it with: unrender {config['task']} {config.get('scene')} --resume {folder}"
+            f"resume it with: unrender {config['task']} --resume {folder}"
             if (folder / CHECKPOINT).is_file()
             else f"run `unrender {config['task']}` again"
         )

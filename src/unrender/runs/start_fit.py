@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from unrender.data.scenes import Scene, load_scene
+from unrender.io.files import MissingFileError
 from unrender.runs.field_run import EvaluationOptions, FieldRun, choose_background
 from unrender.runs.folder import choose_run_folder, create_run_folder
 from unrender.runs.resume import Config, resumed_config
@@ -37,6 +38,11 @@ def start_fit(
     evaluation.check()
     if resume is not None:
         config = resumed_config(resume, task, config, output)
+        if not source.exists():
+            raise MissingFileError(
+                f"{source}: the scene of {resume} does not exist; give its new path: "
+                f"unrender {task} SCENE --resume {resume}"
+            )
     scene = load_scene(source)
     folder = choose_run_folder(task, scene.name, output) if resume is None else resume
     steps = fit(scene, config, checkpoints=folder, resume=resume)

@@ -86,7 +86,7 @@ def _view_named(name: str, frames: Sequence[Frame], folder: Path) -> Frame:
         examples = ", ".join(frame.name for frame in (found or frames)[:5])
         problem = "matches several views" if found else "no such view"
         raise InputError(
-            f"{folder}: --view {name}: {problem}; for example {examples}{', …' * (len(frames) > 5)}"
+            f"{folder}: --names {name}: {problem}; for example {examples}{', …' * (len(frames) > 5)}"
         )
     return found[0]
 

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from unrender._wording import counted
 from unrender.data.camera_files import save_cameras
 from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
@@ -122,7 +123,7 @@ class PathPanel:
         size = 0.1 * float((target - client_view(client.camera).position).norm())
         put_camera(self._server, f"/path/{len(self._keys)}", camera, size, ORANGE)
         self._keys.append(camera)
-        self._status.content = f"{len(self._keys)} key views"
+        self._status.content = counted(len(self._keys), "key view")
 
     def _clear(self) -> None:
         self._keys.clear()

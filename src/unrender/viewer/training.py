@@ -1,4 +1,4 @@
-"""Training in the browser, for `--view`."""
+"""Training in the browser, for `--viewer`."""
 
 import logging
 from collections.abc import Iterator, Sequence

@@ -10,8 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unrender._wording import counted
 from unrender.data.frames import Frame
-from unrender.data.scene_bounds import intersect_axes
+from unrender.data.scene_bounds import convergence_point
 from unrender.data.scenes import Scene
 from unrender.errors import UnrenderError
 from unrender.geometry.camera import Camera
@@ -90,7 +91,7 @@ def find_warnings(scene: Scene) -> list[str]:
     if len(cameras) == 1:
         return ["only one image: depth cannot be recovered"]
     if len(cameras) < MIN_FRAMES:
-        found.append(f"only {len(cameras)} images; 30 or more, from all sides, are recommended")
+        found.append(f"only {counted(len(cameras), 'image')}; 30 or more, from all sides, are recommended")
     found += (
         _unusual_poses(scene, cameras)
         + _unusual_intrinsics(scene.frames)
@@ -170,13 +171,17 @@ def _unusual_poses(scene: Scene, cameras: Sequence[Camera]) -> list[str]:
     ups = -camera_axes(cameras, 1)
     upside_down = ups @ _unit(ups.median(0).values) < -0.5
     if 0 < int(upside_down.sum()) < len(cameras) / 2:
-        found.append(f"{_name_frames(names, upside_down)} are upside down relative to the others")
+        found.append(f"upside down relative to the others: {_name_frames(names, upside_down)}")
     outliers = distances > OUTLIER_DISTANCE * distances.median()
     if bool(outliers.any()) and float(distances.median()) > 0:
-        found.append(f"{_name_frames(names, outliers)} are far away from the others")
+        found.append(f"far away from the others: {_name_frames(names, outliers)}")
     rounded = torch.cat([positions, axes], 1).mul(1e5).round()
     duplicates = len(cameras) - len(rounded.unique(dim=0))
-    return [*found, f"{duplicates} images have the same pose as another one"] if duplicates else found
+    return (
+        [*found, f"{counted(duplicates, 'image has', 'images have')} the same pose as another one"]
+        if duplicates
+        else found
+    )
 
 
 def _unusual_directions(names: Sequence[str], positions: Tensor, axes: Tensor) -> list[str]:
@@ -192,8 +197,8 @@ def _unusual_directions(names: Sequence[str], positions: Tensor, axes: Tensor) -
     fraction = float(facing_away.double().mean())
     if 0 < fraction < 0.5:
         found.append(
-            f"{_name_frames(names, facing_away)} face away from the center of the others; their poses may use another "
-            "convention (y and z flipped)"
+            f"facing away from the center of the others: {_name_frames(names, facing_away)}; their poses may use "
+            "another convention (y and z flipped)"
         )
     elif fraction > 0.9:
         found.append(
@@ -212,8 +217,8 @@ def _unusual_directions(names: Sequence[str], positions: Tensor, axes: Tensor) -
 def _common_center(positions: Tensor, axes: Tensor) -> Tensor | None:
     """Return the point closest to the optical axes, whether the cameras face it or face away."""
     inward = torch.where(((positions.mean(0) - positions) * axes).sum(-1, keepdim=True) < 0, -axes, axes)
-    center = intersect_axes(positions, inward)
-    return center if center is not None else intersect_axes(positions, axes)
+    center = convergence_point(positions, inward)
+    return center if center is not None else convergence_point(positions, axes)
 
 
 def _unusual_intrinsics(frames: Sequence[Frame]) -> list[str]:
@@ -223,7 +228,7 @@ def _unusual_intrinsics(frames: Sequence[Frame]) -> list[str]:
     unusual = (fields < 5) | (fields > 120) if not _any_fisheye(frames) else fields < 5
     if bool(unusual.any()):
         found.append(
-            f"{_name_frames(names, unusual)} have a field of view of {float(fields[unusual][0]):.1f} degrees"
+            f"field of view of {float(fields[unusual][0]):.1f} degrees: {_name_frames(names, unusual)}"
         )
     shifts = []
     for frame in frames:
@@ -231,11 +236,11 @@ def _unusual_intrinsics(frames: Sequence[Frame]) -> list[str]:
         shifts.append(float((frame.camera.center / size - 0.5).abs().max()))
     shifted = torch.tensor(shifts) > OFF_CENTER
     if bool(shifted.any()):
-        found.append(f"{_name_frames(names, shifted)} have their principal point far from the image center")
+        found.append(f"principal point far from the image center: {_name_frames(names, shifted)}")
     undefined = torch.tensor([_has_undefined_corners(frame.camera) for frame in frames])
     if bool(undefined.any()):
         found.append(
-            f"{_name_frames(names, undefined)} have a lens that is undefined at some corners: these pixels are not used"
+            f"lens undefined at some corners, whose pixels are not used: {_name_frames(names, undefined)}"
         )
     return found
 
@@ -260,7 +265,7 @@ def _invalid_depth_ranges(frames: Sequence[Frame]) -> list[str]:
     if not invalid:
         return []
     return [
-        f"{_name_frames(invalid, torch.ones(len(invalid)) > 0)}: invalid near and far; expected 0 < near < far"
+        f"invalid near and far, expected 0 < near < far: {_name_frames(invalid, torch.ones(len(invalid)) > 0)}"
     ]
 
 
@@ -270,7 +275,6 @@ def _unit(vector: Tensor) -> Tensor:
 
 def _name_frames(names: Sequence[str], chosen: Tensor) -> str:
     """Format the number of chosen frames and their first names."""
-    picked = [name for name, is_chosen in zip(names, chosen.tolist(), strict=True) if is_chosen]
-    rest = "" if len(picked) <= MAX_NAMES else ", …"
-    word = "frame" if len(picked) == 1 else "frames"
-    return f"{len(picked)} {word} ({', '.join(picked[:MAX_NAMES])}{rest})"
+    chosen_names = [name for name, is_chosen in zip(names, chosen.tolist(), strict=True) if is_chosen]
+    rest = "" if len(chosen_names) <= MAX_NAMES else ", …"
+    return f"{counted(len(chosen_names), 'frame')} ({', '.join(chosen_names[:MAX_NAMES])}{rest})"

@@ -44,7 +44,7 @@ class FitVolume:
     memory_mib: float = 1500.0
     """Memory budget for images, in MiB. Larger datasets are streamed."""
     device: str = "auto"
-    """Device to train on: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu."""
+    """Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu."""
     seed: int = 0
     """Seed of all random numbers; with a budget in steps, results are reproducible from it."""
 

@@ -1,0 +1,92 @@
+"""How commands read their arguments: help texts, and the types of options that several commands have."""
+
+import ast
+import dataclasses
+import inspect
+import shutil
+import textwrap
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+
+MAX_WIDTH = 100
+"""Characters in a line of a description."""
+INDENT, EMPTY_LINE = "  ", "\u200b"
+"""tyro joins lines that are not indented, and doubles empty lines: a zero-width space keeps one."""
+
+
+def default_hint(default: str) -> str:
+    """Return what follows a help text: the default, unless it is off, or None and described by the text."""
+    return "" if default in ("", "None", "False") else f"(default: {default})"
+
+
+OPTION = tyro.conf.arg(help_behavior_hint=default_hint)
+Flag = Annotated[bool, OPTION]
+Count = Annotated[int | None, OPTION]
+Number = Annotated[float | None, OPTION]
+File = Annotated[Path | None, OPTION]
+Folder = Annotated[Path | None, OPTION, tyro.conf.arg(metavar="FOLDER")]
+Resume = Annotated[Path | None, OPTION, tyro.conf.arg(metavar="RUN")]
+Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+Scene = Annotated[Path, OPTION, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
+Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+Device = Annotated[str, tyro.conf.arg(metavar="DEVICE")]
+
+
+def parse(command: Callable[..., Any], name: str, arguments: Sequence[str]) -> Any:
+    """Call a command with the arguments of a command line, or print its help."""
+    registry = ConstructorRegistry()
+    registry.struct_rule(option_group)
+    style = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
+    text = description(command)
+    with registry:
+        return tyro.cli(command, prog=f"unrender {name}", description=text, args=arguments, config=style)
+
+
+def description(command: Callable[..., Any]) -> str:
+    """Return the docstring of a command without its arguments, wrapped to the terminal; indented lines stay."""
+    text = inspect.getdoc(getattr(command, "func", command)) or ""
+    width = min(shutil.get_terminal_size().columns, MAX_WIDTH) - len(INDENT)
+    paragraphs = [
+        paragraph if "\n    " in paragraph else textwrap.fill(paragraph, width)
+        for paragraph in text.split("\nArgs:")[0].strip().split("\n\n")
+    ]
+    return textwrap.indent(f"\n{EMPTY_LINE}\n".join(paragraphs), INDENT)
+
+
+def option_group(info: StructTypeInfo) -> StructConstructorSpec | None:
+    """Read the options of a dataclass; their help texts are the docstrings of its fields."""
+    if not dataclasses.is_dataclass(info.type):
+        return None
+    helps, hints = field_docstrings(info.type), typing.get_type_hints(info.type, include_extras=True)
+    fields = []
+    for field in dataclasses.fields(info.type):
+        default = getattr(info.default, field.name, field.default)
+        fields.append(
+            StructFieldSpec(
+                field.name,
+                Annotated[hints[field.name], OPTION],  # type: ignore[arg-type]
+                default,
+                helps.get(field.name),
+            )
+        )
+    return StructConstructorSpec(info.type, tuple(fields))
+
+
+def field_docstrings(kind: type) -> dict[str, str]:
+    """Return the docstrings of the fields of a dataclass; a line that ends a sentence stays a line of its own."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    found = {}
+    for field, text in zip(body.body, body.body[1:], strict=False):
+        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+            continue
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+            lines = [line.strip() for line in str(text.value.value).splitlines()]
+            joined = "".join(line + ("\n" if line.endswith(".") else " ") for line in lines)
+            found[field.target.id] = joined.strip()
+    return found
