@@ -1,6 +1,8 @@
 """Valid files that few programs write."""
 
+import base64
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import scene_files
 from unrender import (
     FileFormatError,
     Lens,
+    MissingFileError,
     is_watertight,
     load_cloud,
     load_mesh,
@@ -215,3 +218,112 @@ def test_colmap_with_known_poses_and_without_points(tmp_path):
         scene = load_scene(tmp_path)
         assert len(scene.frames) == 9
         assert scene.bounds_from == "cameras"
+
+
+def gltf(folder, embedded):
+    """Write a triangle in two buffers."""
+    positions = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], np.float32).tobytes()
+    indices = np.array([0, 1, 2], np.uint16).tobytes()
+    buffers = []
+    for name, data in (("my positions.bin", positions), ("indices.bin", indices)):
+        (folder / name).write_bytes(data)
+        uri = "data:application/octet-stream;base64," + base64.b64encode(data).decode()
+        buffers.append({"uri": uri if embedded else name.replace(" ", "%20"), "byteLength": len(data)})
+    header = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}, "indices": 1}]}],
+        "accessors": [
+            {"bufferView": 0, "componentType": 5126, "count": 3, "type": "VEC3"},
+            {"bufferView": 1, "componentType": 5123, "count": 3, "type": "SCALAR"},
+        ],
+        "bufferViews": [{"buffer": 0, "byteLength": 36}, {"buffer": 1, "byteLength": 6}],
+        "buffers": buffers,
+    }
+    (folder / "mesh.gltf").write_text(json.dumps(header))
+    return folder / "mesh.gltf"
+
+
+@pytest.mark.parametrize("embedded", [True, False])
+def test_plain_gltf(tmp_path, embedded):
+    path = gltf(tmp_path, embedded)
+    mesh = load_mesh(path)
+    assert mesh.vertices.tolist() == [[0, 0, 0], [1, 0, 0], [0, 1, 0]]
+    assert mesh.faces.tolist() == [[0, 1, 2]]
+    assert load_textured_mesh(path)[1] is None
+    (tmp_path / "indices.bin").write_bytes(b"\0")
+    if not embedded:
+        with pytest.raises(FileFormatError, match=r"buffer indices\.bin: truncated"):
+            load_mesh(path)
+        (tmp_path / "indices.bin").unlink()
+        with pytest.raises(MissingFileError, match=r"indices\.bin: no such file"):
+            load_mesh(path)
+    path.write_text("[]")
+    with pytest.raises(FileFormatError, match="not a glTF file"):
+        load_mesh(path)
+
+
+@pytest.mark.parametrize("suffix", ["las", "laz"])
+def test_las(tmp_path, suffix):
+    laspy = pytest.importorskip("laspy")
+    header = laspy.LasHeader(point_format=3, version="1.2")
+    header.scales, header.offsets = [0.001] * 3, [437_000.0, 4_478_000.0, 600.0]
+    scan = laspy.LasData(header)
+    points = POINTS + header.offsets
+    scan.x, scan.y, scan.z = points.T
+    scan.red = scan.green = np.arange(40) * 1000
+    path = tmp_path / f"scan.{suffix}"
+    scan.write(path)
+    cloud = load_cloud(path)
+    assert cloud.points.dtype == torch.float64
+    np.testing.assert_allclose(cloud.points, points, atol=6e-4)
+    np.testing.assert_allclose(cloud.colors[1], [1000 / 65535, 1000 / 65535, 0], atol=1e-6)
+    data = path.read_bytes()
+    path.write_bytes(data[:300])
+    with pytest.raises(FileFormatError, match="truncated"):
+        load_cloud(path)
+    path.write_bytes(data[:100] + b"\xff" * 4 + data[104:])
+    with pytest.raises(FileFormatError, match="more records than the file can hold"):
+        load_cloud(path)
+
+
+def test_e57(tmp_path):
+    pye57 = pytest.importorskip("pye57")
+    path = tmp_path / "scan.e57"
+    file = pye57.E57(str(path), mode="w")
+    for part in (POINTS[:20], POINTS[20:]):
+        columns = dict(
+            zip(("cartesianX", "cartesianY", "cartesianZ"), np.ascontiguousarray(part.T), strict=True)
+        )
+        colors = {
+            f"color{name}": np.full(20, i * 50, np.uint8) for i, name in enumerate(("Red", "Green", "Blue"))
+        }
+        file.write_scan_raw(columns | colors, translation=np.array([100.0, 0, 0]))
+    file.close()
+    cloud = load_cloud(path)
+    np.testing.assert_allclose(cloud.points, POINTS + np.array([100, 0, 0]), atol=1e-5)
+    np.testing.assert_allclose(cloud.colors[0], [0, 50 / 255, 100 / 255], atol=1e-6)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(FileFormatError, match="damaged"):
+        load_cloud(path)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("columns", [4, 5])
+def test_bin_of_kitti_and_nuscenes(tmp_path, columns):
+    table = np.hstack([POINTS, np.full((40, columns - 3), 0.5)]).astype(np.float32)
+    path = tmp_path / ("000000.bin" if columns == 4 else "lidar.pcd.bin")
+    table[:39].tofile(path)
+    np.testing.assert_array_equal(load_cloud(path).points, table[:39, :3])
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(FileFormatError, match="not a lidar scan"):
+        load_cloud(path)
+
+
+@pytest.mark.parametrize(("module", "name"), [("laspy", "a.laz"), ("pye57", "a.e57")])
+def test_missing_libraries_of_scans_are_named(tmp_path, monkeypatch, module, name):
+    monkeypatch.setitem(sys.modules, module, None)
+    (tmp_path / name).write_bytes(b"LASF")
+    with pytest.raises(FileFormatError, match=rf"{module}.*pip install 'unrender\[scans\]'"):
+        load_cloud(tmp_path / name)

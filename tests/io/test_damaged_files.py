@@ -346,7 +346,7 @@ class TestPaths:
         with pytest.raises(InputError, match="no such file"):
             load("a\0.ply" if load in (load_mesh, load_cloud) else "a\0.png")
 
-    @pytest.mark.parametrize("name", ["scan.las", "scan", "scan.ply.gz"])
+    @pytest.mark.parametrize("name", ["scan.rcs", "scan", "scan.ply.gz"])
     def test_unknown_suffix(self, load, name):
         with pytest.raises(InputError, match=r"unsupported suffix '.*'; use one of \.\w+, "):
             load(name)

@@ -29,8 +29,9 @@ NUM_SAMPLES = 20_000
 def load_cloud(path: FilePath) -> PointCloud:
     """Load a point cloud, with normals and colors if the file has them; meshes are sampled at 20,000 points.
 
-    Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, ptx, asc), and mesh files: obj, stl, off, glb. The columns of a
-    table are found by their names, or else by their values; the log says which were used.
+    Reads ply, pcd, npy, npz, text (xyz, txt, csv, pts, ptx, asc), lidar scans (las, laz and e57 with the extra `scans`,
+    bin of KITTI and nuScenes), and mesh files: obj, stl, off, glb, gltf. The columns of a table are found by their
+    names, or else by their values; the log says which were used.
     Non-finite points, and several at the origin (rays without a return), are removed, with a warning in the log.
     Positions are float64 if the file stores doubles, or digits that float32 would lose; otherwise float32.
     Raises `FileFormatError` for a damaged file, `InputError` for a path that cannot be read or an unsupported suffix.

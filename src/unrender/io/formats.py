@@ -11,6 +11,8 @@ from unrender.io.arrays import read_npy, read_npz, write_npz
 from unrender.io.files import FilePath, atomic_write, read_bytes, reading
 from unrender.io.geometry_data import GeometryData
 from unrender.io.glb import read_glb, write_glb
+from unrender.io.gltf_files import glb_bytes
+from unrender.io.lidar import read_bin, read_e57, read_las
 from unrender.io.obj import read_obj, write_obj
 from unrender.io.off import read_off
 from unrender.io.pcd import read_pcd, write_pcd
@@ -28,6 +30,7 @@ MESH_READERS: dict[str, Reader] = {
     ".stl": read_stl,
     ".off": read_off,
     ".glb": read_glb,
+    ".gltf": read_glb,
 }
 CLOUD_READERS: dict[str, Reader] = {
     ".xyz": read_xyz,
@@ -37,6 +40,10 @@ CLOUD_READERS: dict[str, Reader] = {
     ".ptx": read_ptx,
     ".asc": read_asc,
     ".pcd": read_pcd,
+    ".las": read_las,
+    ".laz": read_las,
+    ".e57": read_e57,
+    ".bin": read_bin,
     ".npy": read_npy,
     ".npz": read_npz,
 }
@@ -52,7 +59,7 @@ CLOUD_WRITERS: dict[str, Writer] = {
 def read_geometry_data(path: FilePath, readers: dict[str, Reader]) -> GeometryData:
     """Read a geometry file with the reader for its suffix."""
     reader = readers[known_suffix(path, readers)]
-    data = read_bytes(path)
+    data = glb_bytes(Path(path)) if reader is read_glb else read_bytes(path)
     with reading(path):
         geometry = reader(data)
     floats = np.result_type(geometry.points, np.float32)  # some files store integers

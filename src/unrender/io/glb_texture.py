@@ -10,9 +10,10 @@ import numpy as np
 
 from unrender.errors import FileFormatError
 from unrender.io.face_materials import BaseColor, FaceMaterials, WrapMode
-from unrender.io.files import read_bytes, reading
+from unrender.io.files import reading
 from unrender.io.geometry_data import Floats
 from unrender.io.gltf import Glb, Primitive, parse_glb, primitives, read_buffer_view, read_normalized
+from unrender.io.gltf_files import glb_bytes
 
 _WRAP_MODES: dict[int, WrapMode] = {10497: "repeat", 33648: "mirror", 33071: "clamp"}
 
@@ -28,7 +29,7 @@ class TexturedPrimitive(NamedTuple):
 
 def read_glb_materials(path: Path) -> FaceMaterials | None:
     """Read base color textures and factors, and the texture coordinates of the faces; None without images."""
-    data = read_bytes(path)
+    data = glb_bytes(path)
     with reading(path):
         glb = parse_glb(data)
         if not glb.header.get("images"):

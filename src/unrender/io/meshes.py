@@ -12,7 +12,7 @@ from unrender.io.geometry_data import GeometryData, check_colors, floats_from_te
 
 
 def load_mesh(path: FilePath) -> Mesh:
-    """Load a mesh from ply, obj, stl, off or glb.
+    """Load a mesh from ply, obj, stl, off, glb or gltf.
 
     Polygons are triangulated; several objects in one file become one mesh. Positions are float64 if the file stores
     doubles, or digits that float32 would lose; otherwise float32. For textures, use `load_textured_mesh`.

@@ -22,11 +22,12 @@ MATERIAL_READERS: dict[str, Callable[[Path], FaceMaterials | None]] = {
     ".obj": read_obj_materials,
     ".ply": read_ply_materials,
     ".glb": read_glb_materials,
+    ".gltf": read_glb_materials,
 }
 
 
 def load_textured_mesh(path: FilePath) -> tuple[Mesh, Texture | None]:
-    """Load a mesh as `load_mesh` does, with its texture, from obj with mtl, ply or glb.
+    """Load a mesh as `load_mesh` does, with its texture, from obj with mtl, ply, glb or gltf.
 
     The texture is None if no face has one. A single image is used as it is; several images, images that repeat, and
     materials with a color only are combined into a texture atlas. Alpha is dropped.
