@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ MAX_FILES = 100_000
 """Files below a scene that are searched for images under another name."""
 AUXILIARY = ("mask", "depth", "normal", "segment", "semantic", "sparse")
 """Beginnings of the names of folders whose images are no photos."""
+DATA_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr")
 Parts = tuple[str, ...]
 
 
@@ -77,6 +78,24 @@ def find_file(folder: Path, listed: str) -> Path | None:
         if path is not None:
             return path
     return None
+
+
+def describe_unused(folder: Path, used: Collection[Path]) -> list[str]:
+    """Name the folders of masks, depth and the like beside the images of which no file is used."""
+    homes = {path.parent.absolute() for path in used}
+    notes = []
+    for other in sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []:
+        if not _key(other.name).startswith(AUXILIARY[:-1]) or other.absolute() in homes:
+            continue
+        count = sum(
+            file.suffix.lower() in DATA_SUFFIXES and not is_hidden(file.name) for file in other.iterdir()
+        )
+        if count:
+            notes.append(
+                f"the folder {other.name} with {count} files is not used; transforms.json lists masks as 'mask_path' "
+                "(black at pixels to ignore) and depth as 'depth_file_path' of each frame"
+            )
+    return notes
 
 
 def normalized_name(listed: str) -> str:

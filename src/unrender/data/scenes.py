@@ -1,4 +1,4 @@
-"""Scenes: images with known cameras, in the formats of nerfstudio, Blender, COLMAP and LLFF."""
+"""Scenes: images with known cameras, in the formats of nerfstudio, Blender, COLMAP, LLFF, TUM and BOP."""
 
 import dataclasses
 import math
@@ -10,8 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unrender.data import blender, colmap, llff, nerfstudio
+from unrender.data import blender, bop, colmap, llff, nerfstudio, tum
 from unrender.data.frames import Frame, ParsedScene, Split, split_frames
+from unrender.data.listed_files import describe_unused
+from unrender.data.other_formats import describe_unread
 from unrender.data.scene_bounds import bounds_of_cameras, bounds_of_points
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
@@ -29,8 +31,15 @@ class Reader(Protocol):
         """Read the scene."""
 
 
-SceneFormat = Literal["auto", "blender", "nerfstudio", "colmap", "llff"]
-READERS: dict[str, Reader] = {"blender": blender, "nerfstudio": nerfstudio, "colmap": colmap, "llff": llff}
+SceneFormat = Literal["auto", "blender", "nerfstudio", "colmap", "llff", "tum", "bop"]
+READERS: dict[str, Reader] = {
+    "blender": blender,
+    "nerfstudio": nerfstudio,
+    "colmap": colmap,
+    "llff": llff,
+    "tum": tum,
+    "bop": bop,
+}
 """Readers by format, in the order in which they are tried."""
 BoundsFrom = Literal["points", "file", "cameras"]
 MIN_POINTS = 10
@@ -74,8 +83,9 @@ def load_scene(
     """Load the cameras and the list of images of a scene: a folder, or its json or npy file.
 
     Formats: `transforms_train.json` and its like (Blender, NeRF-synthetic), `transforms.json` (nerfstudio,
-    instant-ngp), a `sparse` model of COLMAP, binary or text, and `poses_bounds.npy` (LLFF). Of several in one folder,
-    the first of these is loaded. Images are read when a frame is loaded; those that do not exist are listed as missing.
+    instant-ngp), a `sparse` model of COLMAP, binary or text, `poses_bounds.npy` (LLFF), RGB-D sequences (TUM), and
+    `scene_camera.json` (BOP). Of several in one folder, the first of these is loaded. Images are read when a frame is
+    loaded; those that do not exist are listed as missing.
 
     inverted_depth_range: the range R, in world units, of NeRF-synthetic's 8-bit depth images, whose values v > 0
     encode the distance R (1 − v / 255) along the ray. Without it, these images are ignored.
@@ -100,6 +110,9 @@ def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], P
     for name, reader in READERS.items():
         if format == name or (format == "auto" and reader.recognizes(path)):
             return reader.read
+    unread = describe_unread(path)
+    if unread is not None:
+        raise FileFormatError(f"{path}: no scene found: this looks like {unread}")
     raise FileFormatError(
         f"{path}: no scene found; expected transforms_train.json (Blender), transforms.json (nerfstudio, "
         "instant-ngp), sparse/0 (COLMAP) or poses_bounds.npy (LLFF); `unrender import` creates one from photos"
@@ -120,6 +133,9 @@ def _finish(found: ParsedScene, origin: WorldOrigin | None) -> Scene:
     by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
     frames = by_name if found.has_splits else split_frames(by_name)
     bounds, source = _bounds(found)
+    files = [file for frame in frames for file in (frame.mask_path, frame.ignored_path)]
+    files += [frame.depth_file.path for frame in frames if frame.depth_file is not None]
+    used = [file for file in files if file is not None]
     return Scene(
         found.name,
         found.folder,
@@ -129,7 +145,7 @@ def _finish(found: ParsedScene, origin: WorldOrigin | None) -> Scene:
         tuple(found.missing),
         tuple(found.without_pose),
         found.points,
-        tuple(found.notes),
+        (*found.notes, *describe_unused(found.folder, used)),
         origin,
     )
 

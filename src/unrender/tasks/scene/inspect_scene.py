@@ -69,6 +69,11 @@ def inspect_image(frame: Frame) -> ImageSummary:
         problem = f"frame {frame.name}: its alpha is 0 everywhere: the image is empty"
     elif view.mask is not None and not bool(view.mask.any()):
         problem = f"frame {frame.name}: its mask is black everywhere: no pixel is used"
+    elif view.mask is not None and view.alpha is not None and _hides_object(view.alpha, view.mask):
+        problem = (
+            f"frame {frame.name}: its mask hides the opaque part of the image; if it is inverted, save it with white "
+            "at the pixels to use"
+        )
     elif float(image.std()) < 1e-3:
         problem = f"frame {frame.name}: the image has a single color"
     return ImageSummary(
@@ -79,6 +84,15 @@ def inspect_image(frame: Frame) -> ImageSummary:
         None if known is None or not len(known) else (float(known.min()), float(known.max())),
         problem,
     )
+
+
+def _hides_object(alpha: Tensor, mask: Tensor) -> bool:
+    """Return whether a mask ignores nearly all opaque pixels, but not the transparent ones."""
+    opaque = alpha > 0.5
+    kept, kept_outside = mask[opaque], mask[~opaque]
+    if not len(kept) or not len(kept_outside):
+        return False
+    return float(kept.float().mean()) < 0.1 and float(kept_outside.float().mean()) > 0.9
 
 
 def find_warnings(scene: Scene) -> list[str]:
