@@ -24,7 +24,7 @@ from unrender.losses.regularize import (
 )
 from unrender.render.blend import blend_softmax
 from unrender.render.fragments import rasterize
-from unrender.render.lights import AmbientLight, Material, PointLight
+from unrender.render.lights import AmbientLight, Light, Material, PointLight
 from unrender.render.mesh import render_silhouette
 from unrender.render.shade import phong
 
@@ -135,8 +135,9 @@ def check_phong(bench: Bench) -> Result:
     # Room for all faces, at most 84 at a pixel: of two at one depth, the last bit would choose which is left out. The
     # reference's own gradient changes by 1.3e-4 where vertices move by 6e-8.
     mesh, size = ico_sphere(2).to(bench.device), bench.size(40, 12)
+    camera, lights = view(mesh, size), two_lights(bench)
     return bench.agree(
-        lambda v: soft_phong(mesh.replace(vertices=v), size, 96), [mesh.vertices], tolerance=1e-3
+        lambda v: soft_phong(mesh.replace(vertices=v), camera, lights, 96), [mesh.vertices], tolerance=1e-3
     )
 
 
@@ -260,12 +261,11 @@ for _which, _size, _backward, _reach, _theirs in (
     _silhouette(_which, _size, _backward, _reach, _theirs)
 
 
-def soft_phong(mesh: Mesh, size: int, layers: int) -> Tensor:
-    camera = view(mesh, size)
-    lights = [
-        AmbientLight(0.5),
-        PointLight(torch.tensor([2.0, 2.0, -2.0], device=mesh.vertices.device)),
-    ]
+def two_lights(bench: Bench) -> list[Light]:
+    return [AmbientLight(0.5), PointLight(torch.tensor([2.0, 2.0, -2.0], device=bench.device))]
+
+
+def soft_phong(mesh: Mesh, camera: Camera, lights: list[Light], layers: int) -> Tensor:
     fragments = rasterize(mesh, camera, layers=layers, blur=BLUR)
     colors = phong(mesh, fragments, camera, lights, Material(diffuse=0.3, specular=0.2))
     return blend_softmax(colors, fragments, blur=BLUR)
@@ -276,13 +276,14 @@ def _phong(layers: int, backward: bool, reach: float | None, theirs: float | Non
 
     @timing(f"soft Phong cow 256², {layers} layers, {what}", reach=reach, pytorch3d=theirs, order=103)
     def row(bench: Bench) -> Callable[[], object]:
-        mesh, size = cow(bench), bench.size(256, 16)
+        mesh, lights = cow(bench), two_lights(bench)
+        camera = view(mesh, bench.size(256, 16))
 
         def run() -> None:
             if not backward:
-                soft_phong(mesh, size, layers)
+                soft_phong(mesh, camera, lights, layers)
                 return
-            soft_phong(leaf(mesh), size, layers).sum().backward()
+            soft_phong(leaf(mesh), camera, lights, layers).sum().backward()
 
         return run
 
@@ -340,6 +341,23 @@ def pose_step(bench: Bench) -> Callable[[], object]:
         optimizer.step()
 
     return step
+
+
+@measurement("handing over to autograd", order=105)
+def hand_over(bench: Bench) -> Result:
+    """Time steps with the backward pass in autograd's own thread, as usual, and in the calling one."""
+    steps = {"small": small_step(bench), "mesh": mesh_step(bench), "pose": pose_step(bench)}
+    result: Result = {}
+    for name, step in steps.items():
+        for where, own_thread in (("own thread", True), ("calling thread", False)):
+            with torch.autograd.set_multithreading_enabled(own_thread):
+                result[f"{name}, {where}, ms"] = bench.time(step, 0.2)["ms"]
+    return result
+
+
+def small_step(bench: Bench) -> Callable[[], object]:
+    numbers = bench.rand(10).requires_grad_()
+    return lambda: (2 * numbers).sum().backward()
 
 
 @measurement("find-pose, photo, no guess", order=106)

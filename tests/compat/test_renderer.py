@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 import torch
@@ -244,3 +245,33 @@ def test_says_what_is_wrong(two, cameras):
         cameras.transform_points_screen(torch.rand(2, 4, 3))
     with pytest.raises(InputError, match=r"`K` should be \[2, 4, 4\]"):
         cameras.transform_points(torch.rand(2, 4, 3), K=torch.eye(4)[None])
+
+
+INTRINSICS = {
+    "field of view": lambda R, T: r.FoVPerspectiveCameras(fov=50.0, aspect_ratio=1.2, R=R, T=T),
+    "perspective": lambda R, T: r.PerspectiveCameras(1.8, ((0.1, -0.2),), R=R, T=T),
+    "orthographic": lambda R, T: r.OrthographicCameras(((0.5, 0.6),), ((0.1, -0.2),), R=R, T=T),
+}
+
+
+@pytest.mark.parametrize("kind", INTRINSICS)
+def test_cameras_on_a_gpu_project_as_matrices_do(kind, two, monkeypatch):
+    def render(eye):
+        R = r.look_at_rotation(eye)
+        T = -(eye[:, None] @ R)[:, 0]
+        cameras, reach = INTRINSICS[kind](R, T), {"blur_radius": REACH * 1e-4, "faces_per_pixel": 3}
+        draw = renderer(r.SoftSilhouetteShader(r.BlendParams(sigma=1e-4)), **reach)
+        fragments = draw.rasterizer(two, cameras=cameras)
+        return draw(two, cameras=cameras)[..., 3], fragments.zbuf, fragments.dists
+
+    results = []
+    for on_gpu in (False, True):
+        if on_gpu:
+            for module in ("mesh.rasterizer", "mesh.rasterize_meshes", "cameras"):
+                monkeypatch.setattr(sys.modules[f"{r.__name__}.{module}"], "can_read", lambda _: False)
+        eye = torch.tensor([[0.5, 1.0, 3.0], [-1.0, 0.3, 2.5]], requires_grad=True)
+        images = render(eye)
+        (gradient,) = torch.autograd.grad((images[0] * torch.linspace(0, 1, 32)).sum(), eye)
+        results.append((*images, gradient))
+    for matrices, short in zip(*results, strict=True):
+        torch.testing.assert_close(short, matrices, rtol=1e-3, atol=1e-3)

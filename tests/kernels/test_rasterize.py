@@ -80,6 +80,16 @@ def test_matches_the_reference(monkeypatch, dtype, layers, blur, cull, orthograp
     torch.testing.assert_close(a.grad / scale, b.grad / scale, rtol=0, atol=tight["rtol"])
 
 
+def test_any_number_of_layers_holds_the_nearest_faces():
+    points, faces = soup(torch.float32)
+    everything = rasterize_faces(points, faces, layers=40, blur=4.0, **SIZE)
+    for layers in (8, 16, 20):
+        assert 0 < (everything.face_ids[..., layers] >= 0).float().mean() < 1  # both longer and shorter lists
+        found = rasterize_faces(points, faces, layers=layers, blur=4.0, **SIZE)
+        assert torch.equal(found.face_ids, everything.face_ids[..., :layers])
+        assert torch.equal(found.depth, everything.depth[..., :layers])
+
+
 @pytest.mark.parametrize("orthographic", [False, True])
 def test_gradient_matches_finite_differences(orthographic):
     points, faces = soup(torch.float64, orthographic=orthographic)

@@ -4,6 +4,7 @@ Camera frame (OpenCV): +x right, +y down, +z forward. Image coordinates are in p
 at the top; the first pixel covers [0, 1] and has its center at 0.5.
 """
 
+import functools
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -80,11 +81,11 @@ class Camera(TensorStruct):
         is that many world units high.
         Differentiable in: eye, target, up.
         """
-        like = next((t for t in (eye, target, up) if isinstance(t, Tensor)), torch.zeros(()))
-        position, *others = torch.broadcast_tensors(*(_as_tensor(t, like) for t in (eye, target, up)))
+        like = next((t for t in (eye, target, up) if isinstance(t, Tensor)), None)
+        like = torch.zeros(()) if like is None else like
+        position, *others = torch.broadcast_tensors(*(_shared(t, like) for t in (eye, target, up)))
         pose = _look_at(position, *others)
-        half_angle = torch.deg2rad(torch.tensor(fov_degrees / 2, dtype=torch.float64))
-        pixels = height / 2 / float(torch.tan(half_angle)) if view_height is None else height / view_height
+        pixels = _focal_length(fov_degrees, height) if view_height is None else height / view_height
         return cls(
             torch.full_like(position[..., :2], pixels),
             _as_tensor((width / 2, height / 2), position).expand_as(position[..., :2]),
@@ -328,7 +329,19 @@ def _pair(value: Numbers, pose: Tensor) -> Tensor:
     return (tensor[..., None] if tensor.dim() == 0 else tensor).expand(*pose.shape[:-2], 2)
 
 
+@functools.lru_cache(256)
+def _focal_length(fov_degrees: float, height: int) -> float:
+    """Return the focal length in pixels."""
+    half_angle = torch.deg2rad(torch.tensor(fov_degrees / 2, dtype=torch.float64))
+    return height / 2 / float(torch.tan(half_angle))
+
+
 def _as_tensor(value: Numbers, like: Tensor) -> Tensor:
+    return _shared(value, like).clone() if isinstance(value, tuple) else _shared(value, like)
+
+
+def _shared(value: Numbers, like: Tensor) -> Tensor:
+    """Convert to a tensor that must not be changed: constants are made once."""
     if isinstance(value, tuple) and all(isinstance(number, int | float) for number in value):
-        return constant(value, like).clone()
+        return constant(value, like)
     return torch.as_tensor(value, dtype=like.dtype, device=like.device)

@@ -5,6 +5,7 @@ plane is a polygon of 3 or 4 corners; here a polygon of 3 repeats its first. The
 bounding rectangle, split into chunks, so that a face that fills the image is processed by many threads.
 """
 
+import functools
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -28,8 +29,6 @@ class Screen(NamedTuple):
 
     corners: Tensor
     """Clipped polygons, in pixels [faces, 4, 2]."""
-    areas: Tensor
-    """Signed area of each polygon in pixels²; positive for back faces."""
     bounds: Tensor
     """First column and row of the pixels within reach, and the number of columns and rows [faces, 4]."""
     ends: Tensor
@@ -42,20 +41,28 @@ class Screen(NamedTuple):
 
 
 def project(
-    points: Tensor, faces: Tensor, height: int, width: int, near: float, reach: float, cull: bool
+    points: Tensor, faces: Tensor, height: int, width: int, near: Tensor, reach: float, cull: bool
 ) -> Screen:
-    """Clip and project faces of points [batch, vertices, 4]; `cull` drops back faces."""
-    count, device = len(points) * len(faces), points.device
-    screen = Screen(
-        points.new_empty(count, 4, 2),
-        points.new_empty(count),
-        torch.empty(count, 4, dtype=torch.int32, device=device),
-        torch.empty(count, dtype=torch.int64, device=device),
-    )
-    size = (len(points), len(faces))
-    kernels = screen_kernels(points.dtype)
-    launch(kernels.project, size, points, faces, height, width, near, reach, int(cull), *screen)
-    return screen._replace(ends=screen.ends.cumsum(0))
+    """Clip and project faces of points [*batch, vertices, 4]; `cull` drops back faces."""
+    size, device = (points.shape[:-2].numel(), len(faces)), points.device
+    count = size[0] * size[1]
+    corners = torch.empty(count, 4, 2, dtype=points.dtype, device=device)
+    bounds = torch.empty(count, 4, dtype=torch.int32, device=device)
+    chunks = torch.empty(count, dtype=torch.int64, device=device)
+    arguments = (points, faces, height, width, near, reach, int(cull), corners, bounds, chunks)
+    launch(screen_kernels(points.dtype).project, size, *arguments)
+    return Screen(corners, bounds, chunks.cumsum(0))
+
+
+def as_array(near: float | Tensor, points: Tensor) -> Tensor:
+    """Return the depth of the near plane as an array: on a GPU, it may not be known to the host."""
+    return near if isinstance(near, Tensor) else _constant(float(near), points.dtype, points.device)
+
+
+@functools.lru_cache(256)
+def _constant(value: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.full((), value, dtype=dtype, device=device)
 
 
 @wp.func
@@ -251,16 +258,15 @@ def screen_kernels(types: Precision) -> SimpleNamespace:
         faces: wp.array2d(dtype=wp.int64),
         height: int,
         width: int,
-        near: scalar,
+        near: wp.array(dtype=scalar),
         reach: scalar,
         cull: int,
         corners: wp.array(dtype=polygon),
-        areas: wp.array(dtype=scalar),
         bounds: wp.array(dtype=wp.vec4i),
         chunks: wp.array(dtype=wp.int64),
     ):
         b, face = wp.tid()
-        outline, count = clip(triangle_at(points, faces, b, face), near)
+        outline, count = clip(triangle_at(points, faces, b, face), near[0])
         area = polygon_area(outline)
         low_x, high_x = outline[0, 0], outline[0, 0]
         low_y, high_y = outline[0, 1], outline[0, 1]
@@ -277,7 +283,6 @@ def screen_kernels(types: Precision) -> SimpleNamespace:
             num_x = 0
         index = b * faces.shape[0] + face
         corners[index] = outline
-        areas[index] = area
         bounds[index] = wp.vec4i(first_x, first_y, num_x, num_y)
         chunks[index] = (wp.int64(num_x) * wp.int64(num_y) + LONG_CHUNK - wp.int64(1)) // LONG_CHUNK
 

@@ -8,7 +8,7 @@ from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.constants import constant
 from unrender.kernels._dispatch import can_read
-from unrender.kernels.blend_layers import blend_layers
+from unrender.kernels.blend_layers import blend_layers, depth_extent
 from unrender.kernels.rasterize import Fragments
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
@@ -49,26 +49,23 @@ def blend_softmax(
     """
     if not blur > 0 or not gamma > 0:
         raise InputError(f"blend_softmax: `blur` and `gamma` should be positive, got {blur} and {gamma}")
-    covered = _covered(fragments)
-    face_ids, depth, squared, color = (
-        field.flatten(0, field.dim() - axes - 1)[covered]
-        for field, axes in (
-            (fragments.face_ids, 1),
-            (fragments.depth, 1),
-            (fragments.squared_distance, 1),
-            (colors, 2),
-        )
-    )
     near, far = _near_far(fragments, depth_range)
-    if not isinstance(covered, slice):
-        near, far = (d.expand(fragments.depth[..., :1].shape).flatten()[covered] for d in (near, far))
-    ends, sharpness = (near.reshape(-1), far.reshape(-1)), LOGIT_AT_BLUR / blur**2
-    pixels = blend_layers(
-        color, depth, squared, face_ids, *ends, constant(background, color), sharpness, gamma
+    layers = (
+        colors.flatten(0, -3),
+        fragments.depth.flatten(0, -2),
+        fragments.squared_distance.flatten(0, -2),
     )
-    if isinstance(covered, slice):
+    face_ids, sharpness = fragments.face_ids.flatten(0, -2), LOGIT_AT_BLUR / blur**2
+    empty = constant(background, colors)
+    if not can_read(colors):  # a GPU would have to be waited for
+        pixels = blend_layers(*layers, face_ids, near, far, empty, sharpness, gamma)
         return pixels.view(*colors.shape[:-2], -1)
-    image = colors.new_tensor([*background, 0.0]).repeat(fragments.face_ids[..., 0].numel(), 1)
+    covered = (face_ids[:, 0] >= 0).nonzero()[:, 0]
+    image_ids = covered.div(max(len(face_ids) // max(len(near), 1), 1), rounding_mode="floor")
+    color, depth, squared = (t[covered] for t in layers)
+    ends = (near[image_ids], far[image_ids])
+    pixels = blend_layers(color, depth, squared, face_ids[covered], *ends, empty, sharpness, gamma)
+    image = colors.new_tensor([*background, 0.0]).repeat(len(face_ids), 1)
     return image.index_copy(0, covered, pixels).view(*colors.shape[:-2], -1)
 
 
@@ -83,20 +80,9 @@ def blend_silhouette(fragments: Fragments, *, blur: float) -> Float[Tensor, "*ba
     return 1 - (1 - torch.sigmoid(fragments.squared_distance * (-LOGIT_AT_BLUR / blur**2)) * filled).prod(-1)
 
 
-def _covered(fragments: Fragments) -> Tensor | slice:
-    """Return the pixels that show more than the background; all of them on a GPU, which would have to be waited for."""
-    if not can_read(fragments.face_ids):
-        return slice(None)
-    return (fragments.face_ids[..., 0] >= 0).flatten().nonzero()[:, 0]
-
-
-def _near_far(fragments: Fragments, depth_range: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
-    """Return the near and far depth: as given, or the minimum and maximum of each image."""
-    filled, depth = fragments.face_ids >= 0, fragments.depth.detach()
-    if depth_range is not None:
-        return depth.new_tensor(depth_range[0]), depth.new_tensor(depth_range[1])
-    axes = (-3, -2, -1)
-    near = depth.masked_fill(~filled, torch.inf).amin(axes, keepdim=True)
-    far = depth.masked_fill(~filled, -torch.inf).amax(axes, keepdim=True)
-    tiny = torch.finfo(depth.dtype).tiny
-    return near.nan_to_num(posinf=0), torch.maximum(far, near * (1 + 1e-6) + tiny).nan_to_num(posinf=1)
+def _near_far(fragments: Fragments, given: tuple[float, float] | None) -> tuple[Tensor, Tensor]:
+    """Return the near and far depth of each image: as given, or the minimum and maximum."""
+    if given is None:
+        return depth_extent(fragments.depth, fragments.face_ids)
+    near, far = (fragments.depth.new_full((fragments.depth.shape[:-3].numel(),), end) for end in given)
+    return near, far

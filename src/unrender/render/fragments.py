@@ -11,7 +11,9 @@ from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
+from unrender.kernels._dispatch import can_read
 from unrender.kernels.interpolate import interpolate_attributes
+from unrender.kernels.project_points import near_plane
 from unrender.kernels.rasterize import Fragments, rasterize_faces
 
 
@@ -33,16 +35,17 @@ def rasterize(
     Differentiable in: vertices and camera, through barycentrics, depths and squared distances (not twice).
     """
     points = camera.project_homogeneous(mesh.vertices)
-    near = near_plane(points, camera) if near is None else near
+    depth = default_near(points, camera) if near is None else near
     size = {"height": camera.height, "width": camera.width}
-    return rasterize_faces(points, mesh.faces, **size, near=near, layers=layers, blur=blur, cull=cull)
+    return rasterize_faces(points, mesh.faces, **size, near=depth, layers=layers, blur=blur, cull=cull)
 
 
-def near_plane(points: Tensor, camera: Camera) -> float:
-    """Return the default depth of the near plane."""
+def default_near(points: Tensor, camera: Camera) -> float | Tensor:
+    """Return the default depth of the near plane; on a GPU, which would have to be waited for, as a tensor."""
     if camera.projection == "orthographic" or points.numel() == 0:
         return 0.0
-    return max(1e-4 * float(points.detach()[..., 3].max()), torch.finfo(points.dtype).tiny)
+    near = near_plane(points)
+    return float(near) if can_read(near) else near
 
 
 class Hits(TensorStruct):

@@ -1,5 +1,6 @@
 """Lights, materials and the Phong reflection model, evaluated for any number of surface points."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +9,9 @@ from torch import Tensor
 
 from unrender._struct import TensorStruct
 from unrender.geometry.columns import normalize_rows
+from unrender.geometry.constants import constant
 from unrender.kernels.reflect import reflect
+from unrender.kernels.shade_layers.reference import AMBIENT, DIRECTIONAL, HEADLIGHT, POINT
 
 
 class SurfacePoints(TensorStruct):
@@ -70,6 +73,43 @@ class Material(TensorStruct):
     specular: Float[Tensor, "#channels"] | float = 0.0
     shininess: Float[Tensor, ""] | float = 64.0
     """Exponent of the specular highlight; higher values give smaller highlights."""
+
+
+def light_table(
+    lights: Sequence[Light], material: Material, like: Tensor, channels: int
+) -> Float[Tensor, "lights numbers"]:
+    """Return lights and the material as rows of numbers, as `shade_layers` takes them."""
+    numbers: list[tuple[float, ...] | Tensor] = []
+    for light in lights:
+        kind, place = _kind_and_place(light)
+        factor = material.ambient if isinstance(light, AmbientLight) else material.diffuse
+        numbers += [
+            (float(kind),),
+            place,
+            _repeat(material.shininess, 1),
+            _repeat(_times(factor, light.color), channels),
+            _repeat(_times(material.specular, light.color), channels),
+        ]
+    parts: list[Tensor] = []
+    for are_tensors, group in itertools.groupby(numbers, lambda n: isinstance(n, Tensor)):
+        if are_tensors:
+            parts += [n.detach().to(like) for n in group if isinstance(n, Tensor)]
+        else:
+            parts.append(constant(tuple(x for n in group if not isinstance(n, Tensor) for x in n), like))
+    table = parts[0] if len(parts) == 1 else torch.cat(parts) if parts else like.new_empty(0)
+    return table.view(len(lights), 5 + 2 * channels)
+
+
+def _kind_and_place(light: Light) -> tuple[int, tuple[float, ...] | Tensor]:
+    if isinstance(light, PointLight):
+        return POINT, light.position
+    if isinstance(light, DirectionalLight):
+        return DIRECTIONAL, light.towards
+    return AMBIENT if isinstance(light, AmbientLight) else HEADLIGHT, (0.0, 0.0, 0.0)
+
+
+def _repeat(value: Tensor | float, count: int) -> tuple[float, ...] | Tensor:
+    return value.expand(count) if isinstance(value, Tensor) else (float(value),) * count
 
 
 def illuminate(

@@ -11,7 +11,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh, join_meshes, vertex_normals
 from unrender.kernels.silhouette import soft_silhouette
 from unrender.render.blend import WHITE, blend_hard, blend_softmax
-from unrender.render.fragments import interpolate, near_plane, rasterize
+from unrender.render.fragments import default_near, interpolate, rasterize
 from unrender.render.lights import Light, Material
 from unrender.render.shade import DEFAULT_COLOR, DEFAULT_LIGHTS, DEFAULT_MATERIAL, phong
 from unrender.render.texture import Texture
@@ -61,8 +61,10 @@ def render_silhouette(
     Differentiable in: vertices and camera (not twice).
     """
     points = camera.project_homogeneous(mesh.vertices)
-    near = near_plane(points, camera) if near is None else near
-    return soft_silhouette(points, mesh.faces, height=camera.height, width=camera.width, near=near, blur=blur)
+    depth = default_near(points, camera) if near is None else near
+    return soft_silhouette(
+        points, mesh.faces, height=camera.height, width=camera.width, near=depth, blur=blur
+    )
 
 
 def render_depth(mesh: Mesh, camera: Camera) -> Float[Tensor, "*batch height width"]:

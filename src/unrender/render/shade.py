@@ -11,8 +11,17 @@ from unrender.geometry.columns import normalize_rows
 from unrender.geometry.constants import constant
 from unrender.geometry.mesh import Mesh, face_normals, vertex_normals
 from unrender.kernels.rasterize import Fragments
+from unrender.kernels.shade_layers import is_fused, shade_layers
 from unrender.render.fragments import Hits, hits
-from unrender.render.lights import AmbientLight, Headlight, Light, Material, SurfacePoints, illuminate
+from unrender.render.lights import (
+    AmbientLight,
+    Headlight,
+    Light,
+    Material,
+    SurfacePoints,
+    illuminate,
+    light_table,
+)
 from unrender.render.texture import Texture
 
 DEFAULT_COLOR = (0.72, 0.74, 0.78)
@@ -37,6 +46,24 @@ def phong(
     towards the camera. A material without specular reflection is Lambertian.
     Differentiable in: the mesh, the camera through the fragments, lights, material, texture.
     """
+    if texture is None and _is_fused(mesh, fragments, camera, lights, material):
+        colors = (
+            constant(color, mesh.vertices)[None]
+            if mesh.vertex_colors is None
+            else _vertex_colors(mesh, color)
+        )
+        return shade_layers(
+            mesh.vertices,
+            vertex_normals(mesh),
+            colors,
+            mesh.faces,
+            fragments.face_ids,
+            fragments.barycentric,
+            camera.camera_from_world,
+            light_table(lights, material, mesh.vertices, colors.shape[-1]),
+            camera.projection == "perspective",
+            two_sided,
+        )
     rows = hits(fragments)
     points = _surface(mesh, rows, camera, texture, color, vertex_normals(mesh))
     return rows.scatter(illuminate(_facing(points) if two_sided else points, lights, material))
@@ -89,6 +116,16 @@ def directions_to_camera(camera: Camera, points: Tensor) -> Tensor:
         return camera.position[..., None, :] - points
     backward = -camera.camera_from_world[..., None, 2, :3]
     return backward.expand(torch.broadcast_shapes(backward.shape, points.shape))
+
+
+def _is_fused(
+    mesh: Mesh, fragments: Fragments, camera: Camera, lights: Sequence[Light], material: Material
+) -> bool:
+    """Return whether one kernel shades: on a GPU, unless batches broadcast, or lights or the camera have gradients."""
+    batch, shapes = fragments.face_ids.shape[:-3], (mesh.vertices.shape[:-2], camera.focal.shape[:-1])
+    held = (camera.camera_from_world, *(v for value in (*lights, material) for v in vars(value).values()))
+    has_gradient = any(isinstance(v, Tensor) and v.requires_grad for v in held)
+    return is_fused(mesh.vertices) and not has_gradient and all(shape in ((), batch) for shape in shapes)
 
 
 def _surface(

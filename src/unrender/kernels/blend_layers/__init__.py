@@ -32,6 +32,17 @@ def blend_layers(
     return pixels
 
 
+def depth_extent(depth: Tensor, face_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the near and far depth of the layers of each image, for `blend_layers`.
+
+    Not differentiable.
+    """
+    fast = implementation("blend_layers", depth.device)
+    find = getattr(fast, "depth_extent", reference.depth_extent)
+    near, far = find(depth.detach(), face_ids)
+    return near, far
+
+
 class _Blend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:

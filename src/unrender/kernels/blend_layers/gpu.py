@@ -6,7 +6,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from unrender.kernels._warp import Precision, launch, per_precision
+from unrender.kernels._warp import TORCH_TYPES, Precision, launch, per_precision
 from unrender.kernels.blend_layers import reference
 
 
@@ -21,9 +21,7 @@ def forward(
     sharpness: float,
     gamma: float,
 ) -> Tensor:
-    inputs = [
-        t.detach().contiguous() for t in (colors, depth, squared, face_ids.int(), near, far, background)
-    ]
+    inputs = [t.contiguous() for t in (colors, depth, squared, face_ids.int(), near, far, background)]
     pixels = colors.new_empty(len(colors), colors.shape[-1] + 1)
     launch(blend_kernels(colors.dtype).blend, len(colors), *inputs, sharpness, gamma, pixels)
     return pixels
@@ -43,24 +41,55 @@ def backward(
     grad_output: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     inputs = [
-        t.detach().contiguous()
-        for t in (colors, depth, squared, face_ids.int(), near, far, pixels, grad_output)
+        t.contiguous() for t in (colors, depth, squared, face_ids.int(), near, far, pixels, grad_output)
     ]
     gradients = [torch.empty_like(t) for t in inputs[:3]]
     launch(blend_kernels(colors.dtype).blend_backward, len(colors), *inputs, sharpness, gamma, *gradients)
     return gradients[0], gradients[1], gradients[2]
 
 
+def depth_extent(depth: Tensor, face_ids: Tensor) -> tuple[Tensor, Tensor]:
+    near, far = (depth.new_full((depth.shape[:-3].numel(),), end) for end in (torch.inf, -torch.inf))
+    size = (depth.shape[:-1].numel(), depth.shape[-1])
+    launch(
+        blend_kernels(depth.dtype).measure, size, depth.contiguous(), face_ids.int().contiguous(), near, far
+    )
+    return near, far
+
+
 @per_precision("blend_layers")
 def blend_kernels(types: Precision) -> SimpleNamespace:
     """Define the kernels."""
     scalar = types.scalar
-    zero, one, epsilon = scalar(0.0), scalar(1.0), scalar(reference.EPSILON)
+    zero, one, epsilon, infinite = scalar(0.0), scalar(1.0), scalar(reference.EPSILON), scalar(wp.inf)
+    widening, tiny = scalar(reference.WIDENING), scalar(torch.finfo(TORCH_TYPES[types.scalar]).tiny)
+
+    @types.kernel
+    def measure(
+        depth: wp.array2d(dtype=scalar),
+        face_ids: wp.array2d(dtype=wp.int32),
+        near: wp.array(dtype=scalar),
+        far: wp.array(dtype=scalar),
+    ):
+        """Lower `near` and raise `far` to the depth of a layer."""
+        p, k = wp.tid()
+        image, z = p // (depth.shape[0] // near.shape[0]), depth[p, k]
+        if face_ids[p, k] >= 0:
+            if z < near[image]:  # mostly not: spares the atomic operation
+                wp.atomic_min(near, image, z)
+            if z > far[image]:
+                wp.atomic_max(far, image, z)
 
     @wp.func
     def sigmoid(x: scalar):
         e = wp.exp(-wp.abs(x))
         return wp.where(x >= zero, one, e) / (one + e)
+
+    @wp.func
+    def range_of(near: scalar, far: scalar):
+        """Return the range as `reference.positive_range` does."""
+        low, high = wp.where(near == infinite, zero, near), wp.where(far == -infinite, one, far)
+        return low, wp.max(high, low * widening + tiny)
 
     @wp.func
     def closeness(depth: scalar, near: scalar, far: scalar):
@@ -101,7 +130,7 @@ def blend_kernels(types: Precision) -> SimpleNamespace:
     ):
         p = wp.tid()
         image = p // (depth.shape[0] // near.shape[0])
-        low, high = scalar(near[image]), scalar(far[image])
+        low, high = range_of(near[image], far[image])
         best = nearest(depth, face_ids, low, high, p)
         background_weight = wp.max(wp.exp((epsilon - best) / gamma), epsilon)
         total, log_open = scalar(background_weight), scalar(0.0)
@@ -138,7 +167,7 @@ def blend_kernels(types: Precision) -> SimpleNamespace:
     ):
         p = wp.tid()
         image = p // (depth.shape[0] // near.shape[0])
-        low, high = scalar(near[image]), scalar(far[image])
+        low, high = range_of(near[image], far[image])
         best = nearest(depth, face_ids, low, high, p)
         total = wp.max(wp.exp((epsilon - best) / gamma), epsilon)
         for k in range(depth.shape[1]):
@@ -159,4 +188,4 @@ def blend_kernels(types: Precision) -> SimpleNamespace:
             grad_depth[p, k] = -grad_closeness / (gamma * (high - low))
             grad_squared[p, k] = -sharpness * (grad_closeness * (one - covered) + grad_open * covered)
 
-    return SimpleNamespace(blend=blend, blend_backward=blend_backward)
+    return SimpleNamespace(measure=measure, blend=blend, blend_backward=blend_backward)

@@ -6,6 +6,8 @@ from torch.nn.functional import logsigmoid
 
 EPSILON = 1e-10
 """Closeness of the background, in [0, 1] (ε in eq. 4)."""
+WIDENING = 1 + 1e-6
+"""Least ratio of the far to the near end of the depths."""
 
 
 def forward(
@@ -36,3 +38,17 @@ def forward(
     return torch.cat(
         [mixed / (weights.sum(-1, keepdim=True) + background_weight), -torch.expm1(log_transparency)], -1
     )
+
+
+def depth_extent(depth: Tensor, face_ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least and max_term depth [images] of the layers [*batch, height, width, layers], near < far."""
+    filled = face_ids >= 0
+    near = depth.masked_fill(~filled, torch.inf).amin((-3, -2, -1))
+    far = depth.masked_fill(~filled, -torch.inf).amax((-3, -2, -1))
+    return positive_range(near.flatten(), far.flatten())
+
+
+def positive_range(near: Tensor, far: Tensor) -> tuple[Tensor, Tensor]:
+    """Return a range of positive length; 0 to 1 where nothing is visible, at infinity and before."""
+    tiny = torch.finfo(near.dtype).tiny
+    return near.nan_to_num(posinf=0), torch.maximum(far, near * WIDENING + tiny).nan_to_num(posinf=1)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from unrender.kernels._dispatch import implementation
-from unrender.kernels.project_points import reference
+from unrender.kernels.project_points import cpu, reference
 
 
 def project_points(
@@ -23,6 +23,18 @@ def project_points(
         return reference.forward(*arguments)
     projected: Tensor = _Project.apply(*arguments)
     return projected
+
+
+def near_plane(projected: Tensor) -> Tensor:
+    """Return a depth in front of which nothing is rendered, from that of the farthest projected point.
+
+    Not differentiable.
+    """
+    fast = implementation("project_points", projected.device)
+    if fast is None or fast is cpu:
+        return reference.near_plane(projected.detach())
+    near: Tensor = fast.near_plane(projected.detach())
+    return near
 
 
 class _Project(torch.autograd.Function):

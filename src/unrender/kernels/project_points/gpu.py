@@ -11,6 +11,7 @@ import warp as wp
 from torch import Tensor
 
 from unrender.kernels._warp import Precision, launch, per_precision
+from unrender.kernels.project_points.reference import NEAR
 
 POINTS_PER_THREAD = 32
 """Points per thread in the gradient of a camera."""
@@ -40,53 +41,62 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     inputs = (points, camera_from_world, focal, center)
     shape, arrays = _flatten(*inputs)
-    images, (num_points, count), grad_output = math.prod(shape), arrays[0].shape[:2], grad_output.contiguous()
+    images, count, grad_output = math.prod(shape), points.shape[-2], grad_output.contiguous()
     kernels, grad_points = project_kernels(points.dtype), None
     if needs_points:
-        grad_points = torch.empty_like(arrays[0])
-        launch(
-            kernels.point_gradients,
-            (num_points, count),
-            *arrays,
-            int(perspective),
-            grad_output,
-            images,
-            grad_points,
-        )
-        grad_points = _unbroadcast(grad_points, points, shape)
+        grad_points, size = torch.empty_like(arrays[0]), (arrays[0].shape[:-2].numel(), count)
+        launch(kernels.point_gradients, size, *arrays, int(perspective), grad_output, images, grad_points)
+        grad_points = _unbroadcast(grad_points, points, shape, 2)
     if not needs_cameras:
         return grad_points, None, None, None
     parts = -(-count // POINTS_PER_THREAD)
     terms = points.new_empty(images, parts, CAMERA_SIZE)
     launch(kernels.camera_gradients, (images, parts), *arrays, int(perspective), grad_output, terms)
-    sums = terms.view(len(arrays[1]), -1, CAMERA_SIZE).sum(1)
+    sums = terms.view(arrays[1].shape[:-2].numel(), -1, CAMERA_SIZE).sum(1)
     gradients = sums[:, :16].unflatten(1, (4, 4)), sums[:, 16:18], sums[:, 18:]
-    return grad_points, *(_unbroadcast(g, t, shape) for g, t in zip(gradients, inputs[1:], strict=True))
+    own = zip(gradients, inputs[1:], (2, 1, 1), strict=True)
+    return grad_points, *(_unbroadcast(gradient, like, shape, axes) for gradient, like, axes in own)
+
+
+def near_plane(projected: Tensor) -> Tensor:
+    near = projected.new_full((), torch.finfo(projected.dtype).tiny)
+    count = projected.shape[:-1].numel()
+    launch(
+        project_kernels(projected.dtype).farthest,
+        -(-count // POINTS_PER_THREAD),
+        projected.contiguous(),
+        near,
+    )
+    return near
 
 
 def _flatten(*inputs: Tensor) -> tuple[tuple[int, ...], list[Tensor]]:
-    """Flatten the batch axes of all inputs to one, of size one or the number of images; also return the batch shape."""
-    own_axes = [2, 2, 1, 1]
-    batches = [tuple(t.shape[: t.dim() - axes]) for t, axes in zip(inputs, own_axes, strict=True)]
-    cameras = torch.broadcast_shapes(*batches[1:])
-    shape = tuple(torch.broadcast_shapes(batches[0], cameras))
-    flat = []
-    for tensor, batch, axes, target_shape in zip(
-        inputs, batches, own_axes, (batches[0], *[cameras] * 3), strict=True
-    ):
-        if batch != target_shape:
-            tensor = tensor.expand(*target_shape, *tensor.shape[-axes:])
-        if math.prod(target_shape) not in (1, math.prod(shape)):
-            tensor = tensor.expand(*shape, *tensor.shape[-axes:])
-        flat.append(tensor.detach().reshape(-1, *tensor.shape[-axes:]).contiguous())
+    """Expand all inputs to the same batch axes, or to those of a single entry; also return the batch shape."""
+    own = [2, 2, 1, 1]
+    batches = [tuple(t.shape[: t.dim() - axes]) for t, axes in zip(inputs, own, strict=True)]
+    cameras = _broadcast(batches[1:])
+    shape, wanted, flat = _broadcast([batches[0], cameras]), [batches[0], *[cameras] * 3], []
+    for tensor, batch, axes, full in zip(inputs, batches, own, wanted, strict=True):
+        single = math.prod(full) == 1
+        if batch != (full if single else shape):
+            tensor = tensor.expand(*(full if single else shape), *tensor.shape[-axes:])
+        flat.append(tensor.contiguous())
     return shape, flat
 
 
-def _unbroadcast(gradient: Tensor, like: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Sum a gradient over the axes along which its input was repeated."""
+def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the broadcast shape; `torch.broadcast_shapes` takes as long as a launch."""
+    distinct = set(shapes) - {()}
+    if len(distinct) <= 1:
+        return next(iter(distinct), ())
+    return tuple(torch.broadcast_shapes(*distinct))
+
+
+def _unbroadcast(gradient: Tensor, like: Tensor, shape: tuple[int, ...], axes: int) -> Tensor:
+    """Sum a gradient over the axes, before its own, along which its input was repeated."""
     if gradient.numel() == like.numel():
         return gradient.view(like.shape)
-    return gradient.view(*shape, *gradient.shape[1:]).sum_to_size(like.shape)
+    return gradient.view(*shape, *like.shape[-axes:]).sum_to_size(like.shape)
 
 
 @per_precision("project_points")
@@ -94,6 +104,15 @@ def project_kernels(types: Precision) -> SimpleNamespace:
     """Define the kernels."""
     scalar, vec2, vec3, vec4 = types.scalar, types.vec2, types.vec3, types.vec4
     pose_of = wp.types.matrix((4, 4), scalar)
+
+    @types.kernel
+    def farthest(projected: wp.array(dtype=vec4), near: wp.array(dtype=scalar)):
+        """Raise the near plane to that of the farthest of some points."""
+        first = wp.tid() * POINTS_PER_THREAD
+        depth = scalar(0.0)
+        for i in range(first, wp.min(first + POINTS_PER_THREAD, projected.shape[0])):
+            depth = wp.max(depth, projected[i][3])
+        wp.atomic_max(near, 0, scalar(NEAR) * depth)
 
     @wp.func
     def in_camera(pose: pose_of, point: vec3):
@@ -186,5 +205,8 @@ def project_kernels(types: Precision) -> SimpleNamespace:
             terms[image, part, 18 + axis] = grad_center[axis]
 
     return SimpleNamespace(
-        project=project, point_gradients=point_gradients, camera_gradients=camera_gradients
+        farthest=farthest,
+        project=project,
+        point_gradients=point_gradients,
+        camera_gradients=camera_gradients,
     )

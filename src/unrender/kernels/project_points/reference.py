@@ -3,6 +3,9 @@
 import torch
 from torch import Tensor
 
+NEAR = 1e-4
+"""Depth of the near plane, as a fraction of that of the farthest point."""
+
 
 def forward(
     points: Tensor, camera_from_world: Tensor, focal: Tensor, center: Tensor, perspective: bool
@@ -17,3 +20,8 @@ def forward(
     depth = in_camera[..., 2:]
     w = depth if perspective else torch.ones_like(depth)
     return torch.cat([in_camera[..., :2] * focal[..., None, :] + w * center[..., None, :], w, depth], -1)
+
+
+def near_plane(projected: Tensor) -> Tensor:
+    """Return NEAR times the depth of the farthest of projected points [..., points, 4], but more than 0."""
+    return (NEAR * projected[..., 3].amax()).clamp(min=torch.finfo(projected.dtype).tiny)

@@ -33,7 +33,7 @@ def rasterize_faces(
     *,
     height: int,
     width: int,
-    near: float,
+    near: float | Float[Tensor, ""],
     layers: int = 1,
     blur: float = 0.0,
     cull: bool = False,
@@ -49,10 +49,15 @@ def rasterize_faces(
     check_screen("rasterize_faces", points, height, width, blur)
     if layers < 1:
         raise InputError(f"rasterize_faces: `layers` should be at least 1, got {layers}")
-    settings = (height, width, layers, float(blur), float(near), cull)
+    settings = (height, width, layers, float(blur))
     if implementation("rasterize", points.device) is None:
-        return Fragments(*reference.forward(points, faces, *settings))
-    return Fragments(*_Rasterize.apply(points, faces.contiguous(), *settings))
+        return Fragments(*reference.forward(points, faces, *settings, float(near), cull))
+    return Fragments(*_Rasterize.apply(points, faces.contiguous(), *settings, near_depth(near), cull))
+
+
+def near_depth(near: float | Tensor) -> float | Tensor:
+    """Return the depth of the near plane as a number, or as a tensor on a GPU, which would have to be waited for."""
+    return near.detach() if isinstance(near, Tensor) and not can_read(near) else float(near)
 
 
 def check_screen(where: str, points: Tensor, height: int, width: int, blur: float) -> None:

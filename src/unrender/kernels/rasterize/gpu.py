@@ -1,8 +1,9 @@
 """Rasterization: each thread processes a chunk of a face's pixels, and inserts the face into the lists of covered ones.
 
 An entry is one integer, depth above face index. An atomic minimum inserts it into a pixel's sorted list and passes the
-previous entry on to the next layer, so that the result does not depend on the order of threads. Gradients of vertices
-are accumulated in fixed point.
+previous entry on to the next layer, so that the result does not depend on the order of threads. Long lists are filled
+in any order and then sorted; those that overflow are emptied and filled by insertion. Gradients of vertices are
+accumulated in fixed point.
 """
 
 from types import SimpleNamespace
@@ -21,39 +22,53 @@ from unrender.kernels._warp import (
     record_term,
     unit_exponent,
 )
-from unrender.kernels._warp_screen import CHUNK, chunk_face, first_pixel, project, screen_functions
+from unrender.kernels._warp_screen import (
+    CHUNK,
+    as_array,
+    chunk_face,
+    first_pixel,
+    project,
+    screen_functions,
+)
 from unrender.kernels.rasterize.reference import MIN_AREA
 
 FULL = 0x7FFFFFFFFFFFFFFF
 EMPTY = wp.constant(wp.int64(FULL))
+SORTED_FROM = 16
+"""Number of layers from which on lists are filled in any order and sorted."""
+INSERT, APPEND, INSERT_OVERFLOW = range(3)
 
 
 def forward(
-    points: Tensor, faces: Tensor, height: int, width: int, layers: int, blur: float, near: float, cull: bool
+    points: Tensor,
+    faces: Tensor,
+    height: int,
+    width: int,
+    layers: int,
+    blur: float,
+    near: float | Tensor,
+    cull: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    batch, device = points.shape[:-2], points.device
-    flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
-    entries = torch.full((len(flat), height, width, layers), FULL, dtype=torch.int64, device=device)
-    face_ids = torch.empty(entries.shape, dtype=torch.int32, device=device)
-    found = [flat.new_empty(*entries.shape, *axes) for axes in ((3,), (), ())]
-    screen = project(flat, corners, height, width, near, blur, cull)
-    kernels, face_bits = rasterize_kernels(points.dtype), count_log2(len(faces))
-    geometry = (flat, corners, *screen)
-    launch(
-        kernels.insert,
-        screen.threads,
-        *geometry,
-        height,
-        width,
-        near,
-        blur,
-        face_bits,
-        screen.threads,
-        entries,
-    )
-    launch(kernels.resolve, entries.shape, *geometry[:4], face_bits, entries, face_ids, *found)
-    barycentric, depth, squared = (t.reshape(*batch, *t.shape[1:]) for t in found)
-    return face_ids.reshape(*batch, *face_ids.shape[1:]), barycentric, depth, squared
+    vertices, corners, device, dtype = points.contiguous(), faces.long(), points.device, points.dtype
+    size = (*points.shape[:-2], height, width, layers)
+    entries = torch.full(size, FULL, dtype=torch.int64, device=device)
+    face_ids = torch.empty(size, dtype=torch.int32, device=device)
+    found = [torch.empty((*size, *more), dtype=dtype, device=device) for more in ((3,), (), ())]
+    start = as_array(near, points)
+    screen = project(vertices, corners, height, width, start, blur, cull)
+    kernels, face_bits = rasterize_kernels(dtype), count_log2(len(faces))
+    where = (vertices, corners, *screen)
+    settings = (height, width, start, blur, face_bits, screen.threads)
+    if layers < SORTED_FROM:
+        launch(kernels.insert, screen.threads, *where, *settings, INSERT, None, entries)
+    else:
+        counts = torch.zeros(size[:-1], dtype=torch.int32, device=device)
+        launch(kernels.insert, screen.threads, *where, *settings, APPEND, counts, entries)
+        launch(kernels.sort, counts.numel(), counts, entries)
+        launch(kernels.insert, screen.threads, *where, *settings, INSERT_OVERFLOW, counts, entries)
+    images = (points.shape[:-2].numel(), height, width, layers)
+    launch(kernels.resolve, images, *where[:3], face_bits, entries, face_ids, *found)
+    return face_ids, found[0], found[1], found[2]
 
 
 def backward(
@@ -62,17 +77,16 @@ def backward(
     face_ids: Tensor,
     barycentric: Tensor,
     grad_outputs: tuple[Tensor, Tensor, Tensor],
-    near: float,
+    near: float | Tensor,
 ) -> Tensor:
-    flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
-    pixels = [t.detach().contiguous() for t in (face_ids, barycentric, *grad_outputs)]
-    zeros = torch.zeros(flat.numel() + 1, dtype=torch.int64, device=points.device)
-    sums, max_term = zeros[:-1].view(flat.shape), zeros[-1:]
+    pixels = [t.contiguous() for t in (face_ids, barycentric, *grad_outputs)]
+    sums = torch.zeros(points.numel() + 1, dtype=torch.int64, device=points.device)
+    arrays = (points.contiguous(), faces.long(), as_array(near, points), *pixels)
     kernels, bits = rasterize_kernels(points.dtype), count_log2(face_ids.numel())
-    size = (len(flat), *face_ids.shape[-3:])
+    size, max_term = (points.shape[:-2].numel(), *face_ids.shape[-3:]), sums[-1:]
     for accumulates in (0, 1):
-        launch(kernels.scatter, size, flat, corners, near, *pixels, bits, accumulates, max_term, sums)
-    return from_sums(sums, max_term, bits, points.dtype).view(points.shape)
+        launch(kernels.scatter, size, *arrays, bits, accumulates, max_term, sums)
+    return from_sums(sums[:-1], max_term, bits, points.dtype).view(points.shape)
 
 
 @wp.func
@@ -128,43 +142,51 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
         points: wp.array2d(dtype=vec4),
         faces: wp.array2d(dtype=wp.int64),
         corners: wp.array(dtype=polygon),
-        areas: wp.array(dtype=scalar),
         bounds: wp.array(dtype=wp.vec4i),
         ends: wp.array(dtype=wp.int64),
         height: int,
         width: int,
-        near: scalar,
+        near: wp.array(dtype=scalar),
         blur: scalar,
         face_bits: int,
         threads: int,
+        mode: int,
+        counts: wp.array(dtype=wp.int32),
         entries: wp.array2d(dtype=wp.int64),
     ):
+        """Insert faces into sorted lists, append them in any order, or insert them where appended ones overflowed."""
         chunk = wp.int64(wp.tid())
         while chunk < ends[ends.shape[0] - 1]:
             index = chunk_face(ends, chunk)
-            area = areas[index]
+            outline = corners[index]
+            area = polygon_area(outline)
             if wp.abs(area) >= min_area:
                 image = index // faces.shape[0]
                 face = index - image * faces.shape[0]
-                triangle, outline, bound = (
-                    triangle_at(points, faces, image, face),
-                    corners[index],
-                    bounds[index],
-                )
+                triangle, bound = triangle_at(points, faces, image, face), bounds[index]
                 first = first_pixel(ends, chunk, index)
                 row, column = first // bound[2], first % bound[2]
                 for _pixel in range(first, wp.min(first + CHUNK, bound[2] * bound[3])):
                     x, y = scalar(bound[0] + column) + half, scalar(bound[1] + row) + half
-                    inside = is_inside(outline, area, x, y)
+                    pixel = (image * height + bound[1] + row) * width + bound[0] + column
+                    wanted = True
+                    if mode == INSERT_OVERFLOW:
+                        wanted = counts[pixel] > entries.shape[1]
+                    inside = wanted and is_inside(outline, area, x, y)
                     covered = inside
-                    if not inside and blur > zero:
+                    if wanted and not inside and blur > zero:
                         squared, _t, _edge = nearest_edge(outline, x, y)
                         covered = squared <= blur * blur
                     if covered:
                         depth = depth_at(triangle, unnormalized(triangle, area, x, y))
-                        if depth >= near or (inside and not wp.isnan(depth)):
-                            pixel = (image * height + bound[1] + row) * width + bound[0] + column
-                            insert_face(entries, pixel, entry_of(wp.float64(depth), face, face_bits))
+                        if depth >= near[0] or (inside and not wp.isnan(depth)):
+                            entry = entry_of(wp.float64(depth), face, face_bits)
+                            if mode == APPEND:
+                                position = wp.atomic_add(counts, pixel, 1)
+                                if position < entries.shape[1]:
+                                    entries[pixel, position] = entry
+                            else:
+                                insert_face(entries, pixel, entry)
                     column += 1
                     if column == bound[2]:
                         column = 0
@@ -172,11 +194,27 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
             chunk += wp.int64(threads)
 
     @types.kernel
+    def sort(counts: wp.array(dtype=wp.int32), entries: wp.array2d(dtype=wp.int64)):
+        """Sort a list; empty it if it should have been longer."""
+        pixel = wp.tid()
+        count = counts[pixel]
+        if count > entries.shape[1]:
+            for layer in range(entries.shape[1]):
+                entries[pixel, layer] = EMPTY
+        else:
+            for layer in range(1, count):
+                entry = entries[pixel, layer]
+                before = layer - 1
+                while before >= 0 and entries[pixel, before] > entry:
+                    entries[pixel, before + 1] = entries[pixel, before]
+                    before -= 1
+                entries[pixel, before + 1] = entry
+
+    @types.kernel
     def resolve(
         points: wp.array2d(dtype=vec4),
         faces: wp.array2d(dtype=wp.int64),
         corners: wp.array(dtype=polygon),
-        areas: wp.array(dtype=scalar),
         face_bits: int,
         entries: wp.array4d(dtype=wp.int64),
         face_ids: wp.array4d(dtype=wp.int32),
@@ -195,7 +233,8 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
         face = int(entry & ((wp.int64(1) << wp.int64(face_bits)) - wp.int64(1)))
         index = image * faces.shape[0] + face
         x, y = scalar(column) + half, scalar(row) + half
-        triangle, outline, area = triangle_at(points, faces, image, face), corners[index], areas[index]
+        triangle, outline = triangle_at(points, faces, image, face), corners[index]
+        area = polygon_area(outline)
         weights = unnormalized(triangle, area, x, y)
         distance, _t, _edge = nearest_edge(outline, x, y)
         if is_inside(outline, area, x, y):
@@ -250,7 +289,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
     def scatter(
         points: wp.array2d(dtype=vec4),
         faces: wp.array2d(dtype=wp.int64),
-        near: scalar,
+        near: wp.array(dtype=scalar),
         face_ids: wp.array4d(dtype=wp.int32),
         barycentric: wp.array4d(dtype=vec3),
         grad_barycentric: wp.array4d(dtype=vec3),
@@ -259,7 +298,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
         bits: int,
         accumulates: int,
         max_term: wp.array(dtype=wp.int64),
-        sums: wp.array3d(dtype=wp.int64),
+        sums: wp.array(dtype=wp.int64),
     ):
         """Record the largest term or, in a second launch, accumulate the gradients of vertices."""
         image, row, column, layer = wp.tid()
@@ -273,7 +312,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
             return
         x, y = scalar(column) + half, scalar(row) + half
         triangle = triangle_at(points, faces, image, face)
-        outline, _count = clip(triangle, near)
+        outline, _count = clip(triangle, near[0])
         area = polygon_area(outline)
         for i in range(3):
             grad_weights[i] += depth_grad * triangle[i, 3]
@@ -281,7 +320,7 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
         for i in range(3):
             gradient[i, 3] += depth_grad * barycentric[image, row, column, layer][i]
         if distance_grad != zero:
-            gradient += clip_backward(triangle, near, outline_backward(outline, area, x, y, distance_grad))
+            gradient += clip_backward(triangle, near[0], outline_backward(outline, area, x, y, distance_grad))
         exponent = int(0)
         if accumulates == 1:
             exponent = unit_exponent(max_term[0], bits)
@@ -290,8 +329,9 @@ def rasterize_kernels(types: Precision) -> SimpleNamespace:
             for axis in range(4):
                 term = wp.float64(gradient[i, axis])
                 if accumulates == 1:
-                    wp.atomic_add(sums, image, vertex, axis, in_units(term, exponent))
+                    index = (image * points.shape[1] + vertex) * 4 + axis
+                    wp.atomic_add(sums, index, in_units(term, exponent))
                 else:
                     record_term(term, max_term)
 
-    return SimpleNamespace(insert=insert, resolve=resolve, scatter=scatter)
+    return SimpleNamespace(insert=insert, sort=sort, resolve=resolve, scatter=scatter)

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.kernels._dispatch import implementation
-from unrender.kernels.rasterize import check_screen
+from unrender.kernels.rasterize import check_screen, near_depth
 from unrender.kernels.silhouette import reference
 
 
@@ -21,7 +21,7 @@ def soft_silhouette(
     *,
     height: int,
     width: int,
-    near: float,
+    near: float | Float[Tensor, ""],
     blur: float,
 ) -> Float[Tensor, "*batch height width"]:
     """Compute a soft silhouette: 1 − Π (1 − sigmoid(−d²/σ)), with edges `blur` pixels wide.
@@ -36,11 +36,11 @@ def soft_silhouette(
     check_screen("soft_silhouette", points, height, width, blur)
     if blur <= 0:
         raise InputError(f"soft_silhouette: `blur` should be positive, in pixels, got {blur}")
-    settings = (height, width, float(blur), float(near))
+    settings = (height, width, float(blur))
     if implementation("silhouette", points.device) is None:
-        return 1 - reference.forward(points, faces, *settings)
-    transparency: Tensor = _Silhouette.apply(points, faces.contiguous(), *settings)
-    return 1 - transparency
+        return 1 - reference.forward(points, faces, *settings, float(near))
+    silhouette: Tensor = _Silhouette.apply(points, faces.contiguous(), *settings, near_depth(near))
+    return silhouette
 
 
 class _Silhouette(torch.autograd.Function):
@@ -49,13 +49,15 @@ class _Silhouette(torch.autograd.Function):
         fast = implementation("silhouette", points.device)
         assert fast is not None
         ctx.fast = fast
-        transparency: Tensor = fast.forward(points, faces, *settings)
-        ctx.save_for_backward(points, faces, transparency)
+        silhouette: Tensor
+        silhouette, transparency, *screen = fast.forward(points, faces, *settings)
+        ctx.save_for_backward(points, faces, transparency, *screen)
         ctx.settings = settings[2:]
-        return transparency
+        return silhouette
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.fast.backward(*ctx.saved_tensors, grad_output, *ctx.settings)
+        points, faces, transparency, *screen = ctx.saved_tensors
+        gradient = ctx.fast.backward(points, faces, transparency, tuple(screen), grad_output, *ctx.settings)
         return (gradient, *[None] * 5)

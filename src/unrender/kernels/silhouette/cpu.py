@@ -15,31 +15,40 @@ from unrender.kernels._screen import TILE, clip_backward, project, scatter_to_ve
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 
-def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
+def forward(
+    points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float
+) -> tuple[Tensor, ...]:
     flat = points.detach().reshape(-1, *points.shape[-2:]).contiguous()
     transparency = flat.new_empty(len(flat), height, width)
     with cpu_threads(height * width):
         for one, image in zip(flat.numpy(), transparency.numpy(), strict=True):
             screen, bins = project(one, faces.numpy(), height, width, near, blur, False)
             _cover(*screen[1:], *bins, one.dtype.type(blur), image)
-    return transparency.view(*points.shape[:-2], height, width)
+    transparency = transparency.view(*points.shape[:-2], height, width)
+    return 1 - transparency, transparency
 
 
 def backward(
-    points: Tensor, faces: Tensor, transparency: Tensor, grad_output: Tensor, blur: float, near: float
+    points: Tensor,
+    faces: Tensor,
+    transparency: Tensor,
+    screen: tuple[Tensor, ...],
+    grad_output: Tensor,
+    blur: float,
+    near: float,
 ) -> Tensor:
     gradient = torch.zeros_like(points, memory_format=torch.contiguous_format)
     batch_axes = points.dim() - 2
-    tensors = (points, gradient, transparency, grad_output)
+    tensors = (points, gradient, transparency, -grad_output)
     flat = [t.detach().contiguous().reshape(-1, *t.shape[batch_axes:]).numpy() for t in tensors]
     with cpu_threads(transparency.numel()):
         for one, one_gradient, image, grad in zip(*flat, strict=True):
-            screen, bins = project(one, faces.numpy(), image.shape[0], image.shape[1], near, blur, False)
+            seen, bins = project(one, faces.numpy(), image.shape[0], image.shape[1], near, blur, False)
             scalar = one.dtype.type
             partial = np.empty((len(bins.faces), 4, 2), one.dtype)
-            _cover_backward(*screen[1:], *bins, scalar(blur), image, grad, partial)
+            _cover_backward(*seen[1:], *bins, scalar(blur), image, grad, partial)
             by_face = np.zeros((len(faces), 3, 4), one.dtype)
-            _add_up(*screen[:3], bins.faces, partial, scalar(near), by_face)
+            _add_up(*seen[:3], bins.faces, partial, scalar(near), by_face)
             scatter_to_vertices(by_face, faces.numpy(), one_gradient)
     return gradient
 

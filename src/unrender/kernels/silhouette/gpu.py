@@ -1,7 +1,7 @@
-"""Soft silhouettes: each thread takes a chunk of a face's pixels, and adds the logarithm of its transparency to each.
+"""Soft silhouettes: each thread adds the logarithms of a face's transparency to a chunk of its pixels.
 
-Sums are in fixed point, so that they do not depend on the order of threads: those of logarithms in each pixel and, in
-the backward pass, those of the gradients of each face's corners and of each vertex.
+Sums of logarithms in each pixel and, in the backward pass, of the gradients of each face's corners are in fixed point,
+so that they do not depend on the order of threads. Each vertex sums over its faces in their order.
 """
 
 from types import SimpleNamespace
@@ -10,7 +10,7 @@ import torch
 import warp as wp
 from torch import Tensor
 
-from unrender.kernels._fixed_point import from_sums, max_magnitude
+from unrender.kernels._incidence import incidence
 from unrender.kernels._warp import (
     Precision,
     count_log2,
@@ -19,70 +19,61 @@ from unrender.kernels._warp import (
     launch,
     per_precision,
     power_of_two,
-    record_term,
+    size_bits,
     unit_exponent,
 )
-from unrender.kernels._warp_screen import CHUNK, chunk_face, first_pixel, project, screen_functions
+from unrender.kernels._warp_screen import (
+    CHUNK,
+    Screen,
+    as_array,
+    chunk_face,
+    first_pixel,
+    project,
+    screen_functions,
+)
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
 MAX_LOG2 = 6
 """Logarithms are clamped at −2^6, where the transparency vanishes."""
 
 
-def forward(points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float) -> Tensor:
-    flat = points.detach().reshape(-1, *points.shape[-2:]).contiguous()
-    logs = torch.zeros(len(flat), height, width, dtype=torch.int64, device=points.device)
-    transparency = flat.new_empty(logs.shape)
-    screen = project(flat, faces.long(), height, width, near, blur, False)
+def forward(
+    points: Tensor, faces: Tensor, height: int, width: int, blur: float, near: float | Tensor
+) -> tuple[Tensor, ...]:
+    images = points.shape[:-2]
+    logs = torch.zeros(*images, height, width, dtype=torch.int64, device=points.device)
+    covered, transparency = (torch.empty(logs.shape, dtype=points.dtype, device=points.device) for _ in "ab")
+    start = as_array(near, points)
+    screen = project(points.contiguous(), faces.long(), height, width, start, blur, False)
     kernels, exponent = silhouette_kernels(points.dtype), count_log2(len(faces)) + MAX_LOG2 - 62
     arguments = (*screen, len(faces), height, width, blur, exponent, screen.threads)
     launch(kernels.cover, screen.threads, *arguments, logs)
-    launch(kernels.finish, logs.numel(), logs, exponent, transparency)
-    return transparency.view(*points.shape[:-2], height, width)
+    launch(kernels.finish, logs.numel(), logs, exponent, covered, transparency)
+    return covered, transparency, *screen
 
 
 def backward(
-    points: Tensor, faces: Tensor, transparency: Tensor, grad_output: Tensor, blur: float, near: float
+    points: Tensor,
+    faces: Tensor,
+    transparency: Tensor,
+    screen: tuple[Tensor, ...],
+    grad_output: Tensor,
+    blur: float,
+    near: float | Tensor,
 ) -> Tensor:
-    flat, corners = points.detach().reshape(-1, *points.shape[-2:]).contiguous(), faces.long()
+    vertices, corners, start = points.contiguous(), faces.long(), as_array(near, points)
     height, width = transparency.shape[-2:]
-    screen = project(flat, corners, height, width, near, blur, False)
-    grad_output, sizes = grad_output.contiguous(), [screen.corners.numel(), flat.numel(), 1]
-    kernels, bits = silhouette_kernels(points.dtype), count_log2(2 * height * width) + 1
-    max_grad, zeros = (
-        max_magnitude(grad_output),
-        torch.zeros(sum(sizes), dtype=torch.int64, device=flat.device),
-    )
-    by_corner, sums, max_term = zeros.split(sizes)
-    by_corner, sums = by_corner.view(screen.corners.shape), sums.view(flat.shape)
-    arguments = (*screen, len(faces), height, width, blur, bits, screen.threads)
-    launch(
-        kernels.cover_backward,
-        screen.threads,
-        *arguments,
-        transparency.contiguous(),
-        grad_output,
-        max_grad,
-        by_corner,
-    )
-    vertex_bits, size = count_log2(3 * len(faces)), (len(flat), len(faces))
-    for accumulates in (0, 1):
-        launch(
-            kernels.scatter,
-            size,
-            flat,
-            corners,
-            near,
-            2 * LOGIT_AT_BLUR / blur,
-            bits,
-            by_corner,
-            max_grad,
-            vertex_bits,
-            accumulates,
-            max_term,
-            sums,
-        )
-    return from_sums(sums, max_term, vertex_bits, points.dtype).view(points.shape)
+    grad_output, kernels = grad_output.contiguous(), silhouette_kernels(points.dtype)
+    bits, count = count_log2(2 * height * width) + 1, points.shape[-2]
+    sums = torch.zeros(screen[0].numel() + 1, dtype=torch.int64, device=points.device)
+    seen = Screen(*screen)
+    arguments = (*seen, len(faces), height, width, blur, bits, seen.threads, transparency.contiguous())
+    launch(kernels.record_max, grad_output.numel(), grad_output, sums)
+    launch(kernels.cover_backward, seen.threads, *arguments, grad_output, sums)
+    gradient, size = torch.empty_like(vertices), (points.shape[:-2].numel(), count)
+    around, factor = incidence(faces, count), 2 * LOGIT_AT_BLUR / blur
+    launch(kernels.gather, size, vertices, corners, *around, start, factor, bits, sums, gradient)
+    return gradient
 
 
 @per_precision("silhouette", exact=True)
@@ -93,16 +84,12 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
     min_log = scalar(-(2.0**MAX_LOG2))
     functions = screen_functions(types)
     polygon, triangle_at = functions.polygon, functions.triangle_at
-    is_inside, nearest_edge, clip_backward = (
-        functions.is_inside,
-        functions.nearest_edge,
-        functions.clip_backward,
-    )
+    is_inside, nearest_edge = functions.is_inside, functions.nearest_edge
+    polygon_area, clip_backward = functions.polygon_area, functions.clip_backward
 
     @types.kernel
     def cover(
         corners: wp.array(dtype=polygon),
-        areas: wp.array(dtype=scalar),
         bounds: wp.array(dtype=wp.vec4i),
         ends: wp.array(dtype=wp.int64),
         num_faces: int,
@@ -117,7 +104,8 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
         sharpness = edge_sharpness / (blur * blur)
         while chunk < ends[ends.shape[0] - 1]:
             index = chunk_face(ends, chunk)
-            outline, area, bound = corners[index], areas[index], bounds[index]
+            outline, bound = corners[index], bounds[index]
+            area = polygon_area(outline)
             first = first_pixel(ends, chunk, index)
             row, column = first // bound[2], first % bound[2]
             for _pixel in range(first, wp.min(first + CHUNK, bound[2] * bound[3])):
@@ -142,14 +130,28 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
             chunk += wp.int64(threads)
 
     @types.kernel
-    def finish(logs: wp.array(dtype=wp.int64), exponent: int, transparency: wp.array(dtype=scalar)):
+    def finish(
+        logs: wp.array(dtype=wp.int64),
+        exponent: int,
+        covered: wp.array(dtype=scalar),
+        transparency: wp.array(dtype=scalar),
+    ):
         i = wp.tid()
-        transparency[i] = wp.exp(scalar(wp.float64(logs[i]) * power_of_two(exponent)))
+        left = wp.exp(scalar(wp.float64(logs[i]) * power_of_two(exponent)))
+        covered[i] = one - left
+        transparency[i] = left
+
+    @types.kernel
+    def record_max(grad_output: wp.array(dtype=scalar), sums: wp.array(dtype=wp.int64)):
+        """Record the largest upstream gradient in the last of the sums."""
+        i, last = wp.tid(), sums.shape[0] - 1
+        bits = size_bits(wp.float64(grad_output[i]))
+        if bits > sums[last]:
+            wp.atomic_max(sums, last, bits)
 
     @types.kernel
     def cover_backward(
         corners: wp.array(dtype=polygon),
-        areas: wp.array(dtype=scalar),
         bounds: wp.array(dtype=wp.vec4i),
         ends: wp.array(dtype=wp.int64),
         num_faces: int,
@@ -160,8 +162,7 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
         threads: int,
         transparency: wp.array(dtype=scalar),
         grad_output: wp.array(dtype=scalar),
-        max_term: wp.array(dtype=wp.int64),
-        by_corner: wp.array3d(dtype=wp.int64),
+        sums: wp.array(dtype=wp.int64),
     ):
         """Accumulate the gradients of corners, times blur / (2 LOGIT_AT_BLUR).
 
@@ -170,17 +171,18 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
         """
         chunk = wp.int64(wp.tid())
         sharpness = edge_sharpness / (blur * blur)
-        exponent = unit_exponent(max_term[0], bits)
+        exponent = unit_exponent(sums[sums.shape[0] - 1], bits)
         while chunk < ends[ends.shape[0] - 1]:
             index = chunk_face(ends, chunk)
-            outline, area, bound = corners[index], areas[index], bounds[index]
+            outline, bound = corners[index], bounds[index]
+            area = polygon_area(outline)
             first = first_pixel(ends, chunk, index)
             row, column = first // bound[2], first % bound[2]
             total = polygon(zero)
             for _pixel in range(first, wp.min(first + CHUNK, bound[2] * bound[3])):
                 x, y = scalar(bound[0] + column) + half, scalar(bound[1] + row) + half
                 pixel = (index // num_faces * height + bound[1] + row) * width + bound[0] + column
-                weight = transparency[pixel] * grad_output[pixel] / blur
+                weight = -transparency[pixel] * grad_output[pixel] / blur
                 if weight != zero:
                     squared, t, edge = nearest_edge(outline, x, y)
                     inside = is_inside(outline, area, x, y)
@@ -207,45 +209,38 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
             for k in range(4):
                 for axis in range(2):
                     if total[k, axis] != zero:
-                        wp.atomic_add(
-                            by_corner, index, k, axis, in_units(wp.float64(total[k, axis]), exponent)
-                        )
+                        term = in_units(wp.float64(total[k, axis]), exponent)
+                        wp.atomic_add(sums, (index * 4 + k) * 2 + axis, term)
             chunk += wp.int64(threads)
 
     @types.kernel
-    def scatter(
+    def gather(
         points: wp.array2d(dtype=vec4),
         faces: wp.array2d(dtype=wp.int64),
-        near: scalar,
+        starts: wp.array(dtype=wp.int64),
+        places: wp.array(dtype=wp.int64),
+        near: wp.array(dtype=scalar),
         factor: wp.float64,
-        corner_bits: int,
-        by_corner: wp.array3d(dtype=wp.int64),
-        max_grad: wp.array(dtype=wp.int64),
         bits: int,
-        accumulates: int,
-        max_term: wp.array(dtype=wp.int64),
-        sums: wp.array3d(dtype=wp.int64),
+        sums: wp.array(dtype=wp.int64),
+        gradient: wp.array2d(dtype=vec4),
     ):
-        """Record the largest term or, in a second launch, accumulate the gradients of vertices."""
-        image, face = wp.tid()
-        index = image * faces.shape[0] + face
-        corner_exponent = unit_exponent(max_grad[0], corner_bits)
-        grad_corners = polygon(zero)
-        for k in range(4):
-            for axis in range(2):
-                total = from_units(by_corner[index, k, axis], max_grad[0], corner_exponent)
-                grad_corners[k, axis] = scalar(factor * total)
-        gradient = clip_backward(triangle_at(points, faces, image, face), near, grad_corners)
-        exponent = int(0)
-        if accumulates == 1:
-            exponent = unit_exponent(max_term[0], bits)
-        for i in range(3):
-            vertex = int(faces[face, i])
-            for axis in range(4):
-                term = wp.float64(gradient[i, axis])
-                if accumulates == 1:
-                    wp.atomic_add(sums, image, vertex, axis, in_units(term, exponent))
-                else:
-                    record_term(term, max_term)
+        """Sum the gradient of each vertex over its faces, in their order."""
+        image, i = wp.tid()
+        max_term = sums[sums.shape[0] - 1]
+        exponent = unit_exponent(max_term, bits)
+        total = vec4(zero)
+        for n in range(int(starts[i]), int(starts[i + 1])):
+            face, corner = int(places[n]) // 3, int(places[n]) % 3
+            grad_corners = polygon(zero)
+            first = (image * faces.shape[0] + face) * 8
+            for k in range(4):
+                for axis in range(2):
+                    units = sums[first + k * 2 + axis]
+                    grad_corners[k, axis] = scalar(factor * from_units(units, max_term, exponent))
+            total += clip_backward(triangle_at(points, faces, image, face), near[0], grad_corners)[corner]
+        gradient[image, i] = total
 
-    return SimpleNamespace(cover=cover, finish=finish, cover_backward=cover_backward, scatter=scatter)
+    return SimpleNamespace(
+        cover=cover, finish=finish, record_max=record_max, cover_backward=cover_backward, gather=gather
+    )

@@ -14,4 +14,4 @@ def mean_over_meshes(meshes: Meshes, loss: Callable[[Mesh], Tensor]) -> Tensor:
     losses = [loss(mesh) for mesh in meshes.core() if len(mesh.faces)]
     if not losses:
         return torch.zeros(1, device=meshes.device, requires_grad=True)
-    return torch.stack(losses).sum() / len(meshes)
+    return losses[0] if len(meshes) == 1 else torch.stack(losses).sum() / len(meshes)

@@ -1,5 +1,6 @@
 """Random points on surfaces."""
 
+import itertools
 from typing import Any
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.compat.pytorch3d.structures.utils import stack
 from unrender.errors import InputError
 from unrender.geometry.sample import sample_points_from_mesh
 
@@ -23,16 +25,18 @@ def sample_points_from_meshes(
     if meshes.isempty():
         raise InputError("sample_points_from_meshes: `meshes` are empty")
     columns: tuple[list[Tensor], ...] = ([], [], [], [])
-    for mesh, start in zip(meshes.core(), meshes.mesh_to_faces_packed_first_idx().tolist(), strict=True):
+    starts = itertools.accumulate((len(faces) for faces in meshes.faces_list()), initial=0)
+    for mesh, start in zip(meshes.core(), starts, strict=False):
         if len(mesh.faces) == 0:
             empty = mesh.vertices.new_zeros(num_samples, 3)
             parts = (empty, empty, torch.full((num_samples,), -1, device=meshes.device), empty)
         else:
             found = sample_points_from_mesh(mesh, num_samples)
-            parts = (found.points, found.normals, found.face_ids + start, found.barycentric)
+            face_ids = found.face_ids + start if start else found.face_ids
+            parts = (found.points, found.normals, face_ids, found.barycentric)
         for column, part in zip(columns, parts, strict=True):
             column.append(part)
-    points, normals, face_ids, weights = (torch.stack(column) for column in columns)
+    points, normals, face_ids, weights = (stack(column) for column in columns)
     results = [points]
     if return_normals:
         results.append(normals)

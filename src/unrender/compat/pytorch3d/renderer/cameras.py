@@ -21,9 +21,13 @@ from unrender.compat.pytorch3d.renderer.utils import (
 )
 from unrender.compat.pytorch3d.transforms import Rotate, Transform3d, Translate
 from unrender.errors import InputError
+from unrender.geometry.constants import constant
+from unrender.kernels._dispatch import can_read
+from unrender.kernels.look_at import look_at_pose
 
 Device = torch.device | str
 _R, _T = torch.eye(3)[None], torch.zeros(1, 3)
+ORIGIN, UP = ((0, 0, 0),), ((0, 1, 0),)
 
 
 class CamerasBase(TensorProperties):
@@ -64,8 +68,16 @@ class CamerasBase(TensorProperties):
 
     def get_world_to_view_transform(self, **kwargs: Any) -> Transform3d:
         """Return the transform to the camera's frame; `R` and `T`, if given, replace the camera's permanently."""
-        self.R, self.T = kwargs.get("R", self.R), kwargs.get("T", self.T)
-        return get_world_to_view_transform(self.R, self.T)
+        return get_world_to_view_transform(*self.pose(**kwargs))
+
+    def pose(self, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Return `R` and `T`; if given, they replace the camera's permanently."""
+        self.R, self.T = R, T = kwargs.get("R", self.R), kwargs.get("T", self.T)
+        if R.shape[1:] != (3, 3) or T.shape[1:] != (3,) or len(R) != len(T):
+            raise InputError(
+                f"`R` should be [N, 3, 3] and `T` [N, 3], got {list(R.shape)} and {list(T.shape)}"
+            )
+        return R, T
 
     def get_full_projection_transform(self, **kwargs: Any) -> Transform3d:
         """Return the transform from the world to NDC, or to pixels."""
@@ -105,6 +117,8 @@ class FoVPerspectiveCameras(CamerasBase):
     """Perspective cameras with a vertical field of view; `K` [N, 4, 4] replaces all other parameters, if given."""
 
     K: Tensor | None
+    fov: Tensor
+    aspect_ratio: Tensor
 
     def __init__(
         self,
@@ -391,14 +405,17 @@ def camera_position_from_spherical_angles(
 
 def look_at_rotation(
     camera_position: Setting,
-    at: Setting = ((0, 0, 0),),
-    up: Setting = ((0, 1, 0),),
+    at: Setting = ORIGIN,
+    up: Setting = UP,
     device: Device = "cpu",
 ) -> Tensor:
     """Return the rotation [N, 3, 3] of cameras at a position that look at a target."""
     eye, target, above = convert_to_tensors_and_broadcast(
-        *(_row(value) for value in (camera_position, at, up)), device=device
+        *(_row(value, device) for value in (camera_position, at, up)), device=device
     )
+    if not can_read(eye):
+        pose = look_at_pose(eye, target, above)  # +x right, +y down, where PyTorch3D has left and up
+        return (pose[:, :3, :3] * constant((-1.0, -1.0, 1.0), pose)[:, None]).mT
     z_axis = normalize(target - eye, eps=1e-5)
     x_axis = normalize(torch.linalg.cross(above, z_axis), eps=1e-5)
     y_axis = normalize(torch.linalg.cross(z_axis, x_axis), eps=1e-5)
@@ -413,25 +430,27 @@ def look_at_view_transform(
     azim: Setting = 0.0,
     degrees: bool = True,
     eye: Setting = None,
-    at: Setting = ((0, 0, 0),),
-    up: Setting = ((0, 1, 0),),
+    at: Setting = ORIGIN,
+    up: Setting = UP,
     device: Device = "cpu",
 ) -> tuple[Tensor, Tensor]:
     """Return R [N, 3, 3] and T [N, 3] of cameras at `eye`, or by distance and angles about `at`, that look at `at`."""
-    target = as_batch(_row(at), torch.float32, torch.device(device))
+    target = as_batch(_row(at, device), torch.float32, torch.device(device))
     if eye is not None:
-        place = as_batch(_row(eye), torch.float32, torch.device(device))
+        place = as_batch(_row(eye, device), torch.float32, torch.device(device))
     else:
         place = camera_position_from_spherical_angles(dist, elev, azim, degrees, device) + target
-    place, target, above = convert_to_tensors_and_broadcast(place, target, _row(up), device=device)
+    place, target, above = convert_to_tensors_and_broadcast(place, target, _row(up, device), device=device)
     R = look_at_rotation(place, target, above, device)
     return R, -(place[:, None] @ R)[:, 0]
 
 
-def _row(value: Setting) -> Setting:
-    """Add a batch axis to three numbers."""
+def _row(value: Setting, device: Device) -> Setting:
+    """Add a batch axis to three numbers; the defaults are on the device already."""
     if isinstance(value, Tensor):
         return value[None] if value.dim() == 1 else value
+    if value is ORIGIN or value is UP:
+        return constant(tuple(map(float, value[0])), torch.empty(0, device=device))[None]
     return [value] if isinstance(value, Sequence) and not isinstance(value[0], Sequence | Tensor) else value
 
 

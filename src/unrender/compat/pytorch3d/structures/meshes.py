@@ -1,6 +1,7 @@
 """`Meshes`: a batch of meshes in three layouts: list, padded and packed."""
 
 import copy
+import itertools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +13,7 @@ from unrender.compat.pytorch3d.structures.utils import choose, first_rows, list_
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh, face_areas, face_normals, vertex_normals
 from unrender.geometry.topology import topology
+from unrender.kernels._incidence import note_copy
 
 if TYPE_CHECKING:
     from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesBase
@@ -80,7 +82,7 @@ class Meshes:
 
     def isempty(self) -> bool:
         """Return whether no mesh has vertices and faces."""
-        return not bool(self.valid.any())
+        return not any(len(v) and len(f) for v, f in zip(self._verts, self._faces, strict=True))
 
     # three layouts
 
@@ -98,8 +100,8 @@ class Meshes:
 
     def faces_packed(self) -> Tensor:
         """Return all faces in one tensor; they index `verts_packed`."""
-        starts = self.mesh_to_verts_packed_first_idx().tolist()
-        faces = [f + start if start else f for f, start in zip(self._faces, starts, strict=True)]
+        starts = itertools.accumulate((len(v) for v in self._verts), initial=0)
+        faces = [f + start if start else f for f, start in zip(self._faces, starts, strict=False)]
         return _packed(faces, 3, torch.int64, self.device)
 
     def verts_padded(self) -> Tensor:
@@ -272,7 +274,7 @@ class Meshes:
 
     def clone(self) -> "Meshes":
         """Copy all tensors."""
-        return self._map(torch.clone)
+        return self._map(_clone)
 
     def detach(self) -> "Meshes":
         """Detach all tensors from the autograd graph."""
@@ -309,6 +311,14 @@ class Meshes:
         other._normals = None if self._normals is None else [function(t) for t in self._normals]
         other.textures = None if self.textures is None else self.textures.map(function)
         return other
+
+
+def _clone(tensor: Tensor) -> Tensor:
+    """Copy a tensor; faces share what is computed from them."""
+    copied = tensor.clone()
+    if not tensor.is_floating_point():
+        note_copy(tensor, copied)
+    return copied
 
 
 def _without_padding(faces: Tensor) -> list[Tensor]:

@@ -9,7 +9,10 @@ from torch import Tensor
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.compat.pytorch3d.structures.utils import stack
 from unrender.errors import InputError
+from unrender.kernels._dispatch import can_read
+from unrender.kernels.project_points import near_plane
 from unrender.kernels.rasterize import rasterize_faces
 
 ImageSize = int | Sequence[int]
@@ -68,14 +71,15 @@ def pixels(points: Tensor, size: tuple[int, int]) -> Tensor:
     return torch.stack([width / 2 * w - scale * x, height / 2 * w - scale * y, w, depth], -1)
 
 
-def near_depth(points: Sequence[Tensor], z_clip_value: float | None, divides: bool) -> float:
+def near_depth(points: Sequence[Tensor], z_clip_value: float | None, divides: bool) -> float | Tensor:
     """Return the depth at which faces are clipped: as given, else just in front of the camera."""
     if z_clip_value is not None:
         return z_clip_value
-    if not divides:
+    depths = [near_plane(p) for p in points if p.numel()] if divides else []
+    if not depths:
         return 0.0
-    farthest = max((float(p.detach()[..., 3].max()) for p in points if p.numel()), default=0.0)
-    return max(1e-4 * farthest, torch.finfo(torch.float32).tiny)
+    near = depths[0] if len(depths) == 1 else torch.stack(depths).amax()
+    return float(near) if can_read(near) else near
 
 
 def rasterize_projected(
@@ -85,7 +89,7 @@ def rasterize_projected(
     blur_radius: float,
     layers: int,
     *,
-    near: float,
+    near: float | Tensor,
     cull: bool,
     clip: bool,
 ) -> Fragments:
@@ -112,7 +116,7 @@ def rasterize_projected(
         ]
         parts.append([ids, *rest])
         start += len(topology)
-    return Fragments(*(torch.stack(field) for field in zip(*parts, strict=True)))
+    return Fragments(*(stack(field) for field in zip(*parts, strict=True)))
 
 
 def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.renderer._pinhole import pinhole
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
 from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
     ImageSize,
@@ -19,6 +20,9 @@ from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.utils import list_to_padded
 from unrender.errors import InputError
+from unrender.geometry.constants import constant
+from unrender.kernels._dispatch import can_read
+from unrender.kernels.project_points import project_points
 from unrender.kernels.silhouette import soft_silhouette
 
 
@@ -75,7 +79,7 @@ class MeshRasterizer(nn.Module):
         settings, size, points, near = self._prepare(meshes_world, kwargs)
         clip = settings.clip_barycentric_coords
         return rasterize_projected(
-            [pixels(p, size) for p in points],
+            [p[0] for p in points],
             meshes_world.faces_list(),
             size,
             settings.blur_radius,
@@ -90,38 +94,61 @@ class MeshRasterizer(nn.Module):
         _, size, points, near = self._prepare(meshes_world, kwargs)
         height, width = size
         images = [
-            soft_silhouette(
-                pixels(p, size), faces, height=height, width=width, near=near, blur=blur * min(size) / 2
-            )
+            soft_silhouette(p, faces, height=height, width=width, near=near, blur=blur * min(size) / 2)
             for p, faces in zip(points, meshes_world.faces_list(), strict=True)
         ]
-        return torch.stack(images)
+        return images[0] if len(images) == 1 else torch.cat(images)
 
     def _prepare(
         self, meshes: Meshes, kwargs: dict[str, Any]
-    ) -> tuple[RasterizationSettings, tuple[int, int], list[Tensor], float]:
+    ) -> tuple[RasterizationSettings, tuple[int, int], list[Tensor], float | Tensor]:
+        """Return each mesh's points [1, V, 4], (x·w, y·w, w, depth) in pixels, and the depth of the near plane."""
         settings: RasterizationSettings = kwargs.get("raster_settings", self.raster_settings)
-        points = self._project(meshes, kwargs)
-        cameras = self._cameras(kwargs)
-        correct = settings.perspective_correct
-        correct = cameras.is_perspective() if correct is None else correct
-        if correct != cameras.is_perspective():
-            points = [_linear_on_screen(p) if not correct else _divided_by_depth(p) for p in points]
+        cameras, size = self._cameras(kwargs), height_width(settings.image_size)
+        correct, divides = settings.perspective_correct, cameras.is_perspective()
+        correct = divides if correct is None else correct
+        short = correct == divides and not all(
+            map(can_read, meshes.verts_list())
+        )  # operations count on a GPU
+        intrinsics = pinhole(cameras, kwargs) if short else None
+        if intrinsics is not None:
+            points = self._project_pinhole(meshes, size, *intrinsics, kwargs)
+        else:
+            points = self._project(meshes, kwargs)
+            if correct != divides:
+                points = [_linear_on_screen(p) if not correct else _divided_by_depth(p) for p in points]
+            points = [pixels(p, size)[None] for p in points]
         znear, clip = cameras.get_znear(), settings.z_clip_value
-        if clip is None and correct and cameras.is_perspective() and znear is not None:
-            clip = float(torch.as_tensor(znear).min()) / 2
-        return (
-            settings,
-            height_width(settings.image_size),
-            points,
-            near_depth(points, clip, cameras.is_perspective()),
-        )
+        if clip is None and correct and divides and znear is not None:
+            return settings, size, points, _half_of_least(znear)
+        return settings, size, points, near_depth(points, clip, divides)
 
     def _cameras(self, kwargs: dict[str, Any]) -> CamerasBase:
         cameras: CamerasBase | None = kwargs.get("cameras", self.cameras)
         if cameras is None:
             raise InputError("MeshRasterizer: `cameras` should be given here or when the rasterizer is made")
         return cameras
+
+    def _project_pinhole(
+        self,
+        meshes: Meshes,
+        size: tuple[int, int],
+        focal: Tensor,
+        principal: Tensor,
+        kwargs: dict[str, Any],
+    ) -> list[Tensor]:
+        """Project with +x right and +y down, in pixels: NDC are +1 at the top left."""
+        cameras, scale = self._cameras(kwargs), min(size) / 2
+        R, T = cameras.pose(**kwargs)
+        _check_count(len(R), len(meshes))
+        bottom = constant((0.0, 0.0, 0.0, 1.0), R).expand(len(R), 1, 4)
+        poses = torch.cat([torch.cat([R.mT, T[..., None]], -1), bottom], 1)
+        focal, center = -scale * focal, constant((size[1] / 2, size[0] / 2), principal) - scale * principal
+        divides, points = cameras.is_perspective(), []
+        for i, verts in enumerate(meshes.verts_list()):
+            pose, *intrinsics = (_member(t, i) for t in (poses, focal, center))
+            points.append(project_points(verts, pose, intrinsics[0], intrinsics[1], divides))
+        return points
 
     def _project(self, meshes: Meshes, kwargs: dict[str, Any]) -> list[Tensor]:
         """Return (x·w, y·w, w, depth) of each mesh's vertices; undivided, so points may lie behind the camera."""
@@ -131,11 +158,8 @@ class MeshRasterizer(nn.Module):
             cameras.get_ndc_camera_transform(**kwargs)
         )
         view, ndc = to_view.get_matrix(), to_ndc.get_matrix()
-        if len({len(view), len(ndc), len(meshes)} - {1}) > 1 or len(meshes) < max(len(view), len(ndc)):
-            raise InputError(
-                f"MeshRasterizer: expected 1 camera, or {len(meshes)}, one per mesh, got "
-                f"{max(len(view), len(ndc))}"
-            )
+        for count in (len(view), len(ndc)):
+            _check_count(count, len(meshes))
         points = []
         for i, verts in enumerate(meshes.verts_list()):
             matrix, projection = view[i % len(view)], ndc[i % len(ndc)]
@@ -143,6 +167,22 @@ class MeshRasterizer(nn.Module):
             projected = points_view @ projection[:3] + projection[3]
             points.append(torch.cat([projected[:, :2], projected[:, 3:], points_view[:, 2:]], 1))
         return points
+
+
+def _check_count(cameras: int, meshes: int) -> None:
+    if cameras not in (1, meshes):
+        raise InputError(f"MeshRasterizer: expected 1 camera, or {meshes}, one per mesh, got {cameras}")
+
+
+def _member(batch: Tensor, index: int) -> Tensor:
+    """Return a member as a batch of one; a single one serves all."""
+    return batch if len(batch) == 1 else batch[index : index + 1]
+
+
+def _half_of_least(znear: Tensor | float) -> float | Tensor:
+    if isinstance(znear, Tensor) and not can_read(znear):
+        return znear.detach().amin() / 2
+    return float(torch.as_tensor(znear).min()) / 2
 
 
 def _linear_on_screen(points: Tensor) -> Tensor:

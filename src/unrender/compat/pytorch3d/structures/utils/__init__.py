@@ -18,7 +18,7 @@ def list_to_padded(
     """Stack tensors of different sizes, padding with `pad_value`."""
     shapes = {tuple(t.shape) for t in x}
     if equisized or (len(shapes) == 1 and pad_size is None):
-        return torch.stack(list(x))
+        return stack(x)
     largest: list[int] = torch.tensor([list(t.shape) for t in x]).amax(0).tolist()
     size = largest if pad_size is None else list(pad_size)
     filled = []
@@ -50,6 +50,11 @@ def list_to_packed(x: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]
 def packed_to_list(x: Tensor, split_size: int | Sequence[int]) -> list[Tensor]:
     """Split packed rows into members of the given sizes."""
     return list(x.split(split_size if isinstance(split_size, int) else list(split_size)))
+
+
+def stack(members: Sequence[Tensor]) -> Tensor:
+    """Stack the members of a batch; a single one is not copied."""
+    return members[0][None] if len(members) == 1 else torch.stack(list(members))
 
 
 def first_rows(counts: Tensor) -> Tensor:
