@@ -78,7 +78,7 @@ def done(tmp_path_factory) -> Done:
         patch.setattr(pose_report, "NUM_VIEWS", 1)
         patch.setattr(pose_report, "MAX_FRAMES", 2)
         patch.setattr(shape_report, "NUM_FRAMES", 1)
-        assert main.main(["demo", "--output", str(folder)]) == 0
+        assert main.main(["demo", "--output", str(folder), "--device", "cpu"]) == 0
     return Done(tours[0], ran[1:], folder, said.getvalue())
 
 

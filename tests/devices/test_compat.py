@@ -16,19 +16,26 @@ from unrender.compat.pytorch3d.loss import (
 from unrender.compat.pytorch3d.ops import knn_points
 from unrender.compat.pytorch3d.renderer import (
     BlendParams,
+    EmissionAbsorptionRaymarcher,
     FoVPerspectiveCameras,
     HardPhongShader,
+    HarmonicEmbedding,
+    ImplicitRenderer,
     MeshRasterizer,
     MeshRenderer,
+    NDCMultinomialRaysampler,
     PointLights,
     RasterizationSettings,
+    RayBundle,
     SoftPhongShader,
     SoftSilhouetteShader,
     TexturesVertex,
+    VolumeRenderer,
     look_at_rotation,
     look_at_view_transform,
+    ray_bundle_to_ray_points,
 )
-from unrender.compat.pytorch3d.structures import Meshes
+from unrender.compat.pytorch3d.structures import Meshes, Volumes
 from unrender.compat.pytorch3d.utils import ico_sphere
 
 
@@ -72,7 +79,54 @@ def neighbors(device: torch.device, target: Tensor) -> tuple[Tensor, ...]:
     return found.dists, found.idx
 
 
-PROGRAMS = (deform_a_sphere, find_a_camera, neighbors)
+def fit_a_volume(device: torch.device, target: Tensor) -> tuple[Tensor, ...]:
+    """The renderer of the volume tutorial, with gradients."""
+    R, T = look_at_view_transform(2.7, 10, torch.tensor([20.0, 40.0]), device=device)
+    cameras = FoVPerspectiveCameras(device=device, R=R, T=T)
+    rays = NDCMultinomialRaysampler(
+        image_width=5, image_height=4, n_pts_per_ray=6, min_depth=0.1, max_depth=4.0
+    )
+    volume_renderer = VolumeRenderer(raysampler=rays, raymarcher=EmissionAbsorptionRaymarcher()).to(device)
+    logits = torch.full((2, 4, 5, 5, 5), 0.1, device=device, requires_grad=True)
+    grid = logits.sigmoid()
+    volumes = Volumes(densities=grid[:, :1], features=grid[:, 1:], voxel_size=0.5)
+    images, _ = volume_renderer(cameras=cameras, volumes=volumes)
+    return images.detach(), *torch.autograd.grad(images.square().sum(), logits)
+
+
+class SmallField(torch.nn.Module):
+    """The network of the NeRF tutorial, smaller."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = HarmonicEmbedding(3)
+        self.layer = torch.nn.Linear(21, 4)
+        with torch.no_grad():
+            for number, parameter in enumerate(self.parameters()):
+                parameter.copy_(
+                    torch.linspace(-0.3, 0.4, parameter.numel()).view_as(parameter) + 0.1 * number
+                )
+
+    def forward(self, ray_bundle: RayBundle, **settings: object) -> tuple[Tensor, Tensor]:
+        values = self.layer(self.embedding(ray_bundle_to_ray_points(ray_bundle))).sigmoid()
+        return values[..., :1], values[..., 1:]
+
+
+def fit_a_nerf(device: torch.device, target: Tensor) -> tuple[Tensor, ...]:
+    """The renderer of the NeRF tutorial on a grid of rays, with gradients."""
+    R, T = look_at_view_transform(2.7, 10, 20, device=device)
+    cameras = FoVPerspectiveCameras(device=device, R=R, T=T)
+    rays = NDCMultinomialRaysampler(
+        image_width=5, image_height=4, n_pts_per_ray=6, min_depth=0.1, max_depth=3.0
+    )
+    nerf_renderer = ImplicitRenderer(raysampler=rays, raymarcher=EmissionAbsorptionRaymarcher()).to(device)
+    field = SmallField().to(device)
+    images, bundle = nerf_renderer(cameras=cameras, volumetric_function=field)
+    gradients = torch.autograd.grad(images.square().sum(), list(field.parameters()))
+    return images.detach(), bundle.directions, *gradients
+
+
+PROGRAMS = (deform_a_sphere, find_a_camera, neighbors, fit_a_volume, fit_a_nerf)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

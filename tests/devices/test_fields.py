@@ -10,23 +10,18 @@ from typing import Any
 import pytest
 import torch
 from pretended_gpu import DEVICE, Pretended, held, on_gpu, pretended_gpu
-from torch import Tensor, nn
+from some_fields import FIELDS
+from torch import Tensor
 
 from check_kernel import needs_cuda
 from unrender._struct import TensorStruct
-from unrender.fields.hash_nerf import HashNeRF
-from unrender.fields.nerf import NeRF
-from unrender.fields.occupancy import OccupancyGrid
 from unrender.fields.quick_look import quick_look
 from unrender.fields.render_field import render_field
 from unrender.fields.trainable import TrainableField
-from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import present_rays, rays_of
-from unrender.geometry.scene_box import SceneBox
 from unrender.geometry.volume import Volume
-from unrender.kernels.hash_grid import HashLevels
 from unrender.render.depth import DepthView
 from unrender.render.march import march
 from unrender.render.points import render_points
@@ -47,45 +42,6 @@ def case(function: Callable[[Move], Any]) -> Callable[[Move], Any]:
     """Add a case: a function of what moves values to the device."""
     CASES[function.__name__] = function
     return function
-
-
-def hash_field(contracted: bool = False) -> HashNeRF:
-    cells = torch.ones(4, 4, 4, dtype=torch.bool)
-    cells[0] = False
-    field = HashNeRF(
-        SceneBox.cube(torch.zeros(3), 1.0, contracted=contracted),
-        HashLevels.geometric(4, 8, 2, 8),
-        OccupancyGrid(cells),
-        step=0.3,
-        generator=torch.Generator().manual_seed(0),
-    )
-    with torch.no_grad():
-        field.density_layers[-1].bias[0] = 2.0  # type: ignore[index]
-    return field
-
-
-def voxels(contracted: bool = False) -> SparseVoxels:
-    mask = torch.zeros(8, 8, 8, dtype=torch.bool)
-    mask[2:6, 2:6, 2:6] = True
-    box = SceneBox.cube(torch.zeros(3), 1.0, contracted=contracted)
-    return SparseVoxels.from_mask(mask, box, degree=1, opacity=0.9)
-
-
-def paper() -> NeRF:
-    field = NeRF.paper(
-        SceneBox.cube(torch.zeros(3), 1.0), width=8, generator=torch.Generator().manual_seed(0)
-    )
-    nn.init.constant_(field.fine_network.density.bias, 5.0)  # type: ignore[union-attr, arg-type]
-    return field
-
-
-FIELDS: dict[str, Callable[[], TrainableField]] = {
-    "hash": hash_field,
-    "contracted hash": lambda: hash_field(contracted=True),
-    "voxels": voxels,
-    "contracted voxels": lambda: voxels(contracted=True),
-    "paper": paper,
-}
 
 
 def camera(turn: float = 0.5) -> Camera:

@@ -12,6 +12,7 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import torus
 from unrender.render.mesh import render_mesh
+from unrender.tasks.pose import cloud_alignment
 from unrender.tasks.pose.find_pose import FindPose, find_pose
 
 SMALL = FindPose(num_views=20, num_starts=4, resolution=64, max_candidates=2)
@@ -37,6 +38,21 @@ def test_a_photo_is_searched_where_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         step = next(find_pose(on_gpu(mesh), on_gpu(photo), SMALL))
         estimate = step.result
         poses = held(estimate.candidates)
+    torch.testing.assert_close(poses, expected.result.candidates, rtol=1e-3, atol=1e-3)
+
+
+def test_a_cloud_is_searched_where_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
+    small = {"NUM_ROTATIONS": 64, "NUM_STARTS": 8, "NUM_SAMPLES": 500, "CELL_SIZE": 0.25}
+    for name, value in small.items():
+        monkeypatch.setattr(cloud_alignment, name, value)
+    mesh = thing()
+    points = sample_points_from_mesh(mesh, 200, generator=torch.Generator().manual_seed(0)).points
+    cloud = PointCloud(points[points[:, 2] > 0] + 0.3)
+    expected = next(find_pose(mesh, cloud, SMALL))
+    with pretended_gpu():
+        step = next(find_pose(on_gpu(mesh), on_gpu(cloud), SMALL))
+        poses = held(step.result.candidates)
     torch.testing.assert_close(poses, expected.result.candidates, rtol=1e-3, atol=1e-3)
 
 

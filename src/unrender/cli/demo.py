@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from unrender.cli import main
-from unrender.cli.arguments import Folder
+from unrender.cli.arguments import Device, Folder
 from unrender.cli.doctor import processor
 from unrender.data.demo_scene import save_demo_scene
 from unrender.data.photos import Photo, load_photo
+from unrender.devices import resolve_device
 from unrender.geometry.camera import Camera
 from unrender.geometry.demo_object import demo_object
 from unrender.geometry.points import PointCloud
@@ -35,7 +36,7 @@ SIZES = TourSizes()
 log = logging.getLogger("unrender")
 
 
-def command(output: Folder = None) -> None:
+def command(output: Folder = None, device: Device = "auto") -> None:
     """Run all five tasks on a generated object with known ground truth and write one report; takes about 3 minutes.
 
     The tasks: fit a mesh to a scan, estimate the pose of an object in a photo and in a scan, fit a volume to images,
@@ -43,17 +44,21 @@ def command(output: Folder = None) -> None:
 
     Args:
         output: Output folder. Default: runs/demo/TIME.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
+    target = resolve_device(device)
     start = time.perf_counter()
     folder = start_run("demo", "tour", output, {})
     print(f"Running five tasks on a generated object; results: {folder}", flush=True)
     with _warnings_only():
         with _timed("compiling kernels (first run only)"):
-            _compile_kernels()
+            _compile_kernels(target)
         with _timed("generating scans and photos"):
-            generated = generate.generate_input(folder, SIZES, _run_command)
+            generated = generate.generate_input(folder, SIZES, _run_command, device)
         photo = images.photo(load_photo(folder / PHOTO, fov_degrees=FOV_DEGREES))
         machine = f"{torch.get_num_threads()} threads of {processor()}"
+        if target.type == "cuda":
+            machine = f"{torch.cuda.get_device_name(target)}, {machine}"
         results, report = [], folder / "report.html"
         for task in TASKS:  # the report lists all finished tasks, even if a later one fails
             results.append(_run(task, generated))
@@ -99,21 +104,23 @@ def _run(task: Callable[[TourInput], TaskResult], generated: TourInput) -> TaskR
     return result
 
 
-def _compile_kernels() -> None:
+def _compile_kernels(device: torch.device) -> None:
     """Run all tasks once on tiny inputs, so that compilation does not count towards their times."""
+    name = str(device)
     truth = demo_object(48)
     scan = generate.scan_mesh(truth, 500, SIZES.noise)
     camera = Camera.look_at([0.0, 1.0, 3.0], fov_degrees=FOV_DEGREES, height=48, width=48)
     rgba = generate.photograph(truth, camera)
     photo = Photo(rgba[..., :3], rgba[..., 3], camera.replace(camera_from_world=torch.eye(4)))
     search = FindPose(num_views=20, num_starts=2, resolution=32)
-    list(fit_mesh(scan, FitMesh(steps=2)))
-    list(find_pose(truth, photo, search))
-    list(find_pose(truth, PointCloud(generate.front_half(scan, camera)), search))
+    half = PointCloud(generate.front_half(scan, camera))
+    list(fit_mesh(scan.to(device), FitMesh(steps=2)))
+    for observed in (photo, half):
+        list(find_pose(truth.to(device), observed.to(device), search))
     with tempfile.TemporaryDirectory(prefix="unrender-") as folder, confinable_writes():
         scene = save_demo_scene(folder, size=24, num_train=4, num_test=1)
-        *_, voxels = fit_volume(scene, FitVolume(resolution=16, steps=6, rays=256))
-        *_, field = fit_nerf(scene, FitNerf(steps=2, samples=1024, table_log2=10))
+        *_, voxels = fit_volume(scene, FitVolume(resolution=16, steps=6, rays=256, device=name))
+        *_, field = fit_nerf(scene, FitNerf(steps=2, samples=1024, table_log2=10, device=name))
         for trained in (voxels.result, field.result):
-            measure_depth(trained, scene.frames[0].camera)
+            measure_depth(trained, scene.frames[0].camera.to(device))
             trained.render(scene.frames[0].camera)

@@ -72,6 +72,8 @@ class TourInput(NamedTuple):
     scene: Scene
     run_command: Callable[[str, Sequence[str]], object]
     """Runs a command of the command line, given its name and arguments."""
+    device: str
+    """Device of the commands: auto, cpu, cuda or cuda:N."""
 
     @property
     def diagonal(self) -> float:
@@ -80,7 +82,10 @@ class TourInput(NamedTuple):
 
 
 def generate_input(
-    folder: Path, sizes: TourSizes, run_command: Callable[[str, Sequence[str]], object]
+    folder: Path,
+    sizes: TourSizes,
+    run_command: Callable[[str, Sequence[str]], object],
+    device: str = "auto",
 ) -> TourInput:
     """Write the object, a scan, a scan of one side, a photo, and a scene with training images and test views."""
     truth = demo_object()
@@ -95,7 +100,7 @@ def generate_input(
     scene = save_demo_scene(
         folder / SCENE, size=sizes.pixels, num_train=sizes.num_train, num_test=sizes.num_test
     )
-    return TourInput(folder, sizes, truth, camera, scene, run_command)
+    return TourInput(folder, sizes, truth, camera, scene, run_command, device)
 
 
 def scan_mesh(mesh: Mesh, num_points: int, noise: float) -> PointCloud:

@@ -32,6 +32,8 @@ MAX_DEPTH_ERROR = 0.02
 def _run(tour: TourInput, name: str, *arguments: str | Path) -> Command:
     """Run a command of the command line without output; paths are relative to the folder of the tour."""
     start = time.perf_counter()
+    if tour.device != "auto":
+        arguments = (*arguments, "--device", tour.device)
     line = [str(tour.folder / word) if isinstance(word, Path) else word for word in arguments]
     with contextlib.redirect_stdout(io.StringIO()):
         tour.run_command(name, line)

@@ -13,6 +13,7 @@ from unrender.errors import InputError
 from unrender.fields.registry import field_type
 from unrender.fields.schedules import HashSchedule, schedule_of
 from unrender.fields.trainable import FieldOptions, TrainableField
+from unrender.kernels._dispatch import implementation
 from unrender.tasks.nerf.config import FitNerf, check
 from unrender.training.checkpoints import Origin
 from unrender.training.field_training import (
@@ -97,7 +98,8 @@ def _start(
     region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
     field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)
     objective = _objective(config, field.scene_box.contracted, on_gpu)
-    if on_device is not None and kind.has_graph_step:
+    has_kernels = implementation("hash_grid", device) is not None
+    if on_device is not None and kind.has_graph_step and has_kernels:
         from unrender.training.graph_training import GraphOptions, GraphTraining  # loads Warp
 
         graph = GraphOptions(samples=options.samples, schedule=schedule_of(known, HashSchedule()))

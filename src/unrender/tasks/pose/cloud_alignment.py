@@ -168,13 +168,15 @@ def search_rigid_poses(
     steps = torch.fft.fftfreq(SHIFT_CELLS, 1 / SHIFT_PERIOD).to(points)
     squared = surface(torch.cartesian_prod(steps, steps, steps))[0].square()
     field = torch.fft.rfftn((squared / (MAX_SCALE**2 + squared)).view((SHIFT_CELLS,) * 3)).conj()
-    turn = random_rotations(1, generator=generator, dtype=points.dtype)
+    turn = random_rotations(1, generator=generator, dtype=points.dtype).to(points.device)
     rotations = super_fibonacci_rotations(NUM_ROTATIONS).to(points) @ turn
     some = _subsample(points, 256)
     found = [_best_shift(field, some @ batch) for batch in rotations.split(64)]
     costs, cells = (torch.cat(values) for values in zip(*found, strict=True))
     best = costs.argsort(stable=True)[:num_starts]
-    shifts = steps[torch.stack(torch.unravel_index(cells[best], (SHIFT_CELLS,) * 3), -1)]
+    place = cells[best]
+    xyz = (place // SHIFT_CELLS**2, place // SHIFT_CELLS % SHIFT_CELLS, place % SHIFT_CELLS)
+    shifts = steps[torch.stack(xyz, -1)]
     return rigid(rotations[best], (rotations[best] @ shifts[..., None])[..., 0])
 
 
@@ -200,7 +202,8 @@ def super_fibonacci_rotations(count: int) -> Tensor:
 
 def _subsample_sorted(points: Tensor, generator: torch.Generator) -> Tensor:
     """Draw a random subset in spatial order, which makes searches faster and further subsampling uniform."""
-    drawn = points[torch.randperm(len(points), generator=generator, device=points.device)[:MAX_POINTS]]
+    chosen = torch.randperm(len(points), generator=generator, device=generator.device)[:MAX_POINTS]
+    drawn = points[chosen.to(points.device)]
     order = index_points(drawn).order
     return drawn if order is None else drawn[order]
 

@@ -300,7 +300,7 @@ def _find_in_photo(
 def _find_in_cloud(
     model: Model, placement: Placement, points: Tensor, starts: Tensor | None, config: FindPose
 ) -> Iterator[FindPoseStep]:
-    generator = torch.Generator(points.device).manual_seed(config.seed)
+    generator = torch.Generator().manual_seed(config.seed)
     steps = align_point_cloud(model.mesh, points, generator, starts)
     for index, (stage, fit) in enumerate(steps):
         best = keep_best(fit, SAME_POSE_ANGLE, config.max_candidates)

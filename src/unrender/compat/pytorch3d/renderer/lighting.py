@@ -139,8 +139,9 @@ class AmbientLights(_Lights):
     """Ambient light only."""
 
     def __init__(self, *, ambient_color: Setting = None, device: Device = "cpu") -> None:
-        super().__init__(device, ambient_color=((1.0, 1.0, 1.0),) if ambient_color is None else ambient_color)
-        self.diffuse_color = self.specular_color = torch.zeros_like(self.ambient_color)
+        black = ((0.0, 0.0, 0.0),)
+        ambient_color = ((1.0, 1.0, 1.0),) if ambient_color is None else ambient_color
+        super().__init__(device, ambient_color=ambient_color, diffuse_color=black, specular_color=black)
 
     def core(self, member: int) -> Light:
         """Return the light of unrender for one image, in black: ambient light is added for all kinds."""
