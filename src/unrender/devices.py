@@ -76,6 +76,13 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     return device if isinstance(device, torch.device) else find_hardware().device(device)
 
 
+def has_room(device: torch.device, num_bytes: int) -> bool:
+    """Say whether half of the free memory of a GPU holds so many bytes; any other device does."""
+    if device.type != "cuda":
+        return True
+    return num_bytes <= int(torch.cuda.mem_get_info(device)[0]) // 2
+
+
 @functools.cache
 def find_hardware() -> Hardware:
     """Return what this machine has."""

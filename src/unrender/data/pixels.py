@@ -15,6 +15,7 @@ from unrender._struct import TensorStruct
 from unrender.data.device_pixels import DevicePixels
 from unrender.data.frames import Frame
 from unrender.data.pixel_rays import PixelRays
+from unrender.devices import has_room
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
@@ -96,10 +97,12 @@ class PixelSource:
     def on_device(self, device: torch.device) -> DevicePixels | None:
         """Return all pixels and their rays on a device, to draw from there.
 
-        None where that is not possible: images that are streamed or have 16 bits, or intrinsics of too many kinds.
+        None where that is not possible: images that are streamed, have 16 bits or are too large for the device, or
+        intrinsics of too many kinds.
         """
-        if self._streams or self._deep or self._rays.maps is None:
+        if not self._fits(device):
             return None
+        assert self._rays.maps is not None
         ends = self._slots[-1] + self._capacities[-1]
         return DevicePixels(
             self._store.to(device),
@@ -111,9 +114,17 @@ class PixelSource:
             self._has_alpha,
         )
 
+    def _fits(self, device: torch.device) -> bool:
+        """Say whether a device can hold all pixels, or already does."""
+        maps = self._rays.maps
+        if self._streams or self._deep or maps is None:
+            return False
+        there = self._store.device.type == device.type
+        return there or has_room(device, self._store.nbytes + self._mask.nbytes + maps.nbytes)
+
     def move_to(self, device: torch.device) -> bool:
         """Draw from memory of a device from now on; False, and nothing changes, where `on_device` is not possible."""
-        if self._streams or self._deep or self._rays.maps is None:
+        if not self._fits(device):
             return False
         self._store, self._mask = self._store.to(device), self._mask.to(device)
         self._slots = self._slots.to(device)
