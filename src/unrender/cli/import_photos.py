@@ -13,6 +13,7 @@ from unrender.cli.arguments import Flag, Folder
 from unrender.data.colmap import cloud_from_model
 from unrender.data.frames import split_frames
 from unrender.data.llff import list_images_below
+from unrender.data.panoramas import FACES, is_panorama_scene, split_panoramas
 from unrender.data.save_transforms import save_transforms
 from unrender.errors import InputError
 from unrender.io.clouds import save_cloud
@@ -56,17 +57,20 @@ def command(
 ) -> int:
     """Estimate the camera poses of photos or of a video with COLMAP and write a scene (transforms.json).
 
-    Photos in subfolders are used too; those in HEIC are converted. Needs pycolmap: pip install 'unrender[photos]'
+    Photos in subfolders are used too; those in HEIC are converted. Needs pycolmap: pip install 'unrender[photos]'.
+    A scene of equirectangular panoramas (transforms.json) is split into perspective views; its poses are kept.
 
     Example: unrender import holiday/ --output scene
 
     Args:
-        photos: Folder of photos, or a video.
+        photos: Folder of photos, or a video, or a scene of panoramas.
         reconstruction: Structure from motion.
         video_frames: Number of frames to extract from a video: the sharpest of each of as many equal intervals.
         copy: Copy the photos into the scene instead of referring to their location.
         output: Output folder, the scene. Default: runs/import/NAME-TIME.
     """
+    if is_panorama_scene(photos):
+        return _import_panoramas(photos, output)
     is_video = photos.suffix.lower() in VIDEO_SUFFIXES
     images = [] if is_video else _photos_in(photos)
     settings = {"photos": photos, "config": reconstruction, "video_frames": video_frames, "copy": copy}
@@ -90,6 +94,20 @@ def command(
         print("no photo could be registered: too few matches; take more photos that overlap by two thirds")
         return 1
     _write(last.result, folder)
+    return 0
+
+
+def _import_panoramas(scene: Path, output: Path | None) -> int:
+    """Write a scene of perspective views."""
+    folder = start_run("import", scene.resolve().name, output, {"photos": scene})
+    (folder / "images").mkdir(exist_ok=True)
+    views = [frame for frames in split_panoramas(scene, folder / "images") for frame in frames]
+    has_splits = any(frame.split != "train" for frame in views)
+    save_transforms(views if has_splits else split_frames(views), folder / "transforms.json")
+    num_panoramas = len(views) // len(FACES)
+    write_json(folder / "metrics.json", {"num_photos": num_panoramas, "num_views": len(views)})
+    print(f"split {num_panoramas} panoramas into {len(views)} perspective views")
+    print(folder / "transforms.json")
     return 0
 
 

@@ -30,6 +30,7 @@ from unrender.io.images import image_size
 
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "FULL_OPENCV")
 FISHEYES = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
+EQUIRECTANGULAR = "EQUIRECTANGULAR"
 NGP_SCALE, NGP_OFFSET = 0.33, (0.5, 0.5, 0.5)
 """instant-ngp maps positions to its unit cube by position · scale + offset."""
 
@@ -116,6 +117,11 @@ def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Ca
     The image at `path` is opened only if its size is not given.
     """
     where = f"frame {values['file_path']}"
+    if str(values.get("camera_model")).upper() == EQUIRECTANGULAR:
+        raise FileFormatError(
+            f"{where}: camera model {EQUIRECTANGULAR} is not supported; split the panoramas into perspective views "
+            "with `unrender import SCENE --output NEW`"
+        )
     if "h" in values and "w" in values:
         height, width = (int(number(values, key, where)) for key in ("h", "w"))
     else:
