@@ -60,6 +60,14 @@ def test_a_field_needs_no_more_than_a_forward(fog):
     assert fog.describe() == {"num_parameters": 4}
 
 
+def test_a_trainable_field_is_a_field_by_its_class():
+    """Python 3.12 and newer do not find parameters, such as `background`, among the attributes of an instance."""
+    without_attributes = Fog.__new__(Fog)
+    assert not hasattr(without_attributes, "background")
+    assert isinstance(without_attributes, Field)
+    assert not isinstance(torch.nn.Linear(3, 4), Field)
+
+
 def test_a_field_of_ones_own_is_trained_and_saved(fog, tmp_path):
     rays = CAMERA.rays(torch.tensor([[8.0, 6.0]]).expand(20, 2))
     optimizer = torch.optim.Adam(fog.parameter_groups())
