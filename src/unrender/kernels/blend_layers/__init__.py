@@ -25,6 +25,7 @@ def blend_layers(
 
     Differentiable in: colors, depth, squared (not twice).
     """
+    face_ids = face_ids.int()  # as they are rasterized; PyTorch3D's are int64
     arguments = (colors, depth, squared, face_ids, near, far, background, sharpness, gamma)
     if implementation("blend_layers", colors.device) is None:
         return reference.forward(*arguments)

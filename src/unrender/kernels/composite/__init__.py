@@ -93,6 +93,9 @@ def _composite(
     else:
         check_offsets(where, offsets, density)
         rays = torch.Size([len(offsets) - 1])
+    lengths, color, distances = (  # kernels are compiled for one precision
+        None if t is None else t.to(density.dtype) for t in (lengths, color, distances)
+    )
     given = (
         density.reshape(-1),
         None if lengths is None else lengths.reshape(-1),

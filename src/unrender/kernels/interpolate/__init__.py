@@ -26,6 +26,7 @@ def interpolate_attributes(
     `slot_ids` are the filled slots, `face_ids` and `image_ids` the face and the image of each.
     Differentiable in: barycentric, values (not twice).
     """
+    face_ids = face_ids.int()  # as they are rasterized; PyTorch3D's are int64
     arguments = (barycentric, values, faces, face_ids, slot_ids, image_ids)
     if implementation("interpolate", values.device) is None:
         return reference.forward(*arguments)
