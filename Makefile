@@ -25,7 +25,7 @@ checks: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
-	OPENBLAS_CORETYPE=Prescott $(BIN)/pytest --quiet -p no:cacheprovider $(LAST_BIT)
+	OMP_NUM_THREADS=1 OPENBLAS_CORETYPE=Prescott $(BIN)/pytest --quiet -p no:cacheprovider $(LAST_BIT)
 
 suite: setup
 	OMP_WAIT_POLICY=passive $(BIN)/pytest --numprocesses 2 --dist worksteal

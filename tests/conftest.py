@@ -1,6 +1,12 @@
 import os
 
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # as the command line does; read when torch is loaded
+# read when torch is loaded: as the command line does; and each worker computes on its own cores, since threads of two
+# workers on the same cores spend half of the time waiting for one another. What needs several threads asks for them.
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault(
+    "OMP_NUM_THREADS",
+    str(max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))),
+)
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +24,35 @@ GOLDEN = Path(__file__).parents[2] / "shared/golden"
 # the first example may wait for a kernel to be compiled; a suite that runs anywhere draws the same examples anywhere
 hypothesis.settings.register_profile("unrender", deadline=None, derandomize=True, max_examples=25)
 hypothesis.settings.load_profile("unrender")
+
+
+MESHES = {"align", "blend_layers", "closest_on_mesh", "interpolate", "nearest", "rasterize", "silhouette"}
+LONG = {"cli", "tasks", "training", "test_docs.py", "test_examples.py", "test_notebooks.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each of two workers its own kernels to compile, then its own long tests; short ones even out the end.
+
+    Workers start with equal numbers of tests, in order, and take over from one another at the end.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    halves: tuple[list[pytest.Item], list[pytest.Item]] = [], []
+    long, short = [[], []], []
+    files = dict.fromkeys(item.path for item in items)
+    order = {file: i for i, file in enumerate(files)}
+    for item in items:
+        kind, *_ = item.path.relative_to(Path(__file__).parent).parts
+        if kind == "kernels":
+            halves[item.path.stem.removeprefix("test_") not in MESHES].append(item)
+        elif kind in LONG:
+            long[order[item.path] % 2].append(item)
+        else:
+            short.append(item)
+    for half, more in zip(halves, long, strict=True):
+        half += more
+    missing = max(0, len(items) // 2 - len(halves[0]))
+    items[:] = [*halves[0], *short[:missing], *halves[1], *short[missing:]]
 
 
 def pytest_collectstart() -> None:

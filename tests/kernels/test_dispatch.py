@@ -18,7 +18,7 @@ def run_python(code, **environment):
         capture_output=True,
         text=True,
         timeout=600,  # of what hangs
-        env=os.environ | environment,
+        env=os.environ | {"OMP_NUM_THREADS": "2"} | environment,
         check=False,
     )
 
@@ -144,15 +144,18 @@ def test_compilation_is_announced_once(tmp_path):
 def test_without_a_folder_to_write_to_kernels_are_compiled_in_every_process():
     done = run_python(
         """
-        import sys
+        import logging
+        import torch
+        import unrender
         from numba.core import caching
+
+        logging.basicConfig(level=logging.WARNING)
         caching.CacheImpl._locator_classes = []  # as where neither package nor home can be written to
-        from unrender.cli.main import main
-        sys.exit(main(["doctor"]))
+        for points in (torch.rand(4, 3), torch.rand(4, 3, dtype=torch.float64)):
+            print(len(unrender.index_points(points).points))
         """
     )
-    assert done.returncode == 0, done.stderr
-    assert "20,000 against 20,000" in done.stdout
+    assert (done.returncode, done.stdout) == (0, "4\n4\n"), done.stderr
     assert done.stderr.count("no writable folder for compiled kernels") == 1, done.stderr
 
 
