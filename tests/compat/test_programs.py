@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from unrender.compat.pytorch3d.__main__ import main
+from unrender.compat.pytorch3d._names import MissingNameError
+
 PROGRAMS = Path(__file__).parent / "programs"
 SMALL = {
     "deform_sphere": "--level 2 --samples 300 --steps 30",
@@ -16,16 +19,24 @@ SMALL = {
 }
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", "unrender.compat.pytorch3d", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(monkeypatch):
+    """Run a script in this process, which has loaded torch; what it changes of the interpreter is undone."""
+    for name in ("argv", "path", "meta_path"):
+        monkeypatch.setattr(sys, name, getattr(sys, name)[:])
+    modules = set(sys.modules)
+    yield lambda *arguments: main([str(argument) for argument in arguments])
+    for name in set(sys.modules) - modules:
+        if name.partition(".")[0] == "pytorch3d":
+            del sys.modules[name]
 
 
+@pytest.mark.filterwarnings("ignore:Converting a tensor with requires_grad")  # as programs do
 @pytest.mark.parametrize("name", SMALL)
-def test_runs_unmodified(name):
-    done = run(PROGRAMS / f"{name}.py", *SMALL[name].split())
-    assert done.returncode == 0, done.stderr
-    first, last = (float(x) for x in re.search(r"from ([\d.]+) to ([\d.]+)", done.stdout).groups())
+def test_runs_unmodified(name, run, capsys):
+    assert run(PROGRAMS / f"{name}.py", *SMALL[name].split()) == 0
+    printed = capsys.readouterr().out
+    first, last = (float(x) for x in re.search(r"from ([\d.]+) to ([\d.]+)", printed).groups())
     assert last < 0.97 * first  # means over a fifth of the steps
 
 
@@ -39,16 +50,17 @@ def test_script_gets_its_arguments_name_and_neighbors(tmp_path):
         "print(sys.argv[1:], len(ball.verts_packed()), pytorch3d.__version__)\n"
         "sys.exit(3)\n"
     )
-    done = run(script, "--a", "b c")
+    command = [sys.executable, "-m", "unrender.compat.pytorch3d", str(script), "--a", "b c"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "['--a', 'b c'] 42 0.7.9\n"), done.stderr
 
 
-def test_says_what_is_wrong(tmp_path):
-    missing = run(tmp_path / "none.py")
-    assert missing.returncode == 2
-    assert "no such file" in missing.stderr
-    assert run().returncode == 2
-    assert "SCRIPT.py" in run("--help").stdout
+def test_says_what_is_wrong(run, tmp_path, capsys):
+    assert run(tmp_path / "none.py") == 2
+    assert "no such file" in capsys.readouterr().err
+    assert run() == 2
+    assert run("--help") == 0
+    assert "SCRIPT.py" in capsys.readouterr().out
     for line, name in (
         ("from pytorch3d.renderer import PointsRenderer", "pytorch3d.renderer.PointsRenderer"),
         ("import pytorch3d.implicitron", "pytorch3d.implicitron"),
@@ -59,6 +71,6 @@ def test_says_what_is_wrong(tmp_path):
         ("import pytorch3d\npytorch3d.ops.cubify", "pytorch3d.ops.cubify"),
     ):
         (tmp_path / "script.py").write_text(line)
-        done = run(tmp_path / "script.py")
-        assert done.returncode == 1
-        assert f"{name} is not supported by unrender; docs/coming-from-pytorch3d.md" in done.stderr
+        message = f"{name} is not supported by unrender; docs/coming-from-pytorch3d.md"
+        with pytest.raises(MissingNameError, match=re.escape(message)):
+            run(tmp_path / "script.py")
