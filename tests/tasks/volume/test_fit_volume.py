@@ -309,17 +309,25 @@ def same(one: SparseVoxels, other: SparseVoxels) -> bool:
     return all(torch.equal(tensors[0][name], tensors[1][name]) for name in tensors[0])
 
 
+STREAMED = dataclasses.replace(SMALL, steps=40, rays=2048, memory_mib=0.1, total_variation_loss_weight=0.1)
+
+
+@pytest.fixture(scope="module")
+def whole(scene: Scene) -> TrainingStep[SparseVoxels]:
+    """The last step of a training that never stopped."""
+    *_, last = fit_volume(scene, STREAMED)
+    return last
+
+
 @pytest.mark.parametrize("stop_at", [1, 7, 33])
 def test_a_resumed_fit_has_the_numbers_of_one_that_never_stopped(
-    scene: Scene, tmp_path: Path, stop_at: int
+    scene: Scene, whole: TrainingStep[SparseVoxels], tmp_path: Path, stop_at: int
 ) -> None:
-    config = dataclasses.replace(SMALL, steps=40, rays=2048, memory_mib=0.1, total_variation_loss_weight=0.1)
-    *_, whole = fit_volume(scene, config)
-    first = fit_volume(scene, config, checkpoints=tmp_path)
+    first = fit_volume(scene, STREAMED, checkpoints=tmp_path)
     for _ in range(stop_at):
         next(first)
     first.close()
-    rest = list(fit_volume(scene, config, resume=tmp_path))
+    rest = list(fit_volume(scene, STREAMED, resume=tmp_path))
     assert rest[0].index == stop_at + 1
     assert same(whole.result, rest[-1].result)
     assert rest[-1].losses == whole.losses
@@ -330,14 +338,14 @@ import sys, unrender
 from pathlib import Path
 from unrender.training.schedule import Schedule
 loop = Schedule(first_checkpoint_seconds=0.0, checkpoint_seconds=0.0, checkpoint_fraction=float("inf"))
-scene, small = unrender.load_scene(sys.argv[1]), unrender.FitVolume(resolution=48, steps=40, rays=2048, degree=1)
+scene, small = unrender.load_scene(sys.argv[1]), unrender.FitVolume(resolution=48, steps=24, rays=2048, degree=1)
 for step in unrender.fit_volume(scene, small, schedule=loop, checkpoints=Path(sys.argv[2])):
     print(step.index, flush=True)
 """
 
 
 def test_a_killed_fit_loses_nothing_that_was_saved(scene: Scene, tmp_path: Path) -> None:
-    config = dataclasses.replace(SMALL, steps=40, rays=2048)
+    config = dataclasses.replace(SMALL, steps=24, rays=2048)
     *_, whole = fit_volume(scene, config)
     for moment in (0.0, 0.037):
         process = subprocess.Popen(
