@@ -222,6 +222,9 @@ def test_report_of_an_evaluation(scene: Path, tmp_path: Path) -> None:
     title, summary = "Evaluation of cup", evaluation.summary("cup", mean)
     write_evaluation_report(tmp_path / "report.html", title, summary, views, protocol, mean, "unrender eval")
     check(tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert '<th>view</th><th class="number">psnr</th>' in html
+    assert f'<td>{views[0].name}</td><td class="number">{views[0].metrics["psnr"]:.4g}</td>' in html
 
 
 def test_report_of_depth(tmp_path: Path) -> None:

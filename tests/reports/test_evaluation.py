@@ -41,7 +41,7 @@ def test_as_many_views_as_fit_are_evaluated(frames, tmp_path, caplog) -> None:
     with caplog.at_level(logging.INFO, "unrender"):
         names = evaluated(frames, tmp_path, seconds=5.0)
     assert names == ["00.png", "04.png", "08.png", "12.png", "16.png"]
-    assert "5 of 20 test views; --views all for the rest" in caplog.text
+    assert "5 of 20 test views; all of them with --views all" in caplog.text
     assert len(list((tmp_path / "views").iterdir())) == 5
 
 
@@ -65,7 +65,7 @@ def test_the_report_says_how_many_there_are(frames, tmp_path) -> None:
     )
     assert protocol(frames, views, None)["views"] == ["00.png", "10.png"]
     text = summary("ball", mean_metrics(views), num_views=20)
-    assert text.startswith("2 of 20 test views of ball; --views all for the rest: PSNR ")
+    assert text.startswith("2 of 20 test views of ball (all of them with --views all): PSNR ")
     assert summary("ball", mean_metrics(views), num_views=2).startswith("2 test views of ball: PSNR ")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from unrender.data.depth_maps import DepthFiles, save_depth
 from unrender.data.frames import Frame
 from unrender.fields.trainable import TrainableField
-from unrender.io.depth_preview import Colormap, colorize_depth, depth_preview_image, depth_range
+from unrender.io.depth_preview import Colormap, colorize_depth, depth_range
 from unrender.render.depth import DepthMap, DepthView
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
@@ -23,7 +23,7 @@ from unrender.tasks.depth.measure_depth import measure_depth
 from unrender.tasks.depth.view_consistency import view_consistency
 
 log = logging.getLogger("unrender")
-VIEWS_IN_REPORT, IMAGE_SIZE = 6, 320
+VIEWS_IN_REPORT, FIGURES_PER_VIEW, IMAGE_SIZE = 6, 5, 320
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +88,10 @@ def _figures(name: str, depth: DepthMap, color: Tensor, colormap: Colormap) -> l
     first = colorize_depth(depth.first_surface_distance, valid, low, high, colormap)
     spread = colorize_depth(depth.std, valid, 0.0, max(depth_range(depth.std, valid)[1], 1e-12), "magma")
     confidence = colorize_depth(depth.confidence, valid, 0.0, 1.0, "gray")
+    median = colorize_depth(depth.median_distance, valid, low, high, colormap)
     images = {
         "color": color,
-        "median distance": depth_preview_image(depth.median_distance, valid, colormap),
+        f"median distance, {low:.3g} (dark) to {high:.3g} (bright)": median,
         "first-surface distance (same colors)": first,
         "standard deviation (bright: large)": spread,
         "confidence (bright: high)": confidence,
@@ -112,7 +113,12 @@ def write_depth_report(
         'unrender.save_depth(depth, "view")',
     )
     sections = [
-        Section("Results", figures=[figure for view in views for figure in view.figures]),
+        Section(
+            "Results",
+            "Distances are in world units; pixels without depth are blue.",
+            [figure for view in views for figure in view.figures],
+            columns=FIGURES_PER_VIEW,
+        ),
         Section("Metrics", table={name: value for name, value in metrics.items() if "/" not in name}),
         reproduce(command, code),
     ]

@@ -32,6 +32,7 @@ MAX_NAMES = 40
 """Names of views listed in a report."""
 IMAGE_SIZE = 400
 """Longer side of the images in reports, in pixels."""
+FIGURES_PER_VIEW = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +73,7 @@ def evaluate_views(
         if index == 0 and seconds is not None:
             chosen = evenly_spaced(chosen, max(1, int(seconds / max(clock() - begin, 1e-6))))
             if len(chosen) < len(frames):
-                log.info("%d of %d test views; --views all for the rest", len(chosen), len(frames))
+                log.info("%d of %d test views; all of them with --views all", len(chosen), len(frames))
         in_report = index % max(1, -(-len(chosen) // VIEWS_IN_REPORT)) == 0
         shown = compare_images(frame.name, measured) if in_report else ()
         yield EvaluatedView(index, len(chosen) - 1, frame.name, shown, measured.metrics)
@@ -175,5 +176,5 @@ def summary(scene: str, metrics: Metrics, *, split: str = "test", num_views: int
     kind = {"train": "training", "val": "validation"}.get(split, split)
     is_partial = num_views > count
     views = f"{f'{count} of ' if is_partial else ''}{counted(max(count, num_views), f'{kind} view')}"
-    rest = "; --views all for the rest" if is_partial else ""
+    rest = " (all of them with --views all)" if is_partial else ""
     return f"{views} of {scene}{rest}: PSNR {metrics['psnr']:.2f} dB{others}"

@@ -29,10 +29,21 @@ def write_evaluation_report(
     text = f"{count} {evaluation.protocol_text(protocol)} LPIPS: {protocol['lpips']}."
     means = {name: value for name, value in metrics.items() if name.count("/") <= SLASHES_IN_MEANS}
     sections = [
-        Section("Results", summary, [figure for view in evaluated for figure in view.figures]),
+        Section(
+            "Results",
+            summary,
+            [figure for view in evaluated for figure in view.figures],
+            columns=evaluation.FIGURES_PER_VIEW,
+        ),
         Section("Metrics", table=means),
         Section("Protocol", text),
-        Section("Metrics by view", table=evaluation.metrics_by_view(evaluated)),
+        _by_view(evaluated),
         reproduce(command),
     ]
     write_report(path, title, sections)
+
+
+def _by_view(evaluated: Sequence[EvaluatedView]) -> Section:
+    names = list(dict.fromkeys(name for view in evaluated for name in view.metrics))
+    table = {view.name: [view.metrics.get(name) for name in names] for view in evaluated}
+    return Section("Metrics by view", table=table, header=["view", *names] if table else [])

@@ -66,7 +66,7 @@ def finish(
     _report(run, metrics, protocol, shown, curves)  # before the rest, which can take long
     video = _video(run, field) if run.evaluation.video else []
     surface = _surface(run, field) if run.evaluation.mesh else []
-    _report(run, metrics, protocol, [*video, *shown, *surface], curves)
+    _report(run, metrics, protocol, [*shown, *video, *surface], curves)
     print(_summary(run, metrics))
     print(run.field_file)
     print(run.folder / "report.html")
@@ -82,7 +82,7 @@ def _report_training(run: FieldRun, field: TrainableField, training: Metrics, cu
 def _report(run: FieldRun, metrics: Metrics, protocol: str, shown: Sequence[Figure], curves: str) -> None:
     means = {name: value for name, value in metrics.items() if "/" not in name}
     sections = [
-        Section("Results", _summary(run, metrics), shown),
+        Section("Results", _summary(run, metrics), shown, columns=evaluation.FIGURES_PER_VIEW),
         Section("Metrics", protocol, table=means),
         Section("Training curves", svg=curves),
         reproduce(fit_command(run), _code(run)),

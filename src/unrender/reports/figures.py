@@ -96,7 +96,7 @@ def curves(
             axes.axvline(step, color="#bbbbbb", linewidth=0.8)
             axes.text(
                 step,
-                1.0,
+                0.97,
                 f" {label}",
                 transform=axes.get_xaxis_transform(),
                 va="top",
@@ -105,7 +105,7 @@ def curves(
             )
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("step", fontsize=8)
-        axes.tick_params(labelsize=7)
+        axes.tick_params(which="both", labelsize=7)
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()[file.getvalue().index("<svg") :]

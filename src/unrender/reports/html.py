@@ -32,9 +32,24 @@ class Section:
     title: str
     text: str = ""
     figures: Sequence[Figure] = ()
+    columns: int = 0
+    """Figures in a row of a wide page; 0: as many as fit."""
     svg: str = ""
     table: Mapping[str, object] = dataclasses.field(default_factory=dict)
+    """A value by name, or several values in a list."""
+    header: Sequence[str] = ()
+    """Names of the columns of the table."""
     code: Sequence[str] = ()
+
+    @property
+    def rows(self) -> list[tuple[str, list[object]]]:
+        """The rows of the table: a name and values."""
+        return [(name, value if isinstance(value, list) else [value]) for name, value in self.table.items()]
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the table has values other than text."""
+        return any(not isinstance(value, str) for _, values in self.rows for value in values)
 
 
 def write_report(

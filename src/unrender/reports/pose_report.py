@@ -37,7 +37,7 @@ def write_pose_report(
 ) -> None:
     """Write the report: results, pose, metrics, cost curve; the last of `sections` comes last."""
     matrix = steps[-1].result.camera_from_object.tolist()
-    rows = {f"row {i + 1}": "  ".join(f"{x:.6g}" for x in row) for i, row in enumerate(matrix)}
+    rows = [" ".join(f"{x + 0.0:8.5f}" for x in row) for row in matrix]
     stages = {step.stage: step.index + 1 for step in reversed(steps)}
     *results, how = sections
     text = "Costs are comparable within a stage only: finer images contain more detail."
@@ -46,7 +46,7 @@ def write_pose_report(
         title,
         [
             *results,
-            Section("Pose (camera from object)", CONVENTION + ".", table=rows),
+            Section("Pose (camera from object)", CONVENTION + ".", code=["\n".join(rows)]),
             Section("Metrics", table=metrics),
             Section("Optimization", text, svg=figures.curves(series(steps), stages)),
             how,

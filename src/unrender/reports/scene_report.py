@@ -32,7 +32,7 @@ def write_scene_report(
         for fact in readable[:: max(1, -(-len(readable) // CONTACT_SHEET))]
         if fact.thumbnail is not None
     ]
-    text = f"{len(notes)} warnings" if notes else "No problems found."
+    text = counted(len(notes), "warning") + "." if notes else "No problems found."
     write_report(
         path,
         f"Scene {scene.name}",
