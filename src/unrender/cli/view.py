@@ -50,7 +50,8 @@ def command(
 
     Args:
         source: File, or folder of a scene or a run.
-        host: Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: everyone on the network, without a password.
+        host: Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: everyone on the network who has the printed
+            address with its token.
         port: Port to listen on; the next free one if it is in use.
         up: Up axis of meshes, point clouds and volumes. Default: y, z for volumes; scenes: from the cameras.
         window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.

@@ -36,10 +36,16 @@ MAX_VIEWS, MAX_KEYS = 10_000, 1_000
 """Views of a camera path, and key views, at most."""
 
 
+Defer = Callable[[str, Callable[[], None]], None]
+"""Runs an action later in the thread that renders, in its share of the time; only the last one of each name."""
+
+
 class CropBox:
     """Sliders for the sides of a box. A slider at its end does not crop: the bounds may be estimates."""
 
-    def __init__(self, server: "viser.ViserServer", bounds: Box, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, server: "viser.ViserServer", bounds: Box, on_change: Callable[[], None], defer: Defer
+    ) -> None:
         lows, highs, step = _ends(bounds)
         self._server, self._on_change, self._limits = server, on_change, (lows, highs)
         self._first, self._last = torch.tensor(lows) + step / 2, torch.tensor(highs) - step / 2
@@ -49,9 +55,9 @@ class CropBox:
                 server.gui.add_multi_slider(axis, low, high, step, (low, high))
                 for axis, low, high in zip("xyz", lows, highs, strict=True)
             ]
-        self._is_on.on_update(lambda _: self._changed())
+        self._is_on.on_update(lambda _: defer("crop", self._changed))
         for slider in self._sliders:
-            slider.on_update(lambda _: self._changed())
+            slider.on_update(lambda _: defer("crop", self._changed))
 
     def box(self) -> Box | None:
         """Return the box; None if cropping is off."""
@@ -92,7 +98,11 @@ class PathPanel:
     """Collects key views, and saves a smooth path through them for `unrender render --path`."""
 
     def __init__(
-        self, server: "viser.ViserServer", file: Path, camera_of: Callable[["viser.ClientHandle"], Camera]
+        self,
+        server: "viser.ViserServer",
+        file: Path,
+        camera_of: Callable[["viser.ClientHandle"], Camera],
+        defer: Defer,
     ) -> None:
         self._server, self._file, self._camera_of = server, file, camera_of
         self.origin = ZERO
@@ -107,10 +117,10 @@ class PathPanel:
                 server.gui.add_button("Save"),
                 server.gui.add_button("Replace", visible=False),
             )
-        add.on_click(lambda event: self._add(event.client))
-        clear.on_click(lambda _: self._clear())
-        save.on_click(lambda _: self._save())
-        self._replace.on_click(lambda _: self._save(replace=self._asked))
+        add.on_click(lambda event: defer("add", lambda: self._add(event.client)))
+        clear.on_click(lambda _: defer("clear", self._clear))
+        save.on_click(lambda _: defer("save", self._save))
+        self._replace.on_click(lambda _: defer("replace", lambda: self._save(replace=self._asked)))
 
     def _add(self, client: "viser.ClientHandle | None") -> None:
         if client is None:

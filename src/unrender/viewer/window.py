@@ -1,12 +1,13 @@
 """The viewer: a page in the browser with meshes, point clouds, cameras, fields and volumes."""
 
 import contextlib
+import importlib.util
 import io
 import logging
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, get_args
 
@@ -20,7 +21,9 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.world_origin import ZERO, WorldOrigin, choose_origin, to_local
 from unrender.render.texture import Texture
+from unrender.viewer.access import Access
 from unrender.viewer.client_values import client_choice, client_number
+from unrender.viewer.guarded_server import start_guarded_server
 from unrender.viewer.page import IMAGE_SIZE, IMAGE_SIZES, Page, camera_of, find_port
 from unrender.viewer.panel import CropBox, PathPanel
 from unrender.viewer.renderable import Renderable, crop
@@ -51,6 +54,8 @@ TIME_FRACTION, MIN_SECONDS = 0.25, 0.3
 """During training: fraction of the time spent on rendering for resting cameras, and seconds between two images."""
 TIME_FRACTION_MOVING = 0.5
 """The same while a camera moves."""
+MOTION_SECONDS = 0.02
+"""Seconds between checks for motion, which take time for each open page."""
 
 
 class Window:
@@ -59,7 +64,8 @@ class Window:
     Rendering happens in the thread that calls `run` or `update`, not in threads of its own: training is never
     interrupted within a step, and fields need no locks.
 
-    host: address to listen on; with "0.0.0.0" everyone on the network can view the page and save camera paths.
+    host: address to listen on; with "0.0.0.0" everyone on the network who knows `url`, which contains a token, can view
+    the page and save camera paths.
     port: port to listen on; the next free one if it is in use.
     up: up axis of the world, unless cameras define it.
     background: of fields, RGB in [0, 1]; by default that of the field.
@@ -75,17 +81,14 @@ class Window:
         background: tuple[float, float, float] | None = None,
         path_file: Path | str = "camera-path.json",
     ) -> None:
-        try:
-            import viser
-        except ImportError as error:
-            raise InputError("the viewer needs viser: pip install 'unrender[viewer]'") from error
-
+        if importlib.util.find_spec("viser") is None:
+            raise InputError("the viewer needs viser: pip install 'unrender[viewer]'")
         logging.getLogger("websockets.server").setLevel(
             logging.CRITICAL
         )  # browsers open and drop connections
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints even without `verbose`
-            self._server = viser.ViserServer(host, find_port(host, port), label="unrender", verbose=False)
-        self._host, self._up = host, torch.tensor(up, dtype=torch.float32)
+        self._access = Access.for_host(host)
+        self._server = start_guarded_server(host, find_port(host, port), self._access, "unrender")
+        self._up = torch.tensor(up, dtype=torch.float32)
         self.background = background
         """Background of fields, RGB in [0, 1]; None uses that of the field."""
         self._wake = threading.Event()
@@ -95,15 +98,15 @@ class Window:
         self._crop: CropBox | None = None
         self._cropped: Renderable | None = None
         self._is_stale, self._version, self._is_paused = False, 0, False
+        self._actions: dict[str, Callable[[], None]] = {}
         self._cameras: CameraFrusta | None = None
         self._next = self._next_moving = -math.inf
         self._add_controls(Path(path_file))
 
     @property
     def url(self) -> str:
-        """Address of the page."""
-        host = "localhost" if self._host in ("0.0.0.0", "127.0.0.1", "::", "") else self._host
-        return f"http://{host}:{self._server.get_port()}"
+        """Address of the page, with its token if other machines can connect."""
+        return self._access.url(self._server.get_port())
 
     def __enter__(self) -> Self:
         return self
@@ -191,7 +194,10 @@ class Window:
         while self._is_paused:
             self._draw_or_wait()
         start = time.perf_counter()
-        if start < (self._next_moving if self._is_moving() else self._next) or not self._server.get_clients():
+        if start < self._next_moving or not self._server.get_clients():
+            return
+        if start < self._next and not self._is_moving():
+            self._next_moving = start + MOTION_SECONDS
             return
         self.show(thing)
         self.set_status(status)
@@ -202,6 +208,7 @@ class Window:
 
     def draw(self) -> bool:
         """Render the next image of each open page; return whether there was anything to render."""
+        self._act()
         if self._is_stale:
             self._update()
         renderers = self._open_pages()
@@ -247,6 +254,15 @@ class Window:
                 self._cropped = thing
                 self.set_status(str(error))
 
+    def _defer(self, name: str, action: Callable[[], None]) -> None:
+        """Let the thread that renders do what a control asks for: pages can only use up its share of the time."""
+        self._actions[name] = action
+        self._wake.set()
+
+    def _act(self) -> None:
+        for name in list(self._actions):
+            self._actions.pop(name)()
+
     def _touch(self, _: object = None) -> None:
         self._is_stale = True
         self._wake.set()
@@ -259,7 +275,9 @@ class Window:
         self._pause = gui.add_button("Pause", visible=False)
         self._mode = gui.add_dropdown("render", get_args(Mode), visible=False)
         self._size = gui.add_slider("max image size (pixels)", *IMAGE_SIZES, 50, IMAGE_SIZE, visible=False)
-        self._path = PathPanel(self._server, path_file, lambda client: camera_of(client, self._size.value))
+        self._path = PathPanel(
+            self._server, path_file, lambda client: camera_of(client, self._size.value), self._defer
+        )
         self._pause.on_click(lambda _: self._toggle())
         for control in (self._mode, self._size):
             control.on_update(lambda _: self._wake.set())
@@ -291,7 +309,7 @@ class Window:
 
     def _set_scene(self, bounds: Box, view: InitialView) -> None:
         """Set the bounds of the scene and the initial view."""
-        self._crop = CropBox(self._server, bounds, self._touch)
+        self._crop = CropBox(self._server, bounds, self._touch, self._defer)
         distance = float((view.target - view.eye).norm())
         self._server.scene.set_up_direction(view.up.numpy())
         start = self._server.initial_camera
