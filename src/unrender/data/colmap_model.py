@@ -81,8 +81,10 @@ def read_model(folder: Path) -> ColmapModel:
     """Read the three files, binary ones if they exist; points may be missing."""
     suffix = ".bin" if (folder / "images.bin").is_file() else ".txt"
     readers = BINARY if suffix == ".bin" else TEXT
-    cameras, images, points = (_read(folder / f"{name}{suffix}", reader) for name, reader in readers.items())
-    return ColmapModel(dict(cameras), images, _points(points))
+    cameras, images, rows = (_read(folder / f"{name}{suffix}", reader) for name, reader in readers.items())
+    with reading(folder / f"points3D{suffix}"):
+        points = _points(rows)
+    return ColmapModel(dict(cameras), images, points)
 
 
 def count_images(folder: Path) -> int:
@@ -223,8 +225,11 @@ def _require_values(number: int, values: list[str], count: int) -> None:
 
 
 def _points(rows: list[tuple[float, ...]]) -> ColmapPoints:
+    """Return the points whose numbers are finite in single precision."""
     ids = np.array([row[0] for row in rows], np.int64)
     table = np.array([row[1:] for row in rows], np.float64).reshape(-1, 8)
+    finite = np.isfinite(table.astype(np.float32)).all(axis=1)
+    ids, table = ids[finite], table[finite]
     return ColmapPoints(ids, table[:, :3], table[:, 3:6], table[:, 6], table[:, 7].astype(np.int64))
 
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 MILLIMETERS = 1e-3
+MIN_DEPTH, MAX_DEPTH = 1e-15, 1e15
+"""Depths beyond are missing: their products and quotients would not be finite in single precision."""
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
 MAX_WINDOW_SAMPLES = 5
 """Maximum number of pixels sampled along each axis of a window."""
@@ -127,13 +129,13 @@ def points_from_depth(
 
     On a plane, 1/z is linear in u and v, so that the normal follows from a least-squares fit of 1/z over the pixels
     within `radius` that lie on the same surface (default: 1/230 of the focal length, 1 to 6 pixels). A pixel is invalid
-    if it has fewer of these neighbors than the corner of a square. Depths that are not finite or not positive are
-    missing.
+    if it has fewer of these neighbors than the corner of a square. Depths that are not finite or not positive, below
+    1e-15 or above 1e15, are missing.
     Differentiable in: depth, focal, center.
     """
     if not (bool((focal > 0).all()) and bool(focal.isfinite().all() & center.isfinite().all())):
         raise InputError(f"points_from_depth: `focal` should be positive and finite, got {focal.tolist()}")
-    measured = depth.isfinite() & (depth > 0)
+    measured = (depth > MIN_DEPTH) & (depth < MAX_DEPTH)
     z = torch.where(measured, depth, torch.ones_like(depth))
     rows, columns = (torch.arange(n, dtype=depth.dtype, device=depth.device) + 0.5 for n in depth.shape[-2:])
     u = columns - center[..., 0, None, None]
@@ -200,9 +202,10 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
         scale = MILLIMETERS if values.dtype.kind in "iu" else 1.0
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"{path}: `scale` should be positive and finite, got {scale}")
-    depth: Floats = np.nan_to_num(values.astype(np.float64) * scale, posinf=0.0, neginf=0.0).astype(
-        np.float32
-    )
+    with np.errstate(over="ignore"):
+        depth: Floats = (values.astype(np.float64) * scale).astype(np.float32)
+    size = np.abs(depth)
+    depth[~((size > MIN_DEPTH) & (size < MAX_DEPTH))] = 0
     return depth
 
 

@@ -58,6 +58,15 @@ def normalize_colors(colors: Floats) -> Floats:
     return rgb.clip(0.0, 1.0)
 
 
+def check_finite(values: Floats, what: str) -> None:
+    """Raise FileFormatError if a row is not finite in single precision."""
+    with np.errstate(over="ignore"):
+        wrong = ~np.isfinite(values.astype(np.float32)).all(axis=1)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise FileFormatError(f"{what} {row + 1} is not finite in single precision: {values[row]}")
+
+
 def check_colors(geometry: GeometryData, path: FilePath) -> None:
     """Raise FileFormatError if a color is not finite."""
     if geometry.colors is not None and not np.isfinite(geometry.colors).all():

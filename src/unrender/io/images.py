@@ -23,6 +23,8 @@ HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"
 WRITTEN_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 MAX_PIXELS = 2**27
 """134 million: decompression bombs of a few kB can declare any size."""
+MAX_DEFLATE_RATIO = 1100
+"""The compression of PNG unpacks a byte to at most 1032."""
 EXIF_ORIENTATION = 0x0112
 """EXIF tag; values of 5 and more swap height and width."""
 ASPECT_TOLERANCE = 0.01
@@ -112,6 +114,12 @@ def open_image(data: bytes, *, upright: bool = True) -> "Image":
     from PIL import ImageOps
 
     image = _open(io.BytesIO(data))
+    bits = 8 * len(image.getbands()) if image.mode in ("RGB", "RGBA", "LA") else 1
+    if image.format == "PNG" and image.width * image.height * bits > 8 * MAX_DEFLATE_RATIO * len(data):
+        raise FileFormatError(
+            f"truncated or damaged: the header declares {image.width} × {image.height} pixels, which {len(data)} bytes "
+            "cannot hold"
+        )
     image.load()
     if upright:
         ImageOps.exif_transpose(image, in_place=True)

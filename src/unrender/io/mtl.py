@@ -1,5 +1,6 @@
 """MTL, the material libraries of Wavefront OBJ; only the diffuse color and texture of each material are read."""
 
+import math
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,7 +76,7 @@ def _color(text: str, line: int) -> tuple[float, float, float]:
     """Parse three numbers, or one for all channels, clamped to [0, 1]."""
     words = text.split()
     words = words * 3 if len(words) == 1 else words
-    if len(words) < 3 or not all(is_number(word) for word in words[:3]):
+    if len(words) < 3 or not all(is_number(word) and not math.isnan(float(word)) for word in words[:3]):
         raise FileFormatError(f"line {line}: Kd should have 3 numbers in [0, 1], got {text[:40]!r}")
     red, green, blue = (min(max(float(word), 0.0), 1.0) for word in words[:3])
     return red, green, blue

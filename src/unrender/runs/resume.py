@@ -3,17 +3,21 @@
 import argparse
 import dataclasses
 import functools
+import math
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from unrender.errors import InputError
+from unrender.errors import FileFormatError, InputError
 from unrender.runs.field_run import EVENTS, EvaluationOptions
+from unrender.runs.folder import CONFIG
 from unrender.runs.saved_run import read_config, written_by
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.volume.config import FitVolume
 from unrender.training.checkpoints import CHECKPOINT
 
+Options = TypeVar("Options", FitNerf, FitVolume, EvaluationOptions)
 Config = TypeVar("Config", FitNerf, FitVolume)
 
 
@@ -50,7 +54,29 @@ def saved_config(resume: Path, task: str, config: type[Config]) -> Config:
             f"--resume {resume}: {written_by(written)}; their options differ: {', '.join(foreign)}; "
             "start a new run"
         )
-    return config(**values)
+    return _checked(config(**values), resume)
+
+
+def _checked(options: Options, resume: Path) -> Options:
+    """Return options that a file holds; FileFormatError for a value of another type than the option has."""
+    hints = typing.get_type_hints(type(options))
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if not _fits(value, hints[field.name]):
+            raise FileFormatError(f"{resume / CONFIG}: `{field.name}` has the value {str(value)[:60]}")
+    return options
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Return whether a value of JSON has the type of an option."""
+    if choices := typing.get_args(hint):
+        is_literal = typing.get_origin(hint) is Literal
+        return value in choices if is_literal else any(_fits(value, choice) for choice in choices)
+    if isinstance(value, bool) or hint is bool:
+        return hint is bool and isinstance(value, bool)
+    if hint is float:
+        return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, hint)
 
 
 def _saved_evaluation(resume: Path) -> EvaluationOptions:
@@ -58,7 +84,7 @@ def _saved_evaluation(resume: Path) -> EvaluationOptions:
     written = read_config(resume).get("evaluation")
     known = {field.name for field in dataclasses.fields(EvaluationOptions)}
     if isinstance(written, dict) and written.keys() <= known:
-        return EvaluationOptions(**written)
+        return _checked(EvaluationOptions(**written), resume)
     return EvaluationOptions()
 
 

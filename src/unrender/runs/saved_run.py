@@ -116,6 +116,8 @@ def _background(path: Path, config: Mapping[str, Any]) -> Color | None:
         if given is None:
             return None
         red, green, blue = (float(channel) for channel in given)
+        if not all(0 <= channel <= 1 for channel in (red, green, blue)):
+            raise FileFormatError(f"`background` should be three numbers in [0, 1], got {given}")
         return red, green, blue
 
 

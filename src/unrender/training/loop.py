@@ -1,7 +1,9 @@
 """The training loop: an iterator of steps that evaluates, saves, recovers and resumes."""
 
+import contextlib
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -12,7 +14,8 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
-from unrender.training.checkpoints import CheckpointWriter, Origin, read_checkpoint
+from unrender.io.files import reading
+from unrender.training.checkpoints import CHECKPOINT, CheckpointWriter, Origin, read_checkpoint
 from unrender.training.evaluation import HeldOutPatches
 from unrender.training.schedule import Schedule
 from unrender.training.state import State
@@ -163,8 +166,17 @@ class Position:
 
     @classmethod
     def from_numbers(cls, numbers: dict[str, Any]) -> Self:
-        """Return the position that has these numbers."""
-        return cls(**{field.name: numbers[field.name] for field in dataclasses.fields(cls)})
+        """Return the position that has these numbers; raise TypeError or ValueError if they are none."""
+        values = {field.name: numbers[field.name] for field in dataclasses.fields(cls)}
+        for name, value in values.items():
+            is_count = name in ("seed", "index", "first_index", "num_samples")
+            if name == "num_samples" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int if is_count else int | float):
+                raise TypeError(f"{name} should be a number, got {value!r}")
+            if not (0 if is_count else -math.inf) <= value < math.inf:
+                raise ValueError(f"{name} is out of range: {value}")
+        return cls(**values)
 
 
 class _Run(Generic[AnyField]):
@@ -174,11 +186,18 @@ class _Run(Generic[AnyField]):
         self.job, self.position = job, Position(job.seed)
         self._writer = None if job.checkpoints is None else CheckpointWriter(job.checkpoints, job.origin)
         if resumed is not None:
-            self.position = Position.from_numbers(resumed.numbers)
+            with self._reading():
+                self.position = Position.from_numbers(resumed.numbers)
         self._start()
         if resumed is not None:
-            self.training.restore(State(resumed.tensors, resumed.numbers["training"]))
+            with self._reading():
+                self.training.restore(State(resumed.tensors, resumed.numbers["training"]))
             self._take_snapshot()
+
+    def _reading(self) -> contextlib.AbstractContextManager[None]:
+        """Let errors of what a checkpoint holds name its file."""
+        assert self.job.resume is not None
+        return reading(self.job.resume / CHECKPOINT)
 
     def _start(self) -> None:
         self.training = self.job.start(self.position.seed)

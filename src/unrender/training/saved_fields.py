@@ -9,6 +9,10 @@ from unrender.fields.trainable import TrainableField
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import FilePath, reading
 
+NUM_CHECKED = 66
+"""Points at which the values of a field are checked."""
+MAX_NEAR = 1e15
+"""Largest distance of a near plane."""
 FORMAT = 2
 """Raised when files of before cannot be read any more."""
 
@@ -35,4 +39,17 @@ def load_field(path: FilePath, *, device: str | torch.device = "cpu") -> Trainab
                 "field again"
             )
         loaded = field.from_contents(tensors, description)
-    return loaded.to(place)
+    loaded = loaded.to(place)
+    if not (0 <= loaded.near < MAX_NEAR and _has_finite_values(loaded)):
+        raise FileFormatError(f"{path}: damaged: its densities, its colors or its near plane are not finite")
+    return loaded
+
+
+@torch.no_grad()
+def _has_finite_values(field: TrainableField) -> bool:
+    """Return whether a field has finite values at some points of its box: large parameters can overflow."""
+    fractions = torch.rand(NUM_CHECKED, 3, generator=torch.Generator().manual_seed(0))
+    directions = torch.eye(3).repeat(NUM_CHECKED // 3, 1)
+    low, high = field.bounds()
+    points = low + fractions.to(low) * (high - low)
+    return all(bool(value.isfinite().all()) for value in field(points, directions.to(low)))

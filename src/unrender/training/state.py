@@ -6,6 +6,9 @@ from typing import Any, NamedTuple, Self
 import torch
 from torch import Tensor
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""What Adam keeps for each parameter, besides the number of steps."""
+
 
 class State(NamedTuple):
     """All that later steps depend on."""
@@ -47,5 +50,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for name, value in tensors.items():
         number, key = name.split("/")
         states.setdefault(int(number), {})[key] = value.clone()
+    parameters: list[Tensor] = [p for group in optimizer.param_groups for p in group["params"]]
+    for index, state in states.items():
+        if state.keys() != {"step", *MOMENTS} or any(
+            state[name].shape != parameters[index].shape for name in MOMENTS
+        ):
+            raise ValueError(f"the moments of parameter {index} do not fit it")
     optimizer.state.clear()  # of parameters that may have been replaced
     optimizer.load_state_dict(optimizer.state_dict() | {"state": states})

@@ -165,7 +165,9 @@ def fov_degrees(camera: Camera) -> tuple[float, float]:
     center_x, center_y = camera.width / 2, camera.height / 2
     ends = [[0.0, center_y], [camera.width, center_y], [center_x, 0.0], [center_x, camera.height]]
     rays = rays_through(camera, torch.tensor(ends).to(camera.focal)).directions.double()
-    cosines = (rays[[0, 2]] * rays[[1, 3]]).sum(-1).clamp(-1, 1)
+    cosines = (
+        (rays[[0, 2]] * rays[[1, 3]]).sum(-1).clamp(-1, 1).nan_to_num(nan=-1.0)
+    )  # beyond what a lens sees
     x, y = torch.rad2deg(torch.arccos(cosines)).tolist()
     return x, y
 

@@ -14,8 +14,8 @@ from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV
 from unrender.compat.pytorch3d.structures.join import join_meshes_as_batch
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
-from unrender.io.files import FilePath, MissingFileError, atomic_write, read_bytes, reading
-from unrender.io.geometry_data import Indices
+from unrender.io.files import FilePath, MissingFileError, atomic_write, is_file, read_bytes, reading
+from unrender.io.geometry_data import Indices, check_finite
 from unrender.io.images import load_image, save_image
 from unrender.io.mtl import find_file, read_mtl
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
@@ -67,9 +67,10 @@ def load_obj(
     with reading(path):
         rows = keyword_rows(data, ("v", "vn", "vt", "f", "usemtl", "mtllib"))
         points, _ = vertices(*rows["v"])
+        check_finite(points, "vertex")
         triangles, names = _faces(rows, points)
-    normals = _optional(rows["vn"], "normal", 3, device)
-    uvs = _optional(rows["vt"], "texture coordinate", 2, device)
+        normals = _optional(rows["vn"], "normal", 3, device)
+        uvs = _optional(rows["vt"], "texture coordinate", 2, device)
     colors, images = _materials(path, rows, device) if load_textures else (None, None)
     known = list(colors or [])
     material = [known.index(name) if name in known else -1 for name in names]
@@ -98,7 +99,9 @@ def _faces(rows: dict[str, Rows], points: Any) -> tuple[list[Indices], list[str]
 def _optional(rows: Rows, what: str, columns: int, device: Device) -> Tensor | None:
     if not rows[0]:
         return None
-    return torch.from_numpy(table(*rows, what, columns)[:, :columns].astype(np.float32)).to(device)
+    values = table(*rows, what, columns)[:, :columns]
+    check_finite(values, what)
+    return torch.from_numpy(values.astype(np.float32)).to(device)
 
 
 def _materials(
@@ -111,7 +114,7 @@ def _materials(
     images: dict[str, Tensor] = {}
     for text in rows["mtllib"][1]:
         library = find_file(path.parent, text.strip())
-        if not library.is_file():
+        if not is_file(library):
             raise MissingFileError(
                 f"{path}: material file {library} not found; use load_textures=False to load without textures"
             )

@@ -9,7 +9,7 @@ from torch import Tensor
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.errors import InputError
 from unrender.io.files import FilePath, atomic_write, read_bytes, reading
-from unrender.io.geometry_data import GeometryData
+from unrender.io.geometry_data import GeometryData, check_finite
 from unrender.io.ply import read_ply, write_ply
 
 
@@ -18,6 +18,7 @@ def load_ply(f: FilePath, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
     data = read_bytes(f)
     with reading(f):
         geometry = read_ply(data)
+        check_finite(geometry.points, "vertex")
     faces = np.empty((0, 3), np.int64) if geometry.faces is None else geometry.faces.astype(np.int64)
     return torch.from_numpy(geometry.points.astype(np.float32)), torch.from_numpy(faces)
 
