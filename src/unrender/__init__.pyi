@@ -18,6 +18,7 @@ from .data.save_transforms import save_transforms as save_transforms
 from .data.scenes import Scene as Scene
 from .data.scenes import load_scene as load_scene
 from .devices import resolve_device as resolve_device
+from .errors import FileAccessError as FileAccessError
 from .errors import FileFormatError as FileFormatError
 from .errors import InputError as InputError
 from .errors import KernelError as KernelError
@@ -84,10 +85,10 @@ from .geometry.world_origin import to_local as to_local
 from .geometry.world_origin import to_world as to_world
 from .io.clouds import load_cloud as load_cloud
 from .io.clouds import save_cloud as save_cloud
+from .io.confinement import confined_reads as confined_reads
 from .io.depth import DepthPoints as DepthPoints
 from .io.depth import load_depth as load_depth
 from .io.depth import points_from_depth as points_from_depth
-from .io.files import FileAccessError as FileAccessError
 from .io.files import MissingFileError as MissingFileError
 from .io.images import load_image as load_image
 from .io.images import save_image as save_image

@@ -17,5 +17,9 @@ class FileFormatError(UnrenderError, ValueError):
     """A file is damaged, or its content does not match its format."""
 
 
+class FileAccessError(InputError, OSError):
+    """A path cannot be read or written."""
+
+
 class KernelError(UnrenderError, RuntimeError):
     """No implementation of a kernel is available for the inputs, or a kernel failed to run."""

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from unrender.errors import InputError
+from unrender.io.confinement import confinable_writes, confine_writes
 from unrender.io.file_names import MAX_BYTES, safe_file_names, without_suffix
-from unrender.io.files import atomic_write, atomic_write_folder, confinable_writes, confine_writes
+from unrender.io.files import atomic_write, atomic_write_folder
 
 HOSTILE = [
     "", ".", "..", "/", "\\", "/etc/passwd", "C:\\x\\a.png", "\\\\server\\share\\a", "~", "-rf", ".hidden", "...",

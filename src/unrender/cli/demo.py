@@ -17,7 +17,7 @@ from unrender.devices import resolve_device
 from unrender.geometry.camera import Camera
 from unrender.geometry.demo_object import demo_object
 from unrender.geometry.points import PointCloud
-from unrender.io.files import confinable_writes
+from unrender.io.confinement import confinable_writes
 from unrender.runs.folder import start_run
 from unrender.runs.interruption import handled_signals
 from unrender.tasks.depth.measure_depth import measure_depth

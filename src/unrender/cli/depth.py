@@ -8,6 +8,7 @@ from typing import Literal
 
 from unrender._wording import counted
 from unrender.cli.arguments import Device, Run
+from unrender.cli.confine import confinable
 from unrender.data.depth_maps import DepthFiles
 from unrender.data.frames import Frame
 from unrender.devices import resolve_device
@@ -65,6 +66,7 @@ class DepthOptions:
         )
 
 
+@confinable
 def command(
     run: Run,
     /,

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from unrender.cli import arguments
+from unrender.cli.confine import confinable
 from unrender.data.frames import Split
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -23,6 +24,7 @@ from unrender.runs.views import evenly_spaced, views_of_split
 from unrender.tasks.depth.evaluate_depth import evaluate_depth
 
 
+@confinable
 def command(
     run: arguments.Run,
     /,

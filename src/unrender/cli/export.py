@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from unrender._wording import counted
 from unrender.cli.arguments import Device, Source
+from unrender.cli.confine import confinable
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
@@ -70,6 +71,7 @@ class ExportOptions:
             raise InputError("--opacity applies to --method density only")
 
 
+@confinable
 def command(
     source: Source,
     /,

@@ -11,6 +11,7 @@ import torch
 import tyro
 
 from unrender.cli.arguments import Device, File, Folder
+from unrender.cli.confine import confinable
 from unrender.data.photos import Photo, load_photo
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -55,6 +56,7 @@ class PhotoFile:
     """Mesh units per unit of the depth image. Default: integers are millimeters, converted to meters."""
 
 
+@confinable
 def command(
     mesh: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MESH")],
     observation: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTO|CLOUD")],

@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from unrender.cli.arguments import Device, File, Flag, Folder
+from unrender.cli.confine import confinable
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
@@ -43,6 +44,7 @@ class DepthImage:
     """Mask image, black where pixels are ignored."""
 
 
+@confinable
 def command(
     cloud: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CLOUD")],
     /,

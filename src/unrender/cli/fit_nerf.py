@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from unrender.cli.arguments import Flag, Folder, Resume, Scene
+from unrender.cli.confine import confinable
 from unrender.reports.fit_report import train_with_report
 from unrender.reports.live_report import EventWriter
 from unrender.runs.field_run import EvaluationOptions
@@ -16,6 +17,7 @@ from unrender.viewer.training import watched_in_browser
 TASK = "fit-nerf"
 
 
+@confinable
 def command(
     scene: Scene,
     training: FitNerf = FitNerf(),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from unrender.cli.arguments import Flag, Folder, Resume, Scene
+from unrender.cli.confine import confinable
 from unrender.reports.fit_report import train_with_report
 from unrender.reports.live_report import EventWriter
 from unrender.runs.field_run import EvaluationOptions
@@ -18,6 +19,7 @@ TASK = "fit-volume"
 log = logging.getLogger("unrender")
 
 
+@confinable
 def command(
     scene: Scene,
     training: FitVolume = FitVolume(),

@@ -10,6 +10,7 @@ import tyro
 
 from unrender._wording import counted
 from unrender.cli.arguments import Flag, Folder
+from unrender.cli.confine import confinable
 from unrender.data.colmap import cloud_from_model
 from unrender.data.frames import split_frames
 from unrender.data.llff import list_images_below
@@ -47,6 +48,7 @@ UNREAD_SUFFIXES = (
 """Suffixes of photos that are counted, but not used."""
 
 
+@confinable
 def command(
     photos: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="PHOTOS|VIDEO")],
     /,

@@ -1,7 +1,12 @@
 """unrender inspect: check a scene before training."""
 
+from pathlib import Path
+
+from unrender._wording import counted
 from unrender.cli import arguments
+from unrender.cli.confine import confinable
 from unrender.data.scenes import Scene, SceneFormat, load_scene
+from unrender.io.confinement import outside, recorded_reads
 from unrender.reports import scene_report
 from unrender.reports.reproduce import call, command_line, python_code, reproduce
 from unrender.runs.folder import start_run, write_json
@@ -12,7 +17,11 @@ from unrender.tasks.scene.inspect_scene import (
     inspect_image,
 )
 
+MAX_OUTSIDE = 5
+"""Maximum number of paths in one note."""
 
+
+@confinable
 def command(
     scene: arguments.Scene,
     /,
@@ -32,10 +41,11 @@ def command(
         quick: Read only the images of the contact sheet instead of all.
         output: Output folder. Default: runs/inspect/NAME-TIME.
     """
-    loaded = load_scene(scene, format=format, inverted_depth_range=inverted_depth_range)
     options = {"format": format, "inverted_depth_range": inverted_depth_range, "quick": quick}
-    folder = start_run("inspect", loaded.name, output, {"scene": scene} | options)
-    facts = _inspect_images(loaded, quick)
+    with recorded_reads() as paths:
+        loaded = load_scene(scene, format=format, inverted_depth_range=inverted_depth_range)
+        folder = start_run("inspect", loaded.name, output, {"scene": scene} | options)
+        facts = _inspect_images(loaded, quick)
     warnings = [fact.problem for fact in facts if fact.problem] + find_warnings(loaded)
     metrics = describe_cameras(loaded) | scene_report.describe_images(facts)
     metrics |= {"num_warnings": len(warnings)} | scene_report.describe_bounds(loaded)
@@ -47,13 +57,25 @@ def command(
         f"scene = {call('unrender.load_scene', scene, keywords=loading)}", "view = scene.frames[0].load()"
     )
     how = reproduce(command_line("inspect", [scene], given), code)
-    notes = [*loaded.notes, *warnings]
+    notes = [*loaded.notes, *_notes_on_outside(sorted(paths), loaded.folder), *warnings]
     scene_report.write_scene_report(folder / "report.html", loaded, facts, summary, notes, how)
     for name, value in summary.items():
         print(f"{name:14s} {value}")
     for note in notes:
         print(f"note: {note}")
     print(folder / "report.html")
+
+
+def _notes_on_outside(paths: list[Path], folder: Path) -> list[str]:
+    """Name files that a scene refers to and that are not in its folder."""
+    found = [str(path) for path in outside(paths, folder)]
+    if not found:
+        return []
+    more = "" if len(found) <= MAX_OUTSIDE else f" and {len(found) - MAX_OUTSIDE} more"
+    return [
+        f"{counted(len(found), 'file')} outside of the scene's folder: {', '.join(found[:MAX_OUTSIDE])}{more}; "
+        "--confine refuses to read them"
+    ]
 
 
 def _inspect_images(scene: Scene, quick: bool) -> list[ImageSummary]:

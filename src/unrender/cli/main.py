@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def run_command(name: str, arguments: Sequence[str]) -> int | None:
     """Run a command with its arguments; errors are raised."""
     from unrender.cli.arguments import parse
-    from unrender.io.files import confinable_writes
+    from unrender.io.confinement import confinable_writes
 
     module = importlib.import_module(COMMANDS[name][0])
     command = module.command_for(arguments) if hasattr(module, "command_for") else module.command

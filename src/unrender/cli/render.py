@@ -12,6 +12,7 @@ import tyro
 
 from unrender._wording import counted
 from unrender.cli.arguments import Device
+from unrender.cli.confine import confinable
 from unrender.data.camera_files import save_cameras
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -48,6 +49,7 @@ class CameraPath:
     auto: spiral for forward-facing scenes, interpolate for unbounded ones, else orbit."""
 
 
+@confinable
 def command(
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|VOLUME")],
     /,

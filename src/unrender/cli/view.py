@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import torch
 
 from unrender.cli.arguments import OPTION, Device, Source
+from unrender.cli.confine import confinable
 from unrender.data.scenes import load_scene
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -20,6 +21,7 @@ from unrender.io.volumes import READERS as VOLUME_READERS
 from unrender.io.volumes import load_volume
 from unrender.render.transfer import Preset, window_transfer
 from unrender.runs.folder import CONFIG
+from unrender.runs.interruption import handled_signals
 from unrender.runs.saved_run import load_run, read_config
 from unrender.training.saved_fields import load_field
 from unrender.viewer.renderable import VolumeRenderable
@@ -30,6 +32,7 @@ Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 Show = Callable[[Window], None]
 
 
+@confinable
 def command(
     source: Source,
     /,
@@ -73,10 +76,12 @@ def command(
     ) as page:
         show(page)
         print(f"viewer running at {page.url}; press Ctrl-C to quit", flush=True)
-        try:
-            page.run()
-        except KeyboardInterrupt:
-            print("closed")
+        with handled_signals() as interruption:
+            try:
+                page.run()
+            except KeyboardInterrupt:  # the way to end this command
+                interruption.is_incomplete = False
+                print("closed")
 
 
 def _is_volume(source: Path) -> bool:

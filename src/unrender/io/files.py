@@ -12,19 +12,15 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextvars import ContextVar
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
-from unrender.errors import FileFormatError, InputError
+from unrender.errors import FileAccessError, FileFormatError
+from unrender.io.confinement import check_readable, check_writable, record_read
 
 FilePath = str | os.PathLike[str]
-
-
-class FileAccessError(InputError, OSError):
-    """A path cannot be read or written."""
 
 
 class DiskFullError(FileAccessError):
@@ -43,18 +39,24 @@ def read_bytes(path: FilePath) -> bytes:
 
 def is_file(path: FilePath) -> bool:
     """Return whether a path that data names is a file; a name longer than the file system takes is none."""
+    check_readable(path)
     try:
-        return Path(path).is_file()
+        exists = Path(path).is_file()
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
             raise
         return False
+    if exists:
+        record_read(Path(path))
+    return exists
 
 
 @contextlib.contextmanager
 def open_file(path: FilePath) -> Iterator[BinaryIO]:
     """Open a file for reading; raise an error if it is missing, empty, or not a regular file."""
     source = Path(path)
+    check_readable(source)
+    record_read(source)
     try:
         if not source.exists():
             raise MissingFileError(f"{source}: no such file; check the path")
@@ -68,33 +70,6 @@ def open_file(path: FilePath) -> Iterator[BinaryIO]:
         if isinstance(error, FileAccessError):
             raise
         raise FileAccessError(f"{source}: cannot be read: {_reason(error)}") from error
-
-
-_confinement: ContextVar[list[Path] | None] = ContextVar("confinement", default=None)
-"""Folders that may be written to. None: all; empty: all until the first one is named."""
-
-
-@contextlib.contextmanager
-def confinable_writes() -> Iterator[None]:
-    """Run a block, such as a command, in which `confine_writes` has an effect; it ends with the block."""
-    token = _confinement.set([])
-    try:
-        yield
-    finally:
-        _confinement.reset(token)
-
-
-def confine_writes(folder: FilePath) -> None:
-    """Refuse writes outside a folder for the rest of a `confinable_writes` block: no name in data leads out of it."""
-    folders = _confinement.get()
-    if folders is not None:
-        folders.append(Path(os.path.realpath(folder)))
-
-
-def _check_confined(target: Path) -> None:
-    folders = _confinement.get()
-    if folders and not any(target.is_relative_to(folder) for folder in folders):
-        raise FileAccessError(f"{target}: not written, as it is outside the output folder {folders[-1]}")
 
 
 _UNFINISHED = re.compile(r"\.[0-9a-f]{16}\.part")
@@ -164,7 +139,7 @@ def atomic_write_folder(path: FilePath) -> Iterator[Path]:
     An existing folder is replaced. Parent folders are created as needed.
     """
     target = Path(os.path.realpath(path))
-    _check_confined(target)
+    check_writable(target)
     if target.exists() and not target.is_dir():
         raise FileAccessError(f"{target}: cannot be written as a folder: it is a {_kind(target)}")
     part, old = (target.with_name(f".{secrets.token_hex(8)}.{end}") for end in ("part", "old"))
@@ -190,7 +165,7 @@ def _not_written(path: FilePath, error: OSError) -> FileAccessError:
 
 
 def _check_writable(target: Path) -> None:
-    _check_confined(target)
+    check_writable(target)
     if target.exists() and not target.is_file():
         raise FileAccessError(f"{target}: cannot be written as a file: it is a {_kind(target)}")
     if not target.parent.is_dir():

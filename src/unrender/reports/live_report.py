@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from unrender._wording import counted
-from unrender.errors import InputError
+from unrender.errors import FileAccessError, InputError
 from unrender.fields.trainable import TrainableField
-from unrender.io.files import FileAccessError
 from unrender.render.march import RenderOutput
 from unrender.reports import evaluation, figures
 from unrender.reports.evaluation import small_png

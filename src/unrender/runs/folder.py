@@ -11,8 +11,9 @@ from typing import Any
 
 from unrender._version import __version__
 from unrender.errors import InputError
+from unrender.io.confinement import confine_writes
 from unrender.io.file_names import safe_file_names
-from unrender.io.files import atomic_write, confine_writes
+from unrender.io.files import atomic_write
 
 CONFIG = "config.json"
 RUN_FORMAT = 2

@@ -1,6 +1,5 @@
 """Checkpoints: all that a training needs to resume, in one file."""
 
-import contextvars
 import dataclasses
 import hashlib
 import json
@@ -12,9 +11,9 @@ from typing import Any
 
 from unrender._version import __version__
 from unrender.data.scenes import Scene
-from unrender.errors import FileFormatError, InputError
+from unrender.errors import FileAccessError, FileFormatError, InputError
 from unrender.io.checkpoints import load_tensors, save_tensors
-from unrender.io.files import FileAccessError, reading, remove_unfinished
+from unrender.io.files import reading, remove_unfinished
 from unrender.training.state import State
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -53,9 +52,8 @@ class CheckpointWriter:
     def save(self, state: State) -> None:
         """Start to write a state, which must not change any more; wait for the one before."""
         self.wait()
-        context = contextvars.copy_context()  # the folders that may be written to
-        arguments = (save_checkpoint, self._folder, self._origin, state)
-        self._thread = threading.Thread(target=context.run, args=arguments, name="checkpoint")
+        arguments = (self._folder, self._origin, state)
+        self._thread = threading.Thread(target=save_checkpoint, args=arguments, name="checkpoint")
         self._thread.start()
 
     def wait(self) -> None:
@@ -95,6 +93,9 @@ def read_checkpoint(folder: Path, origin: Origin) -> State:
     tensors, description = load_tensors(path)
     with reading(path):
         _check_format(description)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                raise FileFormatError(f"damaged: {name} has values that are not finite")
         state = State(tensors, dict(description["numbers"]))
         index = int(state.numbers["index"])
         differences = _differences(description, origin)

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from torch import Tensor
 
 from unrender.data.frames import Frame
+from unrender.io.confinement import confine_writes
 from unrender.viewer.watch import AnyStep, watch
-from unrender.viewer.window import Window
+from unrender.viewer.window import PATH_FILE, Window
 
 log = logging.getLogger("unrender")
 
@@ -16,7 +17,8 @@ def watched_in_browser(
     steps: Iterator[AnyStep], frames: Sequence[Frame] = (), background: Tensor | None = None
 ) -> Iterator[AnyStep]:
     """Pass on the steps of a task and show their results in the browser until it ends."""
-    with Window() as window:
+    confine_writes(PATH_FILE)  # may be written besides the folder of the run
+    with Window(path_file=PATH_FILE) as window:
         if background is not None:
             red, green, blue = background.tolist()
             window.background = red, green, blue

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("unrender")
 Viewable = Mesh | PointCloud | Renderable
+PATH_FILE = "camera-path.json"
+"""File for camera paths, by default."""
 POLL_SECONDS, IDLE_SECONDS = 0.02, 0.5
 """Seconds between checks for work: while images are being refined, and while nothing changes."""
 NEAR, FAR = 1e-3, 1e3
@@ -79,7 +81,7 @@ class Window:
         port: int = 8080,
         up: Sequence[float] = (0.0, 1.0, 0.0),
         background: tuple[float, float, float] | None = None,
-        path_file: Path | str = "camera-path.json",
+        path_file: Path | str = PATH_FILE,
     ) -> None:
         if importlib.util.find_spec("viser") is None:
             raise InputError("the viewer needs viser: pip install 'unrender[viewer]'")
