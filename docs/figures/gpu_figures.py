@@ -85,7 +85,8 @@ def _trainings(content: dict[str, Any]) -> str:
     for row in content["rows"]:
         name = row["name"].removesuffix(": test views on white").replace("as it is", "default settings")
         if "psnr" in row:
-            figures = (f"**{row['psnr']:.2f} dB**", f"{row['view_ms']:.0f} ms", f"{row['ms a step']:.1f} ms")
+            view = f"{row['view_ms']:.0f} ms" if "view_ms" in row else ""
+            figures = (f"**{row['psnr']:.2f} dB**", view, f"{row['ms a step']:.1f} ms")
             start = f"{row['seconds to start']['starting']:.1f} s" if "seconds to start" in row else ""
             lines.append(f"| {name} | {' | '.join(figures)} | {start} |")
         elif "test views" in row["name"]:
