@@ -12,7 +12,7 @@ from unrender.runs.field_run import EvaluationOptions
 from unrender.runs.resume import with_saved_options
 from unrender.runs.start_fit import start_fit
 from unrender.tasks.volume.config import FitVolume
-from unrender.tasks.volume.fit_volume import fit_volume
+from unrender.tasks.volume.fit_volume import final_resolution, fit_volume
 from unrender.viewer.training import watched_in_browser
 
 TASK = "fit-volume"
@@ -47,12 +47,12 @@ def command(
     if viewer:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
     taken = train_with_report(run, steps, events)
-    longest = max(taken.last.result.table.shape)
-    if taken.is_finished and longest < training.resolution:
+    longest, wanted = max(taken.last.result.table.shape), final_resolution(training)
+    if taken.is_finished and longest < wanted:
         log.warning(
             "reached %d of %d voxels along the longest side: increase --%s or lower --resolution",
             longest,
-            training.resolution,
+            wanted,
             "steps" if run.config.minutes is None else "minutes",
         )
 

@@ -24,8 +24,8 @@ class FitVolume:
     """Training budget in steps. Default: 4000, unless `minutes` is given."""
     rays: int = 65536
     """Rays per step at full resolution, in patches of 4 × 4 pixels; fewer at coarse resolutions."""
-    resolution: int = 256
-    """Voxels along the longest side of the final grid, rounded up to a multiple of 16."""
+    resolution: int | None = None
+    """Voxels along the longest side of the final grid, rounded up to a multiple of 16. Default: 256; on a GPU, 384."""
     degree: int = 2
     """Degree of the spherical harmonics of the color: 0 (independent of the viewing direction) to 3."""
     space: Space = "auto"
@@ -67,7 +67,7 @@ def check(config: FitVolume) -> None:
             )
     if config.minutes is not None and config.steps is not None:
         raise InputError("fit_volume: give `minutes` or `steps`, not both")
-    if not 16 <= config.resolution <= 1024:
+    if config.resolution is not None and not 16 <= config.resolution <= 1024:
         raise InputError(f"fit_volume: `resolution` should be 16 to 1024, got {config.resolution}")
     if not 0 <= config.degree <= 3:
         raise InputError(f"fit_volume: `degree` should be 0 to 3, got {config.degree}")

@@ -24,6 +24,8 @@ from unrender.training.loop import Budget, Job, train
 from unrender.training.schedule import Schedule
 from unrender.training.step import TrainingStep
 
+CPU_RESOLUTION, GPU_RESOLUTION = 256, 384
+"""Default number of voxels along the longest side."""
 DEFAULT_STEPS = 4000
 """Training budget where neither steps nor minutes are given."""
 UNBOUNDED_TOTAL_VARIATION, UNBOUNDED_SPARSITY = 0.3, 0.03
@@ -61,7 +63,7 @@ def fit_volume(
 
     def start(seed: int) -> FieldTraining[SparseVoxels]:
         pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed, device)
-        options = _options(config, schedule)
+        options = _options(config, schedule, final_resolution(config))
         cells, on_device = SparseVoxels.region_cells(options), None
         if device.type != "cpu":
             on_device = pixels.on_device(device)
@@ -86,11 +88,18 @@ def fit_volume(
     )
 
 
-def _options(config: FitVolume, schedule: Schedule) -> FieldOptions:
+def final_resolution(config: FitVolume) -> int:
+    """Return the voxels along the longest side of the final grid."""
+    if config.resolution is not None:
+        return config.resolution
+    return CPU_RESOLUTION if resolve_device(config.device).type == "cpu" else GPU_RESOLUTION
+
+
+def _options(config: FitVolume, schedule: Schedule, resolution: int) -> FieldOptions:
     return FieldOptions(
         steps=config.steps,
         rays=config.rays,
-        resolution=config.resolution,
+        resolution=resolution,
         degree=config.degree,
         schedule=schedule.field,
     )
