@@ -3,7 +3,7 @@ import itertools
 import torch
 
 from unrender.kernels import _incidence
-from unrender.kernels._incidence import incidence, note_copy
+from unrender.kernels._incidence import incidence, record_copy
 
 FACES = torch.tensor([[0, 1, 2], [2, 1, 4]])
 
@@ -24,10 +24,10 @@ def test_found_once_and_again_after_changes(monkeypatch):
     found, find = [], _incidence._find
     monkeypatch.setattr(_incidence, "_find", lambda *arguments: found.append(1) or find(*arguments))
     faces, index = FACES.clone(), FACES.clone()
-    note_copy(faces, index)
+    record_copy(faces, index)
     for _ in range(2):
         copied = index.clone()
-        note_copy(index, copied)
+        record_copy(index, copied)
         assert incidence(copied, 5) is incidence(faces, 5)
     assert len(found) == 1
     copied[0, 0] = 3

@@ -30,7 +30,7 @@ def incidence(index: Tensor, size: int) -> Incidence:
     return _found[index][2]
 
 
-def note_copy(index: Tensor, copied: Tensor) -> None:
+def record_copy(index: Tensor, copied: Tensor) -> None:
     """Let a copy of an index, until one of both is modified, share what is found."""
     if not index.is_inference() and not copied.is_inference():
         original = _original(index)

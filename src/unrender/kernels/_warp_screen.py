@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unrender.kernels._warp import Precision, launch, per_precision
 
-CHUNK = 32
+CHUNK = 8
 """Pixels per chunk."""
 LONG_CHUNK = wp.constant(
     wp.int64(CHUNK)

@@ -1,4 +1,4 @@
-"""Phong shading; one thread for each fragment. Gradients of vertices are added in fixed point."""
+"""Phong shading: one thread per fragment. Gradients of vertices are accumulated in fixed point."""
 
 from types import SimpleNamespace
 
@@ -262,7 +262,7 @@ def shade_kernels(types: Precision, channels: int) -> SimpleNamespace:
         sums: wp.array(dtype=wp.int64),
         grad_barycentric: wp.array2d(dtype=vec3),
     ):
-        """Compute the gradient of barycentrics and note the greatest term, then add the terms of each vertex."""
+        """Backpropagate to barycentrics and record the largest term or, in a second launch, accumulate it."""
         pixel, layer = wp.tid()
         face = face_ids[pixel, layer]
         if face < 0:

@@ -33,6 +33,8 @@ from unrender.kernels._warp_screen import (
 )
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
 
+PIXELS_PER_THREAD = 32
+"""Upstream gradients that one thread compares."""
 MAX_LOG2 = 6
 """Logarithms are clamped at −2^6, where the transparency vanishes."""
 
@@ -68,7 +70,7 @@ def backward(
     sums = torch.zeros(screen[0].numel() + 1, dtype=torch.int64, device=points.device)
     seen = Screen(*screen)
     arguments = (*seen, len(faces), height, width, blur, bits, seen.threads, transparency.contiguous())
-    launch(kernels.record_max, grad_output.numel(), grad_output, sums)
+    launch(kernels.record_max, -(-grad_output.numel() // PIXELS_PER_THREAD), grad_output, sums)
     launch(kernels.cover_backward, seen.threads, *arguments, grad_output, sums)
     gradient, size = torch.empty_like(vertices), (points.shape[:-2].numel(), count)
     around, factor = incidence(faces, count), 2 * LOGIT_AT_BLUR / blur
@@ -144,8 +146,10 @@ def silhouette_kernels(types: Precision) -> SimpleNamespace:
     @types.kernel
     def record_max(grad_output: wp.array(dtype=scalar), sums: wp.array(dtype=wp.int64)):
         """Record the largest upstream gradient in the last of the sums."""
-        i, last = wp.tid(), sums.shape[0] - 1
-        bits = size_bits(wp.float64(grad_output[i]))
+        first, last = wp.tid() * PIXELS_PER_THREAD, sums.shape[0] - 1
+        bits = wp.int64(0)
+        for i in range(first, wp.min(first + PIXELS_PER_THREAD, grad_output.shape[0])):
+            bits = wp.max(bits, size_bits(wp.float64(grad_output[i])))
         if bits > sums[last]:
             wp.atomic_max(sums, last, bits)
 

@@ -13,7 +13,7 @@ from unrender.compat.pytorch3d.structures.utils import choose, first_rows, list_
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh, face_areas, face_normals, vertex_normals
 from unrender.geometry.topology import topology
-from unrender.kernels._incidence import note_copy
+from unrender.kernels._incidence import record_copy
 
 if TYPE_CHECKING:
     from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesBase
@@ -317,7 +317,7 @@ def _clone(tensor: Tensor) -> Tensor:
     """Copy a tensor; faces share what is computed from them."""
     copied = tensor.clone()
     if not tensor.is_floating_point():
-        note_copy(tensor, copied)
+        record_copy(tensor, copied)
     return copied
 
 
