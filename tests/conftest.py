@@ -84,15 +84,15 @@ def golden() -> Callable[[str], dict[str, Tensor]]:
     return load
 
 
-class Learned(NamedTuple):
-    """A small radiance field, learned in seconds, and from what."""
+class Trained(NamedTuple):
+    """A small radiance field, trained in seconds, and its scene."""
 
     scene: Any
     field: Any
 
 
 @pytest.fixture(scope="session")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """A hash field of the demo scene, small enough to be trained once, by one worker, for all tests that need one."""
     import unrender
     from unrender.fields.schedules import HashSchedule
@@ -114,4 +114,4 @@ def learned(tmp_path_factory: pytest.TempPathFactory) -> Learned:
             config = unrender.FitNerf(steps=200, samples=8192, table_log2=14, depth_loss_weight=0.0)
             *_, last = unrender.fit_nerf(scene, config, schedule=Schedule(field=short))
             unrender.save_field(last.result, file)
-    return Learned(unrender.load_scene(folder / "trained"), unrender.load_field(file))
+    return Trained(unrender.load_scene(folder / "trained"), unrender.load_field(file))

@@ -153,20 +153,20 @@ def test_points_and_meshes_of_a_run(run, tmp_path):
     assert metrics["faces"] > 100
 
 
-def write_trained_run(folder, learned):
+def write_trained_run(folder, trained):
     folder.mkdir()
-    save_cameras(learned.scene.frames, folder / "cameras.json")
-    save_field(learned.field, folder / "field.safetensors")
+    save_cameras(trained.scene.frames, folder / "cameras.json")
+    save_field(trained.field, folder / "field.safetensors")
     config = {"format": RUN_FORMAT, "task": "fit-nerf", "scene": "gone", "background": [1.0, 1.0, 1.0]}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
 
-def test_depth_and_meshes_of_a_trained_field(learned, tmp_path, capsys):
-    run, depths = write_trained_run(tmp_path / "run", learned), tmp_path / "depths"
+def test_depth_and_meshes_of_a_trained_field(trained, tmp_path, capsys):
+    run, depths = write_trained_run(tmp_path / "run", trained), tmp_path / "depths"
     assert main(["depth", str(run), "--views", "1", "--output", str(depths)]) == 0
     (view,) = folders(depths)
-    frame = next(frame for frame in learned.scene.split("test") if Path(frame.name).stem == view)
+    frame = next(frame for frame in trained.scene.split("test") if Path(frame.name).stem == view)
     truth, z = frame.load().depth.numpy(), np.load(depths / "depth" / view / "median_z.npy")
     valid = np.asarray(Image.open(depths / "depth" / view / "valid.png")) > 0
     there = valid & (truth > 0)

@@ -1,4 +1,4 @@
-"""unrender fit-nerf: the folder of a run while it learns, after it, and when it is resumed."""
+"""unrender fit-nerf: the folder of a run during training, after it, and when it is resumed."""
 
 import json
 import os
@@ -25,7 +25,7 @@ STEPS = ["--steps", "6"]
 FEW = [*STEPS, "--no-video", "--views", "1"]
 
 
-class Learner:
+class FakeTrainer:
     """Stands in for the task: a ball that grows with every step, and is remembered in the checkpoint."""
 
     def __init__(self) -> None:
@@ -65,8 +65,8 @@ class Learner:
 
 
 @pytest.fixture
-def learner(monkeypatch) -> Learner:
-    double = Learner()
+def trainer(monkeypatch) -> FakeTrainer:
+    double = FakeTrainer()
     monkeypatch.setattr(cli_fit_nerf, "fit_nerf", double)
     monkeypatch.setattr("unrender.reports.fit_report.save_field", lambda field, path: path.touch())
     monkeypatch.setattr("unrender.reports.field_report.NUM_FRAMES", 3)
@@ -81,7 +81,7 @@ def scene(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_run_leaves_the_field_its_figures_and_a_report(learner, scene, tmp_path, capsys) -> None:
+def test_a_run_leaves_the_field_its_figures_and_a_report(trainer, scene, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert main(["fit-nerf", str(scene), *STEPS, "--seed", "3", "--output", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
@@ -109,7 +109,7 @@ def test_a_run_leaves_the_field_its_figures_and_a_report(learner, scene, tmp_pat
     assert said.strip().endswith("report.html")
 
 
-def test_fewer_views_and_no_video(learner, scene, tmp_path) -> None:
+def test_fewer_views_and_no_video(trainer, scene, tmp_path) -> None:
     out = tmp_path / "out"
     given = [*STEPS, "--views", "1", "--no-video", "--no-mesh", "--output", str(out)]
     assert main(["fit-nerf", str(scene), *given]) == 0
@@ -117,18 +117,18 @@ def test_fewer_views_and_no_video(learner, scene, tmp_path) -> None:
     assert not (out / "video.mp4").exists()
 
 
-def test_a_view_is_shown_while_it_learns(learner, scene, tmp_path, monkeypatch) -> None:
+def test_a_view_is_shown_during_training(trainer, scene, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(live_report, "SECONDS_BETWEEN_UPDATES", 0.0)
     monkeypatch.setattr(live_report, "MAX_TIME_FRACTION", 1e9)
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(tmp_path / "out")]) == 0
-    assert len(set(learner.saw)) == 6  # another one each time
-    second = learner.saw[1]
+    assert len(set(trainer.saw)) == 6  # another one each time
+    second = trainer.saw[1]
     assert "images/000.png: rendered" in second
     assert "12.00 dB  held out 10.00 dB" in second
     assert 'http-equiv="refresh"' in second
 
 
-def test_a_full_disk_does_not_stop_the_work(learner, scene, tmp_path, monkeypatch, caplog) -> None:
+def test_a_full_disk_does_not_stop_the_work(trainer, scene, tmp_path, monkeypatch, caplog) -> None:
     def full(*given, **named):
         raise unrender.FileAccessError("the disk is full")
 
@@ -138,24 +138,24 @@ def test_a_full_disk_does_not_stop_the_work(learner, scene, tmp_path, monkeypatc
     assert "step 1: the report was not updated: the disk is full" in caplog.text
 
 
-def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(learner, scene, tmp_path, capsys) -> None:
+def test_ctrl_c_keeps_what_is_there_and_says_how_to_go_on(trainer, scene, tmp_path, capsys) -> None:
     out = tmp_path / "out"
-    learner.stops_at = 2
+    trainer.stops_at = 2
     assert main(["fit-nerf", str(scene), "--model", "tutorial", *FEW, "--output", str(out)]) == 130
     assert json.loads((out / "metrics.json").read_text())["steps"] == 3  # the step at work was ended
     line = next(line for line in capsys.readouterr().out.splitlines() if "resume with" in line)
     assert line == f"resume with: unrender fit-nerf --resume {out}"
-    learner.stops_at = None
+    trainer.stops_at = None
     assert main(["fit-nerf", "--resume", str(out), "--no-video"]) == 0
-    assert learner.configs[-1] == FitNerf(model="tutorial", steps=6)  # as the run was begun
+    assert trainer.configs[-1] == FitNerf(model="tutorial", steps=6)  # as the run was begun
     assert json.loads((out / "metrics.json").read_text())["steps"] == 6
 
 
-def test_a_moved_scene_is_given_when_resuming(learner, scene, tmp_path, capsys) -> None:
+def test_a_moved_scene_is_given_when_resuming(trainer, scene, tmp_path, capsys) -> None:
     out, moved = tmp_path / "out", tmp_path / "moved"
-    learner.stops_at = 2
+    trainer.stops_at = 2
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 130
-    learner.stops_at = None
+    trainer.stops_at = None
     scene.rename(moved)
     assert main(["fit-nerf", "--resume", str(out)]) == 2
     expected = f"the scene of {out} does not exist; give its new path: unrender fit-nerf SCENE --resume {out}"
@@ -164,7 +164,7 @@ def test_a_moved_scene_is_given_when_resuming(learner, scene, tmp_path, capsys) 
     assert json.loads((out / "config.json").read_text())["scene"] == str(moved)
 
 
-def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
+def test_more_can_be_asked_for_when_resuming(trainer, scene, tmp_path) -> None:
     out = tmp_path / "out"
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 0
     assert main(["fit-nerf", str(scene), f"--resume={out}", "--steps", "8", "--no-video"]) == 0
@@ -175,7 +175,7 @@ def test_more_can_be_asked_for_when_resuming(learner, scene, tmp_path) -> None:
     assert resumed_config(out, "fit-nerf", minutes, None) == FitNerf(minutes=2.0)
 
 
-def test_event_files_for_tensorboard(learner, scene, tmp_path, monkeypatch) -> None:
+def test_event_files_for_tensorboard(trainer, scene, tmp_path, monkeypatch) -> None:
     loading = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     monkeypatch.setattr(live_report, "SECONDS_BETWEEN_UPDATES", 0.0)
     monkeypatch.setattr(live_report, "MAX_TIME_FRACTION", 1e9)
@@ -190,7 +190,7 @@ def test_event_files_for_tensorboard(learner, scene, tmp_path, monkeypatch) -> N
     assert events.Tags()["images"] == ["held_out/view"]
 
 
-def test_tensorboard_that_is_not_there_is_named(learner, scene, tmp_path, monkeypatch, capsys) -> None:
+def test_tensorboard_that_is_not_there_is_named(trainer, scene, tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert main(["fit-nerf", str(scene), "--tensorboard", "--output", str(tmp_path / "out")]) == 2
     assert "pip install 'unrender[tensorboard]'" in capsys.readouterr().err
@@ -212,7 +212,7 @@ def test_tensorboard_that_is_not_there_is_named(learner, scene, tmp_path, monkey
         ("all", ["--views", "0"], "--views 0: must be at least 1"),
     ],
 )
-def test_what_cannot_be_resumed_is_named(learner, scene, tmp_path, capsys, what, options, words) -> None:
+def test_what_cannot_be_resumed_is_named(trainer, scene, tmp_path, capsys, what, options, words) -> None:
     out = tmp_path / "out"
     given = ["--model", "tutorial", *FEW, "--output", str(out)]
     assert main(["fit-nerf", str(scene), *given]) == 0
@@ -237,13 +237,13 @@ def test_what_cannot_be_resumed_is_named(learner, scene, tmp_path, capsys, what,
     assert {path.name for path in out.iterdir()} == before
 
 
-def test_no_time_for_a_step(learner, scene, tmp_path, capsys) -> None:
+def test_no_time_for_a_step(trainer, scene, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 0
     assert main(["fit-nerf", str(scene), "--resume", str(out)]) == 2
     assert "the run is already complete; give more --steps or --minutes" in capsys.readouterr().err
 
 
-def test_a_folder_in_use_is_refused(learner, scene, tmp_path, capsys) -> None:
+def test_a_folder_in_use_is_refused(trainer, scene, tmp_path, capsys) -> None:
     assert main(["fit-nerf", str(scene), "--output", str(scene)]) == 2
     assert "the folder is not empty" in capsys.readouterr().err

@@ -97,7 +97,7 @@ def test_cells_that_no_ray_saw_are_given_up_but_for_neighbours():
     fine = grid.split()
     assert fine.shape == (16, 16, 16)
     assert fine.occupied.sum() == 8 * 27
-    grid.prune(0.01)  # nothing was seen since: to give up all would leave nothing to learn
+    grid.prune(0.01)  # no ray has met density yet: pruning all voxels would leave nothing to train
     assert grid.occupied.sum() == 27
 
 

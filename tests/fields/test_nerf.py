@@ -150,9 +150,9 @@ def test_a_march_is_seen_through_both_networks_and_teaches_both(model):
     opacity = fine.opacity.detach()
     assert float(opacity[0]) == 0 < float(opacity[1:].min())
     (coarse.color.square().sum() + fine.color.square().sum()).backward()
-    taught = [p.grad is not None and bool((p.grad != 0).any()) for name, p in field.named_parameters()]
+    changed = [p.grad is not None and bool((p.grad != 0).any()) for name, p in field.named_parameters()]
     names = [name for name, _ in field.named_parameters()]
-    assert [name for name, learned in zip(names, taught, strict=True) if not learned] == ["background"]
+    assert [name for name, is_changed in zip(names, changed, strict=True) if not is_changed] == ["background"]
     near, far = field.scene_box.intersect(rays, field.near)
     seen = march(field, rays, sample_uniform(near, far, 1000))
     torch.testing.assert_close(opacity[1:], seen.opacity[1:].detach(), rtol=0.1, atol=0.05)
@@ -165,8 +165,8 @@ def test_rays_that_all_miss_see_nothing():
         assert not bool(seen.opacity.any() | seen.color.any())
 
 
-@pytest.mark.parametrize(("model", "share"), [("paper", 0.6), ("tutorial", 0.1)])
-def test_a_few_steps_learn_what_rays_see(model, share):
+@pytest.mark.parametrize(("model", "max_ratio"), [("paper", 0.6), ("tutorial", 0.1)])
+def test_a_few_steps_fit_the_colors_of_rays(model, max_ratio):
     """A red ball before black, seen along some rays from all around."""
     make = NeRF.paper if model == "paper" else NeRF.tutorial
     generator = torch.Generator().manual_seed(0)
@@ -185,7 +185,7 @@ def test_a_few_steps_learn_what_rays_see(model, share):
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-    assert sum(losses[-5:]) < share * sum(losses[:5])
+    assert sum(losses[-5:]) < max_ratio * sum(losses[:5])
 
 
 @pytest.mark.parametrize("model", MODELS)

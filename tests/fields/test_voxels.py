@@ -1,4 +1,4 @@
-"""A sparse grid that can be learned."""
+"""A trainable sparse grid."""
 
 import math
 

@@ -46,7 +46,7 @@ def test_exposures_of_photos_are_found(scene: Scene) -> None:
 
 
 def test_exposures_may_be_left_alone(scene: Scene) -> None:
-    for exposure in ("none", "auto"):  # by itself that is learned in all space
+    for exposure in ("none", "auto"):  # by itself that is trained in all space
         assert next(iter(fit_nerf(scene, dataclasses.replace(SMALL, exposure=exposure)))).exposures is None
 
 

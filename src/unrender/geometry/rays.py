@@ -1,4 +1,4 @@
-"""Rays: half-lines through the world, one for each pixel looked at."""
+"""Rays: half-lines through the world, one per pixel."""
 
 from typing import NamedTuple
 
@@ -28,18 +28,18 @@ class RayInterval(NamedTuple):
 
 @checked
 def rays_through(camera: Camera, pixels: Float[Tensor, "*pixels 2"]) -> Rays:
-    """Return the rays along which a camera sees places in its image (x, y); pixel centres are at +0.5.
+    """Return the rays along which a camera sees positions in its image (x, y); pixel centers are at +0.5.
 
     The axes of cameras and pixels broadcast: one camera serves all pixels, and `camera[:, None]` serves a
-    row of pixels with each camera of a batch. Rays begin where the camera stands; those of an orthographic camera
-    are parallel and begin in its plane.
+    row of pixels with each camera of a batch. Rays start at the camera; those of an orthographic camera
+    are parallel and start in its plane.
     Differentiable in: pixels and the camera.
     """
     return Rays(*camera.rays(pixels))
 
 
 def rays_of(camera: Camera) -> Rays:
-    """Return the rays through all pixel centres, in axes ``*batch height width``.
+    """Return the rays through all pixel centers, in axes ``*batch height width``.
 
     Differentiable in: the camera.
     """
@@ -55,7 +55,7 @@ def present_rays(camera: Camera) -> tuple[Rays, Bool[Tensor, "height width"]]:
 
 
 def pixel_centers(camera: Camera) -> Float[Tensor, "height width 2"]:
-    """Return x and y of all pixel centres."""
+    """Return x and y of all pixel centers."""
     y, x = (
         torch.arange(n, dtype=camera.focal.dtype, device=camera.focal.device) + 0.5
         for n in (camera.height, camera.width)
@@ -65,7 +65,7 @@ def pixel_centers(camera: Camera) -> Float[Tensor, "height width 2"]:
 
 @checked
 def clip_to_box(rays: Rays, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> RayInterval:
-    """Return where rays enter and leave a box with sides along the axes; t_near is 0 where a ray begins inside.
+    """Return where rays enter and leave a box with sides along the axes; t_near is 0 for a ray that starts inside.
 
     A ray misses the box where t_far ≤ t_near; one of nan does so everywhere, with t_near = t_far = 0.
     Differentiable in: rays, low, high, where a ray hits the box.

@@ -1,4 +1,4 @@
-"""Volumes: voxels that absorb light and shine, anywhere in the world.
+"""Volumes: grids of voxels with density and color, in any pose.
 
 Volume frame: one unit is one voxel. +x runs along the width, +y along the height, +z along the depth, so that voxel
 [k, j, i] reaches from (i, j, k) to (i, j, k) + 1 and has its value at the center.
@@ -27,7 +27,7 @@ class Volume(TensorStruct):
     world_from_volume: Float[Tensor, "*batch 4 4"]
     """Affine: voxels may be longer along one axis than another, and lie in any direction."""
     color: Float[Tensor, "*batch depth height width channels"] | None = None
-    """What matter shines with; without it, white."""
+    """Emitted color; white if None."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -19,7 +19,7 @@ from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
 from unrender.training.state import State, in_folder, of_folder
 from unrender.training.step import Measured
 
-SKIPPED_IN_A_ROW_AT_MOST = 16
+MAX_SKIPPED_IN_A_ROW = 16
 """Consecutive steps with values that are not finite: each halves the loss scale, which helps against overflow only."""
 STEPS_BETWEEN_CONSTANTS = 16
 """Steps between two measurements of the error of a constant image."""
@@ -146,7 +146,7 @@ class GraphTraining:
         self._prune()
         if progress >= s.split_at and field.occupancy.shape[0] <= s.occupancy_resolution:
             self._set_occupancy(field.occupancy.split())
-        is_finite = step.counters[SKIPPED_IN_A_ROW] < SKIPPED_IN_A_ROW_AT_MOST
+        is_finite = step.counters[SKIPPED_IN_A_ROW] < MAX_SKIPPED_IN_A_ROW
         return Measured(step.scalars[LOSS].clone(), self._constant, is_finite, None)
 
     def _constant_error(self) -> Tensor:

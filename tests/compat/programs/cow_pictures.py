@@ -1,4 +1,4 @@
-"""Pictures and silhouettes of an object from all around, for the programs that learn from them."""
+"""Images and silhouettes of an object from all around, for the programs that fit them."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Depth, meshes and quick looks of a field that was really learned, beside what is true of its scene."""
+"""Depth, meshes and quick looks of a field that was trained, compared with the ground truth."""
 
 import pytest
 import torch
@@ -17,9 +17,9 @@ from unrender import (
 
 
 @pytest.fixture(scope="module")
-def views(learned):
+def views(trained):
     """Of the median depth, from where the photos stood."""
-    depths = [measure_depth(learned.field, frame.camera) for frame in learned.scene.split("train")]
+    depths = [measure_depth(trained.field, frame.camera) for frame in trained.scene.split("train")]
     return [DepthView(depth.camera, torch.where(depth.valid, depth.median_z, 0)) for depth in depths]
 
 
@@ -28,17 +28,17 @@ def distances(points):
     return closest_on_mesh(points, mesh.vertices.float(), mesh.faces).squared_distances.sqrt()
 
 
-def test_depth_is_near_the_truth(learned):
-    figures = evaluate_depth(learned.field, learned.scene.split("test"))
+def test_depth_is_near_the_truth(trained):
+    figures = evaluate_depth(trained.field, trained.scene.split("test"))
     for kind in ("expected", "median", "first_surface"):
         assert figures[f"depth/{kind}/abs_rel"] < 0.03
         assert figures[f"depth/{kind}/valid_fraction"] > 0.9
 
 
-def test_sure_pixels_are_as_often_right_as_they_say(learned):
+def test_sure_pixels_are_as_often_right_as_they_say(trained):
     sure, right = [], []
-    for frame in learned.scene.split("test"):
-        found, view = measure_depth(learned.field, frame.camera), frame.load()
+    for frame in trained.scene.split("test"):
+        found, view = measure_depth(trained.field, frame.camera), frame.load()
         there = found.valid & (view.depth > 0) & (view.alpha == 1)
         sure.append(found.confidence[there])
         right.append(((found.median_z - view.depth).abs() <= 0.01 * view.depth)[there].float())
@@ -54,34 +54,34 @@ def test_sure_pixels_are_as_often_right_as_they_say(learned):
     assert float(right[filled[-1]].mean()) > float(right[filled[0]].mean()) + 0.1
 
 
-def test_a_quick_look_is_near_the_measurement(learned):
-    camera = learned.scene.split("test")[0].camera
-    seen, found = quick_look(learned.field, camera), measure_depth(learned.field, camera)
+def test_a_quick_look_is_near_the_measurement(trained):
+    camera = trained.scene.split("test")[0].camera
+    seen, found = quick_look(trained.field, camera), measure_depth(trained.field, camera)
     both = (seen.opacity > 0.5) & found.valid
     assert float(((seen.opacity > 0.5) != found.valid).float().mean()) < 0.02
     assert float((seen.distance - found.expected_distance).abs()[both].mean()) < 0.02
-    picture = learned.field.render(camera, torch.ones(3)).color
-    assert float((quick_look(learned.field, camera, torch.ones(3)).color - picture).abs().mean()) < 0.02
+    picture = trained.field.render(camera, torch.ones(3)).color
+    assert float((quick_look(trained.field, camera, torch.ones(3)).color - picture).abs().mean()) < 0.02
 
 
-def test_regular_samples_are_as_good_if_they_are_many(learned):
-    camera = learned.scene.split("test")[1].camera
-    own = measure_depth(learned.field, camera)
-    even = measure_depth(learned.field, camera, near=1.5, far=5.0, num_samples=600)
+def test_regular_samples_are_as_good_if_they_are_many(trained):
+    camera = trained.scene.split("test")[1].camera
+    own = measure_depth(trained.field, camera)
+    even = measure_depth(trained.field, camera, near=1.5, far=5.0, num_samples=600)
     both = own.valid & even.valid
     assert float((own.valid != even.valid).float().mean()) < 0.01
     assert float((own.median_distance - even.median_distance).abs()[both].mean()) < 0.01
 
 
-def test_views_make_points_and_a_mesh_near_the_surface(learned, views):
+def test_views_make_points_and_a_mesh_near_the_surface(trained, views):
     cloud = points_from_views(views, tolerance=0.03)
     assert float(distances(cloud.points).mean()) < 0.03
     assert float(distances(fuse_depths(views, voxel_size=0.04).vertices).mean()) < 0.04
 
 
 @pytest.mark.parametrize("voxel_size", [None, 0.03])
-def test_its_density_makes_a_mesh_near_the_surface(learned, voxel_size):
-    mesh = extract_surface(learned.field, voxel_size=voxel_size)
+def test_its_density_makes_a_mesh_near_the_surface(trained, voxel_size):
+    mesh = extract_surface(trained.field, voxel_size=voxel_size)
     error = distances(mesh.vertices)
     assert float(error.mean()) < 0.08  # it has an inner side too
     assert float(mesh.vertex_colors.std()) > 0.05

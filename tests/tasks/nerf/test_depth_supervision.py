@@ -1,4 +1,4 @@
-"""Radiance fields that learn from depth too: noisy, with outliers, sparse."""
+"""Depth supervision: noisy, with outliers, sparse."""
 
 import dataclasses
 import functools
@@ -52,7 +52,7 @@ def sparse(scene: Scene, points_per_frame: int = 200) -> Scene:
 
 
 def depth_error(steps: Iterator, scene: Scene) -> float:
-    """Mean relative error of the median depth, in frames that were not learned from."""
+    """Mean relative error of the median depth, in held-out frames."""
     *_, last = steps
     field: Field = last.result
     errors = []
@@ -67,17 +67,17 @@ def error_without_depth(scene: Scene) -> float:
     return depth_error(fit_nerf(scene, dataclasses.replace(NERF, depth_loss_weight=0)), scene)
 
 
-def test_a_field_learns_from_noisy_depth(scene: Scene, error_without_depth: float) -> None:
+def test_field_from_noisy_depth(scene: Scene, error_without_depth: float) -> None:
     error = depth_error(fit_nerf(scene, NERF), scene)
     assert error < 0.6 * error_without_depth
     assert error < NOISE
 
 
-def test_a_field_learns_from_sparse_points(scene: Scene, error_without_depth: float) -> None:
+def test_field_from_sparse_points(scene: Scene, error_without_depth: float) -> None:
     assert depth_error(fit_nerf(sparse(scene), NERF), scene) < 0.9 * error_without_depth
 
 
-def test_a_volume_learns_from_noisy_depth(scene: Scene) -> None:
+def test_volume_from_noisy_depth(scene: Scene) -> None:
     without = depth_error(fit_volume(scene, dataclasses.replace(VOLUME, depth_loss_weight=0)), scene)
     assert depth_error(fit_volume(scene, VOLUME), scene) < 0.8 * without
 

@@ -64,7 +64,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     )
 
 
-def test_views_that_were_not_learned_from_look_like_their_photos(scene: Scene) -> None:
+def test_held_out_views_resemble_their_images(scene: Scene) -> None:
     steps = list(fit_nerf(scene, dataclasses.replace(SMALL, steps=250)))
     field = steps[-1].result
     assert sum(errors_of(steps[-20:])) < 0.2 * sum(errors_of(steps[:20]))
@@ -78,13 +78,13 @@ def test_views_that_were_not_learned_from_look_like_their_photos(scene: Scene) -
 
 
 @pytest.mark.parametrize("changes", [{"space": "unbounded"}, {"background": "white", "space": "aabb"}])
-def test_other_spaces_and_backgrounds_are_learned_too(scene: Scene, changes) -> None:
+def test_other_scene_boxes_and_backgrounds(scene: Scene, changes) -> None:
     errors = errors_of(fit_nerf(scene, dataclasses.replace(SMALL, steps=120, **changes)))
     assert sum(errors[-9:]) / 9 < 0.8 * sum(errors[:3]) / 3
 
 
 @pytest.mark.parametrize("model", ["paper", "tutorial"])
-def test_the_other_models_learn(scene: Scene, model, monkeypatch) -> None:
+def test_other_models_train(scene: Scene, model, monkeypatch) -> None:
     few = Schedule(field=NerfSchedule(rays=24))
     batch = unrender.PixelSource(scene.split("train")).draw(24, 1)
     monkeypatch.setattr(unrender.PixelSource, "draw", lambda *_: batch)
@@ -327,7 +327,7 @@ def test_settings_that_make_no_sense_are_refused(scene: Scene, changes, message)
         fit_nerf(scene, dataclasses.replace(SMALL, **changes))
 
 
-def test_scenes_that_nothing_can_be_learned_from_are_refused(scene: Scene) -> None:
+def test_scenes_without_training_data_are_refused(scene: Scene) -> None:
     nothing = dataclasses.replace(scene, frames=scene.split("test"))
     with pytest.raises(InputError, match="no training frames"):
         fit_nerf(nothing, SMALL)
@@ -338,7 +338,7 @@ def test_scenes_that_nothing_can_be_learned_from_are_refused(scene: Scene) -> No
             fit_nerf(dataclasses.replace(scene, frames=alike), dataclasses.replace(SMALL, space=space))
 
 
-def test_one_picture_is_learned_with_a_warning(scene: Scene, caplog) -> None:
+def test_a_single_image_warns(scene: Scene, caplog) -> None:
     one = dataclasses.replace(scene, frames=scene.split("train")[:1])
     with caplog.at_level(logging.WARNING, "unrender"):
         next(fit_nerf(one, SMALL))

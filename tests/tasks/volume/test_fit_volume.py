@@ -82,7 +82,7 @@ def fit(scene: Scene) -> tuple[SparseVoxels, list[float], list[int]]:
     return fields[-1], list(errors), list(voxels)
 
 
-def test_views_that_were_not_learned_from_look_like_their_photos(scene: Scene, fit) -> None:
+def test_held_out_views_resemble_their_images(scene: Scene, fit) -> None:
     field, _, _ = fit
     assert held_out_psnr(field, scene, torch.ones(3)) > 23
     frame = scene.split("test")[0]
@@ -168,7 +168,7 @@ def test_a_hull_needs_transparency(scene: Scene, tmp_path: Path) -> None:
         fit_volume(without_alpha(scene, tmp_path), FitVolume(space="visual_hull"))
 
 
-def test_a_scene_needs_frames_to_learn_from(scene: Scene) -> None:
+def test_a_scene_needs_training_frames(scene: Scene) -> None:
     with pytest.raises(InputError, match="no training frames"):
         fit_volume(dataclasses.replace(scene, frames=scene.split("test")))
 
