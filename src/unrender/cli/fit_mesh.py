@@ -29,12 +29,16 @@ from unrender.viewer.training import watched_in_browser
 
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 log = logging.getLogger("unrender")
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff")
+MIN_OBSERVED_FRACTION = 0.5
+"""Fraction of the surface near points below which a result is `unsupported`."""
+UNSUPPORTED = 3
+"""Exit status of a result that is written, but mostly invented."""
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr")
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthImage:
-    """Depth image as input: png or tif, or npy with --intrinsics."""
+    """Depth image as input: png, tif or exr, or npy with --intrinsics."""
 
     intrinsics: tuple[float, float, float, float] | None = None
     """Focal lengths and principal point in pixels: fx fy cx cy."""
@@ -56,8 +60,10 @@ def command(
     up: Axis = "y",
     viewer: Flag = False,
     device: Device = "auto",
-) -> None:
+) -> int:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
+
+    Exit status 3: most of the surface is far from all points, and invented; see --open.
 
     Example: unrender fit-mesh scan.ply --holdout 0.1
 
@@ -74,27 +80,37 @@ def command(
     """
     target = resolve_device(device)
     points, columns = _load(cloud, depth)
-    truth = None if reference is None else load_mesh(reference)
-    start = time.perf_counter()
-    fitting = fit_mesh(points.to(target), fit)
+    truth = None if reference is None else load_mesh(reference).to(target)
+    start, fitting = time.perf_counter(), fit_mesh(points.to(target), fit)
     settings = {"cloud": cloud, "columns": columns, "config": fit, "depth": depth, "mesh_format": mesh_format}
     settings |= {"reference": reference, "up": up, "device": str(target)}
     folder = start_run("fit-mesh", cloud.stem, output, settings)
     steps = run_steps(watched_in_browser(fitting) if viewer else fitting, _describe)
     if steps[-1].stage != "final":
         log.warning("stopped after %d steps, before convergence", steps[-1].index)
-    seconds = time.perf_counter() - start
+    seconds = {"seconds": time.perf_counter() - start}
     save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
-    metrics = _measure(steps, points.to(target), None if truth is None else truth.to(target))
-    metrics |= {"seconds": seconds}
+    metrics = _measure(steps, points.to(target), truth) | seconds
     write_json(folder / "metrics.json", metrics)
     write_curves(folder, mesh_report.series(steps[1:]))
-    others = {"reference": reference} | ({} if up == "y" else {"up": up})
-    how = _reproduce(cloud, fit, depth, others)
-    title = f"Mesh of {cloud.name}"
-    mesh_report.write_mesh_report(folder / "report.html", title, points, steps, metrics, up, how)
+    how = _reproduce(cloud, fit, depth, {"reference": reference} | ({} if up == "y" else {"up": up}))
+    report = folder / "report.html"
+    mesh_report.write_mesh_report(report, f"Mesh of {cloud.name}", points, steps, metrics, up, how)
     _print_summary(metrics, columns)
-    print(folder / f"mesh.{mesh_format}", folder / "report.html", sep="\n")
+    print(folder / f"mesh.{mesh_format}", report, sep="\n")
+    return _exit_status(metrics)
+
+
+def _exit_status(metrics: dict[str, Any]) -> int:
+    """Say it if most of the surface is invented; return the exit status."""
+    if metrics["status"] == "supported":
+        return 0
+    log.warning(
+        "%.0f %% of the surface is far from all points, and invented; for terrain, sheets and scans from one side, "
+        "give --open; for a closed object, check its normals, or try --start shell or --start hull",
+        100 * (1 - metrics["observed_fraction"]),
+    )
+    return UNSUPPORTED
 
 
 def _load(path: Path, depth: DepthImage) -> tuple[PointCloud, str]:
@@ -124,7 +140,10 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
         held_out=held_out,
         reference=truth,
     )
+    observed = metrics["observed_fraction"]
+    assert observed is not None
     return metrics | {
+        "status": "supported" if observed >= MIN_OBSERVED_FRACTION else "unsupported",
         "num_outliers": int(last.cloud.is_outlier.sum()),
         "smoothness": last.smoothness,
         "steps": last.index,
@@ -155,6 +174,7 @@ def _print_summary(metrics: dict[str, Any], columns: str) -> None:
         value = metrics.get(name)
         if value is not None:
             print(f"{name:24s} {value:.4g} ({100 * value / diagonal:.3f} % of the diagonal)")
+    print(f"{'observed surface':24s} {100 * metrics['observed_fraction']:.0f} %")
     print(f"{'watertight, genus':24s} {'yes' if metrics['watertight'] else 'no'}, {metrics['genus']}")
     print(
         f"{'faces, steps, seconds':24s} {metrics['num_faces']}, {metrics['steps']}, {metrics['seconds']:.1f}"

@@ -35,7 +35,8 @@ slower as soon as another program keeps one core busy."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status.
 
-    0 if it succeeded, 1 if it failed, 2 for invalid arguments or input, 128 plus the number of a signal that left its
+    0 if it succeeded, 1 if it failed, 2 for invalid arguments or input, 3 if the result of `fit-mesh` is written but
+    mostly not supported by points, 128 plus the number of a signal that left its
     work incomplete: 130 after Ctrl-C, 143 after a request to terminate.
     """
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]

@@ -46,16 +46,16 @@ def _turntables(cloud: PointCloud, steps: Sequence[FitMeshStep], up: str) -> lis
     """Render the cloud, the initial and the fitted mesh, observed regions and errors, in normalized coordinates."""
     initial, last = steps[0].mesh, steps[-1]
     points = cloud.replace(points=(cloud.points.double() - last.cloud.center) / last.cloud.diagonal)
-    error = distances_to_mesh(points.points, last.mesh)
+    error = distances_to_mesh(points.points, last.surface)
     highest = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
-    gap = nearest(last.mesh.vertices, points.points).distances[:, 0].sqrt()
+    gap = nearest(last.surface.vertices, points.points).distances[:, 0].sqrt()
     observed = figures.colored(gap, 2 * OBSERVED_WITHIN * last.cloud.spacing, "cividis")
     colored_points = points.replace(colors=figures.colored(error, highest))
     shapes: dict[str, Mesh | PointCloud] = {
         f"point cloud, {len(cloud.points):,} points": points,
         "initial mesh": initial,
-        f"fitted mesh, {len(last.mesh.faces):,} faces": last.mesh,
-        "observed (dark) and filled-in (bright) surface": last.mesh.replace(vertex_colors=observed),
+        f"fitted mesh, {len(last.surface.faces):,} faces": last.surface,
+        "observed (dark) and filled-in (bright) surface": last.surface.replace(vertex_colors=observed),
         f"points, colored by distance to the mesh, 0 to {highest * last.cloud.diagonal:.3g}": colored_points,
     }
     cameras = figures.turntable(points.points, NUM_VIEWS, up)

@@ -1,6 +1,7 @@
 """Surface reconstruction: fit a closed mesh to a point cloud."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from unrender.losses.regularize import mesh_normal_consistency
 from unrender.tasks.mesh.gauss_newton import Array, Matrix, bending_matrix, interpolation_matrix, newton_step
 from unrender.tasks.mesh.initial_mesh import initial_mesh
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud, prepare_cloud
+from unrender.tasks.mesh.trim_mesh import trim_unsupported
 
 Start = Literal["auto", "solid", "shell", "hull", "sphere"]
 SMOOTHNESS = tuple(float(s) for s in np.geomspace(1e-6, 1e-11, 11))
@@ -35,7 +37,7 @@ MAX_EDGE_LENGTH = 0.2
 
 @dataclasses.dataclass(frozen=True)
 class FitMesh:
-    """Fit a closed mesh to a point cloud.
+    """Fit a closed mesh, or an open one, to a point cloud.
 
     Minimizes the squared distance between points and surface (Huber loss beyond three standard deviations) plus
     `smoothness` times the sum of 1 − cos of the angles between adjacent faces. The fit proceeds coarse to fine and
@@ -48,6 +50,8 @@ class FitMesh:
     edge_length: float | None = None
     """Edge length of the result in world units. Default: the mean distance between neighboring points, at most 1% of
     the diagonal of the bounding box."""
+    open: bool = False
+    """Trim the surface where no points are: for terrain, sheets, and scans from one side. The result has a boundary."""
     max_vertices: int = 50_000
     """Maximum number of vertices with the default edge length."""
     smoothness: float | None = None
@@ -79,19 +83,26 @@ class FitMeshStep:
     final stage, validation: the mean distance (in diagonals) of the validation points."""
     smoothness: float
     cloud: PreparedCloud
+    is_open: bool = False
+    """Whether the result is trimmed where no points are."""
+
+    @functools.cached_property
+    def surface(self) -> Mesh:
+        """The mesh, trimmed if it is open, in the frame of the prepared cloud."""
+        return trim_unsupported(self.mesh, self.cloud) if self.is_open else self.mesh
 
     @property
     def result(self) -> Mesh:
-        """The mesh of this step in world units."""
-        return self.cloud.to_world(self.mesh)
+        """The surface of this step in world units."""
+        return self.cloud.to_world(self.surface)
 
 
 def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMeshStep]:
     """Fit a closed mesh to a point cloud, in steps; every step has a usable mesh, the last one is the final result.
 
-    The mesh is watertight, in world units and float64, and does not depend on the number of threads. Raises InputError
-    before the first step for a cloud that has no closed surface: too few points, or all of them coincident, collinear
-    or coplanar.
+    The mesh is watertight unless `open`, in world units and float64, and does not depend on the number of threads.
+    Raises InputError before the first step for a cloud that has no closed surface: too few points, or all of them
+    coincident, collinear or coplanar.
 
     Example: `*_, last = fit_mesh(load_cloud("scan.ply"))`, then `save_mesh(last.result, "mesh.ply")`.
     """
@@ -99,7 +110,7 @@ def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMesh
     if not isinstance(cloud, PointCloud):
         raise ShapeError(f"fit_mesh: `cloud` should be a PointCloud, got {describe_value(cloud)}")
     prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
-    start = initial_mesh(prepared, config.start)
+    start = initial_mesh(prepared, config.start, is_open=config.open)
     steps = _fit(prepared, start, _plan(prepared, start, config), config)
     return itertools.islice(steps, config.steps + 1)
 
@@ -168,7 +179,7 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
     index = itertools.count()
     last = min(config.steps, 3 * len(_candidates(math.inf, cloud, config)) * len(plan) + 6)
     smoothness = SMOOTHNESS[0]
-    yield FitMeshStep(next(index), last, "start", mesh, {}, smoothness, cloud)
+    yield FitMeshStep(next(index), last, "start", mesh, {}, smoothness, cloud, config.open)
     for stage in plan:
         mesh = remesh_isotropic(mesh, stage.edge_length)
         trials: list[tuple[float, float, Mesh]] = []
@@ -178,7 +189,7 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
                     mesh, training, stage.num_samples, cloud.spacing, candidate, generator
                 )
                 losses["validation"] = _mean_distance(validation, mesh)
-                yield FitMeshStep(next(index), last, stage.name, mesh, losses, candidate, cloud)
+                yield FitMeshStep(next(index), last, stage.name, mesh, losses, candidate, cloud, config.open)
             # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
             trials.append((losses["validation"] * float(surface_area(mesh)), candidate, mesh))
             if (
@@ -191,7 +202,7 @@ def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) 
         _, smoothness, mesh = best
     for _ in range(6):
         mesh, losses = _gauss_newton_step(mesh, everything, 0, cloud.spacing, smoothness, generator)
-        yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud)
+        yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud, config.open)
 
 
 def _candidates(previous: float, cloud: PreparedCloud, config: FitMesh) -> list[float]:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.orient import propagate_signs
 from unrender.geometry.poisson import MARGIN, orient_normals, poisson_surface, shell_surface
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
@@ -21,17 +22,27 @@ MIN_SUPPORT = 0.01
 """Minimum fraction of the points to which a connected component is closest; others are removed."""
 MIN_OBSERVED_FRACTION = 0.4
 """Minimum fraction of a solid's surface near points; below, a shell is used instead."""
+CREDIBLE_FRACTION = 0.8
+"""Fraction of a solid's surface near points from which the signs of given normals are not questioned."""
+MIN_GAIN = 0.1
+"""Minimum gain of that fraction from which other normals than the given ones are used."""
 log = logging.getLogger("unrender")
 
 
-def initial_mesh(cloud: PreparedCloud, kind: str) -> Mesh:
-    """Create the initial shape; auto is the solid, or a thin shell if most of the solid is unobserved."""
+def initial_mesh(cloud: PreparedCloud, kind: str, *, is_open: bool = False) -> Mesh:
+    """Create the initial shape; auto is the solid, or a thin shell if most of the solid is unobserved.
+
+    An open surface is part of a solid, whose unobserved part is trimmed later.
+    """
     if kind == "sphere":
         return _sphere(cloud.points)
     if kind == "hull":
         return _hull(cloud.points)
     if kind == "shell":
         return _shell(cloud)
+    if is_open:
+        normals = cloud.local.normals if cloud.normals is None else cloud.normals
+        return _poisson(cloud, propagate_signs(cloud.points, normals))
     solid = _solid(cloud)
     if kind == "auto" and _observed_fraction(solid, cloud) < MIN_OBSERVED_FRACTION:
         log.info("the points do not enclose a solid; using a thin shell around them as the initial shape")
@@ -63,32 +74,54 @@ def _hull(points: Float[Tensor, "points 3"]) -> Mesh:
 def _solid(cloud: PreparedCloud) -> Mesh:
     """Reconstruct the surface of a solid, of any genus, from the points.
 
-    Uses the normals of the cloud, or estimated ones that are oriented consistently. Unobserved regions are closed
-    within the convex hull.
+    Uses the normals of the cloud, or estimated ones that are oriented consistently. If much of the solid is far from
+    all points, the signs of the given normals may be wrong, as of normals turned upwards: if others give a solid that
+    is closer to the points, these are used. Unobserved regions are closed within the convex hull.
     """
-    normals = cloud.local.normals if cloud.normals is None else cloud.normals
-    resolution = _resolution(cloud)
+    if cloud.normals is None:
+        return _solid_from(cloud, cloud.local.normals, trust_signs=False)
+    best = _solid_from(cloud, cloud.normals, trust_signs=True)
+    observed = _observed_fraction(best, cloud)
+    if observed >= CREDIBLE_FRACTION:
+        return best
+    for normals, change in (
+        (cloud.normals, "their signs were estimated again"),
+        (cloud.local.normals, "normals were estimated from the points"),
+    ):
+        other = _solid_from(cloud, normals, trust_signs=False)
+        fraction = _observed_fraction(other, cloud)
+        if fraction > observed + MIN_GAIN:
+            log.warning("the given normals do not fit the points, as if turned to one side; %s", change)
+            best, observed = other, fraction
+    return best
+
+
+def _solid_from(cloud: PreparedCloud, normals: Float[Tensor, "points 3"], *, trust_signs: bool) -> Mesh:
     oriented = orient_normals(
         cloud.points,
         normals,
         cloud.local.areas,
-        trust_signs=cloud.normals is not None,
-        resolution=min(resolution, 128),
+        trust_signs=trust_signs,
+        resolution=min(_resolution(cloud), 128),
     )
+    return _poisson(cloud, oriented)
+
+
+def _poisson(cloud: PreparedCloud, oriented: Float[Tensor, "points 3"]) -> Mesh:
     mesh = poisson_surface(
         cloud.points,
         oriented,
         cloud.local.areas,
-        resolution=resolution,
+        resolution=_resolution(cloud),
         reach=min(2 * cloud.spacing, MARGIN),
     )
-    return _keep_supported(mesh, cloud.points)
+    return keep_supported(mesh, cloud.points)
 
 
 def _shell(cloud: PreparedCloud) -> Mesh:
     """Create a thin closed shell around the points, of any genus."""
     mesh = shell_surface(cloud.points, min(1.6 * cloud.spacing, MARGIN), resolution=_resolution(cloud))
-    return _keep_supported(mesh, cloud.points)
+    return keep_supported(mesh, cloud.points)
 
 
 def _resolution(cloud: PreparedCloud) -> int:
@@ -103,7 +136,8 @@ def _observed_fraction(mesh: Mesh, cloud: PreparedCloud) -> float:
     return float((distances < (1.5 * cloud.spacing) ** 2).double().mean())
 
 
-def _keep_supported(mesh: Mesh, points: Float[Tensor, "points 3"]) -> Mesh:
+def keep_supported(mesh: Mesh, points: Float[Tensor, "points 3"]) -> Mesh:
+    """Remove connected components to which few points are closest."""
     labels = connected_components(mesh.faces, len(mesh.vertices))[mesh.faces[:, 0]]
     closest = labels[closest_on_mesh(points, mesh.vertices, mesh.faces).face_ids]
     kept = torch.bincount(closest, minlength=int(labels.max()) + 1) >= MIN_SUPPORT * len(points)
