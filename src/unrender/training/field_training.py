@@ -1,5 +1,7 @@
 """Any field in training: what one step does, and all that the next one depends on."""
 
+import dataclasses
+import logging
 import math
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
@@ -26,6 +28,9 @@ EXPOSURE_LEARNING_RATE = 1e-2
 GPU_WHITE_FRACTION = 0.5
 """Fraction of rays of transparent images that end on white on a GPU, as in results; the others keep a field from
 representing the background."""
+DEPTH_LOSS_WEIGHT = 0.02
+"""Default weight of the depth loss for measured points."""
+log = logging.getLogger("unrender")
 
 
 class Objective(NamedTuple):
@@ -190,17 +195,38 @@ class FieldTraining(Generic[AnyField]):
 
 
 def load_training_data(
-    frames: Sequence[Frame], memory_mib: float, depth_loss_weight: float, seed: int, device: torch.device
+    frames: Sequence[Frame],
+    memory_mib: float,
+    depth_loss_weight: float | None,
+    seed: int,
+    device: torch.device,
 ) -> tuple[PixelSource, DepthSupervision | None]:
     """Load the pixels of frames, and their depth where there is any and the depth loss has a weight.
 
+    Without a weight, measured points are used, but not depth images: a field that ends exactly at their depth has
+    sharp silhouettes where images are antialiased, and dust around them, which costs several dB.
     Pixels are moved to the device if it can hold them all in the way they are drawn from there.
     """
     pixels = PixelSource(frames, memory_mib=memory_mib, seed=seed)
     if device.type != "cpu":
         pixels.move_to(device)
-    depths = DepthSupervision(frames, seed=seed) if depth_loss_weight > 0 else None
-    return pixels, depths or None
+    if depth_loss_weight == 0:
+        return pixels, None
+    if depth_loss_weight is None:
+        num_depth_images = sum(frame.depth_file is not None for frame in frames)
+        if num_depth_images:
+            log.info(
+                "depth images of %d frames are not used in training; give depth_loss_weight = %g to use them",
+                num_depth_images,
+                DEPTH_LOSS_WEIGHT,
+            )
+        frames = [dataclasses.replace(frame, depth_file=None) for frame in frames]
+    return pixels, DepthSupervision(frames, seed=seed) or None
+
+
+def default_depth_loss_weight(given: float | None) -> float:
+    """Return the weight of the depth loss, which applies to what `load_training_data` loaded."""
+    return DEPTH_LOSS_WEIGHT if given is None else given
 
 
 def _joined(rays: Rays, more: Rays) -> Rays:

@@ -15,12 +15,12 @@ from unrender.fields.schedules import HashSchedule, NerfSchedule
 from unrender.training.schedule import Schedule
 
 NOISE, OUTLIERS = 0.01, 0.1
-NERF = FitNerf(steps=150, samples=8192, table_log2=12)
+NERF = FitNerf(steps=150, samples=8192, table_log2=12, depth_loss_weight=0.02)
 SHORT = Schedule(
     field=HashSchedule(occupancy_resolution=32, samples_per_side=((0.0, 48), (0.5, 96)), finest_level=64)
 )
 fit_nerf = functools.partial(unrender.fit_nerf, schedule=SHORT)
-VOLUME = FitVolume(resolution=48, steps=200, rays=8192, degree=1)
+VOLUME = FitVolume(resolution=48, steps=200, rays=8192, degree=1, depth_loss_weight=0.02)
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,21 @@ def test_field_from_sparse_points(scene: Scene, error_without_depth: float) -> N
 def test_volume_from_noisy_depth(scene: Scene) -> None:
     without = depth_error(fit_volume(scene, dataclasses.replace(VOLUME, depth_loss_weight=0)), scene)
     assert depth_error(fit_volume(scene, VOLUME), scene) < 0.8 * without
+
+
+def test_by_default_points_are_used_and_depth_images_are_not(scene: Scene, caplog) -> None:
+    caplog.set_level("INFO", "unrender")
+    start = {"steps": 1, "samples": 1024, "table_log2": 10}
+    next(iter(fit_nerf(scene, FitNerf(**start))))
+    assert "depth images of 8 frames are not used in training; give depth_loss_weight = 0.02" in caplog.text
+    assert "depth supervision:" not in caplog.text
+    next(iter(fit_nerf(sparse(scene), FitNerf(**start))))
+    assert "depth supervision: 1600 depths in 8 of 8 frames" in caplog.text
+    caplog.clear()
+    for weight in (0.0, 0.02):
+        next(iter(fit_volume(scene, FitVolume(resolution=16, steps=1, rays=256, depth_loss_weight=weight))))
+        assert ("depth supervision:" in caplog.text) == (weight > 0)
+        assert "are not used" not in caplog.text
 
 
 def test_mlps_are_trained_on_depth(scene: Scene) -> None:

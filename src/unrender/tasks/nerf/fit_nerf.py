@@ -20,6 +20,7 @@ from unrender.training.field_training import (
     GPU_WHITE_FRACTION,
     FieldTraining,
     Objective,
+    default_depth_loss_weight,
     load_training_data,
 )
 from unrender.training.initial_occupancy import find_space
@@ -120,4 +121,5 @@ def _objective(config: FitNerf, contracted: bool, on_gpu: bool) -> Objective:
         distortion = UNBOUNDED_DISTORTION_LOSS_WEIGHT if contracted else 0.0
     per_image = config.exposure == "per_image" or (config.exposure == "auto" and contracted)
     white = GPU_WHITE_FRACTION if on_gpu else 0.0
-    return Objective(config.depth_loss_weight, distortion, config.background, white, per_image)
+    weight = default_depth_loss_weight(config.depth_loss_weight)
+    return Objective(weight, distortion, config.background, white, per_image)

@@ -17,6 +17,7 @@ from unrender.training.field_training import (
     GPU_WHITE_FRACTION,
     FieldTraining,
     Objective,
+    default_depth_loss_weight,
     load_training_data,
 )
 from unrender.training.initial_occupancy import find_space
@@ -70,7 +71,8 @@ def fit_volume(
         region = find_space(scene, frames, config.space, cells, on_device)
         field = SparseVoxels.create(region, options, torch.Generator().manual_seed(seed)).to(device)
         options = _with_default_weights(options, config, field.scene_box.contracted)
-        objective = Objective(config.depth_loss_weight, 0.0, config.background, white)
+        weight = default_depth_loss_weight(config.depth_loss_weight)
+        objective = Objective(weight, 0.0, config.background, white)
         return FieldTraining(field, options, pixels, depths, objective, seed)
 
     return train(
