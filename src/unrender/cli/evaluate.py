@@ -32,6 +32,7 @@ def command(
     views: arguments.Count = None,
     scene: arguments.File = None,
     inverted_depth_range: arguments.Number = None,
+    depth_scale: arguments.Number = None,
     output: arguments.Folder = None,
     device: arguments.Device = "auto",
 ) -> None:
@@ -45,14 +46,16 @@ def command(
         views: Number of views to evaluate, evenly spaced. Default: all.
         scene: Path of the scene, if it has been moved.
         inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
+        depth_scale: World units per unit of the depth images. Default: checked against points and cameras.
         output: Output folder. Default: runs/eval/NAME-TIME.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     check_views(views)
     saved = load_run(run, device=resolve_device(device))
-    found = views_of_split(saved, split, scene, inverted_depth_range)
+    found = views_of_split(saved, split, scene, inverted_depth_range, depth_scale)
     perceptual, lpips = _lpips()
     options = {"split": split, "views": views, "scene": scene, "inverted_depth_range": inverted_depth_range}
+    options["depth_scale"] = depth_scale
     name = run.resolve().name
     folder = start_run("eval", name, output, {"run": run} | options)
     background = None if saved.background is None else torch.tensor(saved.background)

@@ -11,7 +11,7 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.geometry.world_origin import ZERO, to_world
+from unrender.geometry.world_origin import ZERO, WorldOrigin, to_world
 from unrender.io.clouds import save_cloud
 from unrender.io.files import MissingFileError
 from unrender.io.meshes import save_mesh
@@ -48,6 +48,8 @@ class ExportOptions:
     """Points: largest relative depth difference at which two views are consistent."""
     min_consistent_views: int = 2
     """Points: minimum number of other views that have to be consistent with a point."""
+    depth_scale: float | None = None
+    """Scenes: world units per unit of the depth images. Default: checked against points and cameras."""
     spacing: float | None = None
     """Points: voxel size of the downsampling in world units. Default: keep all points."""
     voxel_size: float | None = None
@@ -100,7 +102,7 @@ def command(
         raise InputError(f"{source}: --method density needs a run with a field")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
-    views, origin = load_source_views(source, run, export.views, export.size) if use_depth else ([], ZERO)
+    views, origin = _load(source, run, export) if use_depth else ([], ZERO)
     origin = origin if run is None else run.origin
     shape = _extract([view.to(place) for view in views], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
@@ -119,6 +121,10 @@ def command(
         print(f"surface at a density of {level:.4g} per world unit")
     print(path)
     print(folder / "report.html")
+
+
+def _load(source: Path, run: Run | None, export: ExportOptions) -> tuple[list[DepthView], WorldOrigin]:
+    return load_source_views(source, run, export.views, export.size, depth_scale=export.depth_scale)
 
 
 def _save(shape: Mesh | PointCloud, path: Path) -> dict[str, Any]:

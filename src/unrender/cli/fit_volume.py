@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from unrender.cli.arguments import Flag, Folder, Resume, Scene
+from unrender.cli.arguments import Flag, Folder, Number, Resume, Scene
 from unrender.cli.confine import confinable
 from unrender.reports.fit_report import train_with_report
 from unrender.reports.live_report import EventWriter
@@ -24,6 +24,7 @@ def command(
     scene: Scene,
     training: FitVolume = FitVolume(),
     evaluation: EvaluationOptions = EvaluationOptions(),
+    depth_scale: Number = None,
     tensorboard: Flag = False,
     resume: Resume = None,
     output: Folder = None,
@@ -37,13 +38,16 @@ def command(
         scene: Folder of images with camera poses, or its JSON or npy file.
         training: What is trained, on what, and for how long.
         evaluation: Evaluation and exports after training.
+        depth_scale: World units per unit of the depth images. Default: checked against points and cameras.
         tensorboard: Write TensorBoard event files to the folder tensorboard of the run.
         resume: Folder of an interrupted run to resume; its scene and settings are the defaults.
         output: Output folder. Default: runs/fit-volume/NAME-TIME.
         viewer: Open an interactive viewer in the browser during training.
     """
     events = EventWriter() if tensorboard else None
-    run, steps = start_fit(TASK, fit_volume, scene, training, evaluation, resume=resume, output=output)
+    run, steps = start_fit(
+        TASK, fit_volume, scene, training, evaluation, depth_scale=depth_scale, resume=resume, output=output
+    )
     if viewer:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
     taken = train_with_report(run, steps, events)

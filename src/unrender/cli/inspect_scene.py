@@ -27,6 +27,7 @@ def command(
     /,
     format: SceneFormat = "auto",
     inverted_depth_range: arguments.Number = None,
+    depth_scale: arguments.Number = None,
     quick: arguments.Flag = False,
     output: arguments.Folder = None,
 ) -> None:
@@ -38,12 +39,16 @@ def command(
         scene: Folder of images with camera poses, or its JSON or npy file.
         format: Scene format, if the folder contains several.
         inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
+        depth_scale: World units per unit of the depth images. Default: checked against points and cameras.
         quick: Read only the images of the contact sheet instead of all.
         output: Output folder. Default: runs/inspect/NAME-TIME.
     """
-    options = {"format": format, "inverted_depth_range": inverted_depth_range, "quick": quick}
+    options = {"format": format, "inverted_depth_range": inverted_depth_range, "depth_scale": depth_scale}
+    options |= {"quick": quick}
     with recorded_reads() as paths:
-        loaded = load_scene(scene, format=format, inverted_depth_range=inverted_depth_range)
+        loaded = load_scene(
+            scene, format=format, inverted_depth_range=inverted_depth_range, depth_scale=depth_scale
+        )
         folder = start_run("inspect", loaded.name, output, {"scene": scene} | options)
         facts = _inspect_images(loaded, quick)
     warnings = [fact.problem for fact in facts if fact.problem] + find_warnings(loaded)

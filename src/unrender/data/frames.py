@@ -76,7 +76,7 @@ class Frame:
 
     def load(self) -> View:
         """Load the image, its mask and its depth."""
-        return self.load_image().replace(depth=self._load_depth())
+        return self.load_image().replace(depth=self.load_depth())
 
     def load_image(self) -> View:
         """Load the image and its mask, not its depth; EXIF orientation is applied if the camera's size needs it."""
@@ -113,8 +113,8 @@ class Frame:
         """Whether pixels of the image may have to be ignored."""
         return self.mask_path is not None or self.ignored_path is not None
 
-    def _load_depth(self) -> Tensor | None:
-        """Load z-depth."""
+    def load_depth(self) -> Float[Tensor, "height width"] | None:
+        """Load z-depth in world units, 0 where it is unknown; None if there is no depth image."""
         file = self.depth_file
         if file is None:
             return None

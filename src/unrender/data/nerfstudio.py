@@ -229,7 +229,7 @@ def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None])
     """Return nerfstudio's depth image, in millimeters, or instant-ngp's, in units of `integer_depth_scale`."""
     path = _existing_path(values, "depth_file_path", folder, notes)
     if path is not None:
-        return DepthFile(path, MILLIMETERS)
+        return DepthFile(path, MILLIMETERS, is_assumed=True)
     path = _existing_path(values, "depth_path", folder, notes)
     if path is None:
         return None
@@ -237,9 +237,7 @@ def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None])
     scale = number(values, "integer_depth_scale", where, MILLIMETERS)
     if not scale > 0:
         raise FileFormatError(f"{where}: 'integer_depth_scale' should be positive, got {scale:g}")
-    if "integer_depth_scale" not in values:
-        notes["depth images without 'integer_depth_scale' are taken to be in thousandths of a unit"] = None
-    return DepthFile(path, scale)
+    return DepthFile(path, scale, is_assumed="integer_depth_scale" not in values)
 
 
 def _aabb(content: Mapping[str, Any]) -> Tensor | None:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.data import blender, bop, colmap, llff, nerfstudio, tum
+from unrender.data.depth_units import with_depth_scale
 from unrender.data.frames import Frame, ParsedScene, Split, split_frames
 from unrender.data.listed_files import describe_unused
 from unrender.data.other_formats import describe_unread
@@ -79,6 +80,7 @@ def load_scene(
     format: SceneFormat = "auto",
     inverted_depth_range: float | None = None,
     origin: WorldOrigin | None = None,
+    depth_scale: float | None = None,
 ) -> Scene:
     """Load the cameras and the list of images of a scene: a folder, or its json or npy file.
 
@@ -89,6 +91,8 @@ def load_scene(
 
     inverted_depth_range: the range R, in world units, of NeRF-synthetic's 8-bit depth images, whose values v > 0
     encode the distance R (1 − v / 255) along the ray. Without it, these images are ignored.
+    depth_scale: world units per unit of the depth images. By default nerfstudio's thousandths or instant-ngp's
+    `integer_depth_scale`; if these do not fit the points or cameras of the scene, another usual one, with a note.
     origin: world coordinates of the origin to which cameras and points are moved. By default it is zero, or near the
     cameras if their coordinates are so large that float32 is too coarse, such as UTM.
     """
@@ -100,10 +104,12 @@ def load_scene(
         raise InputError(
             f"load_scene: `inverted_depth_range` should be positive and finite, got {inverted_depth_range}"
         )
+    if depth_scale is not None and not 0 < depth_scale < math.inf:
+        raise InputError(f"load_scene: `depth_scale` should be positive and finite, got {depth_scale}")
     path = Path(path)
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder; check the path")
-    return _finish(_reader(path, format)(path, inverted_depth_range), origin)
+    return _finish(_reader(path, format)(path, inverted_depth_range), origin, depth_scale)
 
 
 def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], ParsedScene]:
@@ -119,8 +125,8 @@ def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], P
     )
 
 
-def _finish(found: ParsedScene, origin: WorldOrigin | None) -> Scene:
-    """Move the scene to its origin, sort and split the frames, and compute the bounds."""
+def _finish(found: ParsedScene, origin: WorldOrigin | None, depth_scale: float | None) -> Scene:
+    """Move the scene to its origin, check the unit of depth images, split the frames, and compute the bounds."""
     if not found.frames:
         first = f"; the first is {found.folder / found.missing[0]}" if found.missing else ""
         notes = "".join(f"; {note}" for note in found.notes if "did you mean" in note)
@@ -129,7 +135,7 @@ def _finish(found: ParsedScene, origin: WorldOrigin | None) -> Scene:
         )
     if origin is None:
         origin = choose_origin(torch.stack([frame.camera.position for frame in found.frames]))
-    found = found.to_local(origin)
+    found = with_depth_scale(found.to_local(origin), depth_scale)
     by_name = tuple(sorted(found.frames, key=lambda frame: frame.name))
     frames = by_name if found.has_splits else split_frames(by_name)
     bounds, source = _bounds(found)

@@ -16,6 +16,7 @@ from unrender._struct import TensorStruct
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.points import PointCloud
 from unrender.io.arrays import array_from_npy
+from unrender.io.exr import read_exr
 from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
 from unrender.io.geometry_data import Floats
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MILLIMETERS = 1e-3
 MIN_DEPTH, MAX_DEPTH = 1e-15, 1e15
 """Depths beyond are missing: their products and quotients would not be finite in single precision."""
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 MAX_WINDOW_SAMPLES = 5
 """Maximum number of pixels sampled along each axis of a window."""
 MAX_SLOPE = 3.0
@@ -55,6 +56,8 @@ class DepthFile:
     """World units per unit of the file; for inverted depth, the depth range."""
     kind: Literal["z", "distance"] = "z"
     """Depth along the optical axis (z), or distance along the ray of each pixel."""
+    is_assumed: bool = False
+    """Whether the scale is the usual one for the format, and not stated anywhere; see `data.depth_units`."""
     inverted: bool = False
     """Whether 8-bit values v > 0 encode scale · (1 − v / 255), as in NeRF-synthetic."""
 
@@ -82,7 +85,7 @@ def load_depth(
     scale: float | None = None,
     mask: FilePath | None = None,
 ) -> PointCloud:
-    """Load a depth image (png, tiff, npy) as a point cloud with normals, in the camera frame.
+    """Load a depth image (png, tiff, npy, exr) as a point cloud with normals, in the camera frame.
 
     `focal` is in pixels, one number or (x, y). `center` is the principal point, with the center of the first pixel at
     (0.5, 0.5), half a pixel more than in OpenCV; the default is the image center. `scale` is meters per unit of the
@@ -191,7 +194,7 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
     suffix = known_suffix(path, DEPTH_SUFFIXES)
     data = read_bytes(path)
     with reading(path):
-        values = array_from_npy(data) if suffix == ".npy" else _pixels(open_image(data))
+        values = _raw_depth(data, suffix)
         if values.ndim != 2 or values.size == 0:
             raise FileFormatError(f"a depth image should have one channel, got shape {list(values.shape)}")
         if values.dtype.itemsize == 1 and scale is None:
@@ -207,6 +210,12 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
     size = np.abs(depth)
     depth[~((size > MIN_DEPTH) & (size < MAX_DEPTH))] = 0
     return depth
+
+
+def _raw_depth(data: bytes, suffix: str) -> Floats:
+    if suffix == ".exr":
+        return read_exr(data)
+    return array_from_npy(data) if suffix == ".npy" else _pixels(open_image(data))
 
 
 def _pixels(image: "Image") -> Floats:

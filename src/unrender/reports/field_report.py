@@ -98,7 +98,7 @@ def report_title(run: FieldRun) -> str:
 
 def fit_command(run: FieldRun) -> str:
     """Return the command line that repeats a run."""
-    options = changed_options(run.config, run.evaluation)
+    options = changed_options(run.config, run.evaluation) | {"depth_scale": run.depth_scale}
     return shlex.join(["unrender", run.task, str(run.source), *as_arguments(options)])
 
 
@@ -181,8 +181,9 @@ def _mesh_figure(mesh: Mesh, scene: Scene, field: TrainableField) -> Figure:
 
 def _code(run: FieldRun) -> str:
     function = f"unrender.{run.task.replace('-', '_')}"
+    loading = {} if run.depth_scale is None else {"depth_scale": run.depth_scale}
     return python_code(
-        f"scene = {call('unrender.load_scene', run.source)}",
+        f"scene = {call('unrender.load_scene', run.source, keywords=loading)}",
         f"for step in {call(function, Name('scene'), construct(run.config))}:",
         "    print(step.index, step.losses)",
         f'unrender.save_field(step.result, "{run.field_file.name}")',

@@ -92,9 +92,7 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
         "lens": "pinhole" if lens is None else f"{lens.model}, in {counted(m['num_with_lens'], 'frame')}",
         "alpha": _coverage(m["num_with_alpha"], m["mean_alpha"], "opaque"),
         "masks": _coverage(m["num_with_mask"], m["mean_mask"], "used"),
-        "depth": f"in {counted(m['num_with_depth'], 'frame')}, {m['depth_min']:.3g} to {m['depth_max']:.3g}"
-        if m["num_with_depth"]
-        else "none",
+        "depth": _depth(scene, m) if m["num_with_depth"] else "none",
         "bounds": f"({low}) to ({high}), from {BOUNDS_FROM[scene.bounds_from]}",
         "near and far": "unknown" if m["near"] is None else f"{m['near']:.3g} to {m['far']:.3g}",
     }
@@ -109,6 +107,14 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
     if scene.without_pose:
         summary["without pose"] = f"{counted(m['num_without_pose'], 'image')}: {_first(scene.without_pose)}"
     return summary
+
+
+def _depth(scene: Scene, metrics: Mapping[str, Any]) -> str:
+    """Say how many frames have depth, its range, and with which scale it was read."""
+    files = [frame.depth_file for frame in scene.frames if frame.depth_file is not None]
+    scales = sorted({f"{file.scale:g}" for file in files if not file.inverted})
+    text = f"in {counted(metrics['num_with_depth'], 'frame')}, {metrics['depth_min']:.3g} to {metrics['depth_max']:.3g}"
+    return f"{text}, {', '.join(scales)} world units per unit of the files" if scales else text
 
 
 def _first(names: Sequence[str]) -> str:

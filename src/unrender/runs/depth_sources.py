@@ -47,7 +47,7 @@ def kind_of_source(source: Path) -> SourceKind:
 
 
 def load_source_views(
-    source: Path, run: Run | None, count: int, size: int | None
+    source: Path, run: Run | None, count: int, size: int | None, *, depth_scale: float | None = None
 ) -> tuple[list[DepthView], WorldOrigin]:
     """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side.
 
@@ -61,7 +61,7 @@ def load_source_views(
         origin = origin_of_depth_views(source)
         return evenly_spaced(list(load_depth_views(source, origin=origin).values()), count), origin
     else:
-        scene = load_scene(source)
+        scene = load_scene(source, depth_scale=depth_scale)
         origin, frames = scene.origin, [frame for frame in scene.frames if frame.depth_file is not None]
         if not frames:
             raise InputError(f"{source}: not a run, no depth maps, and a scene without depth images")

@@ -50,6 +50,8 @@ class FieldRun:
     folder: Path
     background: Tensor | None
     """Background of rendered views; None uses the background of the field."""
+    depth_scale: float | None = None
+    """World units per unit of the depth images, if given."""
 
     @property
     def field_file(self) -> Path:
@@ -61,6 +63,7 @@ class FieldRun:
         settings = {
             "scene": self.source.resolve(),
             "config": self.config,
+            "depth_scale": self.depth_scale,
             "background": as_color(self.background),
             "test_views": [frame.name for frame in self.scene.split("test")],
             "evaluation": self.evaluation,

@@ -31,6 +31,7 @@ def start_fit(
     config: Config,
     evaluation: EvaluationOptions,
     *,
+    depth_scale: float | None = None,
     resume: Path | None,
     output: Path | None,
 ) -> tuple[FieldRun, Iterator[AnyStep]]:
@@ -43,12 +44,12 @@ def start_fit(
                 f"{source}: the scene of {resume} does not exist; give its new path: "
                 f"unrender {task} SCENE --resume {resume}"
             )
-    scene = load_scene(source)
+    scene = load_scene(source, depth_scale=depth_scale)
     folder = choose_run_folder(task, scene.name, output) if resume is None else resume
     steps = fit(scene, config, checkpoints=folder, resume=resume)
     if resume is None:
         create_run_folder(folder, task, {})
     background = choose_background(config.background, scene)
-    run = FieldRun(task, source, scene, config, evaluation, folder, background)
+    run = FieldRun(task, source, scene, config, evaluation, folder, background, depth_scale)
     run.start()
     return run, steps

@@ -102,7 +102,11 @@ def with_size(frame: Frame, size: int | None) -> Frame:
 
 
 def views_of_split(
-    run: Run, split: Split, scene: Path | None = None, inverted_depth_range: float | None = None
+    run: Run,
+    split: Split,
+    scene: Path | None = None,
+    inverted_depth_range: float | None = None,
+    depth_scale: float | None = None,
 ) -> tuple[Frame, ...]:
     """Return the views of a split of the run's scene, with their images; for "test", those that the run held out.
 
@@ -111,7 +115,9 @@ def views_of_split(
     path = scene or run.scene
     if path is None or not Path(path).exists():
         raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
-    loaded = load_scene(path, inverted_depth_range=inverted_depth_range, origin=run.origin)
+    loaded = load_scene(
+        path, inverted_depth_range=inverted_depth_range, origin=run.origin, depth_scale=depth_scale
+    )
     frames = loaded.split(split)
     if split == "test" and run.test_views is not None:
         by_name = {frame.name: frame for frame in loaded.frames}
