@@ -203,6 +203,8 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
             )
     if scale is None:
         scale = MILLIMETERS if values.dtype.kind in "iu" else 1.0
+        kind = "integers are taken as millimeters" if scale == MILLIMETERS else "floats are taken as meters"
+        logging.getLogger("unrender").info("%s: %s; give a depth scale if that is wrong", path, kind)
     if not (np.isfinite(scale) and scale > 0):
         raise InputError(f"{path}: `scale` should be positive and finite, got {scale}")
     with np.errstate(over="ignore"):
