@@ -212,7 +212,7 @@ def _change_json(data: bytes, rng: Generator) -> bytes:
     """Replace, remove, repeat or swap values anywhere in the tree."""
     try:
         tree = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):  # damaged before
         return _change_number(data, rng)
     slots = _slots(tree)
     if not slots:

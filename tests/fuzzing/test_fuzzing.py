@@ -12,7 +12,7 @@ from fuzzing.kinds import Kind, all_kinds
 from fuzzing.pool import Worker
 from unrender import FileFormatError, PointCloud
 
-SLOW = ("checkpoint-fit-nerf", "checkpoint-fit-volume", "video-mp4")
+SLOW = ("checkpoint-fit-nerf", "checkpoint-fit-volume", "video-mp4", "scene-tum", "scene-tum-list")
 """Kinds that take a second to make or to read."""
 SEEDS = range(2)
 

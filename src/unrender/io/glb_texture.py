@@ -79,6 +79,8 @@ def _transform(uvs: Floats, transform: dict[str, Any]) -> Floats:
 
 def _base_color(material: dict[str, Any], glb: Glb, path: Path) -> BaseColor:
     factor = material.get("pbrMetallicRoughness", {}).get("baseColorFactor", (1.0, 1.0, 1.0))
+    if not np.isfinite(np.array(factor, np.float64)).all():
+        raise FileFormatError(f"a material has the base color {factor}")
     red, green, blue = (min(max(float(value), 0.0), 1.0) for value in factor[:3])
     info = _texture_info(material)
     if not info:
