@@ -34,6 +34,7 @@ Resume = Annotated[Path | None, OPTION, tyro.conf.arg(metavar="RUN")]
 Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Scene = Annotated[Path, OPTION, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
 Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+Address = Annotated[str, tyro.conf.arg(metavar="ADDRESS")]
 Device = Annotated[str, tyro.conf.arg(metavar="DEVICE")]
 
 
@@ -65,11 +66,15 @@ def option_group(info: StructTypeInfo) -> StructConstructorSpec | None:
     helps, hints = field_docstrings(info.type), typing.get_type_hints(info.type, include_extras=True)
     fields = []
     for field in dataclasses.fields(info.type):
-        default = getattr(info.default, field.name, field.default)
+        default, hint = getattr(info.default, field.name, field.default), hints[field.name]
+        if hint is str:
+            hint = Annotated[hint, tyro.conf.arg(metavar=field.name.upper())]
+        elif hint == tuple[str, ...]:
+            hint = Annotated[hint, tyro.conf.arg(metavar="NAME ...")]
         fields.append(
             StructFieldSpec(
                 field.name,
-                Annotated[hints[field.name], OPTION],  # type: ignore[arg-type]
+                Annotated[hint, OPTION],  # type: ignore[arg-type]
                 default,
                 helps.get(field.name),
             )

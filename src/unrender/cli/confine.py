@@ -35,6 +35,7 @@ def confinable(command: Callable[Parameters, Status]) -> Callable[Parameters, St
     option = inspect.Parameter(OPTION, inspect.Parameter.KEYWORD_ONLY, default=False, annotation=kind)
     signature = inspect.signature(command)
     vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), option])
+    del vars(run)["__wrapped__"]  # tyro would read its annotations instead
     run.__annotations__ = get_type_hints(command, include_extras=True) | {OPTION: kind}
     return run
 

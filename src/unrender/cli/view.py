@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from unrender.cli.arguments import OPTION, Device, Source
+from unrender.cli.arguments import OPTION, Address, Device, Source
 from unrender.cli.confine import confinable
 from unrender.data.scenes import load_scene
 from unrender.devices import resolve_device
@@ -36,7 +36,7 @@ Show = Callable[[Window], None]
 def command(
     source: Source,
     /,
-    host: str = "127.0.0.1",
+    host: Address = "127.0.0.1",
     port: int = 8080,
     up: Annotated[Axis | None, OPTION] = None,
     window: Annotated[tuple[float, float] | None, OPTION] = None,
@@ -53,8 +53,7 @@ def command(
 
     Args:
         source: File, or folder of a scene or a run.
-        host: Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: everyone on the network who has the printed
-            address with its token.
+        host: Address to listen on. 127.0.0.1: this machine only; 0.0.0.0: everyone with the printed address.
         port: Port to listen on; the next free one if it is in use.
         up: Up axis of meshes, point clouds and volumes. Default: y, z for volumes; scenes: from the cameras.
         window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.

@@ -24,7 +24,7 @@ class FitNerf:
     al. 2020), days on a CPU; tutorial: the small MLP of PyTorch3D's tutorial, hours; or a field you registered."""
     minutes: float | None = None
     """Training budget in minutes of wall-clock time, including image loading and kernel compilation. Results depend on
-    the speed of the machine. Default: 5, unless `steps` is given."""
+    the speed of the machine. Default: 5, unless a budget in steps is given."""
     steps: int | None = None
     """Training budget in steps; results are reproducible from the seed."""
     samples: int | None = None

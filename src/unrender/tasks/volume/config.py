@@ -21,7 +21,7 @@ class FitVolume:
     """Training budget in minutes of wall-clock time, including image loading and kernel compilation. Results depend on
     the speed of the machine. Evaluation, video and mesh take extra time."""
     steps: int | None = None
-    """Training budget in steps. Default: 4000, unless `minutes` is given."""
+    """Training budget in steps. Default: 4000, unless a budget in minutes is given."""
     rays: int = 65536
     """Rays per step at full resolution, in patches of 4 × 4 pixels; fewer at coarse resolutions."""
     resolution: int | None = None
