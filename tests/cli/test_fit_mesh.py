@@ -1,7 +1,10 @@
 """unrender fit-mesh, as a user calls it."""
 
 import json
+import os
 import re
+import shlex
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +41,7 @@ def test_run_folder_contents(scan: Path, capsys: pytest.CaptureFixture[str]) -> 
     truth = ["--reference", str(scan.parent / "truth.ply")]
     assert main(["fit-mesh", str(scan), "--output", str(folder), "--holdout", "0.1", *truth, *FAST]) == 0
     assert sorted(path.name for path in folder.iterdir()) == [
+        "checkpoint.safetensors",
         "config.json",
         "curves.json",
         "mesh.ply",
@@ -92,8 +96,8 @@ def test_depth_image_as_input(tmp_path: Path) -> None:
 def test_ctrl_c_keeps_what_is_there(scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     fit = cli_fit_mesh.fit_mesh
 
-    def interrupted(*arguments: object):
-        for step in fit(*arguments):
+    def interrupted(*arguments: object, **named: object):
+        for step in fit(*arguments, **named):
             yield step
             if step.index == 2:
                 raise KeyboardInterrupt
@@ -103,6 +107,34 @@ def test_ctrl_c_keeps_what_is_there(scan: Path, monkeypatch: pytest.MonkeyPatch,
     assert main(["fit-mesh", str(scan), "--output", str(folder), *FAST]) == 130
     assert json.loads((folder / "metrics.json").read_text())["steps"] == 2
     assert len(load_mesh(folder / "mesh.ply").faces) > 40
+
+
+@pytest.mark.usefixtures("one_view")
+def test_a_stopped_fit_is_resumed_with_its_settings(
+    scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit = cli_fit_mesh.fit_mesh
+    given = ["fit-mesh", str(scan), "--edge-length", "0.3", "--mesh-format", "obj"]
+    folders = [scan.parent / name for name in ("whole", "stopped")]
+    assert main([*given, "--output", str(folders[0])]) == 0
+    assert "resume with" not in capsys.readouterr().out
+
+    def terminated(*arguments: object, **named: object):
+        for step in fit(*arguments, **named):
+            assert (folders[1] / "mesh.obj").is_file() == (step.index > 0)
+            yield step
+            if step.index == 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(cli_fit_mesh, "fit_mesh", terminated)
+    assert main([*given, "--output", str(folders[1])]) == 143
+    (line,) = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith("resume with: unrender")
+    ]
+    monkeypatch.setattr(cli_fit_mesh, "fit_mesh", fit)
+    assert main(shlex.split(line)[3:]) == 0
+    meshes = [(folder / "mesh.obj").read_bytes() for folder in folders]
+    assert meshes[0] == meshes[1]
 
 
 def write(path: Path, text: str) -> Path:

@@ -1,15 +1,17 @@
 """unrender fit-mesh: fit a mesh to a point cloud."""
 
 import dataclasses
+import functools
 import logging
 import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
 import tyro
 
-from unrender.cli.arguments import Device, File, Flag, Folder
+from unrender.cli.arguments import Device, File, Flag, Folder, Resume
 from unrender.cli.confine import confinable
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -17,17 +19,22 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io import load_depth, load_mesh, save_mesh
 from unrender.io.clouds import load_cloud_and_columns
+from unrender.io.files import FileAccessError
 from unrender.reports import mesh_report
 from unrender.reports.html import Section
 from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce
-from unrender.runs.folder import start_run, write_curves, write_json
+from unrender.runs.folder import choose_run_folder, create_run_folder, write_curves, write_json
 from unrender.runs.options import changed_options
 from unrender.runs.progress import run_steps
+from unrender.runs.resume import folder_to_resume, refuse_other_output, saved_config, saved_group
+from unrender.tasks.mesh.checkpoints import SECONDS_BETWEEN_CHECKPOINTS
 from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.mesh.measure_mesh import measure_mesh
 from unrender.viewer.training import watched_in_browser
 
+TASK = "fit-mesh"
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
+MeshFormat = Literal["ply", "obj", "stl", "glb"]
 log = logging.getLogger("unrender")
 MIN_OBSERVED_FRACTION = 0.5
 """Fraction of the surface near points below which a result is `unsupported`."""
@@ -48,6 +55,15 @@ class DepthImage:
     """Mask image, black where pixels are ignored."""
 
 
+@dataclasses.dataclass(frozen=True)
+class _Saved:
+    """Other options that a resumed run takes from config.json."""
+
+    mesh_format: MeshFormat = "ply"
+    reference: Path | None = None
+    up: Axis = "y"
+
+
 @confinable
 def command(
     cloud: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CLOUD")],
@@ -55,10 +71,11 @@ def command(
     fit: FitMesh = FitMesh(),
     depth: DepthImage = DepthImage(),
     output: Folder = None,
-    mesh_format: Literal["ply", "obj", "stl", "glb"] = "ply",
+    mesh_format: MeshFormat = "ply",
     reference: File = None,
     up: Axis = "y",
     viewer: Flag = False,
+    resume: Resume = None,
     device: Device = "auto",
 ) -> int:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
@@ -76,28 +93,26 @@ def command(
         reference: Ground-truth mesh to measure the result against.
         up: Up axis of the images in the report.
         viewer: Open an interactive viewer in the browser during the fit.
+        resume: Folder of an interrupted run to resume; its settings are the defaults.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     target = resolve_device(device)
     points, columns = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference).to(target)
-    start, fitting = time.perf_counter(), fit_mesh(points.to(target), fit)
+    start, folder = time.perf_counter(), _folder(cloud, output, resume)
+    fitting = fit_mesh(points.to(target), fit, checkpoints=folder, resume=resume)
     settings = {"cloud": cloud, "columns": columns, "config": fit, "depth": depth, "mesh_format": mesh_format}
-    settings |= {"reference": reference, "up": up, "device": str(target)}
-    folder = start_run("fit-mesh", cloud.stem, output, settings)
-    steps = run_steps(watched_in_browser(fitting) if viewer else fitting, _describe)
-    if steps[-1].stage != "final":
-        log.warning("stopped after %d steps, before convergence", steps[-1].index)
+    create_run_folder(folder, TASK, settings | {"reference": reference, "up": up, "device": str(target)})
+    path = folder / f"mesh.{mesh_format}"
+    steps = _run(fitting, path, viewer=viewer)
     seconds = {"seconds": time.perf_counter() - start}
-    save_mesh(steps[-1].result, folder / f"mesh.{mesh_format}")
+    options = changed_options(fit, depth) | {"reference": reference} | ({} if up == "y" else {"up": up})
+    _say_what_is_left(steps[-1], command_line(TASK, [cloud], {"resume": folder} | options))
     metrics = _measure(steps, points.to(target), truth) | seconds
-    write_json(folder / "metrics.json", metrics)
-    write_curves(folder, mesh_report.series(steps[1:]))
-    how = _reproduce(cloud, fit, depth, {"reference": reference} | ({} if up == "y" else {"up": up}))
-    report = folder / "report.html"
-    mesh_report.write_mesh_report(report, f"Mesh of {cloud.name}", points, steps, metrics, up, how)
+    how = reproduce(command_line(TASK, [cloud], options), _code(cloud, fit, depth))
+    _report(folder, f"Mesh of {cloud.name}", points, steps, metrics, up, how)
     _print_summary(metrics, columns)
-    print(folder / f"mesh.{mesh_format}", report, sep="\n")
+    print(path, folder / "report.html", sep="\n")
     return _exit_status(metrics)
 
 
@@ -111,6 +126,70 @@ def _exit_status(metrics: dict[str, Any]) -> int:
         100 * (1 - metrics["observed_fraction"]),
     )
     return UNSUPPORTED
+
+
+def _run(fitting: Iterator[FitMeshStep], path: Path, *, viewer: bool) -> list[FitMeshStep]:
+    """Fit the mesh, and save it."""
+    saved = _saved(fitting, path)
+    steps = run_steps(watched_in_browser(saved) if viewer else saved, _describe)
+    if isinstance(fitting, Generator):
+        fitting.close()  # which saves a checkpoint
+    save_mesh(steps[-1].result, path)
+    return steps
+
+
+def _report(
+    folder: Path,
+    title: str,
+    points: PointCloud,
+    steps: list[FitMeshStep],
+    metrics: dict[str, Any],
+    up: Axis,
+    how: Section,
+) -> None:
+    """Write metrics, curves and the report."""
+    write_json(folder / "metrics.json", metrics)
+    write_curves(folder, mesh_report.series(steps[1:]))
+    mesh_report.write_mesh_report(folder / "report.html", title, points, steps, metrics, up, how)
+
+
+def _say_what_is_left(last: FitMeshStep, again: str) -> None:
+    """Say that a fit ended before convergence, and how to resume it if it was stopped."""
+    if last.stage != "final":
+        log.warning("stopped after %d steps, before convergence", last.index)
+        if last.index < last.last_index:
+            print(f"resume with: {again}", flush=True)
+
+
+def command_for(arguments: Sequence[str]) -> Callable[..., Any]:
+    """Return the command; with --resume, the settings of that run are its defaults."""
+    resume = folder_to_resume(arguments)
+    if resume is None:
+        return command
+    fit, depth = saved_config(resume, TASK, FitMesh), saved_group(resume, "depth", DepthImage)
+    others = dataclasses.asdict(saved_group(resume, None, _Saved))
+    return functools.partial(command, fit=fit, depth=depth, **others)
+
+
+def _folder(cloud: Path, output: Path | None, resume: Path | None) -> Path:
+    """Choose the folder of the run."""
+    if resume is None:
+        return choose_run_folder(TASK, cloud.stem, output)
+    refuse_other_output(resume, output)
+    return resume
+
+
+def _saved(steps: Iterator[FitMeshStep], path: Path) -> Iterator[FitMeshStep]:
+    """Save the mesh at every stage, and between them at intervals; a fit that is killed leaves it."""
+    stage, due = "", 0.0
+    for step in steps:
+        if step.stage != stage or time.perf_counter() >= due:
+            stage, due = step.stage, time.perf_counter() + SECONDS_BETWEEN_CHECKPOINTS
+            try:
+                save_mesh(step.result, path)
+            except FileAccessError as error:  # the fit continues
+                log.warning("step %d: the mesh was not saved: %s", step.index, error)
+        yield step
 
 
 def _load(path: Path, depth: DepthImage) -> tuple[PointCloud, str]:
@@ -150,19 +229,18 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
     }
 
 
-def _reproduce(source: Path, config: FitMesh, depth: DepthImage, others: dict[str, Any]) -> Section:
+def _code(source: Path, config: FitMesh, depth: DepthImage) -> str:
     load = call("unrender.load_cloud", source)
     if depth.intrinsics is not None:
         fx, fy, cx, cy = depth.intrinsics
         options = {"scale": depth.depth_scale, "mask": depth.mask}
         load = call("unrender.load_depth", source, (fx, fy), (cx, cy), keywords=options)
-    code = python_code(
+    return python_code(
         f"cloud = {load}",
         f"for step in {call('unrender.fit_mesh', Name('cloud'), construct(config))}:",
         "    print(step.index, step.losses)",
         'unrender.save_mesh(step.result, "mesh.ply")',
     )
-    return reproduce(command_line("fit-mesh", [source], changed_options(config, depth) | others), code)
 
 
 def _print_summary(metrics: dict[str, Any], columns: str) -> None:

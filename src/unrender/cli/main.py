@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from unrender._version import __version__
+from unrender.cli.terminal import prepare_streams
 from unrender.errors import KernelError, UnrenderError
 from unrender.runs.interruption import handled_signals
 
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     mostly not supported by points, 128 plus the number of a signal that left its
     work incomplete: 130 after Ctrl-C, 143 after a request to terminate.
     """
+    if arguments is None:
+        prepare_streams()
     name, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if name in ("", "-h", "--help"):
         print(_overview())
@@ -59,6 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except (UnrenderError, OSError) as error:
             print(f"unrender {name}: {error}", file=sys.stderr)
+            return 2
+        except UnicodeEncodeError as error:
+            print(f"unrender {name}: {error}; set LC_ALL=C.UTF-8 for names of files", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             interruption.end_early()

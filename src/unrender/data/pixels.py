@@ -16,7 +16,7 @@ from unrender.data.device_pixels import DevicePixels
 from unrender.data.frames import Frame
 from unrender.data.pixel_rays import PixelRays
 from unrender.devices import has_room
-from unrender.errors import InputError
+from unrender.errors import FileFormatError, InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.io.geometry_data import Floats
@@ -297,18 +297,39 @@ class PixelSource:
         With another `memory_mib`, streamed tiles differ, and so do the draws.
         """
         self._generator.set_state(state["random"])
+        axes = {"capacities": 1, "tiles": 2, "order": 1, "turn": 1}
+        if any(state[name].dtype != torch.int64 or state[name].dim() != axes[name] for name in axes):
+            raise FileFormatError("the state of the images should be whole numbers")
         if state["capacities"].tolist() != list(self._capacities):
             return
         tiles = [_Tile(*tile) for tile in state["tiles"].tolist()]
-        held = len(self._tiles)
+        held, order, (next_slot, num_draws) = (
+            len(self._tiles),
+            state["order"].tolist(),
+            state["turn"].tolist(),
+        )
+        self._check_restored(tiles, order, next_slot, num_draws)
         if self._streams:
             self._tiles = tiles[:held]
             for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
                 self._put(slot, *content)
             self._describe_tiles()
             self._coming = self._pool.submit(self._read, tiles[held]) if len(tiles) > held else None
-        self._order = state["order"].tolist()
-        self._next_slot, self._num_draws = state["turn"].tolist()
+        self._order, self._next_slot, self._num_draws = order, next_slot, num_draws
+
+    def _check_restored(self, tiles: list[_Tile], order: list[int], next_slot: int, num_draws: int) -> None:
+        """Raise FileFormatError for a state that cannot be one of these frames."""
+        held = len(self._tiles)
+        if not held <= len(tiles) <= held + 1 or not 0 <= next_slot < held or not 0 <= num_draws < 2**62:
+            raise FileFormatError("the state of the images has other counts")
+        for tile in tiles:
+            is_frame = 0 <= tile.frame < len(self.cameras)
+            camera = self.cameras[tile.frame if is_frame else 0]
+            fits = tile.rows * camera.width <= max(self._capacities)
+            if not (is_frame and fits and 0 <= tile.top < tile.top + tile.rows <= camera.height):
+                raise FileFormatError(f"no frame has the rows of {tile}")
+        if len(set(order)) < len(order) or not set(order) <= set(range(len(self.cameras))):
+            raise FileFormatError("the order of the images names others")
 
 
 def _shrunk_camera(frame: Frame, shrink: int) -> Camera:

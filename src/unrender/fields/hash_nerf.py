@@ -19,6 +19,7 @@ from unrender.fields.trainable import (
     ParameterChange,
     SceneRegion,
     TrainableField,
+    read_near,
     read_scene_box,
 )
 from unrender.geometry.camera import Camera
@@ -305,7 +306,7 @@ class HashNeRF(TrainableField):
             OccupancyGrid(tensors["occupancy.occupied"]),
             step=float(description["step"]),
             density_unit=float(description["density_unit"]),
-            near=float(description["near"]),
+            near=read_near(description),
             features=tensors["table"].shape[1],
             color_layers=sum(name.startswith("color_layers") for name in tensors) // 2 - 1,
         )

@@ -16,7 +16,7 @@ from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.fields.encoding import harmonic_embedding
 from unrender.fields.schedules import NerfSchedule, schedule_of
-from unrender.fields.trainable import FieldOptions, SceneRegion, TrainableField, read_scene_box
+from unrender.fields.trainable import FieldOptions, SceneRegion, TrainableField, read_near, read_scene_box
 from unrender.fields.uniform_samples import flatten_samples, sample_interval
 from unrender.geometry.rays import Rays
 from unrender.geometry.scene_box import SceneBox
@@ -322,7 +322,7 @@ class NeRF(TrainableField):
             tensor.numel() for tensor in tensors.values()
         ):  # before memory is allocated for more
             raise InputError(f"NeRF: layers of `width` {width} have more weights than there are")
-        box, near = read_scene_box(tensors, description), float(description["near"])
+        box, near = read_scene_box(tensors, description), read_near(description)
         field = cls(box, description["model"], width=width, near=near)
         field.load_tensors(tensors)
         return field

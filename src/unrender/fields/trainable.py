@@ -20,6 +20,8 @@ from unrender.geometry.world_origin import ZERO
 from unrender.render.march import RenderOutput, march
 from unrender.render.sample import RaySamples
 
+MAX_NEAR = 1e30
+"""Largest distance at which rays begin, in a file."""
 MAX_CELLS = 1024**3
 """Maximum number of cells of a grid from a file, which may be damaged."""
 MAX_ORIGIN = 1e15
@@ -214,7 +216,7 @@ class TrainableField(nn.Module):
     @classmethod
     def from_contents(cls, tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> Self:
         """Return the field with these contents. By default, it is made from the scene box and `near` alone."""
-        field = cls(read_scene_box(tensors, description), near=float(description["near"]))
+        field = cls(read_scene_box(tensors, description), near=read_near(description))
         field.load_tensors(tensors)
         return field
 
@@ -261,12 +263,25 @@ def read_grid_shape(description: Mapping[str, Any]) -> list[int]:
 
 
 def read_scene_box(tensors: Mapping[str, Tensor], description: Mapping[str, Any]) -> SceneBox:
-    """Return the scene box from the contents of a field."""
+    """Return the scene box from the contents of a field; InputError for values that cannot be one."""
     center, half_extent = tensors["scene_box.center"], tensors["scene_box.half_extent"]
+    if center.dtype != torch.float32 or half_extent.dtype != torch.float32:
+        raise InputError(f"the scene box should be float32, got {center.dtype} and {half_extent.dtype}")
+    contracted = description["contracted"]
+    if not isinstance(contracted, bool):
+        raise InputError(f"`contracted` should be true or false, got {contracted!r}")
     x, y, z = (float(value) for value in description.get("origin", ZERO))
     if not max(abs(x), abs(y), abs(z)) <= MAX_ORIGIN:
         raise InputError(f"`origin` should be three coordinates of at most {MAX_ORIGIN:g}, got {[x, y, z]}")
-    return SceneBox(center, half_extent, bool(description["contracted"]), (x, y, z))
+    return SceneBox(center, half_extent, contracted, (x, y, z))
+
+
+def read_near(description: Mapping[str, Any]) -> float:
+    """Return the distance at which rays begin from the contents of a field, as float32 can hold it."""
+    near = description["near"]
+    if isinstance(near, bool) or not isinstance(near, int | float) or not 0 <= near <= MAX_NEAR:
+        raise InputError(f"`near` should be a distance from 0 to {MAX_NEAR:g}, got {near!r}")
+    return float(near)
 
 
 Field.register(TrainableField)

@@ -21,6 +21,7 @@ from unrender.fields.trainable import (
     SceneRegion,
     TrainableField,
     read_grid_shape,
+    read_near,
     read_scene_box,
 )
 from unrender.fields.uniform_samples import (
@@ -467,7 +468,7 @@ class SparseVoxels(TrainableField):
             tensors["harmonics"].clone(),
             read_scene_box(tensors, description),
             tensors["background"],
-            near=float(description["near"]),
+            near=read_near(description),
         )
 
     def describe(self) -> dict[str, int | float]:

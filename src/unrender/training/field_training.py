@@ -3,8 +3,8 @@
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Generator, Tensor
@@ -19,6 +19,7 @@ from unrender.losses.distortion import distortion_loss
 from unrender.render.march import RenderOutput
 from unrender.training.exposure import Exposures
 from unrender.training.gradient_step import gradient_step
+from unrender.training.saved_state import check_counts, check_tensors
 from unrender.training.state import State, in_folder, of_folder, optimizer_tensors, restore_optimizer
 from unrender.training.step import Measured
 from unrender.training.targets import Background, constant_error, squared_error, training_targets
@@ -133,12 +134,15 @@ class FieldTraining(Generic[AnyField]):
         """Return to a state."""
         tensors, numbers = state.copy()
         field = type(self.field).from_contents(of_folder("field", tensors), numbers["field"])
+        check_training_state(field, of_folder("training", tensors), numbers["training"])
         self.field = field.to(self.device)
         self.field.load_training_state(of_folder("training", tensors), numbers["training"])
         self._set_parameters()
         restore_optimizer(self.optimizer, of_folder("adam", tensors))
         if self._exposures is not None:
-            self._exposures.load_state_dict(of_folder("exposures", tensors))
+            exposures = of_folder("exposures", tensors)
+            check_tensors(exposures, self._exposures.state_dict())
+            self._exposures.load_state_dict(exposures)
         self.pixels.restore(of_folder("pixels", tensors))
         self.generator.set_state(tensors["random"])
 
@@ -192,6 +196,15 @@ class FieldTraining(Generic[AnyField]):
         output = self.field.training_outputs(known.rays, self.generator)[-1]
         offsets = torch.arange(len(known.distances) + 1, device=known.distances.device)
         return depth_loss(output.opacity, output.distance, offsets, known.distances)
+
+
+def check_training_state(
+    field: TrainableField, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]
+) -> None:
+    """Raise FileFormatError unless tensors and numbers can be the training state of a field."""
+    own_tensors, own_numbers = field.training_state()
+    check_tensors(tensors, own_tensors)
+    check_counts(numbers, own_numbers)
 
 
 def load_training_data(

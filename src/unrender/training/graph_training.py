@@ -14,8 +14,9 @@ from unrender.fields.schedules import HashSchedule, stage_at
 from unrender.fields.trainable import TrainableField
 from unrender.geometry.scene_box import FAR
 from unrender.kernels._hash_training import BATCHES, LOSS, SKIPPED_IN_A_ROW, UPDATES
-from unrender.training.field_training import EXPOSURE_LEARNING_RATE, Objective
+from unrender.training.field_training import EXPOSURE_LEARNING_RATE, Objective, check_training_state
 from unrender.training.graph_step import GraphStep, HashParameters, StepSettings
+from unrender.training.saved_state import check_moments, check_tensors
 from unrender.training.state import State, in_folder, of_folder
 from unrender.training.step import Measured
 
@@ -212,16 +213,23 @@ class GraphTraining:
     def restore(self, state: State) -> None:
         """Return to a state, also to one of a training on a CPU."""
         tensors, numbers, device = *state.copy(), self.graph_step.device
-        field = HashNeRF.from_contents(of_folder("field", tensors), numbers["field"]).to(device)
+        field = HashNeRF.from_contents(of_folder("field", tensors), numbers["field"])
+        check_training_state(field, of_folder("training", tensors), numbers["training"])
+        field = field.to(device)
         field.load_training_state(of_folder("training", tensors), numbers["training"])
         self._begin(field)
         step = self.graph_step
         step.max_weight.copy_(field.occupancy.max_weight)
+        moments = of_folder("adam", tensors)
+        check_moments(moments, [*field.parameters(), *step.exposures.state()[:1]])
         if len(step.exposures):
+            check_tensors(of_folder("exposures", tensors), {"logs": step.exposures.logs})
             step.exposures.logs.copy_(tensors["exposures/logs"])
             step.exposures.refresh()
-        self._restore_optimizer(of_folder("adam", tensors))
+        self._restore_optimizer(moments)
         if "graph/counters" in tensors:
+            graph = {"graph/counters": step.counters, "graph/scalars": step.scalars}
+            check_tensors({name: t for name, t in tensors.items() if name in graph}, graph)
             step.counters.copy_(tensors["graph/counters"])
             step.scalars.copy_(tensors["graph/scalars"])
             self._since_pruning = int(numbers["graph"]["since_pruning"])

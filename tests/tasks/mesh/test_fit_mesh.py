@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -217,3 +218,28 @@ def test_the_mesh_is_the_same_for_any_number_of_threads() -> None:
     one, three, *others = done.stdout.split()
     assert one == three
     assert len(others) == len(set(others)) + 1 == 2
+
+
+@pytest.mark.parametrize("stop_at", [2, 11, 29])
+def test_a_resumed_fit_ends_with_the_same_mesh(stop_at: int, tmp_path: Path) -> None:
+    cloud, config = PointCloud(scan(torus(), 1500)), FitMesh(start="hull", edge_length=0.25)
+    *_, whole = fit_mesh(cloud, config)
+    fit = fit_mesh(cloud, config, checkpoints=tmp_path)
+    for _ in range(stop_at):
+        next(fit)
+    fit.close()
+    first, *_, last = fit_mesh(cloud, config, resume=tmp_path)
+    assert first.index <= stop_at
+    assert (last.index, last.stage) == (whole.index, "final")
+    assert torch.equal(last.mesh.vertices, whole.mesh.vertices)
+    assert torch.equal(last.mesh.faces, whole.mesh.faces)
+
+
+def test_a_finished_fit_has_nothing_to_resume(tmp_path: Path) -> None:
+    cloud = PointCloud(scan(torus(), 1500))
+    *_, whole = fit_mesh(cloud, COARSE, checkpoints=tmp_path)
+    (only,) = fit_mesh(cloud, COARSE, resume=tmp_path)
+    assert (only.index, only.stage) == (whole.index, "final")
+    assert torch.equal(only.result.vertices, whole.result.vertices)
+    with pytest.raises(InputError, match=r"edge_length was 0\.2, is 0\.3; the cloud has other points"):
+        fit_mesh(PointCloud(scan(torus(), 1400)), FitMesh(edge_length=0.3), resume=tmp_path)

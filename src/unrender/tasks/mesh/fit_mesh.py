@@ -5,6 +5,7 @@ import functools
 import itertools
 import math
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -21,6 +22,7 @@ from unrender.geometry.topology import topology
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import PointIndex, index_points, nearest
 from unrender.losses.regularize import mesh_normal_consistency
+from unrender.tasks.mesh.checkpoints import FitState, MeshCheckpoints, Trial
 from unrender.tasks.mesh.gauss_newton import Array, Matrix, bending_matrix, interpolation_matrix, newton_step
 from unrender.tasks.mesh.initial_mesh import initial_mesh
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud, prepare_cloud
@@ -97,12 +99,22 @@ class FitMeshStep:
         return self.cloud.to_world(self.surface)
 
 
-def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMeshStep]:
+def fit_mesh(
+    cloud: PointCloud,
+    config: FitMesh = FitMesh(),
+    *,
+    checkpoints: Path | None = None,
+    resume: Path | None = None,
+) -> Iterator[FitMeshStep]:
     """Fit a closed mesh to a point cloud, in steps; every step has a usable mesh, the last one is the final result.
 
     The mesh is watertight unless `open`, in world units and float64, and does not depend on the number of threads.
     Raises InputError before the first step for a cloud that has no closed surface: too few points, or all of them
     coincident, collinear or coplanar.
+
+    With `checkpoints`, a folder, all that is needed to resume is saved there at every stage, every 15 seconds and when
+    the iterator is closed early. `resume` is such a folder: the fit continues from there and ends with the same mesh as
+    if it had never stopped.
 
     Example: `*_, last = fit_mesh(load_cloud("scan.ply"))`, then `save_mesh(last.result, "mesh.ply")`.
     """
@@ -110,9 +122,14 @@ def fit_mesh(cloud: PointCloud, config: FitMesh = FitMesh()) -> Iterator[FitMesh
     if not isinstance(cloud, PointCloud):
         raise ShapeError(f"fit_mesh: `cloud` should be a PointCloud, got {describe_value(cloud)}")
     prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
-    start = initial_mesh(prepared, config.start, is_open=config.open)
-    steps = _fit(prepared, start, _plan(prepared, start, config), config)
-    return itertools.islice(steps, config.steps + 1)
+    saved = MeshCheckpoints(checkpoints, prepared, dataclasses.asdict(config))
+    if resume is not None:
+        state = saved.read(resume)
+    else:
+        start = initial_mesh(prepared, config.start, is_open=config.open)
+        random = torch.Generator().manual_seed(config.seed).get_state()
+        state = FitState(float(surface_area(start)), start, SMOOTHNESS[0], random)
+    return _fit(prepared, state, _plan(prepared, state.start_area, config), config, saved)
 
 
 def _check(config: FitMesh) -> None:
@@ -131,16 +148,17 @@ def _check(config: FitMesh) -> None:
         raise InputError(f"fit_mesh: `holdout` should be a fraction, 0 ≤ holdout < 1, got {config.holdout}")
 
 
-class _Stage(NamedTuple):
+class Stage(NamedTuple):
+    """A part of the fit with one edge length."""
+
     name: str
     edge_length: float
     num_samples: int
     """Number of surface samples attracted to the points, needed for initial shapes far away from them."""
 
 
-def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
+def _plan(cloud: PreparedCloud, area: float, config: FitMesh) -> list[Stage]:
     """Plan a coarse-to-fine schedule: halve the edge length from stage to stage; distant initial shapes get more."""
-    area = float(surface_area(start))
     shortest = math.sqrt(area / (VERTEX_AREA * config.max_vertices))
     length = (
         max(min(cloud.spacing, 0.01), shortest)
@@ -160,49 +178,81 @@ def _plan(cloud: PreparedCloud, start: Mesh, config: FitMesh) -> list[_Stage]:
             f"{shortest * cloud.diagonal:.3g}"
         )
     if config.start in ("auto", "solid", "shell"):
-        return [_Stage("coarse", 2 * length, 0), _Stage("fine", length, 0)]
+        return [Stage("coarse", 2 * length, 0), Stage("fine", length, 0)]
     samples = min(10_000, len(cloud.points))
     return [
-        _Stage("coarse", 8 * length, samples),
-        _Stage("coarse", 4 * length, samples),
-        _Stage("coarse", 2 * length, 0),
-        _Stage("fine", length, 0),
+        Stage("coarse", 8 * length, samples),
+        Stage("coarse", 4 * length, samples),
+        Stage("coarse", 2 * length, 0),
+        Stage("fine", length, 0),
     ]
 
 
-def _fit(cloud: PreparedCloud, mesh: Mesh, plan: list[_Stage], config: FitMesh) -> Iterator[FitMeshStep]:
-    generator = torch.Generator().manual_seed(config.seed)
-    validation = cloud.points[cloud.validation].to(cloud.device)
-    training, everything = (
-        index_points(points.to(cloud.device)) for points in (cloud.points[~cloud.validation], cloud.points)
-    )
-    index = itertools.count()
+def _fit(
+    cloud: PreparedCloud, state: FitState, plan: list[Stage], config: FitMesh, saved: MeshCheckpoints
+) -> Iterator[FitMeshStep]:
+    """Yield the state that the fit starts from, and its steps; save checkpoints."""
     last = min(config.steps, 3 * len(_candidates(math.inf, cloud, config)) * len(plan) + 6)
-    smoothness = SMOOTHNESS[0]
-    yield FitMeshStep(next(index), last, "start", mesh, {}, smoothness, cloud, config.open)
-    for stage in plan:
-        mesh = remesh_isotropic(mesh, stage.edge_length)
-        trials: list[tuple[float, float, Mesh]] = []
-        for candidate in _candidates(smoothness, cloud, config):
-            for _ in range(3):  # after that, the next candidate improves more than another step
+    name = "start" if state.index == 0 else "final" if state.final_steps else plan[0].name
+    first = FitMeshStep(state.index, last, name, state.mesh, {}, state.smoothness, cloud, config.open)
+    yield dataclasses.replace(first, last_index=max(last, state.index))
+    steps = itertools.chain(
+        _fit_stages(cloud, state, plan, config, saved), _fit_everything(cloud, state, config)
+    )
+    try:
+        for step in itertools.islice(steps, max(0, last - state.index)):
+            yield dataclasses.replace(step, last_index=last, is_open=config.open)
+    except GeneratorExit:  # closed between two steps; a step that fails is not saved
+        saved.save(state)
+        raise
+    saved.save(state)
+
+
+def _fit_stages(
+    cloud: PreparedCloud, state: FitState, plan: list[Stage], config: FitMesh, saved: MeshCheckpoints
+) -> Iterator[FitMeshStep]:
+    """Fit coarse to fine, and in each stage stiff to flexible; `state` follows after each smoothness weight."""
+    validation = cloud.points[cloud.validation].to(cloud.device)
+    training = index_points(cloud.points[~cloud.validation].to(cloud.device))
+    generator = torch.Generator()
+    generator.set_state(state.random)
+    for stage in plan[state.stage :]:
+        mesh = state.mesh if state.trials else remesh_isotropic(state.mesh, stage.edge_length)
+        for candidate in _candidates(state.smoothness, cloud, config)[len(state.trials) :]:
+            if config.smoothness is None and _is_past_minimum(state.trials):
+                break
+            for count in range(1, 4):  # after that, the next candidate improves more than another step
                 mesh, losses = _gauss_newton_step(
                     mesh, training, stage.num_samples, cloud.spacing, candidate, generator
                 )
                 losses["validation"] = _mean_distance(validation, mesh)
-                yield FitMeshStep(next(index), last, stage.name, mesh, losses, candidate, cloud, config.open)
+                index = state.index + count
+                yield FitMeshStep(index, index, stage.name, mesh, losses, candidate, cloud)
             # points with noise e around a surface of area A have the density exp(−|distance| / e) / (2 e A)
-            trials.append((losses["validation"] * float(surface_area(mesh)), candidate, mesh))
-            if (
-                config.smoothness is None
-                and len(trials) > 2
-                and trials[-1][0] > trials[-2][0] > trials[-3][0]
-            ):
-                break
-        best = min(trials, key=lambda trial: trial[0]) if config.smoothness is None else trials[-1]
-        _, smoothness, mesh = best
-    for _ in range(6):
-        mesh, losses = _gauss_newton_step(mesh, everything, 0, cloud.spacing, smoothness, generator)
-        yield FitMeshStep(next(index), last, "final", mesh, losses, smoothness, cloud, config.open)
+            score = losses["validation"] * float(surface_area(mesh))
+            state.trials.append(Trial(score, candidate, mesh))
+            state.mesh, state.index, state.random = mesh, index, generator.get_state()
+            saved.save(state, is_stage_end=False)
+        best = state.best() if config.smoothness is None else state.trials[-1]
+        state.smoothness, state.mesh = best.smoothness, best.mesh
+        state.stage, state.trials = state.stage + 1, []
+        saved.save(state)
+
+
+def _fit_everything(cloud: PreparedCloud, state: FitState, config: FitMesh) -> Iterator[FitMeshStep]:
+    """Fit to all points, with the selected smoothness."""
+    points, generator = index_points(cloud.points.to(cloud.device)), torch.Generator()
+    for _ in range(6 - state.final_steps):
+        state.mesh, losses = _gauss_newton_step(
+            state.mesh, points, 0, cloud.spacing, state.smoothness, generator
+        )
+        state.index, state.final_steps = state.index + 1, state.final_steps + 1
+        yield FitMeshStep(state.index, state.index, "final", state.mesh, losses, state.smoothness, cloud)
+
+
+def _is_past_minimum(trials: list[Trial]) -> bool:
+    """Say whether the score increased twice."""
+    return len(trials) > 2 and trials[-1].score > trials[-2].score > trials[-3].score
 
 
 def _candidates(previous: float, cloud: PreparedCloud, config: FitMesh) -> list[float]:
