@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -16,7 +17,9 @@ from unrender import InputError
 from unrender.cli import fit_nerf as cli_fit_nerf
 from unrender.cli.main import main
 from unrender.io.checkpoints import load_tensors, save_tensors
+from unrender.io.files import DiskFullError
 from unrender.reports import live_report
+from unrender.runs.progress import RecordedSteps
 from unrender.runs.resume import resumed_config
 from unrender.tasks.nerf.config import FitNerf
 from unrender.training.step import TrainingStep
@@ -247,3 +250,35 @@ def test_no_time_for_a_step(trainer, scene, tmp_path, capsys) -> None:
 def test_a_folder_in_use_is_refused(trainer, scene, tmp_path, capsys) -> None:
     assert main(["fit-nerf", str(scene), "--output", str(scene)]) == 2
     assert "the folder is not empty" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_the_checkpoint(
+    learner, scene, tmp_path, capsys, monkeypatch
+) -> None:
+    def full(field: object, path: Path) -> None:
+        raise DiskFullError(f"{path}: cannot be written: the disk is full")
+
+    monkeypatch.setattr("unrender.reports.fit_report.save_field", full)
+    out = tmp_path / "out"
+    assert main(["fit-nerf", str(scene), *FEW, "--output", str(out)]) == 1
+    said = capsys.readouterr().err
+    assert "field.safetensors: cannot be written: the disk is full" in said
+    assert f"save it with: unrender fit-nerf --resume {out}" in said
+    assert (out / "checkpoint.safetensors").is_file()
+
+
+def test_a_folder_that_disappears_during_training_is_created_again(
+    learner, scene, tmp_path, monkeypatch
+) -> None:
+    out = tmp_path / "out"
+    finish = RecordedSteps.close
+
+    def close(self) -> None:
+        finish(self)
+        shutil.rmtree(out)
+
+    monkeypatch.setattr(RecordedSteps, "close", close)
+    assert main(["fit-nerf", str(scene), *FEW, "--no-video", "--output", str(out)]) == 0
+    assert {"config.json", "cameras.json", "field.safetensors", "report.html"} <= {
+        p.name for p in out.iterdir()
+    }

@@ -61,8 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"unrender {name}: {error}", file=sys.stderr)
             return 1
         except (UnrenderError, OSError) as error:
+            from unrender.io.files import DiskFullError
+
             print(f"unrender {name}: {error}", file=sys.stderr)
-            return 2
+            return 1 if isinstance(error, DiskFullError) else 2
         except UnicodeEncodeError as error:
             print(f"unrender {name}: {error}; set LC_ALL=C.UTF-8 for names of files", file=sys.stderr)
             return 2

@@ -119,7 +119,12 @@ def _prepare_numba() -> None:
     """Log when kernels have to be compiled, and detect forks."""
     import numba
 
-    from unrender.kernels._llvm.compilation import can_cache, compile_without_cache, on_compilation
+    from unrender.kernels._llvm.compilation import (
+        can_cache,
+        compile_without_cache,
+        on_compilation,
+        tolerate_unwritable_cache,
+    )
 
     def after_fork() -> None:
         with contextlib.suppress(ValueError):  # no parallel kernel has run yet
@@ -131,6 +136,7 @@ def _prepare_numba() -> None:
         os.register_at_fork(after_in_child=after_fork)
     if can_cache(implementation):
         on_compilation(_announce)
+        tolerate_unwritable_cache(lambda error: _warn_once(f"compiled kernels are not cached: {error}"))
     else:
         compile_without_cache("unrender")
         _log.warning(

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
+from unrender.io.files import DiskFullError
 from unrender.reports.field_report import finish
 from unrender.reports.live_report import EventWriter, LiveReport, StepRecord, describe
 from unrender.runs.field_run import FieldRun
@@ -30,14 +31,33 @@ def train_with_report(
     if events is not None:
         events.close()
     last = recorded.last
-    save_field(last.result, run.field_file)
+    _save(run, last)
     if last.exposures is not None:
         names = [frame.name for frame in run.scene.split("train")]
         write_json(run.folder / "exposures.json", dict(zip(names, last.exposures.tolist(), strict=True)))
     live.write_curves()
     if not recorded.is_finished and (run.folder / CHECKPOINT).is_file():
-        print(f"resume with: {shlex.join(['unrender', run.task, '--resume', str(run.folder)])}", flush=True)
+        print(f"resume with: {_resume_line(run)}", flush=True)
     log.info("saved the field; evaluating test views")
     training = {"training_psnr": last.losses["psnr"], "seconds": last.seconds, "steps": last.index}
     finish(run, last.result, training, live.curves(), is_stopped=not recorded.is_finished)
     return recorded
+
+
+def _save(run: FieldRun, last: TrainingStep[Any]) -> None:
+    """Save the field; if the disk is full, say where it is."""
+    if not run.folder.is_dir():
+        log.warning("%s has disappeared during training: creating it again", run.folder)
+        run.start()
+    try:
+        save_field(last.result, run.field_file)
+    except DiskFullError as error:
+        if not (run.folder / CHECKPOINT).is_file():
+            raise
+        raise DiskFullError(
+            f"{error}. The last checkpoint holds the field: free some space, then save it with: {_resume_line(run)}"
+        ) from error
+
+
+def _resume_line(run: FieldRun) -> str:
+    return shlex.join(["unrender", run.task, "--resume", str(run.folder)])

@@ -107,7 +107,11 @@ class LiveReport:
         record = StepRecord(step.index, step.last_index, psnr, _size(step), step.seconds, value, is_new)
         self._records.append(record)
         if self._events is not None:
-            self._events.add(self._run.folder / EVENTS, step)
+            try:
+                self._events.add(self._run.folder / EVENTS, step)
+            except OSError as error:  # training continues
+                log.warning("step %d: no more event files for TensorBoard: %s", record.index, error)
+                self._events = None
         begin = time.perf_counter()
         if begin >= self._due:
             self._update(step, record)

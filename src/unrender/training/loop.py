@@ -14,7 +14,7 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.errors import UnrenderError
-from unrender.io.files import reading
+from unrender.io.files import DiskFullError, check_space, reading
 from unrender.training.checkpoints import CHECKPOINT, CheckpointWriter, Origin, read_checkpoint
 from unrender.training.evaluation import HeldOutPatches
 from unrender.training.schedule import Schedule
@@ -99,6 +99,7 @@ def train(job: Job[AnyField]) -> Iterator[TrainingStep[AnyField]]:
     began = time.perf_counter()
     resumed = None if job.resume is None else read_checkpoint(job.resume, job.origin)
     run = _Run(job, resumed)
+    run.check_space()
     patches = HeldOutPatches(job.test_frames, job.background)
     return _steps(run, patches, began - run.position.seconds)
 
@@ -276,6 +277,18 @@ class _Run(Generic[AnyField]):
             held_out_psnr,
             training.exposures,
         )
+
+    def check_space(self) -> None:
+        """Raise DiskFullError if the disk has no space for the field; warn if it has none for checkpoints."""
+        folder = self.job.checkpoints
+        if folder is None:
+            return
+        field = sum(p.numel() * p.element_size() for p in self.training.field.parameters())
+        check_space(folder, field, "the field cannot be saved")
+        try:  # a checkpoint has two moments of each parameter, and the one before stays until it is written
+            check_space(folder, 7 * field, "checkpoints may not be saved")
+        except DiskFullError as error:
+            log.warning("%s", error)
 
     def save(self, *, wait: bool = False) -> None:
         """Save a checkpoint, if they are asked for and the state is good; `wait` until it is written."""

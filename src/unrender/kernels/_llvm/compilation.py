@@ -39,3 +39,16 @@ def can_cache(function: Callable[..., object]) -> bool:
     except RuntimeError:  # "no locator available"
         return False
     return True
+
+
+def tolerate_unwritable_cache(call: Callable[[OSError], None]) -> None:
+    """Continue where numba cannot save a compiled function, as on a full disk; `call` gets the error."""
+    save = caching.Cache.save_overload
+
+    def save_overload(self: caching.Cache, signature: object, data: object) -> None:
+        try:
+            save(self, signature, data)
+        except OSError as error:
+            call(error)
+
+    caching.Cache.save_overload = save_overload
