@@ -284,9 +284,7 @@ def _find_in_photo(
         if stage.use_color:
             window = estimate_color_error(simplified, window, poses)
         compare = functools.partial(evaluate, simplified, window, blur=stage.blur, shade=stage.use_color)
-        measurements = math.sqrt(
-            float(window.coverage.sum())
-        )  # about the number of pixels along the silhouette
+        measurements = math.sqrt(float(window.area))  # about the number of pixels along the silhouette
         for fit in levenberg_marquardt(compare, poses, stage.steps):
             best = keep_best(fit, SAME_POSE_ANGLE, stage.keep)
             yield FindPoseStep(

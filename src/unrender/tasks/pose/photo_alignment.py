@@ -13,6 +13,7 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d, normalize
 
 from unrender.data.photos import Photo
 from unrender.geometry.camera import Camera
+from unrender.geometry.columns import ordered_sum
 from unrender.geometry.mesh import vertex_normals
 from unrender.kernels._dispatch import can_read
 from unrender.kernels.align import normal_equations
@@ -53,6 +54,11 @@ class Window(NamedTuple):
     def size(self) -> int:
         """Number of pixels per side."""
         return self.camera.width
+
+    @property
+    def area(self) -> Tensor:
+        """Area of the object in pixels; torch's own sum depends on the number of threads."""
+        return ordered_sum(self.coverage.flatten())
 
 
 def object_side(photo: Photo) -> int:
@@ -131,7 +137,7 @@ def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade:
     image, weight = torch.cat(images, 1), torch.cat(weights, 1)
     smooth = _gaussian(window.size, blur, depth)
     residual = smooth @ ((image - torch.cat(targets)) * weight) @ smooth
-    normalization, robust = _normalization(residual, inside, window.coverage), _robust_weight(residual)
+    normalization, robust = _normalization(residual, inside, window.area), _robust_weight(residual)
     gradient, hessian = normal_equations(
         image,
         torch.cat(shading_gradients, 3).movedim(3, 1),
@@ -165,10 +171,10 @@ def _render(model: Model, window: Window, poses: Tensor) -> tuple[Tensor, Tensor
     return depth, -max_pool2d(-both, 3, 1, 1), hits(fragments)  # edge pixels contain background
 
 
-def _normalization(residual: Tensor, inside: Tensor, coverage: Tensor) -> Tensor:
+def _normalization(residual: Tensor, inside: Tensor, area: Tensor) -> Tensor:
     """Compute weights such that coverage, color and depth each contribute their mean over the object."""
     weights = torch.ones_like(residual[..., :1, :1])
-    weights[:, :1] /= coverage.sum()
+    weights[:, :1] /= area
     weights[:, 1:] /= inside.sum((1, 2)).clamp(min=1)[:, None, None, None]
     return weights
 

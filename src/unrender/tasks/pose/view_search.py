@@ -133,7 +133,7 @@ def expected_distance(model: Model, window: Window) -> float:
     far = 20.0
     images, focal = _render_views(model, _view_rotations(sphere_directions(40).to(window.coverage)), far)
     area = float(images[:, 0].sum((1, 2)).mean()) * (far / focal) ** 2
-    return float(window.camera.focal.mean()) * math.sqrt(area / float(window.coverage.sum()))
+    return float(window.camera.focal.mean()) * math.sqrt(area / float(window.area))
 
 
 def _render_views(model: Model, views: Tensor, distance: float) -> tuple[Tensor, float]:
