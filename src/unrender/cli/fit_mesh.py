@@ -14,12 +14,11 @@ import tyro
 from unrender.cli.arguments import Device, File, Flag, Folder, Resume
 from unrender.cli.confine import confinable
 from unrender.devices import resolve_device
-from unrender.errors import InputError
+from unrender.errors import FileAccessError, InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io import load_depth, load_mesh, save_mesh
 from unrender.io.clouds import load_cloud_and_columns
-from unrender.io.files import FileAccessError
 from unrender.reports import mesh_report
 from unrender.reports.html import Section
 from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce

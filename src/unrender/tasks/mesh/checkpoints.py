@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from unrender._version import __version__
-from unrender.errors import FileFormatError, InputError
+from unrender.errors import FileAccessError, FileFormatError, InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.topology import is_watertight
 from unrender.io.checkpoints import load_tensors, save_tensors
-from unrender.io.files import FileAccessError, reading, remove_unfinished
+from unrender.io.files import reading, remove_unfinished
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud
 
 CHECKPOINT = "checkpoint.safetensors"
