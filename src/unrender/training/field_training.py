@@ -19,7 +19,7 @@ from unrender.losses.distortion import distortion_loss
 from unrender.render.march import RenderOutput
 from unrender.training.exposure import Exposures
 from unrender.training.gradient_step import gradient_step
-from unrender.training.saved_state import check_counts, check_tensors
+from unrender.training.saved_state import check_counts, check_moments, check_tensors
 from unrender.training.state import State, in_folder, of_folder, optimizer_tensors, restore_optimizer
 from unrender.training.step import Measured
 from unrender.training.targets import Background, constant_error, squared_error, training_targets
@@ -138,7 +138,9 @@ class FieldTraining(Generic[AnyField]):
         self.field = field.to(self.device)
         self.field.load_training_state(of_folder("training", tensors), numbers["training"])
         self._set_parameters()
-        restore_optimizer(self.optimizer, of_folder("adam", tensors))
+        moments = of_folder("adam", tensors)
+        check_moments(moments, [p for group in self.optimizer.param_groups for p in group["params"]])
+        restore_optimizer(self.optimizer, moments)
         if self._exposures is not None:
             exposures = of_folder("exposures", tensors)
             check_tensors(exposures, self._exposures.state_dict())
