@@ -30,7 +30,8 @@ def test_kernel_matches_the_reference(batch):
 
 
 def test_kernel_matches_on_one_face_and_one_point():
-    check_kernel(lambda q, v: closest_on_mesh(q, v, FACE), [torch.tensor([[0.3, 0.2, 0.5]]), TRIANGLE])
+    faces = FACE  # check_kernel takes what an operation encloses to the GPU, but no globals
+    check_kernel(lambda q, v: closest_on_mesh(q, v, faces), [torch.tensor([[0.3, 0.2, 0.5]]), TRIANGLE])
 
 
 def test_kernel_matches_on_many_faces():
@@ -84,8 +85,8 @@ def test_each_region_of_a_triangle(query, squared_distance, barycentrics, kernel
     ],
 )
 def test_degenerate_faces_are_segments_and_points(vertices):
-    queries = cloud(30, 3)
-    check_kernel(lambda q, v: closest_on_mesh(q, v, FACE), [queries, vertices], ties=True)
+    queries, faces = cloud(30, 3), FACE
+    check_kernel(lambda q, v: closest_on_mesh(q, v, faces), [queries, vertices], ties=True)
     share = torch.linspace(0, 1, 10_001)[:, None]
     ends = max(((a, b) for a in vertices for b in vertices), key=lambda pair: (pair[0] - pair[1]).norm())
     expected = torch.cdist(queries, ends[0] + share * (ends[1] - ends[0])).amin(1)
@@ -153,6 +154,10 @@ def test_no_queries(shape):
         (
             lambda: closest_on_mesh(torch.rand(4, 3), TRIANGLE, FACE + 1),
             "closest_on_mesh: `faces` should index vertices 0 to 2, got indices 1 to 3",
+        ),
+        (
+            lambda: closest_on_mesh(torch.rand(4, 3), TRIANGLE, FACE.to("meta")),
+            "closest_on_mesh: `faces` should be on the device of the vertices, cpu, got meta",
         ),
         (
             lambda: index_faces(TRIANGLE, FACE - 1),

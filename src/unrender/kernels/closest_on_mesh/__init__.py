@@ -73,6 +73,10 @@ def closest_on_mesh(
 def _check_faces(where: str, faces: Tensor, vertices: Tensor) -> None:
     if len(faces) == 0:
         raise InputError(f"{where}: `faces` should have at least one face, got none")
+    if faces.device != vertices.device:
+        raise InputError(
+            f"{where}: `faces` should be on the device of the vertices, {vertices.device}, got {faces.device}"
+        )
     if not can_read(faces):
         return
     low, high = (int(x) for x in torch.aminmax(faces))
