@@ -195,6 +195,21 @@ def test_every_measurement_on_a_gpu_stands_on_its_page():
         assert page.count(f"| {row['name']} | **{row['ms']:.3g}** |") == 1, row["name"]
 
 
+def test_the_readme_states_the_trainings_on_a_gpu_that_were_measured():
+    rows = json.loads((ROOT / "docs/gpu.json").read_text("utf-8"))["rows"]
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    psnr = {
+        seconds: row["psnr"]
+        for seconds in (5, 60)
+        for row in rows
+        if row["name"].startswith(f"hash field trained for {seconds} s, as it is") and "H100" in row["device"]
+    }
+    assert (
+        f"reaches {psnr[5]:.1f} dB after 5 s of training on an H100, and {psnr[60]:.1f} dB after 60 s"
+        in readme
+    )
+
+
 def test_pages_state_the_figures_that_were_measured():
     for figure in measured():
         for page, words in dict(figure.get("stated", {})).items():

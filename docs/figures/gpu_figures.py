@@ -2,7 +2,9 @@
 
     python docs/figures/gpu_figures.py RUN.json --commit 7d2a483
 
-`<!-- gpu: timings -->`, `trainings`, `checks` and `machine` in a page are replaced by what docs/gpu.json says.
+Rows of the run replace those of the same name; the others keep the GPU and the commit that they were measured with.
+`<!-- gpu: timings -->`, `trainings`, `checks`, `machine`, `compilation` and `calling_thread` in a page are replaced by
+what docs/gpu.json says.
 """
 
 import argparse
@@ -16,7 +18,7 @@ DROPPED = {"seconds", "runs", "min_ms"}
 
 
 def main() -> None:
-    """Write docs/gpu.json from the JSON of a run."""
+    """Take the rows of a run into docs/gpu.json."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--commit", help="of the measured tree, if the run does not know it")
@@ -27,90 +29,112 @@ def main() -> None:
         about["commit"] = options.commit
     if about["commit"] == "unknown":
         parser.error(f"{options.run} does not say which commit was measured; give --commit")
-    rows = [
-        {name: _short(value) for name, value in row.items() if name not in DROPPED} for row in run["rows"]
-    ]
-    content = {"about": about, "rows": rows}
+    rows = {row["name"]: row for row in json.loads(MEASURED.read_text("utf-8"))["rows"]}
+    for row in run["rows"]:
+        if "failed" in row or "skipped" in row:
+            print(f"left out, not measured: {row['name']}")
+            continue
+        figures = {name: _short(value) for name, value in row.items() if name not in DROPPED}
+        rows[row["name"]] = figures | {"device": about["device"], "commit": about["commit"]}
+    content = {"about": about, "rows": list(rows.values())}
     MEASURED.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", "utf-8")
 
 
 def _short(value: Any) -> Any:
-    """Keep four digits, and of errors the last line."""
+    """Keep four digits."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, dict):
         return {name: _short(part) for name, part in value.items()}
     if isinstance(value, list):
         return [_short(part) for part in value]
-    if isinstance(value, str) and value.startswith("Traceback"):
-        return value.strip().splitlines()[-1]
     return value
 
 
 def table(name: str) -> str:
     """Return what replaces a mark."""
     content = json.loads(MEASURED.read_text("utf-8"))
-    return {"machine": _machine, "timings": _timings, "trainings": _trainings, "checks": _checks}[name](
-        content
-    )
+    writers = {
+        "machine": _machine,
+        "timings": _timings,
+        "trainings": _trainings,
+        "checks": _checks,
+        "compilation": _compilation,
+        "calling_thread": _calling_thread,
+    }
+    return writers[name](content)
 
 
 def _machine(content: dict[str, Any]) -> str:
     about = content["about"]
+    others = sorted({row["device"] for row in content["rows"]} - {about["device"]})
+    also = "".join(f" (in rows that say {_card(name)}, one {name})" for name in others)
     return (
-        f"Machine: one {about['device']}, torch {about['torch']}, Warp {about['warp']}, Python {about['python']}; "
-        f"commit {about['commit']}, {about['date']}."
+        f"Machine: one {about['device']}{also}, torch {about['torch']}, Warp {about['warp']}, "
+        f"Python {about['python']}; {about['date']}. Each row names the GPU and the commit that it was measured with."
     )
 
 
 def _timings(content: dict[str, Any]) -> str:
-    lines = ["| work | ms | target | PyTorch3D |", "|---|---|---|---|"]
+    lines = ["| work | ms | PyTorch3D, ms | measured with |", "|---|---|---|---|"]
     for row in content["rows"]:
-        if "ms" in row:
-            cells = (f"**{row['ms']:.3g}**", *(_number(row.get(key)) for key in ("reach_ms", "pytorch3d_ms")))
-        elif (
-            ("failed" in row or "skipped" in row)
-            and not row["name"].startswith("check ")
-            and ("test views" not in row["name"])
-        ):
-            cells = ("*not measured*", "", "")
-        else:
-            continue
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+        ms = row.get("ms", 1000 * row.get("s", 0.0))
+        if ms:
+            theirs = row.get("pytorch3d_ms")
+            cells = (f"**{ms:.3g}**", "" if theirs is None else f"{theirs:g}", _origin(row))
+            lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _trainings(content: dict[str, Any]) -> str:
-    lines = ["| training | PSNR | one view | one step | before training |", "|---|---|---|---|---|"]
+    lines = [
+        "| training | PSNR | one view | one step | before training | measured with |",
+        "|---|---|---|---|---|---|",
+    ]
     for row in content["rows"]:
-        name = row["name"].removesuffix(": test views on white").replace("as it is", "default settings")
         if "psnr" in row:
+            name = row["name"].removesuffix(": test views on white").replace("as it is", "default settings")
             view = f"{row['view_ms']:.0f} ms" if "view_ms" in row else ""
-            figures = (f"**{row['psnr']:.2f} dB**", view, f"{row['ms a step']:.1f} ms")
             start = f"{row['seconds to start']['starting']:.1f} s" if "seconds to start" in row else ""
-            lines.append(f"| {name} | {' | '.join(figures)} | {start} |")
-        elif "test views" in row["name"]:
-            lines.append(f"| {name} | *not measured* | | | |")
+            cells = (f"**{row['psnr']:.2f} dB**", view, f"{row['ms a step']:.1f} ms", start, _origin(row))
+            lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _checks(content: dict[str, Any]) -> str:
     lines = [
-        "| compared with the reference on the GPU | largest relative error | two runs |",
-        "|---|---|---|",
+        "| compared with the reference on the GPU | largest relative error | two runs | measured with |",
+        "|---|---|---|---|",
     ]
     for row in content["rows"]:
-        if "failed" in row and row["name"].startswith("check "):
-            lines.append(f"| {row['name'].removeprefix('check ')} | *not measured* | |")
         if "same_bits" in row:
             error = f"{max(row['errors']):.1e}" if row.get("errors") else ""
             bits = "same bits" if row["same_bits"] else "**different bits**"
-            lines.append(f"| {row['name'].removeprefix('check ')} | {error} | {bits} |")
+            lines.append(f"| {row['name'].removeprefix('check ')} | {error} | {bits} | {_origin(row)} |")
     return "\n".join(lines)
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:g}"
+def _compilation(content: dict[str, Any]) -> str:
+    (row,) = (row for row in content["rows"] if "compiled_s" in row)
+    return f"Compiling all kernels for float32 took {row['compiled_s']:.0f} s ({_origin(row)})."
+
+
+def _calling_thread(content: dict[str, Any]) -> str:
+    (row,) = (row for row in content["rows"] if "mesh, calling thread, ms" in row)
+    mesh, pose = (
+        f"{row[f'{name}, own thread, ms']:.2f} to {row[f'{name}, calling thread, ms']:.2f} ms"
+        for name in ("mesh", "pose")
+    )
+    return f"The step of the mesh tutorial went from {mesh}, that of the pose tutorial from {pose} ({_origin(row)})."
+
+
+def _origin(row: dict[str, Any]) -> str:
+    return f"{_card(row['device'])}, {row['commit']}"
+
+
+def _card(device: str) -> str:
+    """Return the short name of a GPU: H100."""
+    return device.removeprefix("NVIDIA ").split()[0]
 
 
 if __name__ == "__main__":
