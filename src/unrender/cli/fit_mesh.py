@@ -38,7 +38,7 @@ log = logging.getLogger("unrender")
 MIN_OBSERVED_FRACTION = 0.5
 """Fraction of the surface near points below which a result is `unsupported`."""
 UNSUPPORTED = 3
-"""Exit status of a result that is written, but mostly invented."""
+"""Exit status of a result that is written, but mostly extrapolated."""
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr")
 
 
@@ -79,7 +79,7 @@ def command(
 ) -> int:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
 
-    Exit status 3: most of the surface is far from all points, and invented; see --open.
+    Exit status 3: most of the surface is far from all points, and extrapolated; see --open.
 
     Example: unrender fit-mesh scan.ply --holdout 0.1
 
@@ -116,11 +116,11 @@ def command(
 
 
 def _exit_status(metrics: dict[str, Any]) -> int:
-    """Say it if most of the surface is invented; return the exit status."""
+    """Warn if most of the surface is extrapolated; return the exit status."""
     if metrics["status"] == "supported":
         return 0
     log.warning(
-        "%.0f %% of the surface is far from all points, and invented; for terrain, sheets and scans from one side, "
+        "%.0f %% of the surface is far from all points, and extrapolated; for terrain, sheets and scans from one side, "
         "give --open; for a closed object, check its normals, or try --start shell or --start hull",
         100 * (1 - metrics["observed_fraction"]),
     )

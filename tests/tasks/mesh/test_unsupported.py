@@ -86,7 +86,7 @@ def test_open_surfaces_end_where_the_points_end(kind: str) -> None:
 
 
 @pytest.mark.parametrize(("options", "status"), [([], 3), (["--open"], 0)])
-def test_invented_surfaces_are_said(
+def test_extrapolated_surfaces_are_reported(
     tmp_path: Path, options: list[str], status: int, capsys, monkeypatch
 ) -> None:
     monkeypatch.setattr(mesh_report, "NUM_VIEWS", 1)
@@ -97,6 +97,6 @@ def test_invented_surfaces_are_said(
     assert metrics["status"] == ("unsupported" if status else "supported")
     assert metrics["watertight"] == bool(status)
     printed = capsys.readouterr()
-    assert ("far from all points, and invented" in printed.err) == bool(status)
+    assert ("far from all points, and extrapolated" in printed.err) == bool(status)
     assert ("--open" in printed.err) == bool(status)
     assert "observed surface" in printed.out

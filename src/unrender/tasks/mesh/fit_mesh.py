@@ -53,7 +53,8 @@ class FitMesh:
     """Edge length of the result in world units. Default: the mean distance between neighboring points, at most 1% of
     the diagonal of the bounding box."""
     open: bool = False
-    """Trim the surface where no points are: for terrain, sheets, and scans from one side. The result has a boundary."""
+    """Trim the surface where there are no points: for terrain, sheets, and scans from one side. The result has a
+    boundary."""
     max_vertices: int = 50_000
     """Maximum number of vertices with the default edge length."""
     smoothness: float | None = None
@@ -86,7 +87,7 @@ class FitMeshStep:
     smoothness: float
     cloud: PreparedCloud
     is_open: bool = False
-    """Whether the result is trimmed where no points are."""
+    """Whether the result is trimmed where there are no points."""
 
     @functools.cached_property
     def surface(self) -> Mesh:

@@ -1,4 +1,4 @@
-"""Open surfaces: closed ones, trimmed where no points are."""
+"""Open surfaces: closed ones, trimmed where there are no points."""
 
 import numpy as np
 import torch

@@ -45,7 +45,7 @@ class FitNerf:
     scenes, else 0."""
     depth_loss_weight: float | None = None
     """Weight of the depth loss, if the scene has depth images or COLMAP points; 0.02 gives accurate depth. Default:
-    0.02 for COLMAP points, 0 for depth images, which sharpen silhouettes at the expense of the PSNR."""
+    0.02 for COLMAP points, 0 for depth images, which can lower the PSNR."""
     memory_mib: float = 1500.0
     """Memory budget for images, in MiB. Larger datasets are streamed."""
     device: str = "auto"
