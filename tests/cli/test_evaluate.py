@@ -102,6 +102,10 @@ def test_depth_metrics_if_the_scene_has_depth(scene, field, tmp_path) -> None:
     assert depth["depth/median/abs_rel/4.png"] < 0.02
     assert json.loads((out / "metrics.json").read_text()).items() >= depth.items()
     assert "depth/median/abs_rel<" in (out / "report.html").read_text()
+    doubled = write_run(tmp_path / "doubled", scene, depth_scale=2 * MILLIMETERS)
+    assert main(["eval", str(doubled), "--output", str(tmp_path / "other")]) == 0
+    metrics = json.loads((tmp_path / "other" / "metrics.json").read_text())
+    assert metrics["depth/median/abs_rel"] == pytest.approx(0.5, abs=0.02)
 
 
 def test_views_of_another_split(scene, field, tmp_path, capsys) -> None:

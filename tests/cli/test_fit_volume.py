@@ -70,6 +70,7 @@ def test_a_run_can_be_watched(scene: Path, tmp_path: Path, caplog) -> None:
 def test_a_stopped_run_is_resumed_with_its_own_settings(scene: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
     settings = ["--resolution", "16", "--rays", "256", "--no-video", "--no-mesh", "--views", "all"]
+    settings += ["--depth-scale", "0.002"]
     assert main(["fit-volume", str(scene), "--output", str(folder), *settings, "--steps", "4"]) == 0
     assert main(["fit-volume", "--resume", str(folder), "--steps", "6"]) == 0
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -77,5 +78,6 @@ def test_a_stopped_run_is_resumed_with_its_own_settings(scene: Path, tmp_path: P
     config = json.loads((folder / "config.json").read_text())
     assert (config["config"]["resolution"], config["config"]["rays"]) == (16, 256)
     assert config["evaluation"] == {"views": "all", "video": False, "mesh": False}
+    assert config["depth_scale"] == 0.002
     assert main(["fit-nerf", str(scene), "--resume", str(folder)]) == 2
     assert "a run of fit-volume; use `unrender fit-volume`" in capsys.readouterr().err

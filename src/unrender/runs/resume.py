@@ -13,7 +13,7 @@ from unrender.io.files import reading
 from unrender.runs.field_run import EVENTS, EvaluationOptions
 from unrender.runs.folder import CONFIG
 from unrender.runs.saved_options import options_from_json
-from unrender.runs.saved_run import read_config, written_by
+from unrender.runs.saved_run import read_config, saved_depth_scale, written_by
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.volume.config import FitVolume
 from unrender.training.checkpoints import CHECKPOINT
@@ -43,6 +43,7 @@ def with_saved_options(
     }
     if scene := read_config(resume).get("scene"):
         saved["scene"] = Path(str(scene))
+    saved["depth_scale"] = saved_depth_scale(resume)
     return functools.partial(command, **saved, tensorboard=(resume / EVENTS).is_dir())
 
 
@@ -56,9 +57,9 @@ def saved_config(resume: Path, task: str, config: type[AnyConfig]) -> AnyConfig:
     values, known = written.get("config"), set(typing.get_type_hints(config))
     if not isinstance(values, dict):
         raise InputError(f"--resume {resume}: no settings in its config.json; start a new run")
-    if foreign := sorted(known ^ values.keys()):
+    if different := sorted(known ^ values.keys()):
         raise InputError(
-            f"--resume {resume}: {written_by(written)}; their options differ: {', '.join(foreign)}; "
+            f"--resume {resume}: {written_by(written)}; their options differ: {', '.join(different)}; "
             "start a new run"
         )
     with reading(resume / CONFIG):

@@ -102,6 +102,13 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def saved_depth_scale(folder: Path) -> float | None:
+    """Return the scale with which the depth images of a run's scene were read; None if none was given."""
+    scale = read_config(folder).get("depth_scale")
+    with reading(folder / CONFIG):
+        return None if scale is None else float(scale)
+
+
 def as_color(background: Tensor | None) -> Color | None:
     """Convert a background color for config.json."""
     if background is None:

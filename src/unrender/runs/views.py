@@ -16,7 +16,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path, spiral_path
 from unrender.io.file_names import safe_file_names, without_suffix
 from unrender.io.files import MissingFileError
-from unrender.runs.saved_run import Run
+from unrender.runs.saved_run import Run, saved_depth_scale
 
 Item = TypeVar("Item")
 PATHS = ("auto", "orbit", "interpolate", "spiral", "test", "train")
@@ -110,11 +110,13 @@ def views_of_split(
 ) -> tuple[Frame, ...]:
     """Return the views of a split of the run's scene, with their images; for "test", those that the run held out.
 
-    scene: where the scene is now, if it has been moved. InputError if there are no such views.
+    scene: where the scene is now, if it has been moved. depth_scale: by default that of the run.
+    InputError if there are no such views.
     """
     path = scene or run.scene
     if path is None or not Path(path).exists():
         raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
+    depth_scale = saved_depth_scale(run.folder) if depth_scale is None else depth_scale
     loaded = load_scene(
         path, inverted_depth_range=inverted_depth_range, origin=run.origin, depth_scale=depth_scale
     )

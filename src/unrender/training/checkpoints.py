@@ -133,7 +133,7 @@ def _differences(description: Mapping[str, Any], origin: Origin) -> list[str]:
         if name not in MAY_DIFFER and before.get(name) != now.get(name)
     ]
     if description["scene"] != _fingerprint(origin.scene):
-        differences.append("the scene has other frames or cameras")
+        differences.append("the scene has other frames, cameras or depth")
     return differences
 
 

@@ -173,7 +173,7 @@ def test_a_resume_with_other_settings_says_which(scene: Scene, tmp_path: Path) -
     fewer = dataclasses.replace(scene, frames=scene.frames[1:])
     wider = [dataclasses.replace(f, camera=f.camera.replace(focal=2 * f.camera.focal)) for f in scene.frames]
     for other in (fewer, dataclasses.replace(scene, frames=tuple(wider))):
-        with pytest.raises(InputError, match="other frames or cameras"):
+        with pytest.raises(InputError, match="other frames, cameras or depth"):
             fit_nerf(other, SMALL, resume=tmp_path)
     whole = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).write_bytes(whole[: len(whole) // 2])
