@@ -122,8 +122,9 @@ def _photos_in(folder: Path) -> list[Path]:
         print(f"{below} of {len(found)} photos are in subfolders")
     unread = sorted(path.suffix for path in folder.rglob("*") if path.suffix.lower() in UNREAD_SUFFIXES)
     if unread:
+        suffixes = ", ".join(dict.fromkeys(unread))
         print(
-            f"{len(unread)} files are not used ({', '.join(dict.fromkeys(unread))} is not read); save them as JPEG"
+            f"skipped {counted(len(unread), 'file')} in formats that are not read ({suffixes}); save as JPEG"
         )
     if len(found) < 2:
         raise InputError(

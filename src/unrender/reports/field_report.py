@@ -165,7 +165,7 @@ def _surface(run: FieldRun, field: TrainableField) -> list[Figure]:
     try:
         mesh = extract_surface(field)
     except InputError as error:
-        log.warning("no mesh: %s", error)
+        log.warning("no mesh: %s (`unrender export --to mesh --method density`)", error)
         return []
     origin = field.scene_box.origin
     save_mesh(to_world(mesh, origin), run.folder / "mesh.ply")

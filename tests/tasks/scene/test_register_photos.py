@@ -138,7 +138,7 @@ def test_photos_in_subfolders(tmp_path, capsys):
     assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a.jpg", "left/1.jpg", "right/1.JPG"]
     out = capsys.readouterr().out
     assert "2 of 3 photos are in subfolders" in out
-    assert "1 files are not used (.NEF is not read)" in out
+    assert "skipped 1 file in formats that are not read (.NEF)" in out
 
 
 def test_photos_of_several_sizes_have_several_cameras(tmp_path, caplog):

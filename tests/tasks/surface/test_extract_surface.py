@@ -44,7 +44,7 @@ def test_voxels_may_be_sampled_too():
         ({"box": torch.tensor([[-1.0] * 3, [1.0] * 3]), "voxel_size": 0.0}, "`voxel_size` should be positive"),
         ({"box": torch.tensor([[-1.0] * 3, [1.0] * 3]), "voxel_size": 1e-4}, "20000 × 20000 × 20000 voxels are"),
         ({"opacity": 1.0}, "`opacity` should be above 0 and below 1"),
-        ({"box": torch.tensor([[2.0] * 3, [3.0] * 3])}, "the field reaches this opacity nowhere"),
+        ({"box": torch.tensor([[2.0] * 3, [3.0] * 3])}, "the field does not reach this opacity anywhere"),
     ],
 )  # fmt: skip
 def test_a_surface_that_cannot_be_found_is_named(changes, words):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
+from unrender._wording import counted
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.neighborhoods import Neighborhoods, is_outlier, neighborhoods
@@ -67,7 +68,7 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
     _check(points)
     outlier = is_outlier(points)
     if bool(outlier.any()):
-        log.info("ignoring %d outliers among %d points", int(outlier.sum()), len(points))
+        log.info("ignoring %s among %d points", counted(int(outlier.sum()), "outlier"), len(points))
     points = points[~outlier]
     _check(points)
     points, center, diagonal = _unit_box(points, center, diagonal)
@@ -101,7 +102,8 @@ def _unique_points(points: Tensor) -> Tensor:
     """Return the indices of unique points; many scanners write duplicates."""
     _, indices = np.unique(points.numpy(), axis=0, return_index=True)
     if len(indices) < len(points):
-        log.info("ignoring %d duplicates among %d points", len(points) - len(indices), len(points))
+        num_duplicates = counted(len(points) - len(indices), "duplicate")
+        log.info("ignoring %s among %d points", num_duplicates, len(points))
     return torch.from_numpy(np.sort(indices))
 
 

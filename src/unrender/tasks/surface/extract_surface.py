@@ -140,7 +140,7 @@ def _marching_cubes(values: NDArray[np.float32]) -> tuple[NDArray[np.float32], N
     from skimage.measure import marching_cubes
 
     if not values.max() > 0:
-        raise InputError("extract_surface: the field reaches this opacity nowhere; lower `opacity`")
+        raise InputError("extract_surface: the field does not reach this opacity anywhere; lower `opacity`")
     vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
     return vertices - 1, faces
 
