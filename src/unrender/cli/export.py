@@ -96,15 +96,15 @@ def command(
     if not source.exists():
         raise MissingFileError(f"{source}: no such folder; give a run, depth maps or a scene with depth")
     export.check()
-    place = resolve_device(device)
-    run = load_run(source, device=place) if kind_of_source(source) == "run" else None
+    target = resolve_device(device)
+    run = load_run(source, device=target) if kind_of_source(source) == "run" else None
     if run is None and export.method == "density":
         raise InputError(f"{source}: --method density needs a run with a field")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
     views, origin = _load(source, run, export) if use_depth else ([], ZERO)
     origin = origin if run is None else run.origin
-    shape = _extract([view.to(place) for view in views], run, export).to("cpu")
+    shape = _extract([view.to(target) for view in views], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
     name = source.resolve().name
     folder = start_run("export", name, export.output, {"source": source, "options": export})

@@ -51,12 +51,12 @@ def command(
     if viewer:
         steps = watched_in_browser(steps, run.scene.frames, run.background)
     taken = train_with_report(run, steps, events)
-    longest, wanted = max(taken.last.result.table.shape), final_resolution(training)
-    if taken.is_finished and longest < wanted:
+    longest, requested = max(taken.last.result.table.shape), final_resolution(training)
+    if taken.is_finished and longest < requested:
         log.warning(
             "reached %d of %d voxels along the longest side: increase --%s or lower --resolution",
             longest,
-            wanted,
+            requested,
             "steps" if run.config.minutes is None else "minutes",
         )
 

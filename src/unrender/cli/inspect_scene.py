@@ -50,9 +50,9 @@ def command(
             scene, format=format, inverted_depth_range=inverted_depth_range, depth_scale=depth_scale
         )
         folder = start_run("inspect", loaded.name, output, {"scene": scene} | options)
-        facts = _inspect_images(loaded, quick)
-    warnings = [fact.problem for fact in facts if fact.problem] + find_warnings(loaded)
-    metrics = describe_cameras(loaded) | scene_report.describe_images(facts)
+        images = _inspect_images(loaded, quick)
+    warnings = [image.problem for image in images if image.problem] + find_warnings(loaded)
+    metrics = describe_cameras(loaded) | scene_report.describe_images(images)
     metrics |= {"num_warnings": len(warnings)} | scene_report.describe_bounds(loaded)
     write_json(folder / "metrics.json", metrics)
     summary = scene_report.summarize(loaded, metrics)
@@ -63,7 +63,7 @@ def command(
     )
     how = reproduce(command_line("inspect", [scene], given), code)
     notes = [*loaded.notes, *_notes_on_outside(sorted(paths), loaded.folder), *warnings]
-    scene_report.write_scene_report(folder / "report.html", loaded, facts, summary, notes, how)
+    scene_report.write_scene_report(folder / "report.html", loaded, images, summary, notes, how)
     for name, value in summary.items():
         print(f"{name:14s} {value}")
     for note in notes:

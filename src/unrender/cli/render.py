@@ -74,20 +74,20 @@ def command(
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     video.check()
-    place = resolve_device(device)
+    target = resolve_device(device)
     if not source.exists():
         raise MissingFileError(
             f"{source}: no such file or folder; give a run of `unrender fit-volume`, or a volume"
         )
     is_run = source.is_dir()
-    foreign = changed_options(volume) if is_run else changed_options(camera, quick)
-    if foreign:
-        names = " ".join(f"--{name.replace('_', '-')}" for name in foreign)
+    inapplicable = changed_options(volume) if is_run else changed_options(camera, quick)
+    if inapplicable:
+        names = " ".join(f"--{name.replace('_', '-')}" for name in inapplicable)
         raise InputError(f"{source}: {names} does not apply to a {'run' if is_run else 'volume'}")
     if is_run:
-        _render_run(source, camera.path, quick, video, place)
+        _render_run(source, camera.path, quick, video, target)
     else:
-        _render_volume(source, volume, video, place)
+        _render_volume(source, volume, video, target)
 
 
 def _render_run(
@@ -167,7 +167,7 @@ def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions, de
 
 
 def _save_video(images: Sequence[Path], folder: Path, video: VideoOptions) -> Path | None:
-    """Encode the images; None if no video is asked for or they differ in size."""
+    """Encode the images; None if no video is requested or they differ in size."""
     if video.video == "none":
         return None
     first = load_image(images[0]).shape

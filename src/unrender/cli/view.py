@@ -68,8 +68,8 @@ def command(
     is_volume = _is_volume(source)
     if window is not None and not is_volume:
         raise InputError(f"{source}: --window applies to volumes only")
-    place = resolve_device(device)
-    show = _volume(source, window, preset, place) if is_volume else _other(source, place)
+    target = resolve_device(device)
+    show = _volume(source, window, preset, target) if is_volume else _other(source, target)
     with Window(
         host=host, port=port, up=_axis(up or ("z" if is_volume else "y")), path_file=path_file
     ) as page:

@@ -20,17 +20,17 @@ BOUNDS_FROM = {"points": "3D points", "file": "the scene file", "cameras": "came
 def write_scene_report(
     path: Path,
     scene: Scene,
-    facts: Sequence[ImageSummary],
+    images: Sequence[ImageSummary],
     summary: Mapping[str, str],
     notes: Sequence[str],
     how: Section,
 ) -> None:
     """Write the report: summary, warnings, cameras, contact sheet."""
-    readable = [fact for fact in facts if fact.thumbnail is not None]
+    readable = [image for image in images if image.thumbnail is not None]
     sheet = [
-        Figure(fact.name, [figures.png(fact.thumbnail)])
-        for fact in readable[:: max(1, -(-len(readable) // CONTACT_SHEET))]
-        if fact.thumbnail is not None
+        Figure(image.name, [figures.png(image.thumbnail)])
+        for image in readable[:: max(1, -(-len(readable) // CONTACT_SHEET))]
+        if image.thumbnail is not None
     ]
     text = counted(len(notes), "warning") + "." if notes else "No problems found."
     write_report(
@@ -48,14 +48,14 @@ def write_scene_report(
     )
 
 
-def describe_images(facts: Sequence[ImageSummary]) -> dict[str, Any]:
+def describe_images(images: Sequence[ImageSummary]) -> dict[str, Any]:
     """Count the images with alpha, masks and depth, and average them."""
-    alpha = [fact.covered for fact in facts if fact.covered is not None]
-    mask = [fact.used for fact in facts if fact.used is not None]
-    depths = [fact.depth for fact in facts if fact.depth is not None]
+    alpha = [image.covered for image in images if image.covered is not None]
+    mask = [image.used for image in images if image.used is not None]
+    depths = [image.depth for image in images if image.depth is not None]
     return {
-        "num_read": len(facts),
-        "num_broken": sum(fact.thumbnail is None for fact in facts),
+        "num_read": len(images),
+        "num_broken": sum(image.thumbnail is None for image in images),
         "num_with_alpha": len(alpha),
         "mean_alpha": sum(alpha) / len(alpha) if alpha else None,
         "num_with_mask": len(mask),

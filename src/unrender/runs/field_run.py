@@ -73,7 +73,7 @@ class FieldRun:
 
 
 def choose_background(background: str, scene: Scene) -> Tensor | None:
-    """Return the background of rendered views: white unless black is asked for; None for opaque photos."""
+    """Return the background of rendered views: white unless black is requested; None for opaque photos."""
     for frame in evenly_spaced(scene.split("train"), IMAGES_CHECKED):
         alpha = frame.load_image().alpha
         if alpha is not None and bool((alpha < 1).any()):

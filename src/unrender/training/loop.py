@@ -91,7 +91,7 @@ class Job(Generic[AnyField]):
 
 
 def train(job: Job[AnyField]) -> Iterator[TrainingStep[AnyField]]:
-    """Load the data, and return an iterator that takes a step whenever it is asked for one.
+    """Load the data, and return an iterator that takes a step whenever one is requested.
 
     The state is saved before the first step, at intervals, and after the last one or when the iterator is closed early.
     Time between steps does not count.
@@ -291,7 +291,7 @@ class _Run(Generic[AnyField]):
             log.warning("%s", error)
 
     def save(self, *, wait: bool = False) -> None:
-        """Save a checkpoint, if they are asked for and the state is good; `wait` until it is written."""
+        """Save a checkpoint, if they are requested and the state is good; `wait` until it is written."""
         if self._writer is not None and bool(self._is_finite):
             state = self.training.state()
             numbers = self.position.numbers() | {"training": state.numbers}

@@ -25,7 +25,7 @@ def save_field(field: TrainableField, path: FilePath) -> None:
 
 def load_field(path: FilePath, *, device: str | torch.device = "cpu") -> TrainableField:
     """Load a field that `save_field` wrote, on whatever device, to a device; see `resolve_device` for names."""
-    place = resolve_device(device)
+    target = resolve_device(device)
     tensors, description = load_tensors(path)
     with reading(path):
         kind = str(description.get("kind"))
@@ -39,7 +39,7 @@ def load_field(path: FilePath, *, device: str | torch.device = "cpu") -> Trainab
                 "field again"
             )
         loaded = field.from_contents(tensors, description)
-    loaded = loaded.to(place)
+    loaded = loaded.to(target)
     if not (0 <= loaded.near < MAX_NEAR and _has_finite_values(loaded)):
         raise FileFormatError(f"{path}: damaged: its densities, its colors or its near plane are not finite")
     return loaded

@@ -15,8 +15,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
     """Raise FileFormatError unless tensors have the names, types and shapes of `own`, and finite values."""
-    if foreign := sorted(tensors.keys() ^ own.keys()):
-        raise FileFormatError(f"it lacks or should not have {', '.join(foreign)}")
+    if mismatched := sorted(tensors.keys() ^ own.keys()):
+        raise FileFormatError(f"it lacks or should not have {', '.join(mismatched)}")
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, own[name])
 
@@ -30,8 +30,8 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
 
 def check_counts(numbers: Mapping[str, Any], own: Mapping[str, int | float]) -> None:
     """Raise FileFormatError unless numbers have the names of `own`, and are counts, or finite from 0 up, like those."""
-    if foreign := sorted(numbers.keys() ^ own.keys()):
-        raise FileFormatError(f"it lacks or should not have {', '.join(foreign)}")
+    if mismatched := sorted(numbers.keys() ^ own.keys()):
+        raise FileFormatError(f"it lacks or should not have {', '.join(mismatched)}")
     for name, value in numbers.items():
         read_count(name, value) if isinstance(own[name], int) else read_number(name, value)
 

@@ -173,9 +173,9 @@ def _layers(
     kept = weight >= min_weight
     weight, distance, owner = weight[kept], distance[kept], ray[begins][kept]
     firsts = torch.searchsorted(owner, owner)
-    place = torch.arange(len(owner), device=owner.device) - firsts
-    shape = (int(place.max()) + 1 if len(place) else 0, len(offsets) - 1)
+    rank = torch.arange(len(owner), device=owner.device) - firsts
+    shape = (int(rank.max()) + 1 if len(rank) else 0, len(offsets) - 1)
     results = tuple(w.new_zeros(shape) for _ in range(2))
     for result, values in zip(results, (distance, weight), strict=True):
-        result[place, owner] = values.to(w)
+        result[rank, owner] = values.to(w)
     return results[0], results[1]

@@ -174,8 +174,8 @@ def search_rigid_poses(
     found = [_best_shift(field, some @ batch) for batch in rotations.split(64)]
     costs, cells = (torch.cat(values) for values in zip(*found, strict=True))
     best = costs.argsort(stable=True)[:num_starts]
-    place = cells[best]
-    xyz = (place // SHIFT_CELLS**2, place // SHIFT_CELLS % SHIFT_CELLS, place % SHIFT_CELLS)
+    cell = cells[best]
+    xyz = (cell // SHIFT_CELLS**2, cell // SHIFT_CELLS % SHIFT_CELLS, cell % SHIFT_CELLS)
     shifts = steps[torch.stack(xyz, -1)]
     return rigid(rotations[best], (rotations[best] @ shifts[..., None])[..., 0])
 
