@@ -1,6 +1,7 @@
 import ast
 import functools
 import importlib.util
+import inspect
 import json
 import re
 import shlex
@@ -76,7 +77,8 @@ def parser_of(name: str, arguments: Sequence[str] = ()) -> Callable[..., object]
     """Return what reads the arguments of a command and does nothing; a resumed run has a scene."""
     command = importlib.import_module(COMMANDS[name][0]).command
     parser = functools.wraps(command)(lambda *arguments, **options: None)
-    return functools.partial(parser, scene=Path("scene")) if "--resume" in arguments else parser
+    has_scene = "--resume" in arguments and "scene" in inspect.signature(command).parameters
+    return functools.partial(parser, scene=Path("scene")) if has_scene else parser
 
 
 @pytest.mark.parametrize("page", [page for page in TEXTS if list(commands_in(page))], ids=name_of)
