@@ -193,6 +193,10 @@ def _saved(steps: Iterator[FitMeshStep], path: Path) -> Iterator[FitMeshStep]:
 
 def _load(path: Path, depth: DepthImage) -> tuple[PointCloud, str]:
     """Load the points; the second result says which columns of a table were used for what."""
+    if path.is_dir():
+        raise InputError(
+            f"{path}: a folder, not a file; for a scene with depth images, run `unrender export {path}` first"
+        )
     if path.suffix.lower() not in DEPTH_SUFFIXES and depth.intrinsics is None:
         return load_cloud_and_columns(path)
     if depth.intrinsics is None:
