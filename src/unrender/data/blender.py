@@ -48,7 +48,10 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
             "give `inverted_depth_range`, which is 8 for NeRF-synthetic"
         ] = None
     elif inverted_depth_range is not None:
-        known = {n: DepthFile(depth, inverted_depth_range, "distance", True) for n, depth in depths.items()}
+        known = {
+            n: DepthFile(depth, inverted_depth_range, "distance", inverted=True)
+            for n, depth in depths.items()
+        }
         frames = [dataclasses.replace(f, depth_file=known.get(f.name, f.depth_file)) for f in frames]
     return ParsedScene(path.resolve().name, path, frames, True, missing=missing, notes=list(notes))
 
