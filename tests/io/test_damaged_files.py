@@ -243,7 +243,7 @@ TEXT = {
     "two columns": (b"1 2\n3 4\n", "should have at least 3 columns"),
     "a short line": (b"1 2 3\n4 5 6\n\n7 8\n", "line 4: 2 columns, but the previous lines have 3"),
     "a word below": (b"# points\n1 2 3\n4 five 6\n", "line 3: 'five' is not a number"),
-    "a gap": (b"1,2,3\n4,,6\n", "line 2: '' is not a number"),
+    "a gap": (b"1,2,3\n4,,6\n", "line 2: a value is missing"),
     "comments only": (b"# nothing\n\n", "only blank lines and comments"),
     "a header only": (b"x,y,z\n", "no points after its first line"),
     "too few": (b"5\n1 2 3\n4 5 6\n", "declares 5 rows, but 2 follow"),

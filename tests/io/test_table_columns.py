@@ -93,6 +93,8 @@ def test_values_decide_without_names(tmp_path: Path, case: str, suffix: str) -> 
 
 REFUSED = {
     "no coordinates": ([WORDS, LABEL], "intensity,time,return,class", "none of the columns intensity, time"),
+    "angles with units": ([POINTS], "lat (deg),lon (deg),alt (m)", "latitude and longitude are angles"),
+    "angles of a receiver": ([POINTS], "GPS_Latitude,GPS_Longitude,z", "latitude and longitude are angles"),
     "angles": ([POINTS], "Latitude,Longitude,Height", "latitude and longitude are angles"),
     "fewer names": ([POINTS, BYTES], "x,y,z", "names 3 columns, but the rows have 6"),
     "normals first": ([UNIT, POINTS], "", "look like unit normals"),
@@ -105,6 +107,47 @@ def test_wrong_columns_are_refused(tmp_path: Path, case: str) -> None:
     columns, header, message = REFUSED[case]
     with pytest.raises(FileFormatError, match=message):
         load_cloud(write(tmp_path / "a.csv", columns, header))
+
+
+EXPORTED = {
+    "UTF-16": lambda rows: "\n".join(rows).encode("utf-16"),
+    "separators at the end": lambda rows: "".join(f"{row},\n" for row in rows).encode(),
+    "quotes": lambda rows: "\n".join('"' + row.replace(",", '","') + '"' for row in rows).encode(),
+    "decimal commas": lambda rows: "".join(
+        row.replace(",", ";").replace(".", ",") + ";\n" for row in rows
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+@pytest.mark.parametrize("header", ["id,x,y,z,größe", ""])
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, case: str, header: str) -> None:
+    rows = [",".join(f"{x:.5f}" for x in row) for row in np.hstack([IDS, POINTS, RANGE])]
+    path = tmp_path / "a.csv"
+    path.write_bytes(EXPORTED[case](([header] if header else []) + rows))
+    cloud, columns = load_cloud_and_columns(path)
+    np.testing.assert_allclose(cloud.points, POINTS, rtol=0, atol=1e-5)
+    assert columns.endswith("ignored: id, größe" if header else "ignored: columns 1, 5")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("x,y,z\n1,2,3\n4,,6\n", "line 3: a value is missing"),
+        ("x,y,z,\n1,2,3,\n4,5,\n", "line 3: 2 columns, but the previous lines have 3"),
+        ('x,y,z\n"691,240.5","5,334.5","1"\n', "cannot be parsed"),
+        ('"691,240.5","5,334.5","1"\n', "cannot be parsed"),
+    ],
+)
+def test_what_a_row_lacks_is_said(tmp_path: Path, rows: str, message: str) -> None:
+    (tmp_path / "a.csv").write_text(rows)
+    with pytest.raises(FileFormatError, match=message):
+        load_cloud(tmp_path / "a.csv")
+
+
+def test_three_columns_of_unknown_names_are_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.csv", [POINTS], "Rechtswert,Hochwert,Höhe")
+    assert load_cloud_and_columns(path)[1] == "points from Rechtswert, Hochwert, Höhe"
 
 
 @pytest.mark.parametrize(("kind", "highest"), [("ushort", 65535), ("uchar", 255), ("float", 1), ("int", 255)])

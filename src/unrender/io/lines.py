@@ -1,5 +1,6 @@
 """Parsing of numbers in lines of text, with errors that name the line."""
 
+import codecs
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -13,7 +14,9 @@ Numbers = NDArray[np.float64]
 
 
 def plain_text(data: bytes) -> bytes:
-    """Normalize line endings to line feeds, and remove a byte-order mark."""
+    """Normalize line endings to line feeds, and remove a byte-order mark; convert UTF-16, as of Excel, to UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = data.decode("utf-16").encode(errors="replace")
     data = data.removeprefix(b"\xef\xbb\xbf")
     return re.sub(rb"\r\n?", b"\n", data) if b"\r" in data else data
 
@@ -27,7 +30,10 @@ def parse_table(text: bytes, first: int = 1, delimiter: str | None = None) -> Nu
     """Parse lines with the same number of columns; the first is line `first` of its file."""
     try:
         stream = io.BytesIO(text)
-        table: Numbers = np.loadtxt(stream, encoding="latin-1", comments=None, ndmin=2, delimiter=delimiter)
+        quote = '"' if b'"' in text else None
+        table: Numbers = np.loadtxt(
+            stream, encoding="latin-1", comments=None, ndmin=2, delimiter=delimiter, quotechar=quote
+        )
     except ValueError as error:
         numbered = enumerate((line.decode("latin-1") for line in io.BytesIO(text)), first)
         raise _parse_error(numbered, delimiter, same_width=True) from error
@@ -59,8 +65,10 @@ def _parse_error(
     """Find the line that cannot be parsed."""
     columns = 0
     for number, line in numbered:
-        words = line.strip().split(delimiter) if line.strip() else []
+        words = [word.strip(' "') for word in line.strip().split(delimiter)] if line.strip() else []
         bad = next((word for word in words if not is_number(word)), None)
+        if bad == "":
+            return FileFormatError(f"line {number}: a value is missing")
         if bad is not None:
             comma = "; write numbers with decimal points" if has_decimal_comma(bad) else ""
             return FileFormatError(f"line {number}: {bad[:40]!r} is not a number{comma}")
@@ -93,6 +101,14 @@ def with_decimal_points(text: bytes) -> tuple[bytes, bool]:
     if not all(comma or is_number(word) for word, comma in zip(words, commas, strict=True)):
         return text, False
     return text.replace(b",", b"."), True
+
+
+def without_trailing_separators(text: bytes) -> bytes:
+    """Remove a comma or semicolon from the end of each line, if the second filled line has one."""
+    filled = [line for line, _ in zip(re.finditer(rb"[^\n]*\S[^\n]*", text), range(2), strict=False)]
+    if not filled or filled[-1][0].rstrip()[-1:] not in (b",", b";"):
+        return text
+    return re.sub(rb"[,;][ \t]*$", b"", text, flags=re.MULTILINE)
 
 
 def is_number(word: str) -> bool:

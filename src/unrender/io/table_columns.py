@@ -63,9 +63,7 @@ def columns_by_name(names: Sequence[str]) -> Columns | None:
 
     Knows names such as x, Points:0, Points_m_XYZ:0, easting, nx, Normals:0, normal_x, red, R and Rf.
     """
-    plain = [
-        re.sub(r"[^a-z0-9]+", "_", re.sub(r"\(.*?\)|\[.*?\]", "", name.lower())).strip("_") for name in names
-    ]
+    plain = _plain(names)
     points = _complete(plain, _POINTS, _AXES) or _exact(plain, _EASTINGS)
     if points is None:
         return None
@@ -75,7 +73,13 @@ def columns_by_name(names: Sequence[str]) -> Columns | None:
 
 def has_angles(names: Sequence[str]) -> bool:
     """Return whether columns hold latitude and longitude."""
-    return len(_ANGLES & {name.strip().lower() for name in names}) >= 2
+    return len(_ANGLES & {word for name in _plain(names) for word in name.split("_")}) >= 2
+
+
+def _plain(names: Sequence[str]) -> list[str]:
+    """Return names in lower case, without units in brackets, and with `_` between words."""
+    bare = (re.sub(r"\(.*?\)|\[.*?\]", "", name.lower()) for name in names)
+    return [re.sub(r"[^a-z0-9]+", "_", name).strip("_") for name in bare]
 
 
 def _complete(names: Sequence[str], pattern: re.Pattern[str], axes: dict[str, int]) -> tuple[int, ...] | None:

@@ -8,7 +8,13 @@ import numpy as np
 
 from unrender.errors import FileFormatError
 from unrender.io.geometry_data import Floats, GeometryData, narrow_dtype, normalize_colors
-from unrender.io.lines import is_number, parse_table, plain_text, with_decimal_points
+from unrender.io.lines import (
+    is_number,
+    parse_table,
+    plain_text,
+    with_decimal_points,
+    without_trailing_separators,
+)
 from unrender.io.table_columns import Columns, columns_by_name, columns_by_value, has_angles
 
 
@@ -34,6 +40,7 @@ def read_xyz(data: bytes) -> GeometryData:
     comment = re.match(rb"\s*(?:#|//)([^\n]*)\n", text)
     if b"#" in text or b"//" in text:
         text = re.sub(rb"(#|//)[^\n]*", b"", text)
+    text = without_trailing_separators(text)
     head = _parse_head(text)
     table = parse_table(text[head.size :], text.count(b"\n", 0, head.size) + 1, head.delimiter)
     if head.num_rows > len(table):
@@ -63,7 +70,10 @@ def _parse_head(text: bytes) -> Head:
 
 
 def _words(line: bytes, delimiter: str | None) -> list[str]:
-    text = line.decode("latin-1").strip()
+    try:
+        text = line.decode().strip()
+    except UnicodeDecodeError:
+        text = line.decode("latin-1").strip()
     words = text.split(delimiter) if delimiter is None or delimiter in text else text.split()
     return [word.strip(" \t\"'") for word in words]
 
@@ -97,7 +107,10 @@ def split_columns(
 
 
 def _named_columns(names: list[str], count: int) -> Columns | None:
-    """Find columns by their names; None if there are none, or if the first line is a text about something else."""
+    """Find columns by their names; None if there are none, or if the first line is a text about something else.
+
+    Three columns of unknown names are taken as x y z.
+    """
     found = columns_by_name(names)
     if found and len(names) != count:
         raise FileFormatError(f"the first line names {len(names)} columns, but the rows have {count}")
@@ -108,7 +121,7 @@ def _named_columns(names: list[str], count: int) -> Columns | None:
             f"none of the columns {', '.join(names)[:80]} are coordinates; name three of them x, y and z in the first "
             "line"
         )
-    return found
+    return Columns((0, 1, 2), names=names) if found is None and len(names) == count else found
 
 
 def write_xyz(file: BinaryIO, geometry: GeometryData) -> None:
