@@ -1,12 +1,14 @@
 """Names in scenes and camera files do not lead out of --output."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from scene_files import cameras, pixels, write_image, write_json
+from scene_files import cameras, pixels, write_image, write_json, write_nerfstudio
 from unrender import SceneBox, SparseVoxels, save_cameras, save_field, save_transforms
 from unrender.cli.main import main
 from unrender.data.frames import Frame
@@ -73,3 +75,19 @@ def test_camera_files_with_names_that_climb(run: Path, tmp_path: Path) -> None:
     assert len(written) == len(names)
     assert all((out / "depth" / name / "depth.json").is_file() for name in written)
     assert not [name for name in written if name.startswith(".")]
+
+
+@pytest.mark.parametrize("command", ["inspect", "fit-volume"])
+def test_names_that_are_not_unicode(tmp_path: Path, command: str) -> None:
+    """Such as those of files in Latin-1: Python reads their bytes as lone surrogates."""
+    views = cameras(4)
+    content = write_nerfstudio(tmp_path / "scene", views)
+    for i, values in enumerate(content["frames"]):
+        values["file_path"] = f"\udce9/images/{i:03d}.png"
+        values["mask_path"] = "caf\udce9.png"
+    write_json(tmp_path / "scene/transforms.json", content)
+    options = ["--steps", "2", "--resolution", "16", "--no-video"] if command == "fit-volume" else []
+    arguments = ["-m", "unrender", command, "scene", "--output", "out", *options]
+    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert rb"\udce9" in (tmp_path / "out/report.html").read_bytes()

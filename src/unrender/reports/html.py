@@ -66,7 +66,7 @@ def write_report(
         title=title, sections=sections, version=__version__, refresh_seconds=refresh_seconds
     )
     with atomic_write(path) as file:
-        file.write(html.encode())
+        file.write(html.encode(errors="backslashreplace"))  # names of files need not be Unicode
 
 
 def _number(value: object) -> str:

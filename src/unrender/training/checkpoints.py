@@ -141,11 +141,14 @@ def _fingerprint(scene: Scene) -> str:
     """Tell scenes with other frames, or frames with other cameras, apart."""
     digest = hashlib.sha256()
     for frame in scene.frames:
-        digest.update(f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}".encode())
-        digest.update(f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}".encode())
-        digest.update(b"" if frame.ignored_path is None else frame.ignored_path.name.encode())
-        depth, points = frame.depth_file, frame.points
-        digest.update(f"{depth and depth.scale} {points is not None and len(points)}".encode())
+        ignored, depth, points = frame.ignored_path, frame.depth_file, frame.points
+        for text in (
+            f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}",
+            f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}",
+            "" if ignored is None else ignored.name,
+            f"{depth and depth.scale} {points is not None and len(points)}",
+        ):
+            digest.update(text.encode(errors="backslashreplace"))  # names of files need not be Unicode
         for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
             digest.update(tensor.numpy().tobytes())
     return digest.hexdigest()
