@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import scene_files
-from unrender import FileFormatError, PixelSource, load_scene
+from unrender import FileFormatError, InputError, PixelSource, load_scene
 
 
 def change(folder, index=3, **changes):
@@ -83,7 +83,7 @@ def test_poses_that_are_nearly_rigid_become_so(scene):
         ('{"frames": 3}', "a list 'frames' of objects"),
         ('{"frames": [3]}', "a list 'frames' of objects"),
         ('{"frames": [{}]}', "frame 0 has no 'file_path'"),
-        ('{"frames": []}', "none of the 0 listed images exists"),
+        ('{"frames": []}', "the scene lists no images"),
         ("", "the file is empty"),
     ],
 )
@@ -135,10 +135,30 @@ def test_missing_images_are_listed(scene):
 
 def test_absent_masks_and_depths_are_noted(scene):
     change(scene, mask_path="masks/3.png", depth_file_path="depth/3.png")
+    change(scene, 5, mask_path="masks/5.png")
     loaded = load_scene(scene)
     assert loaded.frames[3].load().mask is None
-    assert [note for note in loaded.notes if "masks/3.png does not exist" in note]
-    assert [note for note in loaded.notes if "depth/3.png does not exist" in note]
+    absent = "do not exist and are ignored; the first is"
+    assert loaded.notes == (
+        f"files listed as 'mask_path' {absent} masks/3.png, of frame images/003.png",
+        f"files listed as 'depth_file_path' {absent} depth/3.png, of frame images/003.png",
+    )
+
+
+def test_a_point_cloud_that_cannot_be_read_is_named_itself(scene):
+    path = scene / "transforms.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"ply_file_path": "points.dat"}))
+    (scene / "points.dat").write_bytes(b"points")
+    with pytest.raises(InputError, match=r"^[^:]*points\.dat: unsupported suffix '\.dat'"):
+        load_scene(scene)
+
+
+@pytest.mark.parametrize("changes", [{"aabb_scale": 1e300}, {"aabb_scale": 1, "scale": 1e-300}])
+def test_a_box_without_a_finite_size_is_refused(scene, changes):
+    path = scene / "transforms.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    refused(scene, "the cube of 'aabb_scale', 'scale' and 'offset' exceeds")
 
 
 def test_truncated_images_are_refused_when_loaded(scene):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from unrender.data.frames import (
+    MAX_COORDINATE,
     Frame,
     ParsedScene,
     Split,
@@ -23,7 +24,6 @@ from unrender.data.listed_files import find_file, find_images, normalized_name
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
-from unrender.geometry.points import PointCloud
 from unrender.io.depth import MILLIMETERS, DepthFile
 from unrender.io.files import is_file, read_bytes, reading
 from unrender.io.images import image_size
@@ -42,6 +42,8 @@ def recognizes(path: Path) -> bool:
 
 def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
     """Read intrinsics, shared or per frame, and poses, which are `world_from_camera` in OpenGL's convention."""
+    from unrender.io.clouds import load_cloud
+
     path = path if path.is_file() else path / "transforms.json"
     folder = path.parent
     content = read_transforms(path)
@@ -58,7 +60,8 @@ def read(path: Path, inverted_depth_range: float | None) -> ParsedScene:
             else:
                 frames.append(make_frame({**content, **values}, path_of_image, folder, splits, notes))
         bounds = _aabb(content)
-        points = _points(content, folder, notes)
+        cloud = _point_file(content, folder, notes)
+    points = None if cloud is None else load_cloud(cloud)
     return ParsedScene(
         folder.resolve().name, folder, frames, bool(splits), bounds, missing, (), points, list(notes)
     )
@@ -212,8 +215,9 @@ def _existing_path(values: Mapping[str, Any], key: str, folder: Path, notes: dic
     if listed is None:
         return None
     path = find_file(folder, str(listed))
-    if path is None:
-        notes[f"frame {values['file_path']}: {listed} does not exist and is ignored"] = None
+    note = f"files listed as '{key}' do not exist and are ignored; the first is "
+    if path is None and not any(other.startswith(note) for other in notes):
+        notes[f"{note}{listed}, of frame {values['file_path']}"] = None
     return path
 
 
@@ -250,18 +254,18 @@ def _aabb(content: Mapping[str, Any]) -> Tensor | None:
     if offset.shape != (3,) or not (half > 0 and scale > 0):
         raise FileFormatError("'aabb_scale' and 'scale' should be positive, 'offset' three numbers")
     center = (0.5 - offset) / scale
-    return torch.stack([center - half / scale, center + half / scale])
+    bounds = torch.stack([center - half / scale, center + half / scale])
+    if not float(bounds.abs().max()) <= MAX_COORDINATE:
+        raise FileFormatError(f"the cube of 'aabb_scale', 'scale' and 'offset' exceeds {MAX_COORDINATE:g}")
+    return bounds
 
 
-def _points(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> PointCloud | None:
-    """Load the point cloud of a nerfstudio scene."""
-    from unrender.io.clouds import load_cloud
-
+def _point_file(content: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> Path | None:
+    """Return the path of the point cloud of a nerfstudio scene; add a note if it is listed but does not exist."""
     listed = content.get("ply_file_path")
     if listed is None:
         return None
     path = find_file(folder, str(listed))
     if path is None:
         notes[f"the point cloud {listed} does not exist"] = None
-        return None
-    return load_cloud(path)
+    return path

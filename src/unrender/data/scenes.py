@@ -128,11 +128,7 @@ def _reader(path: Path, format: SceneFormat) -> Callable[[Path, float | None], P
 def _finish(found: ParsedScene, origin: WorldOrigin | None, depth_scale: float | None) -> Scene:
     """Move the scene to its origin, check the unit of depth images, split the frames, and compute the bounds."""
     if not found.frames:
-        first = f"; the first is {found.folder / found.missing[0]}" if found.missing else ""
-        notes = "".join(f"; {note}" for note in found.notes if "did you mean" in note)
-        raise FileFormatError(
-            f"{found.folder}: none of the {len(found.missing)} listed images exists{first}{notes}"
-        )
+        raise FileFormatError(f"{found.folder}: {_why_empty(found)}")
     if origin is None:
         origin = choose_origin(torch.stack([frame.camera.position for frame in found.frames]))
     found = with_depth_scale(found.to_local(origin), depth_scale)
@@ -154,6 +150,17 @@ def _finish(found: ParsedScene, origin: WorldOrigin | None, depth_scale: float |
         (*found.notes, *describe_unused(found.folder, used)),
         origin,
     )
+
+
+def _why_empty(found: ParsedScene) -> str:
+    if found.missing:
+        notes = "".join(f"; {note}" for note in found.notes if "did you mean" in note)
+        first = found.folder / found.missing[0]
+        return f"none of the {len(found.missing)} listed images exists; the first is {first}{notes}"
+    if found.without_pose:
+        count = len(found.without_pose)
+        return f"none of the {count} images has a pose; the first is {found.without_pose[0]}"
+    return "the scene lists no images"
 
 
 def _bounds(found: ParsedScene) -> tuple[Tensor, BoundsFrom]:
