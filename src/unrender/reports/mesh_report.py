@@ -55,7 +55,7 @@ def _turntables(cloud: PointCloud, steps: Sequence[FitMeshStep], up: str) -> lis
         f"point cloud, {len(cloud.points):,} points": points,
         "initial mesh": initial,
         f"fitted mesh, {len(last.surface.faces):,} faces": last.surface,
-        "observed (dark) and filled-in (bright) surface": last.surface.replace(vertex_colors=observed),
+        "observed (dark) and extrapolated (bright) surface": last.surface.replace(vertex_colors=observed),
         f"points, colored by distance to the mesh, 0 to {highest * last.cloud.diagonal:.3g}": colored_points,
     }
     cameras = figures.turntable(points.points, NUM_VIEWS, up)

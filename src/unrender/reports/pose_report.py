@@ -37,7 +37,7 @@ def write_pose_report(
 ) -> None:
     """Write the report: results, pose, metrics, cost curve; the last of `sections` comes last."""
     matrix = steps[-1].result.camera_from_object.tolist()
-    rows = [" ".join(f"{x + 0.0:8.5f}" for x in row) for row in matrix]
+    rows = [" ".join(f"{round(x, 5) + 0.0:8.5f}" for x in row) for row in matrix]
     stages = {step.stage: step.index + 1 for step in reversed(steps)}
     *results, how = sections
     text = "Costs are comparable within a stage only: finer images contain more detail."
@@ -170,4 +170,4 @@ def summary(estimate: PoseEstimate) -> str:
             f"Ambiguous: the best pose has {agreement} only; the object may be occluded, differ from the mesh, or have "
             "another pose."
         )
-    return f"Converged: {agreement}; {uncertainty}, assuming that mesh, mask and intrinsics are correct."
+    return f"Converged: {agreement}; {uncertainty}, assuming a correct mesh and, for photos, mask and intrinsics."
