@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import os
 from typing import NamedTuple
 
 import torch
@@ -34,7 +35,8 @@ class Hardware(NamedTuple):
     def automatic(self) -> tuple[torch.device, str]:
         """Return the device that `auto` stands for, and the reason."""
         if self.gpus and self.warp:
-            return torch.device("cuda", 0), f"{self.gpus[0].name}, with NVIDIA Warp {self.warp}"
+            index = _local_rank() % len(self.gpus)
+            return torch.device("cuda", index), f"{self.gpus[index].name}, with NVIDIA Warp {self.warp}"
         if self.gpus:
             return torch.device("cpu"), f"NVIDIA Warp is not installed: {INSTALL_WARP}"
         if self.others:
@@ -52,7 +54,7 @@ class Hardware(NamedTuple):
         kind, _, number = name.partition(":")
         if kind != "cuda" or (":" in name and not (number.isascii() and number.isdigit())):
             raise InputError(f"device {name!r}: must be auto, cpu, cuda or cuda:N")
-        index = int(number or 0)
+        index = int(number) if number else _local_rank() % max(1, len(self.gpus))
         if index >= len(self.gpus):
             found = ", ".join(f"cuda:{i} ({gpu.name})" for i, gpu in enumerate(self.gpus))
             raise InputError(
@@ -67,6 +69,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """Return the device named `auto`, `cpu`, `cuda` or `cuda:N`.
 
     `auto` is the first NVIDIA GPU if there is one and NVIDIA Warp is installed, else the CPU; `cuda` is the first GPU.
+    Under torchrun, both are one GPU for each process of a machine.
     A `torch.device` is returned as it is. Library functions need no such choice: they compute where their tensors are.
 
     Example: `mesh = unrender.load_mesh("cow.obj").to(unrender.resolve_device())`
@@ -97,6 +100,11 @@ def find_hardware() -> Hardware:
     if torch.xpu.is_available():
         others += (f"{torch.xpu.get_device_name()} (Intel)",)
     return Hardware(found if cuda else (), _warp_version(), others, torch.version.cuda is not None)
+
+
+def _local_rank() -> int:
+    """Return the number of this process among those that torchrun started on this machine."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def _warp_version() -> str | None:

@@ -23,3 +23,7 @@ class FileAccessError(InputError, OSError):
 
 class KernelError(UnrenderError, RuntimeError):
     """No implementation of a kernel is available for the inputs, or a kernel failed to run."""
+
+
+class WorkerError(UnrenderError, RuntimeError):
+    """Another worker of a distributed computation failed, or cannot be reached."""

@@ -15,6 +15,7 @@ from unrender._struct import TensorStruct
 from unrender.data.device_pixels import DevicePixels
 from unrender.data.frames import Frame
 from unrender.data.pixel_rays import PixelRays
+from unrender.data.seeds import derived_seed
 from unrender.devices import has_room
 from unrender.errors import FileFormatError, InputError
 from unrender.geometry.camera import Camera
@@ -61,7 +62,7 @@ class PixelSource:
 
     Datasets larger than `memory_mib` are streamed: random tiles are held in memory, whole images or bands of rows of
     large ones, and one of them is replaced every four draws by a tile that is read in the background. The same seed
-    gives the same pixels.
+    gives the same pixels: which tiles are in memory follows from the seed and the number of draws alone.
 
     With `shrink`, images are 2, 4, 8 or 16 times smaller: means over squares of pixels, colors weighted by alpha. Rows
     and columns that do not fill a square are dropped.
@@ -82,7 +83,7 @@ class PixelSource:
             raise InputError(f"PixelSource: `shrink` should be one of {SHRINKS}, got {shrink}")
         self.frames, self.shrink = tuple(frames), shrink
         self.cameras = [_shrunk_camera(frame, shrink) for frame in frames]
-        self._generator = torch.Generator().manual_seed(seed)
+        self._seed, self._generator = seed, torch.Generator().manual_seed(seed)
         self._deep = shrink > 1 or any(has_high_bit_depth(frame.image_path) for frame in frames)
         self._has_mask = any(frame.has_mask for frame in frames)
         self._rays = PixelRays(self.cameras, int(DIRECTIONS_FRACTION * memory_mib * MEBIBYTE))
@@ -137,7 +138,7 @@ class PixelSource:
 
         Pixels less than `patch_size` from the border of an image are in fewer patches than others.
         """
-        self._exchange_one()
+        self._begin_draw()
         device = self._store.device
         tile, x, y = (t.to(device) for t in self._choose(num_patches, patch_size))
         steps = torch.arange(patch_size, device=device)
@@ -202,8 +203,7 @@ class PixelSource:
 
     def _fill(self) -> None:
         """Read the first tiles, several files at a time."""
-        self._order: list[int] = []
-        self._next_slot = self._num_draws = 0
+        self._num_draws = 0
         self._pool = ThreadPoolExecutor(READERS)
         self._coming: Future[tuple[_Tile, Floats, Floats | None]] | None = None
         self._has_alpha = False
@@ -211,10 +211,8 @@ class PixelSource:
         self._slots = slots[:-1]
         self._store = torch.zeros(int(slots[-1]), dtype=torch.int64 if self._deep else torch.int32)
         self._mask = torch.ones(int(slots[-1]) if self._has_mask else 0, dtype=torch.bool)
-        self._tiles = [self._choose_tile(slot) for slot in range(len(self._capacities))]
-        for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
-            self._put(slot, *content)
-        self._describe_tiles()
+        self._tiles = [self._tile(number) for number in range(len(self._capacities))]
+        self._read_tiles()
         if not self._streams:
             self._pool.shutdown()
         else:
@@ -224,16 +222,22 @@ class PixelSource:
                 len(self._tiles),
             )
 
-    def _choose_tile(self, slot: int) -> _Tile:
+    def _read_tiles(self) -> None:
+        for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
+            self._put(slot, *content)
+        self._describe_tiles()
+
+    def _tile(self, number: int) -> _Tile:
+        """Return the tile that is the next one to read after `number` others: all frames in turn, in random order."""
         if not self._streams:
-            return _Tile(slot, 0, self.cameras[slot].height)
-        if not self._order:
-            self._order = torch.randperm(len(self.frames), generator=self._generator).tolist()
-        frame = self._order.pop()
+            return _Tile(number, 0, self.cameras[number].height)
+        turn, place = divmod(number, len(self.frames))
+        generator = torch.Generator().manual_seed(derived_seed(self._seed, turn))
+        frame = int(torch.randperm(len(self.frames), generator=generator)[place])
         height = self.cameras[frame].height
-        rows = min(height, self._capacities[slot] // self.cameras[frame].width)
-        top = int(torch.randint(height - rows + 1, (), generator=self._generator))
-        return _Tile(frame, top, rows)
+        rows = min(height, self._capacities[0] // self.cameras[frame].width)
+        generator.manual_seed(derived_seed(self._seed, turn, place))
+        return _Tile(frame, int(torch.randint(height - rows + 1, (), generator=generator)), rows)
 
     def _read(self, tile: _Tile) -> tuple[_Tile, Floats, Floats | None]:
         frame = self.frames[tile.frame]
@@ -269,67 +273,57 @@ class PixelSource:
             t.to(self._store.device) for t in (frames, tops, widths)
         )
 
-    def _exchange_one(self) -> None:
+    def _begin_draw(self) -> None:
         """Every few draws, replace the oldest tile by the one that was read in the background."""
         self._num_draws += 1
         if not self._streams or self._num_draws % DRAWS_PER_TILE:
             return
         if self._coming is not None:
-            self._put(self._next_slot, *self._coming.result())
-            self._next_slot = (self._next_slot + 1) % len(self._tiles)
+            slot = (self._num_replaced() - 1) % len(self._tiles)
+            self._put(slot, *self._coming.result())
             self._describe_tiles()
-        self._coming = self._pool.submit(self._read, self._choose_tile(self._next_slot))
+        self._read_next()
+
+    def _num_replaced(self) -> int:
+        """Return how many tiles were replaced so far: the first one is read after four draws, and used after eight."""
+        return max(self._num_draws // DRAWS_PER_TILE - 1, 0) if self._streams else 0
+
+    def _read_next(self) -> None:
+        self._coming = self._pool.submit(self._read, self._tile(len(self._tiles) + self._num_replaced()))
+
+    def seek(self, num_draws: int, seed: int) -> None:
+        """Continue as after `num_draws` draws, with pixels chosen from another seed."""
+        self._generator.manual_seed(seed)
+        if num_draws == self._num_draws:
+            return
+        self._num_draws = num_draws
+        if self._streams:
+            self._restore_tiles()
+
+    def _restore_tiles(self) -> None:
+        """Read the tiles that are in memory after the draws so far."""
+        held, replaced = len(self._tiles), self._num_replaced()
+        numbers = [slot + held * ((replaced - slot + held - 1) // held) for slot in range(held)]
+        self._tiles = [self._tile(number) for number in numbers]
+        self._read_tiles()
+        self._coming = None
+        if self._num_draws >= DRAWS_PER_TILE:
+            self._read_next()
 
     def state(self) -> dict[str, Tensor]:
         """Return what later draws depend on, for `restore`."""
-        coming = [] if self._coming is None else [self._coming.result()[0]]
-        return {
-            "random": self._generator.get_state(),
-            "tiles": torch.tensor([*self._tiles, *coming]),
-            "order": torch.tensor(self._order, dtype=torch.int64),
-            "capacities": torch.tensor(self._capacities),
-            "turn": torch.tensor([self._next_slot, self._num_draws]),
-        }
+        return {"random": self._generator.get_state(), "draws": torch.tensor(self._num_draws)}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue with the draws that came after `state`, for the same frames.
 
         With another `memory_mib`, streamed tiles differ, and so do the draws.
         """
+        draws = state["draws"]
+        if draws.dtype != torch.int64 or draws.dim() != 0 or not 0 <= int(draws) < 2**62:
+            raise FileFormatError(f"the number of draws should be a whole number of 0 or more, is {draws}")
+        self.seek(int(draws), 0)
         self._generator.set_state(state["random"])
-        axes = {"capacities": 1, "tiles": 2, "order": 1, "turn": 1}
-        if any(state[name].dtype != torch.int64 or state[name].dim() != axes[name] for name in axes):
-            raise FileFormatError("the state of the images should be whole numbers")
-        if state["capacities"].tolist() != list(self._capacities):
-            return
-        tiles = [_Tile(*tile) for tile in state["tiles"].tolist()]
-        held, order, (next_slot, num_draws) = (
-            len(self._tiles),
-            state["order"].tolist(),
-            state["turn"].tolist(),
-        )
-        self._check_restored(tiles, order, next_slot, num_draws)
-        if self._streams:
-            self._tiles = tiles[:held]
-            for slot, content in enumerate(self._pool.map(self._read, self._tiles)):
-                self._put(slot, *content)
-            self._describe_tiles()
-            self._coming = self._pool.submit(self._read, tiles[held]) if len(tiles) > held else None
-        self._order, self._next_slot, self._num_draws = order, next_slot, num_draws
-
-    def _check_restored(self, tiles: list[_Tile], order: list[int], next_slot: int, num_draws: int) -> None:
-        """Raise FileFormatError for a state that cannot be one of these frames."""
-        held = len(self._tiles)
-        if not held <= len(tiles) <= held + 1 or not 0 <= next_slot < held or not 0 <= num_draws < 2**62:
-            raise FileFormatError("the state of the images has other counts")
-        for tile in tiles:
-            is_frame = 0 <= tile.frame < len(self.cameras)
-            camera = self.cameras[tile.frame if is_frame else 0]
-            fits = tile.rows * camera.width <= max(self._capacities)
-            if not (is_frame and fits and 0 <= tile.top < tile.top + tile.rows <= camera.height):
-                raise FileFormatError(f"no frame has the rows of {tile}")
-        if len(set(order)) < len(order) or not set(order) <= set(range(len(self.cameras))):
-            raise FileFormatError("the order of the images names others")
 
 
 def _shrunk_camera(frame: Frame, shrink: int) -> Camera:

@@ -272,8 +272,17 @@ class HashNeRF(TrainableField):
         most = min(1.1 * self._num_rays + 1, schedule.max_rays)
         self._num_rays = int(min(max(wanted, self._num_rays / 2, 64), most))
 
+    def counters(self) -> dict[str, int]:
+        """Return the number of samples, and of density queries, of the last training outputs."""
+        return {"num_samples": self._num_samples, "num_queries": self.num_queries}
+
+    def set_counters(self, counts: Mapping[str, int]) -> None:
+        """Set these numbers to those of a whole step."""
+        self._num_samples, self.num_queries = counts["num_samples"], counts["num_queries"]
+
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
         """Return the recorded weights, and counters of rays and samples."""
+        self.occupancy.combine_weights()
         counters = {name.strip("_"): getattr(self, name) for name in COUNTERS}
         return {"max_weight": self.occupancy.max_weight}, counters
 

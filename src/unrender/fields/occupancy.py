@@ -17,6 +17,7 @@ from unrender.geometry.rays import RayInterval, Rays, clip_to_box
 from unrender.geometry.scene_box import SceneBox
 from unrender.kernels.traverse import CellGrid, blocks_of, traverse
 from unrender.render.sample import RaySamples
+from unrender.workers import current_workers
 
 MAX_KEPT = 0.95
 """Fraction of the occupied cells: if pruning would keep more, it keeps all."""
@@ -120,9 +121,14 @@ class OccupancyGrid(nn.Module):
         number = (x * self.shape[1] + y) * self.shape[2] + z
         self.max_weight.view(-1).scatter_reduce_(0, number, weights.to(self.max_weight), "amax")
 
+    def combine_weights(self) -> None:
+        """Record what other workers have recorded."""
+        current_workers().maximum(self.max_weight)
+
     @torch.no_grad()
     def prune(self, min_weight: float) -> None:
         """Clear cells without a weight above `min_weight`, in them or a neighbor, since the last pruning."""
+        self.combine_weights()
         kept = (self.max_weight > min_weight).float()
         for size in ((3, 1, 1), (1, 3, 1), (1, 1, 3)):
             kept = max_pool3d(kept[None], size, 1, tuple(n // 2 for n in size))[0]

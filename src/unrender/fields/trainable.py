@@ -236,6 +236,13 @@ class TrainableField(nn.Module):
                 raise InputError(f"{type(self).__name__}: {name} has values that are not finite")
         self.load_state_dict(given)
 
+    def counters(self) -> dict[str, int]:
+        """Return counts of the last `training_outputs` that `end_step` needs, summed over the parts of a step."""
+        return {}
+
+    def set_counters(self, counts: Mapping[str, int]) -> None:
+        """Set counts to their sums over all parts of a step."""
+
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
         """Return the state besides `contents` that resuming a training requires: tensors and numbers."""
         return {}, {}

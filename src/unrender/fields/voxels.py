@@ -43,6 +43,7 @@ from unrender.kernels.total_variation import total_variation
 from unrender.kernels.traverse import CellGrid
 from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
+from unrender.workers import current_workers
 
 RAYS_PER_CHUNK = 65_536
 """Rays rendered at once: memory does not depend on the size of the image."""
@@ -417,6 +418,7 @@ class SparseVoxels(TrainableField):
 
     def _prune(self, min_weight: float) -> Tensor | None:
         """Remove voxels without weight in them or a neighbor; return the old indices of the remaining corners."""
+        current_workers().maximum(self._max_weight)
         positions = self.table.voxel_positions.long().unbind(-1)
         dense = self.log_density.new_zeros(self.table.shape, dtype=torch.float32)
         dense[positions] = (self._max_weight > min_weight).float()
@@ -437,6 +439,7 @@ class SparseVoxels(TrainableField):
 
     def training_state(self) -> tuple[dict[str, Tensor], dict[str, int | float]]:
         """Return the recorded weights, the stage, and the steps since the last pruning."""
+        current_workers().maximum(self._max_weight)
         return {"max_weight": self._max_weight}, {"stage": self._stage, "age": self._age}
 
     def load_training_state(self, tensors: Mapping[str, Tensor], numbers: Mapping[str, int | float]) -> None:

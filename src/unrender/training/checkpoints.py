@@ -35,6 +35,11 @@ class Origin:
     schedule: object = None
     """Schedule of the field; None for its default."""
 
+    def fingerprint(self) -> str:
+        """Tell trainings apart that would not compute the same."""
+        text = f"{__version__} {self.task} {_fingerprint(self.scene)} {json.dumps(self.settings(), sort_keys=True)}"
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
     def settings(self) -> dict[str, Any]:
         """Return all that a resumed training has to have in common, in JSON types."""
         schedule = None if self.schedule is None else repr(self.schedule)

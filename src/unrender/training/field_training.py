@@ -1,7 +1,5 @@
 """Any field in training: what one step does, and all that the next one depends on."""
 
-import dataclasses
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -9,29 +7,28 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Generator, Tensor
 
-from unrender.data.depth_supervision import DEPTH_RAYS_PER_RAY, DepthBatch, DepthSupervision
-from unrender.data.frames import Frame
-from unrender.data.pixels import PixelBatch, PixelSource
+from unrender.data.depth_supervision import DEPTH_RAYS_PER_RAY, DepthBatch
+from unrender.data.pixels import PixelBatch
 from unrender.fields.trainable import FieldOptions, ParameterChange, TrainableField
 from unrender.geometry.rays import Rays
 from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
 from unrender.render.march import RenderOutput
 from unrender.training.exposure import Exposures
-from unrender.training.gradient_step import gradient_step
-from unrender.training.saved_state import check_counts, check_moments, check_tensors
+from unrender.training.gradient_step import gradient_step, parameters_of, step_if
+from unrender.training.reduction import GradientSums
+from unrender.training.saved_state import check_counts, check_moments, check_tensors, read_count
+from unrender.training.shards import Shard
 from unrender.training.state import State, in_folder, of_folder, optimizer_tensors, restore_optimizer
 from unrender.training.step import Measured
 from unrender.training.targets import Background, constant_error, squared_error, training_targets
+from unrender.workers import current_workers
 
 AnyField = TypeVar("AnyField", bound=TrainableField)
 EXPOSURE_LEARNING_RATE = 1e-2
 GPU_WHITE_FRACTION = 0.5
 """Fraction of rays of transparent images that end on white on a GPU, as in results; the others keep a field from
 representing the background."""
-DEPTH_LOSS_WEIGHT = 0.02
-"""Default weight of the depth loss for measured points."""
-log = logging.getLogger("unrender")
 
 
 class Objective(NamedTuple):
@@ -54,23 +51,30 @@ class _Losses(NamedTuple):
 
 
 class FieldTraining(Generic[AnyField]):
-    """A field with its optimizer, pixels, depths and random numbers."""
+    """A field with its optimizer and random numbers, and the shards of each step that are this worker's.
+
+    num_shards: the shards of a step over all workers. The bits of a training depend on it, but not on how many workers
+    share them.
+    num_frames: training images of all shards; by default, those of the only one.
+    """
 
     def __init__(
         self,
         field: AnyField,
         options: FieldOptions,
-        pixels: PixelSource,
-        depths: DepthSupervision | None,
+        shards: Sequence[Shard],
         objective: Objective,
         seed: int,
+        *,
+        num_shards: int = 1,
+        num_frames: int | None = None,
     ) -> None:
-        self.field, self.options, self.pixels, self.depths = field, options, pixels, depths
-        self.objective, self.generator = objective, Generator().manual_seed(seed)
+        self.field, self.options, self.shards, self.num_shards = field, options, shards, num_shards
+        self.objective, self.seed, self.generator = objective, seed, Generator().manual_seed(seed)
+        self._num_steps = 0
         self.device = field.background.device
-        self._exposures = (
-            Exposures(len(pixels.frames)).to(self.device) if objective.per_image_exposure else None
-        )
+        photos = len(shards[0].frame) if num_frames is None else num_frames
+        self._exposures = Exposures(photos).to(self.device) if objective.per_image_exposure else None
         groups = field.parameter_groups()
         if self._exposures is not None:
             groups.append({"params": list(self._exposures.parameters()), "lr": EXPOSURE_LEARNING_RATE})
@@ -84,6 +88,7 @@ class FieldTraining(Generic[AnyField]):
 
     def reseed(self, seed: int) -> None:
         """Continue with other random numbers."""
+        self.seed = seed
         self.generator.manual_seed(seed)
 
     def step(self, progress: float) -> Measured:
@@ -94,13 +99,33 @@ class FieldTraining(Generic[AnyField]):
             self._follow(change, parameters)
         for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate * self.field.final_learning_rate**progress
-        patch = self.field.patch_size
-        batch = self.pixels.draw(self.field.num_rays(progress, self.options) // patch**2, patch)
-        batch = batch.to(self.device)
-        losses = self._losses(batch)
-        is_finite = gradient_step(self.optimizer, losses.total)
+        num_rays = self.field.num_rays(progress, self.options)
+        measured = self._whole_step(num_rays) if self.num_shards == 1 else self._sharded_step(num_rays)
+        self._num_steps += 1
         self.field.end_step(progress, self.options)
+        return measured
+
+    def _whole_step(self, num_rays: int) -> Measured:
+        losses = self._losses(self.shards[0], num_rays)
+        is_finite = gradient_step(self.optimizer, losses.total)
         return Measured(losses.color.detach(), losses.constant, is_finite, losses.num_samples)
+
+    def _sharded_step(self, num_rays: int) -> Measured:
+        """Take a step by the sum of gradients over the shards of all workers."""
+        self.optimizer.zero_grad()
+        names = list(self.field.counters())
+        sums = GradientSums(parameters_of(self.optimizer), self.num_shards, 4 + len(names))
+        for shard in self.shards:
+            self.generator.manual_seed(shard.begin(self.seed, self._num_steps))
+            losses = self._losses(shard, num_rays)
+            (shard.weight * losses.total).backward()
+            errors = torch.stack([losses.total, losses.color, losses.constant]).detach() * shard.weight
+            sums.add(shard.index, [*errors, losses.num_samples or 0, *self.field.counters().values()])
+        found = sums.finish(current_workers())
+        step_if(self.optimizer, found.is_finite)
+        _, color, constant, num_samples, *counts = found.values.sum(0)
+        self.field.set_counters({name: int(count) for name, count in zip(names, counts, strict=True)})
+        return Measured(color, constant, found.is_finite, int(num_samples) or None)
 
     def _follow(self, change: ParameterChange, old: dict[str, torch.nn.Parameter]) -> None:
         """Let the optimizer continue with the parameters of a field that pruned or refined itself."""
@@ -124,11 +149,11 @@ class FieldTraining(Generic[AnyField]):
         more, numbers = self.field.training_state()
         tensors = in_folder("field", contents) | in_folder("training", more)
         tensors |= in_folder("adam", optimizer_tensors(self.optimizer))
-        tensors |= in_folder("pixels", self.pixels.state())
+        tensors |= in_folder("pixels", self.shards[0].pixels.state())
         if self._exposures is not None:
             tensors |= in_folder("exposures", self._exposures.state_dict())
         tensors["random"] = self.generator.get_state()
-        return State(tensors, {"field": description, "training": numbers})
+        return State(tensors, {"field": description, "training": numbers, "steps": self._num_steps})
 
     def restore(self, state: State) -> None:
         """Return to a state."""
@@ -139,20 +164,23 @@ class FieldTraining(Generic[AnyField]):
         self.field.load_training_state(of_folder("training", tensors), numbers["training"])
         self._set_parameters()
         moments = of_folder("adam", tensors)
-        check_moments(moments, [p for group in self.optimizer.param_groups for p in group["params"]])
+        check_moments(moments, parameters_of(self.optimizer))
         restore_optimizer(self.optimizer, moments)
         if self._exposures is not None:
             exposures = of_folder("exposures", tensors)
             check_tensors(exposures, self._exposures.state_dict())
             self._exposures.load_state_dict(exposures)
-        self.pixels.restore(of_folder("pixels", tensors))
+        self._num_steps = read_count("steps", numbers["steps"])
+        if self.num_shards == 1:  # else, each step begins with its own random numbers
+            self.shards[0].pixels.restore(of_folder("pixels", tensors))
         self.generator.set_state(tensors["random"])
 
-    def _losses(self, batch: PixelBatch) -> _Losses:
-        """Return the losses of a batch of pixels, and of rays of known depth."""
+    def _losses(self, shard: Shard, num_rays: int) -> _Losses:
+        """Return the losses of a shard's pixels, and of its rays of known depth."""
+        batch = shard.draw(num_rays, self.field.patch_size).to(self.device)
         objective, count = self.objective, len(batch.colors)
         is_joint = self.field.keeps_samples  # then rays of depth are rendered together with those of pixels
-        known = self._draw_depths(count) if is_joint else None
+        known = self._draw_depths(shard, count) if is_joint else None
         rays = batch.rays if known is None else _joined(batch.rays, known.rays)
         outputs = self.field.training_outputs(rays, self.generator)
         outputs = outputs[-1:] if outputs[0] is outputs[-1] else outputs  # of one network
@@ -169,18 +197,18 @@ class FieldTraining(Generic[AnyField]):
             total = total + objective.distortion_loss_weight * sum(
                 _distortion_loss(output, radius) for output in outputs
             )
-        penalty = self.field.regularization(self.options)
-        total = total if penalty is None else total + penalty
-        known = None if is_joint else self._draw_depths(count)
+        penalty = self.field.regularization(self.options) if shard.index == 0 else None
+        total = total if penalty is None else total + penalty / shard.weight
+        known = None if is_joint else self._draw_depths(shard, count)
         if known is not None:
             total = total + objective.depth_loss_weight * self._mean_depth_loss(known)
         constant = constant_error(target, background, batch.valid)
         return _Losses(total, errors[-1], constant, _num_samples(outputs))
 
-    def _draw_depths(self, num_rays: int) -> DepthBatch | None:
-        if self.depths is None:
+    def _draw_depths(self, shard: Shard, num_rays: int) -> DepthBatch | None:
+        known = shard.draw_depths(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
+        if known is None:
             return None
-        known = self.depths.draw(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
         return DepthBatch(known.rays.to(self.device), known.distances.to(self.device))
 
     def _color_loss(
@@ -207,42 +235,6 @@ def check_training_state(
     own_tensors, own_numbers = field.training_state()
     check_tensors(tensors, own_tensors)
     check_counts(numbers, own_numbers)
-
-
-def load_training_data(
-    frames: Sequence[Frame],
-    memory_mib: float,
-    depth_loss_weight: float | None,
-    seed: int,
-    device: torch.device,
-) -> tuple[PixelSource, DepthSupervision | None]:
-    """Load the pixels of frames, and their depth where there is any and the depth loss has a weight.
-
-    Without a weight, measured points are used, but not depth images, which lowered the PSNR of generated scenes by
-    several dB. A likely cause is that they make silhouettes sharp, where images are antialiased.
-
-    Pixels are moved to the device if it can hold them all in the way they are drawn from there.
-    """
-    pixels = PixelSource(frames, memory_mib=memory_mib, seed=seed)
-    if device.type != "cpu":
-        pixels.move_to(device)
-    if depth_loss_weight == 0:
-        return pixels, None
-    if depth_loss_weight is None:
-        num_depth_images = sum(frame.depth_file is not None for frame in frames)
-        if num_depth_images:
-            log.info(
-                "depth images of %d frames are not used in training; give depth_loss_weight = %g to use them",
-                num_depth_images,
-                DEPTH_LOSS_WEIGHT,
-            )
-        frames = [dataclasses.replace(frame, depth_file=None) for frame in frames]
-    return pixels, DepthSupervision(frames, seed=seed) or None
-
-
-def default_depth_loss_weight(given: float | None) -> float:
-    """Return the weight of the depth loss, which applies to what `load_training_data` loaded."""
-    return DEPTH_LOSS_WEIGHT if given is None else given
 
 
 def _joined(rays: Rays, more: Rays) -> Rays:

@@ -1,9 +1,7 @@
-"""One optimizer step from a loss, skipped where values are not finite."""
+"""One optimizer step from a loss or from gradients, skipped where values are not finite."""
 
 import torch
 from torch import Tensor
-
-from unrender.training.reduction import sum_gradients
 
 
 def gradient_step(optimizer: torch.optim.Adam, loss: Tensor) -> Tensor:
@@ -12,12 +10,20 @@ def gradient_step(optimizer: torch.optim.Adam, loss: Tensor) -> Tensor:
     If they are not, parameters and the optimizer's state stay as they are. Nothing waits for the device, so that the
     step can be captured in a CUDA graph. The optimizer has to be fused.
     """
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     optimizer.zero_grad()
     loss.backward()
-    sum_gradients(parameters)
-    sums = [parameter.grad.sum() for parameter in parameters if parameter.grad is not None]
-    is_finite = torch.stack([loss.detach(), *sums]).isfinite().all()
+    gradients = [parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None]
+    is_finite = torch.stack([loss.detach(), *(gradient.sum() for gradient in gradients)]).isfinite().all()
+    step_if(optimizer, is_finite)
+    return is_finite
+
+
+def step_if(optimizer: torch.optim.Adam, is_finite: Tensor) -> None:
+    """Take the step of a fused optimizer if gradients are finite, without waiting for the device."""
     optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]  # read by fused optimizers
     optimizer.step()
-    return is_finite
+
+
+def parameters_of(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the parameters that an optimizer changes."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -187,6 +187,7 @@ class GraphTraining:
         numbers = {
             "field": description,
             "training": counters,
+            "steps": int(step.counters[UPDATES]),
             "graph": {"since_pruning": self._since_pruning},
         }
         return State({name: tensor.contiguous() for name, tensor in tensors.items()}, numbers)

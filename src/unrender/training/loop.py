@@ -20,6 +20,7 @@ from unrender.training.evaluation import HeldOutPatches
 from unrender.training.schedule import Schedule
 from unrender.training.state import State
 from unrender.training.step import AnyField, Losses, Measured, TrainingStep
+from unrender.workers import current_workers
 
 Result = TypeVar("Result")
 log = logging.getLogger("unrender")
@@ -97,6 +98,7 @@ def train(job: Job[AnyField]) -> Iterator[TrainingStep[AnyField]]:
     Time between steps does not count.
     """
     began = time.perf_counter()
+    current_workers().require_same("the scene or the settings", job.origin.fingerprint())
     resumed = None if job.resume is None else read_checkpoint(job.resume, job.origin)
     run = _Run(job, resumed)
     run.check_space()
@@ -117,14 +119,20 @@ def _steps(run: "_Run[AnyField]", patches: HeldOutPatches, began: float) -> Iter
         run.save()
     if position.index > 0 and job.budget.progress(position.index, position.seconds) >= 1:
         yield run.describe(None)
+    workers = current_workers()
     try:
-        while (progress := job.budget.progress(run.position.index, run.position.seconds)) < 1 or (
-            run.position.index == 0
-        ):
+        while True:
+            progress, is_save_due = workers.numbers_of_first(run.progress(), saves.is_due())
+            if is_save_due:
+                saves.run(run.save)
+                run.position.seconds = time.perf_counter() - began
+            if progress >= 1 and run.position.index > 0:
+                break
             run.step(progress)
             run.position.seconds = time.perf_counter() - began
-            saves.run_if_due(run.save)
-            held_out = evaluations.run_if_due(lambda: patches.psnr(run.training.field))
+            held_out = None
+            if workers.is_first and evaluations.is_due():
+                held_out = evaluations.run(lambda: patches.psnr(run.training.field))
             run.position.seconds = handed_over = time.perf_counter() - began
             yield run.describe(held_out)
             began = time.perf_counter() - handed_over
@@ -175,7 +183,7 @@ class Position:
                 continue
             if isinstance(value, bool) or not isinstance(value, int if is_count else int | float):
                 raise TypeError(f"{name} should be a number, got {value!r}")
-            if not (0 if is_count else -math.inf) <= value < math.inf:
+            if not 0 <= value < math.inf:
                 raise ValueError(f"{name} is out of range: {value}")
         return cls(**values)
 
@@ -205,6 +213,10 @@ class _Run(Generic[AnyField]):
         self._is_finite = torch.tensor(True)
         self._recoveries = 0
         self._take_snapshot()
+
+    def progress(self) -> float:
+        """Return how much of the budget is spent, from 0 to 1."""
+        return self.job.budget.progress(self.position.index, self.position.seconds)
 
     def _take_snapshot(self) -> None:
         self._snapshot = self.training.state().copy(), self.position.copy()
@@ -291,12 +303,18 @@ class _Run(Generic[AnyField]):
             log.warning("%s", error)
 
     def save(self, *, wait: bool = False) -> None:
-        """Save a checkpoint, if they are requested and the state is good; `wait` until it is written."""
-        if self._writer is not None and bool(self._is_finite):
+        """Save a checkpoint, if they are requested and the state is good; `wait` until it is written.
+
+        All workers have to take part; the first one writes.
+        """
+        if self._writer is None:
+            return
+        if bool(self._is_finite):
             state = self.training.state()
             numbers = self.position.numbers() | {"training": state.numbers}
-            self._writer.save(State(state.tensors, numbers).saved())
-        if self._writer is not None and wait:
+            if current_workers().is_first:
+                self._writer.save(State(state.tensors, numbers).saved())
+        if wait:
             self._writer.wait()
 
 
@@ -306,11 +324,13 @@ class _Timer:
     def __init__(self, first: float, interval: float, fraction: float) -> None:
         self._next, self._interval, self._fraction = time.perf_counter() + first, interval, fraction
 
-    def run_if_due(self, work: Callable[[], Result]) -> Result | None:
-        """Run `work` if it is due, and return its result; None otherwise."""
+    def is_due(self) -> bool:
+        """Return whether it is due."""
+        return time.perf_counter() >= self._next
+
+    def run(self, work: Callable[[], Result]) -> Result:
+        """Run `work`, and return its result."""
         begin = time.perf_counter()
-        if begin < self._next:
-            return None
         result = work()
         spent = time.perf_counter() - begin
         self._next = begin + max(self._interval, spent / self._fraction)

@@ -29,6 +29,7 @@ from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.field_training import FieldTraining, Objective
 from unrender.training.initial_occupancy import find_space
 from unrender.training.schedule import Schedule
+from unrender.training.shards import Shard
 from unrender.training.step import TrainingStep
 
 SMALL = FitNerf(steps=44, samples=8192, table_log2=12)
@@ -207,15 +208,15 @@ def training_of(scene: Scene, seed: int = 0) -> FieldTraining[HashNeRF]:
     options = FieldOptions(samples=SMALL.samples, table_log2=SMALL.table_log2, schedule=SHORT.field)
     region = find_space(scene, frames, "auto", HashNeRF.region_cells(options))
     field = HashNeRF.create(region, options, torch.Generator().manual_seed(seed))
-    return FieldTraining(field, options, unrender.PixelSource(frames), None, Objective(0.0), seed)
+    return FieldTraining(field, options, [Shard.whole(unrender.PixelSource(frames))], Objective(0.0), seed)
 
 
 def non_finite(monkeypatch: pytest.MonkeyPatch, calls_with: Callable[[int], bool]) -> None:
     """Multiply the loss of some calls by nan."""
     real, calls = FieldTraining._losses, itertools.count(1)
 
-    def losses(self, batch):
-        found = real(self, batch)
+    def losses(self, shard, num_rays):
+        found = real(self, shard, num_rays)
         return found._replace(total=found.total * (math.nan if calls_with(next(calls)) else 1))
 
     monkeypatch.setattr(FieldTraining, "_losses", losses)

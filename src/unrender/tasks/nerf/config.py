@@ -48,6 +48,9 @@ class FitNerf:
     0.02 for COLMAP points, 0 for depth images, which can lower the PSNR."""
     memory_mib: float = 1500.0
     """Memory budget for images, in MiB. Larger datasets are streamed."""
+    shards: int | None = None
+    """Parts of each step that torchrun's workers take between them. Results depend on this number, but not on the
+    number of workers. Default: 1; under torchrun, 8."""
     device: str = "auto"
     """Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu."""
     seed: int = 0

@@ -16,17 +16,13 @@ from unrender.fields.trainable import FieldOptions, TrainableField
 from unrender.kernels._dispatch import implementation
 from unrender.tasks.nerf.config import FitNerf, check
 from unrender.training.checkpoints import Origin
-from unrender.training.field_training import (
-    GPU_WHITE_FRACTION,
-    FieldTraining,
-    Objective,
-    default_depth_loss_weight,
-    load_training_data,
-)
+from unrender.training.field_training import GPU_WHITE_FRACTION, FieldTraining, Objective
 from unrender.training.initial_occupancy import find_space
 from unrender.training.loop import Budget, Job, Training, train
 from unrender.training.schedule import Schedule
+from unrender.training.shards import default_depth_loss_weight, load_shards, resolve_shards
 from unrender.training.step import TrainingStep
+from unrender.workers import current_workers
 
 log = logging.getLogger("unrender")
 DEFAULT_MINUTES = 5.0
@@ -56,6 +52,7 @@ def fit_nerf(
     those of the training to be resumed.
     """
     check(config)
+    config = dataclasses.replace(config, shards=resolve_shards(config.shards))
     frames = scene.split("train")
     if not frames:
         raise InputError(f"fit_nerf: the scene {scene.name} has no training frames")
@@ -94,8 +91,17 @@ def _start(
         table_log2=table_log2 if config.table_log2 is None else config.table_log2,
         schedule=known,
     )
-    pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed, device)
-    on_device = pixels.on_device(device) if on_gpu else None
+    num_shards = resolve_shards(config.shards)
+    shards = load_shards(
+        frames,
+        num_shards,
+        current_workers(),
+        memory_mib=config.memory_mib,
+        depth_loss_weight=config.depth_loss_weight,
+        seed=seed,
+        device=device,
+    )
+    on_device = shards[0].pixels.on_device(device) if on_gpu and num_shards == 1 else None
     region = find_space(scene, frames, config.space, kind.region_cells(options), on_device)
     field = kind.create(region, options, torch.Generator().manual_seed(seed)).to(device)
     objective = _objective(config, field.scene_box.contracted, on_gpu)
@@ -104,9 +110,12 @@ def _start(
         from unrender.training.graph_training import GraphOptions, GraphTraining  # loads Warp
 
         graph = GraphOptions(samples=options.samples, schedule=schedule_of(known, HashSchedule()))
+        pixels, depths = shards[0].pixels, shards[0].depths
         known = None if depths is None else depths.on_device(device)
         return GraphTraining(field, on_device, graph, objective, seed, pixels.state(), known)
-    return FieldTraining(field, options, pixels, depths, objective, seed)
+    return FieldTraining(
+        field, options, shards, objective, seed, num_shards=num_shards, num_frames=len(frames)
+    )
 
 
 def is_gpu(device: torch.device) -> bool:

@@ -13,17 +13,13 @@ from unrender.fields.trainable import FieldOptions
 from unrender.fields.voxels import SparseVoxels
 from unrender.tasks.volume.config import FitVolume, check
 from unrender.training.checkpoints import Origin
-from unrender.training.field_training import (
-    GPU_WHITE_FRACTION,
-    FieldTraining,
-    Objective,
-    default_depth_loss_weight,
-    load_training_data,
-)
+from unrender.training.field_training import GPU_WHITE_FRACTION, FieldTraining, Objective
 from unrender.training.initial_occupancy import find_space
 from unrender.training.loop import Budget, Job, train
 from unrender.training.schedule import Schedule
+from unrender.training.shards import default_depth_loss_weight, load_shards, resolve_shards
 from unrender.training.step import TrainingStep
+from unrender.workers import current_workers
 
 CPU_RESOLUTION, GPU_RESOLUTION = 256, 384
 """Default number of voxels along the longest side."""
@@ -54,6 +50,8 @@ def fit_volume(
     if config.minutes is None and config.steps is None:
         config = dataclasses.replace(config, steps=DEFAULT_STEPS)
     check(config)
+    num_shards = resolve_shards(config.shards)
+    config = dataclasses.replace(config, shards=num_shards)
     frames = scene.split("train")
     if not frames:
         raise InputError(f"fit_volume: the scene {scene.name} has no training frames")
@@ -63,17 +61,27 @@ def fit_volume(
     white = 0.0 if device.type == "cpu" else GPU_WHITE_FRACTION
 
     def start(seed: int) -> FieldTraining[SparseVoxels]:
-        pixels, depths = load_training_data(frames, config.memory_mib, config.depth_loss_weight, seed, device)
+        shards = load_shards(
+            frames,
+            num_shards,
+            current_workers(),
+            memory_mib=config.memory_mib,
+            depth_loss_weight=config.depth_loss_weight,
+            seed=seed,
+            device=device,
+        )
         options = _options(config, schedule, final_resolution(config))
         cells, on_device = SparseVoxels.region_cells(options), None
-        if device.type != "cpu":
-            on_device = pixels.on_device(device)
+        if device.type != "cpu" and num_shards == 1:
+            on_device = shards[0].pixels.on_device(device)
         region = find_space(scene, frames, config.space, cells, on_device)
         field = SparseVoxels.create(region, options, torch.Generator().manual_seed(seed)).to(device)
         options = _with_default_weights(options, config, field.scene_box.contracted)
         weight = default_depth_loss_weight(config.depth_loss_weight)
         objective = Objective(weight, 0.0, config.background, white)
-        return FieldTraining(field, options, pixels, depths, objective, seed)
+        return FieldTraining(
+            field, options, shards, objective, seed, num_shards=num_shards, num_frames=len(frames)
+        )
 
     return train(
         Job(

@@ -1,0 +1,166 @@
+"""Workers: the same bits for any number of them, and a clear end when one of them fails."""
+
+import math
+from pathlib import Path
+
+import distributed_fit
+import pytest
+import torch
+
+import launched
+import unrender
+from unrender.data.pixels import PixelSource
+from unrender.errors import InputError, WorkerError
+from unrender.training.reduction import GradientSums
+from unrender.training.shards import load_shards
+from unrender.workers import ALONE, Workers
+
+SCRIPT = str(Path(__file__).with_name("distributed_fit.py"))
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scene")
+    unrender.save_demo_scene(folder, size=40, num_train=8, num_test=1)
+    return folder
+
+
+def alone(name: str, scene: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    distributed_fit.main(name, scene, folder, math.inf)
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "count"), [("fit_nerf", 2), ("fit_volume", 2), ("streamed", 4)])
+def test_any_number_of_workers_gives_the_same_bits(name, count, scene, tmp_path, capsys) -> None:
+    expected = alone(name, scene, tmp_path / "alone", capsys)
+    workers = launched.start([SCRIPT, name, str(scene), str(tmp_path), "999"], count)
+    for rank, (status, out, err) in enumerate(launched.outputs(workers)):
+        assert status == 0, err
+        assert out == ("" if rank else expected)
+
+
+def test_a_training_resumes_with_another_number_of_workers(scene, tmp_path, capsys) -> None:
+    expected = alone("fit_nerf", scene, tmp_path / "alone", capsys)
+    workers = launched.start([SCRIPT, "fit_nerf", str(scene), str(tmp_path), "4"], 2)
+    assert [status for status, *_ in launched.outputs(workers)] == [0, 0]
+    assert alone("fit_nerf", scene, tmp_path, capsys) == expected
+
+
+def test_sums_do_not_depend_on_the_order_of_shards() -> None:
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.tensor([1e-30, 1e-8, 1.0, 1e20])
+    terms = torch.randn(5, 100, 4, generator=generator) * scales
+    found = []
+    for order in ([0, 1, 2, 3, 4], [3, 0, 4, 2, 1]):
+        parameters = [torch.zeros(100, requires_grad=True) for _ in scales]
+        sums = GradientSums(parameters, 5, 1)
+        for shard in order:
+            for number, parameter in enumerate(parameters):
+                parameter.grad = terms[shard, :, number].clone()
+            sums.add(shard, [float(shard)])
+        values = sums.finish(ALONE)
+        assert values.is_finite
+        assert values.values[:, 0].tolist() == [0, 1, 2, 3, 4]
+        found.append(torch.stack([parameter.grad for parameter in parameters], 1))
+    assert torch.equal(*found)
+    exact = terms.double().sum(0)
+    torch.testing.assert_close(found[0].double(), exact, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_is_noticed(bad) -> None:
+    parameter = torch.zeros(3, requires_grad=True)
+    sums = GradientSums([parameter], 2, 1)
+    for shard in range(2):
+        parameter.grad = torch.tensor([1.0, bad if shard else 1.0, 1.0])
+        sums.add(shard, [0.0])
+    assert not sums.finish(ALONE).is_finite
+
+
+def test_shards_read_their_own_images_only(scene) -> None:
+    frames = unrender.load_scene(scene).split("train")
+    options = {"memory_mib": 100.0, "depth_loss_weight": 0.0, "seed": 0, "device": torch.device("cpu")}
+    shards = [s for rank in range(2) for s in load_shards(frames, 3, Workers(rank, 2), **options)]
+    read = [frame.name for shard in shards for frame in shard.pixels.frames]
+    assert sorted(read) == sorted(frame.name for frame in frames)
+    assert sum(shard.weight for shard in shards) == pytest.approx(1)
+    for shard in shards:
+        batch = shard.draw(300, 1)
+        assert set(batch.frame.tolist()) <= set(shard.frame.tolist())
+    with pytest.raises(InputError, match="2 workers, but steps have 1 shards"):
+        load_shards(frames, 1, Workers(0, 2), **options)
+    with pytest.raises(InputError, match="`shards` is 9, more than the 8 training images"):
+        load_shards(frames, 9, ALONE, **options)
+
+
+def test_a_source_continues_at_any_draw(scene) -> None:
+    frames = unrender.load_scene(scene).split("train")
+    whole = PixelSource(frames, memory_mib=0.02, seed=3)
+    assert whole.is_streaming
+    for draw in range(40):
+        whole.seek(draw, 100 + draw)
+        expected = whole.draw(16, 1)
+        if draw % 7 == 0:
+            other = PixelSource(frames, memory_mib=0.02, seed=3)
+            other.seek(draw, 100 + draw)
+            assert torch.equal(other.draw(16, 1).colors, expected.colors)
+
+
+FAILING = """
+import os, sys
+from unrender.errors import InputError, WorkerError
+from unrender.workers import joined_workers
+with joined_workers() as workers:
+    workers.gather(None)
+    if workers.rank == 1:
+        if sys.argv[1] == "raises":
+            raise InputError("photo.png: damaged")
+        if sys.argv[1] == "is killed":
+            os.kill(os.getpid(), 9)
+    try:
+        workers.gather(None)
+    except WorkerError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "message"),
+    [
+        ("raises", "worker 1 (HOST): photo.png: damaged"),
+        ("is killed", "another worker ended without a message; it may have been killed"),
+    ],
+)
+def test_the_others_end_with_the_reason(end, message) -> None:
+    first, second = launched.start(["-c", FAILING, end], 2)
+    out, _ = first.communicate(timeout=launched.SECONDS)
+    second.kill()
+    second.communicate()
+    assert message.split("HOST")[-1] in out
+
+
+def test_a_worker_that_does_not_answer_is_named_as_such(monkeypatch) -> None:
+    def wait(*_: object, **__: object) -> None:
+        raise RuntimeError("[gloo] Timed out waiting 1800000ms for recv operation to complete")
+
+    monkeypatch.setattr(unrender.workers.dist, "all_gather_object", wait)
+    with pytest.raises(WorkerError, match="another worker did not answer in time"):
+        Workers(0, 2).gather(None)
+
+
+DIFFERING = """
+from unrender.errors import InputError, WorkerError
+from unrender.workers import joined_workers
+with joined_workers() as workers:
+    try:
+        workers.require_same("the scene", f"scene {workers.rank}")
+    except InputError as error:
+        print(error)
+"""
+
+
+def test_workers_that_see_other_files_are_told() -> None:
+    for status, out, err in launched.outputs(launched.start(["-c", DIFFERING], 2)):
+        assert status == 0, err
+        assert out.startswith("workers differ in the scene: scene 0 on worker 0 (")
+        assert "scene 1 on worker 1 (" in out
