@@ -253,7 +253,7 @@ def test_a_folder_in_use_is_refused(trainer, scene, tmp_path, capsys) -> None:
 
 
 def test_a_disk_that_is_full_at_the_end_keeps_the_checkpoint(
-    learner, scene, tmp_path, capsys, monkeypatch
+    trainer, scene, tmp_path, capsys, monkeypatch
 ) -> None:
     def full(field: object, path: Path) -> None:
         raise DiskFullError(f"{path}: cannot be written: the disk is full")
@@ -268,7 +268,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_checkpoint(
 
 
 def test_a_folder_that_disappears_during_training_is_created_again(
-    learner, scene, tmp_path, monkeypatch
+    trainer, scene, tmp_path, monkeypatch
 ) -> None:
     out = tmp_path / "out"
     finish = RecordedSteps.close

@@ -19,8 +19,9 @@ from unrender.reports.reproduce import command_line
 from unrender.runs import saved_run
 from unrender.runs.folder import refuse_own_folder, start_run, write_json
 from unrender.runs.options import changed_options, check_size, check_views
-from unrender.runs.progress import run_steps
+from unrender.runs.progress import run_views
 from unrender.runs.views import check_path, views_along, views_named, with_size
+from unrender.workers import current_workers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,11 +91,14 @@ def command(
     saved = saved_run.load_run(run, device=resolve_device(device))
     frames = [with_size(frame, depth.size) for frame in _views(saved, depth)]
     refuse_own_folder(depth.output, run)
-    folder = start_run("depth", run.resolve().name, depth.output, {"run": run, "options": depth})
+    settings, workers = {"run": run, "options": depth}, current_workers()
+    folder = start_run("depth", run.resolve().name, depth.output, settings, workers)
     start = time.perf_counter()
     thresholds = (depth.threshold, depth.min_opacity)
-    measured = measure_views(saved.field, frames, folder / "depth", files, thresholds)
-    views = run_steps(measured, describe)
+    measured = measure_views(saved.field, frames, folder / "depth", files, thresholds, workers)
+    views = run_views(measured, describe, workers)
+    if not workers.is_first:
+        return
     metrics = depth_metrics(views, (time.perf_counter() - start) / len(views))
     write_json(folder / "metrics.json", metrics)
     line = command_line("depth", [run], changed_options(depth))

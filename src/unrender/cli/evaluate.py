@@ -18,10 +18,11 @@ from unrender.reports.evaluation_report import write_evaluation_report
 from unrender.reports.reproduce import command_line
 from unrender.runs.folder import start_run, write_json
 from unrender.runs.options import check_views
-from unrender.runs.progress import run_steps
+from unrender.runs.progress import run_views
 from unrender.runs.saved_run import load_run
 from unrender.runs.views import evenly_spaced, views_of_split
 from unrender.tasks.depth.evaluate_depth import evaluate_depth
+from unrender.workers import current_workers
 
 
 @confinable
@@ -56,12 +57,15 @@ def command(
     perceptual, lpips = _lpips()
     options = {"split": split, "views": views, "scene": scene, "inverted_depth_range": inverted_depth_range}
     options["depth_scale"] = depth_scale
-    name = run.resolve().name
-    folder = start_run("eval", name, output, {"run": run} | options)
+    name, workers = run.resolve().name, current_workers()
+    folder = start_run("eval", name, output, {"run": run} | options, workers)
     background = None if saved.background is None else torch.tensor(saved.background)
     frames = evenly_spaced(found, views)
-    rendered = evaluation.evaluate_views(saved.field, frames, background, folder / "views", perceptual)
-    evaluated = run_steps(rendered, evaluation.describe)
+    images = folder / "views"
+    rendered = evaluation.evaluate_views(saved.field, frames, background, images, perceptual, workers=workers)
+    evaluated = run_views(rendered, evaluation.describe, workers)
+    if not workers.is_first:
+        return
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
     with_depth = [frame for frame in frames[: len(evaluated)] if frame.depth_file is not None]

@@ -24,6 +24,7 @@ from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.saved_run import Run, load_run
 from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
 from unrender.tasks.surface.extract_surface import extract_surface, surface_density
+from unrender.workers import current_workers
 
 SINGULAR = {"vertices": "vertex", "faces": "face", "points": "point", "views": "view"}
 FORMATS = {"points": ("ply", "xyz", "pcd", "npz"), "mesh": ("ply", "obj", "glb")}
@@ -103,6 +104,8 @@ def command(
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
     views, origin = _load(source, run, export) if use_depth else ([], ZERO)
+    if not current_workers().is_first:
+        return
     origin = origin if run is None else run.origin
     shape = _extract([view.to(target) for view in views], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
@@ -119,12 +122,18 @@ def command(
     print(", ".join(counted(count, SINGULAR[name], name) for name, count in counts.items()))
     if level is not None:
         print(f"surface at a density of {level:.4g} per world unit")
-    print(path)
-    print(folder / "report.html")
+    print(path, folder / "report.html", sep="\n")
 
 
 def _load(source: Path, run: Run | None, export: ExportOptions) -> tuple[list[DepthView], WorldOrigin]:
-    return load_source_views(source, run, export.views, export.size, depth_scale=export.depth_scale)
+    return load_source_views(
+        source,
+        run,
+        export.views,
+        export.size,
+        depth_scale=export.depth_scale,
+        workers=current_workers(),
+    )
 
 
 def _save(shape: Mesh | PointCloud, path: Path) -> dict[str, Any]:

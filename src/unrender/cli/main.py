@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from unrender._version import __version__
+from unrender.cli.distributed import as_worker
 from unrender.cli.terminal import prepare_streams
 from unrender.errors import KernelError, UnrenderError
 from unrender.runs.interruption import handled_signals
@@ -82,7 +83,12 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
 
     module = importlib.import_module(COMMANDS[name][0])
     command = module.command_for(arguments) if hasattr(module, "command_for") else module.command
-    with confinable_writes(), handled_signals() as interruption, interruption.of_command():
+    with (
+        as_worker(name),
+        confinable_writes(),
+        handled_signals() as interruption,
+        interruption.of_command(),
+    ):
         status: int | None = parse(command, name, arguments)
     return status
 

@@ -23,13 +23,14 @@ from unrender.io.volumes import load_volume
 from unrender.reports import render_report
 from unrender.runs.folder import refuse_own_folder, start_run, write_json
 from unrender.runs.options import as_arguments, changed_options
-from unrender.runs.progress import run_steps
+from unrender.runs.progress import run_steps, run_views
 from unrender.runs.saved_run import CAMERAS, load_run
 from unrender.runs.video_options import VideoOptions
 from unrender.runs.views import NUM_VIEWS, check_path, views_along, with_size
 from unrender.tasks.render import field_views, volume_turntable
 from unrender.tasks.render.field_views import QuickRender
 from unrender.tasks.render.volume_turntable import VolumeOptions
+from unrender.workers import current_workers
 
 log = logging.getLogger("unrender")
 FRAMES_PER_SECOND = 12.0
@@ -97,21 +98,20 @@ def _render_run(
         raise InputError(f"{' '.join(as_arguments(options))}: applies to --quick only")
     quick.check()
     check_path(path)
-    run = load_run(source, device=device)
-    frames = views_along(run, path, video.views)
-    fast = (
-        field_views.preview_size(run.field, frames[0].camera, quick)
-        if quick.quick and not video.size
-        else None
-    )
-    frames = [with_size(frame, video.size or fast) for frame in frames]
+    run, workers = load_run(source, device=device), current_workers()
+    frames, longer = views_along(run, path, video.views), video.size
+    if quick.quick and not longer:
+        longer = workers.of_first(field_views.preview_size(run.field, frames[0].camera, quick))
+    frames = [with_size(frame, longer) for frame in frames]
     refuse_own_folder(video.output, source)
     settings = {"run": source, "path": path, "quick": quick, "video": video}
-    folder = start_run("render", source.resolve().name, video.output, settings)
+    folder = start_run("render", source.resolve().name, video.output, settings, workers)
     background = run.background if video.background is None else video.background
     start = time.perf_counter()
-    rendering = field_views.render_views(run.field, frames, background, folder, quick)
-    views = [view.frame for view in run_steps(rendering, field_views.describe)]
+    rendering = field_views.render_views(run.field, frames, background, folder, quick, workers)
+    views = [view.frame for view in run_views(rendering, field_views.describe, workers)]
+    if not workers.is_first:
+        return
     seconds = (time.perf_counter() - start) / len(views)
     save_cameras(views, folder / CAMERAS, origin=run.origin)
     images = [view.image_path for view in views]

@@ -21,6 +21,7 @@ from unrender.runs.views import file_stems
 from unrender.tasks.depth.depth_views import median_view, surface_color
 from unrender.tasks.depth.measure_depth import measure_depth
 from unrender.tasks.depth.view_consistency import view_consistency
+from unrender.workers import ALONE, Workers
 
 log = logging.getLogger("unrender")
 VIEWS_IN_REPORT, FIGURES_PER_VIEW, IMAGE_SIZE = 6, 5, 320
@@ -45,14 +46,17 @@ def measure_views(
     folder: Path,
     files: DepthFiles,
     thresholds: tuple[float, float],
+    workers: Workers = ALONE,
 ) -> Iterator[MeasuredView]:
-    """Measure the depth of a field in each view and write it to a folder per view.
+    """Measure the depth of a field in each view of this worker and write it to a folder per view.
 
     thresholds: accumulated opacity of the first surface, and minimum opacity of a valid depth.
     """
     threshold, min_opacity = thresholds
     settings = {"threshold": threshold, "min_opacity": min_opacity}
-    for index, (frame, name) in enumerate(zip(frames, file_stems(frames), strict=True)):
+    names = file_stems(frames)
+    for index in workers.items(len(frames)):
+        frame, name = frames[index], names[index]
         depth = measure_depth(field, frame.camera, threshold=threshold, min_opacity=min_opacity)
         color = surface_color(field, depth)
         origin = field.scene_box.origin

@@ -22,6 +22,7 @@ from unrender.reports.html import Figure
 from unrender.runs.saved_run import as_color
 from unrender.runs.views import evenly_spaced, file_stems
 from unrender.training.evaluation import MeasuredView, measure_view
+from unrender.workers import ALONE, Workers
 
 log = logging.getLogger("unrender")
 Metrics = dict[str, Any]
@@ -57,13 +58,15 @@ def evaluate_views(
     *,
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    workers: Workers = ALONE,
 ) -> Iterator[EvaluatedView]:
     """Render views, save them to a folder and compare them with their images, composited on the same background.
 
     With `seconds`, only as many views as fit into that time, evenly spaced: the first one tells how long each takes.
+    Of several `workers`, each evaluates its share.
     """
     folder.mkdir(exist_ok=True)
-    chosen, index = list(zip(frames, file_stems(frames), strict=True)), 0
+    chosen, index = list(zip(frames, file_stems(frames), strict=True)), workers.rank
     if seconds is not None and chosen:
         field.render(chosen[0][0].camera.resize_longest(WARM_UP_SIZE), background)  # compiles kernels
     while index < len(chosen):
@@ -77,7 +80,7 @@ def evaluate_views(
         in_report = index % max(1, -(-len(chosen) // VIEWS_IN_REPORT)) == 0
         shown = compare_images(frame.name, measured) if in_report else ()
         yield EvaluatedView(index, len(chosen) - 1, frame.name, shown, measured.metrics)
-        index += 1
+        index += workers.count
 
 
 def describe(view: EvaluatedView) -> str:

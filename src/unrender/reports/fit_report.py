@@ -14,6 +14,7 @@ from unrender.runs.progress import RecordedSteps, run_steps
 from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.saved_fields import save_field
 from unrender.training.step import TrainingStep
+from unrender.workers import current_workers
 
 log = logging.getLogger("unrender")
 AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any])
@@ -22,12 +23,18 @@ AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any])
 def train_with_report(
     run: FieldRun, steps: Iterator[AnyStep], events: EventWriter | None
 ) -> RecordedSteps[AnyStep, StepRecord]:
-    """Train to the end or until a signal, save the field, evaluate it and write the report; return the steps."""
+    """Train to the end or until a signal, save the field, evaluate it and write the report; return the steps.
+
+    Of several workers, the first one writes; the others are done when the training is.
+    """
+    workers = current_workers()
     log.info("%s is updated during training", run.folder / "report.html")
     live = LiveReport(run, events)
     recorded = RecordedSteps(steps, live.record)
-    run_steps(recorded, describe)
+    run_steps(recorded, describe, workers=workers)
     recorded.close()
+    if not workers.is_first:
+        return recorded
     if events is not None:
         events.close()
     last = recorded.last

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from unrender.runs.field_run import EVENTS, FieldRun
 from unrender.runs.folder import write_curves
 from unrender.training.step import TrainingStep
 from unrender.training.targets import composited_on
+from unrender.workers import current_workers
 
 log = logging.getLogger("unrender")
 SECONDS_BETWEEN_UPDATES, MAX_TIME_FRACTION = 30.0, 0.05
@@ -97,7 +99,7 @@ class LiveReport:
     def __init__(self, run: FieldRun, events: EventWriter | None) -> None:
         self._run, self._events = run, events
         self._records: list[StepRecord] = []
-        self._due = time.perf_counter() + SECONDS_BETWEEN_UPDATES
+        self._due = time.perf_counter() + SECONDS_BETWEEN_UPDATES if current_workers().is_first else math.inf
 
     def record(self, step: TrainingStep[TrainableField]) -> StepRecord:
         """Record a step; update the report if it is due."""

@@ -16,10 +16,11 @@ from unrender.geometry.world_origin import WorldOrigin
 from unrender.io.files import read_bytes, reading
 from unrender.render.depth import DepthView
 from unrender.runs.folder import CONFIG
-from unrender.runs.progress import run_steps
+from unrender.runs.progress import run_steps, run_views
 from unrender.runs.saved_run import Run
 from unrender.runs.views import evenly_spaced, with_size
 from unrender.tasks.depth.depth_views import measure_view
+from unrender.workers import ALONE, Workers
 
 SourceKind = Literal["run", "depths", "scene"]
 
@@ -47,16 +48,25 @@ def kind_of_source(source: Path) -> SourceKind:
 
 
 def load_source_views(
-    source: Path, run: Run | None, count: int, size: int | None, *, depth_scale: float | None = None
+    source: Path,
+    run: Run | None,
+    count: int,
+    size: int | None,
+    *,
+    depth_scale: float | None = None,
+    workers: Workers = ALONE,
 ) -> tuple[list[DepthView], WorldOrigin]:
     """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side.
 
-    The second result is the origin of the frame that their cameras are in.
+    The second result is the origin of the frame that their cameras are in. Workers render their shares, and the first
+    one returns them all.
     """
     if run is not None:
         frames = [f for f in run.frames() if f.split == "train"] or list(run.frames())
         origin = run.origin
-        steps = _rendered(run, [with_size(frame, size) for frame in evenly_spaced(frames, count)])
+        chosen = [with_size(frame, size) for frame in evenly_spaced(frames, count)]
+        views = run_views(_rendered(run, chosen, workers), _describe, workers)
+        return [view.view for view in views], origin
     elif kind_of_source(source) == "depths":
         origin = origin_of_depth_views(source)
         return evenly_spaced(list(load_depth_views(source, origin=origin).values()), count), origin
@@ -69,9 +79,10 @@ def load_source_views(
     return [step.view for step in run_steps(steps, _describe)], origin
 
 
-def _rendered(run: Run, frames: Sequence[Frame]) -> Iterator[LoadedView]:
-    for index, frame in enumerate(frames):
-        yield LoadedView(index, len(frames) - 1, measure_view(run.field, frame.camera))
+def _rendered(run: Run, frames: Sequence[Frame], workers: Workers) -> Iterator[LoadedView]:
+    for index in workers.items(len(frames)):
+        view = measure_view(run.field, frames[index].camera).to("cpu")
+        yield LoadedView(index, len(frames) - 1, view)
 
 
 def _recorded(frames: Sequence[Frame]) -> Iterator[LoadedView]:

@@ -13,18 +13,51 @@ from unrender._version import __version__
 from unrender.errors import InputError
 from unrender.io.confinement import confine_writes
 from unrender.io.file_names import safe_file_names
-from unrender.io.files import atomic_write
+from unrender.io.files import atomic_write, read_bytes, reading
+from unrender.workers import ALONE, Workers, name_of
 
-CONFIG = "config.json"
+CONFIG, METRICS = "config.json", "metrics.json"
 RUN_FORMAT = 2
 """Version of the layout of a run folder, written to config.json. Runs of another format are not read."""
 
 
-def start_run(task: str, name: str, output: Path | None, settings: Mapping[str, Any]) -> Path:
-    """Create the folder of a run and write its config.json, so that a path that cannot be written fails early."""
-    folder = choose_run_folder(task, name, output)
-    create_run_folder(folder, task, settings)
+def start_run(
+    task: str, name: str, output: Path | None, settings: Mapping[str, Any], workers: Workers = ALONE
+) -> Path:
+    """Create the folder of a run and write its config.json, so that a path that cannot be written fails early.
+
+    All `workers` write to it. A folder of the same run that was not finished is continued.
+    """
+    folder = output if _is_unfinished(output, task, settings) else None
+    if folder is None:
+        folder = choose_shared_folder(task, name, output, workers)
+    if workers.is_first:
+        create_run_folder(folder, task, settings)
+    workers.gather(None)  # from here on, it exists
+    if not (folder / CONFIG).is_file():
+        raise InputError(
+            f"{name_of(workers.rank)} does not see {folder}: workers on several machines need a shared file system"
+        )
+    confine_writes(folder)
     return folder
+
+
+def _is_unfinished(folder: Path | None, task: str, settings: Mapping[str, Any]) -> bool:
+    """Say whether a folder holds a run with the same settings that ended before it wrote its results."""
+    if folder is None or not (folder / CONFIG).is_file() or (folder / METRICS).is_file():
+        return False
+    data = read_bytes(folder / CONFIG)
+    with reading(folder / CONFIG):
+        written = json.loads(data)
+    return bool(written == json.loads(json.dumps(_jsonable(_config(task, settings)))))
+
+
+def choose_shared_folder(task: str, name: str, output: Path | None, workers: Workers) -> Path:
+    """Return the folder that `choose_run_folder` chooses on the first worker."""
+    folder = choose_run_folder(task, name, output) if workers.is_first else None
+    chosen = workers.of_first(folder)
+    assert chosen is not None
+    return chosen
 
 
 def choose_run_folder(task: str, name: str, output: Path | None) -> Path:
@@ -48,8 +81,11 @@ def create_run_folder(folder: Path, task: str, settings: Mapping[str, Any]) -> N
     except OSError as error:
         raise InputError(f"--output {folder}: cannot be created: {error.strerror}") from error
     confine_writes(folder)
-    header = {"format": RUN_FORMAT, "unrender": __version__, "task": task}
-    write_json(folder / CONFIG, header | dict(settings))
+    write_json(folder / CONFIG, _config(task, settings))
+
+
+def _config(task: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": RUN_FORMAT, "unrender": __version__, "task": task, **settings}
 
 
 def refuse_own_folder(output: Path | None, source: Path) -> None:

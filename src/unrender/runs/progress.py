@@ -7,6 +7,7 @@ from typing import Generic, Protocol, Self, TypeVar
 
 from unrender.errors import InputError
 from unrender.runs.interruption import Interrupted, handled_signals
+from unrender.workers import ALONE, Workers, current_workers
 
 log = logging.getLogger("unrender")
 
@@ -27,13 +28,30 @@ AnyStep = TypeVar("AnyStep", bound=Step)
 Record = TypeVar("Record", bound=Step)
 
 
+def run_views(
+    views: Iterator[AnyStep], describe: Callable[[AnyStep], str], workers: Workers
+) -> list[AnyStep]:
+    """Run this worker's part of independent steps; return those of all workers to the first one, in order.
+
+    Signals end it early, as in `run_steps`.
+    """
+    own = run_steps(views, describe, allow_empty=workers.count > 1)
+    parts = workers.collect(own)
+    return sorted((view for part in parts for view in part), key=lambda view: view.index)
+
+
 def run_steps(
-    steps: Iterator[AnyStep], describe: Callable[[AnyStep], str], *, allow_empty: bool = False
+    steps: Iterator[AnyStep],
+    describe: Callable[[AnyStep], str],
+    *,
+    allow_empty: bool = False,
+    workers: Workers = ALONE,
 ) -> list[AnyStep]:
     """Run a task to its end under a progress bar and return its steps.
 
     Ctrl-C, or a request to terminate, stops after the current step, and the steps so far are returned; a second one
-    raises KeyboardInterrupt, and so does one that leaves no steps, unless `allow_empty`.
+    raises KeyboardInterrupt, and so does one that leaves no steps, unless `allow_empty`. `workers` are those that take
+    the same steps at the same time: a signal to one of them stops all.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -41,8 +59,9 @@ def run_steps(
     taken: list[AnyStep] = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     console = Console(file=sys.stderr)
+    is_silent = not console.is_terminal or not current_workers().is_first
     with (
-        Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress,
+        Progress(*columns, console=console, transient=True, disable=is_silent) as progress,
         handled_signals() as interruption,
     ):
         interruption.defer()
@@ -54,7 +73,7 @@ def run_steps(
                 taken.append(step)
                 description = describe(step)
                 progress.update(bar, description=description, completed=step.index, total=step.last_index)
-                if interruption.is_requested and step.index < step.last_index:
+                if workers.any(interruption.is_requested) and step.index < step.last_index:
                     raise KeyboardInterrupt
         except KeyboardInterrupt as interrupt:
             interruption.end_early()

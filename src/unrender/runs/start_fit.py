@@ -1,5 +1,6 @@
 """Starting, or resuming, a run that fits a field to a scene."""
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -7,9 +8,11 @@ from typing import Any, Protocol, TypeVar
 from unrender.data.scenes import Scene, load_scene
 from unrender.io.files import MissingFileError
 from unrender.runs.field_run import EvaluationOptions, FieldRun, choose_background
-from unrender.runs.folder import choose_run_folder, create_run_folder
+from unrender.runs.folder import choose_shared_folder, create_run_folder
 from unrender.runs.resume import Config, resumed_config
+from unrender.training.shards import resolve_shards
 from unrender.training.step import TrainingStep
+from unrender.workers import current_workers, is_launched
 
 AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any], covariant=True)
 Settings = TypeVar("Settings", contravariant=True)
@@ -44,12 +47,16 @@ def start_fit(
                 f"{source}: the scene of {resume} does not exist; give its new path: "
                 f"unrender {task} SCENE --resume {resume}"
             )
+    workers = current_workers()
+    if is_launched():
+        config = dataclasses.replace(config, shards=resolve_shards(config.shards))
     scene = load_scene(source, depth_scale=depth_scale)
-    folder = choose_run_folder(task, scene.name, output) if resume is None else resume
+    folder = resume or choose_shared_folder(task, scene.name, output, workers)
     steps = fit(scene, config, checkpoints=folder, resume=resume)
-    if resume is None:
-        create_run_folder(folder, task, {})
     background = choose_background(config.background, scene)
     run = FieldRun(task, source, scene, config, evaluation, folder, background, depth_scale)
-    run.start()
+    if workers.is_first:
+        if resume is None:
+            create_run_folder(folder, task, {})
+        run.start()
     return run, steps

@@ -18,6 +18,7 @@ from unrender.geometry.camera import Camera
 from unrender.io.depth_preview import depth_preview_image
 from unrender.io.images import save_image
 from unrender.render.march import RenderOutput
+from unrender.workers import ALONE, Workers
 
 log = logging.getLogger("unrender")
 PREVIEW_SIZE, PROBE_SIZE, SECONDS_PER_PREVIEW = 400, 48, 1.0
@@ -69,12 +70,14 @@ def render_views(
     background: tuple[float, float, float] | None,
     folder: Path,
     quick: QuickRender,
+    workers: Workers = ALONE,
 ) -> Iterator[RenderedView]:
-    """Render views to view_000.png, … in a folder, one at a time, so that finished views are kept."""
+    """Render this worker's views to view_000.png, … in a folder, one at a time; those that are there are kept."""
     color = None if background is None else torch.tensor(background)
-    for index, frame in enumerate(frames):
-        path = folder / f"view_{index:03d}.png"
-        save_image(_image(field, frame.camera, color, quick), path)
+    for index in workers.items(len(frames)):
+        frame, path = frames[index], folder / f"view_{index:03d}.png"
+        if not path.is_file():
+            save_image(_image(field, frame.camera, color, quick), path)
         rendered = dataclasses.replace(frame, name=path.name, image_path=path)
         yield RenderedView(index, len(frames) - 1, rendered)
 
