@@ -47,8 +47,7 @@ def command(
         views: Number of views to evaluate, evenly spaced. Default: all.
         scene: Path of the scene, if it has been moved.
         inverted_depth_range: Range of 8-bit inverted depth images in world units; 8 for NeRF-synthetic.
-        depth_scale: World units per unit of the depth images. Default: that of the run, else checked against points and
-            cameras.
+        depth_scale: World units per unit of the depth images. Default: that of the run, else from points and cameras.
         output: Output folder. Default: runs/eval/NAME-TIME.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
