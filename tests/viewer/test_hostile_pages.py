@@ -253,6 +253,12 @@ def test_expected_messages():
     assert not is_expected(encoded({"type": SHARED}))
 
 
+@pytest.mark.parametrize("name", ["wxyz", "position", "look_at", "up_direction"])
+@pytest.mark.parametrize("value", ["\x1b]0;title\x07", "abc", [], [1.0], None, 3])
+def test_vectors_that_viser_would_print_are_dropped(name, value):
+    assert not is_expected(encoded(CAMERA | {name: value}))
+
+
 def test_messages_wait_for_their_turn():
     now, waited = [10.0], []
     pacer = Pacer(10, clock=lambda: now[0])

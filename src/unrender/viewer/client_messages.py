@@ -11,6 +11,8 @@ MAX_BYTES = 1 << 16
 """Longest message."""
 MAX_TEXT, MAX_ITEMS = 1000, 16
 """Longest text, and most numbers in one value."""
+LENGTHS = {"wxyz": 4, "position": 3, "look_at": 3, "up_direction": 3}
+"""Vectors of cameras and their lengths. Of others, viser prints a warning with what was sent."""
 MESSAGES_PER_SECOND = 400.0
 """Of all pages together; a page with a moving camera sends 20."""
 
@@ -32,6 +34,11 @@ def is_expected(data: bytes) -> bool:
         isinstance(updates, dict)
         and updates.keys() == {"value"}
         and all(_is_simple(value) for value in (*message.values(), *updates.values()))
+        and all(
+            isinstance(message[name], list) and len(message[name]) == length
+            for name, length in LENGTHS.items()
+            if name in message
+        )
     )
 
 
