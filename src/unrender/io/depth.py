@@ -199,7 +199,7 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
             raise FileFormatError(f"a depth image should have one channel, got shape {list(values.shape)}")
         if values.dtype.itemsize == 1 and scale is None:
             raise FileFormatError(
-                "8-bit depth cannot be in millimeters: set `scale`, in world units per unit"
+                "8-bit depth cannot be in millimeters; give a depth scale, in world units per unit of the file"
             )
     if scale is None:
         scale = MILLIMETERS if values.dtype.kind in "iu" else 1.0
