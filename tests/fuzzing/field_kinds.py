@@ -31,8 +31,9 @@ from unrender import (
 )
 from unrender.io.poses import load_pose
 from unrender.runs.depth_sources import kind_of_source
+from unrender.runs.field_run import EvaluationOptions
 from unrender.runs.folder import CONFIG, create_run_folder
-from unrender.runs.resume import _saved_evaluation, saved_config
+from unrender.runs.resume import saved_config, saved_group
 from unrender.runs.saved_run import load_run
 from unrender.runs.views import views_along
 from unrender.training.checkpoints import CHECKPOINT
@@ -126,7 +127,7 @@ def _write_run(folder: Path) -> None:
 def _read_run(folder: Path) -> object:
     kind_of_source(folder)
     saved_config(folder, "fit-volume", FitVolume)
-    _saved_evaluation(folder).check()
+    saved_group(folder, "evaluation", EvaluationOptions).check()
     run = load_run(folder)
     frames = run.frames()
     return (

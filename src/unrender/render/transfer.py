@@ -47,6 +47,10 @@ class TransferFunction(TensorStruct):
                 "TransferFunction: needs two entries or more, from `low` to a higher `high`, got "
                 f"{len(self.density)} from {self.low:g} to {self.high:g}"
             )
+        if not len(self.density) / (self.high - self.low) <= torch.finfo(torch.float32).max:
+            raise InputError(
+                f"TransferFunction: values from {self.low:g} to {self.high:g} are too close for 32-bit floats"
+            )
 
     def __call__(self, values: Float[Tensor, "*points"]) -> tuple[Tensor, Tensor]:
         """Return density and color of values.
