@@ -1,4 +1,4 @@
-"""Ctrl-C in tests means what it means to a program that nobody runs in the background."""
+"""Signals in tests mean what they mean to a program that nobody runs in the background."""
 
 import signal
 import threading
@@ -12,6 +12,8 @@ def default_interrupts() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
     yield
-    signal.signal(signal.SIGINT, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

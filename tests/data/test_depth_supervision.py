@@ -86,5 +86,5 @@ def test_depth_of_another_size_is_resampled(tmp_path):
     assert torch.equal(found[::2, ::2], torch.arange(12.0).reshape(3, 4))
     assert torch.equal(found[1::2, 1::2], found[::2, ::2])
     np.save(tmp_path / "depth.npy", np.ones((5, 4), np.float32))
-    with pytest.raises(FileFormatError, match=r"a depth image of \[5, 4\] pixels"):
+    with pytest.raises(FileFormatError, match=r"a depth image has \[5, 4\] pixels"):
         frame.load()

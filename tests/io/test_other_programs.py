@@ -70,7 +70,7 @@ def test_glb_with_a_texture_seam_is_welded(tmp_path):
 def test_reads_what_pypcd4_writes(tmp_path, encoding, kind):
     generator = np.random.default_rng(0)
     points, rgb = (
-        generator.integers(-2, 3, (500, 3)).astype(np.float32),
+        generator.integers(-2, 3, (500, 3)).astype(np.float32) + 0.5,  # none at the origin
         generator.integers(1, 255, (500, 3), dtype=np.uint8),
     )
     packed = pypcd4.PointCloud.encode_rgb(rgb).view(kind)

@@ -246,6 +246,7 @@ def test_twenty_pages(window, training, tmp_path):
 
 def test_expected_messages():
     assert is_expected(encoded(CAMERA))
+    assert not is_expected(encoded(CAMERA | {"image_height": math.nan}))
     assert is_expected(update("u", value=[1, 2.5]))
     assert not is_expected(update("u", value=[[1]]))
     assert not is_expected(update("u", value=1, label="x"))

@@ -39,7 +39,19 @@ def is_expected(data: bytes) -> bool:
             for name, length in LENGTHS.items()
             if name in message
         )
+        and _is_readable(data)
     )
+
+
+def _is_readable(data: bytes) -> bool:
+    """Return whether viser can read a message: it closes the connection for values such as a height of NaN."""
+    from viser._messages import Message
+
+    try:
+        Message.deserialize(data)
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError, Warning):
+        return False
+    return True
 
 
 def _is_simple(value: object) -> bool:

@@ -18,7 +18,7 @@ from unrender.training.schedule import Schedule
 task = importlib.import_module("unrender.tasks.nerf.fit_nerf")
 graph_training = pytest.importorskip("unrender.training.graph_training")
 pytestmark = needs_warp
-SMALL = FitNerf(steps=16, samples=1024, table_log2=10, device="cpu")
+SMALL = FitNerf(depth_loss_weight=0.02, steps=16, samples=1024, table_log2=10, device="cpu")
 ALL = dataclasses.replace(SMALL, exposure="per_image", depth_loss_weight=0.1)
 """With all that is trained: the scene has depth."""
 SHORT = Schedule(
