@@ -312,6 +312,23 @@ def test_invalid_options(run, tmp_path, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
+def test_an_unfinished_render_keeps_its_views(run, tmp_path):
+    out = tmp_path / "out"
+    arguments = ["render", str(run), "--views", "3", "--video", "none", *SIZE, "--output", str(out)]
+    assert main(arguments) == 0
+    whole = (out / "view_001.png").read_bytes()
+    (out / "metrics.json").unlink()
+    (out / "view_001.png").unlink()
+    Image.new("RGB", (24, 24)).save(out / "view_000.png")
+    kept = (out / "view_000.png").read_bytes()
+    assert main(arguments) == 0
+    assert (out / "view_001.png").read_bytes() == whole
+    assert (out / "view_000.png").read_bytes() == kept
+    assert main(arguments) == 2  # finished
+    (out / "metrics.json").unlink()
+    assert main([*arguments, "--background", "0", "0", "0"]) == 2  # of another command
+
+
 def test_runs_are_not_overwritten(run, capsys):
     before = (run / "config.json").read_text()
     assert main(["render", str(run), "--output", str(run)]) == 2

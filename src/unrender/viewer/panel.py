@@ -37,7 +37,7 @@ MAX_VIEWS, MAX_KEYS = 10_000, 1_000
 
 
 Defer = Callable[[str, Callable[[], None]], None]
-"""Runs an action later in the thread that renders, in its share of the time; only the last one of each name."""
+"""Runs an action later in the rendering thread, in its fraction of the time; only the last one of each name."""
 
 
 class CropBox:

@@ -257,7 +257,7 @@ class Window:
                 self.set_status(str(error))
 
     def _defer(self, name: str, action: Callable[[], None]) -> None:
-        """Let the thread that renders do what a control asks for: pages can only use up its share of the time."""
+        """Run the action of a control in the rendering thread: pages can only use up its fraction of the time."""
         self._actions[name] = action
         self._wake.set()
 
