@@ -6,6 +6,7 @@ Everything here also works in a single process, which is then the only worker.
 import contextlib
 import dataclasses
 import datetime
+import importlib
 import os
 import socket
 from collections.abc import Iterator
@@ -158,6 +159,9 @@ def _connect() -> None:
     seconds = os.environ.get(TIMEOUT_VARIABLE, str(TIMEOUT_SECONDS))
     if not (seconds.isascii() and seconds.isdigit() and int(seconds) > 0):
         raise InputError(f"{TIMEOUT_VARIABLE}={seconds}: must be a number of seconds")
+    # Its functions take the process group as a default argument. Imported later, by an optimizer, they would keep the
+    # group alive after it is destroyed, and its threads would abort this process while Python exits.
+    importlib.import_module("torch.distributed.nn")
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

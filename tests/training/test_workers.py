@@ -1,6 +1,7 @@
 """Workers: the same bits for any number of them, and a clear end when one of them fails."""
 
 import math
+import sys
 from pathlib import Path
 
 import distributed_fit
@@ -104,6 +105,27 @@ def test_a_source_continues_at_any_draw(scene) -> None:
             other = PixelSource(frames, memory_mib=0.02, seed=3)
             other.seek(draw, 100 + draw)
             assert torch.equal(other.draw(16, 1).colors, expected.colors)
+
+
+ENDING = """
+import importlib, os
+import torch
+from unrender.workers import joined_workers
+def threads():
+    return {open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")}
+with joined_workers() as workers:
+    importlib.import_module("torch.distributed.nn")  # optimizers import it
+    workers.any(True)
+    during = threads()
+print(sorted(name for name in during if "gloo" in name), [name for name in threads() if "gloo" in name])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads")
+def test_the_threads_of_the_process_group_end_before_python_does() -> None:
+    for status, out, err in launched.outputs(launched.start(["-c", ENDING], 2)):
+        assert status == 0, err
+        assert out.strip() == "['gloo_tcp_loop', 'pt_gloo_runloop'] []"
 
 
 FAILING = """
