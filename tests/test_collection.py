@@ -1,6 +1,8 @@
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 COLLECT = ["-m", "pytest", "--collect-only", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
 
@@ -16,3 +18,16 @@ def test_every_process_collects_the_same_tests(request):
     assert done.returncode == 0, done.stdout + done.stderr
     collected = [line for line in done.stdout.splitlines() if "::" in line]
     assert collected == [item.nodeid for item in request.session.items]
+
+
+def test_workers_divide_the_cores(monkeypatch):
+    """The process that starts them reads conftest.py first, and they inherit its environment."""
+    monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    for workers, threads in ((None, None), ("2", "3"), ("8", "1")):
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.delenv("PYTEST_XDIST_WORKER_COUNT", raising=False)
+        if workers is not None:
+            monkeypatch.setenv("PYTEST_XDIST_WORKER_COUNT", workers)
+        runpy.run_path(str(Path(__file__).with_name("conftest.py")))
+        assert os.environ.get("OMP_NUM_THREADS") == threads
