@@ -45,6 +45,21 @@ class Workers:
         """Return which of `count` items are this worker's: every one is exactly one worker's."""
         return range(self.rank, count, self.count)
 
+    def claims(self, count: int, name: str) -> Iterator[int]:
+        """Yield which of `count` items are this worker's, whenever it is free for the next one.
+
+        name: of this work, for which no worker has claimed any before.
+        """
+        if self.count == 1:
+            yield from range(count)
+            return
+        while True:
+            with _connection():
+                index: int = dist.distributed_c10d._get_default_store().add(f"unrender/claims/{name}", 1) - 1
+            if index >= count:
+                return
+            yield index
+
     def gather(self, value: Value) -> list[Value]:
         """Return the values of all workers, by rank."""
         if self.count == 1:

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 from unrender.errors import InputError
 
-DISTRIBUTED = ("fit-volume", "fit-nerf", "render", "eval", "depth", "export", "doctor")
+DISTRIBUTED = (
+    *("fit-mesh", "find-pose", "fit-volume", "fit-nerf"),
+    *("render", "eval", "depth", "export", "doctor"),
+)
 """Commands that several workers can run together."""
 
 

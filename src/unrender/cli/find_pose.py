@@ -1,11 +1,10 @@
 """unrender find-pose: the pose of an object in a photo or a point cloud."""
 
 import dataclasses
-import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import tyro
@@ -19,7 +18,7 @@ from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.world_origin import choose_origin, to_local
 from unrender.io import load_mesh, load_textured_mesh, save_mesh
-from unrender.io.clouds import load_cloud_and_columns
+from unrender.io.clouds import CLOUD_KINDS, load_cloud_and_columns
 from unrender.io.files import MissingFileError
 from unrender.io.images import IMAGE_SUFFIXES
 from unrender.io.poses import load_pose
@@ -28,12 +27,14 @@ from unrender.reports import pose_report
 from unrender.reports.html import Section
 from unrender.reports.pose_report import CONVENTION
 from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce
-from unrender.runs.folder import start_run, write_curves, write_json
+from unrender.runs.batch import ERROR, file_beside, input_files, print_batch, refuse_workers, run_batch
+from unrender.runs.folder import METRICS, start_run, write_curves, write_json
 from unrender.runs.options import changed_options
-from unrender.runs.progress import run_steps
+from unrender.runs.progress import run_inner_steps, run_steps
 from unrender.tasks.pose.find_pose import FindPose, FindPoseStep, PoseEstimate, find_pose
+from unrender.workers import current_workers
 
-log = logging.getLogger("unrender")
+TASK = "find-pose"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,12 +47,14 @@ class PhotoFile:
     fov_degrees: float | None = None
     """Vertical field of view in degrees."""
     mask: Path | None = None
-    """Mask image, bright on the object. Default: the alpha channel, or segmentation against a plain background."""
+    """Mask image, bright on the object. Default: the alpha channel, or segmentation against a plain background.
+    Of a folder of photos: also a folder of masks with the same names."""
     mask_id: int | None = None
     """Value of the object in a mask with one value per object: gray value, palette index, or red + 256 green + 65536
     blue."""
     depth: Path | None = None
-    """Depth image of the same aspect ratio (png, tif, npy)."""
+    """Depth image of the same aspect ratio (png, tif, npy).
+    Of a folder of photos: also a folder of depth images with the same names."""
     depth_scale: float | None = None
     """Mesh units per unit of the depth image. Default: integers are millimeters, converted to meters."""
 
@@ -69,11 +72,14 @@ def command(
 ) -> int:
     """Estimate the pose of an object in a photo, or in a point cloud of a part of it; no initial guess is needed.
 
+    Of a folder, each photo or point cloud has its own results, and summary.csv has a row for each.
+
     Example: unrender find-pose cup.obj photo.jpg --mask mask.png --fov-degrees 45
 
     Args:
         mesh: Mesh of the object (obj with texture, ply, glb, stl, off).
-        observation: Photo (png, jpg, tif, webp, bmp, heic) or point cloud (ply, pcd, xyz, npy, npz).
+        observation: Photo (png, jpg, tif, webp, bmp, heic) or point cloud (ply, pcd, xyz, npy, npz), or a folder of
+            either.
         search: How the pose is searched for.
         photo: For a photo as input: intrinsics, mask and depth.
         guess: pose.json of a previous run, or a 4 x 4 matrix (txt, npy): refine this pose instead of searching.
@@ -82,46 +88,109 @@ def command(
     """
     target = resolve_device(device)
     shape, texture = _load_mesh(mesh, search.use_color)
-    observed, columns = _load_observation(observation, photo)
     initial = None if guess is None else load_pose(guess)
+    estimation = _Estimation(mesh, shape, texture, search, photo, guess, initial, target)
+    if observation.is_dir():
+        return _estimate_all(estimation, observation, output)
+    refuse_workers(observation, current_workers())
     start = time.perf_counter()
-    searching = _search(shape, texture, observed, initial, search, target)
-    settings = {"mesh": mesh, "observation": observation, "config": search, "photo": photo, "guess": guess}
-    settings |= {"columns": columns, "device": str(target)}
-    folder = start_run("find-pose", observation.stem, output, settings)
+    observed, columns = _load_observation(observation, photo)
+    searching = estimation.search(observed)
+    settings = estimation.settings(observation) | {"columns": columns}
+    folder = start_run(TASK, observation.stem, output, settings)
     steps = [step.to("cpu") for step in run_steps(searching, _describe)]
     seconds = time.perf_counter() - start
+    estimation.write(steps, observation, observed, folder, seconds)
     estimate = steps[-1].result
-    write_json(folder / "pose.json", _pose(estimate, observed, seconds))
-    metrics = _metrics(estimate, steps, seconds)
-    write_json(folder / "metrics.json", metrics)
-    write_curves(folder, pose_report.series(steps))
-    results = _save_results(shape, texture, observed, steps, folder)
-    title = f"Pose of {mesh.name} in {observation.name}"
-    how = _reproduce(mesh, observation, search, photo, guess)
-    pose_report.write_pose_report(folder / "report.html", title, steps, metrics, [*results, how])
     if columns:
         print(f"columns: {columns}")
     _print_summary(estimate, seconds, folder)
     return 1 if estimate.status == "failed" else 0
 
 
-def _search(
-    shape: Mesh,
-    texture: Texture | None,
-    observed: Photo | PointCloud,
-    guess: torch.Tensor | None,
-    search: FindPose,
-    device: torch.device,
-) -> Iterator[FindPoseStep]:
-    """Search for the pose on a device."""
-    return find_pose(
-        shape.to(device),
-        observed.to(device),
-        search,
-        texture=None if texture is None else texture.to(device),
-        guess=None if guess is None else guess.to(device),
+def _estimate_all(estimation: "_Estimation", observations: Path, output: Path | None) -> int:
+    """Estimate a pose in each photo of a folder; in each point cloud if it has no photos. Return the exit status."""
+    files = input_files(observations, IMAGE_SUFFIXES, *CLOUD_KINDS)
+    if not files:
+        raise InputError(f"{observations}: no photos ({', '.join(IMAGE_SUFFIXES)}) and no point clouds")
+    workers = current_workers()
+    folder = start_run(TASK, observations.resolve().name, output, estimation.settings(observations), workers)
+    results = run_batch(estimation, files, folder, workers)
+    if not workers.is_first:
+        return 0
+    failures = ("failed", ERROR)
+    print_batch(results, files, failures, folder)
+    return 1 if any(result.status in failures for result in results) else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Estimation:
+    """The object to find, and how: a task for any number of observations."""
+
+    mesh: Path
+    shape: Mesh
+    texture: Texture | None
+    config: FindPose
+    photo: PhotoFile
+    guess: Path | None
+    initial: torch.Tensor | None
+    """The pose that `guess` holds."""
+    device: torch.device
+    name: ClassVar[str] = TASK
+    columns: ClassVar[tuple[str, ...]] = (
+        "verdict",
+        "agreement",
+        "num_candidates",
+        "rotation_std_degrees",
+        "translation_std",
     )
+
+    def settings(self, observation: Path) -> dict[str, Any]:
+        """Return the settings of a run, for its config.json."""
+        photo = self.photo if observation.is_dir() else self._photo_of(observation)
+        settings = {"mesh": self.mesh, "observation": observation, "config": self.config, "photo": photo}
+        return settings | {"guess": self.guess, "device": str(self.device)}
+
+    def _photo_of(self, observation: Path) -> PhotoFile:
+        """Return the intrinsics of a photo with its own mask and depth, where those are in folders."""
+        mask, depth = file_beside(self.photo.mask, observation), file_beside(self.photo.depth, observation)
+        return dataclasses.replace(self.photo, mask=mask, depth=depth)
+
+    def run(self, observation: Path, folder: Path) -> None:
+        """Estimate the pose in an observation, and write the results to a folder."""
+        start = time.perf_counter()
+        observed, _ = _load_observation(observation, self._photo_of(observation))
+        steps = [step.to("cpu") for step in run_inner_steps(self.search(observed))]
+        self.write(steps, observation, observed, folder, time.perf_counter() - start)
+
+    def search(self, observed: Photo | PointCloud) -> Iterator[FindPoseStep]:
+        """Search for the pose."""
+        return find_pose(
+            self.shape.to(self.device),
+            observed.to(self.device),
+            self.config,
+            texture=None if self.texture is None else self.texture.to(self.device),
+            guess=None if self.initial is None else self.initial.to(self.device),
+        )
+
+    def write(
+        self,
+        steps: Sequence[FindPoseStep],
+        observation: Path,
+        observed: Photo | PointCloud,
+        folder: Path,
+        seconds: float,
+    ) -> None:
+        """Write the results of a search."""
+        estimate = steps[-1].result
+        write_json(folder / "pose.json", _pose(estimate, observed, seconds))
+        metrics = _metrics(estimate, steps, seconds)
+        write_json(folder / METRICS, metrics)
+        write_curves(folder, pose_report.series(steps))
+        results = _save_results(self.shape, self.texture, observed, steps, folder)
+        title = f"Pose of {self.mesh.name} in {observation.name}"
+        how = _reproduce(self.mesh, observation, self.config, self._photo_of(observation), self.guess)
+        pose_report.write_pose_report(folder / "report.html", title, steps, metrics, [*results, how])
 
 
 def _save_results(
@@ -202,7 +271,7 @@ def _pose(estimate: PoseEstimate, observed: Photo | PointCloud, seconds: float) 
     }
 
 
-def _metrics(estimate: PoseEstimate, steps: list[FindPoseStep], seconds: float) -> dict[str, Any]:
+def _metrics(estimate: PoseEstimate, steps: Sequence[FindPoseStep], seconds: float) -> dict[str, Any]:
     return {
         "verdict": estimate.status,
         "agreement": estimate.agreement,

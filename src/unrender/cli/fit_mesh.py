@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 import tyro
@@ -18,18 +18,26 @@ from unrender.errors import FileAccessError, InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io import load_depth, load_mesh, save_mesh
-from unrender.io.clouds import load_cloud_and_columns
+from unrender.io.clouds import CLOUD_KINDS, load_cloud_and_columns
 from unrender.reports import mesh_report
-from unrender.reports.html import Section
 from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce
-from unrender.runs.folder import choose_run_folder, create_run_folder, write_curves, write_json
+from unrender.runs.batch import ERROR, file_beside, input_files, print_batch, refuse_workers, run_batch
+from unrender.runs.folder import (
+    METRICS,
+    choose_run_folder,
+    create_run_folder,
+    start_run,
+    write_curves,
+    write_json,
+)
 from unrender.runs.options import changed_options
-from unrender.runs.progress import run_steps
+from unrender.runs.progress import run_inner_steps, run_steps
 from unrender.runs.resume import folder_to_resume, refuse_other_output, saved_config, saved_group
-from unrender.tasks.mesh.checkpoints import SECONDS_BETWEEN_CHECKPOINTS
+from unrender.tasks.mesh.checkpoints import CHECKPOINT, SECONDS_BETWEEN_CHECKPOINTS
 from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.mesh.measure_mesh import measure_mesh
 from unrender.viewer.training import watched_in_browser
+from unrender.workers import current_workers
 
 TASK = "fit-mesh"
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
@@ -51,7 +59,7 @@ class DepthImage:
     depth_scale: float | None = None
     """Meters per unit of the image. Default: integers are millimeters, floats are meters."""
     mask: Path | None = None
-    """Mask image, black where pixels are ignored."""
+    """Mask image, black where pixels are ignored. Of a folder: also a folder of masks with the same names."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +87,14 @@ def command(
 ) -> int:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
 
+    Of a folder, each point cloud has its own results, and summary.csv has a row for each.
+
     Exit status 3: most of the surface is far from all points, and extrapolated; see --open.
 
     Example: unrender fit-mesh scan.ply --holdout 0.1
 
     Args:
-        cloud: File with the points: a point cloud, a depth image, or a mesh.
+        cloud: File with the points: a point cloud, a depth image, or a mesh. Or a folder of such files.
         fit: How the mesh is fitted.
         depth: For a depth image as input: png or tif, or npy with --intrinsics.
         output: Output folder. Default: runs/fit-mesh/NAME-TIME.
@@ -96,23 +106,132 @@ def command(
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     target = resolve_device(device)
-    points, columns = _load(cloud, depth)
     truth = None if reference is None else load_mesh(reference).to(target)
+    task = _Fit(fit, depth, mesh_format, reference, truth, up, target)
+    if cloud.is_dir():
+        return _fit_all(task, cloud, output, {"viewer": viewer, "resume": resume})
+    refuse_workers(cloud, current_workers())
+    points, columns = _load(cloud, depth)
     start, folder = time.perf_counter(), _folder(cloud, output, resume)
     fitting = fit_mesh(points.to(target), fit, checkpoints=folder, resume=resume)
-    settings = {"cloud": cloud, "columns": columns, "config": fit, "depth": depth, "mesh_format": mesh_format}
-    create_run_folder(folder, TASK, settings | {"reference": reference, "up": up, "device": str(target)})
-    path = folder / f"mesh.{mesh_format}"
-    steps = _run(fitting, path, viewer=viewer)
-    seconds = {"seconds": time.perf_counter() - start}
-    options = changed_options(fit, depth) | {"reference": reference} | ({} if up == "y" else {"up": up})
-    _say_what_is_left(steps[-1], command_line(TASK, [cloud], {"resume": folder} | options))
-    metrics = _measure(steps, points.to(target), truth) | seconds
-    how = reproduce(command_line(TASK, [cloud], options), _code(cloud, fit, depth))
-    _report(folder, f"Mesh of {cloud.name}", points, steps, metrics, up, how)
+    create_run_folder(folder, TASK, task.settings(cloud) | {"columns": columns})
+    steps = task.fit(fitting, folder, functools.partial(run_steps, describe=_describe), viewer=viewer)
+    seconds = time.perf_counter() - start
+    _say_what_is_left(steps[-1], command_line(TASK, [cloud], {"resume": folder} | task.options()))
+    metrics = task.write(steps, cloud, points, folder, seconds)
     _print_summary(metrics, columns)
-    print(path, folder / "report.html", sep="\n")
+    print(folder / task.file, folder / "report.html", sep="\n")
     return _exit_status(metrics)
+
+
+def _fit_all(task: "_Fit", clouds: Path, output: Path | None, others: dict[str, Any]) -> int:
+    """Fit a mesh to each point cloud of a folder; return the exit status. others: options for a single cloud."""
+    for name, value in others.items():
+        if value:
+            raise InputError(
+                f"{clouds}: --{name} does not apply to a folder; to continue, give its --output again"
+            )
+    depths = [] if task.depth.intrinsics is None else [(*DEPTH_SUFFIXES, ".npy")]
+    files = input_files(clouds, *depths, *CLOUD_KINDS)
+    if not files:
+        raise InputError(
+            f"{clouds}: no point clouds; for a scene with depth images, run `unrender export {clouds}` first"
+        )
+    workers = current_workers()
+    folder = start_run(TASK, clouds.resolve().name, output, task.settings(clouds), workers)
+    results = run_batch(task, files, folder, workers)
+    if not workers.is_first:
+        return 0
+    print_batch(results, files, ("unsupported", ERROR), folder)
+    statuses = {result.status for result in results}
+    return 1 if ERROR in statuses else UNSUPPORTED if "unsupported" in statuses else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fit:
+    """How meshes are fitted: a task for any number of point clouds."""
+
+    config: FitMesh
+    depth: DepthImage
+    mesh_format: MeshFormat
+    reference: Path | None
+    truth: Mesh | None
+    """The mesh that `reference` holds."""
+    up: Axis
+    device: torch.device
+    name: ClassVar[str] = TASK
+    columns: ClassVar[tuple[str, ...]] = (
+        *(
+            "status",
+            "cloud_to_mesh_mean",
+            "holdout_to_mesh_mean",
+            "mesh_to_reference_mean",
+            "reference_to_mesh_mean",
+        ),
+        *("observed_fraction", "watertight", "genus", "num_faces", "steps"),
+    )
+
+    @property
+    def file(self) -> str:
+        """Name of the mesh file."""
+        return f"mesh.{self.mesh_format}"
+
+    def settings(self, cloud: Path) -> dict[str, Any]:
+        """Return the settings of a run, for its config.json."""
+        depth = self.depth if cloud.is_dir() else self._depth_of(cloud)
+        settings = {"cloud": cloud, "config": self.config, "depth": depth, "mesh_format": self.mesh_format}
+        return settings | {"reference": self.reference, "up": self.up, "device": str(self.device)}
+
+    def options(self, depth: DepthImage | None = None) -> dict[str, Any]:
+        """Return the options of the command line that differ from their defaults."""
+        options = changed_options(self.config, depth or self.depth) | {"reference": self.reference}
+        return options | ({} if self.up == "y" else {"up": self.up})
+
+    def _depth_of(self, cloud: Path) -> DepthImage:
+        """Return the options of a depth image with its own mask, where masks are in a folder."""
+        return dataclasses.replace(self.depth, mask=file_beside(self.depth.mask, cloud))
+
+    def run(self, cloud: Path, folder: Path) -> None:
+        """Fit a mesh to a point cloud, and write the results to a folder; a fit that was stopped there is resumed."""
+        start, depth = time.perf_counter(), self._depth_of(cloud)
+        points, _ = _load(cloud, depth)
+        resume = folder if (folder / CHECKPOINT).is_file() else None
+        fitting = fit_mesh(points.to(self.device), self.config, checkpoints=folder, resume=resume)
+        steps = self.fit(fitting, folder, run_inner_steps)
+        self.write(steps, cloud, points, folder, time.perf_counter() - start)
+
+    def fit(
+        self,
+        fitting: Iterator[FitMeshStep],
+        folder: Path,
+        run: Callable[[Iterator[FitMeshStep]], list[FitMeshStep]],
+        *,
+        viewer: bool = False,
+    ) -> list[FitMeshStep]:
+        """Fit the mesh, and save it."""
+        path = folder / self.file
+        saved = _saved(fitting, path)
+        try:
+            steps = run(watched_in_browser(saved) if viewer else saved)
+        finally:
+            if isinstance(fitting, Generator):
+                fitting.close()  # which saves a checkpoint
+        save_mesh(steps[-1].result, path)
+        return steps
+
+    def write(
+        self, steps: list[FitMeshStep], cloud: Path, points: PointCloud, folder: Path, seconds: float
+    ) -> dict[str, Any]:
+        """Write metrics, curves and the report; return the metrics."""
+        depth = self._depth_of(cloud)
+        metrics = _measure(steps, points.to(self.device), self.truth) | {"seconds": seconds}
+        write_json(folder / METRICS, metrics)
+        write_curves(folder, mesh_report.series(steps[1:]))
+        line = command_line(TASK, [cloud], self.options(depth))
+        how = reproduce(line, _code(cloud, self.config, depth))
+        path, title = folder / "report.html", f"Mesh of {cloud.name}"
+        mesh_report.write_mesh_report(path, title, points, steps, metrics, self.up, how)
+        return metrics
 
 
 def _exit_status(metrics: dict[str, Any]) -> int:
@@ -125,31 +244,6 @@ def _exit_status(metrics: dict[str, Any]) -> int:
         100 * (1 - metrics["observed_fraction"]),
     )
     return UNSUPPORTED
-
-
-def _run(fitting: Iterator[FitMeshStep], path: Path, *, viewer: bool) -> list[FitMeshStep]:
-    """Fit the mesh, and save it."""
-    saved = _saved(fitting, path)
-    steps = run_steps(watched_in_browser(saved) if viewer else saved, _describe)
-    if isinstance(fitting, Generator):
-        fitting.close()  # which saves a checkpoint
-    save_mesh(steps[-1].result, path)
-    return steps
-
-
-def _report(
-    folder: Path,
-    title: str,
-    points: PointCloud,
-    steps: list[FitMeshStep],
-    metrics: dict[str, Any],
-    up: Axis,
-    how: Section,
-) -> None:
-    """Write metrics, curves and the report."""
-    write_json(folder / "metrics.json", metrics)
-    write_curves(folder, mesh_report.series(steps[1:]))
-    mesh_report.write_mesh_report(folder / "report.html", title, points, steps, metrics, up, how)
 
 
 def _say_what_is_left(last: FitMeshStep, again: str) -> None:
@@ -193,10 +287,6 @@ def _saved(steps: Iterator[FitMeshStep], path: Path) -> Iterator[FitMeshStep]:
 
 def _load(path: Path, depth: DepthImage) -> tuple[PointCloud, str]:
     """Load the points; the second result says which columns of a table were used for what."""
-    if path.is_dir():
-        raise InputError(
-            f"{path}: a folder, not a file; for a scene with depth images, run `unrender export {path}` first"
-        )
     if path.suffix.lower() not in DEPTH_SUFFIXES and depth.intrinsics is None:
         return load_cloud_and_columns(path)
     if depth.intrinsics is None:

@@ -22,6 +22,9 @@ from unrender.io.meshes import mesh_from_geometry_data
 
 _log = logging.getLogger("unrender")
 
+TABLES = (".txt", ".csv", ".bin", ".npy", ".npz")
+CLOUD_KINDS = (tuple({*MESH_READERS, *CLOUD_READERS} - {*TABLES}), TABLES)
+"""Suffixes of files that hold points, and of those that may hold anything else beside them."""
 NUM_SAMPLES = 20_000
 """Points sampled from the surface if a mesh file is loaded as a point cloud."""
 

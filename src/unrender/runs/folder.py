@@ -44,12 +44,18 @@ def start_run(
 
 def _is_unfinished(folder: Path | None, task: str, settings: Mapping[str, Any]) -> bool:
     """Say whether a folder holds a run with the same settings that ended before it wrote its results."""
-    if folder is None or not (folder / CONFIG).is_file() or (folder / METRICS).is_file():
+    return folder is not None and not (folder / METRICS).is_file() and is_run_of(folder, task, settings)
+
+
+def is_run_of(folder: Path, task: str, settings: Mapping[str, Any]) -> bool:
+    """Say whether a folder holds a run of a task with these settings, on whichever device."""
+    if not (folder / CONFIG).is_file():
         return False
     data = read_bytes(folder / CONFIG)
     with reading(folder / CONFIG):
         written = json.loads(data)
-    return bool(written == json.loads(json.dumps(_jsonable(_config(task, settings)))))
+    expected = json.loads(json.dumps(_jsonable(_config(task, settings))))
+    return isinstance(written, dict) and written | {"device": None} == expected | {"device": None}
 
 
 def choose_shared_folder(task: str, name: str, output: Path | None, workers: Workers) -> Path:

@@ -84,6 +84,17 @@ def run_steps(
     return taken
 
 
+def run_inner_steps(steps: Iterator[AnyStep]) -> list[AnyStep]:
+    """Run a task within another one, which shows the progress; a signal ends it with KeyboardInterrupt."""
+    taken: list[AnyStep] = []
+    with handled_signals() as interruption:
+        for step in steps:
+            taken.append(step)
+            if interruption.is_requested:
+                raise KeyboardInterrupt
+    return taken
+
+
 class RecordedSteps(Generic[AnyStep, Record]):
     """Map the steps of a task to small records and keep only the last step whole: each may hold a large result."""
 
