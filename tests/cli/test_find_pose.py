@@ -143,7 +143,7 @@ def test_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["none.ply", "photo.png"], r"none.ply: no such file"),
         (["object.ply", "none.png", "--fov-degrees", "40"], r"none.png: no such file"),
         (["object.ply", "photo.png"], r"no focal length in the file"),
-        (["object.ply", "photo.png", "--fov-degrees", "200"], r"`fov_degrees` should lie between 0 and 180"),
+        (["object.ply", "photo.png", "--fov-degrees", "200"], r"--fov-degrees should lie between 0 and 180"),
         (["object.ply", "photo.gif"], r"unsupported suffix '.gif'"),
         (["object.ply", "scan.ply", "--fov-degrees", "40"], r"--fov-degrees does not apply to a point cloud"),
         (["object.ply", "photo.png", "--fov-degrees", "40", "--guess", "scan.ply"], r"scan.ply: "),

@@ -46,8 +46,8 @@ def test_a_run_leaves_the_volume_its_figures_and_a_report(scene: Path, tmp_path:
     ("arguments", "words"),
     [
         (["nowhere"], "no such file or folder"),
-        (["SCENE", "--resolution", "3"], "`resolution` should be 16 to 1024"),
-        (["SCENE", "--minutes", "0"], "`minutes` should be above 0"),
+        (["SCENE", "--resolution", "3"], "--resolution should be 16 to 1024"),
+        (["SCENE", "--minutes", "0"], "--minutes should be above 0"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(scene, tmp_path, capsys, arguments, words) -> None:

@@ -81,12 +81,12 @@ def test_code_in_the_report_reproduces_the_first_view(scan, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--window", "4", "1"], "the second of `window` should be higher than the first, got 4 1"),
-        (["--opacity", "1.5"], "`opacity` should be between 0 and 1, got 1.5"),
-        (["--colormap", "inferrno"], "matplotlib has no `colormap` 'inferrno'"),
+        (["--window", "4", "1"], "the second of --window should be higher than the first, got 4 1"),
+        (["--opacity", "1.5"], "--opacity should be between 0 and 1, got 1.5"),
+        (["--colormap", "inferrno"], "matplotlib has no --colormap 'inferrno'"),
         (["--window", "20", "30"], "no value of the volume is inside the window"),
         (["--views", "0"], "--views 0"),
-        (["--step", "0"], "`step` should be a length > 0"),
+        (["--step", "0"], "--step should be a length > 0"),
         (["--elevation", "90"], "must be between -90 and 90 degrees"),
         (["--spacing", "1", "0", "1"], "three lengths > 0"),
         (["--background", "1", "2", "0"], "three numbers in [0, 1]"),

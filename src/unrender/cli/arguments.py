@@ -3,10 +3,12 @@
 import ast
 import dataclasses
 import inspect
+import re
 import shutil
 import textwrap
+import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +19,16 @@ MAX_WIDTH = 100
 """Characters in a line of a description."""
 INDENT, EMPTY_LINE = "  ", "\u200b"
 """tyro joins lines that are not indented, and doubles empty lines: a zero-width space keeps one."""
+METAVARS = {
+    "intrinsics": "FX FY CX CY",
+    "window": "LOW HIGH",
+    "spacing": "X Y Z",
+    "background": "R G B",
+    "views": "N|all",
+    "names": "NAME ...",
+    "format": "FORMAT ...",
+}
+"""What the values of options with several values are called in help texts."""
 
 
 def default_hint(default: str) -> str:
@@ -35,6 +47,7 @@ Run = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
 Scene = Annotated[Path, OPTION, tyro.conf.Positional, tyro.conf.arg(metavar="SCENE")]
 Source = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
 Address = Annotated[str, tyro.conf.arg(metavar="ADDRESS")]
+ValueWindow = Annotated[tuple[float, float] | None, OPTION, tyro.conf.arg(metavar=METAVARS["window"])]
 Device = Annotated[str, tyro.conf.arg(metavar="DEVICE")]
 
 
@@ -59,6 +72,29 @@ def description(command: Callable[..., Any]) -> str:
     return textwrap.indent(f"\n{EMPTY_LINE}\n".join(paragraphs), INDENT)
 
 
+def with_option_names(message: str, command: Callable[..., Any]) -> str:
+    """Return the message of a library function with the command's options instead of parameters.
+
+    "fit_nerf: `table_log2` should be 10 to 24" becomes "--table-log2 should be 10 to 24".
+    """
+    options = set(_option_names(command))
+
+    def as_option(name: re.Match[str]) -> str:
+        return f"--{name[1].replace('_', '-')}" if name[1] in options else name[0]
+
+    found = re.sub(r"`(\w+)`", as_option, message)
+    return message if found == message else re.sub(r"^\w+: ", "", found)
+
+
+def _option_names(command: Callable[..., Any]) -> Iterator[str]:
+    """Yield the options of a command, those of groups one by one."""
+    for name, parameter in inspect.signature(command).parameters.items():
+        if dataclasses.is_dataclass(parameter.default):
+            yield from (field.name for field in dataclasses.fields(parameter.default))
+        elif parameter.default is not inspect.Parameter.empty:
+            yield name
+
+
 def option_group(info: StructTypeInfo) -> StructConstructorSpec | None:
     """Read the options of a dataclass; their help texts are the docstrings of its fields."""
     if not dataclasses.is_dataclass(info.type):
@@ -69,8 +105,8 @@ def option_group(info: StructTypeInfo) -> StructConstructorSpec | None:
         default, hint = getattr(info.default, field.name, field.default), hints[field.name]
         if hint is str:
             hint = Annotated[hint, tyro.conf.arg(metavar=field.name.upper())]
-        elif hint == tuple[str, ...]:
-            hint = Annotated[hint, tyro.conf.arg(metavar="NAME ...")]
+        elif field.name in METAVARS and _is_compound(hint):
+            hint = Annotated[hint, tyro.conf.arg(metavar=METAVARS[field.name])]
         fields.append(
             StructFieldSpec(
                 field.name,
@@ -80,6 +116,13 @@ def option_group(info: StructTypeInfo) -> StructConstructorSpec | None:
             )
         )
     return StructConstructorSpec(info.type, tuple(fields))
+
+
+def _is_compound(hint: object) -> bool:
+    """Say whether an option has several values, or values of several kinds."""
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    kinds = [kind for kind in (typing.get_args(hint) if is_union else (hint,)) if kind is not type(None)]
+    return len(kinds) > 1 or typing.get_origin(kinds[0]) is tuple
 
 
 def field_docstrings(kind: type) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from unrender._version import __version__
 from unrender.cli.distributed import as_worker
 from unrender.cli.terminal import prepare_streams
-from unrender.errors import KernelError, UnrenderError
+from unrender.errors import InputError, KernelError, UnrenderError
 from unrender.runs.interruption import handled_signals
 
 COMMANDS = {
@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run_command(name: str, arguments: Sequence[str]) -> int | None:
     """Run a command with its arguments; errors are raised."""
-    from unrender.cli.arguments import parse
+    from unrender.cli.arguments import parse, with_option_names
     from unrender.io.confinement import confinable_writes
 
     module = importlib.import_module(COMMANDS[name][0])
@@ -89,7 +89,11 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
         handled_signals() as interruption,
         interruption.of_command(),
     ):
-        status: int | None = parse(command, name, arguments)
+        try:
+            status: int | None = parse(command, name, arguments)
+        except InputError as error:
+            error.args = (with_option_names(str(error), command),)
+            raise
     return status
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import torch
 
-from unrender.cli.arguments import OPTION, Address, Device, Source
+from unrender.cli.arguments import OPTION, Address, Device, Source, ValueWindow
 from unrender.cli.confine import confinable
 from unrender.data.scenes import load_scene
 from unrender.devices import resolve_device
@@ -39,7 +39,7 @@ def command(
     host: Address = "127.0.0.1",
     port: int = 8080,
     up: Annotated[Axis | None, OPTION] = None,
-    window: Annotated[tuple[float, float] | None, OPTION] = None,
+    window: ValueWindow = None,
     preset: Preset = "upper-half",
     path_file: Path = Path("camera-path.json"),
     device: Device = "auto",
