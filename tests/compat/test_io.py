@@ -94,8 +94,8 @@ def test_io(tmp_path, square):
 
 
 def test_says_what_is_wrong(tmp_path, square):
-    with pytest.raises(InputError, match="atlases are not supported"):
-        load_obj(square, create_texture_atlas=True)
+    with pytest.raises(InputError, match="`texture_wrap` should be 'repeat', 'clamp' or None"):
+        load_obj(square, texture_wrap="mirror")
     square.write_text(SQUARE + "f 1 2 9\n")
     with pytest.raises(FileFormatError, match="line 14: a face references vertex 9"):
         load_obj(square)

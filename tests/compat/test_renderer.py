@@ -49,7 +49,7 @@ def test_a_batch_is_its_members(name, two, cameras):
     assert images.shape == (2, 24, 32, 4)
     assert 0.05 < images[..., 3].mean() < 0.9
     for i in range(2):
-        one = draw(two[i], cameras=cameras[i], lights=lights[i])
+        one = draw(two[i], cameras=cameras[i], lights=lights.gather_props(torch.tensor([i])))
         torch.testing.assert_close(one[0], images[i])
 
 

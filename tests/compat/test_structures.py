@@ -152,8 +152,10 @@ def test_volumes_lie_where_theirs_do(align_corners):
     )
     world = volumes.get_coord_grid()
     assert world.shape == (2, 3, 4, 5, 3)
-    assert world[0, 0, 0, 0].tolist() == [-2.0, -0.75, 0.5]  # −translation − half the way along each axis
-    assert world[0, -1, -1, -1].tolist() == [0.0, 0.75, 1.5]
+    half = torch.tensor([1.0, 0.75, 0.5])  # half the way along each axis, between centers or sides
+    half = half if align_corners else half * (1 - 1 / torch.tensor([5.0, 4, 3]))
+    torch.testing.assert_close(world[0, 0, 0, 0], torch.tensor([-1.0, 0, 1]) - half)
+    torch.testing.assert_close(world[0, -1, -1, -1], torch.tensor([-1.0, 0, 1]) + half)
     local = volumes.get_coord_grid(world_coordinates=False)
     found = torch.nn.functional.grid_sample(volumes.densities(), local, align_corners=align_corners)
     torch.testing.assert_close(found, volumes.densities())

@@ -33,6 +33,11 @@ class Topology(TensorStruct):
     """Whether a face traverses its edge from the lower vertex to the upper one."""
 
     @cached_property
+    def num_vertices(self) -> int:
+        """Number of vertices that faces use."""
+        return len(torch.unique(self.edges))
+
+    @cached_property
     def hinge_sides(self) -> Tensor:
         """The two half-edges of each hinge, as indices face · 3 + k into the flattened `face_edges`: [hinges 2]."""
         edge, side = self.face_edges.flatten().sort(stable=True)

@@ -100,6 +100,11 @@ def _split_map(text: str, line: int) -> tuple[str, dict[str, list[str]]]:
     return text, options
 
 
+def map_file(text: str, line: int) -> str:
+    """Return the file name of a map, without its options."""
+    return _split_map(text, line)[0]
+
+
 def _first(text: str) -> tuple[str, str]:
     word, *rest = text.split(None, 1)
     return word, rest[0] if rest else ""

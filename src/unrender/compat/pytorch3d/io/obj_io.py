@@ -1,6 +1,8 @@
 """Wavefront OBJ in PyTorch3D's layout: arrays, and indices into them."""
 
+import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +12,25 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
-from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV
+from unrender.compat.pytorch3d.io._polygons import fan_corners
+from unrender.compat.pytorch3d.io._sources import (
+    Source,
+    folder_of,
+    is_path,
+    read_source,
+    reading_source,
+    writing,
+)
+from unrender.compat.pytorch3d.io.mtl_io import Colors, load_mtl, make_mesh_texture_atlas
+from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesAtlas, TexturesUV
 from unrender.compat.pytorch3d.structures.join import join_meshes_as_batch
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
-from unrender.io.files import FilePath, MissingFileError, atomic_write, is_file, read_bytes, reading
+from unrender.io.files import atomic_write, is_file
 from unrender.io.geometry_data import Indices, check_finite
-from unrender.io.images import load_image, save_image
-from unrender.io.mtl import find_file, read_mtl
+from unrender.io.images import save_image
+from unrender.io.mtl import find_file
 from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
-from unrender.io.polygons import triangulate
 from unrender.io.textures import load_textured_mesh
 
 Device = torch.device | str
@@ -42,11 +53,11 @@ class Properties(NamedTuple):
     verts_uvs: Tensor | None
     material_colors: dict[str, dict[str, Tensor]] | None
     texture_images: dict[str, Tensor] | None
-    texture_atlas: None
+    texture_atlas: Tensor | None
 
 
 def load_obj(
-    f: FilePath,
+    f: Source,
     load_textures: bool = True,
     create_texture_atlas: bool = False,
     texture_atlas_size: int = 4,
@@ -56,41 +67,45 @@ def load_obj(
 ) -> tuple[Tensor, Faces, Properties]:
     """Load vertices, faces, and normals, texture coordinates, materials and texture images.
 
-    Errors name the line of a damaged file. Texture atlases are not supported.
+    Errors name the line of a damaged file. A missing material file is a warning.
     """
-    if create_texture_atlas:
+    if texture_wrap not in ("repeat", "clamp", None):
         raise InputError(
-            "load_obj: texture atlases are not supported; load with `create_texture_atlas=False`"
+            f"load_obj: `texture_wrap` should be 'repeat', 'clamp' or None, got {texture_wrap!r}"
         )
-    path = Path(f)
-    data = read_bytes(path)
-    with reading(path):
+    data = read_source(f)
+    with reading_source(f):
         rows = keyword_rows(data, ("v", "vn", "vt", "f", "usemtl", "mtllib"))
-        points, _ = vertices(*rows["v"])
+        points, _ = vertices(*rows["v"]) if rows["v"][0] else (np.zeros((0, 3)), None)
         check_finite(points, "vertex")
-        triangles, names = _faces(rows, points)
+        triangles, names = _faces(rows)
         normals = _optional(rows["vn"], "normal", 3, device)
         uvs = _optional(rows["vt"], "texture coordinate", 2, device)
-    colors, images = _materials(path, rows, device) if load_textures else (None, None)
-    known = list(colors or [])
+    known = list(dict.fromkeys(name.strip() for name in rows["usemtl"][1]))
     material = [known.index(name) if name in known else -1 for name in names]
     of_vertices, of_normals, of_uvs = (torch.from_numpy(t).to(device) for t in triangles)
     faces = Faces(of_vertices, of_normals, of_uvs, torch.tensor(material, dtype=torch.int64).to(device))
     verts = torch.from_numpy(points.astype(np.float32)).to(device)
-    return verts, faces, Properties(normals, uvs, colors, images, None)
+    colors, images = _materials(folder_of(f), rows, known, device) if load_textures else (None, None)
+    atlas = None
+    if create_texture_atlas and colors is not None and uvs is not None:
+        atlas = make_mesh_texture_atlas(
+            colors, images or {}, names, of_uvs, uvs, texture_atlas_size, texture_wrap
+        )
+    return verts, faces, Properties(normals, uvs, colors, images, atlas)
 
 
-def _faces(rows: dict[str, Rows], points: Any) -> tuple[list[Indices], list[str]]:
+def _faces(rows: dict[str, Rows]) -> tuple[list[Indices], list[str]]:
     """Return vertices, normals and uvs of the corners of triangles, and the name of each triangle's material."""
     numbers, texts = rows["f"]
     first = [re.sub(r"/\S*", "", text) for text in texts]
     of_vertex, sizes = corners(numbers, first, np.array(rows["v"][0]), "vertex")
-    order = triangulate(np.arange(len(of_vertex)), sizes, points[of_vertex])
-    found = [of_vertex[order]]
+    order = fan_corners(sizes)
+    found = [of_vertex[order].reshape(-1, 3)]
     for keyword, pattern, what in (("vn", _THIRD, "normal"), ("vt", _SECOND, "texture coordinate")):
         named = [re.sub(pattern, lambda corner: corner[1] or "0", text) for text in texts]
         index, _ = corners(numbers, named, np.array(rows[keyword][0]), what, none=0)
-        found.append(index[order])
+        found.append(index[order].reshape(-1, 3))
     uses = np.searchsorted(rows["usemtl"][0], numbers)
     names = ["", *(text.strip() for text in rows["usemtl"][1])]
     return found, [names[use] for use in np.repeat(uses, sizes - 2)]
@@ -105,34 +120,26 @@ def _optional(rows: Rows, what: str, columns: int, device: Device) -> Tensor | N
 
 
 def _materials(
-    path: Path, rows: dict[str, Rows], device: Device
-) -> tuple[dict[str, dict[str, Tensor]] | None, dict[str, Tensor] | None]:
-    """Read diffuse colors and texture images of all materials; other properties have PyTorch3D's defaults."""
+    folder: Path, rows: dict[str, Rows], known: list[str], device: Device
+) -> tuple[Colors | None, dict[str, Tensor] | None]:
+    """Read the properties and texture images of the materials that the faces use."""
     if not rows["mtllib"][0]:
         return None, None
-    colors: dict[str, dict[str, Tensor]] = {}
+    colors: Colors = {}
     images: dict[str, Tensor] = {}
-    for text in rows["mtllib"][1]:
-        library = find_file(path.parent, text.strip())
+    libraries = [find_file(folder, text.strip()) for text in rows["mtllib"][1]]
+    for library in libraries:
         if not is_file(library):
-            raise MissingFileError(
-                f"{path}: material file {library} not found; use load_textures=False to load without textures"
-            )
-        for name, material in read_mtl(library).items():
-            colors[name] = {
-                "ambient_color": torch.ones(3, device=device),
-                "diffuse_color": torch.tensor(material.color, device=device),
-                "specular_color": torch.zeros(3, device=device),
-                "shininess": torch.ones(1, device=device),
-            }
-            image = material.base_color(path).image
-            if isinstance(image, Path):
-                images[name] = load_image(image)[..., :3].to(device)
-    return colors, images
+            warnings.warn(f"Mtl file does not exist: {library}", stacklevel=3)
+            continue
+        found, pictures = load_mtl(library, material_names=known, device=device)
+        colors |= found
+        images |= pictures
+    return (colors, images) if any(map(is_file, libraries)) else (None, None)
 
 
 def load_objs_as_meshes(
-    files: Sequence[FilePath],
+    files: Sequence[Source],
     device: Device | None = None,
     load_textures: bool = True,
     create_texture_atlas: bool = False,
@@ -142,32 +149,40 @@ def load_objs_as_meshes(
 ) -> Meshes:
     """Load meshes with their texture images; several images of one mesh are packed side by side."""
     target_device = device or "cpu"
-    meshes = [_load_mesh(Path(f), target_device, load_textures, create_texture_atlas) for f in files]
+    meshes = []
+    for f in files:
+        tables = load_obj(
+            f, load_textures, create_texture_atlas, texture_atlas_size, texture_wrap, target_device
+        )
+        meshes.append(_as_mesh(f, *tables))
     return meshes[0] if len(meshes) == 1 else join_meshes_as_batch(meshes)
 
 
-def _load_mesh(path: Path, device: Device, load_textures: bool, create_texture_atlas: bool) -> Meshes:
-    verts, faces, aux = load_obj(path, load_textures, create_texture_atlas, device=device)
-    textures = None
-    if aux.texture_images and aux.verts_uvs is not None:
+def _as_mesh(f: Source, verts: Tensor, faces: Faces, aux: Properties) -> Meshes:
+    textures: TexturesUV | TexturesAtlas | None = None
+    if aux.texture_atlas is not None:
+        textures = TexturesAtlas([aux.texture_atlas])
+    elif aux.texture_images and aux.verts_uvs is not None:
         whole = len(aux.texture_images) == 1 and bool((faces.textures_idx >= 0).all())
-        if whole:
+        if whole or not is_path(f):
             image = next(iter(aux.texture_images.values()))
-            textures = TexturesUV([image], [faces.textures_idx], [aux.verts_uvs])
+            textures = TexturesUV([image], [faces.textures_idx.clamp(min=0)], [aux.verts_uvs])
         else:
-            _, painted = load_textured_mesh(path)
-            if painted is not None:
-                textures = TexturesUV(
-                    [painted.image[..., :3].to(device)],
-                    [painted.faces.to(device)],
-                    [painted.uvs.to(device)],
-                    align_corners=False,
-                )
+            textures = _packed(f, verts.device)
     return Meshes([verts], [faces.verts_idx], textures)
 
 
+def _packed(path: Any, device: torch.device) -> TexturesUV | None:
+    """Load the texture images of a mesh packed into one."""
+    _, texture = load_textured_mesh(path)
+    if texture is None:
+        return None
+    texture = texture.to(device)
+    return TexturesUV([texture.image[..., :3]], [texture.faces], [texture.uvs], align_corners=False)
+
+
 def save_obj(
-    f: FilePath,
+    f: Source,
     verts: Tensor,
     faces: Tensor,
     decimal_places: int | None = None,
@@ -188,10 +203,13 @@ def save_obj(
         raise InputError(
             f"save_obj: faces index vertices {int(faces.min())} to {int(faces.max())} of {len(verts)}"
         )
-    path, textured = Path(f), texture_map is not None and verts_uvs is not None and faces_uvs is not None
+    textured = texture_map is not None and verts_uvs is not None and faces_uvs is not None
+    if textured and not is_path(f):
+        raise InputError("save_obj: a texture needs a path: it is a file of its own next to the mesh")
+    path = Path(f) if isinstance(f, str | os.PathLike) else Path()
     normal_ids = faces if normals is not None and faces_normals_idx is None else faces_normals_idx
     digits = "%.9g" if decimal_places is None else f"%.{decimal_places}f"
-    with atomic_write(path) as file:
+    with writing(f) as file:
         if textured:
             file.write(f"\nmtllib {path.stem}.mtl\nusemtl mesh\n\n".encode())
         np.savetxt(file, _numpy(verts), " ".join(["v", digits, digits, digits]))

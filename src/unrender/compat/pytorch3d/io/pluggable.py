@@ -1,13 +1,20 @@
 """`IO`: meshes and point clouds in all supported formats."""
 
+from collections import deque
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.io._sources import Source
 from unrender.compat.pytorch3d.io.obj_io import load_objs_as_meshes, save_obj
-from unrender.compat.pytorch3d.io.ply_io import save_ply
+from unrender.compat.pytorch3d.io.off_io import MeshOffFormat
+from unrender.compat.pytorch3d.io.pluggable_formats import (
+    MeshFormatInterpreter,
+    PointcloudFormatInterpreter,
+    endswith,
+)
+from unrender.compat.pytorch3d.io.ply_io import MeshPlyFormat, PointcloudPlyFormat
 from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV, TexturesVertex
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
@@ -15,25 +22,62 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io.clouds import load_cloud, save_cloud
-from unrender.io.files import FilePath
 from unrender.io.meshes import load_mesh, save_mesh
 from unrender.io.textures import load_textured_mesh
 
 Device = torch.device | str
 
 
-class IO:
-    """Load and save by file suffix; custom format interpreters are not supported."""
+class MeshObjFormat(MeshFormatInterpreter):
+    """Meshes in OBJ files, with a texture image or atlas."""
 
-    def __init__(self, include_default_formats: bool = True, path_manager: Any = None) -> None:
-        self.path_manager = path_manager
+    def __init__(self) -> None:
+        self.known_suffixes = (".obj",)
 
-    def load_mesh(
-        self, path: FilePath, include_textures: bool = True, device: Device = "cpu", **kwargs: Any
+    def read(
+        self, path: Source, include_textures: bool, device: Device, path_manager: Any = None, **kwargs: Any
+    ) -> Meshes | None:
+        """Load a mesh, or return None for a file of another kind."""
+        if not endswith(path, self.known_suffixes):
+            return None
+        names = ("create_texture_atlas", "texture_atlas_size", "texture_wrap")
+        settings = {name: kwargs[name] for name in names if name in kwargs}
+        return load_objs_as_meshes([path], device, include_textures, **settings)
+
+    def save(
+        self,
+        data: Meshes,
+        path: Source,
+        path_manager: Any = None,
+        binary: bool | None = None,
+        decimal_places: int | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Save the first mesh, or return False for a path of another kind."""
+        if not endswith(path, self.known_suffixes):
+            return False
+        verts, faces = data.get_mesh_verts_faces(0)
+        textures = data.textures if kwargs.get("include_textures", True) else None
+        extra: dict[str, Any] = {}
+        if data.has_verts_normals():
+            extra["normals"] = data.verts_normals_list()[0]
+        if isinstance(textures, TexturesUV):
+            extra["texture_map"] = textures.maps_list()[0]
+            extra["verts_uvs"], extra["faces_uvs"] = (
+                textures.verts_uvs_list()[0],
+                textures.faces_uvs_list()[0],
+            )
+        save_obj(path, verts, faces, decimal_places, **extra)
+        return True
+
+
+class _OtherMeshes(MeshFormatInterpreter):
+    """Meshes in the other formats of unrender: glTF, STL."""
+
+    def read(
+        self, path: Any, include_textures: bool, device: Device, path_manager: Any = None, **kwargs: Any
     ) -> Meshes:
         """Load one mesh with its texture image or vertex colors."""
-        if str(path).lower().endswith(".obj"):
-            return load_objs_as_meshes([path], device, include_textures)
         mesh, texture = load_textured_mesh(path) if include_textures else (load_mesh(path), None)
         mesh = mesh.to(torch.float32).to(device)
         textures: TexturesUV | TexturesVertex | None = None
@@ -45,48 +89,121 @@ class IO:
             textures = TexturesVertex([mesh.vertex_colors])
         return Meshes([mesh.vertices], [mesh.faces], textures)
 
-    def save_mesh(
-        self,
-        data: Meshes,
-        path: FilePath,
-        binary: bool | None = None,
-        include_textures: bool = True,
-        **kwargs: Any,
-    ) -> None:
-        """Save one mesh."""
-        if len(data) != 1:
-            raise InputError(f"IO.save_mesh: a file contains one mesh, got {len(data)}")
+    def save(
+        self, data: Meshes, path: Any, path_manager: Any = None, binary: bool | None = None, **kwargs: Any
+    ) -> bool:
+        """Save the first mesh, with vertex colors."""
         verts, faces = data.get_mesh_verts_faces(0)
-        textures = data.textures if include_textures else None
-        if isinstance(textures, TexturesUV) and str(path).lower().endswith(".obj"):
-            maps, uvs, corners = (
-                textures.maps_list()[0],
-                textures.verts_uvs_list()[0],
-                textures.faces_uvs_list()[0],
-            )
-            save_obj(path, verts, faces, verts_uvs=uvs, faces_uvs=corners, texture_map=maps)
-        elif isinstance(textures, TexturesVertex):
-            save_mesh(Mesh(verts.detach(), faces, textures.verts_features_list()[0].detach()), path)
-        elif binary is False and str(path).lower().endswith(".ply"):
-            save_ply(path, verts, faces, ascii=True)
-        else:
-            save_mesh(Mesh(verts.detach(), faces), path)
+        textures = data.textures if kwargs.get("include_textures", True) else None
+        colors = textures.verts_features_list()[0] if isinstance(textures, TexturesVertex) else None
+        save_mesh(Mesh(verts.detach(), faces, None if colors is None else colors.detach()), path)
+        return True
 
-    def load_pointcloud(self, path: FilePath, device: Device = "cpu", **kwargs: Any) -> Pointclouds:
+
+class _OtherPointclouds(PointcloudFormatInterpreter):
+    """Point clouds in the other formats of unrender: PCD, LAS, XYZ."""
+
+    def read(self, path: Any, device: Device, path_manager: Any = None, **kwargs: Any) -> Pointclouds:
         """Load one cloud with its normals, and its colors as features."""
         cloud = load_cloud(path).to(torch.float32).to(device)
         normals, colors = (None if t is None else [t] for t in (cloud.normals, cloud.colors))
         return Pointclouds([cloud.points], normals, colors)
 
+    def save(
+        self,
+        data: Pointclouds,
+        path: Any,
+        path_manager: Any = None,
+        binary: bool | None = None,
+        **kwargs: Any,
+    ) -> bool:
+        """Save the first cloud."""
+        points, normals, features = data.get_cloud(0)
+        colors = features if features is not None and features.shape[1] == 3 else None
+        save_cloud(PointCloud(points, normals, colors), path)
+        return True
+
+
+class IO:
+    """Load and save in the format of a file's suffix; registered formats come first, the latest of them foremost."""
+
+    def __init__(self, include_default_formats: bool = True, path_manager: Any = None) -> None:
+        self.path_manager = path_manager
+        self.mesh_interpreters: deque[MeshFormatInterpreter] = deque()
+        self.pointcloud_interpreters: deque[PointcloudFormatInterpreter] = deque()
+        if include_default_formats:
+            self.mesh_interpreters += [MeshObjFormat(), MeshOffFormat(), MeshPlyFormat(), _OtherMeshes()]
+            self.pointcloud_interpreters += [PointcloudPlyFormat(), _OtherPointclouds()]
+
+    def register_meshes_format(self, interpreter: MeshFormatInterpreter) -> None:
+        """Add a format of meshes, which comes before the others."""
+        if not isinstance(interpreter, MeshFormatInterpreter):
+            raise InputError("IO.register_meshes_format: takes a MeshFormatInterpreter")
+        self.mesh_interpreters.appendleft(interpreter)
+
+    def register_pointcloud_format(self, interpreter: PointcloudFormatInterpreter) -> None:
+        """Add a format of point clouds, which comes before the others."""
+        if not isinstance(interpreter, PointcloudFormatInterpreter):
+            raise InputError("IO.register_pointcloud_format: takes a PointcloudFormatInterpreter")
+        self.pointcloud_interpreters.appendleft(interpreter)
+
+    def load_mesh(
+        self, path: Source, include_textures: bool = True, device: Device = "cpu", **kwargs: Any
+    ) -> Meshes:
+        """Load one mesh with its normals, and its texture image or vertex colors."""
+        for interpreter in self.mesh_interpreters:
+            mesh: Meshes | None = interpreter.read(
+                path, include_textures, device=device, path_manager=self.path_manager, **kwargs
+            )
+            if mesh is not None:
+                return mesh
+        raise InputError(f"No mesh interpreter found to read {path}.")
+
+    def save_mesh(
+        self,
+        data: Meshes,
+        path: Source,
+        binary: bool | None = None,
+        include_textures: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        """Save one mesh."""
+        if not isinstance(data, Meshes):
+            raise InputError(f"IO.save_mesh: takes Meshes, got {type(data).__name__}")
+        if len(data) != 1:
+            raise InputError(f"IO.save_mesh: a file contains one mesh, got {len(data)}")
+        given = {"include_textures": include_textures, **kwargs}
+        saved = (
+            one.save(data, path, path_manager=self.path_manager, binary=binary, **given)
+            for one in self.mesh_interpreters
+        )
+        if not any(saved):
+            raise InputError(f"No mesh interpreter found to write to {path}.")
+
+    def load_pointcloud(self, path: Source, device: Device = "cpu", **kwargs: Any) -> Pointclouds:
+        """Load one cloud: the vertices of the file with their normals, and their colors as features."""
+        for interpreter in self.pointcloud_interpreters:
+            cloud: Pointclouds | None = interpreter.read(
+                path, device=device, path_manager=self.path_manager, **kwargs
+            )
+            if cloud is not None:
+                return cloud
+        raise InputError(f"No point cloud interpreter found to read {path}.")
+
     def save_pointcloud(
-        self, data: Pointclouds, path: FilePath, binary: bool | None = None, **kwargs: Any
+        self, data: Pointclouds, path: Source, binary: bool | None = None, **kwargs: Any
     ) -> None:
         """Save one cloud."""
+        if not isinstance(data, Pointclouds):
+            raise InputError(f"IO.save_pointcloud: takes Pointclouds, got {type(data).__name__}")
         if len(data) != 1:
             raise InputError(f"IO.save_pointcloud: a file contains one point cloud, got {len(data)}")
-        points, normals, features = data.get_cloud(0)
-        colors: Tensor | None = features if features is not None and features.shape[1] == 3 else None
-        save_cloud(PointCloud(points, normals, colors), path)
+        saved = (
+            one.save(data, path, path_manager=self.path_manager, binary=binary, **kwargs)
+            for one in self.pointcloud_interpreters
+        )
+        if not any(saved):
+            raise InputError(f"No point cloud interpreter found to write to {path}.")
 
 
 __getattr__ = refuse_unknown(__name__)

@@ -1,30 +1,71 @@
-"""Stanford PLY."""
+"""Stanford PLY in PyTorch3D's layout: values as they are in the file, and polygons as fans."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.io._polygons import fans
+from unrender.compat.pytorch3d.io._sources import Source, read_source, reading_source, writing
+from unrender.compat.pytorch3d.io.pluggable_formats import (
+    MeshFormatInterpreter,
+    PointcloudFormatInterpreter,
+    endswith,
+)
+from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesVertex
+from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError
-from unrender.io.files import FilePath, atomic_write, read_bytes, reading
-from unrender.io.geometry_data import GeometryData, check_finite
-from unrender.io.ply import read_ply, write_ply
+from unrender.io.geometry_data import check_finite
+from unrender.io.ply import Table, face_corners, read_tables, stack
+
+Device = torch.device | str
 
 
-def load_ply(f: FilePath, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
-    """Load vertices [V, 3] and faces [F, 3]; polygons are triangulated."""
-    data = read_bytes(f)
-    with reading(f):
-        geometry = read_ply(data)
-        check_finite(geometry.points, "vertex")
-    faces = np.empty((0, 3), np.int64) if geometry.faces is None else geometry.faces.astype(np.int64)
-    return torch.from_numpy(geometry.points.astype(np.float32)), torch.from_numpy(faces)
+class PlyData(NamedTuple):
+    """Vertices, faces, and the normals and colors of vertices, if the file has any."""
+
+    verts: Tensor
+    faces: Tensor
+    normals: Tensor | None
+    colors: Tensor | None
+
+
+def load_ply(f: Source, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
+    """Load vertices [V, 3] and faces [F, 3]; polygons are split into fans."""
+    found = read_tensors(f)
+    return found.verts, found.faces
+
+
+def read_tensors(f: Source) -> PlyData:
+    """Load what a file has; colors stored as bytes are divided by 255, others are kept."""
+    data = read_source(f)
+    with reading_source(f):
+        tables, points = read_tables(data)
+        check_finite(points, "vertex")
+        corners = face_corners(tables.get("face", {}), points)
+    faces = np.empty((0, 3), np.int64) if corners is None else fans(*corners)
+    vertices = tables["vertex"]
+    return PlyData(
+        torch.from_numpy(points.astype(np.float32)),
+        torch.from_numpy(faces),
+        _columns(vertices, "nx", "ny", "nz"),
+        _columns(vertices, "red", "green", "blue"),
+    )
+
+
+def _columns(vertices: Table, *names: str) -> Tensor | None:
+    values = stack(vertices, *names)
+    if values is None:
+        return None
+    scale = 255 if vertices[names[0]].values.dtype == np.uint8 else 1
+    return torch.from_numpy(values.astype(np.float32) / np.float32(scale))
 
 
 def save_ply(
-    f: FilePath,
+    f: Source,
     verts: Tensor,
     faces: Tensor | None = None,
     verts_normals: Tensor | None = None,
@@ -33,26 +74,151 @@ def save_ply(
     path_manager: Any = None,
 ) -> None:
     """Save vertices, and faces and normals if given, atomically."""
-    if verts.dim() != 2 or verts.shape[1] != 3:
+    if len(verts) and (verts.dim() != 2 or verts.shape[1] != 3):
         raise InputError(f"save_ply: `verts` should be [V, 3], got {list(verts.shape)}")
-    arrays = [
-        None if t is None or not t.numel() else t.detach().cpu().numpy() for t in (faces, verts_normals)
-    ]
-    points = verts.detach().cpu().numpy()
-    with atomic_write(f) as file:
-        if not ascii:
-            write_ply(file, GeometryData(points, arrays[0], arrays[1]))
-            return
-        digits = "%.9g" if decimal_places is None else f"%.{decimal_places}f"
-        names = ["x", "y", "z"] + (["nx", "ny", "nz"] if arrays[1] is not None else [])
-        header = ["ply", "format ascii 1.0", f"element vertex {len(points)}"]
-        header += [f"property float {name}" for name in names]
-        if arrays[0] is not None:
-            header += [f"element face {len(arrays[0])}", "property list uchar int vertex_indices"]
+    if faces is not None and len(faces) and (faces.dim() != 2 or faces.shape[1] != 3):
+        raise InputError(f"save_ply: `faces` should be [F, 3], got {list(faces.shape)}")
+    if verts_normals is not None and len(verts_normals) and verts_normals.shape != verts.shape:
+        raise InputError(f"save_ply: `verts_normals` should be like `verts`, got {list(verts_normals.shape)}")
+    write_tensors(f, verts, faces, verts_normals, None, ascii=ascii, decimal_places=decimal_places)
+
+
+def write_tensors(
+    f: Source,
+    verts: Tensor,
+    faces: Tensor | None,
+    normals: Tensor | None,
+    colors: Tensor | None,
+    *,
+    ascii: bool,
+    decimal_places: int | None = None,
+    colors_as_uint8: bool = False,
+) -> None:
+    """Save float32 values as they are; with `colors_as_uint8`, colors as bytes 0 to 255."""
+    verts = verts.reshape(-1, 3)
+    columns = [(name, "float", verts[:, i]) for i, name in enumerate("xyz")]
+    if normals is not None and normals.numel():
+        columns += [(name, "float", normals[:, i]) for i, name in enumerate(("nx", "ny", "nz"))]
+    if colors is not None and colors.numel():
+        kind, values = "float", colors
+        if colors_as_uint8:
+            kind, values = "uchar", (colors * 255).round().clamp(0, 255)
+        columns += [(name, kind, values[:, i]) for i, name in enumerate(("red", "green", "blue"))]
+    header = ["ply", f"format {'ascii' if ascii else 'binary_little_endian'} 1.0"]
+    header += [f"element vertex {len(verts)}", *(f"property {kind} {name}" for name, kind, _ in columns)]
+    triangles = None if faces is None else faces.detach().cpu().numpy().reshape(-1, 3)
+    if triangles is not None:
+        if triangles.size and not (triangles.min() >= 0 and triangles.max() < len(verts)):
+            raise InputError(
+                f"save_ply: faces index vertices {triangles.min()} to {triangles.max()} of {len(verts)}"
+            )
+        header += [f"element face {len(triangles)}", "property list uchar int vertex_index"]
+    table = np.empty(len(verts), [(name, {"float": "<f4", "uchar": "u1"}[kind]) for name, kind, _ in columns])
+    for name, _, column in columns:
+        table[name] = column.detach().cpu().numpy()
+    with writing(f) as file:
         file.write("\n".join([*header, "end_header", ""]).encode())
-        np.savetxt(file, points if arrays[1] is None else np.hstack([points, arrays[1]]), digits)
-        if arrays[0] is not None:
-            np.savetxt(file, arrays[0], "3 %d %d %d")
+        if ascii:
+            digits = "%.9g" if decimal_places is None else f"%.{decimal_places}f"
+            np.savetxt(file, table, ["%d" if kind == "uchar" else digits for _, kind, _ in columns])
+            if triangles is not None:
+                np.savetxt(file, triangles, "3 %d %d %d")
+            return
+        file.write(table.tobytes())
+        if triangles is not None:
+            rows = np.empty(len(triangles), [("size", "u1"), ("corners", "<i4", 3)])
+            rows["size"], rows["corners"] = 3, triangles
+            file.write(rows.tobytes())
+
+
+class MeshPlyFormat(MeshFormatInterpreter):
+    """Meshes in PLY files, with normals and vertex colors."""
+
+    def __init__(self) -> None:
+        self.known_suffixes = (".ply",)
+
+    def read(
+        self, path: Source, include_textures: bool, device: Device, path_manager: Any = None, **kwargs: Any
+    ) -> Meshes | None:
+        """Load a mesh, or return None for a file of another kind."""
+        if not endswith(path, self.known_suffixes):
+            return None
+        found = read_tensors(path)
+        colored = include_textures and found.colors is not None
+        textures = TexturesVertex([found.colors.to(device)]) if colored and found.colors is not None else None
+        normals = None if found.normals is None else [found.normals.to(device)]
+        return Meshes([found.verts.to(device)], [found.faces.to(device)], textures, verts_normals=normals)
+
+    def save(
+        self,
+        data: Meshes,
+        path: Source,
+        path_manager: Any = None,
+        binary: bool | None = None,
+        decimal_places: int | None = None,
+        colors_as_uint8: bool = False,
+        **kwargs: Any,
+    ) -> bool:
+        """Save the first mesh, or return False for a path of another kind."""
+        if not endswith(path, self.known_suffixes):
+            return False
+        verts, faces = data.get_mesh_verts_faces(0)
+        textures = data.textures if kwargs.get("include_textures", True) else None
+        colors = textures.verts_features_list()[0] if isinstance(textures, TexturesVertex) else None
+        write_tensors(
+            path,
+            verts,
+            faces,
+            data.verts_normals_list()[0] if data.has_verts_normals() else None,
+            colors if colors is not None and colors.shape[1] == 3 else None,
+            ascii=binary is False,
+            decimal_places=decimal_places,
+            colors_as_uint8=colors_as_uint8,
+        )
+        return True
+
+
+class PointcloudPlyFormat(PointcloudFormatInterpreter):
+    """Point clouds in PLY files, with normals, and colors as features."""
+
+    def __init__(self) -> None:
+        self.known_suffixes = (".ply",)
+
+    def read(
+        self, path: Source, device: Device, path_manager: Any = None, **kwargs: Any
+    ) -> Pointclouds | None:
+        """Load the vertices of a file, or return None for a file of another kind."""
+        if not endswith(path, self.known_suffixes):
+            return None
+        found = read_tensors(path)
+        normals, colors = (None if t is None else [t.to(device)] for t in (found.normals, found.colors))
+        return Pointclouds([found.verts.to(device)], normals, colors)
+
+    def save(
+        self,
+        data: Pointclouds,
+        path: Source,
+        path_manager: Any = None,
+        binary: bool | None = None,
+        decimal_places: int | None = None,
+        colors_as_uint8: bool = False,
+        **kwargs: Any,
+    ) -> bool:
+        """Save the first cloud, or return False for a path of another kind."""
+        if not endswith(path, self.known_suffixes):
+            return False
+        points, normals, features = data.get_cloud(0)
+        write_tensors(
+            path,
+            points,
+            None,
+            normals,
+            features if features is not None and features.shape[1] == 3 else None,
+            ascii=binary is False,
+            decimal_places=decimal_places,
+            colors_as_uint8=colors_as_uint8,
+        )
+        return True
 
 
 __getattr__ = refuse_unknown(__name__)

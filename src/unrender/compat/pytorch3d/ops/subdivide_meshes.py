@@ -5,8 +5,15 @@ from torch import Tensor, nn
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.meshes import Meshes
+from unrender.geometry import subdivide as core
 from unrender.geometry.mesh import Mesh
-from unrender.geometry.subdivide import subdivide
+
+
+def subdivide(mesh: Mesh) -> Mesh:
+    """Split every face into four, in PyTorch3D's order: those at all first corners come first, the inner ones last."""
+    finer = core.subdivide(mesh)
+    first, second, third, inner = finer.faces.view(-1, 4, 3).unbind(1)
+    return finer.replace(faces=torch.cat([first, second, third, inner.roll(-1, 1)]))
 
 
 class SubdivideMeshes(nn.Module):

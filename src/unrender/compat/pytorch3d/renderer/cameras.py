@@ -108,6 +108,10 @@ class CamerasBase(TensorProperties):
         to_screen = get_ndc_to_screen_transform(self, with_xyflip, image_size)
         return to_screen.transform_points(self.transform_points_ndc(points, eps=eps, **kwargs), eps=eps)
 
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        """Return some of the cameras."""
+        return self.members(index)
+
     def clone(self, other: Any = None) -> Self:
         """Copy the tensors."""
         return super().clone()

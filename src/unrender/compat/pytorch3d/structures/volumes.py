@@ -1,7 +1,8 @@
 """`Volumes`: grids of densities and features, channels first, posed in the world.
 
-Local coordinates go from −1 to 1 from the center of the first voxel to that of the last (`align_corners`), or from
-side to side. In the world the center of the grid is at −`volume_translation`, and voxels are `voxel_size` apart.
+Local coordinates go from −1 to 1. With `align_corners`, these are the centers of the outermost voxels, else their outer
+faces. In the world, the center of the grid is at −`volume_translation`, and −1 and 1 are (size − 1) · `voxel_size`
+apart in both cases, so that voxels are `voxel_size` apart only with `align_corners`.
 """
 
 import copy
@@ -87,8 +88,8 @@ class Volumes:
         return self._align_corners
 
     def get_local_to_world_coords_transform(self) -> Transform3d:
-        """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation; without `align_corners`, no − 1."""
-        steps = self._sizes.flip(-1) - (1 if self._align_corners else 0)
+        """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation, with or without `align_corners`."""
+        steps = self._sizes.flip(-1) - 1
         return Scale(steps * self._voxel_size / 2, device=self.device).translate(-self._translation)
 
     def get_world_to_local_coords_transform(self) -> Transform3d:
@@ -105,8 +106,10 @@ class Volumes:
 
     def voxels_from_world(self) -> tuple[Tensor, Tensor]:
         """Return factors and shifts [N, 3]: points in our volume frame, where a voxel's center is at index + ½."""
-        factors = 1 / self._voxel_size
-        return factors, self._translation * factors + self._sizes.flip(-1) / 2
+        factors, sizes = 1 / self._voxel_size, self._sizes.flip(-1)
+        if not self._align_corners:
+            factors = factors * (sizes / (sizes - 1))
+        return factors, self._translation * factors + sizes / 2
 
     def get_coord_grid(self, world_coordinates: bool = True) -> Tensor:
         """Return the voxel centers [N, depth, height, width, 3]."""

@@ -20,8 +20,26 @@ def quaternion_to_matrix(quaternions: Tensor) -> Tensor:
 
 
 def matrix_to_quaternion(matrix: Tensor) -> Tensor:
-    """Convert matrices to unit quaternions with w ≥ 0."""
-    return rotations.quaternion_from_rotation(matrix)
+    """Convert matrices to unit quaternions with w ≥ 0.
+
+    The largest component is a square root of the diagonal, the others are sums of entries divided by it.
+    Differentiable in: the matrix, as PyTorch3D is, also in directions that leave the rotations.
+    """
+    if matrix.shape[-2:] != (3, 3):
+        raise InputError(f"matrix_to_quaternion: takes [..., 3, 3], got {list(matrix.shape)}")
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in matrix.unbind(-2))
+    squares = torch.stack([1 + a + e + i, 1 + a - e - i, 1 - a + e - i, 1 - a - e + i], -1)
+    largest = squares.argmax(-1, keepdim=True)
+    double = squares.gather(-1, largest).sqrt()  # twice the largest component: at least 1 for a rotation
+    sums = [
+        [squares[..., 0], h - f, c - g, d - b],
+        [h - f, squares[..., 1], d + b, c + g],
+        [c - g, d + b, squares[..., 2], f + h],
+        [d - b, g + c, h + f, squares[..., 3]],
+    ]
+    rows = torch.stack([torch.stack(row, -1) for row in sums], -2)
+    chosen = rows.gather(-2, largest[..., None].expand(*largest.shape, 4))[..., 0, :]
+    return standardize_quaternion(chosen / (2 * double))
 
 
 def axis_angle_to_matrix(axis_angle: Tensor, fast: bool = False) -> Tensor:
@@ -41,8 +59,10 @@ def axis_angle_to_quaternion(axis_angle: Tensor) -> Tensor:
 
 
 def quaternion_to_axis_angle(quaternions: Tensor) -> Tensor:
-    """Convert unit quaternions to axis-angle."""
-    return rotations.so3_log_map(rotations.rotation_from_quaternion(quaternions))
+    """Convert unit quaternions to axis-angle, with angles in [0, 2π]: those above π where w < 0."""
+    imaginary = quaternions[..., 1:]
+    half = torch.atan2(imaginary.norm(dim=-1, keepdim=True), quaternions[..., :1])
+    return imaginary * 2 / torch.sinc(half / torch.pi)
 
 
 def rotation_6d_to_matrix(d6: Tensor) -> Tensor:
@@ -52,7 +72,7 @@ def rotation_6d_to_matrix(d6: Tensor) -> Tensor:
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:
     """Convert matrices to the 6D representation: their first two rows."""
-    return rotations.sixd_from_rotation(matrix.mT)
+    return rotations.sixd_from_rotation(matrix.mT).clone()
 
 
 def standardize_quaternion(quaternions: Tensor) -> Tensor:

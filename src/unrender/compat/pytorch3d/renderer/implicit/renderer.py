@@ -125,7 +125,8 @@ class VolumeSampler(nn.Module):
         grids = [self._volumes.densities()]
         features = self._volumes.features()
         grids += [] if features is None else [features]
-        if len(grids[0]) == 1 or all(grid.stride(0) == 0 for grid in grids):
+        shared = all(grid.stride(0) == 0 and not (grid.is_leaf and grid.requires_grad) for grid in grids)
+        if len(grids[0]) == 1 or shared:
             return [torch.cat([_the_one(grid) for grid in grids]).movedim(0, -1).contiguous()]
         return list(torch.cat(grids, 1).movedim(1, -1).contiguous())
 

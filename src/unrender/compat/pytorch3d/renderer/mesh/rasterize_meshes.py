@@ -13,6 +13,7 @@ from unrender.compat.pytorch3d.structures.utils import stack
 from unrender.errors import InputError
 from unrender.kernels._dispatch import can_read
 from unrender.kernels.project_points import near_plane
+from unrender.kernels.rasterize import Fragments as CoreFragments
 from unrender.kernels.rasterize import rasterize_faces
 
 ImageSize = int | Sequence[int]
@@ -104,6 +105,8 @@ def rasterize_projected(
         found = rasterize_faces(
             one, topology, height=height, width=width, near=near, layers=layers, blur=blur, cull=cull
         )
+        if not blur:
+            found = _without_edges(found)
         filled = found.face_ids >= 0
         barycentric, depth = found.barycentric, found.depth
         if blur and not clip:
@@ -117,6 +120,23 @@ def rasterize_projected(
         parts.append([ids, *rest])
         start += len(topology)
     return Fragments(*(stack(field) for field in zip(*parts, strict=True)))
+
+
+def _without_edges(found: CoreFragments) -> CoreFragments:
+    """Drop faces whose edges go exactly through the pixel centers: in PyTorch3D, only their inside covers pixels."""
+    on_edge = (found.barycentric.detach() == 0).any(-1) & (found.face_ids >= 0)
+    if can_read(on_edge) and not bool(on_edge.any()):
+        return found
+    if on_edge.shape[-1] == 1:
+        return found.replace(face_ids=torch.where(on_edge, -1, found.face_ids))
+    order = on_edge.to(torch.int8).sort(dim=-1, stable=True).indices  # the other layers move forward
+    ids, dropped = found.face_ids.gather(-1, order), on_edge.gather(-1, order)
+    return found.replace(
+        face_ids=torch.where(dropped, -1, ids),
+        barycentric=found.barycentric.gather(-2, order[..., None].expand(*order.shape, 3)),
+        depth=found.depth.gather(-1, order),
+        squared_distance=found.squared_distance.gather(-1, order),
+    )
 
 
 def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,12 +1,13 @@
 """Textures of meshes: vertex colors and texture images."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, interpolate
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Device = torch.device | str
 Members = Tensor | Sequence[Tensor]
+Ids = Sequence[Sequence[Tensor]]
 
 
 class TexturesBase:
@@ -184,8 +186,20 @@ class TexturesUV(TexturesBase):
         return self._maps
 
     def maps_padded(self) -> Tensor:
-        """Return the texture images of all meshes, padded with zeros."""
-        return list_to_padded(self._maps)
+        """Return the texture images of all meshes, those of other sizes resized to the largest height and width."""
+        return torch.stack(self._resized()) if self._maps else torch.zeros(0, 0, 0, 3)
+
+    def _resized(self) -> list[Tensor]:
+        """Return the texture images in one size, in which they are sampled too."""
+        if len({image.shape[:2] for image in self._maps}) <= 1:
+            return self._maps
+        size = [max(image.shape[axis] for image in self._maps) for axis in (0, 1)]
+        return [
+            interpolate(image.movedim(-1, 0)[None], size, mode="bilinear", align_corners=self.align_corners)[
+                0
+            ].movedim(0, -1)
+            for image in self._maps
+        ]
 
     def faces_uvs_list(self) -> list[Tensor]:
         """Return the indices of each mesh's face corners into its uvs."""
@@ -212,11 +226,12 @@ class TexturesUV(TexturesBase):
             raise InputError(
                 "TexturesUV.join_scene: only textures with 'border' padding and 'bilinear' sampling can be joined"
             )
-        width = max(image.shape[1] for image in self._maps) + 2
-        bordered = [_border(image, width) for image in self._maps]
+        images = self._resized()
+        width = max(image.shape[1] for image in images) + 2
+        bordered = [_border(image, width) for image in images]
         height, top, uvs, faces, start = sum(len(image) for image in bordered), 0, [], [], 0
         for image, tall, places, corners in zip(
-            self._maps, bordered, self._verts_uvs, self._faces_uvs, strict=True
+            images, bordered, self._verts_uvs, self._faces_uvs, strict=True
         ):
             size = places.new_tensor([image.shape[1], image.shape[0]])
             lost = 1 if self.align_corners else 0
@@ -234,7 +249,8 @@ class TexturesUV(TexturesBase):
         corners = torch.cat([uvs + start for uvs, start in zip(self._faces_uvs, starts, strict=False)])
         uvs = rows.interpolate(corners, torch.cat(self._verts_uvs))
         counts = torch.bincount(rows.image_ids, minlength=len(self)).tolist()
-        texels = [self.read(image, part) for image, part in zip(self._maps, uvs.split(counts), strict=True)]
+        images = self._resized()
+        texels = [self.read(image, part) for image, part in zip(images, uvs.split(counts), strict=True)]
         return rows.scatter(torch.cat(texels))
 
     def read(self, image: Tensor, uvs: Tensor) -> Tensor:
@@ -249,6 +265,83 @@ class TexturesUV(TexturesBase):
             align_corners=self.align_corners,
         )
         return found[0, :, 0].mT
+
+
+class TexturesAtlas(TexturesBase):
+    """A small square texture of each face: [N, F, R, R, D] or a list of [F, R, R, D]."""
+
+    _lists = ("_atlas",)
+
+    def __init__(self, atlas: Members) -> None:
+        self._atlas = list(atlas)
+        if any(one.dim() != 4 or one.shape[1] != one.shape[2] for one in self._atlas):
+            raise InputError("TexturesAtlas: `atlas` should be [N, F, R, R, D], or a list of [F, R, R, D]")
+
+    def check(self, meshes: "Meshes") -> None:
+        """Raise InputError for meshes with other numbers of faces; drop the padding of the atlas."""
+        super().check(meshes)
+        counts = [len(faces) for faces in meshes.faces_list()]
+        if any(len(one) < n for one, n in zip(self._atlas, counts, strict=True)):
+            raise InputError(
+                f"Meshes: textures for {[len(a) for a in self._atlas]} faces, there are {counts}"
+            )
+        if [len(one) for one in self._atlas] != counts:
+            self._atlas = [one[:n] for one, n in zip(self._atlas, counts, strict=True)]
+
+    def atlas_list(self) -> list[Tensor]:
+        """Return the atlas of each mesh."""
+        return self._atlas
+
+    def atlas_packed(self) -> Tensor:
+        """Return the textures of all faces in one tensor."""
+        return torch.cat(self._atlas) if self._atlas else torch.zeros(0, 0, 0, 3)
+
+    def atlas_padded(self) -> Tensor:
+        """Return the atlas of all meshes, padded with zeros."""
+        return list_to_padded(self._atlas) if self._atlas else torch.zeros(0, 0, 0, 0, 3)
+
+    def faces_verts_textures_packed(self) -> Tensor:
+        """Return the texels at the corners of all faces [faces, 3, D]."""
+        atlas = self.atlas_packed()
+        return torch.stack([atlas[:, 0, -1], atlas[:, -1, 0], atlas[:, 0, 0]], 1)
+
+    def join_scene(self) -> "TexturesAtlas":
+        """Join all textures into one, for the meshes as one mesh."""
+        return TexturesAtlas([self.atlas_packed()])
+
+    def submeshes(self, vertex_ids: Ids, faces_ids: Ids) -> "TexturesAtlas":
+        """Return the textures of parts of the meshes."""
+        return TexturesAtlas(
+            [one[ids] for one, many in zip(self._atlas, faces_ids, strict=True) for ids in many]
+        )
+
+    def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
+        """Return the nearest texel at each fragment [N, H, W, K, D], 0 in empty slots."""
+        atlas, ids = self.atlas_packed(), fragments.pix_to_face
+        size = atlas.shape[1]
+        scaled = fragments.bary_coords.detach()[..., :2] * size
+        cell = scaled.long().clamp(0, size - 1)
+        upright = (scaled - cell).sum(-1, keepdim=True) <= 1
+        cell = torch.where(upright, cell, size - 1 - cell)
+        texels: Tensor = atlas[ids.clamp(min=0), cell[..., 1], cell[..., 0]]
+        return torch.where((ids >= 0)[..., None], texels, 0)
+
+
+def Textures(  # noqa: N802
+    maps: Members | None = None,
+    faces_uvs: Members | None = None,
+    verts_uvs: Members | None = None,
+    verts_rgb: Members | None = None,
+) -> TexturesBase:
+    """Make `TexturesUV` or `TexturesVertex`: an earlier name of both."""
+    warnings.warn(
+        "Textures is deprecated: use TexturesUV, TexturesVertex or TexturesAtlas", FutureWarning, stacklevel=2
+    )
+    if maps is not None and faces_uvs is not None and verts_uvs is not None:
+        return TexturesUV(maps, faces_uvs, verts_uvs)
+    if verts_rgb is not None:
+        return TexturesVertex(verts_rgb)
+    raise InputError("Textures: takes maps, faces_uvs and verts_uvs, or verts_rgb")
 
 
 def _border(image: Tensor, width: int) -> Tensor:

@@ -17,6 +17,30 @@ Setting = Any
 """A number, numbers, or a tensor with a batch axis; text, booleans and None are shared by the batch."""
 
 
+class TensorPropertiesAccessor:
+    """Some members of settings; what is assigned to an attribute is assigned to those members."""
+
+    def __init__(self, class_object: "TensorProperties", index: int | slice | Tensor) -> None:
+        self.__dict__.update(class_object=class_object, index=index)
+
+    def __getattr__(self, name: str) -> Tensor:
+        value = getattr(self.__dict__["class_object"], name)
+        if not isinstance(value, Tensor):
+            raise AttributeError(f"{name!r} is not a tensor with an entry for each member")
+        return value[self.__dict__["index"]]
+
+    def __setattr__(self, name: str, value: Setting) -> None:
+        owner, index = self.__dict__["class_object"], self.__dict__["index"]
+        values = getattr(owner, name)
+        if isinstance(value, Tensor) and value.dim() > 0 and value.shape[-1] != values.shape[-1] != 1:
+            raise ValueError(
+                f"{name} has {values.shape[-1]} columns for each member, got {list(value.shape)}"
+            )
+        changed = values.clone()  # members of a broadcast setting share memory
+        changed[index] = value
+        setattr(owner, name, changed)
+
+
 class TensorProperties(torch.nn.Module):
     """Settings as tensors of batch size N; a single value is broadcast."""
 
@@ -48,7 +72,16 @@ class TensorProperties(torch.nn.Module):
         """Return whether the batch is empty."""
         return self._N == 0
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Any:
+        """Return members, whose attributes can be read and assigned."""
+        if isinstance(index, list | tuple):
+            index = torch.tensor(index)
+        if not isinstance(index, int | slice | Tensor):
+            raise ValueError(f"takes a number, a slice, a list or a tensor, got {type(index).__name__}")
+        return TensorPropertiesAccessor(self, index)
+
+    def members(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        """Return the settings of some members, possibly repeated."""
         places = torch.tensor(choose(index, self._N), device=self.device)
         other = copy.copy(self)
         other._N = len(places)
@@ -80,7 +113,7 @@ class TensorProperties(torch.nn.Module):
 
     def gather_props(self, batch_idx: Tensor) -> Self:
         """Select the settings of members, possibly repeated."""
-        return self[batch_idx] if self._N > 1 else self
+        return self.members(batch_idx) if self._N > 1 else self
 
 
 def as_batch(value: Setting, dtype: torch.dtype, device: torch.device) -> Tensor:
