@@ -1,6 +1,7 @@
 """Checkpoints of a training with values that no training writes."""
 
 import copy
+import functools
 import math
 import os
 import random
@@ -16,12 +17,19 @@ import unrender
 from unrender.data.demo_scene import save_demo_scene
 from unrender.data.scenes import Scene
 from unrender.errors import FileFormatError, InputError
+from unrender.fields.schedules import HashSchedule
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.training.checkpoints import CHECKPOINT
+from unrender.training.schedule import Schedule
 
 Contents = tuple[dict[str, Tensor], dict[str, Any]]
+COARSE = Schedule(field=HashSchedule(occupancy_resolution=16, samples_per_side=((0.0, 16),), finest_level=32))
+"""With it an attempt to resume takes milliseconds, of which there are many."""
 FITS: dict[str, tuple[Callable[..., Iterator[Any]], Any]] = {
-    "nerf": (unrender.fit_nerf, unrender.FitNerf(steps=3, samples=512, table_log2=10, exposure="per_image")),
+    "nerf": (
+        functools.partial(unrender.fit_nerf, schedule=COARSE),
+        unrender.FitNerf(steps=3, samples=512, table_log2=10, exposure="per_image"),
+    ),
     "volume": (unrender.fit_volume, unrender.FitVolume(steps=3, rays=128, resolution=16, degree=0)),
 }
 HARMLESS = ("unrender", "settings/minutes", "settings/steps", "settings/memory_mib", "settings/device")
