@@ -1,4 +1,4 @@
-"""Run by the tests of workers, as one of them: fit a field, and print what it is."""
+"""Run by the tests of workers, as one of them: fit fields, and print what they are."""
 
 import hashlib
 import sys
@@ -60,4 +60,8 @@ def main(name: str, scene: Path, checkpoints: Path, stop_at: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+    _, scene, folder, *jobs = sys.argv
+    with joined_workers():
+        for job in jobs:  # NAME, or NAME@STEP to stop there
+            name, _, stop_at = job.partition("@")
+            main(name, Path(scene), Path(folder, job), int(stop_at or 0))

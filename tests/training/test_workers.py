@@ -27,24 +27,40 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def alone(name: str, scene: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    distributed_fit.main(name, scene, folder, math.inf)
+    distributed_fit.main(name, scene, folder, stop_at=0)
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("name", "count"), [("fit_nerf", 2), ("fit_volume", 2), ("streamed", 4)])
-def test_any_number_of_workers_gives_the_same_bits(name, count, scene, tmp_path, capsys) -> None:
-    expected = alone(name, scene, tmp_path / "alone", capsys)
-    workers = launched.start([SCRIPT, name, str(scene), str(tmp_path), "999"], count)
-    for rank, (status, out, err) in enumerate(launched.outputs(workers)):
+def together(jobs: list[str], count: int, scene: Path, folder: Path) -> list[str]:
+    """Let workers run jobs of distributed_fit.py; return the lines that the first one prints."""
+    workers = launched.outputs(launched.start([SCRIPT, str(scene), str(folder), *jobs], count))
+    for rank, (status, out, err) in enumerate(workers):
         assert status == 0, err
-        assert out == ("" if rank else expected)
+        assert rank == 0 or out == ""
+    return workers[0][1].splitlines(keepends=True)
 
 
-def test_a_training_resumes_with_another_number_of_workers(scene, tmp_path, capsys) -> None:
-    expected = alone("fit_nerf", scene, tmp_path / "alone", capsys)
-    workers = launched.start([SCRIPT, "fit_nerf", str(scene), str(tmp_path), "4"], 2)
-    assert [status for status, *_ in launched.outputs(workers)] == [0, 0]
-    assert alone("fit_nerf", scene, tmp_path, capsys) == expected
+@pytest.fixture(scope="module")
+def two_workers(scene: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """Where two workers left the checkpoints of each job, and what they printed: starting workers takes longest."""
+    folder, jobs = tmp_path_factory.mktemp("two_workers"), ["fit_nerf", "fit_volume", "fit_nerf@4"]
+    return folder, dict(zip(jobs, together(jobs, 2, scene, folder), strict=True))
+
+
+@pytest.mark.parametrize("name", ["fit_nerf", "fit_volume"])
+def test_two_workers_give_the_bits_of_one(name, two_workers, scene, tmp_path, capsys) -> None:
+    assert two_workers[1][name] == alone(name, scene, tmp_path, capsys)
+
+
+def test_workers_with_different_numbers_of_shards_give_the_bits_of_one(scene, tmp_path, capsys) -> None:
+    expected = alone("streamed", scene, tmp_path / "alone", capsys)
+    assert together(["streamed"], 3, scene, tmp_path) == [expected]
+
+
+def test_a_training_resumes_with_another_number_of_workers(two_workers, scene, tmp_path, capsys) -> None:
+    folder, printed = two_workers
+    assert printed["fit_nerf@4"].startswith("fit_nerf 4 ")
+    assert alone("fit_nerf", scene, folder / "fit_nerf@4", capsys) == printed["fit_nerf"]
 
 
 def test_sums_do_not_depend_on_the_order_of_shards() -> None:
@@ -107,27 +123,6 @@ def test_a_source_continues_at_any_draw(scene) -> None:
             assert torch.equal(other.draw(16, 1).colors, expected.colors)
 
 
-ENDING = """
-import importlib, os
-import torch
-from unrender.workers import joined_workers
-def threads():
-    return {open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")}
-with joined_workers() as workers:
-    importlib.import_module("torch.distributed.nn")  # optimizers import it
-    workers.any(True)
-    during = threads()
-print(sorted(name for name in during if "gloo" in name), [name for name in threads() if "gloo" in name])
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads")
-def test_the_threads_of_the_process_group_end_before_python_does() -> None:
-    for status, out, err in launched.outputs(launched.start(["-c", ENDING], 2)):
-        assert status == 0, err
-        assert out.strip() == "['gloo_tcp_loop', 'pt_gloo_runloop'] []"
-
-
 FAILING = """
 import os, sys
 from unrender.errors import InputError, WorkerError
@@ -170,19 +165,37 @@ def test_a_worker_that_does_not_answer_is_named_as_such(monkeypatch) -> None:
         Workers(0, 2).gather(None)
 
 
-DIFFERING = """
-from unrender.errors import InputError, WorkerError
+CONNECTED = """
+import importlib, os
+from unrender.errors import InputError
 from unrender.workers import joined_workers
+def threads():
+    return {open(f"/proc/self/task/{task}/comm").read().strip() for task in os.listdir("/proc/self/task")}
 with joined_workers() as workers:
+    importlib.import_module("torch.distributed.nn")  # optimizers import it
     try:
         workers.require_same("the scene", f"scene {workers.rank}")
     except InputError as error:
         print(error)
+    during = threads()
+print(sorted(name for name in during if "gloo" in name), [name for name in threads() if "gloo" in name])
 """
 
 
-def test_workers_that_see_other_files_are_told() -> None:
-    for status, out, err in launched.outputs(launched.start(["-c", DIFFERING], 2)):
-        assert status == 0, err
-        assert out.startswith("workers differ in the scene: scene 0 on worker 0 (")
-        assert "scene 1 on worker 1 (" in out
+@pytest.fixture(scope="module")
+def connected() -> list[list[str]]:
+    """The lines that each of two workers prints while connected, and afterwards."""
+    found = launched.outputs(launched.start(["-c", CONNECTED], 2))
+    assert [status for status, *_ in found] == [0, 0], found
+    return [out.splitlines() for _, out, _ in found]
+
+
+def test_workers_that_see_other_files_are_told(connected) -> None:
+    for message, _ in connected:
+        assert message.startswith("workers differ in the scene: scene 0 on worker 0 (")
+        assert "scene 1 on worker 1 (" in message
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads")
+def test_the_threads_of_the_process_group_end_before_python_does(connected) -> None:
+    assert [threads for _, threads in connected] == ["['gloo_tcp_loop', 'pt_gloo_runloop'] []"] * 2
