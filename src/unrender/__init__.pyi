@@ -45,6 +45,7 @@ from .geometry.camera_paths import orbit_path as orbit_path
 from .geometry.camera_paths import spiral_path as spiral_path
 from .geometry.demo_object import demo_object as demo_object
 from .geometry.lens import Lens as Lens
+from .geometry.marching_cubes import marching_cubes as marching_cubes
 from .geometry.mesh import Mesh as Mesh
 from .geometry.mesh import enclosed_volume as enclosed_volume
 from .geometry.mesh import face_areas as face_areas
@@ -52,7 +53,12 @@ from .geometry.mesh import face_normals as face_normals
 from .geometry.mesh import join_meshes as join_meshes
 from .geometry.mesh import surface_area as surface_area
 from .geometry.mesh import vertex_normals as vertex_normals
+from .geometry.neighbor_search import ball_query as ball_query
+from .geometry.neighbor_search import farthest_points as farthest_points
+from .geometry.pnp import perspective_n_points as perspective_n_points
 from .geometry.points import PointCloud as PointCloud
+from .geometry.ragged import packed_from_padded as packed_from_padded
+from .geometry.ragged import padded_from_packed as padded_from_packed
 from .geometry.rays import RayInterval as RayInterval
 from .geometry.rays import Rays as Rays
 from .geometry.rays import clip_to_box as clip_to_box
@@ -73,6 +79,7 @@ from .geometry.scene_box import SceneBox as SceneBox
 from .geometry.shapes import cube as cube
 from .geometry.shapes import ico_sphere as ico_sphere
 from .geometry.shapes import torus as torus
+from .geometry.smooth import smooth_taubin as smooth_taubin
 from .geometry.subdivide import subdivide as subdivide
 from .geometry.topology import connected_components as connected_components
 from .geometry.topology import genus as genus

@@ -40,21 +40,32 @@ def test_rays_pass_where_cameras_see(cameras):
 
 def test_some_of_the_pixels(cameras):
     some = sampler(n_rays_per_image=7)(cameras)
-    assert some.xys.shape == (2, 7, 2)
-    assert len(torch.unique(some.xys[0], dim=0)) == 7
+    assert some.xys.shape == (2, 7, 1, 2)
+    assert len(torch.unique(some.xys[0, :, 0], dim=0)) == 7
     mask = torch.zeros(2, 4, 6)
     mask[:, 1, 2:4] = 1
     masked = sampler(n_rays_per_image=2)(cameras, mask=mask)
     whole = sampler()(cameras).xys
-    assert torch.equal(masked.xys.sort(1).values, whole[:, 1, 2:4].flip(1))
+    assert torch.equal(masked.xys[:, :, 0].sort(1).values, whole[:, 1, 2:4].flip(1))
     drawn = r.MonteCarloRaysampler(-0.5, 0.5, 0.0, 1.0, 20, 5, 1.0, 4.0)(cameras)
     assert drawn.xys.shape == (2, 20, 2)
     assert drawn.xys[..., 1].min() >= 0
     assert r.NDCGridRaysampler(6, 4, 5, 1.0, 4.0)(cameras).xys.allclose(whole)
     with pytest.raises(InputError, match="0 everywhere"):
         sampler(n_rays_per_image=2)(cameras, mask=0 * mask)
-    with pytest.raises(InputError, match="`n_rays_total`"):
-        sampler(n_rays_total=3)
+
+
+def test_rays_of_a_whole_batch(cameras):
+    rays = sampler(n_rays_total=5)(cameras)
+    assert rays.xys.shape == (5, 1, 1, 2)
+    assert rays.lengths.shape[:3] == (5, 1, 1)
+    assert int(rays.camera_counts.sum()) == 5
+    assert rays.camera_ids.tolist() == [0] * int(rays.camera_counts[0]) + [1] * int(rays.camera_counts[-1])
+    whole = sampler()(cameras)
+    chosen = (whole.xys[rays.camera_ids] == rays.xys).all(-1)
+    torch.testing.assert_close(whole.directions[rays.camera_ids][chosen], rays.directions[:, 0, 0])
+    with pytest.raises(ValueError, match="n_rays_total"):
+        sampler(n_rays_total=5, n_rays_per_image=3)
 
 
 @pytest.mark.parametrize("sample_mode", ["bilinear", "nearest"])

@@ -62,13 +62,13 @@ def test_says_what_is_wrong(run, tmp_path, capsys):
     assert run("--help") == 0
     assert "SCRIPT.py" in capsys.readouterr().out
     for line, name in (
-        ("from pytorch3d.renderer import PointsRenderer", "pytorch3d.renderer.PointsRenderer"),
+        ("from pytorch3d.renderer import PulsarPointsRenderer", "pytorch3d.renderer.PulsarPointsRenderer"),
         ("import pytorch3d.implicitron", "pytorch3d.implicitron"),
         (
             "from pytorch3d.renderer.cameras import FishEyeCameras",
             "pytorch3d.renderer.cameras.FishEyeCameras",
         ),
-        ("import pytorch3d\npytorch3d.ops.cubify", "pytorch3d.ops.cubify"),
+        ("import pytorch3d\npytorch3d.ops.nothing", "pytorch3d.ops.nothing"),
     ):
         (tmp_path / "script.py").write_text(line)
         message = f"{name} is not supported by unrender; docs/coming-from-pytorch3d.md"

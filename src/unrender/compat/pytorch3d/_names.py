@@ -66,6 +66,10 @@ class Alias(MetaPathFinder, Loader):
         """Import the module of this package."""
         module = importlib.import_module(PACKAGE + spec.name.removeprefix(THEIRS))
         self._spec = module.__spec__
+        for name, loaded in list(sys.modules.items()):
+            # known under both names: Python would set `utils.ico_sphere`, a function, to the module of that name
+            if name == PACKAGE or name.startswith(PACKAGE + "."):
+                sys.modules.setdefault(THEIRS + name.removeprefix(PACKAGE), loaded)
         return module
 
     def exec_module(self, module: ModuleType) -> None:

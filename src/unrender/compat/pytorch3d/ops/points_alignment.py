@@ -61,7 +61,7 @@ def corresponding_points_alignment(
     u, sizes, v = torch.linalg.svd(covariance)
     signs = torch.ones_like(sizes)
     if not allow_reflection:
-        signs = torch.cat([signs[:, :2], torch.det(u @ v)[:, None].sign()], 1)
+        signs = torch.cat([signs[:, :-1], torch.det(u @ v)[:, None].sign()], 1)
     rotation = (u * signs[:, None]) @ v
     spread = (normalized_weights * centered.square()).sum((1, 2))
     scale = (sizes * signs).sum(1) / spread.clamp(min=eps) if estimate_scale else torch.ones_like(spread)

@@ -25,10 +25,10 @@ class BlendParams(NamedTuple):
         """The edge width of `unrender`: the distance, in NDC, at which coverage has fallen to 1/10,000."""
         return float((self.sigma * LOGIT_AT_BLUR) ** 0.5)
 
-    @property
-    def background(self) -> tuple[float, ...]:
-        """The background color as numbers."""
-        return tuple(torch.as_tensor(self.background_color, dtype=torch.float32).flatten().tolist())
+    def background(self, channels: int) -> tuple[float, ...]:
+        """Return the background color as numbers; a gray one has any number of channels."""
+        color = torch.as_tensor(self.background_color, dtype=torch.float32).flatten().tolist()
+        return tuple(color) if len(color) == channels or len(set(color)) > 1 else (color[0],) * channels
 
 
 def core_fragments(fragments: Fragments) -> rasterize.Fragments:
@@ -39,7 +39,7 @@ def core_fragments(fragments: Fragments) -> rasterize.Fragments:
 
 def hard_rgb_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
     """Select the nearest of colors [N, H, W, K, C]; alpha is 1 or 0."""
-    return blend.blend_hard(colors, core_fragments(fragments), blend_params.background)
+    return blend.blend_hard(colors, core_fragments(fragments), blend_params.background(colors.shape[-1]))
 
 
 def softmax_rgb_blend(
@@ -53,18 +53,17 @@ def softmax_rgb_blend(
     ours = core_fragments(fragments)
     near, far = (torch.as_tensor(z, dtype=torch.float32).detach().flatten().tolist() for z in (znear, zfar))
     settings = {"blur": blend_params.blur, "gamma": blend_params.gamma}
+    background = blend_params.background(colors.shape[-1])
     if len(set(near)) == 1 == len(set(far)):
         depths = near[0], far[0]
-        return blend.blend_softmax(
-            colors, ours, **settings, depth_range=depths, background=blend_params.background
-        )
+        return blend.blend_softmax(colors, ours, **settings, depth_range=depths, background=background)
     images = [
         blend.blend_softmax(
             colors[i],
             ours[i],
             **settings,
             depth_range=(near[i % len(near)], far[i % len(far)]),
-            background=blend_params.background,
+            background=background,
         )
         for i in range(len(colors))
     ]

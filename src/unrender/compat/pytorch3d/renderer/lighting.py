@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unrender.compat.pytorch3d._names import refuse_unknown
-from unrender.compat.pytorch3d.renderer.utils import Setting, TensorProperties
+from unrender.compat.pytorch3d.renderer.utils import Setting, TensorProperties, as_batch
 from unrender.errors import InputError
 from unrender.render.lights import (
     AmbientLight,
@@ -34,17 +34,21 @@ class _Lights(TensorProperties):
     def __init__(self, device: Device, **settings: Setting) -> None:
         super().__init__(device=device, **settings)
         for name, value in settings.items():
-            if value is not None and getattr(self, name).shape[-1] != 3:
-                raise InputError(
-                    f"{type(self).__name__}: `{name}` should be [N, 3], got {list(getattr(self, name).shape)}"
-                )
+            if value is None:
+                continue
+            given = getattr(self, name)
+            vector = name in ("location", "direction") or not isinstance(self, AmbientLights)
+            if given.dim() != 2 or (vector and given.shape[-1] != 3):
+                raise InputError(f"{type(self).__name__}: `{name}` should be [N, 3], got {list(given.shape)}")
 
     def core(self, member: int) -> Light:
         """Return the light of unrender for one image, in white."""
         raise NotImplementedError
 
-    def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
+    def diffuse(self, normals: Tensor, points: Tensor | None = None) -> Tensor:
         """Compute diffuse light on surfaces [N, ..., 3] with the given normals."""
+        if points is None:
+            points = torch.zeros_like(normals)
         return self._shine(normals, points, normals, lambda i: Material(diffuse=self._of(i, "diffuse_color")))
 
     def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
@@ -139,21 +143,22 @@ class AmbientLights(_Lights):
     """Ambient light only."""
 
     def __init__(self, *, ambient_color: Setting = None, device: Device = "cpu") -> None:
-        black = ((0.0, 0.0, 0.0),)
         ambient_color = ((1.0, 1.0, 1.0),) if ambient_color is None else ambient_color
-        super().__init__(device, ambient_color=ambient_color, diffuse_color=black, specular_color=black)
+        color = as_batch(ambient_color, torch.float32, torch.device(device))
+        black = torch.zeros_like(color.detach())
+        super().__init__(device, ambient_color=color, diffuse_color=black, specular_color=black)
 
     def core(self, member: int) -> Light:
         """Return the light of unrender for one image, in black: ambient light is added for all kinds."""
         return AmbientLight(0.0)
 
-    def diffuse(self, normals: Tensor, points: Tensor) -> Tensor:
-        """Return zeros."""
-        return torch.zeros_like(points)
+    def diffuse(self, normals: Tensor, points: Tensor | None = None) -> Tensor:
+        """Return zeros, of as many channels as the ambient color has."""
+        return normals.new_zeros(*normals.shape[:-1], self.ambient_color.shape[-1])
 
     def specular(self, normals: Tensor, points: Tensor, camera_position: Tensor, shininess: Tensor) -> Tensor:
-        """Return zeros."""
-        return torch.zeros_like(points)
+        """Return zeros, of as many channels as the ambient color has."""
+        return self.diffuse(points)
 
 
 def light_rows(rows: SurfacePoints, lights: Any, materials: Any, member: int) -> Tensor:

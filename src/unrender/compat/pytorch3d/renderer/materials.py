@@ -11,7 +11,7 @@ WHITE = ((1.0, 1.0, 1.0),)
 
 
 class Materials(TensorProperties):
-    """Factors [N, 3] of ambient, diffuse and specular light, and the exponent of highlights."""
+    """Factors [N, channels] of ambient, diffuse and specular light, and the exponent of highlights."""
 
     ambient_color: torch.Tensor
     diffuse_color: torch.Tensor
@@ -33,10 +33,11 @@ class Materials(TensorProperties):
         }
         super().__init__(device=device, **colors, shininess=shininess)
         for name in colors:
-            if getattr(self, name).shape[-1] != 3:
-                raise InputError(
-                    f"Materials: `{name}` should be [N, 3], got {list(getattr(self, name).shape)}"
-                )
+            value = getattr(self, name)
+            if value.dim() != 2:
+                raise InputError(f"Materials: `{name}` should be [N, channels], got {list(value.shape)}")
+        if self.shininess.dim() != 1:
+            raise InputError(f"Materials: `shininess` should be [N], got {list(self.shininess.shape)}")
 
 
 __getattr__ = refuse_unknown(__name__)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.structures._rows import Rows
 from unrender.compat.pytorch3d.structures.utils import choose, first_rows, list_to_padded, member_of_rows
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh, face_areas, face_normals, vertex_normals
@@ -35,11 +36,15 @@ class Meshes:
         *,
         verts_normals: Sequence[Tensor] | Tensor | None = None,
     ) -> None:
-        self._verts = list(verts)
+        for name, given in (("verts", verts), ("faces", faces)):
+            fits = given.dim() == 3 if isinstance(given, Tensor) else isinstance(given, list | tuple)
+            if not fits or any(t.dim() != 2 and t.numel() for t in given):
+                raise InputError(f"Meshes: `{name}` should be [N, rows, 3] or a list of [rows, 3]")
+        self._verts = Rows(verts)
         self._faces = _without_padding(faces) if isinstance(faces, Tensor) else [f.long() for f in faces]
-        if len(self._verts) != len(self._faces):
-            raise InputError(f"Meshes: {len(self._verts)} sets of vertices, but {len(self._faces)} of faces")
-        self._normals = None if verts_normals is None else list(verts_normals)
+        if len(self) != len(self._faces):
+            raise InputError(f"Meshes: {len(self)} sets of vertices, but {len(self._faces)} of faces")
+        self._normals = None if verts_normals is None else _normals(verts_normals, self._verts.counts)
         self.textures = textures
         if textures is not None:
             textures.check(self)
@@ -47,34 +52,33 @@ class Meshes:
     @property
     def device(self) -> torch.device:
         """Device of the vertices."""
-        return self._verts[0].device if self._verts else torch.device("cpu")
+        return self._verts.device
 
     @property
     def equisized(self) -> bool:
         """Whether all meshes have the same numbers of vertices and faces."""
-        return len({(len(v), len(f)) for v, f in zip(self._verts, self._faces, strict=True)}) <= 1
+        return len({(n, len(f)) for n, f in zip(self._verts.counts, self._faces, strict=True)}) <= 1
 
     @property
     def valid(self) -> Tensor:
         """Which meshes have vertices and faces."""
-        pairs = zip(self._verts, self._faces, strict=True)
-        return torch.tensor(
-            [len(v) > 0 and len(f) > 0 for v, f in pairs], dtype=torch.bool, device=self.device
-        )
+        pairs = zip(self._verts.counts, self._faces, strict=True)
+        return torch.tensor([n > 0 and len(f) > 0 for n, f in pairs], dtype=torch.bool, device=self.device)
 
     def core(self) -> list[Mesh]:
         """Return the meshes as `Mesh`, without colors."""
-        return [Mesh(v, f) for v, f in zip(self._verts, self._faces, strict=True)]
+        return [Mesh(v, f) for v, f in zip(self._verts.list(), self._faces, strict=True)]
 
     def __len__(self) -> int:
-        return len(self._verts)
+        return len(self._verts.counts)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Meshes":
         members = choose(index, len(self))
         textures = None if self.textures is None else self.textures[members]
-        normals = None if self._normals is None else [self._normals[i] for i in members]
+        normals = None if self._normals is None else [self._normals.list()[i] for i in members]
+        verts = self._verts.list()
         return Meshes(
-            [self._verts[i] for i in members],
+            [verts[i] for i in members],
             [self._faces[i] for i in members],
             textures,
             verts_normals=normals,
@@ -82,13 +86,13 @@ class Meshes:
 
     def isempty(self) -> bool:
         """Return whether no mesh has vertices and faces."""
-        return not any(len(v) and len(f) for v, f in zip(self._verts, self._faces, strict=True))
+        return not any(n and len(f) for n, f in zip(self._verts.counts, self._faces, strict=True))
 
     # three layouts
 
     def verts_list(self) -> list[Tensor]:
         """Return the vertices of each mesh."""
-        return self._verts
+        return self._verts.list()
 
     def faces_list(self) -> list[Tensor]:
         """Return the faces of each mesh."""
@@ -96,17 +100,17 @@ class Meshes:
 
     def verts_packed(self) -> Tensor:
         """Return all vertices in one tensor."""
-        return _packed(self._verts, 3, torch.float32, self.device)
+        return self._verts.packed()
 
     def faces_packed(self) -> Tensor:
         """Return all faces in one tensor; they index `verts_packed`."""
-        starts = itertools.accumulate((len(v) for v in self._verts), initial=0)
+        starts = itertools.accumulate(self._verts.counts, initial=0)
         faces = [f + start if start else f for f, start in zip(self._faces, starts, strict=False)]
         return _packed(faces, 3, torch.int64, self.device)
 
     def verts_padded(self) -> Tensor:
         """Return the vertices of all meshes, padded with zeros."""
-        return _padded(self._verts, 0.0)
+        return self._verts.padded()
 
     def faces_padded(self) -> Tensor:
         """Return the faces of all meshes, padded with −1."""
@@ -114,7 +118,7 @@ class Meshes:
 
     def num_verts_per_mesh(self) -> Tensor:
         """Count the vertices of each mesh."""
-        return _counts(self._verts, self.device)
+        return torch.tensor(self._verts.counts, dtype=torch.int64, device=self.device)
 
     def num_faces_per_mesh(self) -> Tensor:
         """Count the faces of each mesh."""
@@ -138,16 +142,22 @@ class Meshes:
 
     def verts_padded_to_packed_idx(self) -> Tensor:
         """Return the indices of the rows of `verts_packed` in flattened `verts_padded`."""
-        counts, longest = self.num_verts_per_mesh(), max((len(v) for v in self._verts), default=0)
+        counts, longest = self.num_verts_per_mesh(), max(self._verts.counts, default=0)
         shift = torch.arange(len(self), device=self.device) * longest - first_rows(counts)
         return torch.arange(int(counts.sum()), device=self.device) + shift.repeat_interleave(counts)
 
     def get_mesh_verts_faces(self, index: int) -> tuple[Tensor, Tensor]:
         """Return vertices and faces of one mesh."""
-        return self._verts[index], self._faces[index]
+        if not isinstance(index, int):
+            raise InputError("Meshes.get_mesh_verts_faces: `index` should be a number")
+        if not 0 <= index < len(self):
+            raise InputError(f"Meshes.get_mesh_verts_faces: there are {len(self)} meshes, got {index}")
+        return self._verts.list()[index], self._faces[index]
 
     def split(self, split_sizes: Sequence[int]) -> list["Meshes"]:
         """Split the batch into batches of the given sizes."""
+        if not all(isinstance(size, int) for size in split_sizes):
+            raise InputError("Meshes.split: sizes should be whole numbers")
         if sum(split_sizes) > len(self):
             raise InputError(f"Meshes.split: {sum(split_sizes)} meshes requested, but there are {len(self)}")
         ends = torch.tensor(list(split_sizes)).cumsum(0).tolist()
@@ -189,7 +199,9 @@ class Meshes:
 
     def verts_normals_list(self) -> list[Tensor]:
         """Return unit normals at the vertices: as given, or the area-weighted mean of face normals."""
-        return [vertex_normals(mesh) for mesh in self.core()] if self._normals is None else self._normals
+        if self._normals is None:
+            return [vertex_normals(mesh) for mesh in self.core()]
+        return self._normals.list()
 
     def verts_normals_packed(self) -> Tensor:
         """Return the normals at all vertices in one tensor."""
@@ -218,20 +230,39 @@ class Meshes:
 
     def get_bounding_boxes(self) -> Tensor:
         """Return lowest and highest coordinates [N, 3, 2]."""
-        return torch.stack([torch.stack([v.amin(0), v.amax(0)], -1) for v in self._verts])
+        return torch.stack([torch.stack([v.amin(0), v.amax(0)], -1) for v in self.verts_list()])
+
+    def laplacian_packed(self) -> Tensor:
+        """Return the uniform Laplacian of `verts_packed` as a sparse matrix: 1 / degree at neighbors, −1 at itself."""
+        from unrender.compat.pytorch3d.ops.laplacian_matrices import laplacian
+
+        matrix: Tensor = laplacian(self.verts_packed(), self.edges_packed())
+        return matrix
+
+    def submeshes(self, face_indices: Sequence[Sequence[Tensor]]) -> "Meshes":
+        """Cut parts out of each mesh: for mesh i, one for each tensor of face indices in `face_indices[i]`."""
+        if len(face_indices) != len(self):
+            raise InputError(f"Meshes.submeshes: takes lists for {len(self)} meshes, got {len(face_indices)}")
+        verts, faces, used = [], [], []
+        for vertices, triangles, many in zip(self.verts_list(), self._faces, face_indices, strict=True):
+            used.append([torch.unique(triangles[ids]) for ids in many])
+            for ids, kept in zip(many, used[-1], strict=True):
+                verts.append(vertices[kept])
+                faces.append(torch.searchsorted(kept, triangles[ids]))
+        textures = None if self.textures is None else self.textures.submeshes(used, face_indices)
+        return Meshes(verts, faces, textures)
 
     # modifications
 
     def offset_verts_(self, vert_offsets_packed: Tensor) -> Self:
         """Move all vertices, by offsets in the layout of `verts_packed`, or one [3] for all, in place."""
         rows = vert_offsets_packed
-        if rows.shape != (3,) and rows.shape != (sum(len(v) for v in self._verts), 3):
+        if rows.shape not in ((3,), (sum(self._verts.counts), 3)):
             raise InputError(
                 f"Meshes.offset_verts: takes [3], or a row for each vertex, got {list(rows.shape)}"
             )
-        counts = [len(v) for v in self._verts]
-        each = [rows] * len(self) if rows.dim() == 1 else rows.split(counts)
-        self._verts = [v + offset for v, offset in zip(self._verts, each, strict=True)]
+        each = [rows] * len(self) if rows.dim() == 1 else rows.split(self._verts.counts)
+        self._verts = Rows([v + offset for v, offset in zip(self._verts.list(), each, strict=True)])
         self._normals = self._normals if rows.dim() == 1 else None  # the shape changed: computed again
         return self
 
@@ -244,7 +275,7 @@ class Meshes:
         factors = list(scale) if isinstance(scale, Tensor) and scale.dim() else [scale] * len(self)
         if len(factors) != len(self):
             raise InputError(f"Meshes.scale_verts: takes 1 factor or {len(self)}, got {len(factors)}")
-        self._verts = [v * factor for v, factor in zip(self._verts, factors, strict=True)]
+        self._verts = Rows([v * factor for v, factor in zip(self._verts.list(), factors, strict=True)])
         return self
 
     def scale_verts(self, scale: float | Tensor) -> "Meshes":
@@ -254,23 +285,26 @@ class Meshes:
     def update_padded(self, new_verts_padded: Tensor) -> "Meshes":
         """Return meshes with the same faces and other vertices, given as `verts_padded`."""
         other = self._shallow()
-        expected = (len(self), max((len(v) for v in self._verts), default=0), 3)
+        expected = (len(self), max(self._verts.counts, default=0), 3)
         if tuple(new_verts_padded.shape) != expected:
             raise InputError(
                 f"Meshes.update_padded: takes {list(expected)}, got {list(new_verts_padded.shape)}"
             )
-        pairs = zip(new_verts_padded, self._verts, strict=True)
-        other._verts = [new[: len(old)] for new, old in pairs]
+        other._verts = Rows(new_verts_padded, self._verts.counts)
         other._normals = None
         return other
 
     def extend(self, N: int) -> "Meshes":
-        """Repeat each mesh N times; the copies share memory."""
+        """Repeat each mesh N times, as copies that share faces and textures."""
         if N < 1:
             raise InputError(f"Meshes.extend: `N` should be at least 1, got {N}")
-        other = self[[i for i in range(len(self)) for _ in range(N)]]
-        other.textures = None if self.textures is None else self.textures.extend(N)
-        return other
+        normals = None if self._normals is None else self._normals.list()
+        return Meshes(
+            [v.clone() for v in self._verts.list() for _ in range(N)],
+            [f for f in self._faces for _ in range(N)],
+            None if self.textures is None else self.textures.extend(N),
+            verts_normals=None if normals is None else [t.clone() for t in normals for _ in range(N)],
+        )
 
     def clone(self) -> "Meshes":
         """Copy all tensors."""
@@ -306,11 +340,18 @@ class Meshes:
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Meshes":
         other = self._shallow()
         kept: dict[int, Tensor] = {}  # repeated meshes stay the same tensors
-        other._verts = [kept.setdefault(id(t), function(t)) for t in self._verts]
+        other._verts = self._verts.map(function)
         other._faces = [kept.setdefault(id(t), function(t)) for t in self._faces]
-        other._normals = None if self._normals is None else [function(t) for t in self._normals]
+        other._normals = None if self._normals is None else self._normals.map(function)
         other.textures = None if self.textures is None else self.textures.map(function)
         return other
+
+
+def _normals(given: Sequence[Tensor] | Tensor, counts: list[int]) -> Rows:
+    rows = Rows(given, counts) if isinstance(given, Tensor) else Rows(given)
+    if [len(t) for t in rows.list()] != counts:
+        raise InputError("Meshes: `verts_normals` should have a row for each vertex")
+    return rows
 
 
 def _clone(tensor: Tensor) -> Tensor:

@@ -46,9 +46,11 @@ class Transform3d:
     def __len__(self) -> int:
         return len(self._matrix)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Transform3d":
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
         index = [index] if isinstance(index, int) else index
-        return Transform3d(matrix=self._matrix[index], device=self.device)
+        other = copy.copy(self)
+        other._matrix = self._matrix[index]
+        return other
 
     def get_matrix(self) -> Tensor:
         """Return the matrices [N, 4, 4]."""

@@ -20,6 +20,7 @@ from unrender.compat.pytorch3d.renderer.implicit.renderer import (
 )
 from unrender.compat.pytorch3d.renderer.implicit.sample_pdf import sample_pdf
 from unrender.compat.pytorch3d.renderer.implicit.utils import (
+    HeterogeneousRayBundle,
     RayBundle,
     ray_bundle_to_ray_points,
     ray_bundle_variables_to_ray_points,
@@ -30,6 +31,7 @@ __all__ = [
     "EmissionAbsorptionRaymarcher",
     "GridRaysampler",
     "HarmonicEmbedding",
+    "HeterogeneousRayBundle",
     "ImplicitRenderer",
     "MonteCarloRaysampler",
     "MultinomialRaysampler",

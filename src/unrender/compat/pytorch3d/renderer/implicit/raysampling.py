@@ -12,7 +12,7 @@ from unrender.compat.pytorch3d.renderer.cameras import (
     FoVOrthographicCameras,
     FoVPerspectiveCameras,
 )
-from unrender.compat.pytorch3d.renderer.implicit.utils import RayBundle
+from unrender.compat.pytorch3d.renderer.implicit.utils import HeterogeneousRayBundle, RayBundle
 from unrender.errors import InputError
 
 
@@ -39,13 +39,13 @@ class MultinomialRaysampler(nn.Module):
         stratified_sampling: bool = False,
     ) -> None:
         super().__init__()
-        _refuse_total(n_rays_total)
+        _check_total(n_rays_per_image, n_rays_total)
         rows, columns = torch.linspace(min_y, max_y, image_height), torch.linspace(min_x, max_x, image_width)
         grid = torch.stack(torch.meshgrid(rows, columns, indexing="ij")[::-1], -1)
         self.register_buffer("_xy_grid", grid, persistent=False)
         self._n_pts_per_ray = n_pts_per_ray
         self._min_depth, self._max_depth = min_depth, max_depth
-        self._n_rays_per_image = n_rays_per_image
+        self._n_rays_per_image, self._n_rays_total = n_rays_per_image, n_rays_total
         self._unit_directions, self._stratified_sampling = unit_directions, stratified_sampling
 
     def forward(
@@ -60,25 +60,45 @@ class MultinomialRaysampler(nn.Module):
         stratified_sampling: bool | None = None,
         n_rays_total: int | None = None,
         **kwargs: Any,
+    ) -> Any:
+        """Return rays with the axes of the grid, or [N, rays, 1] of sampled pixels, weighted by `mask`.
+
+        With `n_rays_total`, these are `HeterogeneousRayBundle`, drawn from random cameras of the batch.
+        """
+        total = self._n_rays_total if n_rays_total is None else n_rays_total
+        _check_total(n_rays_per_image, total)
+        if total is not None:
+            chosen_cameras = torch.randint(len(cameras), (total,)).sort().values.to(cameras.device)
+            each = cameras.gather_props(chosen_cameras) if len(cameras) > 1 else cameras.members([0] * total)
+            part = None if mask is None else mask[chosen_cameras]
+            settings = {"min_depth": min_depth, "max_depth": max_depth, "n_pts_per_ray": n_pts_per_ray}
+            rays = self._rays(each, part, 1, settings, stratified_sampling)
+            return heterogeneous(rays, chosen_cameras)
+        settings = {"min_depth": min_depth, "max_depth": max_depth, "n_pts_per_ray": n_pts_per_ray}
+        count = self._n_rays_per_image if n_rays_per_image is None else n_rays_per_image
+        return self._rays(cameras, mask, count, settings, stratified_sampling)
+
+    def _rays(
+        self,
+        cameras: CamerasBase,
+        mask: Tensor | None,
+        count: int | None,
+        settings: dict[str, Any],
+        stratified_sampling: bool | None,
     ) -> RayBundle:
-        """Return rays with the axes of the grid, or one axis of sampled pixels, weighted by `mask`."""
-        _refuse_total(n_rays_total)
         batch = len(cameras)
         xys = self._xy_grid.to(cameras.device).expand(batch, -1, -1, -1)
-        count = self._n_rays_per_image if n_rays_per_image is None else n_rays_per_image
         if mask is not None or count is not None:
             pixels = xys.shape[1] * xys.shape[2]
             weights = xys.new_ones(batch, pixels) if mask is None else mask.reshape(batch, -1).to(xys)
             count = int((weights > 0).sum(1).min()) if count is None else count
             chosen = _draw(weights, count)
-            xys = xys.reshape(batch, pixels, 2).gather(1, chosen[..., None].expand(-1, -1, 2))
+            xys = xys.reshape(batch, pixels, 2).gather(1, chosen[..., None].expand(-1, -1, 2))[:, :, None]
         stratified = self._stratified_sampling if stratified_sampling is None else stratified_sampling
         return rays_through(
             cameras,
             xys,
-            self._min_depth if min_depth is None else min_depth,
-            self._max_depth if max_depth is None else max_depth,
-            self._n_pts_per_ray if n_pts_per_ray is None else n_pts_per_ray,
+            *(getattr(self, f"_{name}") if value is None else value for name, value in settings.items()),
             unit_directions=self._unit_directions,
             stratified=stratified,
         )
@@ -138,17 +158,23 @@ class MonteCarloRaysampler(nn.Module):
         stratified_sampling: bool = False,
     ) -> None:
         super().__init__()
-        _refuse_total(n_rays_total)
+        self._n_rays_total = n_rays_total
         self._low, self._high = (min_x, min_y), (max_x, max_y)
         self._n_rays_per_image, self._n_pts_per_ray = n_rays_per_image, n_pts_per_ray
         self._min_depth, self._max_depth = min_depth, max_depth
         self._unit_directions, self._stratified_sampling = unit_directions, stratified_sampling
 
-    def forward(
-        self, cameras: CamerasBase, *, stratified_sampling: bool | None = None, **kwargs: Any
-    ) -> RayBundle:
-        """Return rays [N, rays, ...]."""
-        shares = torch.rand(len(cameras), self._n_rays_per_image, 2, device=cameras.device)
+    def forward(self, cameras: CamerasBase, *, stratified_sampling: bool | None = None, **kwargs: Any) -> Any:
+        """Return rays [N, rays, ...], or with `n_rays_total` `HeterogeneousRayBundle`."""
+        total = self._n_rays_total
+        if total is None:
+            return self._rays(cameras, self._n_rays_per_image, stratified_sampling)
+        chosen = torch.randint(len(cameras), (total,)).sort().values.to(cameras.device)
+        each = cameras.gather_props(chosen) if len(cameras) > 1 else cameras.members([0] * total)
+        return heterogeneous(self._rays(each, 1, stratified_sampling), chosen)
+
+    def _rays(self, cameras: CamerasBase, count: int, stratified_sampling: bool | None) -> RayBundle:
+        shares = torch.rand(len(cameras), count, 2, device=cameras.device)
         low, high = shares.new_tensor(self._low), shares.new_tensor(self._high)
         stratified = self._stratified_sampling if stratified_sampling is None else stratified_sampling
         return rays_through(
@@ -250,9 +276,16 @@ def _draw(weights: Tensor, count: int) -> Tensor:
     return torch.stack(rows)
 
 
-def _refuse_total(n_rays_total: int | None) -> None:
-    if n_rays_total is not None:
-        raise InputError("`n_rays_total` (rays over a whole batch) is not supported; use `n_rays_per_image`")
+def _check_total(n_rays_per_image: int | None, n_rays_total: int | None) -> None:
+    if n_rays_per_image is not None and n_rays_total is not None:
+        raise InputError("`n_rays_total` and `n_rays_per_image` cannot both be given")
+
+
+def heterogeneous(rays: RayBundle, camera_ids: Tensor) -> HeterogeneousRayBundle:
+    """Return one ray for each of the cameras as the rays of a whole batch."""
+    origins, directions, lengths, xys = (t.reshape(len(t), 1, 1, t.shape[-1]) for t in rays)
+    counts = torch.unique(camera_ids, return_counts=True)[1]
+    return HeterogeneousRayBundle(origins, directions, lengths, xys, camera_ids, counts)
 
 
 __getattr__ = refuse_unknown(__name__)

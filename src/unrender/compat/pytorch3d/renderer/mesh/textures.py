@@ -81,6 +81,14 @@ class TexturesBase:
         """Join all textures into one, for the meshes as one mesh."""
         raise NotImplementedError
 
+    def submeshes(self, vertex_ids: Ids, faces_ids: Ids) -> "TexturesBase":
+        """Return the textures of parts of the meshes: their vertices, and their faces."""
+        raise NotImplementedError
+
+    def isempty(self) -> bool:
+        """Return whether there are no textures."""
+        return len(self) == 0
+
     def check(self, meshes: "Meshes") -> None:
         """Raise InputError for meshes that do not match the texture."""
         if len(self) != len(meshes):
@@ -121,15 +129,20 @@ class TexturesVertex(TexturesBase):
 
     def verts_features_packed(self) -> Tensor:
         """Return the features of all vertices in one tensor."""
-        return torch.cat(self._features)
+        return torch.cat(self._features) if self._features else torch.zeros(0, 3)
 
     def verts_features_padded(self) -> Tensor:
         """Return the features of all meshes, padded with zeros."""
-        return list_to_padded(self._features)
+        return list_to_padded(self._features) if self._features else torch.zeros(0, 0, 3)
 
     def faces_verts_textures_packed(self, faces_packed: Tensor) -> Tensor:
         """Return the features of the corners of all faces [faces, 3, D]."""
         return self.verts_features_packed()[faces_packed]
+
+    def submeshes(self, vertex_ids: Ids, faces_ids: Ids) -> "TexturesVertex":
+        """Return the features of parts of the meshes."""
+        pairs = zip(self._features, vertex_ids, strict=True)
+        return TexturesVertex([rows[ids] for rows, many in pairs for ids in many])
 
     def join_scene(self) -> "TexturesVertex":
         """Join all textures into one, for the meshes as one mesh."""
@@ -149,7 +162,7 @@ class TexturesUV(TexturesBase):
     With `align_corners` these are the centers of the outermost texels, else the corners of the image.
     """
 
-    _lists = ("_maps", "_faces_uvs", "_verts_uvs")
+    _lists: tuple[str, ...] = ("_maps", "_faces_uvs", "_verts_uvs")
 
     def __init__(
         self,
@@ -160,14 +173,21 @@ class TexturesUV(TexturesBase):
         padding_mode: str = "border",
         align_corners: bool = True,
         sampling_mode: str = "bilinear",
+        maps_ids: Members | None = None,
     ) -> None:
         self._maps, self._verts_uvs = list(maps), list(verts_uvs)
         self._faces_uvs = [uvs.long() for uvs in faces_uvs]
+        self._maps_ids = [] if maps_ids is None else [ids.long() for ids in maps_ids]
+        if maps_ids is not None:
+            self._lists = (*self._lists, "_maps_ids")
         self.padding_mode, self.align_corners, self.sampling_mode = padding_mode, align_corners, sampling_mode
-        sizes = {len(self._maps), len(self._faces_uvs), len(self._verts_uvs)}
-        if len(sizes) > 1 or any(image.dim() != 3 for image in self._maps):
+        sizes = {len(getattr(self, name)) for name in self._lists}
+        wrong = any(t.dim() != 2 or t.shape[1] != 3 for t in self._faces_uvs)
+        wrong |= any(t.dim() != 2 or t.shape[1] != 2 for t in self._verts_uvs)
+        if len(sizes) > 1 or wrong or any(m.dim() != (3 if maps_ids is None else 4) for m in self._maps):
             raise InputError(
-                "TexturesUV: `maps` should be [N, H, W, C], `faces_uvs` [N, F, 3] and `verts_uvs` [N, V, 2], or lists"
+                "TexturesUV: `maps` should be [N, H, W, C], `faces_uvs` [N, F, 3] and `verts_uvs` [N, V, 2], or lists; "
+                "with `maps_ids` [N, F], `maps` should be [N, M, H, W, C]"
             )
 
     def check(self, meshes: "Meshes") -> None:
@@ -181,6 +201,14 @@ class TexturesUV(TexturesBase):
         if [len(uvs) for uvs in self._faces_uvs] != counts:
             self._faces_uvs = [uvs[:n] for uvs, n in zip(self._faces_uvs, counts, strict=True)]
 
+    def maps_ids_list(self) -> list[Tensor] | None:
+        """Return the map of each face, where meshes have several maps."""
+        return self._maps_ids or None
+
+    def maps_ids_padded(self) -> Tensor | None:
+        """Return `maps_ids_list`, padded with zeros."""
+        return list_to_padded(self._maps_ids) if self._maps_ids else None
+
     def maps_list(self) -> list[Tensor]:
         """Return the texture image of each mesh."""
         return self._maps
@@ -191,7 +219,7 @@ class TexturesUV(TexturesBase):
 
     def _resized(self) -> list[Tensor]:
         """Return the texture images in one size, in which they are sampled too."""
-        if len({image.shape[:2] for image in self._maps}) <= 1:
+        if len({image.shape[:-1] for image in self._maps}) <= 1 or self._maps_ids:
             return self._maps
         size = [max(image.shape[axis] for image in self._maps) for axis in (0, 1)]
         return [
@@ -206,8 +234,8 @@ class TexturesUV(TexturesBase):
         return self._faces_uvs
 
     def faces_uvs_padded(self) -> Tensor:
-        """Return `faces_uvs_list`, padded with −1."""
-        return list_to_padded(self._faces_uvs, pad_value=-1)
+        """Return `faces_uvs_list`, padded with zeros."""
+        return list_to_padded(self._faces_uvs) if self._faces_uvs else torch.zeros(0, 0, 3)
 
     def verts_uvs_list(self) -> list[Tensor]:
         """Return the uv coordinates of each mesh."""
@@ -215,7 +243,7 @@ class TexturesUV(TexturesBase):
 
     def verts_uvs_padded(self) -> Tensor:
         """Return the uv coordinates of all meshes, padded with zeros."""
-        return list_to_padded(self._verts_uvs)
+        return list_to_padded(self._verts_uvs) if self._verts_uvs else torch.zeros(0, 0, 2)
 
     def join_scene(self) -> "TexturesUV":
         """Pack the texture images vertically, for the meshes as one mesh.
@@ -249,9 +277,54 @@ class TexturesUV(TexturesBase):
         corners = torch.cat([uvs + start for uvs, start in zip(self._faces_uvs, starts, strict=False)])
         uvs = rows.interpolate(corners, torch.cat(self._verts_uvs))
         counts = torch.bincount(rows.image_ids, minlength=len(self)).tolist()
+        if self._maps_ids:
+            return rows.scatter(self._from_several(uvs, torch.cat(self._maps_ids)[rows.face_ids], counts))
         images = self._resized()
         texels = [self.read(image, part) for image, part in zip(images, uvs.split(counts), strict=True)]
         return rows.scatter(torch.cat(texels))
+
+    def _from_several(self, uvs: Tensor, ids: Tensor, counts: list[int]) -> Tensor:
+        """Sample the map of each point's face."""
+        texels = []
+        for maps, places, chosen in zip(self._maps, uvs.split(counts), ids.split(counts), strict=True):
+            found = torch.stack([self.read(image, places) for image in maps])
+            texels.append(found.gather(0, chosen[None, :, None].expand(1, -1, found.shape[2]))[0])
+        return torch.cat(texels)
+
+    def faces_verts_textures_packed(self) -> Tensor:
+        """Return the texels at the corners of all faces [faces, 3, C]."""
+        sampled = []
+        for i, (image, uvs, corners) in enumerate(
+            zip(self._resized(), self._verts_uvs, self._faces_uvs, strict=True)
+        ):
+            places = uvs[corners.flatten()]
+            if self._maps_ids:
+                ids = self._maps_ids[i].repeat_interleave(3)
+                found = torch.stack([self.read(one, places) for one in image])
+                texels = found[ids, torch.arange(len(ids), device=ids.device)]
+            else:
+                texels = self.read(image, places)
+            sampled.append(texels.view(-1, 3, texels.shape[-1]))
+        return torch.cat(sampled)
+
+    def submeshes(self, vertex_ids: Ids, faces_ids: Ids) -> "TexturesUV":
+        """Return the textures of parts of the meshes, which share maps and uvs."""
+        if self._maps_ids:
+            raise NotImplementedError("TexturesUV.submeshes: not for several maps of one mesh")
+        counts = [len(many) for many in faces_ids]
+        other = self[[i for i, n in enumerate(counts) for _ in range(n)]]
+        pairs = zip(self._faces_uvs, faces_ids, strict=True)
+        other._faces_uvs = [uvs[ids] for uvs, many in pairs for ids in many]
+        return other
+
+    def centroid_textures(self) -> Tensor:
+        """Return the texel at the center of each face."""
+        return torch.cat(
+            [
+                self.read(image, uvs[corners].mean(1))
+                for image, uvs, corners in zip(self._resized(), self._verts_uvs, self._faces_uvs, strict=True)
+            ]
+        )
 
     def read(self, image: Tensor, uvs: Tensor) -> Tensor:
         """Sample a texture image at uv coordinates [P, 2]."""

@@ -1,5 +1,6 @@
 """`RayBundle`: rays with sample positions along them."""
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,7 +18,21 @@ class RayBundle(NamedTuple):
     xys: Tensor
 
 
-def ray_bundle_to_ray_points(ray_bundle: RayBundle) -> Tensor:
+@dataclass
+class HeterogeneousRayBundle:
+    """Rays of a whole batch, [rays, 1, 1, ...], with the camera of each, in the order of the cameras."""
+
+    origins: Tensor
+    directions: Tensor
+    lengths: Tensor
+    xys: Tensor
+    camera_ids: Tensor
+    """Index of each ray's camera."""
+    camera_counts: Tensor
+    """Number of rays of each camera that has any."""
+
+
+def ray_bundle_to_ray_points(ray_bundle: RayBundle | HeterogeneousRayBundle) -> Tensor:
     """Return the points to look at [..., P, 3]."""
     return ray_bundle_variables_to_ray_points(ray_bundle.origins, ray_bundle.directions, ray_bundle.lengths)
 

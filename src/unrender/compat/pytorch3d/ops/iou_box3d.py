@@ -1,0 +1,45 @@
+"""Intersection over union of oriented boxes."""
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.ops._box_overlap import intersection_volume
+
+_SIDES = ((0, 1, 2, 3), (3, 2, 6, 7), (0, 1, 5, 4), (0, 3, 7, 4), (1, 2, 6, 5), (4, 5, 6, 7))
+
+
+def box3d_overlap(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Return the volume of the intersection and the IoU [N, M] of boxes [N, 8, 3] and [M, 8, 3].
+
+    Corners are 0 to 3 around one side, and 4 to 7 behind them. Differentiable in: nothing, as in PyTorch3D.
+    """
+    for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
+        if boxes.dim() != 3 or boxes.shape[1:] != (8, 3):
+            raise ValueError("Each box in the batch must be of shape (8, 3)")
+        _check(name, boxes, eps)
+    first, second = boxes1.detach().double().cpu(), boxes2.detach().double().cpu()
+    volumes = torch.zeros(len(first), len(second), dtype=torch.float64)
+    sizes = [[intersection_volume(box, box) for box in boxes] for boxes in (first, second)]
+    low, high = (getattr(torch, f)(first[:, None].view(-1, 1, 8, 3), 2) for f in ("amin", "amax"))
+    others = second[None].amin(2), second[None].amax(2)
+    near = ((low <= others[1]) & (high >= others[0])).all(-1)
+    for i, j in near.nonzero().tolist():
+        volumes[i, j] = intersection_volume(first[i], second[j])
+    total = torch.tensor(sizes[0])[:, None] + torch.tensor(sizes[1])[None] - volumes
+    return volumes.to(boxes1), (volumes / total).to(boxes1)
+
+
+def _check(name: str, boxes: Tensor, eps: float) -> None:
+    """Raise ValueError for sides that are not flat, or have no area."""
+    sides = boxes.detach()[:, torch.tensor(_SIDES, device=boxes.device)]
+    first, second, third = (sides[:, :, k] - sides[:, :, 0] for k in (1, 2, 3))
+    normal = torch.linalg.cross(first, second)
+    if bool((normal.norm(dim=-1) < eps).any()):
+        raise ValueError(f"Planes have zero areas ({name})")
+    unit = torch.nn.functional.normalize(normal, dim=-1)
+    if bool(((unit * third).sum(-1).abs() > eps).any()):
+        raise ValueError(f"Plane vertices are not coplanar ({name})")
+
+
+__getattr__ = refuse_unknown(__name__)
