@@ -16,7 +16,6 @@ from unrender.cli.main import main
 from unrender.errors import InputError
 from unrender.geometry.points import PointCloud
 from unrender.geometry.simplify import cluster_vertices
-from unrender.reports import mesh_report, pose_report
 from unrender.runs import batch
 from unrender.workers import Workers
 
@@ -29,14 +28,6 @@ sys.exit(main())
 """
 FAST = ["--edge-length", "0.5", "--steps", "2"]
 FAST_POSE = ["--num-views", "50", "--num-starts", "4", "--resolution", "32", "--fov-degrees", "40"]
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Render few images for the reports."""
-    monkeypatch.setattr(mesh_report, "NUM_VIEWS", 1)
-    monkeypatch.setattr(pose_report, "MAX_FRAMES", 2)
-    monkeypatch.setattr(pose_report, "NUM_VIEWS", 1)
 
 
 @pytest.fixture

@@ -13,18 +13,10 @@ from unrender.cli.main import main
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.points import PointCloud
 from unrender.geometry.simplify import cluster_vertices
-from unrender.reports import pose_report
 
 SIZE, FOV = 120, 40.0
 FAST = ["--num-views", "200", "--num-starts", "12", "--resolution", "64"]
 EYE = torch.tensor([2.0, 1.2, 3.0])
-
-
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Render few images for the report."""
-    monkeypatch.setattr(pose_report, "MAX_FRAMES", 2)
-    monkeypatch.setattr(pose_report, "NUM_VIEWS", 1)
 
 
 @pytest.fixture

@@ -23,12 +23,6 @@ FAST = ["--edge-length", "0.3", "--steps", "6"]
 
 
 @pytest.fixture
-def one_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Render one image per turntable: the report takes longer than the fit."""
-    monkeypatch.setattr(mesh_report, "NUM_VIEWS", 1)
-
-
-@pytest.fixture
 def scan(tmp_path: Path) -> Path:
     points = sample_points_from_mesh(torus(), 1500, generator=torch.Generator().manual_seed(0)).points
     save_cloud(PointCloud(points), tmp_path / "scan.ply")
@@ -73,7 +67,6 @@ def test_run_folder_contents(scan: Path, capsys: pytest.CaptureFixture[str]) -> 
     )  # the first is also shown without scripts
 
 
-@pytest.mark.usefixtures("one_view")
 @pytest.mark.parametrize("suffix", ["obj", "stl", "glb"])
 def test_mesh_formats(scan: Path, suffix: str) -> None:
     folder = scan.parent / "run"
@@ -82,7 +75,6 @@ def test_mesh_formats(scan: Path, suffix: str) -> None:
     assert len(load_mesh(folder / f"mesh.{suffix}").faces) > 100
 
 
-@pytest.mark.usefixtures("one_view")
 def test_depth_image_as_input(tmp_path: Path) -> None:
     y, x = np.mgrid[-1:1:60j, -1:1:60j]
     depth = np.where(x**2 + y**2 < 0.6, 2 - np.sqrt(np.clip(1 - x**2 - y**2, 0, None)), 0)
@@ -92,7 +84,6 @@ def test_depth_image_as_input(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["watertight"] is True
 
 
-@pytest.mark.usefixtures("one_view")
 def test_ctrl_c_keeps_what_is_there(scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: object) -> None:
     fit = cli_fit_mesh.fit_mesh
 
@@ -109,7 +100,6 @@ def test_ctrl_c_keeps_what_is_there(scan: Path, monkeypatch: pytest.MonkeyPatch,
     assert len(load_mesh(folder / "mesh.ply").faces) > 40
 
 
-@pytest.mark.usefixtures("one_view")
 def test_a_stopped_fit_is_resumed_with_its_settings(
     scan: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
