@@ -114,3 +114,15 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
             *_, last = unrender.fit_nerf(scene, config, schedule=Schedule(field=short))
             unrender.save_field(last.result, file)
     return Trained(unrender.load_scene(folder / "trained"), unrender.load_field(file))
+
+
+@pytest.fixture
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limit the training steps of examples and notebooks: what they call stays the same."""
+    import unrender
+
+    def limited(config: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda steps, **options: config(steps=min(steps, 80), **options)
+
+    for name in ("FitNerf", "FitVolume"):
+        monkeypatch.setattr(unrender, name, limited(getattr(unrender, name)))
