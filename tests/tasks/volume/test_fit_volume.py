@@ -30,7 +30,7 @@ from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.saved_fields import FORMAT, load_field, save_field
 from unrender.training.step import TrainingStep
 
-SMALL = FitVolume(resolution=48, steps=350, rays=8192, degree=1)
+SMALL = FitVolume(resolution=48, steps=120, rays=8192, degree=1)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_same_seed_gives_the_same_numbers_for_any_number_of_threads(scene: S
 
 def test_a_scene_without_transparency_is_fitted_in_all_space(scene: Scene, tmp_path: Path) -> None:
     photos = without_alpha(scene, tmp_path)
-    last = run(photos, resolution=32, steps=160)
+    last = run(photos, resolution=32, steps=60)
     assert last.result.scene_box.contracted
     assert held_out_psnr(last.result, photos, None) > 17
 
