@@ -1,10 +1,46 @@
-"""Gradients of reference implementations, for kernels that need no faster version on a CPU."""
+"""Kernels in torch's autograd: by their own backward, or by differentiating the reference."""
 
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def differentiable(fast: ModuleType, *arguments: Any) -> Tensor:
+    """Call `fast.forward`; gradients come from `fast.backward`, and cannot be differentiated again.
+
+    `backward` takes the arguments, then what `forward` returned after its result, then the gradient of the result. It
+    returns the gradients of the first argument, or of several from the first one on.
+    """
+    result: Tensor = _Kernel.apply(fast, *arguments)
+    return result
+
+
+class _Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, fast: ModuleType, *arguments: Any) -> Tensor:
+        result: Tensor
+        result, *kept = _as_tuple(fast.forward(*arguments))
+        ctx.fast = fast
+        ctx.settings = [None if isinstance(argument, Tensor) else argument for argument in arguments]
+        ctx.save_for_backward(*(a if isinstance(a, Tensor) else None for a in arguments), *kept)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(ctx.settings)
+        pairs = zip(ctx.saved_tensors[:count], ctx.settings, strict=True)
+        arguments = [setting if tensor is None else tensor for tensor, setting in pairs]
+        gradients = _as_tuple(ctx.fast.backward(*arguments, *ctx.saved_tensors[count:], grad_output))
+        return None, *gradients, *[None] * (count - len(gradients))
+
+
+def _as_tuple(found: Tensor | tuple[Any, ...]) -> tuple[Any, ...]:
+    return (found,) if isinstance(found, Tensor) else found
 
 
 def differentiate(

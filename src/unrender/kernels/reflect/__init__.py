@@ -1,11 +1,8 @@
 """Reflection of one light at surface points (Phong 1975)."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from unrender.kernels._autograd import differentiable
 from unrender.kernels._dispatch import implementation
 from unrender.kernels.reflect import cpu, reference
 
@@ -24,27 +21,7 @@ def reflect(
     Differentiable in: all (on a GPU, not twice).
     """
     arguments = (normals, directions, views, colors, diffuse, specular, shininess)
-    if implementation("reflect", colors.device) in (None, cpu):
+    fast = implementation("reflect", colors.device)
+    if fast is None or fast is cpu:
         return reference.forward(*arguments)
-    reflected: Tensor = _Reflect.apply(*arguments)
-    return reflected
-
-
-class _Reflect(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> Tensor:
-        fast = implementation("reflect", arguments[0].device)
-        assert fast is not None
-        ctx.fast = fast
-        ctx.numbers = [None if isinstance(t, Tensor) else t for t in arguments]
-        ctx.save_for_backward(*(t if isinstance(t, Tensor) else None for t in arguments))
-        reflected: Tensor = fast.forward(*arguments)
-        return reflected
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        pairs = zip(ctx.saved_tensors, ctx.numbers, strict=True)
-        arguments = [number if tensor is None else tensor for tensor, number in pairs]
-        gradients: tuple[Tensor | None, ...] = ctx.fast.backward(*arguments, grad_output)
-        return gradients
+    return differentiable(fast, *arguments)

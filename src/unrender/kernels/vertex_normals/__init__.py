@@ -1,11 +1,8 @@
 """Normals of vertices, from the faces around them."""
 
-from typing import Any
-
-import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from unrender.kernels._autograd import differentiable
 from unrender.kernels._dispatch import implementation
 from unrender.kernels.vertex_normals import cpu, reference
 
@@ -15,24 +12,7 @@ def normals_of_vertices(vertices: Tensor, faces: Tensor) -> Tensor:
 
     Differentiable in: the vertices (on a GPU, not twice).
     """
-    if implementation("vertex_normals", vertices.device) in (None, cpu):
+    fast = implementation("vertex_normals", vertices.device)
+    if fast is None or fast is cpu:
         return reference.forward(vertices, faces)[0]
-    result: Tensor = _VertexNormals.apply(vertices, faces)
-    return result
-
-
-class _VertexNormals(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vertices: Tensor, faces: Tensor) -> Tensor:
-        fast = implementation("vertex_normals", vertices.device)
-        assert fast is not None
-        ctx.fast = fast
-        result: Tensor
-        result, sums = fast.forward(vertices, faces)
-        ctx.save_for_backward(vertices, faces, sums)
-        return result
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        return ctx.fast.backward(*ctx.saved_tensors, grad_output), None
+    return differentiable(fast, vertices, faces)
