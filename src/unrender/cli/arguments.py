@@ -127,14 +127,15 @@ def _is_compound(hint: object) -> bool:
 
 def field_docstrings(kind: type) -> dict[str, str]:
     """Return the docstrings of the fields of a dataclass; a line that ends a sentence stays a line of its own."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
-    assert isinstance(body, ast.ClassDef)
     found = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
-            continue
-        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            lines = [line.strip() for line in str(text.value.value).splitlines()]
-            joined = "".join(line + ("\n" if line.endswith(".") else " ") for line in lines)
-            found[field.target.id] = joined.strip()
+    for parent in reversed(kind.__mro__[:-1]):
+        (body,) = ast.parse(textwrap.dedent(inspect.getsource(parent))).body
+        assert isinstance(body, ast.ClassDef)
+        for field, text in zip(body.body, body.body[1:], strict=False):
+            if not isinstance(field, ast.AnnAssign) or not isinstance(field.target, ast.Name):
+                continue
+            if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
+                lines = [line.strip() for line in str(text.value.value).splitlines()]
+                joined = "".join(line + ("\n" if line.endswith(".") else " ") for line in lines)
+                found[field.target.id] = joined.strip()
     return found

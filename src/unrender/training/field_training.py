@@ -26,9 +26,6 @@ from unrender.workers import current_workers
 
 AnyField = TypeVar("AnyField", bound=TrainableField)
 EXPOSURE_LEARNING_RATE = 1e-2
-GPU_WHITE_FRACTION = 0.5
-"""Fraction of rays of transparent images that end on white on a GPU, as in results; the others keep a field from
-representing the background."""
 
 
 class Objective(NamedTuple):

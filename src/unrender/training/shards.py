@@ -68,11 +68,6 @@ def resolve_shards(num_shards: int | None) -> int:
     return SHARDS if is_launched() else 1
 
 
-def default_depth_loss_weight(given: float | None) -> float:
-    """Return the weight of the depth loss, which applies to the depth that `load_shards` loaded."""
-    return DEPTH_LOSS_WEIGHT if given is None else given
-
-
 def load_shards(
     frames: Sequence[Frame],
     num_shards: int,

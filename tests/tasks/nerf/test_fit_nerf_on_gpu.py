@@ -13,6 +13,7 @@ from check_kernel import needs_warp
 from unrender.data.scenes import Scene
 from unrender.fields.schedules import HashSchedule
 from unrender.tasks.nerf.config import FitNerf
+from unrender.training import fit_field
 from unrender.training.schedule import Schedule
 
 task = importlib.import_module("unrender.tasks.nerf.fit_nerf")
@@ -36,7 +37,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 @pytest.fixture
 def graph_steps(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    monkeypatch.setattr(task, "is_gpu", lambda device: True)
+    monkeypatch.setattr(fit_field, "is_gpu", lambda device: True)
     return monkeypatch
 
 
@@ -65,7 +66,7 @@ def test_a_checkpoint_moves_between_devices(scene, graph_steps, tmp_path: Path, 
     steps = task.fit_nerf(scene, ALL, schedule=SHORT, checkpoints=tmp_path)
     next(itertools.islice(steps, 8, 9))
     steps.close()
-    graph_steps.setattr(task, "is_gpu", lambda device: resumes_on_gpu)
+    graph_steps.setattr(fit_field, "is_gpu", lambda device: resumes_on_gpu)
     resumed = list(task.fit_nerf(scene, ALL, schedule=SHORT, resume=tmp_path))
     assert resumed[0].index == 10
     assert resumed[-1].index == 16
@@ -75,8 +76,8 @@ def test_a_checkpoint_moves_between_devices(scene, graph_steps, tmp_path: Path, 
 
 
 def test_a_training_on_a_cpu_resumes_on_a_gpu(scene, graph_steps, tmp_path: Path):
-    graph_steps.setattr(task, "is_gpu", lambda device: False)
+    graph_steps.setattr(fit_field, "is_gpu", lambda device: False)
     list(task.fit_nerf(scene, dataclasses.replace(ALL, steps=4), schedule=SHORT, checkpoints=tmp_path))
-    graph_steps.setattr(task, "is_gpu", lambda device: True)
+    graph_steps.setattr(fit_field, "is_gpu", lambda device: True)
     resumed = list(task.fit_nerf(scene, ALL, schedule=SHORT, resume=tmp_path))
     assert [step.index for step in resumed] == list(range(5, 17))
