@@ -74,11 +74,15 @@ def commands_in(page: Path) -> Iterator[list[str]]:
 
 
 def parser_of(name: str, arguments: Sequence[str] = ()) -> Callable[..., object]:
-    """Return what reads the arguments of a command and does nothing; a resumed run has a scene."""
+    """Return what reads the arguments of a command and does nothing; a resumed run has its input."""
     command = importlib.import_module(COMMANDS[name][0]).command
     parser = functools.wraps(command)(lambda *arguments, **options: None)
-    has_scene = "--resume" in arguments and "scene" in inspect.signature(command).parameters
-    return functools.partial(parser, scene=Path("scene")) if has_scene else parser
+    inputs = inspect.signature(command).parameters.keys() & {"scene", "cloud"}
+    return (
+        functools.partial(parser, **dict.fromkeys(inputs, Path("input")))
+        if "--resume" in arguments
+        else parser
+    )
 
 
 @pytest.mark.parametrize("page", [page for page in TEXTS if list(commands_in(page))], ids=name_of)

@@ -122,6 +122,8 @@ def test_a_stopped_fit_is_resumed_with_its_settings(
         line for line in capsys.readouterr().out.splitlines() if line.startswith("resume with: unrender")
     ]
     monkeypatch.setattr(cli_fit_mesh, "fit_mesh", fit)
+    assert shlex.split(line)[3:] == ["fit-mesh", "--resume", str(folders[1])]
+    monkeypatch.chdir(folders[0])  # the run knows where its cloud is
     assert main(shlex.split(line)[3:]) == 0
     meshes = [(folder / "mesh.obj").read_bytes() for folder in folders]
     assert meshes[0] == meshes[1]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 import tyro
 
-from unrender.cli.arguments import Device, File, Flag, Folder, Resume
+from unrender.cli.arguments import OPTION, Device, File, Flag, Folder, Resume
 from unrender.cli.confine import confinable
 from unrender.devices import resolve_device
 from unrender.errors import FileAccessError, InputError
@@ -33,6 +33,7 @@ from unrender.runs.folder import (
 from unrender.runs.options import changed_options
 from unrender.runs.progress import run_inner_steps, run_steps
 from unrender.runs.resume import folder_to_resume, refuse_other_output, saved_config, saved_group
+from unrender.runs.saved_run import read_config
 from unrender.tasks.mesh.checkpoints import CHECKPOINT, SECONDS_BETWEEN_CHECKPOINTS
 from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.mesh.measure_mesh import measure_mesh
@@ -41,6 +42,7 @@ from unrender.workers import current_workers
 
 TASK = "fit-mesh"
 Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
+Cloud = Annotated[Path, OPTION, tyro.conf.Positional, tyro.conf.arg(metavar="CLOUD")]
 MeshFormat = Literal["ply", "obj", "stl", "glb"]
 log = logging.getLogger("unrender")
 MIN_OBSERVED_FRACTION = 0.5
@@ -73,8 +75,7 @@ class _Saved:
 
 @confinable
 def command(
-    cloud: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="CLOUD")],
-    /,
+    cloud: Cloud,
     fit: FitMesh = FitMesh(),
     depth: DepthImage = DepthImage(),
     output: Folder = None,
@@ -102,7 +103,7 @@ def command(
         reference: Ground-truth mesh to measure the result against.
         up: Up axis of the images in the report.
         viewer: Open an interactive viewer in the browser during the fit.
-        resume: Folder of an interrupted run to resume; its settings are the defaults.
+        resume: Folder of an interrupted run to resume; its cloud and settings are the defaults.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     target = resolve_device(device)
@@ -117,7 +118,7 @@ def command(
     create_run_folder(folder, TASK, task.settings(cloud) | {"columns": columns})
     steps = task.fit(fitting, folder, functools.partial(run_steps, describe=_describe), viewer=viewer)
     seconds = time.perf_counter() - start
-    _say_what_is_left(steps[-1], command_line(TASK, [cloud], {"resume": folder} | task.options()))
+    _say_what_is_left(steps[-1], command_line(TASK, [], {"resume": folder}))
     metrics = task.write(steps, cloud, points, folder, seconds)
     _print_summary(metrics, columns)
     print(folder / task.file, folder / "report.html", sep="\n")
@@ -179,7 +180,12 @@ class _Fit:
     def settings(self, cloud: Path) -> dict[str, Any]:
         """Return the settings of a run, for its config.json."""
         depth = self.depth if cloud.is_dir() else self._depth_of(cloud)
-        settings = {"cloud": cloud, "config": self.config, "depth": depth, "mesh_format": self.mesh_format}
+        settings = {
+            "cloud": cloud.resolve(),
+            "config": self.config,
+            "depth": depth,
+            "mesh_format": self.mesh_format,
+        }
         return settings | {"reference": self.reference, "up": self.up, "device": str(self.device)}
 
     def options(self, depth: DepthImage | None = None) -> dict[str, Any]:
@@ -261,6 +267,8 @@ def command_for(arguments: Sequence[str]) -> Callable[..., Any]:
         return command
     fit, depth = saved_config(resume, TASK, FitMesh), saved_group(resume, "depth", DepthImage)
     others = dataclasses.asdict(saved_group(resume, None, _Saved))
+    if cloud := read_config(resume).get("cloud"):
+        others["cloud"] = Path(str(cloud))
     return functools.partial(command, fit=fit, depth=depth, **others)
 
 
