@@ -177,8 +177,8 @@ class FieldTraining(Generic[AnyField]):
         batch = shard.draw(num_rays, self.field.patch_size).to(self.device)
         objective, count = self.objective, len(batch.colors)
         is_joint = self.field.keeps_samples  # then rays of depth are rendered together with those of pixels
-        known = self._draw_depths(shard, count) if is_joint else None
-        rays = batch.rays if known is None else _joined(batch.rays, known.rays)
+        depths = self._draw_depths(shard, count) if is_joint else None
+        rays = batch.rays if depths is None else _joined(batch.rays, depths.rays)
         outputs = self.field.training_outputs(rays, self.generator)
         outputs = outputs[-1:] if outputs[0] is outputs[-1] else outputs  # of one network
         target, background = training_targets(
@@ -186,8 +186,8 @@ class FieldTraining(Generic[AnyField]):
         )
         errors = [self._color_loss(output, batch, target, background) for output in outputs]
         total = torch.stack(errors).sum()
-        if known is not None:
-            losses = [_depth_loss(output, known.distances) for output in outputs]
+        if depths is not None:
+            losses = [_depth_loss(output, depths.distances) for output in outputs]
             total = total + objective.depth_loss_weight * sum(losses)
         if objective.distortion_loss_weight > 0 and is_joint:
             radius = float(self.field.scene_box.radius)
@@ -196,17 +196,17 @@ class FieldTraining(Generic[AnyField]):
             )
         penalty = self.field.regularization(self.options) if shard.index == 0 else None
         total = total if penalty is None else total + penalty / shard.weight
-        known = None if is_joint else self._draw_depths(shard, count)
-        if known is not None:
-            total = total + objective.depth_loss_weight * self._mean_depth_loss(known)
+        depths = None if is_joint else self._draw_depths(shard, count)
+        if depths is not None:
+            total = total + objective.depth_loss_weight * self._mean_depth_loss(depths)
         constant = constant_error(target, background, batch.valid)
         return _Losses(total, errors[-1], constant, _num_samples(outputs))
 
     def _draw_depths(self, shard: Shard, num_rays: int) -> DepthBatch | None:
-        known = shard.draw_depths(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
-        if known is None:
+        depths = shard.draw_depths(math.ceil(DEPTH_RAYS_PER_RAY * num_rays), self.generator)
+        if depths is None:
             return None
-        return DepthBatch(known.rays.to(self.device), known.distances.to(self.device))
+        return DepthBatch(depths.rays.to(self.device), depths.distances.to(self.device))
 
     def _color_loss(
         self, output: RenderOutput, batch: PixelBatch, target: Tensor, background: Tensor
@@ -218,11 +218,11 @@ class FieldTraining(Generic[AnyField]):
             color = self._exposures(color, batch.frame)
         return squared_error(color, target, batch.valid)
 
-    def _mean_depth_loss(self, known: DepthBatch) -> Tensor:
+    def _mean_depth_loss(self, depths: DepthBatch) -> Tensor:
         """Return the depth loss of rays without samples: each counts as ending at its mean distance."""
-        output = self.field.training_outputs(known.rays, self.generator)[-1]
-        offsets = torch.arange(len(known.distances) + 1, device=known.distances.device)
-        return depth_loss(output.opacity, output.distance, offsets, known.distances)
+        output = self.field.training_outputs(depths.rays, self.generator)[-1]
+        offsets = torch.arange(len(depths.distances) + 1, device=depths.distances.device)
+        return depth_loss(output.opacity, output.distance, offsets, depths.distances)
 
 
 def check_training_state(
@@ -244,15 +244,15 @@ def _num_samples(outputs: tuple[RenderOutput, ...]) -> int | None:
     return sum(weight.numel() for weight in weights) if weights else None
 
 
-def _depth_loss(output: RenderOutput, known: Tensor) -> Tensor:
-    """Return the depth loss of the last rays, whose depth is known."""
+def _depth_loss(output: RenderOutput, measured: Tensor) -> Tensor:
+    """Return the depth loss of the last rays, whose depth is measured."""
     samples, weights = output.samples, output.weights
     assert samples is not None
     assert samples.offsets is not None
     assert weights is not None
-    offsets = samples.offsets[-len(known) - 1 :]
+    offsets = samples.offsets[-len(measured) - 1 :]
     first = int(offsets[0])
-    return depth_loss(weights[first:], samples.distances[first:], offsets - first, known)
+    return depth_loss(weights[first:], samples.distances[first:], offsets - first, measured)
 
 
 def _distortion_loss(output: RenderOutput, unit: float) -> Tensor:

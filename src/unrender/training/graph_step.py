@@ -177,10 +177,10 @@ class GraphStep:
         self._snapshot: list[Tensor] = []
         self._make_parameters(parameters)
         self._make_buffers()
-        own = self.flat[self.num_weights : self.num_weights + 3]
-        given = settings.constant_background
-        self._constant_background = own if given is None else own.new_tensor(given)
-        self._trains_background = settings.random_backgrounds < 1 and given is None
+        background = self.flat[self.num_weights : self.num_weights + 3]
+        constant = settings.constant_background
+        self._constant_background = background if constant is None else background.new_tensor(constant)
+        self._trains_background = settings.random_backgrounds < 1 and constant is None
         self.set_occupied(occupied)
         self.take_snapshot()
 
@@ -206,14 +206,14 @@ class GraphStep:
 
     def _pack(self, p: HashParameters) -> None:
         """Move layers and background to one buffer, and remember where in `flat` they are."""
-        given = [*(t.detach() for layer in (*p.density_layers, *p.color_layers) for t in layer)]
-        given.append(p.background.detach())
+        tensors = [*(t.detach() for layer in (*p.density_layers, *p.color_layers) for t in layer)]
+        tensors.append(p.background.detach())
         indices = [*self.density.indices(0), *self.color.indices(self.density.num_weights)]
         indices.append(torch.arange(self.num_weights, self.num_weights + 3))
-        self._packed = torch.cat([t.flatten() for t in given])
+        self._packed = torch.cat([t.flatten() for t in tensors])
         self._indices = torch.cat([t.flatten() for t in indices]).to(self.device)
-        parts = self._packed.split([t.numel() for t in given])
-        views = [part.view(t.shape) for part, t in zip(parts, given, strict=True)]
+        parts = self._packed.split([t.numel() for t in tensors])
+        views = [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
         layers = list(zip(views[:-1:2], views[1:-1:2], strict=True))
         count = len(p.density_layers)
         self.parameters = HashParameters(
@@ -350,14 +350,15 @@ class GraphStep:
 
     def _select_visible(self) -> None:
         """Evaluate the density of candidates, and copy those that are visible to the samples."""
-        s, given, to, values = self.settings, self.candidates, self.samples, self.candidate_values
+        s, candidates, to, values = self.settings, self.candidates, self.samples, self.candidate_values
         self._encode()
         self.density.forward(values)
         for writes in (False, True):
             launch(
-                self._rendering.select_visible, s.max_rays, self.counters, given.offsets, values.outputs, given.lengths,
-                s.density_unit, s.min_weight, writes, to.offsets, self.per_ray, given.positions, given.distances,
-                given.rays, self.sources, to.positions, to.distances, to.lengths, to.rays,
+                self._rendering.select_visible, s.max_rays, self.counters, candidates.offsets, values.outputs,
+                candidates.lengths, s.density_unit, s.min_weight, writes, to.offsets, self.per_ray,
+                candidates.positions, candidates.distances, candidates.rays, self.sources, to.positions, to.distances,
+                to.lengths, to.rays,
             )  # fmt: skip
             if not writes:
                 self._count(to, NUM_SAMPLES, REQUESTED_SAMPLES)
@@ -454,8 +455,8 @@ class GraphStep:
 
     def state(self) -> list[Tensor]:
         """Return the tensors that later steps depend on; they change these in place."""
-        own = (self.parameters.table, self.flat, *self.moments)
-        return [*own, *self.exposures.state(), self.counters, self.scalars]
+        trained = (self.parameters.table, self.flat, *self.moments)
+        return [*trained, *self.exposures.state(), self.counters, self.scalars]
 
     def take_snapshot(self) -> None:
         """Copy the parameters and Adam's moments, for `restore_snapshot`."""

@@ -13,12 +13,12 @@ MAX_NUMBER = 1e30
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def check_tensors(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
-    """Raise FileFormatError unless tensors have the names, types and shapes of `own`, and finite values."""
-    if mismatched := sorted(tensors.keys() ^ own.keys()):
+def check_tensors(tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    """Raise FileFormatError unless tensors have the names, types and shapes of `expected`, and finite values."""
+    if mismatched := sorted(tensors.keys() ^ expected.keys()):
         raise FileFormatError(f"it lacks or should not have {', '.join(mismatched)}")
     for name, tensor in tensors.items():
-        _check_tensor(name, tensor, own[name])
+        _check_tensor(name, tensor, expected[name])
 
 
 def check_finite(tensors: Mapping[str, Tensor]) -> None:
@@ -28,22 +28,22 @@ def check_finite(tensors: Mapping[str, Tensor]) -> None:
             raise FileFormatError(f"{name} has values that are not finite")
 
 
-def check_counts(numbers: Mapping[str, Any], own: Mapping[str, int | float]) -> None:
-    """Raise FileFormatError unless numbers have the names of `own`, and are counts, or finite from 0 up, like those."""
-    if mismatched := sorted(numbers.keys() ^ own.keys()):
+def check_counts(numbers: Mapping[str, Any], expected: Mapping[str, int | float]) -> None:
+    """Raise FileFormatError unless numbers have the names of `expected`, and are counts or finite, as those are."""
+    if mismatched := sorted(numbers.keys() ^ expected.keys()):
         raise FileFormatError(f"it lacks or should not have {', '.join(mismatched)}")
     for name, value in numbers.items():
-        read_count(name, value) if isinstance(own[name], int) else read_number(name, value)
+        read_count(name, value) if isinstance(expected[name], int) else read_number(name, value)
 
 
 def check_moments(tensors: Mapping[str, Tensor], parameters: list[Tensor]) -> None:
     """Raise FileFormatError unless an optimizer's moments, named as `optimizer_tensors` does, fit its parameters."""
-    own: dict[str, Tensor] = {}
+    expected: dict[str, Tensor] = {}
     for number, parameter in enumerate(parameters):
         if f"{number}/step" in tensors:  # the others had no gradient yet
-            own[f"{number}/step"] = torch.zeros(())
-            own |= {f"{number}/{name}": parameter.detach() for name in MOMENTS}
-    check_tensors(tensors, own)
+            expected[f"{number}/step"] = torch.zeros(())
+            expected |= {f"{number}/{name}": parameter.detach() for name in MOMENTS}
+    check_tensors(tensors, expected)
     for name, tensor in tensors.items():
         if not name.endswith("/exp_avg") and bool((tensor < 0).any()):
             raise FileFormatError(f"adam/{name} has values below 0")
@@ -63,9 +63,10 @@ def read_count(name: str, value: object) -> int:
     return value
 
 
-def _check_tensor(name: str, tensor: Tensor, own: Tensor) -> None:
-    if tensor.dtype != own.dtype or tensor.shape != own.shape:
+def _check_tensor(name: str, tensor: Tensor, expected: Tensor) -> None:
+    if tensor.dtype != expected.dtype or tensor.shape != expected.shape:
         raise FileFormatError(
-            f"{name} should be {own.dtype} of shape {list(own.shape)}, got {tensor.dtype} of {list(tensor.shape)}"
+            f"{name} should be {expected.dtype} of shape {list(expected.shape)}, got {tensor.dtype} of "
+            f"{list(tensor.shape)}"
         )
     check_finite({name: tensor})

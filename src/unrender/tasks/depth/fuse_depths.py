@@ -59,9 +59,11 @@ def points_from_views(
         for view, others in zip(views, neighbors, strict=True)
     ]
     points, normals, colors = zip(*clouds, strict=True)
-    known = [chunk for chunk in colors if chunk is not None]
+    with_color = [chunk for chunk in colors if chunk is not None]
     cloud = PointCloud(
-        torch.cat(points), torch.cat(normals), torch.cat(known) if len(known) == len(views) else None
+        torch.cat(points),
+        torch.cat(normals),
+        torch.cat(with_color) if len(with_color) == len(views) else None,
     )
     if len(cloud.points) == 0:
         raise InputError(
@@ -80,9 +82,9 @@ def _consistent_points(
     for other in others:
         sampled = sample_depth(other, points)
         margin = tolerance * sampled.measured
-        known = sampled.measured > 0
-        consistent += known & ((sampled.expected - sampled.measured).abs() <= margin)
-        inconsistent += known & (sampled.measured - sampled.expected > margin)
+        is_measured = sampled.measured > 0
+        consistent += is_measured & ((sampled.expected - sampled.measured).abs() <= margin)
+        inconsistent += is_measured & (sampled.measured - sampled.expected > margin)
     kept = (consistent >= min_consistent_views) & (consistent > inconsistent)
     world_from_camera = view.camera.world_from_camera[:3, :3]
     normals = (shape.normals[valid][kept][:, None] * world_from_camera).sum(-1)
@@ -222,12 +224,12 @@ def _dilate(marked: Tensor, axis: int, steps: int) -> Tensor:
     return result
 
 
-def _surface(band: _Band, values: Tensor, known: Tensor) -> Mesh:
+def _surface(band: _Band, values: Tensor, is_known: Tensor) -> Mesh:
     from skimage.measure import marching_cubes
 
     dense, mask = torch.ones_like(band.near, dtype=torch.float32), torch.zeros_like(band.near)
-    dense[band.near], mask[band.near] = values, known
-    crosses = bool((values[known] < 0).any() and (values[known] > 0).any())
+    dense[band.near], mask[band.near] = values, is_known
+    crosses = bool((values[is_known] < 0).any() and (values[is_known] > 0).any())
     if crosses:
         inner = _surrounded(mask).cpu().numpy()
         crosses = bool(inner.any())

@@ -68,12 +68,12 @@ def measure_depth(
     """
     _check(camera, {"threshold": threshold, "min_opacity": min_opacity, "bound": bound})
     sample = _sampler(field, near, far, num_samples, quick)
-    known = as_field(field, near=near, far=far)
+    source = as_field(field, near=near, far=far)
     camera = camera.detach().to(device_of(field, camera))
     rays, there = present_rays(camera)
     parts = [
         (*ray_depths(weights, *samples, threshold=threshold, bound=bound), opacity)
-        for weights, opacity, samples in _weigh(known, rays, sample, rays_per_chunk)
+        for weights, opacity, samples in _weigh(source, rays, sample, rays_per_chunk)
     ]
     shape = (camera.height, camera.width)
     empty = rays.origins.new_zeros(len(RayDepths._fields) + 1, *shape)
@@ -105,15 +105,17 @@ def depth_layers(
     """
     _check(camera, {"min_weight": min_weight})
     sample = _sampler(field, near, far, num_samples, quick)
-    known = as_field(field, near=near, far=far)
+    source = as_field(field, near=near, far=far)
     camera = camera.detach().to(device_of(field, camera))
     rays, there = present_rays(camera)
-    found = [_layers(w, samples, min_weight) for w, _, samples in _weigh(known, rays, sample, rays_per_chunk)]
-    most = max((len(part) for part, _ in found), default=0)
-    shape = (most, camera.height, camera.width)
+    found = [
+        _layers(w, samples, min_weight) for w, _, samples in _weigh(source, rays, sample, rays_per_chunk)
+    ]
+    max_layers = max((len(part) for part, _ in found), default=0)
+    shape = (max_layers, camera.height, camera.width)
     distance, weight = rays.origins.new_zeros(shape), rays.origins.new_zeros(shape)
     for target, parts in zip((distance, weight), zip(*found, strict=True), strict=True):
-        padded = [torch.nn.functional.pad(part, (0, 0, 0, most - len(part))) for part in parts]
+        padded = [torch.nn.functional.pad(part, (0, 0, 0, max_layers - len(part))) for part in parts]
         target[:, there] = torch.cat(padded, 1)
     return DepthLayers(distance, weight, weight > 0)
 
@@ -132,8 +134,8 @@ def _sampler(
     """Return how to sample rays: uniformly between two distances, or as the field does."""
     check_interval("measure_depth", near, far)
     if near is not None:
-        known = as_field(field, near=near, far=far)
-        return lambda rays: known.sample_uniform(rays, num_samples, near=near, far=far)
+        source = as_field(field, near=near, far=far)
+        return lambda rays: source.sample_uniform(rays, num_samples, near=near, far=far)
     if not isinstance(field, Field):
         raise InputError("measure_depth: a function has no bounds; give `near` and `far`")
     return lambda rays: field.sample(rays, quick=quick)

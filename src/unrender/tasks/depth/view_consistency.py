@@ -72,8 +72,8 @@ def view_consistency(views: Sequence[DepthView], *, num_neighbors: int = 2) -> d
         points, _ = unproject_view(view)
         for other in others:
             sampled = sample_depth(views[other], points)
-            known = sampled.measured > 0
-            differences.append(((sampled.expected - sampled.measured).abs() / sampled.measured)[known])
+            is_measured = sampled.measured > 0
+            differences.append(((sampled.expected - sampled.measured).abs() / sampled.measured)[is_measured])
             within += int(_is_in_image(views[other].camera, points).sum())
     found = torch.cat(differences)
     return {

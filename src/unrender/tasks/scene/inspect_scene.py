@@ -63,7 +63,7 @@ def inspect_image(frame: Frame) -> ImageSummary:
     image = view.image
     if view.alpha is not None:
         image = image * view.alpha[..., None] + 1 - view.alpha[..., None]
-    known = None if view.depth is None else view.depth[view.depth > 0]
+    depths = None if view.depth is None else view.depth[view.depth > 0]
     problem = None
     if view.alpha is not None and not bool(view.alpha.any()):
         problem = f"frame {frame.name}: its alpha is 0 everywhere: the image is empty"
@@ -81,7 +81,7 @@ def inspect_image(frame: Frame) -> ImageSummary:
         (image[step // 2 :: step, step // 2 :: step] * 255).round().to(torch.uint8).numpy(),
         None if view.alpha is None else float(view.alpha.mean()),
         None if view.mask is None else float(view.mask.float().mean()),
-        None if known is None or not len(known) else (float(known.min()), float(known.max())),
+        None if depths is None or not len(depths) else (float(depths.min()), float(depths.max())),
         problem,
     )
 
