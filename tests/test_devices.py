@@ -1,9 +1,12 @@
+import re
+
 import pytest
 import torch
 
+import launched
 import unrender
 from unrender import devices
-from unrender.cli.doctor import describe_gpus
+from unrender.cli.doctor import WorkerSetup, describe_gpus, describe_workers
 from unrender.devices import Gpu, Hardware, resolve_device
 
 H200, L4 = Gpu("NVIDIA H200", 141 * 2**30), Gpu("NVIDIA L4", 23 * 2**30)
@@ -116,6 +119,31 @@ def test_auto_is_the_cpu_without_an_nvidia_gpu_and_warp(machine):
 )
 def test_doctor_says_what_will_be_used_and_why(machine, lines):
     assert describe_gpus(MACHINES[machine]) == lines
+
+
+def test_doctor_says_how_workers_differ():
+    versions = {"unrender": "1.0", "torch": "2.11.0"}
+    setups = [WorkerSetup("left", "cuda:0", 8, versions), WorkerSetup("right", "cuda:1", 1, versions)]
+    lines = ["worker 0  left, cuda:0, 8 threads", "worker 1  right, cuda:1, 1 thread"]
+    same = "workers   have the same versions and the same kind of device"
+    assert describe_workers(setups) == [*lines, same]
+    setups += [WorkerSetup("right", "cpu", 1, {**versions, "torch": "2.10.0", "numba": "0.63"})]
+    lines += ["worker 2  right, cpu, 1 thread"]
+    differences = [
+        "differ    torch: 2.11.0 on 0, 1; 2.10.0 on 2",
+        "differ    numba: missing on 0, 1; 0.63 on 2",
+    ]
+    assert describe_workers(setups) == [*lines, *differences]
+
+
+def test_doctor_lists_workers():
+    workers = launched.start(["-m", "unrender", "doctor"], 2)
+    (status, out, err), (other, silence, _) = launched.outputs(workers)
+    assert (status, other, silence) == (0, 0, ""), err
+    assert re.search(r"^worker 0  \S+, \w+(:\d)?, 1 thread$", out, re.MULTILINE)
+    assert re.search(r"^worker 1  \S+, \w+(:\d)?, 1 thread$", out, re.MULTILINE)
+    assert "workers   have the same versions and the same kind of device\n" in out
+    assert "check     nearest points" in out
 
 
 def test_this_machine_has_a_device(monkeypatch):

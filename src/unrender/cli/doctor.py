@@ -3,24 +3,39 @@
 import importlib.metadata
 import os
 import platform
+import socket
 import time
+from collections.abc import Sequence
+from typing import NamedTuple
 
+from unrender._version import __version__
+from unrender._wording import counted
 from unrender.devices import Hardware
+from unrender.workers import current_workers
+
+PACKAGES = ("torch", "numpy", "numba", "warp-lang", "scipy", "trimesh", "scikit-image")
 
 
 def command() -> None:
-    """Show versions, hardware and threads, and check that the compiled kernels work."""
+    """Show versions, hardware and threads, and check that the compiled kernels work.
+
+    Under torchrun, list the workers and their differences.
+    """
     import torch
 
-    from unrender._version import __version__
     from unrender.devices import find_hardware
     from unrender.kernels._dispatch import implementation
 
     print(f"unrender  {__version__}")
     print(f"python    {platform.python_version()} on {platform.platform()}")
     print(f"processor {processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads in use")
-    for package in ("torch", "numpy", "numba", "warp-lang", "scipy", "trimesh", "scikit-image"):
+    for package in PACKAGES:
         print(f"{package:9s} {_version(package)}")
+    workers = current_workers()
+    if workers.count > 1:
+        print("\n".join(describe_workers(workers.gather(_this_worker()))))
+    if not workers.is_first:
+        return
     matrix = torch.rand(2048, 2048)
     matrix @ matrix
     start = time.perf_counter()
@@ -40,6 +55,46 @@ def command() -> None:
     start = time.perf_counter()
     nearest(points, points)
     print(f"check     nearest points, 20,000 against 20,000: {1000 * (time.perf_counter() - start):.0f} ms")
+
+
+class WorkerSetup(NamedTuple):
+    """What a worker computes with."""
+
+    host: str
+    device: str
+    """That `--device auto` stands for."""
+    threads: int
+    versions: dict[str, str]
+    """Of packages and of what else should be the same on all workers."""
+
+
+def describe_workers(workers: Sequence[WorkerSetup]) -> list[str]:
+    """List workers, by rank, and how they differ."""
+    lines = [
+        f"worker {rank:<2d} {worker.host}, {worker.device}, {counted(worker.threads, 'thread')}"
+        for rank, worker in enumerate(workers)
+    ]
+    differences = []
+    for name in dict.fromkeys(name for worker in workers for name in worker.versions):
+        ranks: dict[str, list[str]] = {}
+        for rank, worker in enumerate(workers):
+            ranks.setdefault(worker.versions.get(name, "missing"), []).append(str(rank))
+        if len(ranks) > 1:
+            found = "; ".join(f"{version} on {', '.join(own)}" for version, own in ranks.items())
+            differences.append(f"differ    {name}: {found}")
+    return [*lines, *(differences or ["workers   have the same versions and the same kind of device"])]
+
+
+def _this_worker() -> WorkerSetup:
+    import torch
+
+    from unrender.devices import find_hardware
+
+    device, reason = find_hardware().automatic()
+    versions = {"unrender": __version__, "python": platform.python_version()}
+    versions |= {package: _version(package) for package in PACKAGES}
+    versions |= {"processor": processor(), "device": reason if device.type == "cuda" else device.type}
+    return WorkerSetup(socket.gethostname(), str(device), torch.get_num_threads(), versions)
 
 
 def describe_gpus(hardware: Hardware) -> list[str]:
