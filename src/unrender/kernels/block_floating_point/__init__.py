@@ -1,7 +1,6 @@
 """Sums of gradients in block floating point: integers with one exponent for each block of values.
 
-They add up to the same bits in any order, so that a training does not depend on how many workers share it. Not
-differentiable.
+They add up to the same bits in any order, so that a training does not depend on how many workers share it.
 """
 
 from collections.abc import Sequence
@@ -39,9 +38,9 @@ def block_sums(
 ) -> Int64[Tensor, "chosen 16"]:
     """Return the sums of gradients in chosen blocks, as integers; 2^bits times as many have to fit into 64 bits.
 
-    exponents: at least those of the gradients, and finite.
+    exponents: at least those of the gradients, and finite. Differentiable in: nothing.
     """
-    result: Tensor = _implementation(exponents.device).sums(gradients, exponents, chosen, bits)
+    result: Tensor = _implementation(exponents.device).forward(gradients, exponents, chosen, bits)
     return result
 
 

@@ -27,7 +27,7 @@ def exponents(gradients: Sequence[Tensor]) -> Tensor:
     return found
 
 
-def sums(gradients: Sequence[Tensor], exponents: Tensor, blocks: Tensor, bits: int) -> Tensor:
+def forward(gradients: Sequence[Tensor], exponents: Tensor, blocks: Tensor, bits: int) -> Tensor:
     total = torch.zeros(len(blocks), BLOCK, dtype=torch.int64)
     with cpu_threads(len(blocks)):
         for gradient in gradients:

@@ -22,7 +22,7 @@ def exponents(gradients: Sequence[Tensor]) -> Tensor:
     return ((largest.view(torch.int32) >> 23) & 255).to(torch.uint8)
 
 
-def sums(gradients: Sequence[Tensor], exponents: Tensor, blocks: Tensor, bits: int) -> Tensor:
+def forward(gradients: Sequence[Tensor], exponents: Tensor, blocks: Tensor, bits: int) -> Tensor:
     """Return the sums of the chosen blocks."""
     scale = torch.exp2(bits + BIAS - exponents[blocks].double())[:, None]
     total = torch.zeros(len(blocks), BLOCK, dtype=torch.int64, device=exponents.device)
