@@ -118,6 +118,7 @@ from .kernels.nearest import PointIndex as PointIndex
 from .kernels.nearest import index_points as index_points
 from .kernels.nearest import nearest as nearest
 from .kernels.rasterize import Fragments as Fragments
+from .kernels.rasterize_points import PointFragments as PointFragments
 from .kernels.sample_grid import sample_grid as sample_grid
 from .kernels.tiny_mlp import tiny_mlp as tiny_mlp
 from .losses.chamfer import Chamfer as Chamfer
@@ -148,6 +149,8 @@ from .render.mesh import render_depth as render_depth
 from .render.mesh import render_mesh as render_mesh
 from .render.mesh import render_normals as render_normals
 from .render.mesh import render_silhouette as render_silhouette
+from .render.point_fragments import composite_points as composite_points
+from .render.point_fragments import rasterize_points as rasterize_points
 from .render.points import render_points as render_points
 from .render.sample import Pixels as Pixels
 from .render.sample import RaySamples as RaySamples

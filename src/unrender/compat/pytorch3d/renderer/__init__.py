@@ -53,10 +53,19 @@ from unrender.compat.pytorch3d.renderer.mesh import (
     TexturesVertex,
     rasterize_meshes,
 )
+from unrender.compat.pytorch3d.renderer.points import (
+    AlphaCompositor,
+    NormWeightedCompositor,
+    PointsRasterizationSettings,
+    PointsRasterizer,
+    PointsRenderer,
+    rasterize_points,
+)
 from unrender.compat.pytorch3d.renderer.utils import TensorProperties
 
 __all__ = [
     "AbsorptionOnlyRaymarcher",
+    "AlphaCompositor",
     "AmbientLights",
     "BlendParams",
     "DirectionalLights",
@@ -79,9 +88,13 @@ __all__ = [
     "MultinomialRaysampler",
     "NDCGridRaysampler",
     "NDCMultinomialRaysampler",
+    "NormWeightedCompositor",
     "OrthographicCameras",
     "PerspectiveCameras",
     "PointLights",
+    "PointsRasterizationSettings",
+    "PointsRasterizer",
+    "PointsRenderer",
     "RasterizationSettings",
     "RayBundle",
     "SoftGouraudShader",
@@ -98,6 +111,7 @@ __all__ = [
     "look_at_rotation",
     "look_at_view_transform",
     "rasterize_meshes",
+    "rasterize_points",
     "ray_bundle_to_ray_points",
     "ray_bundle_variables_to_ray_points",
     "sample_pdf",

@@ -1,0 +1,90 @@
+"""Rasterizer: projects and rasterizes point clouds."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import ImageSize
+from unrender.compat.pytorch3d.renderer.points.rasterize_points import Radius, rasterize_points
+from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
+from unrender.errors import InputError
+
+
+class PointFragments(NamedTuple):
+    """Points at each pixel [N, H, W, K], front to back: packed indices, depths, squared distances; −1 if empty."""
+
+    idx: Tensor
+    zbuf: Tensor
+    dists: Tensor
+
+
+@dataclass
+class PointsRasterizationSettings:
+    """Settings of the rasterizer; those of bins have no effect."""
+
+    image_size: ImageSize = 256
+    radius: Radius = 0.01
+    points_per_pixel: int = 8
+    bin_size: int | None = None
+    max_points_per_bin: int | None = None
+
+
+class PointsRasterizer(nn.Module):
+    """Rasterize point clouds in world coordinates, with one camera for all or one per cloud."""
+
+    cameras: Any
+
+    def __init__(
+        self, cameras: Any = None, raster_settings: PointsRasterizationSettings | None = None
+    ) -> None:
+        super().__init__()
+        self.cameras = cameras
+        self.raster_settings = raster_settings or PointsRasterizationSettings()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Store cameras as a setting, not as a submodule with parameters."""
+        if name == "cameras":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
+        """Move the cameras to a device."""
+        if self.cameras is not None:
+            self.cameras = self.cameras.to(device)
+        return self
+
+    def transform(self, point_clouds: Pointclouds, **kwargs: Any) -> Pointclouds:
+        """Project points to x and y in NDC, and depth."""
+        cameras = kwargs.get("cameras", self.cameras)
+        if cameras is None:
+            raise InputError(
+                "PointsRasterizer: `cameras` should be given here or when the rasterizer is made"
+            )
+        if len(cameras) not in (1, len(point_clouds)):
+            raise InputError(
+                f"PointsRasterizer: expected 1 camera, or {len(point_clouds)}, one per cloud, got {len(cameras)}"
+            )
+        eps = kwargs.get("eps")
+        in_view = cameras.get_world_to_view_transform(**kwargs).transform_points(
+            point_clouds.points_padded(), eps=eps
+        )
+        to_ndc = cameras.get_projection_transform(**kwargs).compose(
+            cameras.get_ndc_camera_transform(**kwargs)
+        )
+        in_ndc = to_ndc.transform_points(in_view, eps=eps)
+        return point_clouds.update_padded(torch.cat([in_ndc[..., :2], in_view[..., 2:]], -1))
+
+    def forward(self, point_clouds: Pointclouds, **kwargs: Any) -> PointFragments:
+        """Rasterize; cameras and their settings can be overridden here."""
+        settings = kwargs.get("raster_settings", self.raster_settings)
+        projected = self.transform(point_clouds, **kwargs)
+        return PointFragments(
+            *rasterize_points(projected, settings.image_size, settings.radius, settings.points_per_pixel)
+        )
+
+
+__getattr__ = refuse_unknown(__name__)
