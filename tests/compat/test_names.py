@@ -2,6 +2,8 @@
 
 import importlib
 import inspect
+import subprocess
+import sys
 
 import pytest
 
@@ -20,8 +22,8 @@ NAMES = {
     "ops.knn": "knn_points",
     "ops.points_alignment": "corresponding_points_alignment iterative_closest_point",
     "structures": "Meshes Pointclouds Volumes join_meshes_as_batch join_meshes_as_scene",
-    "structures.meshes": "Meshes",
-    "structures.pointclouds": "Pointclouds",
+    "structures.meshes": "Meshes join_meshes_as_batch join_meshes_as_scene",
+    "structures.pointclouds": "Pointclouds join_pointclouds_as_batch join_pointclouds_as_scene",
     "structures.volumes": "Volumes",
     "renderer": "FoVPerspectiveCameras PerspectiveCameras FoVOrthographicCameras OrthographicCameras "
     "look_at_view_transform look_at_rotation camera_position_from_spherical_angles RasterizationSettings "
@@ -30,7 +32,8 @@ NAMES = {
     "DirectionalLights AmbientLights TexturesVertex TexturesUV NDCMultinomialRaysampler NDCGridRaysampler "
     "MonteCarloRaysampler MultinomialRaysampler RayBundle ray_bundle_to_ray_points EmissionAbsorptionRaymarcher "
     "AbsorptionOnlyRaymarcher VolumeRenderer VolumeSampler ImplicitRenderer HarmonicEmbedding sample_pdf",
-    "renderer.cameras": "FoVPerspectiveCameras PerspectiveCameras look_at_view_transform CamerasBase",
+    "renderer.cameras": "FoVPerspectiveCameras PerspectiveCameras look_at_view_transform CamerasBase "
+    "OpenGLPerspectiveCameras OpenGLOrthographicCameras SfMPerspectiveCameras SfMOrthographicCameras",
     "renderer.blending": "BlendParams softmax_rgb_blend sigmoid_alpha_blend hard_rgb_blend",
     "renderer.lighting": "PointLights DirectionalLights AmbientLights",
     "renderer.materials": "Materials",
@@ -40,7 +43,7 @@ NAMES = {
     "renderer.mesh.renderer": "MeshRenderer MeshRendererWithFragments",
     "renderer.mesh.shader": "HardPhongShader SoftPhongShader SoftSilhouetteShader HardFlatShader",
     "renderer.mesh.shading": "phong_shading flat_shading gouraud_shading",
-    "renderer.mesh.textures": "TexturesVertex TexturesUV",
+    "renderer.mesh.textures": "TexturesVertex TexturesUV TexturesAtlas Textures",
     "renderer.implicit": "VolumeRenderer HarmonicEmbedding sample_pdf",
     "renderer.implicit.harmonic_embedding": "HarmonicEmbedding",
     "renderer.implicit.raymarching": "EmissionAbsorptionRaymarcher AbsorptionOnlyRaymarcher",
@@ -51,11 +54,57 @@ NAMES = {
     "RotateAxisAngle quaternion_to_matrix matrix_to_quaternion axis_angle_to_matrix matrix_to_axis_angle "
     "euler_angles_to_matrix matrix_to_euler_angles rotation_6d_to_matrix matrix_to_rotation_6d random_rotations",
     "transforms.rotation_conversions": "quaternion_to_matrix",
-    "transforms.so3": "so3_exp_map so3_log_map so3_relative_angle",
+    "transforms.so3": "so3_exp_map so3_log_map so3_relative_angle hat hat_inv",
     "transforms.se3": "se3_exp_map",
     "transforms.transform3d": "Transform3d Rotate",
     "utils": "ico_sphere torus",
-    "vis": "plot_scene",
+    "io.mtl_io": "load_mtl make_mesh_texture_atlas",
+    "io.off_io": "MeshOffFormat",
+    "io.pluggable": "IO",
+    "io.pluggable_formats": "MeshFormatInterpreter PointcloudFormatInterpreter endswith",
+    "io.experimental_gltf_io": "MeshGlbFormat",
+    "common": "get_device make_device",
+    "common.compat": "meshgrid_ij",
+    "common.datatypes": "get_device",
+    "common.linear_with_repeat": "LinearWithRepeat",
+    "common.workaround": "symeig3x3",
+    "ops.ball_query": "ball_query",
+    "ops.cameras_alignment": "corresponding_cameras_alignment",
+    "ops.cubify": "cubify",
+    "ops.graph_conv": "GraphConv gather_scatter",
+    "ops.interp_face_attrs": "interpolate_face_attributes",
+    "ops.iou_box3d": "box3d_overlap",
+    "ops.laplacian_matrices": "laplacian cot_laplacian norm_laplacian",
+    "ops.marching_cubes": "marching_cubes",
+    "ops.mesh_face_areas_normals": "mesh_face_areas_normals",
+    "ops.mesh_filtering": "taubin_smoothing",
+    "ops.packed_to_padded": "packed_to_padded padded_to_packed",
+    "ops.perspective_n_points": "efficient_pnp",
+    "ops.points_normals": "estimate_pointcloud_normals estimate_pointcloud_local_coord_frames",
+    "ops.points_to_volumes": "add_pointclouds_to_volumes",
+    "ops.sample_farthest_points": "sample_farthest_points",
+    "ops.utils": "masked_gather wmean eyes",
+    "ops.vert_align": "vert_align",
+    "renderer.camera_conversions": "cameras_from_opencv_projection",
+    "renderer.camera_utils": "join_cameras_as_batch camera_to_eye_at_up rotate_on_spot",
+    "renderer.compositing": "alpha_composite norm_weighted_sum weighted_sum",
+    "renderer.fisheyecameras": "FishEyeCameras",
+    "renderer.opengl": "MeshRasterizerOpenGL",
+    "renderer.points": "PointsRasterizationSettings PointsRasterizer PointsRenderer AlphaCompositor "
+    "NormWeightedCompositor PulsarPointsRenderer",
+    "renderer.points.compositor": "AlphaCompositor",
+    "renderer.points.rasterizer": "PointsRasterizer PointsRasterizationSettings",
+    "renderer.points.renderer": "PointsRenderer",
+    "renderer.points.pulsar.unified": "PulsarPointsRenderer",
+    "renderer.mesh.utils": "pack_rectangles",
+    "renderer.utils": "TensorProperties convert_to_tensors_and_broadcast",
+    "transforms.math": "acos_linear_extrapolation",
+    "utils.camera_conversions": "cameras_from_opencv_projection opencv_from_cameras_projection",
+    "utils.checkerboard": "checkerboard",
+    "utils.ico_sphere": "ico_sphere",
+    "utils.torus": "torus",
+    "vis.texture_vis": "texturesuv_image_matplotlib texturesuv_image_PIL",
+    "vis": "plot_scene get_camera_wireframe texturesuv_image_PIL",
     "vis.plotly_vis": "plot_scene AxisArgs",
 }
 SIGNATURES = {
@@ -95,7 +144,24 @@ def test_signatures_are_theirs(path):
 
 
 def test_unknown_modules_are_refused():
-    with pytest.raises(MissingNameError, match=r"pytorch3d\.renderer\.points is not supported"):
-        importlib.import_module(f"{HERE}.renderer.points")
+    with pytest.raises(MissingNameError, match=r"pytorch3d\.renderer\.nothing is not supported"):
+        importlib.import_module(f"{HERE}.renderer.nothing")
     assert not hasattr(unrender.compat.pytorch3d, "_private")
     assert unrender.compat.pytorch3d.ops.knn_points
+
+
+def test_names_of_functions_and_modules_stay_apart(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from pytorch3d.utils.ico_sphere import ico_sphere as first\n"
+        "from pytorch3d.utils import ico_sphere, torus\n"
+        "from pytorch3d.ops.ball_query import ball_query\n"
+        "import pytorch3d.ops\n"
+        "assert first is ico_sphere and callable(torus) and pytorch3d.ops.ball_query is ball_query\n"
+        "from pytorch3d import _C\n"
+        "from pytorch3d.renderer import PulsarPointsRenderer\n"
+        "try:\n    PulsarPointsRenderer(1)\nexcept ImportError as error:\n    print(error)\n"
+    )
+    command = [sys.executable, "-m", HERE, str(script)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "PulsarPointsRenderer is not supported by unrender" in found.stdout

@@ -62,11 +62,11 @@ def test_says_what_is_wrong(run, tmp_path, capsys):
     assert run("--help") == 0
     assert "SCRIPT.py" in capsys.readouterr().out
     for line, name in (
-        ("from pytorch3d.renderer import PulsarPointsRenderer", "pytorch3d.renderer.PulsarPointsRenderer"),
+        ("from pytorch3d.renderer import Nothing", "pytorch3d.renderer.Nothing"),
         ("import pytorch3d.implicitron", "pytorch3d.implicitron"),
         (
-            "from pytorch3d.renderer.cameras import FishEyeCameras",
-            "pytorch3d.renderer.cameras.FishEyeCameras",
+            "from pytorch3d.renderer.cameras import Nothing",
+            "pytorch3d.renderer.cameras.Nothing",
         ),
         ("import pytorch3d\npytorch3d.ops.nothing", "pytorch3d.ops.nothing"),
     ):

@@ -267,7 +267,7 @@ def test_cameras_on_a_gpu_project_as_matrices_do(kind, two, monkeypatch):
     results = []
     for on_gpu in (False, True):
         if on_gpu:
-            for module in ("mesh.rasterizer", "mesh.rasterize_meshes", "cameras"):
+            for module in ("mesh.rasterizer", "mesh.rasterize_meshes", "_cameras"):
                 monkeypatch.setattr(sys.modules[f"{r.__name__}.{module}"], "can_read", lambda _: False)
         eye = torch.tensor([[0.5, 1.0, 3.0], [-1.0, 0.3, 2.5]], requires_grad=True)
         images = render(eye)

@@ -38,6 +38,15 @@ def refuse_unknown(module: str) -> Callable[[str], NoReturn]:
     return refuse
 
 
+def refuse_at_use(module: str, name: str) -> type:
+    """Make a class that can be imported, as scripts import more than they use; to make an object raises the error."""
+
+    def refuse(self: object, *args: object, **kwargs: object) -> NoReturn:
+        raise missing(module, name)
+
+    return type(name, (), {"__init__": refuse, "__module__": module, "__doc__": "Not supported by unrender."})
+
+
 class RefuseUnknownModules(MetaPathFinder):
     """Raise a helpful error for modules that this package does not have."""
 

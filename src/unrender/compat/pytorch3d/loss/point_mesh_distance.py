@@ -8,6 +8,7 @@ from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.topology import topology
 from unrender.kernels.closest_on_mesh import closest_on_mesh, reference
 from unrender.kernels.nearest import index_points, nearest
 
@@ -26,6 +27,19 @@ def point_mesh_face_distance(meshes: Meshes, pcls: Pointclouds, min_triangle_are
     for mesh, points in zip(meshes.core(), pcls.points_list(), strict=True):
         to_surface = closest_on_mesh(points, mesh.vertices, mesh.faces).squared_distances
         losses.append(to_surface.mean() + _faces_to_points(mesh, points).mean())
+    return torch.stack(losses).sum() / len(meshes)
+
+
+def point_mesh_edge_distance(meshes: Meshes, pcls: Pointclouds) -> Tensor:
+    """Average squared distances, from points to the edges plus from edges to the point cloud, over the batch."""
+    if len(meshes) != len(pcls):
+        raise InputError(f"point_mesh_edge_distance: {len(meshes)} meshes, but {len(pcls)} clouds")
+    losses = []
+    for mesh, points in zip(meshes.core(), pcls.points_list(), strict=True):
+        edges = topology(mesh.faces).edges
+        collapsed = torch.cat([edges, edges[:, 1:]], 1)  # faces without area are their edge
+        to_edges = closest_on_mesh(points, mesh.vertices, collapsed).squared_distances
+        losses.append(to_edges.mean() + _faces_to_points(Mesh(mesh.vertices, collapsed), points).mean())
     return torch.stack(losses).sum() / len(meshes)
 
 

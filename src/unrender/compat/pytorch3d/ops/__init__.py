@@ -2,6 +2,7 @@
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.ops.ball_query import ball_query
+from unrender.compat.pytorch3d.ops.cameras_alignment import corresponding_cameras_alignment
 from unrender.compat.pytorch3d.ops.cubify import cubify
 from unrender.compat.pytorch3d.ops.graph_conv import GraphConv
 from unrender.compat.pytorch3d.ops.interp_face_attrs import interpolate_face_attributes
@@ -44,6 +45,7 @@ __all__ = [
     "ball_query",
     "box3d_overlap",
     "convert_pointclouds_to_tensor",
+    "corresponding_cameras_alignment",
     "corresponding_points_alignment",
     "cot_laplacian",
     "cubify",

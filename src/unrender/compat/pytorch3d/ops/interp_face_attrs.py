@@ -27,4 +27,6 @@ def interpolate_face_attributes(
     return rows.index_copy(0, covered, mixed).view(*pix_to_face.shape, channels)
 
 
+interpolate_face_attributes_python = interpolate_face_attributes
+
 __getattr__ = refuse_unknown(__name__)

@@ -47,4 +47,13 @@ def sample_points_from_meshes(
     return results[0] if len(results) == 1 else tuple(results)
 
 
+def _rand_barycentric_coords(
+    size1: int, size2: int, dtype: torch.dtype, device: torch.device | str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw barycentric coordinates [size1, size2] uniformly over a triangle."""
+    u, v = torch.rand(2, size1, size2, dtype=dtype, device=device)
+    root = u.sqrt()
+    return 1 - root, root * (1 - v), root * v
+
+
 __getattr__ = refuse_unknown(__name__)

@@ -89,6 +89,41 @@ class _Lights(TensorProperties):
         return torch.stack(lit).view(shape)
 
 
+def diffuse(normals: Tensor, color: Tensor, direction: Tensor) -> Tensor:
+    """Return color · max(normal · direction, 0) [N, ..., 3], with both normalized."""
+    color, direction = (_like(t, normals) for t in (color, direction))
+    cosine = (normalize(normals, dim=-1, eps=1e-6) * normalize(direction, dim=-1, eps=1e-6)).sum(-1)
+    return color * cosine.clamp(min=0)[..., None]
+
+
+def specular(
+    points: Tensor,
+    normals: Tensor,
+    direction: Tensor,
+    color: Tensor,
+    camera_position: Tensor,
+    shininess: Tensor,
+) -> Tensor:
+    """Return color · max(view · reflected, 0) ^ shininess [N, ..., 3]; 0 on sides that point away from the light."""
+    if points.shape != normals.shape:
+        raise InputError(f"specular: {list(points.shape)} points, but {list(normals.shape)} normals")
+    direction, color, eye = (_like(t, points) for t in (direction, color, camera_position))
+    exponent = torch.as_tensor(shininess).to(points)
+    exponent = exponent.view(-1, *[1] * (points.dim() - 2)) if exponent.dim() < points.dim() - 1 else exponent
+    normals, direction = normalize(normals, dim=-1, eps=1e-6), normalize(direction, dim=-1, eps=1e-6)
+    cosine = (normals * direction).sum(-1)
+    views = normalize(eye - points, dim=-1, eps=1e-6)
+    mirrored = 2 * cosine[..., None] * normals - direction
+    alpha = (views * mirrored).sum(-1).clamp(min=0) * (cosine > 0)
+    return color * alpha.pow(exponent)[..., None]
+
+
+def _like(value: Tensor, points: Tensor) -> Tensor:
+    """Add axes to rows [N, 3], so that they apply to all points [N, ..., 3] of a member."""
+    value = value.to(points)
+    return value.view(-1, *[1] * (points.dim() - value.dim()), 3) if 1 < value.dim() < points.dim() else value
+
+
 class DirectionalLights(_Lights):
     """Directional light; `direction` [N, 3] points toward the light."""
 

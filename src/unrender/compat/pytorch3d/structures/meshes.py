@@ -384,4 +384,10 @@ def _counts(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     return torch.tensor([len(t) for t in tensors], dtype=torch.int64, device=device)
 
 
-__getattr__ = refuse_unknown(__name__)
+def __getattr__(name: str) -> Any:
+    """Return functions that are defined in `join`, which needs this module."""
+    if name in ("join_meshes_as_batch", "join_meshes_as_scene"):
+        from unrender.compat.pytorch3d.structures import join
+
+        return getattr(join, name)
+    return refuse_unknown(__name__)(name)

@@ -1,6 +1,7 @@
 """Rotation conversions, and transforms of row vectors: X M."""
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.transforms.math import acos_linear_extrapolation
 from unrender.compat.pytorch3d.transforms.rotation_conversions import (
     axis_angle_to_matrix,
     axis_angle_to_quaternion,
@@ -24,6 +25,7 @@ from unrender.compat.pytorch3d.transforms.rotation_conversions import (
 from unrender.compat.pytorch3d.transforms.se3 import se3_exp_map, se3_log_map
 from unrender.compat.pytorch3d.transforms.so3 import (
     hat,
+    hat_inv,
     so3_exp_map,
     so3_exponential_map,
     so3_log_map,
@@ -44,10 +46,12 @@ __all__ = [
     "Scale",
     "Transform3d",
     "Translate",
+    "acos_linear_extrapolation",
     "axis_angle_to_matrix",
     "axis_angle_to_quaternion",
     "euler_angles_to_matrix",
     "hat",
+    "hat_inv",
     "matrix_to_axis_angle",
     "matrix_to_euler_angles",
     "matrix_to_quaternion",

@@ -4,7 +4,11 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.errors import InputError
 from unrender.geometry import rotations
+
+SKEW_TOLERANCE = 1e-5
+"""Tolerance of entries of matrices that should be skew-symmetric."""
 
 
 def so3_exp_map(log_rot: Tensor, eps: float = 0.0001) -> Tensor:
@@ -41,6 +45,15 @@ def hat(v: Tensor) -> Tensor:
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*v.shape, 3)
+
+
+def hat_inv(h: Tensor) -> Tensor:
+    """Return the vectors [N, 3] of skew-symmetric matrices [N, 3, 3]: the inverse of `hat`."""
+    if h.dim() != 3 or h.shape[1:] != (3, 3):
+        raise InputError(f"hat_inv: takes [N, 3, 3], got {list(h.shape)}")
+    if len(h) and float((h + h.mT).abs().max()) > SKEW_TOLERANCE:
+        raise InputError("One of input matrices not skew-symmetric.")
+    return torch.stack([h[:, 2, 1], h[:, 0, 2], h[:, 1, 0]], 1)
 
 
 __getattr__ = refuse_unknown(__name__)

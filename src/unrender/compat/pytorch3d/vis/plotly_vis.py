@@ -59,7 +59,8 @@ def plot_scene(
 ) -> Any:
     """Plot meshes, clouds, cameras and rays: {title of the subplot: {name: object}}; return a plotly figure.
 
-    `axis_args` and `mesh_opacity`, `lighting` are taken too. Clouds and rays beyond the maxima are thinned at random.
+    `axis_args`, `xaxis`, `yaxis`, `zaxis`, `mesh_opacity` and `lighting` are taken too. Clouds and rays beyond the
+    maxima are thinned at random.
     """
     settings = {
         "scale": camera_scale,
@@ -73,6 +74,7 @@ def plot_scene(
         "opacity": kwargs.pop("mesh_opacity", 1.0),
     }
     axes = kwargs.pop("axis_args", AxisArgs())
+    own_axes = {f"{name}axis": kwargs.pop(f"{name}axis", {}) for name in "xyz"}
     if kwargs:
         raise InputError(f"plot_scene: unknown arguments {', '.join(sorted(kwargs))}")
     figure = _make_figure(list(plots), ncols)
@@ -82,6 +84,8 @@ def plot_scene(
             for trace in traces(name, struct, settings):
                 figure.add_trace(trace, row=row, col=column)
         scene = _axes(axes, list(contents.values()))
+        for axis, style in own_axes.items():
+            scene[axis] |= style
         if viewpoint_cameras is not None:
             scene["camera"] = _viewpoint(viewpoint_cameras, number, scene)
         figure.update_scenes(scene, row=row, col=column)
@@ -171,6 +175,15 @@ def _rays(name: str, rays: RayBundle, settings: Mapping[str, Any]) -> list[dict[
         _lines(name, ends, settings["ray_width"]),
         marks | {"marker": {"size": settings["ray_marker_size"]}},
     ]
+
+
+def get_camera_wireframe(scale: float = 0.3) -> Tensor:
+    """Return the points [15, 3], in the camera's frame, of one line through a pyramid in front of a camera."""
+    tip, front = [0.0, 0.0, 0.0], [0.0, 0.0, 3.0]
+    a, b, c, d = [-1.0, 0.75, 2.0], [1.0, 0.75, 2.0], [-1.0, -0.75, 2.0], [1.0, -0.75, 2.0]
+    middle, top = [0.0, 0.75, 2.0], [0.0, 1.0, 2.0]
+    path = [a, middle, top, middle, b, d, c, a, tip, b, d, tip, c, tip, front]
+    return torch.tensor(path) * scale
 
 
 def camera_wireframe(cameras: CamerasBase, scale: float) -> Tensor:

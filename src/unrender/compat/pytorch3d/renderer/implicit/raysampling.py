@@ -255,14 +255,19 @@ def rays_through(
     depths = torch.linspace(min_depth, max_depth, count, dtype=xys.dtype, device=xys.device)
     lengths = depths.expand(*xys.shape[:-1], count)
     if stratified:
-        midpoints = (lengths[..., 1:] + lengths[..., :-1]) / 2
-        first = torch.cat([lengths[..., :1], midpoints], -1)
-        last = torch.cat([midpoints, lengths[..., -1:]], -1)
-        lengths = first + (last - first) * torch.rand_like(first)
+        lengths = _jiggle_within_stratas(lengths)
     if unit_directions:
         directions = normalize(directions, dim=-1)
     shape = (*xys.shape[:-1], 3)
     return RayBundle(origins.reshape(shape), directions.reshape(shape), lengths, xys)
+
+
+def _jiggle_within_stratas(bin_centers: Tensor) -> Tensor:
+    """Draw one position within each bin, given the centers."""
+    midpoints = (bin_centers[..., 1:] + bin_centers[..., :-1]) / 2
+    first = torch.cat([bin_centers[..., :1], midpoints], -1)
+    last = torch.cat([midpoints, bin_centers[..., -1:]], -1)
+    return first + (last - first) * torch.rand_like(first)
 
 
 def _draw(weights: Tensor, count: int) -> Tensor:

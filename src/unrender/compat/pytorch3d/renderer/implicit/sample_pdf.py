@@ -26,4 +26,6 @@ def sample_pdf(bins: Tensor, weights: Tensor, n_samples: int, det: bool = False,
     return left + part * (right - left)
 
 
+sample_pdf_python = sample_pdf
+
 __getattr__ = refuse_unknown(__name__)

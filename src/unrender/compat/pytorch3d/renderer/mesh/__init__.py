@@ -6,18 +6,29 @@ from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import rasterize_m
 from unrender.compat.pytorch3d.renderer.mesh.rasterizer import MeshRasterizer, RasterizationSettings
 from unrender.compat.pytorch3d.renderer.mesh.renderer import MeshRenderer, MeshRendererWithFragments
 from unrender.compat.pytorch3d.renderer.mesh.shader import (
+    HardDepthShader,
     HardFlatShader,
     HardGouraudShader,
     HardPhongShader,
+    ShaderBase,
+    SoftDepthShader,
     SoftGouraudShader,
     SoftPhongShader,
     SoftSilhouetteShader,
+    SplatterPhongShader,
 )
 from unrender.compat.pytorch3d.renderer.mesh.shading import flat_shading, gouraud_shading, phong_shading
-from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV, TexturesVertex
+from unrender.compat.pytorch3d.renderer.mesh.textures import (
+    Textures,
+    TexturesAtlas,
+    TexturesBase,
+    TexturesUV,
+    TexturesVertex,
+)
 
 __all__ = [
     "Fragments",
+    "HardDepthShader",
     "HardFlatShader",
     "HardGouraudShader",
     "HardPhongShader",
@@ -25,9 +36,15 @@ __all__ = [
     "MeshRenderer",
     "MeshRendererWithFragments",
     "RasterizationSettings",
+    "ShaderBase",
+    "SoftDepthShader",
     "SoftGouraudShader",
     "SoftPhongShader",
     "SoftSilhouetteShader",
+    "SplatterPhongShader",
+    "Textures",
+    "TexturesAtlas",
+    "TexturesBase",
     "TexturesUV",
     "TexturesVertex",
     "flat_shading",

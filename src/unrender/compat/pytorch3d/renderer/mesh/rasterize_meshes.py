@@ -154,4 +154,6 @@ def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) 
     return barycentric, depth
 
 
+rasterize_meshes_python = rasterize_meshes
+
 __getattr__ = refuse_unknown(__name__)

@@ -197,4 +197,6 @@ def _divided_by_depth(points: Tensor) -> Tensor:
     return torch.stack([x * depth / w, y * depth / w, depth, depth], -1)
 
 
+__all__ = ["Fragments", "MeshRasterizer", "RasterizationSettings"]
+
 __getattr__ = refuse_unknown(__name__)

@@ -5,7 +5,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._names import refuse_at_use, refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.renderer.blending import (
     BlendParams,
@@ -20,6 +20,7 @@ from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
 
 Device = torch.device | str
+SplatterPhongShader = refuse_at_use(__name__, "SplatterPhongShader")
 
 
 class ShaderBase(nn.Module):
@@ -132,6 +133,36 @@ class HardFlatShader(ShaderBase):
         return hard_rgb_blend(colors, fragments, blend)
 
 
+class HardDepthShader(ShaderBase):
+    """Depth of the nearest face; that of the far plane where there is none."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return depths [N, H, W, 1]."""
+        cameras = self._get_cameras(**kwargs)
+        _, far = _depths(cameras, kwargs)
+        return torch.where(
+            fragments.pix_to_face[..., :1] < 0, _per_image(far, fragments), fragments.zbuf[..., :1]
+        )
+
+
+class SoftDepthShader(ShaderBase):
+    """Depths of the layers weighted by coverage, nearest first, until the weights sum to 1."""
+
+    def forward(self, fragments: Fragments, meshes: Meshes, **kwargs: Any) -> Tensor:
+        """Return depths [N, H, W, 1]."""
+        if fragments.dists is None:
+            raise InputError("SoftDepthShader: needs the distances of the fragments")
+        cameras = self._get_cameras(**kwargs)
+        _, far = _depths(cameras, kwargs)
+        sigma = kwargs.get("blend_params", self.blend_params).sigma
+        covered = torch.sigmoid(-fragments.dists / sigma) * (fragments.pix_to_face >= 0)
+        one = torch.ones_like(covered[..., :1])
+        depths = torch.cat([fragments.zbuf, one * _per_image(far, fragments)], -1)
+        reached = torch.cat([covered, one], -1).cumsum(-1).clamp(max=1)
+        weights = reached.diff(dim=-1, prepend=torch.zeros_like(one))
+        return (weights * depths).sum(-1, keepdim=True)
+
+
 class SoftSilhouetteShader(nn.Module):
     """Soft silhouettes: coverage as alpha, with white color."""
 
@@ -143,6 +174,11 @@ class SoftSilhouetteShader(nn.Module):
         """Return images [N, H, W, 4]."""
         blend = kwargs.get("blend_params", self.blend_params)
         return sigmoid_alpha_blend(torch.ones_like(fragments.bary_coords), fragments, blend)
+
+
+def _per_image(value: Any, fragments: Fragments) -> Tensor:
+    tensor = torch.as_tensor(value, dtype=fragments.zbuf.dtype, device=fragments.zbuf.device)
+    return tensor.reshape(-1, 1, 1, 1)
 
 
 def _depths(cameras: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:

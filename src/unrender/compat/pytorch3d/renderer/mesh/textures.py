@@ -317,6 +317,15 @@ class TexturesUV(TexturesBase):
         other._faces_uvs = [uvs[ids] for uvs, many in pairs for ids in many]
         return other
 
+    def centers_for_image(self, index: int) -> Tensor:
+        """Return the position [V, 2], x and y in texels, of each uv coordinate in a texture image."""
+        height, width = self._resized()[index].shape[-3:-1]
+        uvs = self._verts_uvs[index].detach().cpu()
+        lost = 1 if self.align_corners else 0
+        x = uvs[:, 0] * (width - lost) - (1 - lost) / 2
+        y = (1 - uvs[:, 1]) * (height - lost) - (1 - lost) / 2
+        return torch.stack([x, y], 1)
+
     def centroid_textures(self) -> Tensor:
         """Return the texel at the center of each face."""
         return torch.cat(

@@ -2,6 +2,7 @@
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.points.compositor import AlphaCompositor, NormWeightedCompositor
+from unrender.compat.pytorch3d.renderer.points.pulsar import PulsarPointsRenderer
 from unrender.compat.pytorch3d.renderer.points.rasterize_points import rasterize_points
 from unrender.compat.pytorch3d.renderer.points.rasterizer import (
     PointFragments,
@@ -17,6 +18,7 @@ __all__ = [
     "PointsRasterizationSettings",
     "PointsRasterizer",
     "PointsRenderer",
+    "PulsarPointsRenderer",
     "rasterize_points",
 ]
 

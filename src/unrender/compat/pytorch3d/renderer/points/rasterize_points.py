@@ -68,4 +68,7 @@ def packed_radii(radius: Radius, pointclouds: Pointclouds) -> Tensor:
     return given
 
 
+rasterize_points_python = rasterize_points
+_format_radius = packed_radii
+
 __getattr__ = refuse_unknown(__name__)

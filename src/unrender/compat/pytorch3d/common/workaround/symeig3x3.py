@@ -1,0 +1,17 @@
+"""Eigenvalues of symmetric 3 × 3 matrices."""
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+
+
+def symeig3x3(inputs: Tensor, eigenvectors: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Return the eigenvalues [..., 3], ascending, and the eigenvectors as columns."""
+    if inputs.shape[-2:] != (3, 3):
+        raise ValueError("Only inputs of shape (..., 3, 3) are supported.")
+    values, vectors = torch.linalg.eigh(inputs)
+    return values, vectors if eigenvectors else None
+
+
+__getattr__ = refuse_unknown(__name__)

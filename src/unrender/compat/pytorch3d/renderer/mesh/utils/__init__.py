@@ -1,0 +1,84 @@
+"""Barycentric coordinates of fragments, and packing of rectangles."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d.ops.interp_face_attrs import interpolate_face_attributes
+
+
+def _clip_barycentric_coordinates(bary: Tensor) -> Tensor:
+    """Clamp weights at 0, and normalize them."""
+    if bary.shape[-1] != 3:
+        raise ValueError(f"takes barycentric coordinates [..., 3], got {list(bary.shape)}")
+    clipped = bary.clamp(min=0)
+    return clipped / clipped.sum(-1, keepdim=True).clamp(min=1e-5)
+
+
+def _interpolate_zbuf(pix_to_face: Tensor, barycentric_coords: Tensor, meshes: Any) -> Tensor:
+    """Return the depths of fragments, −1 in empty slots, from the z of the vertices."""
+    corners = meshes.verts_packed()[meshes.faces_packed()][..., 2:]
+    depths = interpolate_face_attributes(pix_to_face, barycentric_coords, corners)[..., 0]
+    return torch.where(pix_to_face < 0, -1.0, depths)
+
+
+class Rectangle(NamedTuple):
+    """Width and height of an image, and a number that equal images share."""
+
+    xsize: int
+    ysize: int
+    identifier: int
+
+
+class PackedRectangle(NamedTuple):
+    """Where an image is: its lower corner, whether it is transposed, and whether it is the first of its number."""
+
+    x: int
+    y: int
+    flipped: bool
+    is_first: bool
+
+
+class PackedRectangles(NamedTuple):
+    """Size of a sheet, and the places of the images on it."""
+
+    total_size: tuple[int, int]
+    locations: list[PackedRectangle]
+
+
+def pack_rectangles(sizes: Sequence[tuple[int, int]]) -> PackedRectangles:
+    """Place images [(width, height)] side by side on one sheet, the longest first, in rows."""
+    return pack_unique_rectangles([Rectangle(x, y, i) for i, (x, y) in enumerate(sizes)])
+
+
+def pack_unique_rectangles(rectangles: Sequence[Rectangle]) -> PackedRectangles:
+    """Place images on one sheet, each number once."""
+    if len(rectangles) < 2:
+        raise ValueError("Cannot pack less than two boxes")
+    unique: dict[int, Rectangle] = {}
+    for one in rectangles:
+        unique.setdefault(one.identifier, one)
+    order = sorted(unique.values(), key=lambda one: (-max(one[:2]), -min(one[:2])))
+    limit = max(max(order[0][:2]), int(sum(one.xsize * one.ysize for one in order) ** 0.5) + 1)
+    places: dict[int, tuple[int, int, bool]] = {}
+    x = y = height = width = 0
+    for one in order:
+        flipped = one.ysize < one.xsize
+        wide, tall = (one.ysize, one.xsize) if flipped else (one.xsize, one.ysize)
+        if x and x + wide > limit:
+            x, y, height = 0, y + height, 0
+        places[one.identifier] = (x, y, flipped)
+        x, height = x + wide, max(height, tall)
+        width = max(width, x)
+    used: set[int] = set()
+    locations = []
+    for one in rectangles:
+        locations.append(PackedRectangle(*places[one.identifier], one.identifier not in used))
+        used.add(one.identifier)
+    return PackedRectangles((width, y + height), locations)
+
+
+__getattr__ = refuse_unknown(__name__)
