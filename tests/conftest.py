@@ -6,7 +6,11 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
+os.environ.setdefault(
+    "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
+)  # a tenth of compiling: messages nobody reads
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +56,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         half += more
     missing = max(0, len(items) // 2 - len(halves[0]))
     items[:] = [*halves[0], *short[:missing], *halves[1], *short[missing:]]
+
+
+def pytest_collection_finish() -> None:
+    """Keep garbage collection from looking at all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collectstart() -> None:
@@ -126,3 +136,14 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
     for name in ("FitNerf", "FitVolume"):
         monkeypatch.setattr(unrender, name, limited(getattr(unrender, name)))
+
+
+@pytest.fixture
+def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Render few images for reports, which take longer than the jobs of tests."""
+    from unrender.reports import mesh_report, pose_report, shape_report
+
+    monkeypatch.setattr(mesh_report, "NUM_VIEWS", 2)
+    monkeypatch.setattr(pose_report, "NUM_VIEWS", 1)
+    monkeypatch.setattr(pose_report, "MAX_FRAMES", 2)
+    monkeypatch.setattr(shape_report, "NUM_FRAMES", 2)

@@ -26,6 +26,7 @@ TEXTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 PAGES = [page for page in TEXTS if "```python\n" in page.read_text("utf-8")]
 OPTIONS_OF_OTHERS = {
     *("--logdir", "--orientation-method", "--center-method", "--auto-scale-poses"),  # tensorboard, nerfstudio
+    "--durations",  # pytest
     *("--help", "--version"),
     *("--clouds", "--data", "--meshes", "--poses", "--cpu-time", "--rays"),  # benchmarks
 }

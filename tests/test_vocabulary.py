@@ -193,6 +193,7 @@ def check(report: Path) -> None:
 
 
 HOW = Section("Reproduce", code=["unrender"])
+pytestmark = pytest.mark.usefixtures("few_images")
 
 
 @pytest.fixture

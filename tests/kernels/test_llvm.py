@@ -1,5 +1,6 @@
 """What emits LLVM or leans on numba's internals, each by itself: says whether a version of numba will do."""
 
+import gc
 import math
 
 import numba
@@ -124,3 +125,15 @@ def test_compilations_are_seen():
     compilation.on_compilation(lambda: seen.append(1))
     numba.njit(lambda x: x + 1)(1)
     assert seen
+
+
+def test_garbage_collection_is_paused_during_compilation():
+    enabled = []
+    compilation.pause_garbage_collection()
+    compilation.on_compilation(lambda: enabled.append(gc.isenabled()))
+    numba.njit(lambda x: x + 1)(1)
+    assert enabled == [False]
+    assert gc.isenabled()
+    with pytest.raises(numba.TypingError):
+        numba.njit(lambda x: x + "1")(1)
+    assert gc.isenabled()

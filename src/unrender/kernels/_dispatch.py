@@ -123,6 +123,7 @@ def _prepare_numba() -> None:
         can_cache,
         compile_without_cache,
         on_compilation,
+        pause_garbage_collection,
         tolerate_unwritable_cache,
     )
 
@@ -134,6 +135,7 @@ def _prepare_numba() -> None:
 
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=after_fork)
+    pause_garbage_collection()
     if can_cache(implementation):
         on_compilation(_announce)
         tolerate_unwritable_cache(lambda error: _warn_once(f"compiled kernels are not cached: {error}"))

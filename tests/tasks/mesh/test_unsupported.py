@@ -21,7 +21,6 @@ from unrender import (
 )
 from unrender.cli.main import main
 from unrender.kernels.nearest import nearest
-from unrender.reports import mesh_report
 from unrender.tasks.mesh.initial_mesh import initial_mesh
 from unrender.tasks.mesh.measure_mesh import measure_mesh
 from unrender.tasks.mesh.prepare_cloud import prepare_cloud
@@ -85,11 +84,9 @@ def test_open_surfaces_end_where_the_points_end(kind: str) -> None:
     assert float(surface_area(mesh)) == pytest.approx(AREAS[kind], rel=0.15)  # with a rim
 
 
+@pytest.mark.usefixtures("few_images")
 @pytest.mark.parametrize(("options", "status"), [([], 3), (["--open"], 0)])
-def test_extrapolated_surfaces_are_reported(
-    tmp_path: Path, options: list[str], status: int, capsys, monkeypatch
-) -> None:
-    monkeypatch.setattr(mesh_report, "NUM_VIEWS", 1)
+def test_extrapolated_surfaces_are_reported(tmp_path: Path, options: list[str], status: int, capsys) -> None:
     save_cloud(PointCloud(sheet("terrain")), tmp_path / "terrain.ply")
     command = ["fit-mesh", str(tmp_path / "terrain.ply"), "--steps", "3", "--max-vertices", "2000", *options]
     assert main([*command, "--output", str(tmp_path / "out")]) == status
