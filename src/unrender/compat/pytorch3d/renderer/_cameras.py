@@ -379,7 +379,7 @@ def _projection(K: Tensor, cameras: CamerasBase) -> Transform3d:
         raise InputError(
             f"{type(cameras).__name__}: `K` should be [{len(cameras)}, 4, 4], got {list(K.shape)}"
         )
-    return Transform3d(matrix=K.mT, device=K.device)
+    return Transform3d(matrix=K.mT.contiguous(), device=K.device)
 
 
 def _unproject(

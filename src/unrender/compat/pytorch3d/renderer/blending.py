@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.kernels import rasterize
 from unrender.kernels.silhouette.reference import LOGIT_AT_BLUR
@@ -76,4 +77,5 @@ def sigmoid_alpha_blend(colors: Tensor, fragments: Fragments, blend_params: Blen
     return torch.cat([colors[..., 0, :], alpha[..., None]], -1)
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

@@ -4,6 +4,7 @@ import warnings
 from typing import Any
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer._cameras import (
     CamerasBase,
     FoVOrthographicCameras,
@@ -76,4 +77,5 @@ def try_get_projection_transform(cameras: CamerasBase, cameras_kwargs: dict[str,
         return None
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

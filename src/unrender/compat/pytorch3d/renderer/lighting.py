@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer.utils import Setting, TensorProperties, as_batch
 from unrender.errors import InputError
 from unrender.render.lights import (
@@ -212,4 +213,5 @@ def _choose(values: Tensor, member: int) -> Tensor:
     return values[member % len(values)]
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

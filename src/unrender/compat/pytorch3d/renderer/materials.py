@@ -3,6 +3,7 @@
 import torch
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer.utils import Setting, TensorProperties
 from unrender.errors import InputError
 
@@ -40,4 +41,5 @@ class Materials(TensorProperties):
             raise InputError(f"Materials: `shininess` should be [N], got {list(self.shininess.shape)}")
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

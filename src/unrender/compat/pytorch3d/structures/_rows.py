@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.structures.utils import list_to_padded
 
 
@@ -69,6 +70,9 @@ class Rows:
         """Return whether a layout was built without a graph that is wanted now."""
         wanted = torch.is_grad_enabled() and not built.requires_grad
         return wanted and any(rows.requires_grad for rows in self._list)
+
+
+register(__name__)
 
 
 def _is_source(tensor: Tensor | None) -> bool:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register, rows_of
 from unrender.compat.pytorch3d.structures._rows import Rows
 from unrender.compat.pytorch3d.structures.utils import choose, first_rows, list_to_padded, member_of_rows
 from unrender.errors import InputError
@@ -48,6 +49,15 @@ class Meshes:
         self.textures = textures
         if textures is not None:
             textures.check(self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, of this class or of PyTorch3D's."""
+        if "_verts" in state:
+            self.__dict__.update(state)
+            return
+        verts = rows_of(state, "verts", state.get("_num_verts_per_mesh"))
+        faces = rows_of(state, "faces", state.get("_num_faces_per_mesh"))
+        self.__init__(verts, faces, state.get("textures"))  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
@@ -169,7 +179,7 @@ class Meshes:
         """Return the unique edges, as indices into `verts_packed`."""
         starts = self.mesh_to_verts_packed_first_idx()
         edges = [topology(f).edges + start for f, start in zip(self._faces, starts, strict=True)]
-        return _packed(edges, 2, torch.int64, self.device)
+        return _packed(edges, 2, torch.int64, self.device).contiguous()
 
     def num_edges_per_mesh(self) -> Tensor:
         """Count the edges of each mesh."""
@@ -382,6 +392,9 @@ def _padded(tensors: Sequence[Tensor], value: float) -> Tensor:
 
 def _counts(tensors: Sequence[Tensor], device: torch.device) -> Tensor:
     return torch.tensor([len(t) for t in tensors], dtype=torch.int64, device=device)
+
+
+register(__name__)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,12 +2,13 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register, rows_of
 from unrender.compat.pytorch3d.structures._rows import Rows
 from unrender.compat.pytorch3d.structures.utils import choose, first_rows, member_of_rows
 from unrender.errors import InputError
@@ -39,6 +40,14 @@ class Pointclouds:
         for name, rows in (("normals", self._normals), ("features", self._features)):
             if rows is not None and rows.counts != self._points.counts:
                 raise InputError(f"Pointclouds: `{name}` should have a row for each point")
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, of this class or of PyTorch3D's."""
+        if "_points" in state:
+            self.__dict__.update(state)
+            return
+        counts = state.get("_num_points_per_cloud")
+        self.__init__(*(rows_of(state, name, counts) for name in ("points", "normals", "features")))  # type: ignore[misc]
 
     @property
     def device(self) -> torch.device:
@@ -298,4 +307,5 @@ def join_pointclouds_as_scene(pointclouds: Pointclouds | Sequence[Pointclouds]) 
     return Pointclouds(points or [], normals, features)
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

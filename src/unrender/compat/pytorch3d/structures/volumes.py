@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
 from unrender.compat.pytorch3d.transforms import Scale, Transform3d
 from unrender.errors import InputError
@@ -176,4 +177,5 @@ def _move(transform: Transform3d, points: Tensor) -> Tensor:
     return transform.transform_points(points.reshape(len(points), -1, 3)).view(points.shape)
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

@@ -67,7 +67,7 @@ def quaternion_to_axis_angle(quaternions: Tensor) -> Tensor:
 
 def rotation_6d_to_matrix(d6: Tensor) -> Tensor:
     """Convert the 6D representation [..., 6], two rows that need not be orthogonal, to matrices."""
-    return rotations.rotation_from_6d(d6).mT
+    return rotations.rotation_from_6d(d6).mT.contiguous()
 
 
 def matrix_to_rotation_6d(matrix: Tensor) -> Tensor:

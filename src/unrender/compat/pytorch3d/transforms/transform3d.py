@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.transforms.rotation_conversions import euler_angles_to_matrix
 from unrender.compat.pytorch3d.transforms.se3 import se3_log_map
 from unrender.errors import InputError
@@ -32,6 +33,13 @@ class Transform3d:
             raise InputError(f"Transform3d: `matrix` should be [4, 4] or [N, 4, 4], got {list(matrix.shape)}")
         else:
             self._matrix = matrix.to(device).view(-1, 4, 4)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, of this class or of PyTorch3D's, which composes lazily."""
+        matrix = state["_matrix"]
+        for other in state.get("_transforms", ()):
+            matrix = matrix @ other.get_matrix()
+        self._matrix = matrix
 
     @property
     def device(self) -> torch.device:
@@ -243,4 +251,5 @@ def _rows(
     return torch.stack(torch.broadcast_tensors(*(t.reshape(-1) for t in each)), -1)
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

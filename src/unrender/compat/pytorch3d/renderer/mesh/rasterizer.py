@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.renderer._pinhole import pinhole
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
@@ -199,4 +200,5 @@ def _divided_by_depth(points: Tensor) -> Tensor:
 
 __all__ = ["Fragments", "MeshRasterizer", "RasterizationSettings"]
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample, interpolate
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register, rows_of
 from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
 from unrender.errors import InputError
 from unrender.kernels.rasterize import Fragments as CoreFragments
@@ -28,6 +29,16 @@ class TexturesBase:
 
     _lists: tuple[str, ...] = ()
     """Attributes that have an entry for each mesh."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, of this class or of PyTorch3D's."""
+        if self._lists[0] in state:
+            self.__dict__.update(state)
+        else:
+            self._from_theirs(state)
+
+    def _from_theirs(self, state: dict[str, Any]) -> None:
+        raise NotImplementedError
 
     def __len__(self) -> int:
         return len(getattr(self, self._lists[0]))
@@ -123,6 +134,9 @@ class TexturesVertex(TexturesBase):
         if [len(f) for f in self._features] != counts:
             self._features = [f[:n] for f, n in zip(self._features, counts, strict=True)]
 
+    def _from_theirs(self, state: dict[str, Any]) -> None:
+        self.__init__(rows_of(state, "verts_features", state.get("_num_verts_per_mesh")))  # type: ignore[misc]
+
     def verts_features_list(self) -> list[Tensor]:
         """Return the features of each mesh."""
         return self._features
@@ -200,6 +214,13 @@ class TexturesUV(TexturesBase):
             )
         if [len(uvs) for uvs in self._faces_uvs] != counts:
             self._faces_uvs = [uvs[:n] for uvs, n in zip(self._faces_uvs, counts, strict=True)]
+
+    def _from_theirs(self, state: dict[str, Any]) -> None:
+        counts = state.get("_num_faces_per_mesh")
+        maps, uvs = rows_of(state, "maps", None), rows_of(state, "verts_uvs", None)
+        names = ("padding_mode", "align_corners", "sampling_mode")
+        settings = {name: state[name] for name in names if name in state}
+        self.__init__(maps, rows_of(state, "faces_uvs", counts), uvs, **settings)  # type: ignore[misc]
 
     def maps_ids_list(self) -> list[Tensor] | None:
         """Return the map of each face, where meshes have several maps."""
@@ -370,6 +391,9 @@ class TexturesAtlas(TexturesBase):
         if [len(one) for one in self._atlas] != counts:
             self._atlas = [one[:n] for one, n in zip(self._atlas, counts, strict=True)]
 
+    def _from_theirs(self, state: dict[str, Any]) -> None:
+        self.__init__(rows_of(state, "atlas", state.get("_num_faces_per_mesh")))  # type: ignore[misc]
+
     def atlas_list(self) -> list[Tensor]:
         """Return the atlas of each mesh."""
         return self._atlas
@@ -438,4 +462,5 @@ def _rows(fragments: Any) -> Hits:
     return hits(CoreFragments(ids, weights, weights[..., 0], weights[..., 0]))
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import ImageSize
 from unrender.compat.pytorch3d.renderer.points.rasterize_points import Radius, rasterize_points
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
@@ -87,4 +88,5 @@ class PointsRasterizer(nn.Module):
         )
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)

@@ -65,6 +65,13 @@ class TensorProperties(torch.nn.Module):
             self._names.append(name)
             setattr(self, name, tensor.expand(self._N, *tensor.shape[1:]))
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state of a pickle, of this class or of PyTorch3D's, which keeps no list of its settings."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self.__dict__.setdefault(
+            "_names", [name for name, v in state.items() if isinstance(v, Tensor) and len(v) == self._N]
+        )
+
     def __len__(self) -> int:
         return self._N
 

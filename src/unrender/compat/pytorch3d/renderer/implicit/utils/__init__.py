@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._pickles import register
 
 
 class RayBundle(NamedTuple):
@@ -44,4 +45,5 @@ def ray_bundle_variables_to_ray_points(
     return torch.addcmul(rays_origins[..., None, :], rays_lengths[..., None], rays_directions[..., None, :])
 
 
+register(__name__)
 __getattr__ = refuse_unknown(__name__)
