@@ -15,6 +15,9 @@ NAMES = {
     "io": "load_obj load_objs_as_meshes save_obj load_ply save_ply IO",
     "io.obj_io": "load_obj load_objs_as_meshes save_obj",
     "io.ply_io": "load_ply save_ply",
+    "datasets": "R2N2 ShapeNetCore BlenderCamera collate_batched_meshes collate_batched_R2N2 render_cubified_voxels",
+    "datasets.shapenet": "ShapeNetCore",
+    "datasets.r2n2": "R2N2 BlenderCamera",
     "loss": "chamfer_distance mesh_edge_loss mesh_laplacian_smoothing mesh_normal_consistency point_mesh_face_distance",
     "loss.point_mesh_distance": "point_mesh_face_distance",
     "ops": "sample_points_from_meshes knn_points knn_gather SubdivideMeshes corresponding_points_alignment "

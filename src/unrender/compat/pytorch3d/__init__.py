@@ -17,7 +17,7 @@ if not any(isinstance(finder, RefuseUnknownModules) for finder in sys.meta_path)
     sys.meta_path.append(RefuseUnknownModules())
 
 _refuse = refuse_unknown(__name__)
-_PARTS = ("io", "loss", "ops", "renderer", "structures", "transforms", "utils", "vis")
+_PARTS = ("common", "datasets", "io", "loss", "ops", "renderer", "structures", "transforms", "utils", "vis")
 
 
 def __getattr__(name: str) -> object:
