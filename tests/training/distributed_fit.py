@@ -1,8 +1,13 @@
 """Run by the tests of workers, as one of them: fit fields, and print what they are."""
 
+import dataclasses
 import hashlib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
 
 import unrender
 from unrender.fields.schedules import HashSchedule, VoxelSchedule
@@ -33,18 +38,29 @@ FITS = {
         unrender.FitVolume(steps=6, rays=256, resolution=24, shards=4, device="cpu"),
         Schedule(field=VOXELS),
     ),
+    "fit_nerf_200": (
+        unrender.fit_nerf,
+        unrender.FitNerf(steps=200, samples=512, table_log2=10, shards=4, device="cpu"),
+        Schedule(field=dataclasses.replace(HASH, pruning_steps=50)),
+    ),
+    "fit_volume_200": (
+        unrender.fit_volume,
+        unrender.FitVolume(steps=200, rays=128, resolution=24, shards=4, device="cpu"),
+        Schedule(field=dataclasses.replace(VOXELS, pruning_steps=50)),
+    ),
 }
 
 
-def bits(field) -> str:
+def bits(tensors: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for name, tensor in sorted(field.contents()[0].items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode() + tensor.detach().numpy().tobytes())
     return digest.hexdigest()
 
 
 def main(name: str, scene: Path, checkpoints: Path, stop_at: int) -> None:
     fit, config, schedule = FITS[name]
+    checkpoints.mkdir(parents=True, exist_ok=True)
     resume = checkpoints if (checkpoints / "checkpoint.safetensors").is_file() else None
     with joined_workers() as workers:
         steps = fit(
@@ -56,7 +72,9 @@ def main(name: str, scene: Path, checkpoints: Path, stop_at: int) -> None:
                 break
         steps.close()
         if workers.is_first:
-            print(f"{name} {last.index} {last.losses['color']} {bits(last.result)}", flush=True)
+            saved = load_file(checkpoints / "checkpoint.safetensors")
+            field = last.result.contents()[0]
+            print(f"{name} {last.index} {last.losses['color']} {bits(field)} {bits(saved)}", flush=True)
 
 
 if __name__ == "__main__":

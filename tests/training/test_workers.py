@@ -57,6 +57,14 @@ def test_workers_with_different_numbers_of_shards_give_the_bits_of_one(scene, tm
     assert together(["streamed"], 3, scene, tmp_path) == [expected]
 
 
+@pytest.mark.slow
+def test_four_workers_train_the_bits_of_one(scene, tmp_path, capsys) -> None:
+    jobs = ["fit_nerf_200", "fit_volume_200"]
+    expected = [alone(name, scene, tmp_path / "1" / name, capsys) for name in jobs]
+    assert [line.split()[1] for line in expected] == ["200", "200"]
+    assert together(jobs, 4, scene, tmp_path / "4") == expected
+
+
 def test_a_training_resumes_with_another_number_of_workers(two_workers, scene, tmp_path, capsys) -> None:
     folder, printed = two_workers
     assert printed["fit_nerf@4"].startswith("fit_nerf 4 ")

@@ -146,10 +146,11 @@ class FieldTraining(Generic[AnyField]):
         more, numbers = self.field.training_state()
         tensors = in_folder("field", contents) | in_folder("training", more)
         tensors |= in_folder("adam", optimizer_tensors(self.optimizer))
-        tensors |= in_folder("pixels", self.shards[0].pixels.state())
         if self._exposures is not None:
             tensors |= in_folder("exposures", self._exposures.state_dict())
-        tensors["random"] = self.generator.get_state()
+        if self.num_shards == 1:  # else, each step begins with its own random numbers
+            tensors |= in_folder("pixels", self.shards[0].pixels.state())
+            tensors["random"] = self.generator.get_state()
         return State(tensors, {"field": description, "training": numbers, "steps": self._num_steps})
 
     def restore(self, state: State) -> None:
@@ -168,9 +169,9 @@ class FieldTraining(Generic[AnyField]):
             check_tensors(exposures, self._exposures.state_dict())
             self._exposures.load_state_dict(exposures)
         self._num_steps = read_count("steps", numbers["steps"])
-        if self.num_shards == 1:  # else, each step begins with its own random numbers
+        if self.num_shards == 1:
             self.shards[0].pixels.restore(of_folder("pixels", tensors))
-        self.generator.set_state(tensors["random"])
+            self.generator.set_state(tensors["random"])
 
     def _losses(self, shard: Shard, num_rays: int) -> _Losses:
         """Return the losses of a shard's pixels, and of its rays of known depth."""
