@@ -185,6 +185,12 @@ from .tasks.pose.find_pose import FindPose as FindPose
 from .tasks.pose.find_pose import FindPoseStep as FindPoseStep
 from .tasks.pose.find_pose import PoseEstimate as PoseEstimate
 from .tasks.pose.find_pose import find_pose as find_pose
+from .tasks.pose.track_pose import PoseTracker as PoseTracker
+from .tasks.pose.track_pose import TrackedObject as TrackedObject
+from .tasks.pose.track_pose import TrackedPose as TrackedPose
+from .tasks.pose.track_pose import TrackPose as TrackPose
+from .tasks.pose.track_pose import TrackPoseStep as TrackPoseStep
+from .tasks.pose.track_pose import track_pose as track_pose
 from .tasks.scene.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.scene.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.scene.register_photos import Registration as Registration

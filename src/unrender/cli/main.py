@@ -16,6 +16,7 @@ COMMANDS = {
     "demo": ("unrender.cli.demo", "run all tasks on generated data and write one report", ""),
     "fit-mesh": ("unrender.cli.fit_mesh", "fit a mesh to a point cloud", "CLOUD"),
     "find-pose": ("unrender.cli.find_pose", "find an object in a photo or a point cloud", "MESH PHOTO"),
+    "track-pose": ("unrender.cli.track_pose", "track an object through a video", "MESH VIDEO"),
     "import": ("unrender.cli.import_photos", "estimate the camera poses of photos", "PHOTOS"),
     "inspect": ("unrender.cli.inspect_scene", "check a scene before training", "SCENE"),
     "fit-volume": ("unrender.cli.fit_volume", "fit a voxel volume to posed images", "SCENE"),

@@ -103,7 +103,7 @@ def load_photo(
         colors = colors_from_image(image)
     del image, data  # 8k images take 130 MB
     shape = colors.shape[:2]
-    focal, center = _focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
+    focal, center = focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
     coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
     return Photo(
         torch.from_numpy(colors)[..., :3],
@@ -129,7 +129,7 @@ def _depth(path: FilePath, scale: float | None, shape: tuple[int, ...]) -> Tenso
         return torch.from_numpy(resample_nearest(depth.clip(min=0), shape, "the depth image", "the photo"))
 
 
-def _focal_and_center(
+def focal_and_center(
     where: str,
     shape: tuple[int, ...],
     intrinsics: tuple[float, float, float, float] | None,

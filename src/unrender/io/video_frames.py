@@ -42,7 +42,7 @@ def save_sharpest_frames(video: FilePath, folder: FilePath, count: int) -> list[
             segment = current
             sharpness = _sharpness(frame.reformat(format="gray").to_ndarray())
             if best is None or sharpness > best[0]:
-                best = (sharpness, _jpeg(_upright(frame.to_ndarray(format="rgb24"), frame.rotation)))
+                best = (sharpness, _jpeg(upright(frame.to_ndarray(format="rgb24"), frame.rotation)))
         if best is None:
             raise FileFormatError("no frame could be decoded")
         saved.append(_save(best[1], target, len(saved)))
@@ -66,7 +66,7 @@ def _sharpness(gray: Floats) -> float:
     return float(laplacian.var()) if laplacian.size else 0.0
 
 
-def _upright(values: Floats, degrees: float) -> Floats:
+def upright(values: Floats, degrees: float) -> Floats:
     """Turn a frame counterclockwise by the rotation in the header of its video, a multiple of 90 degrees."""
     return np.ascontiguousarray(np.rot90(values, round(degrees / 90)))
 

@@ -69,16 +69,17 @@ def overlay(photo: PhotoCrop, mesh: Mesh, texture: Texture | None, pose: Tensor)
     camera = photo.at(pose)
     rendered = render_mesh(mesh, camera, texture=texture, background=None, supersampling=2)
     mixed = photo.image * (1 - 0.6 * rendered[..., 3:]) + 0.6 * rendered[..., :3]
-    return figures.to_bytes(_with_contour(mixed, render_depth(mesh, camera) > 0, OBJECT_COLOR))
+    return figures.to_bytes(with_contour(mixed, render_depth(mesh, camera) > 0, OBJECT_COLOR))
 
 
 def contours(photo: PhotoCrop, mesh: Mesh, pose: Tensor) -> Image:
     """Draw the contours of the mask and of the mesh in a pose over the photo."""
-    masked = _with_contour(photo.image, photo.mask > 0.5, MASK_COLOR)
-    return figures.to_bytes(_with_contour(masked, render_depth(mesh, photo.at(pose)) > 0, OBJECT_COLOR))
+    masked = with_contour(photo.image, photo.mask > 0.5, MASK_COLOR)
+    return figures.to_bytes(with_contour(masked, render_depth(mesh, photo.at(pose)) > 0, OBJECT_COLOR))
 
 
-def _with_contour(image: Tensor, inside: Tensor, color: tuple[float, float, float]) -> Tensor:
+def with_contour(image: Tensor, inside: Tensor, color: tuple[float, float, float]) -> Tensor:
+    """Draw the contour of a mask over an image."""
     shape = inside.float()[None, None]
     edge = (max_pool2d(shape, 3, 1, 1) + max_pool2d(-shape, 3, 1, 1) > 0)[0, 0]
     return torch.where(edge[..., None], torch.tensor(color), image)

@@ -211,7 +211,7 @@ def _check(config: FindPose, guess: Tensor | None) -> None:
         value = getattr(config, name)
         if not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"find_pose: `{name}` should be an integer from {low} to {high}, got {value!r}")
-    if guess is not None and not _is_rigid(guess):
+    if guess is not None and not is_rigid(guess):
         raise InputError(
             "find_pose: `guess` should be a 4 × 4 rigid transform (rotation and translation) from the mesh to the "
             f"camera, got {describe_value(guess)}"
@@ -231,7 +231,8 @@ def _check_photo(photo: Photo) -> None:
         )
 
 
-def _is_rigid(pose: object) -> bool:
+def is_rigid(pose: object) -> bool:
+    """Return whether a value is a finite 4 × 4 rigid transform."""
     if not isinstance(pose, Tensor) or pose.shape != (4, 4) or not bool(pose.isfinite().all()):
         return False
     rotation, bottom = pose[:3, :3].double(), pose.new_tensor([0.0, 0.0, 0.0, 1.0])

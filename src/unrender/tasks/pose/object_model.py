@@ -51,18 +51,20 @@ class Placement(NamedTuple):
         return rigid(poses[..., :3, :3], shift / self.radius).float()
 
 
-def make_model(mesh: Mesh, texture: Texture | None, use_color: bool) -> tuple[Model, Placement]:
-    """Validate and normalize a mesh; without `use_color` its colors are dropped."""
+def make_model(
+    mesh: Mesh, texture: Texture | None, use_color: bool, task: str = "find_pose"
+) -> tuple[Model, Placement]:
+    """Validate and normalize a mesh; without `use_color` its colors are dropped. Errors name the `task`."""
     if mesh.vertices.dim() != 2 or len(mesh.faces) == 0:
         raise InputError(
-            f"find_pose: `mesh` should be a single mesh with faces, got {len(mesh.faces)} faces and vertices "
+            f"{task}: `mesh` should be a single mesh with faces, got {len(mesh.faces)} faces and vertices "
             f"{list(mesh.vertices.shape)}"
         )
     if not bool(mesh.vertices.isfinite().all()):
-        raise InputError("find_pose: `mesh` has NaN or infinite vertices; repair or remove them")
+        raise InputError(f"{task}: `mesh` has NaN or infinite vertices; repair or remove them")
     if texture is not None and len(texture.faces) != len(mesh.faces):
         raise InputError(
-            f"find_pose: `texture` has {len(texture.faces)} faces but the mesh has {len(mesh.faces)}; "
+            f"{task}: `texture` has {len(texture.faces)} faces but the mesh has {len(mesh.faces)}; "
             "load both from the same file"
         )
     colors = mesh.vertex_colors if use_color else None
@@ -74,11 +76,11 @@ def make_model(mesh: Mesh, texture: Texture | None, use_color: bool) -> tuple[Mo
     center = (low + high) / 2
     placement = Placement(center, float((used - center).norm(dim=1).max()), torch.zeros_like(center))
     if not placement.radius > 0:
-        raise InputError("find_pose: all vertices of `mesh` coincide")
+        raise InputError(f"{task}: all vertices of `mesh` coincide")
     vertices = ((used - placement.center) / placement.radius).float()
     scaled = Mesh(vertices, faces, None if colors is None else colors[kept, :3].float())
     if not float(surface_area(scaled)) > 1e-6:
-        raise InputError("find_pose: the faces of `mesh` have no area")
+        raise InputError(f"{task}: the faces of `mesh` have no area")
     if texture is not None and use_color:
         return Model(scaled, texture.replace(image=texture.image[..., :3]).to(torch.float32)), placement
     return Model(scaled, None), placement

@@ -1,0 +1,128 @@
+"""Candidate poses of a lost object: regions of a frame with its colors, with its last rotation and from view search."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.ndimage import zoom
+
+from unrender.geometry.camera import Camera
+from unrender.tasks.pose.color_regions import Array, Histograms, color_bins, foreground_probability
+from unrender.tasks.pose.normal_equations import rotation_from_vector
+from unrender.tasks.pose.object_model import Model, simplify_for_resolution
+from unrender.tasks.pose.photo_alignment import Window
+from unrender.tasks.pose.tracking_window import box_blur
+from unrender.tasks.pose.view_search import search_views
+
+FRAME_SIZE = 240
+"""Longer side, in pixels, of the frame in which regions are searched for."""
+MIN_PROBABILITY = 0.6
+MIN_AREA = 0.15
+"""Minimum area of a region relative to the object's, when it was last tracked."""
+MAX_REGIONS = 3
+WINDOW_SIZE = 64
+WINDOW_MARGIN = 1.5
+NUM_VIEWS, NUM_STARTS = 300, 4
+VIEW_SEARCH_PERIOD = 3
+"""The view search, which takes longest, runs in every third frame."""
+Pose = NDArray[np.float64]
+
+
+class LastSeen(NamedTuple):
+    """The last reliable pose of a lost object, with the fraction of the frame that it covered."""
+
+    pose: Pose
+    area: float
+
+
+class Region(NamedTuple):
+    """A region of a frame with the colors of the object, in pixels of the frame."""
+
+    center: Array
+    side: float
+    area: float
+
+
+def candidate_poses(
+    model: Model,
+    camera: Camera,
+    histograms: Histograms,
+    last: LastSeen,
+    image: NDArray[np.uint8],
+    num_lost: int,
+) -> list[Pose]:
+    """List poses from which to search for a lost object, `num_lost` frames after it was lost."""
+    step = max(1, max(image.shape[:2]) // FRAME_SIZE)
+    small = image[::step, ::step].astype(np.float32) / np.float32(255)
+    probability = foreground_probability(histograms, color_bins(small, histograms.is_gray))
+    probability = box_blur(probability, 1)
+    area = last.area * probability.size
+    regions = _find_regions(probability, area, step)
+    poses = [last.pose] if num_lost <= VIEW_SEARCH_PERIOD else []
+    poses += [_moved_to(last, region, camera, area * step**2) for region in regions]
+    if regions and num_lost % VIEW_SEARCH_PERIOD == 0:
+        region = regions[num_lost // VIEW_SEARCH_PERIOD % len(regions)]
+        window = _window(small, probability, camera, region, step)
+        found = search_views(simplify_for_resolution(model, WINDOW_SIZE), window, NUM_VIEWS, NUM_STARTS)
+        poses += list(found.double().numpy())
+    return poses
+
+
+def _find_regions(probability: Array, area: float, step: int) -> list[Region]:
+    """Find squares of the object's area with its colors, in surroundings without them."""
+    radius = max(2, round(0.6 * area**0.5))
+    response = box_blur(probability, radius) - 0.5 * box_blur(probability, 2 * radius)
+    found = list[Region]()
+    for _ in range(MAX_REGIONS):
+        row, column = (int(k) for k in np.unravel_index(int(response.argmax()), response.shape))
+        rows, columns = (slice(max(0, k - radius), k + radius + 1) for k in (row, column))
+        inside = probability[rows, columns] > MIN_PROBABILITY
+        if inside.sum() < MIN_AREA * area:
+            break
+        y, x = inside.nonzero()
+        center = np.array([x.mean() + columns.start + 0.5, y.mean() + rows.start + 0.5]) * step
+        found.append(Region(center.astype(np.float32), 2.0 * radius * step, float(inside.sum()) * step**2))
+        rows, columns = (slice(max(0, k - 2 * radius), k + 2 * radius + 1) for k in (row, column))
+        response[rows, columns] = -1
+    return found
+
+
+def _moved_to(last: LastSeen, region: Region, camera: Camera, area: float) -> Pose:
+    """Move the last pose to a region, with the same view of the object and a distance that matches the area."""
+    depth = last.pose[2, 3] * np.clip(np.sqrt(area / region.area), 0.6, 1.7)
+    flat = (region.center - camera.center.numpy()) / camera.focal.numpy()
+    translation = np.array([flat[0], flat[1], 1.0]) * depth
+    before, after = (v / np.linalg.norm(v) for v in (last.pose[:3, 3], translation))
+    axis = np.cross(before, after)
+    angle = np.arctan2(np.linalg.norm(axis), before @ after)
+    pose = last.pose.copy()
+    turn = rotation_from_vector(axis / max(float(np.linalg.norm(axis)), 1e-12) * angle)
+    pose[:3, :3], pose[:3, 3] = turn @ last.pose[:3, :3], translation
+    return pose
+
+
+def _window(color: Array, probability: Array, camera: Camera, region: Region, step: int) -> Window:
+    """Resample the surroundings of a region, with its probability as coverage."""
+    side = int(np.ceil(WINDOW_MARGIN * region.side / step)) + 4
+    left, top = (round(float(c) / step - side / 2) for c in region.center)
+    padding = [(max(0, -top), max(0, top + side - color.shape[0]))]
+    padding.append((max(0, -left), max(0, left + side - color.shape[1])))
+    rows, columns = (slice(max(0, low), max(0, low) + side) for low in (top, left))
+    rows = slice(rows.start, top + side if top + side > 0 else 0)
+    columns = slice(columns.start, left + side if left + side > 0 else 0)
+    known = np.pad(np.ones_like(probability[rows, columns]), padding)
+    cropped = np.pad(probability[rows, columns], padding)
+    colors = np.pad(color[rows, columns], [*padding, (0, 0)])
+    scale = WINDOW_SIZE / side
+    coverage, known = (zoom(v, scale, order=1, grid_mode=True, mode="nearest") for v in (cropped, known))
+    colors = zoom(colors, (scale, scale, 1), order=1, grid_mode=True, mode="nearest")
+    center = (camera.center / step - torch.tensor([float(left), float(top)])) * scale
+    window_camera = Camera(camera.focal * (scale / step), center, torch.eye(4), WINDOW_SIZE, WINDOW_SIZE)
+    return Window(
+        window_camera,
+        torch.from_numpy((coverage > 0.5).astype(np.float32)),
+        torch.from_numpy((known > 0.99).astype(np.float32)),
+        torch.from_numpy(colors.astype(np.float32)),
+        None,
+    )
