@@ -93,32 +93,23 @@ def command(
         overlay: Write a video with the contour of the object.
         output: Output folder. Default: runs/track-pose/NAME-TIME.
     """
-    if not 0 < source.frames_per_second <= MAX_RATE:
-        raise InputError(
-            f"--frames-per-second {source.frames_per_second}: must lie between 0 and {MAX_RATE:g}"
-        )
     opening = next(frames := _read(video, source))
     camera = _camera(video, opening, source)
     objects, depths = _objects(mesh, first, camera, tracking), _depth_files(source.depth, video)
     tracker = PoseTracker(objects, camera, tracking)
     folder = start_run("track-pose", video.stem, output, _settings(mesh, video, tracking, first, source))
     start, seen = time.perf_counter(), list[SequenceFrame]()
-    last = count_frames(video) - 1
-    tracked = _track(tracker, itertools.chain([opening], frames), depths, source, seen, last)
-    steps = run_steps(tracked, _describe)
-    seconds = time.perf_counter() - start
-    records, metrics = _records(steps, seen), _metrics(steps, seconds)
-    _save_poses(folder, records, seconds / len(steps), tum=tum)
-    write_json(folder / "metrics.json", metrics)
-    write_curves(folder, track_report.series(steps))
+    frames = itertools.chain([opening], frames)
+    steps = run_steps(_track(tracker, frames, depths, source, seen, count_frames(video) - 1), _describe)
+    metrics = _metrics(steps, time.perf_counter() - start)
+    _save(folder, steps, seen, metrics, tum=tum)
     if overlay:
         drawn = track_report.overlays(_read(video, source), steps, _meshes(objects), camera)
         save_video(drawn, folder / "overlay.mp4", frames_per_second=_rate(seen))
-    shown = _shown(_read(video, source), steps, _meshes(objects), camera)
-    titled = (folder / "report.html", f"{mesh.name} in {video.name}")
-    how = _reproduce(mesh, video, tracking, first, source)
-    track_report.write_track_report(*titled, steps, shown, metrics, how)
-    _print_summary(objects, steps, seconds, folder)
+    shown = _shown(_read(video, source), steps, objects, camera)
+    how, title = _reproduce(mesh, video, tracking, first, source), f"{mesh.name} in {video.name}"
+    track_report.write_track_report(folder / "report.html", title, steps, shown, metrics, how)
+    _print_summary(objects, steps, folder)
     return 1 if metrics["tracked"] == 0 else 0
 
 
@@ -128,19 +119,27 @@ def _settings(
     return {"mesh": mesh, "video": video, "config": tracking, "first": first, "source": source}
 
 
-def _print_summary(
-    objects: Sequence[TrackedObject], steps: Sequence[TrackPoseStep], seconds: float, folder: Path
-) -> None:
+def _print_summary(objects: Sequence[TrackedObject], steps: Sequence[TrackPoseStep], folder: Path) -> None:
     for k, item in enumerate(objects):
         print(f"{item.name}: {track_report.summary(steps, k)}")
-    print(f"{len(steps) / seconds:.1f} frames per second")
     print(folder / "poses.jsonl")
     print(folder / "report.html")
 
 
-def _save_poses(folder: Path, records: Sequence[PoseRecord], seconds_per_frame: float, *, tum: bool) -> None:
+def _save(
+    folder: Path,
+    steps: Sequence[TrackPoseStep],
+    seen: Sequence[SequenceFrame],
+    metrics: dict[str, Any],
+    *,
+    tum: bool,
+) -> None:
+    """Save poses, metrics and curves."""
+    records = _records(steps, seen)
+    write_json(folder / "metrics.json", metrics)
+    write_curves(folder, track_report.series(steps))
     write_pose_lines(folder / "poses.jsonl", records)
-    write_bop_csv(folder / "poses_bop.csv", records, seconds_per_frame)
+    write_bop_csv(folder / "poses_bop.csv", records, metrics["seconds"] / len(steps))
     if tum:
         write_tum_trajectory(folder / "trajectory.txt", records)
 
@@ -255,12 +254,15 @@ def _meshes(objects: Sequence[TrackedObject]) -> list[Mesh]:
 
 
 def _shown(
-    frames: Iterator[SequenceFrame], steps: Sequence[TrackPoseStep], meshes: Sequence[Mesh], camera: Camera
+    frames: Iterator[SequenceFrame],
+    steps: Sequence[TrackPoseStep],
+    objects: Sequence[TrackedObject],
+    camera: Camera,
 ) -> list[torch.Tensor]:
     """Draw some frames for the report."""
     period = 1 + len(steps) // track_report.MAX_FIGURES
     return [
-        track_report.draw_poses(frame.image, meshes, camera, step.poses)
+        track_report.draw_poses(frame.image, _meshes(objects), camera, step.poses)
         for frame, step in itertools.islice(zip(frames, steps, strict=False), 0, None, period)
     ]
 
