@@ -61,15 +61,18 @@ class Outcome(NamedTuple):
 class Fits:
     """Fits of one command, in processes of their own."""
 
-    def __init__(self, command: str, source: Path, folder: Path, *, whole_runs: bool) -> None:
+    def __init__(
+        self, command: str, source: Path, folder: Path, *, whole_runs: bool, options: Sequence[str] = ()
+    ) -> None:
         self.command, self._source, self._folder, self._is_whole = command, source, folder, whole_runs
+        self._options = [*OPTIONS[command], *options]
 
     def arguments(self, output: Path, *, resume: bool = False) -> list[str]:
         """Return the arguments of a run, or of a resumed one."""
         if resume:
             return [self.command, str(self._source), "--resume", str(output)]
         views = [] if self.command == "fit-mesh" else ["--no-video", "--no-mesh"]
-        return [self.command, str(self._source), *OPTIONS[self.command], *views, "--output", str(output)]
+        return [self.command, str(self._source), *self._options, *views, "--output", str(output)]
 
     def start(self, arguments: Sequence[str], log: Path) -> int:
         """Start a fit; return its process."""
@@ -79,7 +82,7 @@ class Fits:
                 return subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT).pid
         pid = os.fork()
         if pid == 0:
-            _run_child(arguments, log)
+            run_child(arguments, log)
         return pid
 
     def run(self, arguments: Sequence[str], log: Path) -> tuple[int, float]:
@@ -96,7 +99,7 @@ class Fits:
         os.kill(pid, number)
         status = _wait(pid)
         stopping = time.time() - sent
-        problems = _damages(out, killed=number == signal.SIGKILL)
+        problems = damages(out, killed=number == signal.SIGKILL)
         if status not in (0, -number, 128 + number) or "Traceback" in log.read_text(errors="replace"):
             problems.append(f"status {status}: {log.read_text(errors='replace')[-300:]}")
         lost, checkpoint, result = None, out / CHECKPOINT, out / RESULTS[self.command]
@@ -108,14 +111,15 @@ class Fits:
                 problems.append(f"resume: status {again}: {log.read_text(errors='replace')[-300:]}")
             elif result.read_bytes() != reference:
                 problems.append("resume: another result")
-            problems += _damages(out, killed=False)
+            problems += damages(out, killed=False)
         was_resumed = checkpoint.is_file()
         if not problems:
             shutil.rmtree(out, ignore_errors=True)
         return Outcome(seconds, status, stopping, problems, lost, was_resumed)
 
 
-def _run_child(arguments: Sequence[str], log: Path) -> None:
+def run_child(arguments: Sequence[str], log: Path) -> None:
+    """Run a command in a forked process, which ends here."""
     from unrender.cli.main import main
 
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -146,7 +150,7 @@ def _wait(pid: int) -> int:
     return 71
 
 
-def _damages(folder: Path, *, killed: bool) -> list[str]:
+def damages(folder: Path, *, killed: bool) -> list[str]:
     """Read every file of a run; list those that are not complete."""
     return [
         problem for path in sorted(folder.rglob("*")) if path.is_file() for problem in _damage(path, killed)

@@ -12,6 +12,7 @@ import launched
 import unrender
 from unrender.data.pixels import PixelSource
 from unrender.errors import InputError, WorkerError
+from unrender.tasks.nerf.fit_nerf import default_samples
 from unrender.training.reduction import GradientSums
 from unrender.training.shards import load_shards
 from unrender.workers import ALONE, Workers
@@ -116,6 +117,11 @@ def test_shards_read_their_own_images_only(scene) -> None:
         load_shards(frames, 1, Workers(0, 2), **options)
     with pytest.raises(InputError, match="`shards` is 9, more than the 8 training images"):
         load_shards(frames, 9, ALONE, **options)
+
+
+def test_more_shards_have_more_samples() -> None:
+    found = [default_samples(on_gpu, shards) for on_gpu in (False, True) for shards in (1, 2, 8, 16)]
+    assert found == [65_536, 65_536, 262_144, 524_288, 262_144, 262_144, 262_144, 524_288]
 
 
 def test_a_source_continues_at_any_draw(scene) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from unrender._version import __version__
 from unrender.cli.distributed import as_worker
 from unrender.cli.terminal import prepare_streams
-from unrender.errors import InputError, KernelError, UnrenderError
+from unrender.errors import InputError, KernelError, UnrenderError, WorkerError
 from unrender.runs.interruption import handled_signals
 
 COMMANDS = {
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with handled_signals() as interruption:
         try:
             status = run_command(name, rest[:-1])
-        except KernelError as error:
+        except (KernelError, WorkerError) as error:
             print(f"unrender {name}: {error}", file=sys.stderr)
             return 1
         except (UnrenderError, OSError) as error:

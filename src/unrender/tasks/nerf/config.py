@@ -24,7 +24,8 @@ class FitNerf(FieldConfig):
     """Field to train. hash: hash grid with two small MLPs (Instant-NGP), minutes; paper: the MLP of NeRF (Mildenhall et
     al. 2020), days on a CPU; tutorial: the small MLP of PyTorch3D's tutorial, hours; or a field you registered."""
     samples: int | None = None
-    """Samples per step of the hash model; the number of rays adapts to it. Default: 65536; on a GPU, 262144."""
+    """Samples per step of the hash model; the number of rays adapts to it. Default: 65536; on a GPU, 262144; at least
+    32768 for each shard."""
     table_log2: int | None = None
     """Base-2 logarithm of the hash table size per level. Default: 18; on a GPU, 20."""
     exposure: Exposure = "auto"

@@ -11,15 +11,23 @@ from unrender.tasks.nerf.config import FitNerf, check
 from unrender.training.field_training import Objective
 from unrender.training.fit_field import Chosen, Recipe, fit_field
 from unrender.training.schedule import Schedule
+from unrender.training.shards import resolve_shards
 from unrender.training.step import TrainingStep
 
 DEFAULT_MINUTES = 5.0
 """Training budget where neither steps nor minutes are given."""
 CPU_SAMPLES, GPU_SAMPLES = 65_536, 262_144
 """Default samples of a step of the hash model."""
+SAMPLES_PER_SHARD = 32_768
+"""Default samples of each shard, at least: a shard of fewer costs more than its samples."""
 CPU_TABLE_LOG2, GPU_TABLE_LOG2 = 18, 20
 UNBOUNDED_DISTORTION_LOSS_WEIGHT = 0.03
 """Without the loss, thin haze before the cameras costs training views next to nothing, and obstructs new views."""
+
+
+def default_samples(on_gpu: bool, num_shards: int) -> int:
+    """Return the samples of a step of the hash model."""
+    return max(GPU_SAMPLES if on_gpu else CPU_SAMPLES, SAMPLES_PER_SHARD * num_shards)
 
 
 def fit_nerf(
@@ -44,10 +52,10 @@ def fit_nerf(
         config = dataclasses.replace(config, minutes=DEFAULT_MINUTES)
 
     def options(on_gpu: bool) -> FieldOptions:
-        samples, table_log2 = (GPU_SAMPLES, GPU_TABLE_LOG2) if on_gpu else (CPU_SAMPLES, CPU_TABLE_LOG2)
+        samples, table_log2 = config.samples, GPU_TABLE_LOG2 if on_gpu else CPU_TABLE_LOG2
         return FieldOptions(
             steps=config.steps,
-            samples=samples if config.samples is None else config.samples,
+            samples=default_samples(on_gpu, resolve_shards(config.shards)) if samples is None else samples,
             table_log2=table_log2 if config.table_log2 is None else config.table_log2,
         )
 
