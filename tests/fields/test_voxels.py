@@ -10,6 +10,7 @@ from unrender.fields.harmonics import spherical_harmonics
 from unrender.fields.voxels import SparseVoxels
 from unrender.geometry.rays import Rays
 from unrender.geometry.scene_box import SceneBox
+from unrender.losses.depth import depth_loss
 
 
 def some_field(contracted: bool = False, degree: int = 2) -> SparseVoxels:
@@ -104,3 +105,43 @@ def test_spherical_harmonics_are_orthonormal():
 def test_harmonics_have_degrees_up_to_3():
     with pytest.raises(InputError, match="0 to 3, got 4"):
         spherical_harmonics(torch.tensor([0.0, 0.0, 1.0]), 4)
+
+
+def slab(haze: float = 0.02) -> SparseVoxels:
+    """A dense half x > 0 of the box of 2 units around the origin, and haze of some opacity per voxel before it."""
+    box = SceneBox.cube(torch.zeros(3), 1.0)
+    field = SparseVoxels.from_mask(torch.ones(16, 16, 16, dtype=torch.bool), box, degree=0, opacity=haze)
+    with torch.no_grad():
+        field.log_density[field.table.corner_positions[:, 0] > 8] = 4.0
+    return field
+
+
+def rays_along_x(count: int = 200) -> Rays:
+    generator = torch.Generator().manual_seed(0)
+    origins = torch.rand(count, 3, generator=generator) - 0.5
+    origins[:, 0] = -3.0
+    return Rays(origins, torch.tensor([1.0, 0.0, 0.0]).expand(count, 3))
+
+
+@pytest.mark.parametrize("contracted", [False, True])
+def test_weights_of_training_sum_to_the_opacity(contracted):
+    field = some_field(contracted)
+    points, directions = some_points(field)
+    rays = Rays(points - 4 * directions, directions)
+    samples, weights = field.training_weights(rays, torch.Generator().manual_seed(3))
+    (rendered,) = field.training_outputs(rays, torch.Generator().manual_seed(3))
+    ray = torch.repeat_interleave(samples.offsets.diff())
+    sums = torch.zeros(len(points)).index_add(0, ray, weights)
+    assert sums.max() > 0.5
+    torch.testing.assert_close(sums, rendered.opacity, rtol=1e-4, atol=1e-4)
+
+
+def test_the_depth_loss_removes_haze_before_a_surface_that_is_too_deep():
+    """A loss of the mean distance would add haze there, which shifts the mean."""
+    field = slab()
+    samples, weights = field.training_weights(rays_along_x(), torch.Generator().manual_seed(0))
+    depth_loss(weights, samples.distances, samples.offsets, torch.full((200,), 2.95)).backward()
+    x = field.table.corner_positions[:, 0]
+    before = field.log_density.grad[(x < 5) & (field.log_density.grad != 0)]
+    assert len(before) > 100
+    assert before.min() > 0

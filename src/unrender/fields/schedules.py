@@ -45,6 +45,10 @@ class NerfSchedule:
     """A step of a large network is long."""
 
 
+VOXELS_PER_SPLIT = 3
+"""Factor by which the number of voxels grows, at least, where all are split into 8 and most of them are pruned."""
+
+
 @dataclasses.dataclass(frozen=True)
 class VoxelSchedule:
     """When voxels are pruned and split."""
@@ -57,6 +61,11 @@ class VoxelSchedule:
     """Largest fraction of all steps between two prunings, so that short trainings reach the full resolution."""
     min_weight: float = 0.02
     """Weight on a ray above which a voxel is kept; its neighbors are kept, too."""
+
+    def growth(self, degree: int) -> float:
+        """Return about by how much voxels and their harmonics grow, at least, from one color to those of a degree."""
+        splits, coefficients = len(self.coarsening) - 1, 1 + 3 * (degree + 1) ** 2
+        return float(VOXELS_PER_SPLIT**splits * coefficients / 4)
 
 
 def stage_at(stages: Stages[Value], progress: float) -> Value:

@@ -101,7 +101,10 @@ class TrainableField(nn.Module):
     final_learning_rate: ClassVar[float] = 0.03
     """Learning rates at the end of the training, as a fraction of the initial ones."""
     keeps_samples: ClassVar[bool] = True
-    """Whether training outputs have weights and samples, which the distortion loss needs."""
+    """Whether training outputs have weights and samples, which the distortion loss needs; if not, the depth loss calls
+    `training_weights`."""
+    expected_growth: float = 1.0
+    """Factor by which the field is expected to grow in training, to say early that it will not fit on the disk."""
     patch_size: ClassVar[int] = 1
     """Rays of a training step are drawn in patches of `patch_size` × `patch_size` pixels."""
     gpu_schedule: ClassVar[object | None] = None
@@ -178,6 +181,16 @@ class TrainableField(nn.Module):
         """
         samples = self.sample(rays, generator=generator)
         return (march(self, rays, samples, keep_samples=True),)
+
+    def training_weights(self, rays: Rays, generator: torch.Generator) -> tuple[RaySamples, Tensor]:
+        """Return samples along rays and their weights, for the depth loss.
+
+        Differentiable in: the parameters.
+        """
+        samples = self.sample(rays, generator=generator)
+        weights = march(self, rays, samples, keep_samples=True).weights
+        assert weights is not None
+        return samples, weights
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters in groups with their initial learning rates, as torch optimizers take them."""

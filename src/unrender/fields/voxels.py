@@ -30,6 +30,7 @@ from unrender.fields.uniform_samples import (
     uniform_in_cells,
 )
 from unrender.fields.voxel_contents import check_contents
+from unrender.fields.voxel_weights import visible_weights
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import RayInterval, Rays, clip_to_box, present_rays
 from unrender.geometry.scene_box import SceneBox
@@ -140,7 +141,9 @@ class SparseVoxels(TrainableField):
         """Return a gray field of uniform opacity in the voxels of the region; the generator is not used."""
         contracted = region.scene_box.contracted
         opacity = INITIAL_OPACITY_CONTRACTED if contracted else INITIAL_OPACITY
-        return cls.from_mask(region.occupied, region.scene_box, near=region.near, degree=0, opacity=opacity)
+        field = cls.from_mask(region.occupied, region.scene_box, near=region.near, degree=0, opacity=opacity)
+        field.expected_growth = schedule_of(options.schedule, SCHEDULE).growth(options.degree)
+        return field
 
     def opacities(self) -> Float[Tensor, " corners"]:
         """Return the opacity, in [0, 1], of a ray segment of one voxel size at the density of each corner.
@@ -369,6 +372,11 @@ class SparseVoxels(TrainableField):
         assert found.voxel_weights is not None
         self._max_weight = torch.maximum(self._max_weight, found.voxel_weights.to(self._max_weight))
         return (RenderOutput(found.color, found.opacity, found.distance),)
+
+    def training_weights(self, rays: Rays, generator: torch.Generator) -> tuple[RaySamples, Tensor]:
+        """Return the visible samples of rays, randomly placed, and their weights."""
+        grid_rays = self._grid_rays(rays, rays.directions[:, :0], _jitter(rays, generator))
+        return visible_weights(grid_rays, self.log_density, self.table, self._strides(1.0, SKIP, STOP))
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return densities and colors with a learning rate each."""

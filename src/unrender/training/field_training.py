@@ -199,7 +199,7 @@ class FieldTraining(Generic[AnyField]):
         total = total if penalty is None else total + penalty / shard.weight
         depths = None if is_joint else self._draw_depths(shard, count)
         if depths is not None:
-            total = total + objective.depth_loss_weight * self._mean_depth_loss(depths)
+            total = total + objective.depth_loss_weight * self._separate_depth_loss(depths)
         constant = constant_error(target, background, batch.valid)
         return _Losses(total, errors[-1], constant, _num_samples(outputs))
 
@@ -219,11 +219,15 @@ class FieldTraining(Generic[AnyField]):
             color = self._exposures(color, batch.frame)
         return squared_error(color, target, batch.valid)
 
-    def _mean_depth_loss(self, depths: DepthBatch) -> Tensor:
-        """Return the depth loss of rays without samples: each counts as ending at its mean distance."""
-        output = self.field.training_outputs(depths.rays, self.generator)[-1]
-        offsets = torch.arange(len(depths.distances) + 1, device=depths.distances.device)
-        return depth_loss(output.opacity, output.distance, offsets, depths.distances)
+    def _separate_depth_loss(self, depths: DepthBatch) -> Tensor:
+        """Return the depth loss of rays that are not rendered together with those of pixels.
+
+        It needs the weights of samples: the gradient of a loss of the mean distance grows with the distance from the
+        surface, and fills empty space with haze that shifts the mean by a fraction of a voxel.
+        """
+        samples, weights = self.field.training_weights(depths.rays, self.generator)
+        assert samples.offsets is not None
+        return depth_loss(weights, samples.distances, samples.offsets, depths.distances)
 
 
 def check_training_state(
