@@ -10,7 +10,9 @@ afresh, and checkpoints are written as often as usual.
 """
 
 import argparse
+import contextlib
 import dataclasses
+import faulthandler
 import itertools
 import json
 import os
@@ -33,15 +35,20 @@ os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
 CHECKPOINT = "checkpoint.safetensors"
 RESULTS = {"fit-nerf": "field.safetensors", "fit-volume": "volume.safetensors", "fit-mesh": "mesh.ply"}
 OPTIONS = {
-    "fit-nerf": ["--steps", "60", "--samples", "2048", "--table-log2", "10"],
+    "fit-nerf": ["--steps", "40", "--samples", "2048", "--table-log2", "10"],
     "fit-volume": ["--steps", "150", "--rays", "512", "--resolution", "32", "--degree", "1"],
     "fit-mesh": ["--edge-length", "0.2", "--start", "hull"],
 }  # fmt: skip
 SIGNALS = {"KILL": signal.SIGKILL, "TERM": signal.SIGTERM, "INT": signal.SIGINT}
 INTERVAL = 0.5
 """Seconds between two checkpoints here."""
-PATIENCE = 300.0
-"""Seconds after which a fit hangs."""
+PATIENCE, MOST_CPU = 60.0, 300.0
+"""Seconds without work after which a fit counts as hanging, and seconds of CPU after which it does not end.
+
+A busy machine can hold a process up for minutes: that is no fault of it, so wall-clock time does not count.
+"""
+HANGING = 71
+"""Status of a fit that had to be killed; its threads write their stacks into its log."""
 
 
 class Outcome(NamedTuple):
@@ -77,7 +84,7 @@ class Fits:
     def start(self, arguments: Sequence[str], log: Path) -> int:
         """Start a fit; return its process."""
         if self._is_whole:
-            line = [sys.executable, "-m", "unrender", *arguments]
+            line = [sys.executable, "-X", "faulthandler", "-m", "unrender", *arguments]
             with log.open("wb") as out:
                 return subprocess.Popen(line, stdout=out, stderr=subprocess.STDOUT).pid
         pid = os.fork()
@@ -126,6 +133,7 @@ def run_child(arguments: Sequence[str], log: Path) -> None:
     os.dup2(handle, 1)
     os.dup2(handle, 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    faulthandler.enable()
     status = 70
     try:
         status = main(arguments)
@@ -139,15 +147,32 @@ def run_child(arguments: Sequence[str], log: Path) -> None:
 
 def _wait(pid: int) -> int:
     """Wait for a process; return its status, or minus the signal that ended it."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
+    worked, last = time.monotonic(), -1.0
+    while True:
         found, status = os.waitpid(pid, os.WNOHANG)
         if found:
             return os.waitstatus_to_exitcode(status)
-        time.sleep(0.005)
-    os.kill(pid, signal.SIGKILL)
+        cpu, is_idle = _activity(pid)
+        if cpu != last or not is_idle:
+            worked, last = time.monotonic(), cpu
+        if time.monotonic() - worked > PATIENCE or cpu > MOST_CPU:
+            break
+        time.sleep(0.02)
+    os.kill(pid, signal.SIGABRT)  # faulthandler writes the stacks
     os.waitpid(pid, 0)
-    return 71
+    print(f"  no end after {cpu:.0f} s of CPU, {'idle' if is_idle else 'busy'}", flush=True)
+    return HANGING
+
+
+def _activity(pid: int) -> tuple[float, bool]:
+    """Return the CPU seconds of a process, and whether all its threads sleep (Linux)."""
+    states, ticks = set(), 0
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # threads end
+            fields = stat.read_text().rpartition(")")[2].split()
+            states.add(fields[0])
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK"), states <= {"S"}
 
 
 def damages(folder: Path, *, killed: bool) -> list[str]:
