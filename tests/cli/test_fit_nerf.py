@@ -64,7 +64,8 @@ class FakeTrainer:
                     os.kill(os.getpid(), signal.SIGINT)
         finally:
             state = {"index": torch.tensor(index)}
-            save_tensors(state, {"model": config.model}, folder / "checkpoint.safetensors")
+            description = {"model": config.model, "numbers": {"index": index}}
+            save_tensors(state, description, folder / "checkpoint.safetensors")
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from unrender.runs.folder import (
     write_curves,
     write_json,
 )
+from unrender.runs.last_resort import save_in_need
 from unrender.runs.options import changed_options
 from unrender.runs.progress import run_inner_steps, run_steps
 from unrender.runs.resume import folder_to_resume, refuse_other_output, saved_config, saved_group
@@ -222,7 +223,11 @@ class _Fit:
         finally:
             if isinstance(fitting, Generator):
                 fitting.close()  # which saves a checkpoint
-        save_mesh(steps[-1].result, path)
+        try:
+            save_mesh(steps[-1].result, path)
+        except FileAccessError as error:
+            mesh = steps[-1].result
+            save_in_need(lambda other: save_mesh(mesh, other), path, path.parent / CHECKPOINT, error)
         return steps
 
     def write(

@@ -87,22 +87,41 @@ def remove_unfinished(folder: FilePath) -> None:
                     left.unlink()
 
 
-def check_space(path: FilePath, size: int, what: str = "cannot be written") -> None:
+def check_space(
+    path: FilePath, size: int, what: str = "cannot be written", *, largest: int | None = None
+) -> None:
     """Raise DiskFullError if the disk of a path, or of the first of its folders that exists, has too little space.
 
-    Quotas are not visible from here: they show when a file is written.
+    largest: size of the largest file, if there are several; a process can be limited in that. Quotas are not visible
+    from here: they show when a file is written.
     """
     existing = next(folder for folder in (Path(path), *Path(path).absolute().parents) if folder.exists())
-    free = shutil.disk_usage(existing).free
+    free, limit = shutil.disk_usage(existing).free, _file_size_limit()
     if free < size:
+        unit = 2**20 if size - free >= 2**20 and (free >= 2**20 or free == 0) else 2**10
+        needed, missing = (f"{math.ceil(count / unit):,} {_UNITS[unit]}" for count in (size, size - free))
         raise DiskFullError(
-            f"{path}: {what}: {_mib(size)} MiB are needed and {_mib(free)} MiB are free: {_mib(size - free)} MiB are "
-            "missing; free some space, or choose another folder"
+            f"{path}: {what}: {needed} are needed and {free // unit:,} {_UNITS[unit]} are free: {missing} are missing; "
+            "free some space, or choose another folder"
+        )
+    if limit < (largest or size):
+        raise DiskFullError(
+            f"{path}: {what}: a file of {math.ceil((largest or size) / 2**10):,} KiB is needed, and the limit of files "
+            f"is {limit / 2**10:,.0f} KiB here; raise it with `ulimit -f unlimited`"
         )
 
 
-def _mib(size: int) -> str:
-    return f"{math.ceil(size / 2**20):,}"
+_UNITS = {2**10: "KiB", 2**20: "MiB"}
+
+
+def _file_size_limit() -> float:
+    """Return the size that no file of this process may exceed; infinite on systems without such limits."""
+    try:
+        import resource
+    except ImportError:
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
 
 
 @contextlib.contextmanager
@@ -160,7 +179,8 @@ def atomic_write_folder(path: FilePath) -> Iterator[Path]:
 
 
 def _not_written(path: FilePath, error: OSError) -> FileAccessError:
-    kind = DiskFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else FileAccessError
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    kind = DiskFullError if is_full else FileAccessError
     return kind(f"{path}: cannot be written: {_reason(error)}")
 
 
@@ -194,6 +214,8 @@ def _reason(error: Exception) -> str:
         return "the disk is full; free some space or choose another folder"
     if code == errno.EDQUOT:
         return "your disk quota is used up; free some space or choose another folder"
+    if code == errno.EFBIG:
+        return "it is larger than files may be here; raise the limit (ulimit -f), or choose another disk"
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
         return "permission denied; choose another folder or change its permissions"
     return getattr(error, "strerror", None) or str(error)

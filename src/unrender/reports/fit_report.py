@@ -5,13 +5,14 @@ import shlex
 from collections.abc import Iterator
 from typing import Any, TypeVar
 
-from unrender.io.files import DiskFullError
+from unrender.errors import FileAccessError
 from unrender.reports.field_report import finish
 from unrender.reports.live_report import EventWriter, LiveReport, StepRecord, describe
 from unrender.runs.field_run import FieldRun
 from unrender.runs.folder import write_json
+from unrender.runs.last_resort import save_in_need
 from unrender.runs.progress import RecordedSteps, run_steps
-from unrender.training.checkpoints import CHECKPOINT
+from unrender.training.checkpoints import CHECKPOINT, saved_step
 from unrender.training.saved_fields import save_field
 from unrender.training.step import TrainingStep
 from unrender.workers import current_workers
@@ -52,18 +53,20 @@ def train_with_report(
 
 
 def _save(run: FieldRun, last: TrainingStep[Any]) -> None:
-    """Save the field; if the disk is full, say where it is."""
+    """Save the field; if the disk is full, replace an older checkpoint by it, or save it elsewhere."""
     if not run.folder.is_dir():
         log.warning("%s has disappeared during training: creating it again", run.folder)
         run.start()
     try:
         save_field(last.result, run.field_file)
-    except DiskFullError as error:
-        if not (run.folder / CHECKPOINT).is_file():
-            raise
-        raise DiskFullError(
-            f"{error}. The last checkpoint holds the field: free some space, then save it with: {_resume_line(run)}"
-        ) from error
+    except FileAccessError as error:
+        if saved_step(run.folder) == last.index:
+            raise type(error)(
+                f"{error}. The last checkpoint holds the field: free some space, then save it with: {_resume_line(run)}"
+            ) from error
+        save_in_need(
+            lambda path: save_field(last.result, path), run.field_file, run.folder / CHECKPOINT, error
+        )
 
 
 def _resume_line(run: FieldRun) -> str:

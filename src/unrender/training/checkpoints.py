@@ -88,6 +88,16 @@ def save_checkpoint(folder: Path, origin: Origin, state: State) -> None:
         log.warning("no checkpoint was saved after step %d: %s", state.numbers["index"], error)
 
 
+def saved_step(folder: Path) -> int | None:
+    """Return the number of the step after which the checkpoint in a folder was written; None if there is none."""
+    try:
+        _, description = load_tensors(folder / CHECKPOINT)
+    except (FileAccessError, FileFormatError):
+        return None
+    index = description.get("numbers", {}).get("index")
+    return index if isinstance(index, int) else None
+
+
 def read_checkpoint(folder: Path, origin: Origin) -> State:
     """Read a checkpoint, and delete what a killed process left unfinished beside it.
 

@@ -18,7 +18,7 @@ from unrender.io.files import DiskFullError, check_space, reading
 from unrender.training.checkpoints import CHECKPOINT, CheckpointWriter, Origin, read_checkpoint
 from unrender.training.evaluation import HeldOutPatches
 from unrender.training.schedule import Schedule
-from unrender.training.state import State
+from unrender.training.state import State, size_of
 from unrender.training.step import AnyField, Losses, Measured, TrainingStep
 from unrender.workers import current_workers
 
@@ -26,6 +26,8 @@ Result = TypeVar("Result")
 log = logging.getLogger("unrender")
 MEMORY = 0.98
 """Weight of the past in running means of the loss."""
+REPORT_BYTES = 2**20
+"""Size of a report, its curves and metrics, about."""
 
 
 class Training(Protocol[AnyField]):
@@ -291,14 +293,19 @@ class _Run(Generic[AnyField]):
         )
 
     def check_space(self) -> None:
-        """Raise DiskFullError if the disk has no space for the field; warn if it has none for checkpoints."""
-        folder = self.job.checkpoints
+        """Raise DiskFullError if the disk has no space for the field; warn if it has none for all that is written."""
+        folder, trained = self.job.checkpoints, self.training.field
         if folder is None:
             return
-        field = sum(p.numel() * p.element_size() for p in self.training.field.parameters())
+        now, growth = size_of(trained.contents()[0]), trained.expected_growth
+        field, moments = round(growth * now), 2 * round(growth * size_of(dict(trained.named_parameters())))
         check_space(folder, field, "the field cannot be saved")
-        try:  # a checkpoint has two moments of each parameter, and the one before stays until it is written
-            check_space(folder, 7 * field, "checkpoints may not be saved")
+        checkpoint = size_of(self.training.state().tensors) + field - now + moments
+        views = sum(frame.camera.height * frame.camera.width for frame in self.job.test_frames)
+        sizes = f"about {_mib(field)} MiB for the field, {_mib(checkpoint)} for a checkpoint, {_mib(views)} for views"
+        try:  # a checkpoint stays until the next one is written
+            total = field + 2 * checkpoint + views + REPORT_BYTES
+            check_space(folder, total, f"not all results may be saved ({sizes})", largest=checkpoint)
         except DiskFullError as error:
             log.warning("%s", error)
 
@@ -316,6 +323,10 @@ class _Run(Generic[AnyField]):
                 self._writer.save(State(state.tensors, numbers).saved())
         if wait:
             self._writer.wait()
+
+
+def _mib(size: int) -> int:
+    return math.ceil(size / 2**20)
 
 
 class _Timer:

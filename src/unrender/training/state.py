@@ -27,6 +27,11 @@ class State(NamedTuple):
         return type(self)(tensors, dict(self.numbers))
 
 
+def size_of(tensors: Mapping[str, Tensor]) -> int:
+    """Return the number of bytes of tensors."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
 def in_folder(folder: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Prefix the names of tensors: folder/name."""
     return {f"{folder}/{name}": tensor for name, tensor in tensors.items()}

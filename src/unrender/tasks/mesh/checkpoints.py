@@ -17,13 +17,17 @@ from unrender.errors import FileAccessError, FileFormatError, InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.topology import is_watertight
 from unrender.io.checkpoints import load_tensors, save_tensors
-from unrender.io.files import reading, remove_unfinished
+from unrender.io.files import DiskFullError, check_space, reading, remove_unfinished
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud
 
 CHECKPOINT = "checkpoint.safetensors"
 KIND, FORMAT = "mesh fit checkpoint", 1
 SECONDS_BETWEEN_CHECKPOINTS = 15.0
 """A killed fit loses that, and up to three steps."""
+PLY_BYTES, TENSOR_BYTES = 24 + 2 * 13, 24 + 2 * 24
+"""Bytes of a vertex and its two faces in a ply file and in a checkpoint."""
+REPORT_BYTES = 2**20
+"""Size of a report, about."""
 MAY_DIFFER = ("steps",)
 """Settings that may change when a fit is resumed."""
 NUMBERS = ("start_area", "smoothness", "index", "stage", "final_steps")
@@ -105,6 +109,21 @@ class MeshCheckpoints:
         self._settings = json.loads(json.dumps(settings))
         self._cloud = hashlib.sha256(cloud.points.numpy().tobytes()).hexdigest()
         self._due = time.perf_counter() + SECONDS_BETWEEN_CHECKPOINTS
+
+    def check_space(self, num_vertices: float) -> None:
+        """Raise DiskFullError if the disk has no space for a mesh; warn if it has none for all that is written."""
+        if self._folder is None:
+            return
+        mesh = round(PLY_BYTES * num_vertices)
+        checkpoint = round(2 * TENSOR_BYTES * num_vertices)  # a checkpoint can hold two meshes
+        check_space(self._folder, mesh, "the mesh cannot be saved")
+        try:  # a checkpoint stays until the next one is written
+            total = mesh + 2 * checkpoint + REPORT_BYTES
+            check_space(
+                self._folder, total, "not all results may be saved", largest=max(checkpoint, REPORT_BYTES)
+            )
+        except DiskFullError as error:
+            log.warning("%s", error)
 
     def save(self, state: FitState, *, is_stage_end: bool = True) -> None:
         """Save a state at the end of a stage, or if it is time; if it cannot be written, warn."""

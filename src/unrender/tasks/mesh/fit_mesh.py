@@ -130,7 +130,9 @@ def fit_mesh(
         start = initial_mesh(prepared, config.start, is_open=config.open)
         random = torch.Generator().manual_seed(config.seed).get_state()
         state = FitState(float(surface_area(start)), start, SMOOTHNESS[0], random)
-    return _fit(prepared, state, _plan(prepared, state.start_area, config), config, saved)
+    plan = _plan(prepared, state.start_area, config)
+    saved.check_space(state.start_area / plan[-1].edge_length ** 2 / VERTEX_AREA)
+    return _fit(prepared, state, plan, config, saved)
 
 
 def _check(config: FitMesh) -> None:
