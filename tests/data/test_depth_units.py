@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +77,25 @@ def test_a_given_scale_is_used(demo: Path, tmp_path: Path) -> None:
             load_scene(tmp_path, depth_scale=wrong)
 
 
+@pytest.mark.parametrize("factor", [37.0, 1 / 37])
+def test_depth_that_fits_no_usual_unit_is_said_and_not_read_in_another(demo, tmp_path, factor) -> None:
+    rewrite(demo, tmp_path, ".npy", 0.001 / factor)
+    (note,) = load_scene(tmp_path).notes
+    assert "depth images with a scale of 0.001 are " in note
+    assert (
+        "times as deep as the point that the cameras face: give `depth_scale`, which should be about " in note
+    )
+    assert {frame.depth_file.scale for frame in load_scene(tmp_path).frames} == {0.001}
+    suggested = float(note.rpartition(" ")[2])
+    assert suggested == pytest.approx(0.001 / factor, rel=0.2)
+    assert not load_scene(tmp_path, depth_scale=0.001 / factor).notes
+
+
+def test_a_given_scale_that_does_not_fit_is_said(demo: Path, tmp_path: Path) -> None:
+    (note,) = load_scene(demo, depth_scale=0.037).notes
+    assert "depth images with a scale of 0.037 are" in note
+
+
 @pytest.mark.parametrize("stated", [0.001, 1.0])
 def test_instant_ngp_states_its_scale(demo: Path, tmp_path: Path, stated: float) -> None:
     rewrite(
@@ -114,6 +134,25 @@ def write_channels(path: Path, channels: dict[str, np.ndarray], **header) -> Non
     exr = pytest.importorskip("OpenEXR")
     with exr.File({"type": exr.scanlineimage, **header}, channels) as file:
         file.write(str(path))
+
+
+COMPRESSIONS = ["NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "DWAA", "DWAB"]
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_exr_of_all_compressions(tmp_path: Path, compression: str) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    values = np.random.default_rng(0).random((37, 53)).astype(np.float32) * 5
+    values[:10] = 2.0
+    channels = {"A": values.astype(np.float16), "Z": values}
+    write_channels(tmp_path / "a.exr", channels, compression=getattr(exr, f"{compression}_COMPRESSION"))
+    np.testing.assert_allclose(read_depth(tmp_path / "a.exr", 1.0), values, atol=1e-4)  # PXR24 rounds
+
+
+def test_exr_is_read_without_the_library(tmp_path: Path, monkeypatch) -> None:
+    write(tmp_path / "a.exr", np.full((3, 4), 2.0), 1.0)
+    monkeypatch.setitem(sys.modules, "OpenEXR", None)
+    assert (read_depth(tmp_path / "a.exr", 1.0) == 2).all()
 
 
 @pytest.mark.parametrize("name", ["Z", "R", "ViewLayer.Depth.Z", "depth", "Y", "V"])

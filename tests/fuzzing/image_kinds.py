@@ -1,5 +1,6 @@
 """Images, depth images, masks, photos, videos and volumes."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from unrender import (
     save_volume,
     window_transfer,
 )
+from unrender.io.exr import write_exr
 from unrender.io.images import load_mask
 from unrender.io.video_frames import save_sharpest_frames
 
@@ -131,6 +133,19 @@ def _read_depth(path: Path) -> object:
     return load_depth(path, 20.0)
 
 
+def _exr(path: Path) -> None:
+    with path.open("wb") as file:
+        write_exr(file, _depth().astype(np.float32))
+
+
+def _packed_exr(path: Path, compression: str) -> None:
+    import OpenEXR
+
+    header = {"type": OpenEXR.scanlineimage, "compression": getattr(OpenEXR, f"{compression}_COMPRESSION")}
+    with OpenEXR.File(header, {"R": _depth().astype(np.float16), "Z": _depth().astype(np.float32)}) as file:
+        file.write(str(path))
+
+
 KINDS = [
     _kind(
         "image-png", "i.png", lambda path: save_image(torch.rand(*SHAPE, 3), path), load_image, layouts.PNG
@@ -154,6 +169,9 @@ KINDS = [
         _read_depth,
         layouts.NPY,
     ),
+    _kind("depth-exr", "d.exr", _exr, _read_depth),
+    _kind("depth-exr-zip", "d.exr", functools.partial(_packed_exr, compression="ZIP"), _read_depth),
+    _kind("depth-exr-piz", "d.exr", functools.partial(_packed_exr, compression="PIZ"), _read_depth),
     _kind("photo-exif", "p.jpg", _photo_jpeg, _read_exif_photo),
     _photo("photo-image", "p.png", layouts.PNG),
     _photo("photo-mask", "mask.png", layouts.PNG),

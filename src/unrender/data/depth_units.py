@@ -20,13 +20,17 @@ NUM_CHECKED = 4
 """Depth images that are read to check their unit."""
 MAX_RATIO_TO_CAMERAS, MAX_RATIO_TO_POINTS = 4.0, 1.4
 """Largest ratio of the median depth to that of the point the cameras face, or of the scene's points, that fits."""
+MAX_RATIO_OF_USUAL = 2.0
+"""Largest ratio to the cameras' point with which another usual scale is taken: most are only 2 to 5 apart."""
 MIN_POINTS = 20
+ABOUT_DEPTH = "depth images "
+"""How notes on the unit of depth begin."""
 
 
 def with_depth_scale(scene: ParsedScene, given: float | None) -> ParsedScene:
     """Return a scene with the given scale of its depth images, or with one that fits its points or cameras.
 
-    Scales that a file states stay as they are; a note says if they do not fit.
+    Scales that are given or that a file states stay as they are; a note says if they do not fit.
     """
     frames = [
         frame for frame in scene.frames if frame.depth_file is not None and not frame.depth_file.inverted
@@ -34,16 +38,20 @@ def with_depth_scale(scene: ParsedScene, given: float | None) -> ParsedScene:
     if not frames:
         return scene
     if given is not None:
-        return dataclasses.replace(scene, frames=[_with_scale(frame, given) for frame in scene.frames])
+        scene = dataclasses.replace(scene, frames=[_with_scale(frame, given) for frame in scene.frames])
+        frames = [_with_scale(frame, given) for frame in frames]
     ratio, fits, by = _ratio(frames, scene)
     if ratio is None or 1 / fits < ratio < fits:
         return scene
     file = frames[0].depth_file
     assert file is not None
     scale = min(USUAL_SCALES, key=lambda usual: abs(math.log(ratio * usual / file.scale)))
-    found = ratio * scale / file.scale
-    if not (file.is_assumed and 1 / fits < found < fits):
-        note = f"depth images with a scale of {file.scale:g} are {ratio:.3g} times as deep as {by}: give `depth_scale`"
+    found, closer = ratio * scale / file.scale, min(fits, MAX_RATIO_OF_USUAL)
+    if not (file.is_assumed and 1 / closer < found < closer):
+        note = (
+            f"depth images with a scale of {file.scale:g} are {ratio:.3g} times as deep as {by}: give `depth_scale`, "
+            f"which should be about {file.scale / ratio:.2g}"
+        )
         return dataclasses.replace(scene, notes=[*scene.notes, note])
     note = (
         f"depth images are read with a scale of {scale:g}: with {file.scale:g} they would be {ratio:.3g} times as deep "
@@ -52,6 +60,11 @@ def with_depth_scale(scene: ParsedScene, given: float | None) -> ParsedScene:
     return dataclasses.replace(
         scene, frames=[_with_scale(frame, scale) for frame in scene.frames], notes=[*scene.notes, note]
     )
+
+
+def notes_on_depth(notes: Sequence[str]) -> list[str]:
+    """Return those notes on a scene that are about the unit of its depth images, for commands that use them."""
+    return [note for note in notes if note.startswith(ABOUT_DEPTH)]
 
 
 def _with_scale(frame: Frame, scale: float) -> Frame:

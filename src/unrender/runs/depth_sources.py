@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from typing import Literal
 import torch
 
 from unrender.data.depth_maps import load_depth_views, origin_of_depth_views
+from unrender.data.depth_units import notes_on_depth
 from unrender.data.frames import Frame
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
@@ -21,6 +23,8 @@ from unrender.runs.saved_run import Run
 from unrender.runs.views import evenly_spaced, with_size
 from unrender.tasks.depth.depth_views import measure_view
 from unrender.workers import ALONE, Workers
+
+log = logging.getLogger("unrender")
 
 SourceKind = Literal["run", "depths", "scene"]
 
@@ -72,6 +76,8 @@ def load_source_views(
         return evenly_spaced(list(load_depth_views(source, origin=origin).values()), count), origin
     else:
         scene = load_scene(source, depth_scale=depth_scale)
+        for note in notes_on_depth(scene.notes):
+            log.warning("%s", note)
         origin, frames = scene.origin, [frame for frame in scene.frames if frame.depth_file is not None]
         if not frames:
             raise InputError(f"{source}: not a run, no depth maps, and a scene without depth images")

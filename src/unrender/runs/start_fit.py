@@ -1,10 +1,12 @@
 """Starting, or resuming, a run that fits a field to a scene."""
 
 import dataclasses
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from unrender.data.depth_units import notes_on_depth
 from unrender.data.scenes import Scene, load_scene
 from unrender.io.files import MissingFileError
 from unrender.runs.field_run import EvaluationOptions, FieldRun, choose_background
@@ -14,6 +16,7 @@ from unrender.training.shards import resolve_shards
 from unrender.training.step import TrainingStep
 from unrender.workers import current_workers, is_launched
 
+log = logging.getLogger("unrender")
 AnyStep = TypeVar("AnyStep", bound=TrainingStep[Any], covariant=True)
 Settings = TypeVar("Settings", contravariant=True)
 
@@ -51,6 +54,9 @@ def start_fit(
     if is_launched():
         config = dataclasses.replace(config, shards=resolve_shards(config.shards))
     scene = load_scene(source, depth_scale=depth_scale)
+    if config.depth_loss_weight:
+        for note in notes_on_depth(scene.notes):
+            log.warning("%s", note)
     folder = resume or choose_shared_folder(task, scene.name, output, workers)
     steps = fit(scene, config, checkpoints=folder, resume=resume)
     background = choose_background(config.background, scene)
