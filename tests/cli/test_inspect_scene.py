@@ -46,6 +46,16 @@ def test_invalid_input_fails_with_one_line(tmp_path, capsys):
     assert "transforms.json: line 1, column 13: broken JSON" in capsys.readouterr().err
 
 
+def test_images_that_are_the_same_are_said(tmp_path, capsys):
+    scene_files.write_nerfstudio(tmp_path / "cup", ring(12))
+    images = sorted((tmp_path / "cup" / "images").iterdir())
+    images[3].write_bytes(images[7].read_bytes())
+    assert main(["inspect", str(tmp_path / "cup"), "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    names = f"images/{images[3].name} = images/{images[7].name}"
+    assert f"note: 1 image is the same as another one: {names}; list each once" in said
+
+
 def test_no_warnings_for_a_ring_of_cameras(tmp_path):
     assert suspicious(tmp_path, ring()) == ""
 

@@ -73,6 +73,16 @@ def test_volume_with_z_up(tmp_path, shown):
     assert shown[0]._crop._sliders[0].max > 7
 
 
+def test_one_of_several_volumes(tmp_path, shown, capsys):
+    nibabel = pytest.importorskip("nibabel")
+    values = np.random.default_rng(0).random((4, 5, 6, 3)).astype(np.float32)
+    nibabel.Nifti1Image(values, np.eye(4)).to_filename(tmp_path / "series.nii")
+    assert view(tmp_path / "series.nii") == 2
+    assert "has 3 volumes; choose one, 0 to 2, with --frame" in capsys.readouterr().err
+    assert view(tmp_path / "series.nii", "--frame", "2") == 0
+    assert len(shown) == 1
+
+
 def test_scene(tmp_path, shown):
     save_demo_scene(tmp_path / "scene", size=16, num_train=3, num_test=1)
     assert view(tmp_path / "scene") == 0
@@ -102,6 +112,7 @@ def test_runs(tmp_path, shown):
         ("absent.ply", None, [], "no such file or folder; give a mesh"),
         ("notes.doc", "text", [], "the suffix '.doc' is not one of .ply"),
         ("points.xyz", "1 2 3", ["--window", "0", "1"], "--window applies to volumes only"),
+        ("points.xyz", "1 2 3", ["--frame", "0"], "--frame applies to volumes only"),
         ("head.npy", "text", [], "head.npy: damaged"),
         ("config.json", "{", [], "broken JSON"),
     ],

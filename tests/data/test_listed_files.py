@@ -2,9 +2,11 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import scene_files
 from unrender import FileFormatError, load_scene
+from unrender.data.listed_files import find_file, find_image
 
 
 @pytest.fixture
@@ -172,3 +174,26 @@ def test_masks_with_an_id_for_each_object_keep_all_objects(scene):
     content["frames"][0]["mask_path"] = "masks/0.png"
     scene_files.write_json(path, content)
     assert load_scene(scene).frames[0].load().mask.sum(1).tolist() == [16] * 8 + [0] * 4
+
+
+@pytest.mark.parametrize(
+    ("listed", "on_disk"),
+    [
+        ("my%20photo.png", "my photo.png"),
+        ("a+b.png", "a+b.png"),
+        ("my+photo.png", "my photo.png"),
+        ("100%.png", "100%.png"),
+    ],
+)
+def test_names_from_urls_are_decoded(tmp_path, listed, on_disk):
+    Image.new("RGB", (8, 6)).save(tmp_path / on_disk)
+    assert find_image(tmp_path, listed) == tmp_path / on_disk
+    assert find_file(tmp_path, listed) == tmp_path / on_disk
+
+
+def test_names_are_taken_as_they_are_first(tmp_path):
+    for name in ("a b.png", "a%20b.png", "a+b.png"):
+        Image.new("RGB", (8, 6)).save(tmp_path / name)
+    for name in ("a b.png", "a%20b.png", "a+b.png"):
+        assert find_image(tmp_path, name) == tmp_path / name
+    assert find_image(tmp_path, "a%00b.png") is None

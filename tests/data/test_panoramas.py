@@ -60,3 +60,34 @@ def test_images_of_another_shape_are_no_panoramas(tmp_path, capsys):
     Image.new("RGB", (100, 60)).save(tmp_path / "images/0.png")
     assert main(["import", str(tmp_path), "--output", str(tmp_path / "scene")]) == 2
     assert "should be twice as wide as high, got 100 × 60" in capsys.readouterr().err
+
+
+def test_masks_and_depth_of_panoramas_are_split_too(tmp_path):
+    panoramas = tmp_path / "panoramas"
+    panoramas.mkdir()
+    (view,) = scene_files.cameras(1)
+    content = write_panoramas(panoramas, [view])
+    mask = np.full(SIZE, 255, np.uint8)
+    mask[:, SIZE[1] // 2 :] = 0  # the right half of the panorama
+    Image.fromarray(mask).save(panoramas / "mask.png")
+    np.save(
+        panoramas / "depth.npy", np.full(SIZE, 2000, np.float32)
+    )  # a sphere of radius 2 around the camera
+    content["frames"][0] |= {"mask_path": "mask.png", "depth_file_path": "depth.npy"}
+    scene_files.write_json(panoramas / "transforms.json", content)
+    assert main(["import", str(panoramas), "--output", str(tmp_path / "scene")]) == 0
+    frames = {frame.name.rpartition("_")[2]: frame.load() for frame in load_scene(tmp_path / "scene").frames}
+    assert len(frames) == 6
+    assert frames["left.jpg"].mask.all()
+    assert not frames["right.jpg"].mask.any()
+    assert torch.equal(frames["front.jpg"].mask[:, :16], torch.ones(32, 16, dtype=torch.bool))
+    for frame in load_scene(tmp_path / "scene").frames:
+        torch.testing.assert_close(frame.load_distance(), torch.full((32, 32), 2.0), atol=1e-4, rtol=0)
+
+
+def test_files_of_panoramas_that_do_not_exist_are_said(tmp_path, caplog):
+    content = write_panoramas(tmp_path, scene_files.cameras(1))
+    content["frames"][0]["mask_path"] = "no.png"
+    scene_files.write_json(tmp_path / "transforms.json", content)
+    assert main(["import", str(tmp_path), "--output", str(tmp_path / "scene")]) == 0
+    assert "files listed as 'mask_path' do not exist and are ignored; the first is no.png" in caplog.text

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import struct
 import sys
 
 import numpy as np
@@ -285,6 +286,22 @@ def test_las(tmp_path, suffix):
         load_cloud(path)
     path.write_bytes(data[:100] + b"\xff" * 4 + data[104:])
     with pytest.raises(FileFormatError, match="more records than the file can hold"):
+        load_cloud(path)
+
+
+def test_a_laz_with_too_many_chunks_is_refused_before_memory_is_taken(tmp_path):
+    laspy = pytest.importorskip("laspy")
+    scan = laspy.LasData(laspy.LasHeader(point_format=3, version="1.2"))
+    scan.x, scan.y, scan.z = POINTS.T
+    path = tmp_path / "scan.laz"
+    scan.write(path)
+    data = bytearray(path.read_bytes())
+    (start,) = struct.unpack_from("<I", data, 96)
+    (table,) = struct.unpack_from("<q", data, start)
+    data[table + 4 : table + 8] = struct.pack("<I", 200_000_000)
+    data[107:111] = struct.pack("<I", 4_000)  # so many points are declared, too
+    path.write_bytes(data)
+    with pytest.raises(FileFormatError, match="damaged: 200,000,000 chunks in"):
         load_cloud(path)
 
 

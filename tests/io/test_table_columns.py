@@ -173,3 +173,81 @@ def test_fit_mesh_says_which_columns_it_used(tmp_path: Path, capsys) -> None:
     assert main(["fit-mesh", str(path), "--steps", "1", "--output", str(tmp_path / "out")]) == 0
     assert said in capsys.readouterr().out
     assert json.loads((tmp_path / "out" / "config.json").read_text())["columns"] == said
+
+
+SURVEYED = [
+    "Hochwert;Rechtswert;Höhe",
+    "Northing;Easting;Elevation",
+    "N;E;H",
+    "Nordwert;Ostwert;Hoehe",
+    "Norte;Este;Cota",
+]
+
+
+@pytest.mark.parametrize("header", SURVEYED)
+def test_northings_before_eastings_are_put_in_order(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path / "a.csv", [POINTS[:, [1, 0, 2]]], header, ";")
+    np.testing.assert_allclose(load_cloud(path).points.numpy(), POINTS, rtol=1e-6)
+
+
+@pytest.mark.parametrize("header", ["Longitude,Latitude,Height", "lat;lon;alt", "Länge;Breite;Höhe"])
+def test_geographic_degrees_are_refused(tmp_path: Path, header: str) -> None:
+    path = write(tmp_path / "a.csv", [POINTS], header, ";" if ";" in header else ",")
+    with pytest.raises(FileFormatError, match="latitude and longitude are angles; convert them"):
+        load_cloud(path)
+
+
+def commas(path: Path, columns: list[np.ndarray], separator: str) -> Path:
+    text = "\n".join(separator.join(f"{x:.6f}" for x in row) for row in np.hstack(columns))
+    path.write_text(text.replace(".", ",") + "\n")
+    return path
+
+
+@pytest.mark.parametrize("separator", [" ", ";", "\t", " ; "])
+def test_decimal_commas_without_a_header(tmp_path: Path, separator: str, caplog) -> None:
+    cloud = load_cloud(commas(tmp_path / "a.txt", [POINTS, UNIT], separator))
+    np.testing.assert_allclose(cloud.points.numpy(), POINTS, atol=1e-5)
+    assert cloud.normals is not None
+    assert "read commas as decimal points" in caplog.text
+
+
+def test_whole_numbers_between_commas_are_read(tmp_path: Path) -> None:
+    table = np.hstack([np.abs(BYTES), BYTES])
+    assert len(load_cloud(write(tmp_path / "a.csv", [table])).points) == 40
+
+
+def test_decimal_commas_between_commas_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileFormatError, match="decimal commas"):
+        load_cloud(commas(tmp_path / "a.csv", [POINTS], ","))
+
+
+COLOR_SCALES = {"0 to 2.55": 2.55, "0 to 5.5": 5.5, "10 bits": 1023.0, "12 bits": 4095.0}
+
+
+@pytest.mark.parametrize("largest", COLOR_SCALES.values(), ids=COLOR_SCALES)
+def test_colors_of_an_unusual_range_are_neither_black_nor_clipped(
+    tmp_path: Path, largest: float, caplog
+) -> None:
+    fractions = GENERATOR.random((40, 3))
+    fractions[0, 0] = 1.0
+    path = tmp_path / "a.ply"
+    header = "ply\nformat ascii 1.0\nelement vertex 40\n" + "".join(
+        f"property float {name}\n" for name in ("x", "y", "z", "red", "green", "blue")
+    )
+    rows = np.hstack([POINTS, fractions * largest])
+    path.write_text(
+        header + "end_header\n" + "\n".join(" ".join(f"{x:.6g}" for x in row) for row in rows) + "\n"
+    )
+    np.testing.assert_allclose(load_cloud(path).colors.numpy(), fractions, atol=2e-3)
+    assert f"colors up to {largest:g} do not fit the usual ranges" in caplog.text
+
+
+def test_dark_colors_in_bytes_stay_dark(tmp_path: Path, caplog) -> None:
+    cloud = load_cloud(write(tmp_path / "a.csv", [POINTS, np.minimum(BYTES, 9)], "x,y,z,r,g,b"))
+    assert float(cloud.colors.max()) < 0.04
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_colors_far_below_zero_are_said(tmp_path: Path, caplog) -> None:
+    load_cloud(write(tmp_path / "a.csv", [POINTS, UNIT], "x,y,z,r,g,b"))
+    assert "colors below 0, down to -" in caplog.text

@@ -186,6 +186,10 @@ def test_pages_over_sockets(window):
         code, answer = ask(window, home, headers)
         assert code in (400, 403)
         assert b"<!doctype" not in answer
+    for name in ("x" * 5000, "%00", "x" * 300, "%2e%2e/%2e%2e/etc/passwd"):
+        code, answer = ask(window, home + name, {"Host": ours})
+        assert 400 <= code < 500
+        assert b"X-Frame-Options: DENY" in answer
     if token is not None:
         assert ask(window, "/", {"Host": ours})[0] == 403
         code, answer = ask(window, f"/?token={token}", {"Host": ours})

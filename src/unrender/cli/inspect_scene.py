@@ -13,6 +13,7 @@ from unrender.runs.folder import start_run, write_json
 from unrender.tasks.scene.inspect_scene import (
     ImageSummary,
     describe_cameras,
+    find_duplicates,
     find_warnings,
     inspect_image,
 )
@@ -51,7 +52,8 @@ def command(
         )
         folder = start_run("inspect", loaded.name, output, {"scene": scene} | options)
         images = _inspect_images(loaded, quick)
-    warnings = [image.problem for image in images if image.problem] + find_warnings(loaded)
+    warnings = [image.problem for image in images if image.problem] + find_duplicates(images)
+    warnings += find_warnings(loaded)
     metrics = describe_cameras(loaded) | scene_report.describe_images(images)
     metrics |= {"num_warnings": len(warnings)} | scene_report.describe_bounds(loaded)
     write_json(folder / "metrics.json", metrics)

@@ -41,6 +41,7 @@ def command(
     up: Annotated[Axis | None, OPTION] = None,
     window: ValueWindow = None,
     preset: Preset = "upper-half",
+    frame: Annotated[int | None, OPTION] = None,
     path_file: Path = Path("camera-path.json"),
     device: Device = "auto",
 ) -> None:
@@ -58,6 +59,7 @@ def command(
         up: Up axis of meshes, point clouds and volumes. Default: y, z for volumes; scenes: from the cameras.
         window: Volumes: values that become visible, and values of full opacity. Default: chosen by --preset.
         preset: Volumes: intensity window by percentiles: all values, the upper half, or the brightest tenth.
+        frame: Volumes: which volume of a file with several, from 0 on.
         path_file: File for camera paths (`unrender render --path`); the page asks before overwriting a file.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
@@ -66,10 +68,10 @@ def command(
             f"{source}: no such file or folder; give a mesh, a point cloud, a scene, a volume or a run"
         )
     is_volume = _is_volume(source)
-    if window is not None and not is_volume:
-        raise InputError(f"{source}: --window applies to volumes only")
+    if not is_volume and (window is not None or frame is not None):
+        raise InputError(f"{source}: --{'frame' if window is None else 'window'} applies to volumes only")
     target = resolve_device(device)
-    show = _volume(source, window, preset, target) if is_volume else _other(source, target)
+    show = _volume(source, window, preset, frame, target) if is_volume else _other(source, target)
     with Window(
         host=host, port=port, up=_axis(up or ("z" if is_volume else "y")), path_file=path_file
     ) as page:
@@ -95,8 +97,14 @@ def _is_volume(source: Path) -> bool:
         return bool(array_from_npy(data).ndim == 3)
 
 
-def _volume(source: Path, window: tuple[float, float] | None, preset: Preset, device: torch.device) -> Show:
-    volume = load_volume(source).to(torch.float32).to(device)
+def _volume(
+    source: Path,
+    window: tuple[float, float] | None,
+    preset: Preset,
+    frame: int | None,
+    device: torch.device,
+) -> Show:
+    volume = load_volume(source, frame=frame).to(torch.float32).to(device)
     renderable = VolumeRenderable(volume, window_transfer(volume, window, preset=preset))
     return lambda page: page.show(renderable, bounds=torch.stack(volume.bounds).cpu())
 

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote, unquote_plus
 
 from unrender.io.files import is_file
 from unrender.io.images import IMAGE_SUFFIXES, is_hidden
@@ -27,6 +28,16 @@ class NearMatch(NamedTuple):
 
 def find_image(folder: Path, listed: str) -> Path | None:
     """Return the path of a listed image, whose suffix may be omitted; None if it does not exist."""
+    return next((path for path in (_with_suffix(folder, name) for name in _spellings(listed)) if path), None)
+
+
+def _spellings(listed: str) -> list[str]:
+    """Return a name as it is and, if it can be part of a URL, as it is decoded: %20, and + for a blank."""
+    decoded = [unquote(listed), unquote_plus(listed)]
+    return list(dict.fromkeys([listed, *(name for name in decoded if "\0" not in name)]))
+
+
+def _with_suffix(folder: Path, listed: str) -> Path | None:
     path = folder / listed
     if is_file(path):
         return path
@@ -70,13 +81,14 @@ def find_file(folder: Path, listed: str) -> Path | None:
 
     The folders of another machine are dropped from the left, and the case may differ; None if there is no such file.
     """
-    if is_file(folder / listed):
-        return folder / listed
-    parts = _parts(listed)
-    for start in range(len(parts)):
-        path = _any_case(folder, parts[start:])
-        if path is not None:
-            return path
+    for name in _spellings(listed):
+        if is_file(folder / name):
+            return folder / name
+    for parts in map(_parts, _spellings(listed)):
+        for start in range(len(parts)):
+            path = _any_case(folder, parts[start:])
+            if path is not None:
+                return path
     return None
 
 

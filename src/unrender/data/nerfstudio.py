@@ -100,14 +100,14 @@ def make_frame(
     if note:
         notes[note] = None
     name = normalized_name(listed)
-    mask, ignored = _masks(values, path, folder, notes)
+    mask, ignored = mask_paths(values, path, folder, notes)
     return Frame(
         name,
         camera,
         path,
         splits.get(name, "train"),
         mask,
-        _depth_file(values, folder, notes),
+        read_depth_file(values, folder, notes),
         ignored_path=ignored,
     )
 
@@ -221,7 +221,7 @@ def _existing_path(values: Mapping[str, Any], key: str, folder: Path, notes: dic
     return path
 
 
-def _masks(
+def mask_paths(
     values: Mapping[str, Any], image: Path, folder: Path, notes: dict[str, None]
 ) -> tuple[Path | None, Path | None]:
     """Return the image of the pixels to use, and instant-ngp's image of the pixels to ignore, beside the photo."""
@@ -229,7 +229,7 @@ def _masks(
     return _existing_path(values, "mask_path", folder, notes), dynamic if is_file(dynamic) else None
 
 
-def _depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
+def read_depth_file(values: Mapping[str, Any], folder: Path, notes: dict[str, None]) -> DepthFile | None:
     """Return nerfstudio's depth image, in millimeters, or instant-ngp's, in units of `integer_depth_scale`."""
     path = _existing_path(values, "depth_file_path", folder, notes)
     if path is not None:

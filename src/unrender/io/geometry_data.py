@@ -1,5 +1,6 @@
 """`GeometryData`: the content of a geometry file before it becomes a mesh or a point cloud."""
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +18,12 @@ Indices = NDArray[Any]
 
 FRACTION_LIMIT = 1.5
 """Floats up to this value are fractions, some of them slightly above 1; as values of 0 to 255 they would be black."""
+
+
+DARK = 0.1
+"""Fraction of a range below which the largest color is too small for it: an image of such colors looks black."""
+NEGATIVE_LIMIT = 0.05
+"""Fractions slightly below 0 are due to filters; those further below are not colors in [0, 1]."""
 
 
 class GeometryData(NamedTuple):
@@ -47,15 +54,33 @@ def narrow_dtype(points: Floats) -> Floats:
 def normalize_colors(colors: Floats) -> Floats:
     """Normalize RGB values to [0, 1]: fractions, 0..255, or 0..65535 if any is above 255.
 
-    Raises FileFormatError for larger values.
+    Values that would be nearly black in the range they fit, such as 0..2.55 or those of 12 bits, are divided by the
+    largest one; a warning says so. Raises FileFormatError for larger values.
     """
     largest = float(np.nan_to_num(colors, posinf=0.0, neginf=0.0).max(initial=0))
     if largest > np.iinfo(np.uint16).max:
         raise FileFormatError(f"colors should be at most 1, 255 or 65535, got {largest:g}")
     fractions = colors.dtype.kind == "f" and largest <= FRACTION_LIMIT
     highest = 1.0 if fractions else 255.0 if largest <= 255 else 65535.0
+    is_unusual = highest == 65535 or (highest == 255 and colors.dtype.kind == "f" and not _are_whole(colors))
+    log = logging.getLogger("unrender")
+    if is_unusual and largest < DARK * highest:
+        log.warning(
+            "colors up to %g do not fit the usual ranges up to 1, 255 and 65535: divided by the largest",
+            largest,
+        )
+        highest = largest
     rgb: Floats = colors.astype(np.float32) / np.float32(highest)
+    if bool((rgb < -NEGATIVE_LIMIT).any()):
+        log.warning(
+            "colors below 0, down to %g, are read as black; fractions should be 0 to 1", np.nanmin(colors)
+        )
     return rgb.clip(0.0, 1.0)
+
+
+def _are_whole(values: Floats) -> bool:
+    finite = values[np.isfinite(values)]
+    return bool((finite == np.rint(finite)).all())
 
 
 def check_finite(values: Floats, what: str) -> None:

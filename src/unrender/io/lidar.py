@@ -16,6 +16,8 @@ MAX_POINTS = 2**28
 """268 million: headers of a few hundred bytes can declare any number."""
 VLR_HEADER, EVLR_HEADER = 54, 60
 """Smallest sizes of the records of metadata in LAS files."""
+POINTS_PER_CHUNK = 1_000_000
+"""Points that are decoded at once."""
 MAX_LAZ_RATIO = 1000
 """Largest ratio of the sizes of points before and after compression."""
 MAX_REFLECTANCE = 255.0
@@ -35,20 +37,27 @@ def read_las(data: bytes) -> GeometryData:
                     f"truncated or damaged: the header declares {count:,} points, but the file has {len(data):,} bytes"
                 )
             if header.are_points_compressed:
-                _check_chunks(data, int(header.offset_to_point_data), count)
-            found = reader.read()
+                _check_chunks(data, int(header.offset_to_point_data), size)
+            has_colors = "red" in set(header.point_format.dimension_names)
+            parts = [_columns(part, has_colors) for part in reader.chunk_iterator(POINTS_PER_CHUNK)]
     except laspy.errors.LaspyException as error:
         raise FileFormatError(f"damaged, or its content does not match its suffix ({error})") from error
     except BaseException as error:
         if type(error).__name__ != "PanicException":  # of Rust code: it is no Exception
             raise
         raise FileFormatError(f"damaged: the points cannot be decompressed ({error})") from error
-    if not len(found.points):
+    if not any(len(points) for points, _ in parts):
         raise FileFormatError("the file has no points")
-    points = np.stack([np.asarray(found.x), np.asarray(found.y), np.asarray(found.z)], axis=1)
-    has_colors = "red" in set(header.point_format.dimension_names)
-    colors = np.stack([found.red, found.green, found.blue], axis=1) if has_colors else None
+    points = np.concatenate([points for points, _ in parts])
+    colors = np.concatenate([colors for _, colors in parts]) if has_colors else None
     return GeometryData(narrow_dtype(points), None, None, None if colors is None else _fractions(colors))
+
+
+def _columns(part: Any, has_colors: bool) -> tuple[Floats, Floats]:
+    """Return the positions and the colors of points; decoding them by parts bounds the memory of damaged files."""
+    points = np.stack([np.asarray(part.x), np.asarray(part.y), np.asarray(part.z)], axis=1)
+    channels = [part.red, part.green, part.blue] if has_colors else []
+    return points, np.stack(channels, axis=1) if channels else points[:, :0]
 
 
 def _check_las_records(data: bytes) -> None:
@@ -64,7 +73,7 @@ def _check_las_records(data: bytes) -> None:
         raise FileFormatError("damaged: the header declares more records than the file can hold")
 
 
-def _check_chunks(data: bytes, start: int, num_points: int) -> None:
+def _check_chunks(data: bytes, start: int, point_size: int) -> None:
     """Check the number of chunks of compressed points: the decoder reserves memory for as many as the file says."""
     if start + 8 > len(data):
         raise FileFormatError("truncated: the file ends before its points")
@@ -74,8 +83,8 @@ def _check_chunks(data: bytes, start: int, num_points: int) -> None:
     if not 0 <= table <= len(data) - 8:
         raise FileFormatError(f"truncated or damaged: the table of chunks should be at byte {table}")
     (num_chunks,) = struct.unpack_from("<I", data, table + 4)
-    if num_chunks > num_points:
-        raise FileFormatError(f"damaged: {num_chunks:,} chunks for {num_points:,} points")
+    if num_chunks * point_size > len(data):  # each begins with a point that is not compressed
+        raise FileFormatError(f"damaged: {num_chunks:,} chunks in {len(data):,} bytes")
 
 
 def _fractions(colors: Floats) -> Floats | None:

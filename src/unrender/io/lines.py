@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from unrender.errors import FileFormatError
 
 Numbers = NDArray[np.float64]
+MAX_LINES_CHECKED = 100
 
 
 def plain_text(data: bytes) -> bytes:
@@ -101,6 +102,26 @@ def with_decimal_points(text: bytes) -> tuple[bytes, bool]:
     if not all(comma or is_number(word) for word, comma in zip(words, commas, strict=True)):
         return text, False
     return text.replace(b",", b"."), True
+
+
+def refuse_split_numbers(text: bytes) -> None:
+    """Raise FileFormatError for numbers with decimal commas between commas: `-0,75,0,294,-0,012` is three, not six.
+
+    Then, all words are whole numbers, every second one has no sign, and some have zeros in front, or are -0.
+    """
+    words: list[str] = []
+    for line in text.decode("latin-1").splitlines()[:MAX_LINES_CHECKED]:
+        row = [word.strip() for word in line.split(",")] if line.strip() else []
+        if len(row) % 2 or not all(re.fullmatch(r"[-+]?\d+", word) for word in row):
+            return
+        if not all(word.isdecimal() for word in row[1::2]):
+            return
+        words += row
+    if len(words) and any(re.fullmatch(r"-0|0\d+", word) for word in words):
+        raise FileFormatError(
+            "decimal commas cannot be told from the commas between columns; write numbers with decimal points, or put "
+            "semicolons between columns"
+        )
 
 
 def without_trailing_separators(text: bytes) -> bytes:

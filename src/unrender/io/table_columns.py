@@ -1,6 +1,7 @@
 """Columns of tables of points: which hold coordinates, normals and colors, by their names or by their values."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,9 +11,14 @@ from unrender.errors import FileFormatError
 from unrender.io.geometry_data import Floats
 
 _AXES = {"x": 0, "y": 1, "z": 2, "0": 0, "1": 1, "2": 2}
-_EASTINGS = {"x": 0, "y": 1, "east": 0, "easting": 0, "north": 1, "northing": 1} | dict.fromkeys(
-    ("up", "height", "elevation", "altitude", "elev", "alt", "z"), 2
+_EASTINGS = (
+    dict.fromkeys(("x", "e", "east", "easting", "eastings", "rechtswert", "ostwert", "este", "est"), 0)
+    | dict.fromkeys(("y", "n", "north", "northing", "northings", "hochwert", "nordwert", "norte", "nord"), 1)
+    | dict.fromkeys(
+        ("up", "height", "elevation", "altitude", "elev", "alt", "z", "h", "hohe", "hoehe", "cota"), 2
+    )
 )
+"""Names that surveyors use, without accents: English, German, Spanish, French."""
 _CHANNELS = {"r": 0, "red": 0, "g": 1, "green": 1, "b": 2, "blue": 2, "0": 0, "1": 1, "2": 2}
 _POINTS = re.compile(
     r"((?:points?|pos|positions?|coord|coords|coordinates?|vertex|vertices|locations?|p)?(?:_m)?(?:_?xyz)?)_?([xyz012])"
@@ -21,7 +27,8 @@ _NORMALS = re.compile(r"(n|nrm|norm|normals?)_?([xyz012])")
 _COLORS = re.compile(
     r"(|colou?rs?|rgba?|diffuse|scan)_?(red|green|blue|r|g|b|(?<=[a-z_])[012])(?:_?f|_?float)?"
 )
-_ANGLES = {"lat", "latitude", "lon", "lng", "long", "longitude"}
+_LATITUDES = {"lat", "latitude", "latitud", "breite", "breitengrad", "geobreite"}
+_LONGITUDES = {"lon", "lng", "long", "longitude", "longitud", "lange", "laenge", "langengrad", "laengengrad"}
 UNIT_TOLERANCE = 0.02
 """Largest difference of the length of a normal from 1, due to rounding."""
 MIN_ROWS = 10
@@ -73,12 +80,17 @@ def columns_by_name(names: Sequence[str]) -> Columns | None:
 
 def has_angles(names: Sequence[str]) -> bool:
     """Return whether columns hold latitude and longitude."""
-    return len(_ANGLES & {word for name in _plain(names) for word in name.split("_")}) >= 2
+    words = {word for name in _plain(names) for word in name.split("_")}
+    return bool(_LATITUDES & words) and bool(_LONGITUDES & words)
 
 
 def _plain(names: Sequence[str]) -> list[str]:
-    """Return names in lower case, without units in brackets, and with `_` between words."""
-    bare = (re.sub(r"\(.*?\)|\[.*?\]", "", name.lower()) for name in names)
+    """Return names in lower case, without accents and units in brackets, and with `_` between words."""
+    letters = (
+        "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
+        for name in names
+    )
+    bare = (re.sub(r"\(.*?\)|\[.*?\]", "", name.lower()) for name in letters)
     return [re.sub(r"[^a-z0-9]+", "_", name).strip("_") for name in bare]
 
 

@@ -12,10 +12,13 @@ from unrender.io.lines import (
     is_number,
     parse_table,
     plain_text,
+    refuse_split_numbers,
     with_decimal_points,
     without_trailing_separators,
 )
 from unrender.io.table_columns import Columns, columns_by_name, columns_by_value, has_angles
+
+MAX_BYTES_CHECKED = 100_000
 
 
 class Head(NamedTuple):
@@ -42,6 +45,8 @@ def read_xyz(data: bytes) -> GeometryData:
         text = re.sub(rb"(#|//)[^\n]*", b"", text)
     text = without_trailing_separators(text)
     head = _parse_head(text)
+    if head.delimiter == ",":
+        refuse_split_numbers(text[head.size :][:MAX_BYTES_CHECKED])
     table = parse_table(text[head.size :], text.count(b"\n", 0, head.size) + 1, head.delimiter)
     if head.num_rows > len(table):
         raise FileFormatError(

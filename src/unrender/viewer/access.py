@@ -17,7 +17,7 @@ from urllib.parse import parse_qsl
 
 HOST_HEADER = re.compile(r"(?P<name>\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::\d{1,5})?", re.IGNORECASE)
 TOKEN_BYTES = 24
-FORBIDDEN, SEE_OTHER, OK = 403, 303, 200
+FORBIDDEN, NOT_FOUND, SEE_OTHER, OK = 403, 404, 303, 200
 
 
 class Headers(Protocol):

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from unrender.errors import InputError
-from unrender.viewer.access import FORBIDDEN, HOST_HEADER, OK, SEE_OTHER, Access, Decision
+from unrender.viewer.access import FORBIDDEN, HOST_HEADER, NOT_FOUND, OK, SEE_OTHER, Access, Decision
 from unrender.viewer.client_messages import MAX_BYTES, Pacer, is_expected
 
 if TYPE_CHECKING:
@@ -115,7 +115,10 @@ class _Guard:
             response = connection.respond(decision.status, f"{decision.reason}\n")
         else:
             request.path = decision.path
-            response = serve_file(connection, request)
+            try:
+                response = serve_file(connection, request)
+            except (OSError, ValueError):  # names that no file system takes: too long, with null characters
+                response = connection.respond(NOT_FOUND, "there is no such file\n")
         if decision.status == SEE_OTHER:
             response.headers["Location"] = decision.path
         for name, value in _protections(request.headers.get_all("Host")).items():

@@ -86,6 +86,21 @@ def inspect_image(frame: Frame) -> ImageSummary:
     )
 
 
+def find_duplicates(images: Sequence[ImageSummary]) -> list[str]:
+    """Say which images are the same: a file that is listed twice, or copied, counts twice in training."""
+    groups: dict[bytes, list[str]] = {}
+    for image in images:
+        if image.thumbnail is not None and image.problem is None:
+            content = image.thumbnail.tobytes() + str(image.thumbnail.shape).encode()
+            groups.setdefault(content, []).append(image.name)
+    same = [names for names in groups.values() if len(names) > 1]
+    if not same:
+        return []
+    shown = "; ".join(" = ".join(names[:MAX_NAMES]) for names in same[:MAX_NAMES])
+    count = sum(len(names) - 1 for names in same)
+    return [f"{counted(count, 'image is', 'images are')} the same as another one: {shown}; list each once"]
+
+
 def _hides_object(alpha: Tensor, mask: Tensor) -> bool:
     """Return whether a mask ignores nearly all opaque pixels, but not the transparent ones."""
     opaque = alpha > 0.5
