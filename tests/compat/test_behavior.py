@@ -11,14 +11,16 @@ from unrender.compat.pytorch3d.common.linear_with_repeat import LinearWithRepeat
 from unrender.compat.pytorch3d.io import IO, load_obj, load_ply, save_obj, save_ply
 from unrender.compat.pytorch3d.io.pluggable_formats import MeshFormatInterpreter
 from unrender.compat.pytorch3d.loss import mesh_edge_loss, point_mesh_edge_distance
-from unrender.compat.pytorch3d.ops import corresponding_cameras_alignment
+from unrender.compat.pytorch3d.ops import corresponding_cameras_alignment, knn_gather
 from unrender.compat.pytorch3d.renderer.camera_utils import camera_to_eye_at_up
 from unrender.compat.pytorch3d.structures import (
     Meshes,
     Pointclouds,
+    Volumes,
     join_pointclouds_as_batch,
     join_pointclouds_as_scene,
 )
+from unrender.compat.pytorch3d.structures.utils import padded_to_packed
 from unrender.compat.pytorch3d.transforms import (
     Translate,
     acos_linear_extrapolation,
@@ -26,6 +28,9 @@ from unrender.compat.pytorch3d.transforms import (
     hat_inv,
     random_rotations,
     rotation_6d_to_matrix,
+    se3_log_map,
+    so3_log_map,
+    so3_rotation_angle,
 )
 from unrender.compat.pytorch3d.utils import (
     cameras_from_opencv_projection,
@@ -213,3 +218,42 @@ def test_the_rest(tmp_path):
     edges = [4.0, 4.125, 4.25]  # of the edge below, the diagonal, and the one beside it
     expected = 4.0 + sum(edges) / 3
     assert float(point_mesh_edge_distance(triangle, cloud)) == pytest.approx(expected)
+
+
+def test_empty_members_without_columns():
+    nothing, ball = torch.tensor([]), ico_sphere(0).get_mesh_verts_faces(0)
+    meshes = Meshes([nothing, ball[0]], [nothing, ball[1]])
+    assert meshes.valid.tolist() == [False, True]
+    assert meshes.verts_padded().shape == (2, 12, 3)
+    assert meshes.faces_padded().shape == (2, 20, 3)
+    assert not Meshes([], []).verts_packed().numel()
+    clouds = Pointclouds([nothing, torch.rand(2, 3)])
+    assert clouds.points_padded().shape == (2, 2, 3)
+    assert clouds.valid.tolist() == [False, True]
+
+
+def test_what_does_not_fit_is_a_value_error():
+    wrong = [
+        lambda: r.TexturesVertex((1, 1, 1)),
+        lambda: r.TexturesAtlas(torch.rand(5, 10, 3)),
+        lambda: so3_log_map(torch.rand(3, 4, 3)),
+        lambda: so3_rotation_angle(5 * torch.eye(3)[None]),
+        lambda: se3_log_map(torch.ones(3, 4, 4)),
+        lambda: knn_gather(torch.rand(2, 3, 3), torch.zeros(3, 4, 5, dtype=torch.int64)),
+        lambda: Volumes(torch.rand(2, 1, 3, 4, 5), voxel_size=torch.rand(3, 3)),
+        lambda: padded_to_packed(torch.rand(2, 3, 4), split_size=[1, 2], pad_value=0),
+    ]
+    for call in wrong:
+        with pytest.raises(ValueError, match=r"takes|should|should be|size|trace"):
+            call()
+    assert padded_to_packed(torch.rand(2, 3, 4), split_size=[1, 2]).shape == (3, 4)
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "reflection"])
+def test_sampling_beyond_volumes(padding_mode):
+    volumes = Volumes(torch.rand(1, 1, 2, 2, 2), torch.rand(1, 3, 2, 2, 2))
+    rays = r.RayBundle(*torch.rand(2, 1, 5, 3), 9 * torch.rand(1, 5, 4), torch.rand(1, 5, 2))
+    densities, features = r.VolumeSampler(volumes, padding_mode=padding_mode)(rays)
+    assert densities.shape == (1, 5, 4, 1)
+    assert features.shape == (1, 5, 4, 3)
+    assert densities.min() >= volumes.densities().min()

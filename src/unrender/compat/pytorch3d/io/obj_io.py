@@ -195,7 +195,8 @@ def save_obj(
     texture_map: Tensor | None = None,
 ) -> None:
     """Save a mesh atomically, with normals, and with a texture image [H, W, 3] next to it."""
-    if verts.dim() != 2 or verts.shape[1] != 3 or (faces.numel() and faces.shape[-1] != 3):
+    wrong = len(verts) and (verts.dim() != 2 or verts.shape[1] != 3)
+    if wrong or (faces.numel() and faces.shape[-1] != 3):
         raise InputError(
             f"save_obj: takes [V, 3] and [F, 3], got {list(verts.shape)} and {list(faces.shape)}"
         )
@@ -212,7 +213,7 @@ def save_obj(
     with writing(f) as file:
         if textured:
             file.write(f"\nmtllib {path.stem}.mtl\nusemtl mesh\n\n".encode())
-        np.savetxt(file, _numpy(verts), " ".join(["v", digits, digits, digits]))
+        np.savetxt(file, _numpy(verts.reshape(-1, 3)), " ".join(["v", digits, digits, digits]))
         if normals is not None:
             np.savetxt(file, _numpy(normals), " ".join(["vn", digits, digits, digits]))
         if textured:

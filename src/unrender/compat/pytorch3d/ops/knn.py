@@ -67,6 +67,10 @@ def _of_one(a: Tensor, b: Tensor, K: int, norm: int) -> tuple[Tensor, Tensor]:
 
 def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
     """Gather rows of x [N, M, U] by indices [N, L, K]: [N, L, K, U], 0 where a cloud has fewer than K points."""
+    if x.dim() != 3 or idx.dim() != 3 or len(x) != len(idx):
+        raise InputError(
+            f"knn_gather: takes [N, M, U] and [N, L, K], got {list(x.shape)} and {list(idx.shape)}"
+        )
     count, rows, neighbors = idx.shape
     taken = x.gather(1, idx.view(count, -1, 1).expand(-1, -1, x.shape[2])).view(count, rows, neighbors, -1)
     if lengths is None:

@@ -17,7 +17,7 @@ class Rows:
     """
 
     def __init__(self, given: Sequence[Tensor] | Tensor, counts: Sequence[int] | None = None) -> None:
-        self._list = [] if isinstance(given, Tensor) else list(given)
+        self._list = [] if isinstance(given, Tensor) else _with_columns(given)
         self._padded = given if isinstance(given, Tensor) else None
         self._packed: Tensor | None = None
         if isinstance(given, Tensor):
@@ -73,6 +73,12 @@ class Rows:
 
 
 register(__name__)
+
+
+def _with_columns(members: Sequence[Tensor]) -> list[Tensor]:
+    """Give empty members [0] the columns of the others."""
+    columns = next((rows.shape[1] for rows in members if rows.dim() == 2), 3)
+    return [rows.reshape(0, columns) if rows.dim() == 1 else rows for rows in members]
 
 
 def _is_source(tensor: Tensor | None) -> bool:

@@ -42,7 +42,7 @@ class Meshes:
             if not fits or any(t.dim() != 2 and t.numel() for t in given):
                 raise InputError(f"Meshes: `{name}` should be [N, rows, 3] or a list of [rows, 3]")
         self._verts = Rows(verts)
-        self._faces = _without_padding(faces) if isinstance(faces, Tensor) else [f.long() for f in faces]
+        self._faces = _without_padding(faces) if isinstance(faces, Tensor) else [_triangles(f) for f in faces]
         if len(self) != len(self._faces):
             raise InputError(f"Meshes: {len(self)} sets of vertices, but {len(self._faces)} of faces")
         self._normals = None if verts_normals is None else _normals(verts_normals, self._verts.counts)
@@ -63,6 +63,18 @@ class Meshes:
     def device(self) -> torch.device:
         """Device of the vertices."""
         return self._verts.device
+
+    @property
+    def _N(self) -> int:  # noqa: N802
+        return len(self)
+
+    @property
+    def _V(self) -> int:  # noqa: N802
+        return max(self._verts.counts, default=0)
+
+    @property
+    def _F(self) -> int:  # noqa: N802
+        return max((len(f) for f in self._faces), default=0)
 
     @property
     def equisized(self) -> bool:
@@ -355,6 +367,10 @@ class Meshes:
         other._normals = None if self._normals is None else self._normals.map(function)
         other.textures = None if self.textures is None else self.textures.map(function)
         return other
+
+
+def _triangles(faces: Tensor) -> Tensor:
+    return faces.long() if faces.dim() == 2 else faces.long().reshape(0, 3)
 
 
 def _normals(given: Sequence[Tensor] | Tensor, counts: list[int]) -> Rows:

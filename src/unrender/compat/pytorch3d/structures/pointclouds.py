@@ -55,6 +55,14 @@ class Pointclouds:
         return self._points.device
 
     @property
+    def _N(self) -> int:  # noqa: N802
+        return len(self)
+
+    @property
+    def _P(self) -> int:  # noqa: N802
+        return max(self._points.counts, default=0)
+
+    @property
     def equisized(self) -> bool:
         """Whether all clouds have the same number of points."""
         return len(set(self._points.counts)) <= 1

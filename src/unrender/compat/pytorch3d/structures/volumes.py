@@ -45,7 +45,8 @@ class Volumes:
 
     def _rows(self, name: str, value: Numbers) -> Tensor:
         rows = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-        if rows.dim() > 2 or rows.shape[-1:] not in ((), (1,), (3,)):
+        fits = rows.dim() < 2 or len(rows) in (1, len(self))
+        if rows.dim() > 2 or rows.shape[-1:] not in ((), (1,), (3,)) or not fits:
             raise InputError(f"Volumes: `{name}` should be one number, 3, or [N, 3], got {list(rows.shape)}")
         return rows.expand(len(self), 3)
 
@@ -92,6 +93,14 @@ class Volumes:
         """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation, with or without `align_corners`."""
         steps = self._sizes.flip(-1) - 1
         return Scale(steps * self._voxel_size / 2, device=self.device).translate(-self._translation)
+
+    @property
+    def _local_to_world_transform(self) -> Transform3d:
+        return self.get_local_to_world_coords_transform()
+
+    @property
+    def _grid_sizes(self) -> Tensor:
+        return self._sizes
 
     def get_world_to_local_coords_transform(self) -> Transform3d:
         """Return the inverse of `get_local_to_world_coords_transform`."""

@@ -6,7 +6,9 @@ from torch import Tensor
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.errors import InputError
 from unrender.geometry import rotations
+from unrender.kernels._dispatch import can_read
 
+TRACE_TOLERANCE = 1e-2
 SKEW_TOLERANCE = 1e-5
 """Tolerance of entries of matrices that should be skew-symmetric."""
 
@@ -21,6 +23,7 @@ so3_exponential_map = so3_exp_map
 
 def so3_log_map(R: Tensor, eps: float = 0.0001, cos_bound: float = 1e-4) -> Tensor:
     """Convert matrices to axis-angle with angles in [0, π]."""
+    _check("so3_log_map", R)
     return rotations.so3_log_map(R)
 
 
@@ -35,13 +38,26 @@ def so3_rotation_angle(
     R: Tensor, eps: float = 1e-4, cos_angle: bool = False, cos_bound: float = 1e-4
 ) -> Tensor:
     """Compute the angle of rotations, in radians, or its cosine, (trace − 1) / 2."""
+    _check("so3_rotation_angle", R)
     if cos_angle:
         return (R.diagonal(dim1=-2, dim2=-1).sum(-1) - 1) / 2
     return rotations.rotation_angle(torch.eye(3).to(R).expand_as(R), R)
 
 
+def _check(where: str, R: Tensor) -> None:
+    """Raise InputError for other matrices than rotations; on a GPU, to avoid a synchronization, by shape only."""
+    if R.shape[-2:] != (3, 3):
+        raise InputError(f"{where}: takes [N, 3, 3], got {list(R.shape)}")
+    if can_read(R) and R.numel():
+        low, high = (float(x) for x in R.detach().diagonal(dim1=-2, dim2=-1).sum(-1).aminmax())
+        if low < -1 - TRACE_TOLERANCE or high > 3 + TRACE_TOLERANCE:
+            raise InputError(f"{where}: a matrix has trace {low:g} to {high:g}, outside valid range [-1, 3]")
+
+
 def hat(v: Tensor) -> Tensor:
     """Return the skew-symmetric matrices that map w to v × w."""
+    if v.shape[-1] != 3:
+        raise InputError(f"hat: takes vectors [N, 3], got {list(v.shape)}")
     x, y, z = v.unbind(-1)
     zero = torch.zeros_like(x)
     return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).view(*v.shape, 3)

@@ -270,6 +270,15 @@ def _jiggle_within_stratas(bin_centers: Tensor) -> Tensor:
     return first + (last - first) * torch.rand_like(first)
 
 
+def _safe_multinomial(input: Tensor, num_samples: int) -> Tensor:
+    """Draw columns [N, num_samples] in proportion to weights [N, M], without replacement where there are enough."""
+    enough = (input > 0).sum(1) >= num_samples
+    rows = [
+        w.multinomial(num_samples, replacement=not ok) for w, ok in zip(input, enough.tolist(), strict=True)
+    ]
+    return torch.stack(rows)
+
+
 def _draw(weights: Tensor, count: int) -> Tensor:
     """Draw pixels without replacement, in proportion to their weights; with replacement if too few are nonzero."""
     there = (weights > 0).sum(1)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import grid_sample
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
@@ -78,11 +79,16 @@ class VolumeSampler(nn.Module):
         super().__init__()
         if not isinstance(volumes, Volumes):
             raise InputError(f"VolumeSampler: `volumes` should be Volumes, got {type(volumes).__name__}")
-        if sample_mode not in ("bilinear", "nearest") or padding_mode != "zeros":
+        if sample_mode not in ("bilinear", "nearest") or padding_mode not in (
+            "zeros",
+            "border",
+            "reflection",
+        ):
             raise InputError(
-                "VolumeSampler: `sample_mode` should be 'bilinear' or 'nearest' and `padding_mode` 'zeros', got "
-                f"{sample_mode!r} and {padding_mode!r}"
+                "VolumeSampler: `sample_mode` should be 'bilinear' or 'nearest' and `padding_mode` 'zeros', "
+                f"'border' or 'reflection', got {sample_mode!r} and {padding_mode!r}"
             )
+        self._padding_mode = padding_mode
         self._volumes = volumes
         self._sample_mode = sample_mode
 
@@ -110,6 +116,8 @@ class VolumeSampler(nn.Module):
         volumes = self._volumes
         if len(volumes) not in (1, len(points)):
             raise InputError(f"VolumeSampler: {len(volumes)} volumes for the rays of {len(points)} cameras")
+        if self._padding_mode != "zeros":
+            return self._sampled_by_torch(points)
         factors, shifts = volumes.voxels_from_world()
         shape = (len(factors), *[1] * (points.dim() - 2), 3)
         in_voxels = torch.addcmul(shifts.view(shape), points, factors.view(shape))
@@ -119,6 +127,26 @@ class VolumeSampler(nn.Module):
         channels = volumes.densities().shape[1]
         densities, features = found.split([channels, found.shape[-1] - channels], -1)
         return densities, features
+
+    def _sampled_by_torch(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Sample with another value than 0 beyond the volume."""
+        volumes, count = self._volumes, len(points)
+        local = volumes.world_to_local_coords(points).reshape(count, -1, 1, 1, 3)
+        grids = [volumes.densities()]
+        features = volumes.features()
+        grids += [] if features is None else [features]
+        found = [
+            grid_sample(
+                grid.expand(count, -1, -1, -1, -1),
+                local,
+                mode=self._sample_mode,
+                padding_mode=self._padding_mode,
+                align_corners=volumes.get_align_corners(),
+            )
+            for grid in grids
+        ]
+        rows = [t[..., 0, 0].mT.reshape(*points.shape[:-1], -1) for t in found]
+        return rows[0], rows[1] if len(rows) == 2 else rows[0][..., :0]
 
     def _grids(self) -> list[Tensor]:
         """Return densities and features, channels last, of each volume, or of the one that all share."""

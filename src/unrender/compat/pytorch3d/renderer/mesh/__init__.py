@@ -2,6 +2,12 @@
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
+from unrender.compat.pytorch3d.renderer.mesh.clip import (
+    ClipFrustum,
+    ClippedFaces,
+    clip_faces,
+    convert_clipped_rasterization_to_original_faces,
+)
 from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes
 from unrender.compat.pytorch3d.renderer.mesh.rasterizer import MeshRasterizer, RasterizationSettings
 from unrender.compat.pytorch3d.renderer.mesh.renderer import MeshRenderer, MeshRendererWithFragments
@@ -27,6 +33,8 @@ from unrender.compat.pytorch3d.renderer.mesh.textures import (
 )
 
 __all__ = [
+    "ClipFrustum",
+    "ClippedFaces",
     "Fragments",
     "HardDepthShader",
     "HardFlatShader",
@@ -47,6 +55,8 @@ __all__ = [
     "TexturesBase",
     "TexturesUV",
     "TexturesVertex",
+    "clip_faces",
+    "convert_clipped_rasterization_to_original_faces",
     "flat_shading",
     "gouraud_shading",
     "phong_shading",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from unrender.compat.pytorch3d._names import refuse_unknown
+from unrender.compat.pytorch3d._names import refuse_at_use, refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.utils import stack
@@ -155,5 +155,6 @@ def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) 
 
 
 rasterize_meshes_python = rasterize_meshes
+_RasterizeFaceVerts = refuse_at_use(__name__, "_RasterizeFaceVerts")
 
 __getattr__ = refuse_unknown(__name__)

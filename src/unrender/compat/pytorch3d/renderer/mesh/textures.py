@@ -11,7 +11,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register, rows_of
-from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
+from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded, padded_to_list
 from unrender.errors import InputError
 from unrender.kernels.rasterize import Fragments as CoreFragments
 from unrender.render.fragments import Hits, hits
@@ -42,6 +42,15 @@ class TexturesBase:
 
     def __len__(self) -> int:
         return len(getattr(self, self._lists[0]))
+
+    @property
+    def _N(self) -> int:  # noqa: N802
+        return len(self)
+
+    @property
+    def valid(self) -> Tensor:
+        """Which members have textures: all."""
+        return torch.ones(len(self), dtype=torch.bool, device=self.device)
 
     @property
     def device(self) -> torch.device:
@@ -117,7 +126,7 @@ class TexturesVertex(TexturesBase):
 
     def __init__(self, verts_features: Members) -> None:
         self._features = list(verts_features)
-        if any(features.dim() != 2 for features in self._features):
+        if not _have(self._features, 2):
             raise InputError("TexturesVertex: `verts_features` should be [N, V, D], or a list of [V, D]")
 
     def check(self, meshes: "Meshes") -> None:
@@ -190,15 +199,14 @@ class TexturesUV(TexturesBase):
         maps_ids: Members | None = None,
     ) -> None:
         self._maps, self._verts_uvs = list(maps), list(verts_uvs)
-        self._faces_uvs = [uvs.long() for uvs in faces_uvs]
+        self._faces_uvs = [uvs.long() if isinstance(uvs, Tensor) else uvs for uvs in faces_uvs]
         self._maps_ids = [] if maps_ids is None else [ids.long() for ids in maps_ids]
         if maps_ids is not None:
             self._lists = (*self._lists, "_maps_ids")
         self.padding_mode, self.align_corners, self.sampling_mode = padding_mode, align_corners, sampling_mode
         sizes = {len(getattr(self, name)) for name in self._lists}
-        wrong = any(t.dim() != 2 or t.shape[1] != 3 for t in self._faces_uvs)
-        wrong |= any(t.dim() != 2 or t.shape[1] != 2 for t in self._verts_uvs)
-        if len(sizes) > 1 or wrong or any(m.dim() != (3 if maps_ids is None else 4) for m in self._maps):
+        fits = _have(self._faces_uvs, 2, 3) and _have(self._verts_uvs, 2, 2)
+        if len(sizes) > 1 or not fits or not _have(self._maps, 3 if maps_ids is None else 4):
             raise InputError(
                 "TexturesUV: `maps` should be [N, H, W, C], `faces_uvs` [N, F, 3] and `verts_uvs` [N, V, 2], or lists; "
                 "with `maps_ids` [N, F], `maps` should be [N, M, H, W, C]"
@@ -377,7 +385,7 @@ class TexturesAtlas(TexturesBase):
 
     def __init__(self, atlas: Members) -> None:
         self._atlas = list(atlas)
-        if any(one.dim() != 4 or one.shape[1] != one.shape[2] for one in self._atlas):
+        if not _have(self._atlas, 4) or any(one.shape[1] != one.shape[2] for one in self._atlas):
             raise InputError("TexturesAtlas: `atlas` should be [N, F, R, R, D], or a list of [F, R, R, D]")
 
     def check(self, meshes: "Meshes") -> None:
@@ -450,6 +458,16 @@ def Textures(  # noqa: N802
     raise InputError("Textures: takes maps, faces_uvs and verts_uvs, or verts_rgb")
 
 
+def _have(members: Sequence[Any], axes: int, columns: int | None = None) -> bool:
+    """Return whether all members are tensors with a number of axes, and of columns."""
+    tensors = all(isinstance(t, Tensor) and t.dim() == axes for t in members)
+    return tensors and (columns is None or all(t.shape[-1] == columns for t in members))
+
+
+_list_to_padded_wrapper = list_to_padded
+_padded_to_list_wrapper = padded_to_list
+
+
 def _border(image: Tensor, width: int) -> Tensor:
     """Repeat the outermost texels, once on all sides and to the right up to a width."""
     rows = torch.cat([image[:1], image, image[-1:]])
@@ -463,4 +481,12 @@ def _rows(fragments: Any) -> Hits:
 
 
 register(__name__)
-__getattr__ = refuse_unknown(__name__)
+
+
+def __getattr__(name: str) -> Any:
+    """Return functions that are defined in `utils`, which needs this module."""
+    if name in ("pack_rectangles", "pack_unique_rectangles", "Rectangle"):
+        from unrender.compat.pytorch3d.renderer.mesh import utils
+
+        return getattr(utils, name)
+    return refuse_unknown(__name__)(name)

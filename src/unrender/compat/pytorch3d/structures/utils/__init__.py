@@ -47,6 +47,24 @@ def list_to_packed(x: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]
     return torch.cat(list(x)), counts, first_rows(counts), member_of_rows(counts)
 
 
+def padded_to_packed(
+    x: Tensor, split_size: Sequence[int] | None = None, pad_value: float | None = None
+) -> Tensor:
+    """Return the rows of padded members [N, M, K], packed: of the given numbers, or without those that are padding."""
+    if x.dim() != 3:
+        raise InputError(f"padded_to_packed: takes [N, M, K], got {list(x.shape)}")
+    if split_size is not None and pad_value is not None:
+        raise InputError("padded_to_packed: takes `split_size` or `pad_value`, not both")
+    rows = x.flatten(0, 1)
+    if pad_value is not None:
+        return rows[(rows != pad_value).any(-1)]
+    if split_size is None:
+        return rows
+    if len(split_size) != len(x):
+        raise InputError(f"padded_to_packed: {len(split_size)} sizes were given for {len(x)} members")
+    return torch.cat([member[:size] for member, size in zip(x, split_size, strict=True)])
+
+
 def packed_to_list(x: Tensor, split_size: int | Sequence[int]) -> list[Tensor]:
     """Split packed rows into members of the given sizes."""
     return list(x.split(split_size if isinstance(split_size, int) else list(split_size)))
