@@ -30,6 +30,7 @@ hypothesis.settings.load_profile("unrender")
 
 
 MESHES = {"align", "blend_layers", "closest_on_mesh", "interpolate", "nearest", "rasterize", "silhouette"}
+GRIDS = {"march_grid", "sample_grid"}
 LONG = {"cli", "tasks", "training", "test_docs.py", "test_examples.py", "test_notebooks.py"}
 
 
@@ -47,7 +48,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         kind, *_ = item.path.relative_to(Path(__file__).parent).parts
         if kind == "kernels":
-            halves[item.path.stem.removeprefix("test_") not in MESHES].append(item)
+            halves[item.path.stem.removeprefix("test_") not in MESHES | GRIDS].append(item)
         elif kind in LONG:
             long[order[item.path] % 2].append(item)
         else:
