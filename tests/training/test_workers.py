@@ -1,6 +1,7 @@
 """Workers: the same bits for any number of them, and a clear end when one of them fails."""
 
 import math
+import socket
 import sys
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import torch
 
 import launched
 import unrender
+from unrender.cli.main import main
 from unrender.data.pixels import PixelSource
-from unrender.errors import InputError, WorkerError
+from unrender.errors import InputError
 from unrender.tasks.nerf.fit_nerf import default_samples
 from unrender.training.reduction import GradientSums
 from unrender.training.shards import load_shards
@@ -138,7 +140,8 @@ def test_a_source_continues_at_any_draw(scene) -> None:
 
 
 FAILING = """
-import os, sys
+import datetime, os, signal, sys
+import torch.distributed as dist
 from unrender.errors import InputError, WorkerError
 from unrender.workers import joined_workers
 with joined_workers() as workers:
@@ -147,7 +150,11 @@ with joined_workers() as workers:
         if sys.argv[1] == "raises":
             raise InputError("photo.png: damaged")
         if sys.argv[1] == "is killed":
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if sys.argv[1] == "hangs":
+            os.kill(os.getpid(), signal.SIGSTOP)
+    if sys.argv[1] == "hangs":  # the time that a test can wait; connecting may take longer
+        dist.distributed_c10d._set_pg_timeout(datetime.timedelta(seconds=2))
     try:
         workers.gather(None)
     except WorkerError as error:
@@ -160,6 +167,13 @@ with joined_workers() as workers:
     [
         ("raises", "worker 1 (HOST): photo.png: damaged"),
         ("is killed", "another worker ended without a message; it may have been killed"),
+        pytest.param(
+            *(
+                "hangs",
+                "another worker did not answer in time (UNRENDER_WORKER_TIMEOUT seconds, by default 1800)",
+            ),
+            marks=pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP"),
+        ),
     ],
 )
 def test_the_others_end_with_the_reason(end, message) -> None:
@@ -170,13 +184,19 @@ def test_the_others_end_with_the_reason(end, message) -> None:
     assert message.split("HOST")[-1] in out
 
 
-def test_a_worker_that_does_not_answer_is_named_as_such(monkeypatch) -> None:
-    def wait(*_: object, **__: object) -> None:
-        raise RuntimeError("[gloo] Timed out waiting 1800000ms for recv operation to complete")
-
-    monkeypatch.setattr(unrender.workers.dist, "all_gather_object", wait)
-    with pytest.raises(WorkerError, match="another worker did not answer in time"):
-        Workers(0, 2).gather(None)
+def test_a_port_that_is_in_use_is_said_to_be(monkeypatch, capsys) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        variables = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        assert main(["doctor"]) == 1
+    error = capsys.readouterr().err
+    assert f"cannot reach the others at 127.0.0.1:{port}" in error
+    assert "the port may be in use (choose another: torchrun --master-port N)" in error
+    assert len(error.strip().splitlines()) == 1
 
 
 CONNECTED = """
