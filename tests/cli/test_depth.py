@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from unrender import (
     save_field,
 )
 from unrender.cli.main import main
+from unrender.reports import depth_report
 from unrender.runs.folder import RUN_FORMAT
 
 
@@ -85,6 +87,31 @@ def test_selected_views(run, tmp_path, options, names):
     assert main(["depth", str(run), *options, "--size", "16", "--output", str(out)]) == 0
     assert folders(out) == names
     assert np.load(out / "depth" / names[0] / "std.npy").shape == (12, 16)
+
+
+def test_an_unfinished_run_keeps_its_views(run, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = ["depth", str(run), "--path", "train", "--output"]
+    assert main([*command, str(whole)]) == 0
+    assert main([*command, str(out)]) == 0
+    (out / "metrics.json").unlink()
+    shutil.rmtree(out / "depth/2")
+    measured = []
+    measure = depth_report.measure_depth
+
+    def recorded(*arguments, **named):
+        measured.append(arguments)
+        return measure(*arguments, **named)
+
+    monkeypatch.setattr(depth_report, "measure_depth", recorded)
+    assert main([*command, str(out)]) == 0
+    assert len(measured) == 1
+    found, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (out, whole))
+    assert found | {"seconds_per_view": 0} == expected | {"seconds_per_view": 0}
+    for path in (whole / "depth").glob("*/*.npy"):
+        assert (out / path.relative_to(whole)).read_bytes() == path.read_bytes()
+    figures = [(folder / "report.html").read_text().count("<figure") for folder in (out, whole)]
+    assert figures[0] == figures[1] > 0
 
 
 def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):

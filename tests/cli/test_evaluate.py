@@ -14,6 +14,7 @@ from ball_field import Ball
 from unrender.cli import evaluate
 from unrender.cli.main import main
 from unrender.io.depth import MILLIMETERS, DepthFile
+from unrender.reports import evaluation
 from unrender.runs.folder import RUN_FORMAT
 
 COLOR = (1.0, 0.25, 0.0)
@@ -76,6 +77,27 @@ def test_metrics_and_protocol(scene, field, tmp_path, capsys) -> None:
     assert "composited on white: 0.png, 4.png" in report
     assert "2 test views of run: PSNR" in capsys.readouterr().out
     assert len(list((out / "views").glob("*.png"))) == 2
+
+
+def test_an_unfinished_evaluation_keeps_its_views(scene, field, tmp_path, monkeypatch) -> None:
+    run = write_run(tmp_path / "run", scene)
+    command = ["eval", str(run), "--split", "train", "--output"]
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert main([*command, str(whole)]) == 0
+    assert main([*command, str(out)]) == 0
+    (out / "metrics.json").unlink()
+    (out / "views/2.json").unlink()
+    measured = []
+    measure = evaluation.measure_view
+
+    def recorded(field, frame, *arguments):
+        measured.append(frame.name)
+        return measure(field, frame, *arguments)
+
+    monkeypatch.setattr(evaluation, "measure_view", recorded)
+    assert main([*command, str(out)]) == 0
+    assert measured == ["1.png", "2.png", "3.png", "6.png"]  # three are in the report
+    assert (out / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
 
 
 def test_lpips_if_installed(scene, field, tmp_path, monkeypatch) -> None:

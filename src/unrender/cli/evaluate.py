@@ -55,21 +55,21 @@ def command(
     saved = load_run(run, device=resolve_device(device))
     found = views_of_split(saved, split, scene, inverted_depth_range, depth_scale)
     perceptual, lpips = _lpips()
-    options = {"split": split, "views": views, "scene": scene, "inverted_depth_range": inverted_depth_range}
-    options["depth_scale"] = depth_scale
+    options: dict[str, Any] = {"split": split, "views": views, "scene": scene}
+    options |= {"inverted_depth_range": inverted_depth_range, "depth_scale": depth_scale}
     name, workers = run.resolve().name, current_workers()
     folder = start_run("eval", name, output, {"run": run} | options, workers)
     background = None if saved.background is None else torch.tensor(saved.background)
     frames = evenly_spaced(found, views)
-    images = folder / "views"
-    rendered = evaluation.evaluate_views(saved.field, frames, background, images, perceptual, workers=workers)
+    rendered = evaluation.evaluate_views(
+        saved.field, frames, background, folder / "views", perceptual, workers=workers, keep=True
+    )
     evaluated = run_views(rendered, evaluation.describe, workers)
     if not workers.is_first:
         return
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
-    with_depth = [frame for frame in frames[: len(evaluated)] if frame.depth_file is not None]
-    depth = evaluate_depth(saved.field, with_depth)
+    depth = evaluate_depth(saved.field, [f for f in frames[: len(evaluated)] if f.depth_file is not None])
     mean = _save_metrics(folder, protocol, evaluated, depth)
     summary = evaluation.summary(name, mean, split=split)
     line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})

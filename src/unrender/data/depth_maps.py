@@ -191,7 +191,37 @@ def _load_camera(path: Path) -> Camera:
 
 def _load_view(folder: Path, origin: WorldOrigin) -> DepthView:
     camera = camera_to_local(_load_camera(folder / METADATA_FILE), origin)
-    path, size = folder / "median_z.npy", (camera.height, camera.width)
+    size = (camera.height, camera.width)
+    values = _load_values(folder / "median_z.npy", size)
+    valid = load_mask(folder / VALID_FILE, size) > 0.5
+    color = load_image(folder / COLOR_FILE)[..., :3] if (folder / COLOR_FILE).is_file() else None
+    try:
+        return DepthView(camera, torch.from_numpy(np.where(valid, values, 0).astype(np.float32)), color)
+    except ShapeError as error:
+        raise FileFormatError(f"{folder / COLOR_FILE}: expected {list(size)} pixels") from error
+
+
+def load_depth_map(folder: FilePath, camera: Camera) -> tuple[DepthMap, Tensor]:
+    """Load the depth map of a camera, and its colors, as `save_depth` wrote them."""
+    path, size = Path(folder), (camera.height, camera.width)
+
+    def load(name: str) -> Tensor:
+        return torch.from_numpy(np.array(_load_values(path / f"{name}.npy", size)))
+
+    depth = DepthMap(
+        camera,
+        load("expected_distance"),
+        load("median_distance"),
+        load("first_surface_distance"),
+        load("opacity"),
+        load("std"),
+        load("confidence"),
+        torch.from_numpy(load_mask(path / VALID_FILE, size) > 0.5),
+    )
+    return depth, load_image(path / COLOR_FILE)[..., :3]
+
+
+def _load_values(path: Path, size: tuple[int, int]) -> Floats:
     data = read_bytes(path)
     with reading(path):
         values = array_from_npy(data)
@@ -199,9 +229,4 @@ def _load_view(folder: Path, origin: WorldOrigin) -> DepthView:
             raise FileFormatError(
                 f"expected {list(size)} finite floats, got {values.dtype} {list(values.shape)}"
             )
-    valid = load_mask(folder / VALID_FILE, size) > 0.5
-    color = load_image(folder / COLOR_FILE)[..., :3] if (folder / COLOR_FILE).is_file() else None
-    try:
-        return DepthView(camera, torch.from_numpy(np.where(valid, values, 0).astype(np.float32)), color)
-    except ShapeError as error:
-        raise FileFormatError(f"{folder / COLOR_FILE}: expected {list(size)} pixels") from error
+    return values

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from unrender.data.depth_maps import DepthFiles, save_depth
+from unrender.data.depth_maps import METADATA_FILE, DepthFiles, load_depth_map, save_depth
 from unrender.data.frames import Frame
 from unrender.fields.trainable import TrainableField
 from unrender.io.depth_preview import Colormap, colorize_depth, depth_range
@@ -48,7 +48,7 @@ def measure_views(
     thresholds: tuple[float, float],
     workers: Workers = ALONE,
 ) -> Iterator[MeasuredView]:
-    """Measure the depth of a field in each view of this worker and write it to a folder per view.
+    """Measure the depth of a field in each view of this worker and write it to a folder per view; those there are kept.
 
     thresholds: accumulated opacity of the first surface, and minimum opacity of a valid depth.
     """
@@ -57,10 +57,12 @@ def measure_views(
     names = file_stems(frames)
     for index in workers.items(len(frames)):
         frame, name = frames[index], names[index]
-        depth = measure_depth(field, frame.camera, threshold=threshold, min_opacity=min_opacity)
-        color = surface_color(field, depth)
-        origin = field.scene_box.origin
-        save_depth(depth, folder / name, files, color=color, metadata=settings, origin=origin)
+        if (folder / name / METADATA_FILE).is_file():
+            depth, color = load_depth_map(folder / name, frame.camera)
+        else:
+            depth = measure_depth(field, frame.camera, threshold=threshold, min_opacity=min_opacity)
+            color, origin = surface_color(field, depth), field.scene_box.origin
+            save_depth(depth, folder / name, files, color=color, metadata=settings, origin=origin)
         if not bool(depth.valid.any()):
             log.warning("%s: no surface in this view", name)
         in_report = index % max(1, -(-len(frames) // VIEWS_IN_REPORT)) == 0

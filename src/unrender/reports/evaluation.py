@@ -1,6 +1,7 @@
 """Evaluation of a field: rendered views compared with the images of a scene."""
 
 import dataclasses
+import json
 import logging
 import math
 import time
@@ -13,12 +14,14 @@ from torch import Tensor
 from unrender._wording import counted
 from unrender.data.frames import Frame
 from unrender.fields.trainable import TrainableField
+from unrender.io.files import read_bytes, reading
 from unrender.io.images import save_image
 from unrender.losses.perceptual import PerceptualLoss
 from unrender.render.colormaps import distance_colors
 from unrender.render.march import RenderOutput
 from unrender.reports import figures
 from unrender.reports.html import Figure
+from unrender.runs.folder import write_json
 from unrender.runs.saved_run import as_color
 from unrender.runs.views import evenly_spaced, file_stems
 from unrender.training.evaluation import MeasuredView, measure_view
@@ -59,11 +62,13 @@ def evaluate_views(
     seconds: float | None = None,
     clock: Callable[[], float] = time.perf_counter,
     workers: Workers = ALONE,
+    keep: bool = False,
 ) -> Iterator[EvaluatedView]:
     """Render views, save them to a folder and compare them with their images, composited on the same background.
 
     With `seconds`, only as many views as fit into that time, evenly spaced: the first one tells how long each takes.
-    Of several `workers`, each evaluates its share.
+    Of several `workers`, each evaluates its share. With `keep`, metrics are saved beside each view, and views that have
+    them are kept, except the few that the report shows: they are rendered again.
     """
     folder.mkdir(exist_ok=True)
     chosen, index = list(zip(frames, file_stems(frames), strict=True)), workers.rank
@@ -71,16 +76,33 @@ def evaluate_views(
         field.render(chosen[0][0].camera.resize_longest(WARM_UP_SIZE), background)  # compiles kernels
     while index < len(chosen):
         begin, (frame, stem) = clock(), chosen[index]
+        in_report = index % max(1, -(-len(chosen) // VIEWS_IN_REPORT)) == 0
+        kept = _kept_metrics(folder / f"{stem}.json") if keep and not in_report else None
+        if kept is not None:
+            yield EvaluatedView(index, len(chosen) - 1, frame.name, (), kept)
+            index += workers.count
+            continue
         measured = measure_view(field, frame, background, perceptual)
         save_image(measured.rendered.color, folder / f"{stem}.png")
         if index == 0 and seconds is not None:
             chosen = evenly_spaced(chosen, max(1, int(seconds / max(clock() - begin, 1e-6))))
             if len(chosen) < len(frames):
                 log.info("%d of %d test views; all of them with --views all", len(chosen), len(frames))
-        in_report = index % max(1, -(-len(chosen) // VIEWS_IN_REPORT)) == 0
+        if keep:
+            write_json(folder / f"{stem}.json", measured.metrics)
         shown = compare_images(frame.name, measured) if in_report else ()
         yield EvaluatedView(index, len(chosen) - 1, frame.name, shown, measured.metrics)
         index += workers.count
+
+
+def _kept_metrics(path: Path) -> dict[str, float | None] | None:
+    """Read the metrics of a view, which are written after it; None if there are none."""
+    if not path.is_file():
+        return None
+    data = read_bytes(path)
+    with reading(path):
+        metrics: dict[str, float | None] = json.loads(data)
+        return metrics if metrics["psnr"] is not None else None
 
 
 def describe(view: EvaluatedView) -> str:
