@@ -257,3 +257,16 @@ def test_sampling_beyond_volumes(padding_mode):
     assert densities.shape == (1, 5, 4, 1)
     assert features.shape == (1, 5, 4, 3)
     assert densities.min() >= volumes.densities().min()
+
+
+def test_private_layouts_and_volumes_without_features():
+    ball = ico_sphere(0)
+    assert torch.equal(ball._verts_packed, ball.verts_packed())
+    assert ball._num_faces_per_mesh.tolist() == [20]
+    assert r.TexturesVertex(torch.rand(2, 3, 4))._verts_features_padded.shape == (2, 3, 4)
+    with pytest.raises(AttributeError, match="_nothing_packed"):
+        _ = ball._nothing_packed
+    volumes = Volumes(torch.rand(1, 1, 2, 2, 2), torch.rand(1, 3, 2, 2, 2))
+    assert volumes.update_padded(volumes.densities()).features() is None
+    lights = r.PointLights(location=torch.rand(2, 3))
+    assert lights.reshape_location(torch.rand(2, 4, 5, 3)).shape == (2, 1, 1, 3)

@@ -8,6 +8,9 @@ from unrender.compat.pytorch3d.ops._box_overlap import intersection_volume
 
 _SIDES = ((0, 1, 2, 3), (3, 2, 6, 7), (0, 1, 5, 4), (0, 3, 7, 4), (1, 2, 6, 5), (4, 5, 6, 7))
 
+_box_planes = [list(side) for side in _SIDES]
+_box_triangles = [triangle for a, b, c, d in _SIDES for triangle in ([a, b, c], [a, c, d])]
+
 
 def box3d_overlap(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-4) -> tuple[Tensor, Tensor]:
     """Return the volume of the intersection and the IoU [N, M] of boxes [N, 8, 3] and [M, 8, 3].

@@ -174,6 +174,10 @@ class PointLights(_Lights):
         """Return the light of unrender for one image, in white."""
         return PointLight(self._of(member, "location"))
 
+    def reshape_location(self, points: Tensor) -> Tensor:
+        """Add axes to the locations, so that they apply to points [N, ..., 3]."""
+        return _like(self.location, points)
+
 
 class AmbientLights(_Lights):
     """Ambient light only."""

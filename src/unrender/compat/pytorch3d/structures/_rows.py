@@ -1,12 +1,32 @@
 """Rows of tensors in three layouts, each built once: list, padded and packed."""
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.structures.utils import list_to_padded
+
+LAYOUTS = ("_list", "_packed", "_padded", "_idx", "_per_mesh", "_per_cloud")
+"""Ends of the names of layouts."""
+
+
+class PrivateLayouts:
+    """Read `_verts_packed`, and any other private name of a layout, as `verts_packed()`: some scripts do."""
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            public = name[1:]
+            if (
+                name.startswith("_")
+                and public.endswith(LAYOUTS)
+                and callable(getattr(type(self), public, None))
+            ):
+                return getattr(self, public)()
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
 class Rows:

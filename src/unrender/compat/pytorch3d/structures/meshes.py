@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register, rows_of
-from unrender.compat.pytorch3d.structures._rows import Rows
+from unrender.compat.pytorch3d.structures._rows import PrivateLayouts, Rows
 from unrender.compat.pytorch3d.structures.utils import choose, first_rows, list_to_padded, member_of_rows
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh, face_areas, face_normals, vertex_normals
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Device = torch.device | str
 
 
-class Meshes:
+class Meshes(PrivateLayouts):
     """Meshes of different topologies; each is a `Mesh` of unrender (`core`).
 
     Stored as lists; padded and packed tensors are built on demand.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register, rows_of
-from unrender.compat.pytorch3d.structures._rows import Rows
+from unrender.compat.pytorch3d.structures._rows import PrivateLayouts, Rows
 from unrender.compat.pytorch3d.structures.utils import choose, first_rows, member_of_rows
 from unrender.errors import InputError
 from unrender.geometry.points import PointCloud
@@ -18,7 +18,7 @@ Device = torch.device | str
 Members = Sequence[Tensor] | Tensor
 
 
-class Pointclouds:
+class Pointclouds(PrivateLayouts):
     """Point clouds of different sizes."""
 
     def __init__(

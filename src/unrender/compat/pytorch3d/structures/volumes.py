@@ -133,7 +133,7 @@ class Volumes:
         return world if world_coordinates else self.world_to_local_coords(world)
 
     def update_padded(self, new_densities: Tensor, new_features: Tensor | None = None) -> "Volumes":
-        """Return volumes at the same positions with new values."""
+        """Return volumes at the same positions with new values; without `new_features`, they have none."""
         if new_densities.shape[-3:] != self._densities.shape[-3:]:
             raise InputError(
                 f"Volumes.update_padded: takes grids of {list(self._densities.shape[-3:])}, "
@@ -141,7 +141,7 @@ class Volumes:
             )
         other = copy.copy(self)
         other._densities = new_densities
-        other._features = self._features if new_features is None else new_features
+        other._features = new_features
         return other
 
     def clone(self) -> "Volumes":

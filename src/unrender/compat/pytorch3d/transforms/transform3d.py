@@ -81,6 +81,10 @@ class Transform3d:
         """Return the inverse transform."""
         return Transform3d(matrix=torch.linalg.inv(self._matrix), device=self.device)
 
+    def _get_matrix_inverse(self) -> Tensor:
+        inverse: Tensor = torch.linalg.inv(self._matrix)
+        return inverse
+
     def stack(self, *others: "Transform3d") -> "Transform3d":
         """Concatenate batches of transforms."""
         return Transform3d(

@@ -11,6 +11,7 @@ from torch.nn.functional import grid_sample, interpolate
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register, rows_of
+from unrender.compat.pytorch3d.structures._rows import PrivateLayouts
 from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded, padded_to_list
 from unrender.errors import InputError
 from unrender.kernels.rasterize import Fragments as CoreFragments
@@ -24,7 +25,7 @@ Members = Tensor | Sequence[Tensor]
 Ids = Sequence[Sequence[Tensor]]
 
 
-class TexturesBase:
+class TexturesBase(PrivateLayouts):
     """One texture for each mesh of a batch."""
 
     _lists: tuple[str, ...] = ()
