@@ -25,6 +25,7 @@ from unrender import (
 )
 from unrender.cli.main import main
 from unrender.reports import depth_report
+from unrender.runs import depth_sources
 from unrender.runs.folder import RUN_FORMAT
 
 
@@ -178,6 +179,32 @@ def test_points_and_meshes_of_a_run(run, tmp_path):
     metrics = json.loads((mesh / "metrics.json").read_text())
     assert metrics["views"] == 6
     assert metrics["faces"] > 100
+
+
+def test_an_unfinished_export_keeps_its_views(run, tmp_path, monkeypatch):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    command = ["export", str(run), "--to", "mesh", "--voxel-size", "0.1", "--output"]
+    assert main([*command, str(whole)]) == 0
+    measured = []
+    measure = depth_sources.measure_view
+
+    def killed(*arguments):
+        if len(measured) == 2:
+            raise OSError("killed")
+        measured.append(arguments)
+        return measure(*arguments)
+
+    monkeypatch.setattr(depth_sources, "measure_view", killed)
+    assert main([*command, str(out)]) == 2
+    assert sorted(path.name for path in (out / "rendered").iterdir()) == [
+        "0000.safetensors",
+        "0001.safetensors",
+    ]
+    measured[:] = [None] * 3
+    assert main([*command, str(out)]) == 0
+    assert len(measured) == 3 + 4  # of six
+    assert {path.name for path in out.iterdir()} == {path.name for path in whole.iterdir()}
+    assert (out / "mesh.ply").read_bytes() == (whole / "mesh.ply").read_bytes()
 
 
 def write_trained_run(folder, trained):

@@ -1,6 +1,7 @@
 """unrender export: a point cloud or a mesh from a run or from depth images."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ from unrender.tasks.surface.extract_surface import extract_surface, surface_dens
 from unrender.workers import current_workers
 
 SINGULAR = {"vertices": "vertex", "faces": "face", "points": "point", "views": "view"}
+RENDERED = "rendered"
+"""Folder of the views that are rendered, while there is no result."""
 FORMATS = {"points": ("ply", "xyz", "pcd", "npz"), "mesh": ("ply", "obj", "glb")}
 
 
@@ -103,29 +106,39 @@ def command(
         raise InputError(f"{source}: --method density needs a run with a field")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
-    views, origin = _load(source, run, export) if use_depth else ([], ZERO)
-    if not current_workers().is_first:
+    name, workers, settings = source.resolve().name, current_workers(), {"source": source, "options": export}
+    folder = None
+    if run is not None and use_depth:  # rendered views are kept there until the end
+        folder = start_run("export", name, export.output, settings, workers)
+    views, origin = _load(source, run, export, folder) if use_depth else ([], ZERO)
+    if not workers.is_first:
         return
     origin = origin if run is None else run.origin
     shape = _extract([view.to(target) for view in views], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
-    name = source.resolve().name
-    folder = start_run("export", name, export.output, {"source": source, "options": export})
+    folder = folder or start_run("export", name, export.output, settings)
     path = folder / f"{export.to}.{export.format}"
     metrics = _save(to_world(shape, origin), path)
     metrics |= {"views": len(views)} if level is None else {"density": level}
     write_json(folder / "metrics.json", metrics)
+    shutil.rmtree(folder / RENDERED, ignore_errors=True)
     line = command_line("export", [source], changed_options(export))
     title = f"{export.to.capitalize()} of {name}"
     shape_report.write_shape_report(folder / "report.html", title, export.to, shape, metrics, line)
-    counts = {name: count for name, count in metrics.items() if isinstance(count, int)}
-    print(", ".join(counted(count, SINGULAR[name], name) for name, count in counts.items()))
-    if level is not None:
-        print(f"surface at a density of {level:.4g} per world unit")
+    _print_summary(metrics)
     print(path, folder / "report.html", sep="\n")
 
 
-def _load(source: Path, run: Run | None, export: ExportOptions) -> tuple[list[DepthView], WorldOrigin]:
+def _print_summary(metrics: dict[str, Any]) -> None:
+    counts = {name: count for name, count in metrics.items() if isinstance(count, int)}
+    print(", ".join(counted(count, SINGULAR[name], name) for name, count in counts.items()))
+    if "density" in metrics:
+        print(f"surface at a density of {metrics['density']:.4g} per world unit")
+
+
+def _load(
+    source: Path, run: Run | None, export: ExportOptions, folder: Path | None
+) -> tuple[list[DepthView], WorldOrigin]:
     return load_source_views(
         source,
         run,
@@ -133,6 +146,7 @@ def _load(source: Path, run: Run | None, export: ExportOptions) -> tuple[list[De
         export.size,
         depth_scale=export.depth_scale,
         workers=current_workers(),
+        rendered=None if folder is None else folder / RENDERED,
     )
 
 

@@ -15,6 +15,7 @@ from unrender.data.frames import Frame
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
 from unrender.geometry.world_origin import WorldOrigin
+from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import read_bytes, reading
 from unrender.render.depth import DepthView
 from unrender.runs.folder import CONFIG
@@ -59,17 +60,18 @@ def load_source_views(
     *,
     depth_scale: float | None = None,
     workers: Workers = ALONE,
+    rendered: Path | None = None,
 ) -> tuple[list[DepthView], WorldOrigin]:
     """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side.
 
     The second result is the origin of the frame that their cameras are in. Workers render their shares, and the first
-    one returns them all.
+    one returns them all. rendered: folder for rendered views; those there are kept.
     """
     if run is not None:
         frames = [f for f in run.frames() if f.split == "train"] or list(run.frames())
         origin = run.origin
         chosen = [with_size(frame, size) for frame in evenly_spaced(frames, count)]
-        views = run_views(_rendered(run, chosen, workers), _describe, workers)
+        views = run_views(_rendered(run, chosen, workers, rendered), _describe, workers)
         return [view.view for view in views], origin
     elif kind_of_source(source) == "depths":
         origin = origin_of_depth_views(source)
@@ -85,9 +87,20 @@ def load_source_views(
     return [step.view for step in run_steps(steps, _describe)], origin
 
 
-def _rendered(run: Run, frames: Sequence[Frame], workers: Workers) -> Iterator[LoadedView]:
+def _rendered(
+    run: Run, frames: Sequence[Frame], workers: Workers, folder: Path | None
+) -> Iterator[LoadedView]:
+    if folder is not None:
+        folder.mkdir(exist_ok=True)
     for index in workers.items(len(frames)):
-        view = measure_view(run.field, frames[index].camera).to("cpu")
+        path = None if folder is None else folder / f"{index:04d}.safetensors"
+        if path is not None and path.is_file():
+            tensors, _ = load_tensors(path)
+            view = DepthView(frames[index].camera, tensors["depth"], tensors["color"])
+        else:
+            view = measure_view(run.field, frames[index].camera).to("cpu")
+            if path is not None and view.color is not None:
+                save_tensors({"depth": view.depth, "color": view.color}, {"view": frames[index].name}, path)
         yield LoadedView(index, len(frames) - 1, view)
 
 
