@@ -59,7 +59,8 @@ def main() -> None:
     if arguments.data is not None:
         teapot_by_descent(arguments.data)
         soup_can(arguments.data / "pose/hope")
-        occluded_objects(arguments.data / "pose/lmo")
+        for ignore_outside in (False, True):
+            occluded_objects(arguments.data / "pose/lmo", ignore_outside=ignore_outside)
 
 
 def rendered_views(data: Path | None, num_views: int, folder: Path | None) -> None:
@@ -187,8 +188,11 @@ def soup_can(folder: Path) -> None:
         )
 
 
-def occluded_objects(folder: Path) -> None:
-    """Estimate poses in LINEMOD-Occluded; masks are rendered from the ground truth and cropped to the visible box."""
+def occluded_objects(folder: Path, *, ignore_outside: bool) -> None:
+    """Estimate poses in LINEMOD-Occluded; masks are rendered from the ground truth and cropped to the visible box.
+
+    With `ignore_outside`, it is unknown what the object covers outside of the box.
+    """
     scenes, infos, cameras = (
         json.loads((folder / f"scene_{name}.json").read_text()) for name in ("gt", "gt_info", "camera")
     )
@@ -209,7 +213,8 @@ def occluded_objects(folder: Path) -> None:
             visible = torch.zeros(480, 640)
             visible[top : top + height, left : left + width] = 1
             mask = visible * (unrender.render_depth(mesh, camera) > 0)
-            photo = Photo(image, mask, camera.replace(camera_from_world=torch.eye(4)))
+            ignored = 1 - visible if ignore_outside else None
+            photo = Photo(image, mask, camera.replace(camera_from_world=torch.eye(4)), None, ignored)
             *_, last = unrender.find_pose(mesh, photo)
             points = transform(camera.camera_from_world, mesh.vertices)
             adds = [

@@ -364,3 +364,22 @@ def test_masks_and_depth_of_another_size_are_resampled(path, tmp_path, instances
     assert photo.depth.shape == (HEIGHT, WIDTH)
     assert float(photo.depth[4:].min()) == 1.5
     assert float(photo.depth[:4].max()) == 0
+
+
+def test_unknown_pixels_of_a_mask(tmp_path):
+    image, mask, ignored = (
+        np.full((8, 12, 3), 90, np.uint8),
+        np.zeros((8, 12), np.uint8),
+        np.zeros((8, 12), np.uint8),
+    )
+    mask[2:6, 2:8], mask[2:6, 8:10], ignored[0] = 255, 128, 255
+    for name, values in {"photo": image, "mask": mask, "ignore": ignored}.items():
+        Image.fromarray(values).save(tmp_path / f"{name}.png")
+    options = {"fov_degrees": 40.0, "mask": tmp_path / "mask.png"}
+    photo = load_photo(tmp_path / "photo.png", **options, ignore=tmp_path / "ignore.png")
+    assert photo.ignore is not None
+    assert float(photo.ignore.sum()) == 8 + 12
+    assert bool((photo.ignore[2:6, 8:10] == 1).all())
+    assert float(photo.mask.sum()) == 24
+    ignored_only = load_photo(tmp_path / "photo.png", fov_degrees=40.0, mask=tmp_path / "ignore.png")
+    assert ignored_only.ignore is None

@@ -52,6 +52,8 @@ class PhotoFile:
     mask_id: int | None = None
     """Value of the object in a mask with one value per object: gray value, palette index, or red + 256 green + 65536
     blue."""
+    ignore: Path | None = None
+    """Mask image, bright where it is unknown what the object covers, such as at an object in front of it."""
     depth: Path | None = None
     """Depth image of the same aspect ratio (png, tif, npy).
     Of a folder of photos: also a folder of depth images with the same names."""

@@ -20,6 +20,8 @@ MIN_COVERED = 0.8
 INVERTED_BORDER = 0.9
 """Fraction of the image border that is white in an inverted mask."""
 MAX_SHOWN = 8
+UNKNOWN = 128 / 255
+"""Value in a mask of pixels that may belong to the object or not."""
 log = logging.getLogger("unrender")
 
 
@@ -33,7 +35,7 @@ def load_object_mask(path: FilePath, shape: tuple[int, ...], mask_id: int | None
     ids, background, is_lossless = _read_ids(path)
     if mask_id is None:
         found = _regions(ids, background) if is_lossless else {}
-        if len(found) > 1:
+        if len(found) > 1 and not set(found) <= {128, 255}:
             raise InputError(
                 f"{path}: the mask has {len(found)} objects, with the IDs {_describe(found, ids.size)} of the image; "
                 "choose one with --mask-id (`mask_id`)"
@@ -49,6 +51,13 @@ def load_object_mask(path: FilePath, shape: tuple[int, ...], mask_id: int | None
         )
     with reading(path):
         return resample_nearest(chosen, shape, "the mask", "the image").astype(np.float32)
+
+
+def unknown_pixels(mask: Floats) -> Floats | None:
+    """Return 1 at the gray pixels of a mask with the values 0, 128 and 255 only, a trimap, 0 elsewhere; else None."""
+    gray = np.abs(mask - UNKNOWN) < 1e-3
+    is_trimap = gray.any() and bool((gray | (mask == 0) | (mask == 1)).all())
+    return gray.astype(np.float32) if is_trimap else None
 
 
 def load_used_pixels(path: FilePath, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -4,12 +4,13 @@ import math
 from numbers import Real
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
-from unrender.data.object_masks import load_object_mask
+from unrender.data.object_masks import load_object_mask, unknown_pixels
 from unrender.data.segmentation import segment_object
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
@@ -17,7 +18,7 @@ from unrender.io.depth import read_depth
 from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
 from unrender.io.geometry_data import Floats
-from unrender.io.images import IMAGE_SUFFIXES, colors_from_image, open_image, resample_nearest
+from unrender.io.images import IMAGE_SUFFIXES, colors_from_image, load_mask, open_image, resample_nearest
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,6 +44,8 @@ class Photo(TensorStruct):
     """Its pose is the identity."""
     depth: Float[Tensor, "height width"] | None = None
     """z-depth in world units; 0 where unknown."""
+    ignore: Float[Tensor, "height width"] | None = None
+    """1 where it is unknown what the object covers, such as at occluders; 0 elsewhere."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,6 +68,8 @@ class Photo(TensorStruct):
             raise InputError("Photo: no object in the image: no pixel of the mask is above 0.5")
         if self.depth is not None and not bool((self.depth.isfinite() & (self.depth >= 0)).all()):
             raise InputError("Photo: `depth` should be finite, and 0 where it is unknown")
+        if self.ignore is not None and not bool(((self.ignore >= 0) & (self.ignore <= 1)).all()):
+            raise InputError("Photo: `ignore` should lie in [0, 1]")
 
 
 def load_photo(
@@ -76,6 +81,7 @@ def load_photo(
     mask_id: int | None = None,
     depth: FilePath | None = None,
     depth_scale: float | None = None,
+    ignore: FilePath | None = None,
 ) -> Photo:
     """Load a photo of one object, upright, with its camera and mask.
 
@@ -90,6 +96,8 @@ def load_photo(
 
     depth: a depth image (png, tif, npy); integers are millimeters and converted to meters, floats are kept,
     unless `depth_scale` gives world units per unit of the file. 0, nan and inf are unknown.
+
+    ignore: an image, white where coverage is unknown, as at an object in front; so is 128 in a mask of 0, 128, 255.
     """
     known_suffix(path, IMAGE_SUFFIXES)
     if depth_scale is not None and depth is None:
@@ -105,12 +113,27 @@ def load_photo(
     shape = colors.shape[:2]
     focal, center = focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
     coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
+    coverage, unknown = _without_unknown(coverage, ignore, may_be_trimap=mask is not None and mask_id is None)
     return Photo(
         torch.from_numpy(colors)[..., :3],
         torch.from_numpy(coverage),
         Camera(torch.tensor(focal), torch.tensor(center), torch.eye(4), *shape),
         None if depth is None else _depth(depth, depth_scale, shape),
+        unknown,
     )
+
+
+def _without_unknown(
+    coverage: Floats, ignore: FilePath | None, *, may_be_trimap: bool
+) -> tuple[Floats, Tensor | None]:
+    """Set unknown pixels of a mask to 0, and return 1 at them and 0 elsewhere, or None if all are known."""
+    unknown = unknown_pixels(coverage) if may_be_trimap else None
+    if ignore is not None:
+        ignored = load_mask(ignore, coverage.shape)
+        unknown = ignored if unknown is None else np.maximum(unknown, ignored)
+    if unknown is None:
+        return coverage, None
+    return np.where(unknown > 0.5, 0, coverage).astype(np.float32), torch.from_numpy(unknown).float()
 
 
 def _load_coverage(path: FilePath, colors: Floats) -> Floats:

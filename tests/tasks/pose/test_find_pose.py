@@ -334,3 +334,26 @@ def test_a_texture_tells_the_sides_of_a_cube_apart():
     assert estimate.status == "converged"
     assert errors(estimate.camera_from_object, truth)[0] < 2
     assert solve(cube, seen, dataclasses.replace(QUICK, use_color=False)).status == "ambiguous"
+
+
+def test_an_occluder_that_is_ignored_does_not_cut_the_object():
+    truth = pose(1)
+    photo = take_photo(elephant(), camera_at(truth))
+    columns = photo.mask.sum(0).nonzero()[:, 0]
+    hidden = torch.zeros_like(photo.mask)
+    hidden[:, : int(columns[0]) + int(0.35 * len(columns))] = 1
+    cut = photo.replace(
+        mask=photo.mask * (1 - hidden), image=photo.image * (1 - hidden[..., None]), ignore=hidden
+    )
+    angle, shift = errors(solve(elephant(), cut).camera_from_object, truth)
+    assert angle < 3
+    assert shift < 0.1
+
+
+def test_the_distance_is_not_more_certain_than_the_size_of_the_mask():
+    truth = pose(0)
+    photo = take_photo(elephant(), camera_at(truth))
+    larger = torch.nn.functional.max_pool2d(photo.mask[None], 5, 1, 2)[0]
+    estimate = solve(elephant(), photo.replace(mask=larger))
+    _, shift = errors(estimate.camera_from_object, truth)
+    assert shift < 6 * estimate.translation_std

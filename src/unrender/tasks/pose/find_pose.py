@@ -44,6 +44,8 @@ LIMITS = {
 }
 SEARCH_SIZE = 64
 MIN_OBJECT_PIXELS = 8
+MASK_ERROR = 0.5
+"""Standard deviation, in pixels, by which a mask is too large or too small all around: the residuals do not show it."""
 MAX_COVERED_FRACTION = 0.98
 """Maximum fraction of the photo that the object may cover."""
 MIN_POINTS = 20
@@ -151,6 +153,8 @@ class FindPoseStep:
     num_measurements: float
     """Number of independent measurements among pixels or points."""
     criteria: QualityCriteria
+    distance_error: float = 0.0
+    """Systematic error of the distance, relative to it, due to the mask's size."""
 
     @property
     def cost(self) -> float:
@@ -269,6 +273,7 @@ def _find_in_photo(
     plan = _plan(photo, config)
     last = sum(stage.steps + 1 for stage in plan) - 1
     index = itertools.count()
+    distance_error = 2 * MASK_ERROR / object_side(photo) if photo.depth is None else 0.0
     window, simplified = (
         crop_window(photo, SEARCH_SIZE, placement.radius),
         simplify_for_resolution(model, SEARCH_SIZE),
@@ -284,12 +289,20 @@ def _find_in_photo(
         )
         if stage.use_color:
             window = estimate_color_error(simplified, window, poses)
-        compare = functools.partial(evaluate, simplified, window, blur=stage.blur, shade=stage.use_color)
+        compare = functools.partial(
+            evaluate,
+            simplified,
+            window,
+            blur=stage.blur,
+            shade=stage.use_color,
+            robust=stage.size > SEARCH_SIZE,
+        )
         measurements = math.sqrt(float(window.area))  # about the number of pixels along the silhouette
         for fit in levenberg_marquardt(compare, poses, stage.steps):
             best = keep_best(fit, SAME_POSE_ANGLE, stage.keep)
+            name = f"{stage.size} pixels"
             yield FindPoseStep(
-                next(index), last, f"{stage.size} pixels", best, placement, measurements, PHOTO_CRITERIA
+                next(index), last, name, best, placement, measurements, PHOTO_CRITERIA, distance_error
             )
         poses = keep_best(
             fit, SAME_POSE_ANGLE, stage.keep, stage.max_cost_ratio * float(fit.cost.min())
@@ -348,6 +361,8 @@ def _estimate(step: FindPoseStep) -> PoseEstimate:
     scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(placement.center)
     covariance = _covariance(fit, step.num_measurements).to(placement.center)
     covariance[3:, 3:] += (criteria.bias * step.cost) ** 2 * torch.eye(3).to(covariance)
+    along_ray = step.distance_error * fit.poses[0, :3, 3].to(covariance)
+    covariance[3:, 3:] += along_ray[:, None] * along_ray
     covariance = covariance * scale[:, None] * scale
     scores = (fit.cost[0] / fit.cost).nan_to_num(nan=1.0)
     status = _status(fit, criteria, math.degrees(_max_std(covariance[:3, :3])))

@@ -26,8 +26,8 @@ COVERAGE_ERROR = 0.1
 COLOR_ERROR = 0.03
 DEPTH_ERROR = 0.03
 """Expected standard deviation of the residuals of coverage, of color (minimum), and of depth (in radii)."""
-ROBUST_SCALE = 3.0
-"""Scale of the robust loss of color and depth, in expected errors."""
+ROBUST_SCALE, ROBUST_COVERAGE_SCALE = 3.0, 5.0
+"""Scales of the robust loss of color and depth, and of coverage, in expected errors."""
 LIGHT_SAMPLES = 2000
 """Maximum number of pixels per image from which the lighting is estimated."""
 MARGIN = 1.5
@@ -43,7 +43,7 @@ class Window(NamedTuple):
     coverage: Tensor
     """[size, size]: fraction of each pixel covered by the object."""
     known: Tensor
-    """[size, size]: 1 inside the photo, 0 outside."""
+    """[size, size]: 1 where the photo tells what the object covers, 0 outside and at ignored pixels."""
     color: Tensor
     """[size, size, 3]: color of the object, without background."""
     depth: Tensor | None
@@ -77,14 +77,14 @@ def crop_window(photo: Photo, size: int, radius: float) -> Window:
     channels, offset = _crop(photo, corner, side, radius)
     crop_size = torch.tensor([channels.shape[2], channels.shape[1]], device=device)
     sampled = grid_sample(channels[None], ((grid - offset) / crop_size * 2 - 1)[None], align_corners=False)
-    coverage, measured, depth, *color = avg_pool2d(sampled, samples)[0]
+    coverage, measured, depth, unknown, *color = avg_pool2d(sampled, samples)[0]
     extent = torch.tensor([photo.camera.width, photo.camera.height], device=device)
     inside = ((grid >= 0) & (grid <= extent)).all(-1).float()
     focal, center = photo.camera.focal * (size / side), (photo.camera.center - corner) * (size / side)
     return Window(
         Camera(focal, center, torch.eye(4, device=device), size, size),
         coverage,
-        (avg_pool2d(inside[None], samples)[0] > 0.99).float(),
+        ((avg_pool2d(inside[None], samples)[0] > 0.99) & (unknown < 0.01)).float(),
         torch.stack(color, -1) / coverage.clamp(min=1e-3)[..., None],
         None if photo.depth is None else torch.where(measured > 0.5, depth / measured.clamp(min=0.5), 0),
     )
@@ -99,21 +99,29 @@ def bounding_square(mask: Tensor, margin: float) -> tuple[Tensor, float]:
 
 
 def _crop(photo: Photo, corner: Tensor, side: float, radius: float) -> tuple[Tensor, Tensor]:
-    """Stack mask, depth and colors of a crop, premultiplied by the mask; return them and the corner of the crop."""
+    """Stack mask, depth, ignored pixels and colors of a crop; return them and its corner.
+
+    Depth and colors are premultiplied by the mask.
+    """
     left, top = corner.floor().int().clamp(min=0).tolist()
     right, bottom = (corner + side).ceil().int().tolist()
     region = (slice(top, bottom), slice(left, right))
     mask = photo.mask[region]
     depth = torch.zeros_like(mask) if photo.depth is None else photo.depth[region] / radius
     measured = mask * (depth > 0)
+    unknown = torch.zeros_like(mask) if photo.ignore is None else photo.ignore[region]
     channels = torch.cat(
-        [torch.stack([mask, measured, measured * depth]), mask * photo.image[region].movedim(-1, 0)]
+        [torch.stack([mask, measured, measured * depth, unknown]), mask * photo.image[region].movedim(-1, 0)]
     )
     return channels, torch.tensor([left, top], device=mask.device)
 
 
-def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade: bool) -> Fit:
+def evaluate(
+    model: Model, window: Window, poses: Tensor, blur: float, *, shade: bool, robust: bool = False
+) -> Fit:
     """Evaluate the cost, gradient and Hessian of many poses, with residuals smoothed by `blur` pixels.
+
+    With `robust`, large residuals of coverage have little weight, too: an occluder hides them.
 
     With `shade` the cost includes color. It includes depth where the photo has any.
     """
@@ -137,18 +145,18 @@ def evaluate(model: Model, window: Window, poses: Tensor, blur: float, *, shade:
     image, weight = torch.cat(images, 1), torch.cat(weights, 1)
     smooth = _gaussian(window.size, blur, depth)
     residual = smooth @ ((image - torch.cat(targets)) * weight) @ smooth
-    normalization, robust = _normalization(residual, inside, window.area), _robust_weight(residual)
+    normalization, trust = _normalization(residual, inside, window.area), _robust_weight(residual, robust)
     gradient, hessian = normal_equations(
         image,
         torch.cat(shading_gradients, 3).movedim(3, 1),
         depth,
-        (smooth @ (normalization * robust.square() * residual) @ smooth) * weight,
-        normalization * robust.square() * weight.square() * _edge_energy(residual, blur),
+        (smooth @ (normalization * trust.square() * residual) @ smooth) * weight,
+        normalization * trust.square() * weight.square() * _edge_energy(residual, blur),
         _rays(window.camera),
         poses[:, :3, 3],
         with_depth=window.depth is not None,
     )
-    cost = (normalization * robust * residual.square()).sum((1, 2, 3))
+    cost = (normalization * trust * residual.square()).sum((1, 2, 3))
     cost = torch.where(poses[:, 2, 3] > MIN_DEPTH, cost, torch.inf)
     return Fit(poses, cost, gradient, hessian, _silhouette_iou(covered, window))
 
@@ -179,13 +187,15 @@ def _normalization(residual: Tensor, inside: Tensor, area: Tensor) -> Tensor:
     return weights
 
 
-def _robust_weight(residual: Tensor) -> Tensor:
+def _robust_weight(residual: Tensor, with_coverage: bool) -> Tensor:
     """Downweight outliers of color and depth, such as occluders and highlights (Geman and McClure).
 
     The cost t r² with t = 1 / (1 + (r / ROBUST_SCALE)²) has the derivative 2 t² r.
     """
     weight = torch.ones_like(residual)
     weight[:, 1:] = 1 / (1 + (residual[:, 1:] / ROBUST_SCALE).square())
+    if with_coverage:
+        weight[:, :1] = 1 / (1 + (residual[:, :1] / ROBUST_COVERAGE_SCALE).square())
     return weight
 
 
