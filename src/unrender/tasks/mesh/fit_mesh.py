@@ -29,10 +29,14 @@ from unrender.tasks.mesh.prepare_cloud import PreparedCloud, prepare_cloud
 from unrender.tasks.mesh.trim_mesh import trim_unsupported
 
 Start = Literal["auto", "solid", "shell", "hull", "sphere"]
+NEAR_STARTS = ("auto", "solid", "shell")
+"""Initial shapes that follow the points: coarse meshes would lose their thin parts."""
 SMOOTHNESS = tuple(float(s) for s in np.geomspace(1e-6, 1e-11, 11))
 """Candidates for the smoothness weight, stiff to flexible."""
 VERTEX_AREA = 3**0.5 / 2
 """Area per vertex of a mesh of equilateral triangles with edges of length 1."""
+MAX_BENDING_GRADIENT = 10.0
+"""Maximum gradient of the bending energy at a vertex, over the mean edge length."""
 MAX_EDGE_LENGTH = 0.2
 """Maximum edge length relative to the diagonal; longer edges cannot represent a solid."""
 
@@ -42,12 +46,12 @@ class FitMesh:
     """Fit a closed mesh, or an open one, to a point cloud.
 
     Minimizes the squared distance between points and surface (Huber loss beyond three standard deviations) plus
-    `smoothness` times the sum of 1 − cos of the angles between adjacent faces. The fit proceeds coarse to fine and
-    stiff to flexible, until the likelihood of validation points decreases.
+    `smoothness` times the sum of 1 − cos of the angles between adjacent faces. The fit proceeds coarse to fine, if the
+    initial shape is far from the points, and stiff to flexible, until the likelihood of validation points decreases.
     """
 
     start: Start = "auto"
-    """Initial shape: a Poisson reconstruction of the solid (any genus), a thin shell around the points (any genus),
+    """Initial shape: the solid by winding numbers (any genus), a thin shell around the points (any genus),
     their convex hull, or a sphere (genus 0). auto: the solid, or the shell if most of the solid is unobserved."""
     edge_length: float | None = None
     """Edge length of the result in world units. Default: the mean distance between neighboring points, at most 1% of
@@ -129,7 +133,9 @@ def fit_mesh(
     else:
         start = initial_mesh(prepared, config.start, is_open=config.open)
         random = torch.Generator().manual_seed(config.seed).get_state()
-        state = FitState(float(surface_area(start)), start, SMOOTHNESS[0], random)
+        is_near = config.start in NEAR_STARTS
+        smoothness = _expected_smoothness(prepared) if is_near else SMOOTHNESS[0]
+        state = FitState(float(surface_area(start)), start, smoothness, random)
     plan = _plan(prepared, state.start_area, config)
     saved.check_space(state.start_area / plan[-1].edge_length ** 2 / VERTEX_AREA)
     return _fit(prepared, state, plan, config, saved)
@@ -161,7 +167,7 @@ class Stage(NamedTuple):
 
 
 def _plan(cloud: PreparedCloud, area: float, config: FitMesh) -> list[Stage]:
-    """Plan a coarse-to-fine schedule: halve the edge length from stage to stage; distant initial shapes get more."""
+    """Plan one stage, or from distant initial shapes a coarse-to-fine schedule that halves the edge length."""
     shortest = math.sqrt(area / (VERTEX_AREA * config.max_vertices))
     length = (
         max(min(cloud.spacing, 0.01), shortest)
@@ -180,8 +186,8 @@ def _plan(cloud: PreparedCloud, area: float, config: FitMesh) -> list[Stage]:
             f"{area / length**2 / VERTEX_AREA:.0f} vertices; increase `max_vertices`, or set `edge_length` to at least "
             f"{shortest * cloud.diagonal:.3g}"
         )
-    if config.start in ("auto", "solid", "shell"):
-        return [Stage("coarse", 2 * length, 0), Stage("fine", length, 0)]
+    if config.start in NEAR_STARTS:
+        return [Stage("fine", length, 0)]
     samples = min(10_000, len(cloud.points))
     return [
         Stage("coarse", 8 * length, samples),
@@ -258,16 +264,24 @@ def _is_past_minimum(trials: list[Trial]) -> bool:
     return len(trials) > 2 and trials[-1].score > trials[-2].score > trials[-3].score
 
 
+def _expected_smoothness(cloud: PreparedCloud) -> float:
+    """Estimate the best smoothness weight: the one that balances attraction at a wavelength that averages the noise."""
+    return _balance(1.5 * cloud.spacing + 20 * cloud.noise, cloud)
+
+
+def _balance(wavelength: float, cloud: PreparedCloud) -> float:
+    """Return the smoothness weight for which bending and attraction balance at a wavelength: 2π (weight · area)^¼."""
+    return float((wavelength / (2 * math.pi)) ** 4 / float(cloud.local.areas.sum()))
+
+
 def _candidates(previous: float, cloud: PreparedCloud, config: FitMesh) -> list[float]:
     """List the smoothness weights to try: the given one, or decreasing ones from somewhat above the previous result.
 
-    Bending and attraction balance at a wavelength of 2π (smoothness · area)^¼; wavelengths below 1.5 times the point
-    spacing are not tried, as the points cannot resolve them.
+    Those that balance attraction at less than 1.5 times the point spacing are not tried: the points cannot resolve it.
     """
     if config.smoothness is not None:
         return [config.smoothness] * 3
-    area = float(cloud.local.areas.sum())
-    lowest = (1.5 * cloud.spacing / (2 * math.pi)) ** 4 / area
+    lowest = _balance(1.5 * cloud.spacing, cloud)
     return [s for s in SMOOTHNESS if lowest <= s < 20 * previous] or [SMOOTHNESS[0]]
 
 
@@ -292,7 +306,7 @@ def _gauss_newton_step(
     (bend_gradient,) = torch.autograd.grad(bend, vertices)
     chamfer = _chamfer(mesh, pairs)
     hinges = bending_matrix(mesh)
-    gradient, hessian = smoothness * bend_gradient.numpy(), smoothness * (hinges.T @ hinges)
+    gradient, hessian = smoothness * _limited(bend_gradient, mesh).numpy(), smoothness * (hinges.T @ hinges)
     for pair in pairs:
         gradient = gradient + 2 * (pair.interpolation.T @ (pair.weights * pair.offsets(mesh)))
         hessian = hessian + 2 * (pair.interpolation.T @ (pair.weights * pair.interpolation))
@@ -310,6 +324,13 @@ def _gauss_newton_step(
 def _bending_energy(mesh: Mesh) -> Tensor:
     """Sum 1 − cos over all pairs of adjacent faces, which unlike the mean does not depend on the face size."""
     return mesh_normal_consistency(mesh) * len(topology(mesh.faces).hinge_sides)
+
+
+def _limited(gradients: Tensor, mesh: Mesh) -> Tensor:
+    """Limit the bending gradients of vertices, which are unbounded at faces without area, and would stop all others."""
+    edge_length = math.sqrt(float(surface_area(mesh)) / (VERTEX_AREA * len(mesh.vertices)))
+    lengths: Tensor = torch.linalg.vector_norm(gradients, dim=1, keepdim=True)
+    return gradients * (MAX_BENDING_GRADIENT / (edge_length * lengths).clamp_min(MAX_BENDING_GRADIENT))
 
 
 class _Pairs(NamedTuple):

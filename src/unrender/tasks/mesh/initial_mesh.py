@@ -8,14 +8,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
+from unrender.geometry.level_set import Array, extract_level_set
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.orient import propagate_signs
-from unrender.geometry.poisson import MARGIN, orient_normals, poisson_surface, shell_surface
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
 from unrender.geometry.topology import connected_components, keep_faces
+from unrender.geometry.winding_number import winding_number_normals, winding_number_surface
 from unrender.kernels.closest_on_mesh import closest_on_mesh
-from unrender.kernels.nearest import nearest
+from unrender.kernels.nearest import index_points, nearest
 from unrender.tasks.mesh.prepare_cloud import PreparedCloud
 
 MIN_SUPPORT = 0.01
@@ -26,6 +27,12 @@ CREDIBLE_FRACTION = 0.8
 """Fraction of a solid's surface near points from which the signs of given normals are not questioned."""
 MIN_GAIN = 0.1
 """Minimum gain of that fraction from which other normals than the given ones are used."""
+MARGIN = 0.15
+"""Maximum distance of the surface from the convex hull of the points, relative to the diagonal."""
+CELL = 0.7
+"""Size of the grid cells, relative to the spacing of the points."""
+MIN_CELLS = 48
+"""Minimum number of cells along the longest side of the points' bounding box."""
 log = logging.getLogger("unrender")
 
 
@@ -42,7 +49,7 @@ def initial_mesh(cloud: PreparedCloud, kind: str, *, is_open: bool = False) -> M
         return _shell(cloud)
     if is_open:
         normals = cloud.local.normals if cloud.normals is None else cloud.normals
-        return _poisson(cloud, propagate_signs(cloud.points, normals))
+        return _surface(cloud, propagate_signs(cloud.points, normals))
     solid = _solid(cloud)
     if kind == "auto" and _observed_fraction(solid, cloud) < MIN_OBSERVED_FRACTION:
         log.info("the points do not enclose a solid; using a thin shell around them as the initial shape")
@@ -74,21 +81,23 @@ def _hull(points: Float[Tensor, "points 3"]) -> Mesh:
 def _solid(cloud: PreparedCloud) -> Mesh:
     """Reconstruct the surface of a solid, of any genus, from the points.
 
-    Uses the normals of the cloud, or estimated ones that are oriented consistently. If much of the solid is far from
-    all points, the signs of the given normals may be wrong, as of normals turned upwards: if others give a solid that
-    is closer to the points, these are used. Unobserved regions are closed within the convex hull.
+    Uses the normals of the cloud, or estimated ones. If much of the solid is far from all points, the signs of the
+    given normals may be wrong, as of normals turned upwards: if others give a solid that is closer to the points, these
+    are used. Unobserved regions are closed within the convex hull.
     """
     if cloud.normals is None:
-        return _solid_from(cloud, cloud.local.normals, trust_signs=False)
-    best = _solid_from(cloud, cloud.normals, trust_signs=True)
+        return _surface(cloud, _estimated_normals(cloud))
+    best = _surface(cloud, _outward(cloud, cloud.normals))
     observed = _observed_fraction(best, cloud)
     if observed >= CREDIBLE_FRACTION:
         return best
+    estimated = _estimated_normals(cloud)
+    agree = torch.where((cloud.normals * estimated).sum(1, keepdim=True) < 0, -1.0, 1.0)
     for normals, change in (
-        (cloud.normals, "their signs were estimated again"),
-        (cloud.local.normals, "normals were estimated from the points"),
+        (cloud.normals * agree, "their signs were estimated again"),
+        (estimated, "normals were estimated from the points"),
     ):
-        other = _solid_from(cloud, normals, trust_signs=False)
+        other = _surface(cloud, normals)
         fraction = _observed_fraction(other, cloud)
         if fraction > observed + MIN_GAIN:
             log.warning("the given normals do not fit the points, as if turned to one side; %s", change)
@@ -96,37 +105,50 @@ def _solid(cloud: PreparedCloud) -> Mesh:
     return best
 
 
-def _solid_from(cloud: PreparedCloud, normals: Float[Tensor, "points 3"], *, trust_signs: bool) -> Mesh:
-    oriented = orient_normals(
+def _outward(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Float[Tensor, "points 3"]:
+    """Flip all normals if they enclose a negative volume."""
+    offsets = cloud.points - cloud.points.mean(0)
+    volume = float((offsets * normals).sum(1).numpy() @ cloud.local.areas.numpy())
+    return -normals if volume < 0 else normals
+
+
+def _estimated_normals(cloud: PreparedCloud) -> Float[Tensor, "points 3"]:
+    normals = winding_number_normals(cloud.points, cloud.local.areas, cloud.spacing, width=_width(cloud))
+    return _outward(cloud, normals)
+
+
+def _surface(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Mesh:
+    mesh = winding_number_surface(
         cloud.points,
         normals,
         cloud.local.areas,
-        trust_signs=trust_signs,
-        resolution=min(_resolution(cloud), 128),
-    )
-    return _poisson(cloud, oriented)
-
-
-def _poisson(cloud: PreparedCloud, oriented: Float[Tensor, "points 3"]) -> Mesh:
-    mesh = poisson_surface(
-        cloud.points,
-        oriented,
-        cloud.local.areas,
-        resolution=_resolution(cloud),
+        width=_width(cloud),
+        cell=_cell(cloud),
         reach=min(2 * cloud.spacing, MARGIN),
     )
     return keep_supported(mesh, cloud.points)
 
 
+def _width(cloud: PreparedCloud) -> float:
+    """Return the width over which winding numbers are smoothed."""
+    return 0.5 * cloud.spacing + 2 * cloud.noise
+
+
+def _cell(cloud: PreparedCloud) -> float:
+    extent = float((cloud.points.amax(0) - cloud.points.amin(0)).max())
+    return min(CELL * cloud.spacing, extent / MIN_CELLS)
+
+
 def _shell(cloud: PreparedCloud) -> Mesh:
     """Create a thin closed shell around the points, of any genus."""
-    mesh = shell_surface(cloud.points, min(1.6 * cloud.spacing, MARGIN), resolution=_resolution(cloud))
-    return keep_supported(mesh, cloud.points)
+    radius, cell = min(1.6 * cloud.spacing, MARGIN), _cell(cloud)
+    index = index_points(cloud.points)
 
+    def inside(positions: Array) -> Array:
+        squared = nearest(torch.from_numpy(positions), index).distances[:, 0]
+        return (radius - squared.sqrt()).numpy()
 
-def _resolution(cloud: PreparedCloud) -> int:
-    extent = float((cloud.points.amax(0) - cloud.points.amin(0)).max()) + 2 * MARGIN
-    return int(np.clip(extent / cloud.spacing, 64, 192))
+    return keep_supported(extract_level_set(inside, cloud.points, cell, margin=2 * radius), cloud.points)
 
 
 def _observed_fraction(mesh: Mesh, cloud: PreparedCloud) -> float:

@@ -19,6 +19,8 @@ from unrender.geometry.points import PointCloud
 MIN_POINTS = 10
 MIN_RELATIVE_EXTENT = 1e-5
 """A cloud thinner than this, relative to its largest extent, is planar (or linear)."""
+FLAT_QUANTILE = 0.25
+"""Quantile of the spread about fitted planes that measures noise alone, without the curvature of the surface."""
 log = logging.getLogger("unrender")
 
 
@@ -40,6 +42,8 @@ class PreparedCloud(TensorStruct):
     """Diagonal of the points' bounding box, in world units."""
     spacing: float
     """Mean distance between neighboring points on the surface, √(area / number)."""
+    noise: float
+    """Estimated standard deviation of the noise: the spread of the points where the surface is flat."""
     device: Any = torch.device("cpu")
     """Device of the original cloud: searches run there, everything else on the CPU."""
 
@@ -86,6 +90,7 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
         center=center,
         diagonal=diagonal,
         spacing=math.sqrt(float(local.areas.numpy().mean())),
+        noise=float(np.quantile(local.spread.numpy(), FLAT_QUANTILE)),
         device=cloud.points.device,
     )
 
