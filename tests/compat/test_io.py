@@ -103,3 +103,11 @@ def test_says_what_is_wrong(tmp_path, square):
         save_obj(tmp_path / "a.obj", torch.rand(4, 3), torch.tensor([[0, 1, 7]]))
     with pytest.raises(InputError, match="a file contains one mesh"):
         IO().save_mesh(ico_sphere(0).extend(2), tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e39", "-1e400"])
+def test_colors_of_materials_that_are_not_finite_are_refused(tmp_path, value):
+    (tmp_path / "square.obj").write_text(SQUARE)
+    (tmp_path / "square.mtl").write_text(f"newmtl red\nKd 1 {value} 0\nnewmtl plain\nKd 0 1 0\n")
+    with pytest.raises(FileFormatError, match=r"line 2: Kd should be finite, got '1"):
+        load_obj(tmp_path / "square.obj")

@@ -79,7 +79,10 @@ def _numbers(text: str, keyword: str, line: int) -> Tensor:
         raise FileFormatError(
             f"line {line}: {keyword.title()} should have {count} numbers, got {text[:40]!r}"
         )
-    return torch.tensor([float(word) for word in words])
+    values = torch.tensor([float(word) for word in words])
+    if not bool(values.isfinite().all()):
+        raise FileFormatError(f"line {line}: {keyword.title()} should be finite, got {text[:40]!r}")
+    return values
 
 
 def make_mesh_texture_atlas(
