@@ -9,6 +9,7 @@ import datetime
 import importlib
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -200,18 +201,26 @@ def _connection() -> Iterator[None]:
 
 
 def _reason(error: RuntimeError) -> str:
-    try:
-        store = dist.distributed_c10d._get_default_store()
-        store.wait([FAILURE], datetime.timedelta(seconds=SECONDS_FOR_REASON))
-        return str(store.get(FAILURE).decode())
-    except (RuntimeError, ValueError):  # no reason was left, or the store is gone
-        pass
+    found: list[str] = []
+    # of its own, as waiting never ends if the worker that holds the store hangs
+    reader = threading.Thread(target=_read_reason, args=(found,), daemon=True)
+    reader.start()
+    reader.join(SECONDS_FOR_REASON + 1)
+    if found:
+        return found[0]
     if "timed out" in str(error).lower():
         return (
             f"another worker did not answer in time ({TIMEOUT_VARIABLE} seconds, by default {TIMEOUT_SECONDS}): it may "
             "hang, or be much slower"
         )
     return f"another worker ended without a message; it may have been killed ({_first_line(error)})"
+
+
+def _read_reason(found: list[str]) -> None:
+    with contextlib.suppress(RuntimeError, ValueError):  # no reason was left, or the store is gone
+        store = dist.distributed_c10d._get_default_store()
+        store.wait([FAILURE], datetime.timedelta(seconds=SECONDS_FOR_REASON))
+        found.append(store.get(FAILURE).decode())
 
 
 def _leave_reason(rank: int, error: BaseException) -> None:

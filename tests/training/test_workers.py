@@ -146,7 +146,7 @@ from unrender.errors import InputError, WorkerError
 from unrender.workers import joined_workers
 with joined_workers() as workers:
     workers.gather(None)
-    if workers.rank == 1:
+    if workers.rank == int(sys.argv[2]):
         if sys.argv[1] == "raises":
             raise InputError("photo.png: damaged")
         if sys.argv[1] == "is killed":
@@ -163,24 +163,23 @@ with joined_workers() as workers:
 
 
 @pytest.mark.parametrize(
-    ("end", "message"),
+    ("end", "failing", "message"),
     [
-        ("raises", "worker 1 (HOST): photo.png: damaged"),
-        ("is killed", "another worker ended without a message; it may have been killed"),
-        pytest.param(
-            *(
-                "hangs",
-                "another worker did not answer in time (UNRENDER_WORKER_TIMEOUT seconds, by default 1800)",
-            ),
-            marks=pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP"),
+        ("raises", 1, "worker 1 (HOST): photo.png: damaged"),
+        ("is killed", 1, "another worker ended without a message; it may have been killed"),
+        (
+            "hangs",
+            0,
+            "another worker did not answer in time (UNRENDER_WORKER_TIMEOUT seconds, by default 1800)",
         ),
     ],
 )
-def test_the_others_end_with_the_reason(end, message) -> None:
-    first, second = launched.start(["-c", FAILING, end], 2)
-    out, _ = first.communicate(timeout=launched.SECONDS)
-    second.kill()
-    second.communicate()
+@pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
+def test_the_others_end_with_the_reason(end, failing, message) -> None:
+    workers = launched.start(["-c", FAILING, end, str(failing)], 2)
+    out, _ = workers[1 - failing].communicate(timeout=launched.SECONDS)
+    workers[failing].kill()
+    workers[failing].communicate()
     assert message.split("HOST")[-1] in out
 
 
