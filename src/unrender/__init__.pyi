@@ -191,6 +191,11 @@ from .tasks.pose.track_pose import TrackedPose as TrackedPose
 from .tasks.pose.track_pose import TrackPose as TrackPose
 from .tasks.pose.track_pose import TrackPoseStep as TrackPoseStep
 from .tasks.pose.track_pose import track_pose as track_pose
+from .tasks.regions.find_regions import FindRegions as FindRegions
+from .tasks.regions.find_regions import FlatRegion as FlatRegion
+from .tasks.regions.find_regions import FlatRegions as FlatRegions
+from .tasks.regions.find_regions import find_regions as find_regions
+from .tasks.regions.grip_pairs import GripPair as GripPair
 from .tasks.scene.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.scene.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.scene.register_photos import Registration as Registration

@@ -15,6 +15,7 @@ from unrender.runs.interruption import handled_signals
 COMMANDS = {
     "demo": ("unrender.cli.demo", "run all tasks on generated data and write one report", ""),
     "fit-mesh": ("unrender.cli.fit_mesh", "fit a mesh to a point cloud", "CLOUD"),
+    "regions": ("unrender.cli.regions", "find flat regions where a robot can grip", "MESH"),
     "find-pose": ("unrender.cli.find_pose", "find an object in a photo or a point cloud", "MESH PHOTO"),
     "track-pose": ("unrender.cli.track_pose", "track an object through a video", "MESH VIDEO"),
     "import": ("unrender.cli.import_photos", "estimate the camera poses of photos", "PHOTOS"),

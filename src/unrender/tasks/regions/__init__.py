@@ -1,0 +1,1 @@
+"""Flat regions of surfaces, where robots can grip."""
