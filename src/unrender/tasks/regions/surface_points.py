@@ -10,8 +10,8 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh, face_areas, face_normals
 from unrender.geometry.neighborhoods import neighborhoods
 from unrender.geometry.points import PointCloud
-from unrender.geometry.poisson import orient_normals
 from unrender.geometry.sample import sample_points_from_mesh
+from unrender.geometry.winding_number import winding_number_normals
 from unrender.kernels.nearest import index_points, nearest
 
 Floats = npt.NDArray[np.float64]
@@ -77,7 +77,10 @@ def surface_points(surface: Mesh | PointCloud, max_points: int, seed: int) -> Su
         signs = torch.where(cosines.abs() > 0.5, cosines, around).sign()
         normals = local.normals * torch.where(signs == 0, 1, signs)
     else:
-        normals = orient_normals(scaled, local.normals, local.areas)
+        spacing = float(local.areas.median().sqrt())
+        width = 0.5 * spacing + 2 * float(local.spread.median())  # as for the initial mesh of a fit
+        outward = winding_number_normals(scaled, local.areas, spacing, width=width).to(scaled)
+        normals = local.normals * (local.normals * outward).sum(1, keepdim=True).sign()
     estimate = float(local.areas.sum()) * diagonal**2
     return SurfacePoints(
         points.numpy(),
