@@ -36,7 +36,8 @@ from unrender.io.poses import load_pose
     "change",
     [
         {"step": 1e-300}, {"step": 1e30}, {"step": math.nan}, {"step": "x"}, {"step": None}, {"density_unit": 0},
-        {"density_unit": 1e400}, {"log2_hashmap_size": 28, "resolutions": [2**20] * 64}, {"resolutions": 3},
+        {"density_unit": True}, {"density_unit": 1e400}, {"log2_hashmap_size": 28, "resolutions": [2**20] * 64},
+        {"resolutions": 3},
         {"near": []},
     ],
     ids=str,

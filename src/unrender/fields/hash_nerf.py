@@ -356,6 +356,10 @@ def _check_contents(
         raise InputError(
             f"HashNeRF: {levels} have {levels.num_entries} entries, but the table has {len(tensors['table'])} rows"
         )
+    for name in ("step", "density_unit"):
+        value = description[name]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise InputError(f"HashNeRF: `{name}` should be a length, got {value!r}")
     step, side = float(description["step"]), 2 * float(box.radius)
     if not side / MAX_STEPS <= step <= side:
         raise InputError(

@@ -72,8 +72,8 @@ UPDATE_CONFIDENCE, MIN_CONFIDENCE = 0.8, 0.5
 MAX_UNCERTAIN_FRAMES = 3
 """An object is lost after so many frames in a row without a reliable pose."""
 CONFIDENCE = (-4.5, 6.5, 7.0, -2.0)
-"""Coefficients of the logistic model of the confidence: constant, contour, texture, and constant with texture;
-fitted to 1,188 frames of benchmarks/bench_track_pose.py."""
+"""Coefficients of the logistic model of the confidence: constant, contour, texture, and constant with texture; chosen
+by hand on the sequences of benchmarks/bench_track_pose.py."""
 REDETECTION_CONFIDENCE = 0.8
 """A lost object is found again with at least this confidence,"""
 MIN_CONFIRMED = 4
@@ -97,7 +97,7 @@ class Alignment:
 
 
 def confidence_of(agreement: Agreement) -> float:
-    """Return the probability that a pose is within 5 degrees and 5 % of the distance."""
+    """Return how much a frame supports a pose, from 0 to 1: 0.5 separates poses within 5 degrees from others."""
     constant, contour, texture, with_texture = CONFIDENCE
     value = constant + contour * agreement.supported
     if agreement.num_texture >= MIN_POINTS:
