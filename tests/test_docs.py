@@ -28,7 +28,16 @@ OPTIONS_OF_OTHERS = {
     *("--logdir", "--orientation-method", "--center-method", "--auto-scale-poses"),  # tensorboard, nerfstudio
     "--durations",  # pytest
     *("--help", "--version"),
-    *("--clouds", "--data", "--meshes", "--poses", "--cpu-time", "--rays"),  # benchmarks
+    *(
+        "--clouds",
+        "--data",
+        "--meshes",
+        "--poses",
+        "--cpu-time",
+        "--rays",
+        "--frames",
+        "--only",
+    ),  # benchmarks
 }
 
 

@@ -52,8 +52,9 @@ def test_absolute_paths_with_equal_stems(run: Path, tmp_path: Path) -> None:
     before = files(tmp_path, out)
     assert main(["eval", str(run), "--output", str(out)]) == 0
     assert files(tmp_path, out) == before
-    names = [path.name for path in sorted((out / "views").iterdir())]
+    names = [path.name for path in sorted((out / "views").glob("*.png"))]
     assert len(names) == 4
+    assert {path.stem for path in (out / "views").iterdir()} == {Path(name).stem for name in names}
     assert all(name.endswith(f"_data_cam{i}_0000.png") for i, name in enumerate(names))
 
 

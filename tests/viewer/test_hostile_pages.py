@@ -1,5 +1,6 @@
 """Pages that send garbage: training goes on, nothing is written, and nothing reaches the terminal."""
 
+import asyncio
 import contextlib
 import math
 import os
@@ -262,20 +263,17 @@ def test_vectors_that_viser_would_print_are_dropped(name, value):
 
 def test_messages_wait_for_their_turn():
     now, waited = [10.0], []
-    pacer = Pacer(10, clock=lambda: now[0])
 
     async def sleep(seconds: float) -> None:
         waited.append(seconds)
         now[0] += seconds
 
-    import asyncio
+    pacer = Pacer(10, clock=lambda: now[0], sleep=sleep)
 
     async def take(count: int) -> None:
         for _ in range(count):
             await pacer.wait()
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("unrender.viewer.client_messages.asyncio.sleep", sleep)
-        asyncio.run(take(110))
+    asyncio.run(take(110))
     assert len(waited) == 100
     assert now[0] == pytest.approx(20.0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 EXPECTED = frozenset({"ViewerCameraMessage", "GuiUpdateMessage", "SceneNodeClickMessage"})
@@ -71,13 +71,16 @@ class Pacer:
     """Delays messages that come faster than a rate, so that their senders have to wait."""
 
     def __init__(
-        self, per_second: float = MESSAGES_PER_SECOND, clock: Callable[[], float] = time.monotonic
+        self,
+        per_second: float = MESSAGES_PER_SECOND,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._interval, self._clock, self._next = 1 / per_second, clock, 0.0
+        self._interval, self._clock, self._sleep, self._next = 1 / per_second, clock, sleep, 0.0
 
     async def wait(self) -> None:
         """Wait for the turn of a message. Up to a second of messages may come at once."""
         now = self._clock()
         self._next = max(self._next, now - 1) + self._interval
         if self._next > now:
-            await asyncio.sleep(self._next - now)
+            await self._sleep(self._next - now)
