@@ -69,7 +69,8 @@ def command(
         return
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
-    depth = evaluate_depth(saved.field, [f for f in frames[: len(evaluated)] if f.depth_file is not None])
+    measured = [frames[view.index] for view in evaluated]
+    depth = evaluate_depth(saved.field, [f for f in measured if f.depth_file is not None])
     mean = _save_metrics(folder, protocol, evaluated, depth)
     summary = evaluation.summary(name, mean, split=split)
     line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})
