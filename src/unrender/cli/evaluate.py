@@ -69,9 +69,8 @@ def command(
         return
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
-    measured = [frames[view.index] for view in evaluated]
-    depth = evaluate_depth(saved.field, [f for f in measured if f.depth_file is not None])
-    mean = _save_metrics(folder, protocol, evaluated, depth)
+    with_depth = [frames[view.index] for view in evaluated if frames[view.index].depth_file is not None]
+    mean = _save_metrics(folder, protocol, evaluated, depth := evaluate_depth(saved.field, with_depth))
     summary = evaluation.summary(name, mean, split=split)
     line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})
     path, title = folder / "report.html", f"Evaluation of {name}"

@@ -69,6 +69,8 @@ def command(
 
 def _load(path: Path) -> Mesh | PointCloud:
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise InputError(f"{path}: a folder, not the file of a mesh or a point cloud")
     if suffix in MESH_READERS and read_geometry_data(path, MESH_READERS).faces is not None:
         return load_mesh(path)
     if suffix in MESH_READERS | CLOUD_READERS:

@@ -72,6 +72,8 @@ def _read_folder(folder: Path, frames_per_second: float) -> Iterator[SequenceFra
 def _read_video(path: Path) -> Iterator[SequenceFrame]:
     import av
 
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder; give a video or a folder of images")
     known_suffix(path, VIDEO_SUFFIXES)
     with open_file(path) as file, reading(path), av.open(file, "r") as container:
         if not container.streams.video:

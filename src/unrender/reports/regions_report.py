@@ -129,13 +129,17 @@ def write_regions_report(
 def summary(found: FlatRegions) -> str:
     """Say how many regions and pairs there are."""
     if not found.regions:
-        return f"No flat region, with deviations of at most {found.max_deviation:.3g} from a plane."
+        return (
+            f"No flat region with an area of at least {found.min_area:.3g} and deviations of at most "
+            f"{found.max_deviation:.3g} from a plane."
+        )
     best = found.regions[0]
     number = "1 flat region" if len(found.regions) == 1 else f"{len(found.regions)} flat regions"
     text = (
         f"{number}; the first one has an area of {best.area:.4g} and a disc of radius {best.disc_radius:.3g}."
     )
-    return text + (f" {len(found.pairs)} pairs of opposite regions." if found.pairs else "")
+    pairs = "1 pair" if len(found.pairs) == 1 else f"{len(found.pairs)} pairs"
+    return text + (f" {pairs} of opposite regions." if found.pairs else "")
 
 
 def _vector(vector: np.ndarray) -> str:

@@ -175,6 +175,21 @@ def test_invalid_input_is_refused(change, message):
         change()
 
 
+def test_invalid_frames_are_refused():
+    height, width = camera().height, camera().width
+    for frame in (torch.full((height, width, 3), 255.0), torch.full((height, width, 3), -0.5)):
+        with pytest.raises(InputError, match=r"finite floats in \[0, 1\] or 8-bit integers, got .* from"):
+            tracker().step(frame)
+    with pytest.raises(ShapeError, match="a frame should be"):
+        tracker().step(torch.zeros(0, width, 3))
+    with pytest.raises(ShapeError, match="`depth` should have the size"):
+        tracker().step(torch.zeros(height, width, 3), torch.zeros(height, width).numpy())
+    with pytest.raises(
+        InputError, match="`objects` should be a list of at least one object, got TrackedObject"
+    ):
+        PoseTracker(TrackedObject(elephant(), guess=pose(0)), camera())
+
+
 def test_invalid_shapes_are_refused():
     with pytest.raises(ShapeError, match="a frame should be"):
         tracker().step(torch.zeros(4, 4))

@@ -110,6 +110,30 @@ def test_thin_plates_have_two_sides() -> None:
     assert found.pairs[0].width == pytest.approx(0.004, rel=0.01)
 
 
+@pytest.mark.parametrize("noise", [0.0, 1e-3])
+def test_an_open_sheet_without_normals_is_one_region(noise: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(4000, 3, generator=generator, dtype=torch.float64)
+    points[:, 2] = noise * torch.randn(4000, generator=generator, dtype=torch.float64)
+    (region,) = find_regions(PointCloud(points)).regions
+    assert region.area == pytest.approx(1, rel=0.05)
+    assert region.disc_radius == pytest.approx(0.5, rel=0.06)
+
+
+@pytest.mark.parametrize("distance", [10.0, 1e9])
+def test_outliers_change_nothing(distance: float) -> None:
+    cloud = scan(box(), 0.0)
+    cloud.points[:3] = distance * torch.tensor([[1.0], [-1.0], [1.0]])
+    found = find_regions(cloud)
+    assert [region.area for region in found.regions] == pytest.approx([6, 6, 3, 3, 2, 2], rel=0.05)
+
+
+def test_a_mesh_that_is_inside_out_is_turned() -> None:
+    inside_out = box().replace(faces=box().faces.flip(-1))
+    found = find_regions(inside_out, FindRegions(max_points=FEW, pairs=1.5))
+    assert [pair.width for pair in found.pairs] == pytest.approx([1], rel=0.02)
+
+
 def test_order_and_flatness() -> None:
     found = find_regions(scan(box(), 0.003), FindRegions(max_points=FEW, sort_by="flatness"))
     flatness = [region.rms_deviation for region in found.regions]
@@ -136,6 +160,7 @@ def test_a_sphere_has_none_and_far_coordinates_change_nothing() -> None:
         (box(), {"min_area": 0.0}, "`min_area` should be positive and finite, got 0.0"),
         (box(), {"cup_radius": math.nan}, "`cup_radius` should be 0 or more, got nan"),
         (box(), {"max_points": 3}, "`max_points` should be 1,000 to 1,000,000, got 3"),
+        (box(), {"seed": 2.5}, "`seed` should be a whole number from 0 on, got 2.5"),
         (box(), {"sort_by": "color"}, "`sort_by` should be one of area, flatness, cup_radius, got 'color'"),
         (PointCloud(torch.zeros(100, 3)), {}, "at least 50 different points, got 1"),
         (PointCloud(torch.full((100, 3), torch.nan)), {}, "NaN or infinite points"),

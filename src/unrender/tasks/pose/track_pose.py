@@ -27,6 +27,8 @@ GRAY_TOLERANCE = 4
 """Largest difference between the channels of a gray image, of 255: video codecs add some."""
 MIN_RESOLUTION, MAX_RESOLUTION = 64, 640
 MAX_ASPECT_CHANGE = 0.02
+RANGE_TOLERANCE = 0.05
+"""By which the floats of a frame may leave [0, 1]: resampling overshoots a little."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,8 +187,10 @@ def track_pose(
 
 
 def _check(objects: Sequence[TrackedObject], camera: Camera, config: TrackPose) -> None:
-    if not objects:
-        raise InputError("track_pose: `objects` should have at least one object, got none")
+    if isinstance(objects, TrackedObject) or not objects:
+        raise InputError(
+            f"track_pose: `objects` should be a list of at least one object, got {describe_value(objects)}"
+        )
     if not isinstance(config.resolution, int) or not MIN_RESOLUTION <= config.resolution <= MAX_RESOLUTION:
         raise InputError(
             f"track_pose: `resolution` should be an integer from {MIN_RESOLUTION} to {MAX_RESOLUTION}, "
@@ -220,14 +224,22 @@ def _rigid(pose: Tensor) -> Tensor:
 
 def _pixels(image: Tensor, camera: Camera) -> NDArray[np.uint8]:
     """Return a frame as 8-bit RGB of the camera's size."""
-    if not isinstance(image, Tensor) or image.dim() != 3 or image.shape[-1] not in (1, 3):
+    if (
+        not isinstance(image, Tensor)
+        or image.dim() != 3
+        or image.shape[-1] not in (1, 3)
+        or not image.numel()
+    ):
         raise ShapeError(
             f"track_pose: a frame should be [height, width, 3] (or 1 channel), got {describe_value(image)}"
         )
     if image.dtype != torch.uint8:
-        if not image.is_floating_point() or not bool(image.isfinite().all()):
+        low, high = (float(end) for end in image.aminmax())
+        tolerance = RANGE_TOLERANCE if image.is_floating_point() else -1.0
+        if not (low >= -tolerance and high <= 1 + tolerance):
             raise InputError(
-                f"track_pose: a frame should be finite floats in [0, 1] or 8-bit integers, got {describe_value(image)}"
+                "track_pose: a frame should be finite floats in [0, 1] or 8-bit integers, got "
+                f"{describe_value(image)} from {low:g} to {high:g}"
             )
         image = (image.clamp(0, 1) * 255).round().byte()
     pixels = image.cpu().expand(-1, -1, 3).contiguous().numpy()
@@ -246,7 +258,7 @@ def _pixels(image: Tensor, camera: Camera) -> NDArray[np.uint8]:
 
 
 def _depth(depth: Tensor, camera: Camera) -> Array:
-    if depth.shape != (camera.height, camera.width):
+    if not isinstance(depth, Tensor) or depth.shape != (camera.height, camera.width):
         raise ShapeError(
             f"track_pose: `depth` should have the size of the camera, {camera.height} × {camera.width}, got "
             f"{describe_value(depth)}"

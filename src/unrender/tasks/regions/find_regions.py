@@ -30,6 +30,8 @@ DEFAULT_MIN_AREA = 0.01
 NOISE_FACTOR, MIN_DEVIATION = 3.5, 1e-3
 """Default largest deviation: a multiple of the noise of the points, and at least a fraction of the diagonal."""
 
+MIN_WIDTH = 1e-4
+"""Smallest distance between opposite regions, as a fraction of the diagonal: faces that lie on each other are none."""
 SMOOTH_COSINE = 0.999
 """Mean cosine of the angles between the faces of a region and its plane, above which a mesh counts as without noise."""
 MIN_POINTS_FRACTION = 0.75
@@ -96,6 +98,8 @@ class FlatRegions:
     """Face that each point was sampled on; None for a point cloud."""
     max_deviation: float
     """Largest distance from a plane that was allowed."""
+    min_area: float
+    """Area from which on regions are listed."""
 
 
 def find_regions(surface: Mesh | PointCloud, config: FindRegions = FindRegions()) -> FlatRegions:
@@ -134,7 +138,7 @@ def find_regions(surface: Mesh | PointCloud, config: FindRegions = FindRegions()
             [(plane.normal, points.points[plane.members]) for _, plane in listed], config.pairs
         )
     regions = tuple(region for region, _ in listed)
-    return FlatRegions(regions, pairs, points.points, labels, points.face_ids, deviation)
+    return FlatRegions(regions, pairs, points.points, labels, points.face_ids, deviation, min_area)
 
 
 def _check(config: FindRegions) -> None:
@@ -144,6 +148,8 @@ def _check(config: FindRegions) -> None:
             raise InputError(f"find_regions: `{name}` should be positive and finite, got {value}")
     if not 0 <= config.cup_radius < math.inf:
         raise InputError(f"find_regions: `cup_radius` should be 0 or more, got {config.cup_radius}")
+    if isinstance(config.seed, bool) or not isinstance(config.seed, int) or config.seed < 0:
+        raise InputError(f"find_regions: `seed` should be a whole number from 0 on, got {config.seed!r}")
     if not 1000 <= config.max_points <= 1_000_000:
         raise InputError(f"find_regions: `max_points` should be 1,000 to 1,000,000, got {config.max_points}")
     if config.sort_by not in get_args(SortBy):

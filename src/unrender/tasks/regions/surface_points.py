@@ -7,10 +7,12 @@ import numpy.typing as npt
 import torch
 
 from unrender.errors import InputError
-from unrender.geometry.mesh import Mesh, face_areas, face_normals
-from unrender.geometry.neighborhoods import neighborhoods
+from unrender.geometry.mesh import Mesh, enclosed_volume, face_areas, face_normals
+from unrender.geometry.neighborhoods import Neighborhoods, is_outlier, neighborhoods
+from unrender.geometry.orient import propagate_signs
 from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
+from unrender.geometry.topology import is_watertight
 from unrender.geometry.winding_number import winding_number_normals
 from unrender.kernels.nearest import index_points, nearest
 
@@ -19,6 +21,10 @@ Ints = npt.NDArray[np.int64]
 MIN_POINTS = 50
 NUM_NEIGHBORS = 12
 """Neighbors of each point in the graph along which regions grow."""
+PARALLEL, MAX_CONTRADICTIONS = 0.8, 0.01
+"""Cosine from which on normals of neighbors are parallel, and the largest fraction of those with opposite signs."""
+MAX_AREA_RATIO = 10.0
+"""Largest area of a point relative to the median; isolated points have no surface around them."""
 NORMAL_NEIGHBORS = 24
 """Neighbors that normals are estimated from."""
 
@@ -62,7 +68,8 @@ def surface_points(surface: Mesh | PointCloud, max_points: int, seed: int) -> Su
             raise InputError("find_regions: the mesh has no surface area")
         samples = sample_points_from_mesh(mesh, max_points, generator=generator)
         points, faces = samples.points, samples.face_ids
-        face_ids, given = faces.numpy(), face_normals(mesh)[faces]
+        is_inside_out = is_watertight(mesh) and float(enclosed_volume(mesh)) < 0
+        face_ids, given = faces.numpy(), face_normals(mesh)[faces] * (-1 if is_inside_out else 1)
     else:
         points, given = _subsampled(surface, max_points, generator)
     low, high = points.amin(0), points.amax(0)
@@ -77,11 +84,8 @@ def surface_points(surface: Mesh | PointCloud, max_points: int, seed: int) -> Su
         signs = torch.where(cosines.abs() > 0.5, cosines, around).sign()
         normals = local.normals * torch.where(signs == 0, 1, signs)
     else:
-        spacing = float(local.areas.median().sqrt())
-        width = 0.5 * spacing + 2 * float(local.spread.median())  # as for the initial mesh of a fit
-        outward = winding_number_normals(scaled, local.areas, spacing, width=width).to(scaled)
-        normals = local.normals * (local.normals * outward).sum(1, keepdim=True).sign()
-    estimate = float(local.areas.sum()) * diagonal**2
+        normals = _outward(scaled, local, ids)
+    estimate = float(local.areas.clamp(max=MAX_AREA_RATIO * local.areas.median()).sum()) * diagonal**2
     return SurfacePoints(
         points.numpy(),
         normals.numpy(),
@@ -93,6 +97,18 @@ def surface_points(surface: Mesh | PointCloud, max_points: int, seed: int) -> Su
         face_ids,
         None if face_ids is None or given is None else given.numpy(),
     )
+
+
+def _outward(points: torch.Tensor, local: Neighborhoods, neighbors: torch.Tensor) -> torch.Tensor:
+    """Orient normals outward, as those of a solid; if they contradict each other, as on open sheets, consistently."""
+    spacing = float(local.areas.median().sqrt())
+    width = 0.5 * spacing + 2 * float(local.spread.median())  # as for the initial mesh of a fit
+    outward = winding_number_normals(points, local.areas, spacing, width=width).to(points)
+    is_inward = (local.normals * outward).sum(1, keepdim=True) < 0
+    normals = torch.where(is_inward, -local.normals, local.normals)
+    cosines = (normals[:, None] * normals[neighbors[:, 1:]]).sum(-1)
+    contradicts = (cosines < -PARALLEL).double().mean()
+    return normals if contradicts < MAX_CONTRADICTIONS else propagate_signs(points, local.normals)
 
 
 def _subsampled(
@@ -111,4 +127,5 @@ def _subsampled(
     chosen = torch.from_numpy(np.sort(distinct))
     if len(chosen) > max_points:
         chosen = chosen[torch.randperm(len(chosen), generator=generator)[:max_points].sort().values]
+    chosen = chosen[~is_outlier(points[chosen])]
     return points[chosen], None if cloud.normals is None else cloud.normals[chosen]
