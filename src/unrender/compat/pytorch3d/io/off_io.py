@@ -87,11 +87,12 @@ def _parse(data: bytes) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     if len(counts) < 3 or not all(word.isdecimal() for word in counts[:2]):
         raise FileFormatError(f"Invalid counts line: {' '.join(counts)[:40]}")
     num_verts, num_faces = int(counts[0]), int(counts[1])
-    if len(lines) != num_verts + num_faces:
-        what = "Not enough vertex data" if len(lines) < num_verts else "Not enough face data"
-        raise FileFormatError(
-            what if len(lines) < num_verts + num_faces else f"line {lines[-1][0]}: Extra data at end of file"
-        )
+    if len(lines) < num_verts:
+        raise FileFormatError("Not enough vertex data")
+    if len(lines) < num_verts + num_faces:
+        raise FileFormatError("Not enough face data")
+    if len(lines) > num_verts + num_faces:
+        raise FileFormatError(f"line {lines[-1][0]}: Extra data at end of file")
     numbers, texts = [i for i, _ in lines], [line for _, line in lines]
     table = parse_rows(texts[:num_verts], numbers[:num_verts]).astype(np.float32)
     if table.shape[1] not in (3, 6, 7):

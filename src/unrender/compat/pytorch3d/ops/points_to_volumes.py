@@ -91,7 +91,7 @@ def add_points_features_to_volume_densities_features(
 
 
 def _corners(places: Tensor, mode: str) -> list[tuple[Tensor, Tensor]]:
-    """Return the voxels of points in voxels, and the share of each."""
+    """Return the voxels that each point adds to, and its weight in each; points are in units of voxels."""
     if mode == "nearest":
         return [(places.detach().round().long(), torch.ones_like(places[..., 0]))]
     low = places.detach().floor()

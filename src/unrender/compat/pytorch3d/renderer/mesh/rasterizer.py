@@ -1,15 +1,16 @@
 """Rasterizer: projects and rasterizes meshes."""
 
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.renderer._pinhole import pinhole
+from unrender.compat.pytorch3d.renderer._rasterizer import Rasterizer
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
 from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
     ImageSize,
@@ -44,7 +45,7 @@ class RasterizationSettings:
     cull_to_frustum: bool = False
 
 
-class MeshRasterizer(nn.Module):
+class MeshRasterizer(Rasterizer):
     """Rasterize meshes in world coordinates, with one camera for all or one per mesh."""
 
     cameras: CamerasBase | None
@@ -52,22 +53,7 @@ class MeshRasterizer(nn.Module):
     def __init__(
         self, cameras: CamerasBase | None = None, raster_settings: RasterizationSettings | None = None
     ) -> None:
-        super().__init__()
-        object.__setattr__(self, "cameras", cameras)
-        self.raster_settings = raster_settings or RasterizationSettings()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Store cameras as a setting, not as a submodule with parameters."""
-        if name == "cameras":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
-        """Move the cameras to a device."""
-        if self.cameras is not None:
-            self.cameras = self.cameras.to(device)
-        return self
+        super().__init__(cameras, raster_settings or RasterizationSettings())
 
     def transform(self, meshes_world: Meshes, **kwargs: Any) -> Meshes:
         """Project vertices to x and y in NDC, and depth."""

@@ -1,13 +1,14 @@
 """Rasterizer: projects and rasterizes point clouds."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register
+from unrender.compat.pytorch3d.renderer._rasterizer import Rasterizer
 from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import ImageSize
 from unrender.compat.pytorch3d.renderer.points.rasterize_points import Radius, rasterize_points
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
@@ -33,30 +34,13 @@ class PointsRasterizationSettings:
     max_points_per_bin: int | None = None
 
 
-class PointsRasterizer(nn.Module):
+class PointsRasterizer(Rasterizer):
     """Rasterize point clouds in world coordinates, with one camera for all or one per cloud."""
-
-    cameras: Any
 
     def __init__(
         self, cameras: Any = None, raster_settings: PointsRasterizationSettings | None = None
     ) -> None:
-        super().__init__()
-        self.cameras = cameras
-        self.raster_settings = raster_settings or PointsRasterizationSettings()
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Store cameras as a setting, not as a submodule with parameters."""
-        if name == "cameras":
-            object.__setattr__(self, name, value)
-        else:
-            super().__setattr__(name, value)
-
-    def to(self, device: Any, *_: Any, **__: Any) -> Self:  # type: ignore[override]
-        """Move the cameras to a device."""
-        if self.cameras is not None:
-            self.cameras = self.cameras.to(device)
-        return self
+        super().__init__(cameras, raster_settings or PointsRasterizationSettings())
 
     def transform(self, point_clouds: Pointclouds, **kwargs: Any) -> Pointclouds:
         """Project points to x and y in NDC, and depth."""
