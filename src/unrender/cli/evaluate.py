@@ -8,7 +8,7 @@ import torch
 
 from unrender.cli import arguments
 from unrender.cli.confine import confinable
-from unrender.data.frames import Split
+from unrender.data.frames import Frame, Split
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
@@ -69,13 +69,18 @@ def command(
         return
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
-    with_depth = [frames[view.index] for view in evaluated if frames[view.index].depth_file is not None]
-    mean = _save_metrics(folder, protocol, evaluated, depth := evaluate_depth(saved.field, with_depth))
+    depth = evaluate_depth(saved.field, _with_depth(frames, evaluated))
+    mean = _save_metrics(folder, protocol, evaluated, depth)
     summary = evaluation.summary(name, mean, split=split)
     line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})
     path, title = folder / "report.html", f"Evaluation of {name}"
     write_evaluation_report(path, title, summary, evaluated, protocol, mean | depth, line)
     print(summary, folder / "eval.json", path, sep="\n")
+
+
+def _with_depth(frames: Sequence[Frame], evaluated: Sequence[EvaluatedView]) -> list[Frame]:
+    """Return the frames of evaluated views that have depth images."""
+    return [frames[view.index] for view in evaluated if frames[view.index].depth_file is not None]
 
 
 def _save_metrics(

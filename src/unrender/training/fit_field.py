@@ -61,7 +61,8 @@ def fit_field(
     Raises InputError before the first step for a scene without training frames, and for settings that differ from
     those of the training to be resumed.
     """
-    config = dataclasses.replace(config, shards=resolve_shards(config.shards))
+    num_shards = resolve_shards(config.shards)
+    config = dataclasses.replace(config, shards=num_shards)
     frames = scene.split("train")
     if not frames:
         raise InputError(f"{task}: the scene {scene.name} has no training frames")
@@ -71,7 +72,7 @@ def fit_field(
     schedule = schedule.on(device)
     return train(
         Job(
-            lambda seed: _start(scene, config, recipe, schedule.field, device, seed),
+            lambda seed: _start(scene, config, recipe, schedule.field, num_shards, device, seed),
             config.seed,
             Budget(config.steps, config.minutes),
             schedule,
@@ -89,6 +90,7 @@ def _start(
     config: FieldConfig,
     recipe: Recipe[AnyField],
     field_schedule: object,
+    num_shards: int,
     device: torch.device,
     seed: int,
 ) -> Training[AnyField]:
@@ -97,7 +99,6 @@ def _start(
     if on_gpu and field_schedule is None:
         field_schedule = kind.gpu_schedule
     options = dataclasses.replace(recipe.options(on_gpu), schedule=field_schedule)
-    num_shards = resolve_shards(config.shards)
     shards = load_shards(
         frames,
         num_shards,

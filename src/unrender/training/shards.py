@@ -82,7 +82,7 @@ def load_shards(
 
     Pixels are moved to the device if it can hold them all in the way they are drawn from there. Depth is loaded where
     there is any and the depth loss has a weight; without a weight, measured points are used, but not depth images,
-    which cost several dB in scenes with silhouettes.
+    which can cost several dB.
     """
     if num_shards < workers.count:
         raise InputError(
