@@ -3,7 +3,7 @@
 python benchmarks/bench_find_pose.py [--data FOLDER] [--views NUMBER] [--images FOLDER]
 
 Without a data folder, only the demo object is used. Success is a pose within 5 degrees and 2 % of the diameter of the
-bounding sphere; "or listed" includes `ambiguous` verdicts that list the correct pose. `--images` saves failures: the
+bounding sphere; "or listed" includes `ambiguous` results that list the correct pose. `--images` saves failures: the
 outlines of the mask (blue) and of the estimated pose (orange).
 """
 
@@ -45,7 +45,7 @@ class Result(NamedTuple):
     spread: float
     """Rotation error divided by the predicted standard deviation."""
     seconds: float
-    verdict: str
+    status: str
 
 
 def main() -> None:
@@ -197,7 +197,7 @@ def occluded_objects(folder: Path, *, ignore_outside: bool) -> None:
         json.loads((folder / f"scene_{name}.json").read_text()) for name in ("gt", "gt_info", "camera")
     )
     diameters = json.loads((folder / "models/models_info.json").read_text())
-    print(f"{'object':8}{'visible':>9}{'pixels':>8}{'ADD / diameter':>16}{'best listed':>13}  verdict")
+    print(f"{'object':8}{'visible':>9}{'pixels':>8}{'ADD / diameter':>16}{'best listed':>13}  status")
     found: dict[str, list[bool]] = {}
     for path in sorted((folder / "rgb").iterdir()):
         frame = str(int(path.stem))

@@ -35,3 +35,11 @@ def test_values_of_an_option_have_names(command, text, capsys) -> None:
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert text in capsys.readouterr().out
+
+
+def test_a_wrong_number_of_values_is_said_without_markup(capsys) -> None:
+    with pytest.raises(SystemExit):
+        main(["track-pose", "cup.obj", "video.mp4", "--intrinsics", "500", "500", "320"])
+    error = capsys.readouterr().err
+    assert "Expected 4 values" in error
+    assert "[bold]" not in error

@@ -60,9 +60,9 @@ def test_run_folder_of_a_photo(files: Path, capsys: pytest.CaptureFixture[str]) 
     names = ["config.json", "curves.json", "metrics.json", "overlay.png", "pose.json", "report.html"]
     assert sorted(path.name for path in folder.iterdir()) == names
     pose = json.loads((folder / "pose.json").read_text())
-    expected = {"camera_from_object", "convention", "verdict", "iou", "candidates", "rotation_std_degrees"}
-    assert set(pose) == expected | {"translation_std", "seconds"}
-    assert pose["verdict"] == "converged"
+    expected = {"camera_from_object", "convention", "status", "iou", "candidates", "rotation_std_degrees"}
+    assert set(pose) == expected | {"verdict", "translation_std", "seconds"}
+    assert pose["status"] == pose["verdict"] == "converged"
     assert pose["iou"] > 0.9
     assert degrees_off(pose["camera_from_object"]) < 3
     assert pose["candidates"][0]["camera_from_object"] == pose["camera_from_object"]
@@ -115,7 +115,7 @@ def test_wrong_object_exits_with_1(files: Path, capsys: pytest.CaptureFixture[st
     ]
     assert run(files, "object.ply", "photo.png", *options) == 1
     assert "Failed" in capsys.readouterr().out
-    assert json.loads((files / "run/pose.json").read_text())["verdict"] == "failed"
+    assert json.loads((files / "run/pose.json").read_text())["status"] == "failed"
 
 
 def test_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -45,6 +45,7 @@ def run(files: Path, *options: str) -> int:
 
 def test_run_folder(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (files / "frames/002.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    unrender.save_image(torch.zeros(SIZE, SIZE // 2, 3), files / "frames/005.png")
     assert run(files, "--guess", str(files / "guess.json"), "--tum") == 0
     folder = files / "run"
     names = {path.name for path in folder.iterdir()}
@@ -53,7 +54,8 @@ def test_run_folder(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
         *("poses.jsonl", "poses_bop.csv", "report.html", "trajectory.txt"),
     }
     captured = capsys.readouterr()
-    assert "frame 2 skipped" in captured.err
+    assert captured.err.count("frame 2 skipped") == 1
+    assert captured.err.count("frame 5 skipped: it has 64 × 128 pixels, another aspect ratio than") == 1
     lines = [json.loads(line) for line in (folder / "poses.jsonl").read_text().splitlines()]
     assert [line["frame"] for line in lines] == [0, 1, 3, 4]
     assert {line["status"] for line in lines} == {"tracked"}
@@ -69,7 +71,30 @@ def test_run_folder(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_pose_in_the_first_frame_is_required(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(files) == 2
-    assert "--guess" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--guess" in error
+    assert error.startswith("unrender track-pose: the pose in the first frame")
+
+
+def test_a_run_without_an_initial_pose_leaves_no_folder(files: Path) -> None:
+    mask = torch.zeros(SIZE, SIZE, 3)
+    mask[::9, 40:60] = 1
+    unrender.save_image(mask, files / "mask.png")
+    assert run(files, "--mask", str(files / "mask.png")) == 2
+    assert not (files / "run").exists()
+
+
+def test_a_depth_image_that_cannot_be_read_is_ignored(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "depth").mkdir()
+    for frame in range(NUM):
+        np.save(files / f"depth/{frame}.npy", np.full((SIZE, SIZE), 3.9, np.float32))
+    (files / "depth/3.npy").write_bytes(b"broken")
+    options = ("--no-overlay", "--resolution", "64", "--depth", str(files / "depth"))
+    run(files, "--guess", str(files / "guess.json"), *options)
+    assert capsys.readouterr().err.count("depth ignored") == 1
+    assert len((files / "run/poses.jsonl").read_text().splitlines()) == NUM
 
 
 def test_a_folder_without_images(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructFieldSpec, StructTypeInfo
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+    StructConstructorSpec,
+    StructFieldSpec,
+    StructTypeInfo,
+)
 
 MAX_WIDTH = 100
 """Characters in a line of a description."""
@@ -55,6 +62,7 @@ def parse(command: Callable[..., Any], name: str, arguments: Sequence[str]) -> A
     """Call a command with the arguments of a command line, or print its help."""
     registry = ConstructorRegistry()
     registry.struct_rule(option_group)
+    registry.primitive_rule(optional_values)
     style = (tyro.conf.OmitArgPrefixes, tyro.conf.DisallowNone)
     text = description(command)
     with registry:
@@ -123,6 +131,22 @@ def _is_compound(hint: object) -> bool:
     is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     kinds = [kind for kind in (typing.get_args(hint) if is_union else (hint,)) if kind is not type(None)]
     return len(kinds) > 1 or typing.get_origin(kinds[0]) is tuple
+
+
+def optional_values(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Read an optional tuple as a tuple: of another number of values, tyro then says how many are expected."""
+    kinds = [kind for kind in typing.get_args(info.type) if kind is not type(None)]
+    is_union = info.type_origin in (typing.Union, types.UnionType)
+    if not is_union or len(kinds) != 1 or typing.get_origin(kinds[0]) is not tuple:
+        return None
+    spec = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kinds[0], info.markers))
+    if not isinstance(spec, PrimitiveConstructorSpec):
+        return None
+    return dataclasses.replace(
+        spec,
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["None"] if value is None else spec.str_from_instance(value),
+    )
 
 
 def field_docstrings(kind: type) -> dict[str, str]:

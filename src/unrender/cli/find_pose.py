@@ -140,7 +140,7 @@ class _Estimation:
     device: torch.device
     name: ClassVar[str] = TASK
     columns: ClassVar[tuple[str, ...]] = (
-        "verdict",
+        "status",
         "agreement",
         "num_candidates",
         "rotation_std_degrees",
@@ -261,7 +261,8 @@ def _pose(estimate: PoseEstimate, observed: Photo | PointCloud, seconds: float) 
     return {
         "camera_from_object": estimate.camera_from_object.tolist(),
         "convention": CONVENTION,
-        "verdict": estimate.status,
+        "status": estimate.status,
+        "verdict": estimate.status,  # its name in earlier versions
         name: estimate.agreement,
         "candidates": [
             {"camera_from_object": pose.tolist(), "score": score, name: agreement}
@@ -275,7 +276,7 @@ def _pose(estimate: PoseEstimate, observed: Photo | PointCloud, seconds: float) 
 
 def _metrics(estimate: PoseEstimate, steps: Sequence[FindPoseStep], seconds: float) -> dict[str, Any]:
     return {
-        "verdict": estimate.status,
+        "status": estimate.status,
         "agreement": estimate.agreement,
         "cost": steps[-1].cost,
         "num_candidates": len(estimate.candidates),

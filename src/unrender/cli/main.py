@@ -94,7 +94,7 @@ def run_command(name: str, arguments: Sequence[str]) -> int | None:
         try:
             status: int | None = parse(command, name, arguments)
         except InputError as error:
-            error.args = (with_option_names(str(error), command),)
+            error.args = (with_option_names(str(error), command).removeprefix(f"{name.replace('-', '_')}: "),)
             raise
     return status
 

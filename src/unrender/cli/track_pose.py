@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,13 +15,14 @@ from unrender.cli.arguments import Flag, Folder
 from unrender.cli.confine import confinable
 from unrender.data.object_masks import load_object_mask
 from unrender.data.photos import focal_and_center
-from unrender.errors import InputError
+from unrender.errors import FileFormatError, InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
 from unrender.io import load_mesh, load_textured_mesh
 from unrender.io.depth import read_depth
-from unrender.io.files import MissingFileError
+from unrender.io.files import MissingFileError, reading
 from unrender.io.frame_sequences import SequenceFrame, count_frames, read_frames
+from unrender.io.images import resample_nearest
 from unrender.io.poses import load_pose
 from unrender.io.trajectories import PoseRecord, write_bop_csv, write_pose_lines, write_tum_trajectory
 from unrender.io.video import save_video
@@ -34,6 +36,7 @@ from unrender.tasks.pose.track_pose import PoseTracker, TrackedObject, TrackPose
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
 MAX_RATE = 240.0
 DEFAULTS = TrackPose()
+log = logging.getLogger("unrender")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +58,12 @@ class VideoFile:
 
 @dataclasses.dataclass(frozen=True)
 class FirstFrame:
-    """The object in the first frame: --guess or --mask."""
+    """The object in the first frame: --guess, --mask or both."""
 
     guess: Path | None = None
     """Approximate pose in the first frame: pose.json of find-pose, or a 4 x 4 matrix (txt, npy)."""
     mask: Path | None = None
-    """Mask image of the object in the first frame: find-pose estimates the initial pose."""
+    """Mask image of the object in the first frame: find-pose estimates the initial pose, near --guess if given."""
     other_meshes: tuple[Path, ...] = ()
     """Meshes of further objects to track in the same video."""
     other_guesses: tuple[Path, ...] = ()
@@ -97,16 +100,19 @@ def command(
     camera = _camera(video, opening, source)
     objects, depths = _objects(mesh, first, camera, tracking), _depth_files(source.depth, video)
     tracker = PoseTracker(objects, camera, tracking)
-    folder = start_run("track-pose", video.stem, output, _settings(mesh, video, tracking, first, source))
     start, seen = time.perf_counter(), list[SequenceFrame]()
     frames = itertools.chain([opening], frames)
-    steps = run_steps(_track(tracker, frames, depths, source, seen, count_frames(video) - 1), _describe)
+    tracked = _track(tracker, frames, depths, source, seen, count_frames(video) - 1)
+    initial = next(tracked)  # raises if there is no initial pose: before there is a folder
+    folder = start_run("track-pose", video.stem, output, _settings(mesh, video, tracking, first, source))
+    steps = run_steps(itertools.chain([initial], tracked), _describe)
     metrics = _metrics(steps, time.perf_counter() - start)
     _save(folder, steps, seen, metrics, tum=tum)
     if overlay:
-        drawn = track_report.overlays(_read(video, source), steps, _meshes(objects), camera)
+        again = _read(video, source, quiet=True)
+        drawn = track_report.overlays(again, steps, _meshes(objects), camera)
         save_video(drawn, folder / "overlay.mp4", frames_per_second=_rate(seen))
-    shown = _shown(_read(video, source), steps, objects, camera)
+    shown = _shown(_read(video, source, quiet=True), steps, objects, camera)
     how, title = _reproduce(mesh, video, tracking, first, source), f"{mesh.name} in {video.name}"
     track_report.write_track_report(folder / "report.html", title, steps, shown, metrics, how)
     _print_summary(objects, steps, folder)
@@ -156,17 +162,31 @@ def _track(
     for number, frame in enumerate(frames):
         depth = None
         if depths is not None and frame.number < len(depths):
-            depth = torch.from_numpy(read_depth(depths[frame.number], source.depth_scale))
+            depth = _read_depth(depths[frame.number], source, tracker.camera, is_first=number == 0)
         seen.append(frame._replace(image=torch.empty(0)))
         yield TrackPoseStep(number, max(last, number), tracker.step(frame.image, depth))
 
 
-def _read(video: Path, source: VideoFile) -> Iterator[SequenceFrame]:
+def _read_depth(path: Path, source: VideoFile, camera: Camera, *, is_first: bool) -> torch.Tensor | None:
+    """Read a depth image in the size of the frames; None, with a warning, if it cannot be used, except in the first."""
+    try:
+        depth = read_depth(path, source.depth_scale)
+        with reading(path):
+            shape = (camera.height, camera.width)
+            return torch.from_numpy(resample_nearest(depth, shape, "the depth image", "the frame"))
+    except FileFormatError as error:
+        if is_first:
+            raise
+        log.warning("depth ignored: %s", error)
+        return None
+
+
+def _read(video: Path, source: VideoFile, *, quiet: bool = False) -> Iterator[SequenceFrame]:
     if not 0 < source.frames_per_second <= MAX_RATE:
         raise InputError(
             f"--frames-per-second {source.frames_per_second}: must lie between 0 and {MAX_RATE:g}"
         )
-    return read_frames(video, source.frames_per_second)
+    return read_frames(video, source.frames_per_second, quiet=quiet)
 
 
 def _camera(video: Path, frame: SequenceFrame, source: VideoFile) -> Camera:
@@ -178,12 +198,12 @@ def _camera(video: Path, frame: SequenceFrame, source: VideoFile) -> Camera:
 def _objects(mesh: Path, first: FirstFrame, camera: Camera, tracking: TrackPose) -> list[TrackedObject]:
     if first.guess is None and first.mask is None:
         raise InputError(
-            "track-pose: the pose in the first frame is unknown; give --guess (for example pose.json of "
+            "the pose in the first frame is unknown; give --guess (for example pose.json of "
             "`unrender find-pose` for the first frame), or --mask, the object in the first frame"
         )
     if len(first.other_meshes) != len(first.other_guesses):
         raise InputError(
-            f"track-pose: {len(first.other_meshes)} --other-meshes but {len(first.other_guesses)} --other-guesses; "
+            f"{len(first.other_meshes)} --other-meshes but {len(first.other_guesses)} --other-guesses; "
             "give one guess for each mesh"
         )
     shape = (camera.height, camera.width)

@@ -1,7 +1,8 @@
-"""Frames of a video file or of a folder of images, one at a time; frames that cannot be decoded are skipped."""
+"""Frames of a video file or of a folder of images, one at a time; frames that cannot be used are skipped."""
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from unrender.io.formats import known_suffix
 from unrender.io.images import IMAGE_SUFFIXES, is_hidden, load_image
 from unrender.io.video_frames import VIDEO_SUFFIXES, upright
 
+MAX_ASPECT_CHANGE = 0.02
+"""Frames have the same aspect ratio if its logarithm differs by less."""
 MAX_BAD_PACKETS = 100
 """Consecutive packets of a video that cannot be decoded, after which it is given up."""
 log = logging.getLogger("unrender")
@@ -43,33 +46,51 @@ def list_frames(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: (len(path.stem) if path.stem.isdigit() else 0, path.name))
 
 
-def read_frames(path: Path, frames_per_second: float = 30.0) -> Iterator[SequenceFrame]:
+def have_same_aspect(shape: Sequence[int], other: Sequence[int]) -> bool:
+    """Return whether images of two shapes [height, width, ...] have the same aspect ratio."""
+    return abs(math.log(shape[1] / shape[0] * other[0] / other[1])) <= MAX_ASPECT_CHANGE
+
+
+def read_frames(
+    path: Path, frames_per_second: float = 30.0, *, quiet: bool = False
+) -> Iterator[SequenceFrame]:
     """Read the frames of a video, or of a folder of images, which has the given frame rate.
 
     Time stamps of a video are its own, so its frame rate may vary. The rotation in the header of a video and the EXIF
-    orientation of images are applied. Frames that cannot be decoded are skipped, with a warning.
+    orientation of images are applied. Frames that cannot be decoded, or have another aspect ratio than the first one,
+    are skipped, with a warning unless `quiet`.
     Raises FileFormatError if no frame can be decoded.
     """
-    frames = _read_folder(path, frames_per_second) if path.is_dir() else _read_video(path)
-    is_empty = True
+    level = logging.DEBUG if quiet else logging.WARNING
+    frames = _read_folder(path, frames_per_second, level) if path.is_dir() else _read_video(path, level)
+    first, num_skipped = None, 0
     for frame in frames:
-        is_empty = False
-        yield frame
-    if is_empty:
+        first = first or frame.image.shape
+        if have_same_aspect(frame.image.shape, first):
+            yield frame
+            continue
+        num_skipped += 1
+        if num_skipped == 1:
+            (height, width), (rows, columns) = frame.image.shape[:2], first[:2]
+            message = "frame %d skipped: it has %d × %d pixels, another aspect ratio than the first, %d × %d"
+            log.log(level, message, frame.number, width, height, columns, rows)
+    if first is None:
         raise FileFormatError(f"{path}: no frame could be decoded")
+    if num_skipped > 1:
+        log.log(level, "%s: %d frames of another aspect ratio skipped", path, num_skipped)
 
 
-def _read_folder(folder: Path, frames_per_second: float) -> Iterator[SequenceFrame]:
+def _read_folder(folder: Path, frames_per_second: float, level: int) -> Iterator[SequenceFrame]:
     for index, path in enumerate(list_frames(folder)):
         try:
             image = load_image(path)[..., :3]
         except FileFormatError as error:
-            log.warning("frame %d skipped: %s", index, error)
+            log.log(level, "frame %d skipped: %s", index, error)
             continue
         yield SequenceFrame(index, index / frames_per_second, path.name, (image * 255).round().byte())
 
 
-def _read_video(path: Path) -> Iterator[SequenceFrame]:
+def _read_video(path: Path, level: int) -> Iterator[SequenceFrame]:
     import av
 
     if not path.exists():
@@ -87,7 +108,8 @@ def _read_video(path: Path) -> Iterator[SequenceFrame]:
                 num_bad = 0
             except av.error.FFmpegError as error:
                 index, num_bad = index + 1, num_bad + 1
-                log.warning("%s: frame %d skipped: it cannot be decoded (%s)", path, index, error.strerror)
+                message = "%s: frame %d skipped: it cannot be decoded (%s)"
+                log.log(level, message, path, index, error.strerror)
                 if num_bad > MAX_BAD_PACKETS:
                     return
                 continue

@@ -116,7 +116,7 @@ def pose_from_image(tour: TourInput) -> TaskResult:
             for metric in (
                 (f"{source}: rotation error", f"{degrees:.2f}°"),
                 (f"{source}: translation error, relative to the camera distance", _percent(shift)),
-                (f"{source}: status", str(pose["verdict"])),
+                (f"{source}: status", str(pose["status"])),
             )
         ],
         commands=commands,

@@ -1,7 +1,6 @@
 """Pose tracking: follow known objects through a video or a depth stream."""
 
 import dataclasses
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +16,7 @@ from unrender.data.photos import Photo
 from unrender.errors import InputError, ShapeError
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
+from unrender.io.frame_sequences import have_same_aspect
 from unrender.render.texture import Texture
 from unrender.tasks.pose.color_regions import Array
 from unrender.tasks.pose.find_pose import FindPose, find_pose, is_rigid
@@ -26,7 +26,6 @@ from unrender.tasks.pose.object_tracker import ObjectTracker, TrackStatus
 GRAY_TOLERANCE = 4
 """Largest difference between the channels of a gray image, of 255: video codecs add some."""
 MIN_RESOLUTION, MAX_RESOLUTION = 64, 640
-MAX_ASPECT_CHANGE = 0.02
 RANGE_TOLERANCE = 0.05
 """By which the floats of a frame may leave [0, 1]: resampling overshoots a little."""
 
@@ -50,14 +49,15 @@ class TrackPose:
 
 
 class TrackedObject(NamedTuple):
-    """An object to track, with its initial pose or the mask of the first frame."""
+    """An object to track, with its initial pose, the mask of the first frame, or both."""
 
     mesh: Mesh
     texture: Texture | None = None
     guess: Tensor | None = None
     """Pose in the first frame, 4 × 4, accurate to about 10 degrees and a tenth of the object's size."""
     mask: Tensor | None = None
-    """[height, width] in [0, 1]: instead of a guess, the pixels of the object in the first frame."""
+    """[height, width] in [0, 1]: the pixels of the object in the first frame, from which `find_pose` estimates the
+    initial pose; near the guess, if there is one."""
     name: str = "object"
 
 
@@ -144,7 +144,7 @@ class PoseTracker:
 
     def _initial_pose(self, k: int, image: Tensor) -> Tensor:
         item = self._objects[k]
-        if item.guess is not None:
+        if item.mask is None and item.guess is not None:
             return item.guess
         if item.mask is None:
             raise InputError(
@@ -153,7 +153,7 @@ class PoseTracker:
         colors = image.float() / 255 if image.dtype == torch.uint8 else image.float()
         photo = Photo(colors, item.mask.float(), self.camera)
         config = FindPose(use_color=self.config.use_texture)
-        *_, last = find_pose(item.mesh, photo, config, texture=item.texture)
+        *_, last = find_pose(item.mesh, photo, config, texture=item.texture, guess=item.guess)
         if last.result.status == "failed":
             raise InputError(
                 f"track_pose: no pose of {item.name} fits the mask of the first frame (IoU "
@@ -246,7 +246,7 @@ def _pixels(image: Tensor, camera: Camera) -> NDArray[np.uint8]:
     height, width = pixels.shape[:2]
     if (height, width) == (camera.height, camera.width):
         return pixels
-    if abs(math.log(width / height * camera.height / camera.width)) > MAX_ASPECT_CHANGE:
+    if not have_same_aspect((height, width), (camera.height, camera.width)):
         raise InputError(
             f"track_pose: a frame has {width} × {height} pixels, but the camera {camera.width} × {camera.height}; "
             "frames should have the camera's aspect ratio"
