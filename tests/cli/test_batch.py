@@ -81,7 +81,9 @@ def test_a_folder_of_clouds_is_continued_after_a_failure(clouds, tmp_path, capsy
     assert rows(tmp_path / "out")["b"]["status"] == "supported"
 
     assert main([*command, "--up", "z"]) == 2
-    assert "the folder is not empty" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "the folder is not empty: it holds results of `unrender fit-mesh` with other settings" in error
+    assert 'up is "y" there and "z" here; give a new folder, or the same settings to continue' in error
 
 
 def test_workers_share_a_folder_of_clouds(clouds, tmp_path) -> None:
@@ -127,6 +129,21 @@ def test_an_interrupted_folder_ends_with_the_same_meshes(clouds, tmp_path, monke
     for name in ("a", "c"):
         one, other = (tmp_path / folder / name / "mesh.ply" for folder in ("whole", "stopped"))
         assert one.read_bytes() == other.read_bytes()
+
+
+@pytest.mark.usefixtures("default_interrupts")
+def test_a_folder_stopped_within_its_first_file_has_a_table(clouds, tmp_path, monkeypatch, capsys) -> None:
+    fit = cli_fit_mesh.fit_mesh
+
+    def interrupted(*arguments: object, **named: object):
+        for step in fit(*arguments, **named):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield step
+
+    monkeypatch.setattr(cli_fit_mesh, "fit_mesh", interrupted)
+    assert main(["fit-mesh", str(clouds), "--output", str(tmp_path / "out"), *FAST]) == 143
+    assert "0 of 3 files: none is complete" in capsys.readouterr().out
+    assert rows(tmp_path / "out") == {}
 
 
 def test_a_folder_of_photos_has_a_folder_of_masks(tmp_path, capsys) -> None:

@@ -125,9 +125,14 @@ def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
         return render(*arguments, **named)
 
     monkeypatch.setattr(SparseVoxels, "render", interrupted)
-    assert main(["depth", str(run), "--path", "train", "--size", "16", "--output", str(out)]) == 130
+    command = ["depth", str(run), "--path", "train", "--size", "16", "--output", str(out)]
+    assert main(command) == 130
     assert folders(out) == ["1", "2"]
     assert len(load_depth_views(out)) == 2
+    assert main(command) == 0
+    assert len(load_depth_views(out)) > 2
+    assert len(calls) == 1 + len(load_depth_views(out))
+    assert main(command) == 2
 
 
 @pytest.mark.parametrize(
@@ -181,7 +186,8 @@ def test_points_and_meshes_of_a_run(run, tmp_path):
     assert metrics["faces"] > 100
 
 
-def test_an_unfinished_export_keeps_its_views(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("end", [OSError("killed"), KeyboardInterrupt()])
+def test_an_unfinished_export_keeps_its_views(run, tmp_path, monkeypatch, end):
     whole, out = tmp_path / "whole", tmp_path / "out"
     command = ["export", str(run), "--to", "mesh", "--voxel-size", "0.1", "--output"]
     assert main([*command, str(whole)]) == 0
@@ -190,12 +196,12 @@ def test_an_unfinished_export_keeps_its_views(run, tmp_path, monkeypatch):
 
     def killed(*arguments):
         if len(measured) == 2:
-            raise OSError("killed")
+            raise end
         measured.append(arguments)
         return measure(*arguments)
 
     monkeypatch.setattr(depth_sources, "measure_view", killed)
-    assert main([*command, str(out)]) == 2
+    assert main([*command, str(out)]) == (2 if isinstance(end, OSError) else 130)
     assert sorted(path.name for path in (out / "rendered").iterdir()) == [
         "0000.safetensors",
         "0001.safetensors",

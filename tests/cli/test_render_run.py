@@ -228,7 +228,7 @@ def test_code_in_the_report_reproduces_the_first_view(run, tmp_path, monkeypatch
     assert np.abs(read_image(out / "view_000.png") - read_image(tmp_path / "view.png")).max() <= 1
 
 
-def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
+def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
     render, calls = SparseVoxels.render, []
 
@@ -242,6 +242,13 @@ def test_ctrl_c_keeps_finished_views(run, tmp_path, monkeypatch):
     assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 130
     assert len(list(out.glob("view*"))) == len(load_cameras(out / "cameras.json")) == 2
     assert (out / "video.mp4").stat().st_size > 0
+    assert json.loads((out / "metrics.json").read_text())["views_missing"] == 3
+    assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 0
+    assert len(calls) == 6
+    assert len(load_cameras(out / "cameras.json")) == 5
+    assert "views_missing" not in json.loads((out / "metrics.json").read_text())
+    assert main(["render", str(run), *SIZE, "--views", "5", "--output", str(out)]) == 2
+    assert "it holds the finished results of the same command" in capsys.readouterr().err
 
 
 def damage(run, what) -> None:

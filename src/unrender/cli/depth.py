@@ -17,7 +17,7 @@ from unrender.io.depth_preview import Colormap
 from unrender.reports.depth_report import depth_metrics, describe, measure_views, write_depth_report
 from unrender.reports.reproduce import command_line
 from unrender.runs import saved_run
-from unrender.runs.folder import refuse_own_folder, start_run, write_json
+from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.progress import run_views
 from unrender.runs.views import check_path, views_along, views_named, with_size
@@ -100,9 +100,9 @@ def command(
     if not workers.is_first:
         return
     metrics = depth_metrics(views, (time.perf_counter() - start) / len(views))
-    write_json(folder / "metrics.json", metrics)
     line = command_line("depth", [run], changed_options(depth))
     write_depth_report(folder / "report.html", saved, views, metrics, line)
+    write_metrics(folder, metrics, len(frames) - len(views))
     if not metrics["valid_fraction"]:
         raise InputError(
             f"{run}: no surface in any view: no pixel is more than {depth.min_opacity:.0%} opaque; train longer, or "

@@ -1,7 +1,6 @@
 """unrender eval: measure the quality of rendered views of a run."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,10 +12,10 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
 from unrender.reports import evaluation
-from unrender.reports.evaluation import EvaluatedView, Metrics
+from unrender.reports.evaluation import EvaluatedView
 from unrender.reports.evaluation_report import write_evaluation_report
 from unrender.reports.reproduce import command_line
-from unrender.runs.folder import start_run, write_json
+from unrender.runs.folder import start_run, write_json, write_metrics
 from unrender.runs.options import check_views
 from unrender.runs.progress import run_views
 from unrender.runs.saved_run import load_run
@@ -70,27 +69,19 @@ def command(
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
     depth = evaluate_depth(saved.field, _with_depth(frames, evaluated))
-    mean = _save_metrics(folder, protocol, evaluated, depth)
+    mean, by_name = evaluation.mean_metrics(evaluated), {view.name: view.metrics for view in evaluated}
+    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": by_name, "depth": depth})
     summary = evaluation.summary(name, mean, split=split)
     line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})
-    path, title = folder / "report.html", f"Evaluation of {name}"
-    write_evaluation_report(path, title, summary, evaluated, protocol, mean | depth, line)
+    path = folder / "report.html"
+    write_evaluation_report(path, f"Evaluation of {name}", summary, evaluated, protocol, mean | depth, line)
+    write_metrics(folder, mean | depth | evaluation.metrics_by_view(evaluated), len(frames) - len(evaluated))
     print(summary, folder / "eval.json", path, sep="\n")
 
 
 def _with_depth(frames: Sequence[Frame], evaluated: Sequence[EvaluatedView]) -> list[Frame]:
     """Return the frames of evaluated views that have depth images."""
     return [frames[view.index] for view in evaluated if frames[view.index].depth_file is not None]
-
-
-def _save_metrics(
-    folder: Path, protocol: Mapping[str, Any], evaluated: Sequence[EvaluatedView], depth: dict[str, float]
-) -> Metrics:
-    """Write eval.json and metrics.json; return the mean metrics of the images."""
-    mean, views = evaluation.mean_metrics(evaluated), {view.name: view.metrics for view in evaluated}
-    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": views, "depth": depth})
-    write_json(folder / "metrics.json", mean | depth | evaluation.metrics_by_view(evaluated))
-    return mean
 
 
 def _lpips() -> tuple[PerceptualLoss | None, str]:

@@ -19,8 +19,8 @@ from unrender.io.meshes import save_mesh
 from unrender.render.depth import DepthView
 from unrender.reports import shape_report
 from unrender.reports.reproduce import command_line
-from unrender.runs.depth_sources import kind_of_source, load_source_views
-from unrender.runs.folder import refuse_own_folder, start_run, write_json
+from unrender.runs.depth_sources import LoadedView, kind_of_source, load_source_views
+from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.saved_run import Run, load_run
 from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
@@ -110,23 +110,30 @@ def command(
     folder = None
     if run is not None and use_depth:  # rendered views are kept there until the end
         folder = start_run("export", name, export.output, settings, workers)
-    views, origin = _load(source, run, export, folder) if use_depth else ([], ZERO)
+    loaded, origin = _load(source, run, export, folder) if use_depth else ([], ZERO)
     if not workers.is_first:
         return
     origin = origin if run is None else run.origin
-    shape = _extract([view.to(target) for view in views], run, export).to("cpu")
+    shape = _extract([step.view.to(target) for step in loaded], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
     folder = folder or start_run("export", name, export.output, settings)
     path = folder / f"{export.to}.{export.format}"
     metrics = _save(to_world(shape, origin), path)
-    metrics |= {"views": len(views)} if level is None else {"density": level}
-    write_json(folder / "metrics.json", metrics)
-    shutil.rmtree(folder / RENDERED, ignore_errors=True)
+    metrics |= {"views": len(loaded)} if level is None else {"density": level}
     line = command_line("export", [source], changed_options(export))
     title = f"{export.to.capitalize()} of {name}"
     shape_report.write_shape_report(folder / "report.html", title, export.to, shape, metrics, line)
+    _finish(folder, metrics, loaded)
     _print_summary(metrics)
     print(path, folder / "report.html", sep="\n")
+
+
+def _finish(folder: Path, metrics: dict[str, Any], views: list[LoadedView]) -> None:
+    """Write the metrics; keep rendered views for a second start only if some are missing."""
+    missing = views[0].last_index + 1 - len(views) if views else 0
+    if not missing:
+        shutil.rmtree(folder / RENDERED, ignore_errors=True)
+    write_metrics(folder, metrics, missing)
 
 
 def _print_summary(metrics: dict[str, Any]) -> None:
@@ -138,7 +145,7 @@ def _print_summary(metrics: dict[str, Any]) -> None:
 
 def _load(
     source: Path, run: Run | None, export: ExportOptions, folder: Path | None
-) -> tuple[list[DepthView], WorldOrigin]:
+) -> tuple[list[LoadedView], WorldOrigin]:
     return load_source_views(
         source,
         run,

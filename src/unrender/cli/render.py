@@ -21,7 +21,7 @@ from unrender.io.images import load_image, save_image
 from unrender.io.video import save_video
 from unrender.io.volumes import load_volume
 from unrender.reports import render_report
-from unrender.runs.folder import refuse_own_folder, start_run, write_json
+from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps, run_views
 from unrender.runs.saved_run import CAMERAS, load_run
@@ -119,13 +119,13 @@ def _render_run(
     first = frames[0].camera
     size = {"views": len(views), "height": first.height, "width": first.width}
     metrics = {**size, **run.field.describe(), "seconds_per_view": seconds}
-    write_json(folder / "metrics.json", metrics)
     how = render_report.reproduce_run(
         run, quick, background, folder, changed_options(quick, video) | _path(path)
     )
     caption = "color, and mean distance (near dark, far bright, empty blue)" if quick.quick else "new views"
     title = f"Views of {source.resolve().name}"
     render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
+    write_metrics(folder, metrics, len(frames) - len(views))
     print(f"{counted(len(views), 'view')}, {seconds:.2f} seconds per view")
     for file in (video_file, folder / "report.html"):
         if file is not None:
@@ -154,11 +154,11 @@ def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions, de
         save_image(view.image, path)
     video_file = _save_video(images, folder, video)
     metrics = render_report.volume_metrics(scene) | {"seconds_per_view": seconds}
-    write_json(folder / "metrics.json", metrics)
     changed = changed_options(options, video)
     how = render_report.reproduce_volume(source, options, background, cameras[0], changed)
     caption, title = f"turntable of {counted(len(images), 'view')}", f"Turntable of {source.name}"
     render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
+    write_metrics(folder, metrics, count - len(views))
     transfer = scene.transfer
     print(f"window {transfer.low:.5g} to {transfer.high:.5g}; {seconds:.2f} seconds per view")
     if video_file is not None:

@@ -103,7 +103,7 @@ def run_batch(task: BatchTask, files: Sequence[Path], folder: Path, workers: Wor
     workers.require_same(
         "the input files", f"{len(files)} files ({hashlib.sha256(names.encode()).hexdigest()[:8]})"
     )
-    results = run_views(_results(task, files, folder, workers), _describe, workers)
+    results = run_views(_results(task, files, folder, workers), _describe, workers, allow_empty=True)
     if workers.is_first:
         _write_summary(folder / SUMMARY, task, results)
     return results

@@ -61,7 +61,7 @@ def load_source_views(
     depth_scale: float | None = None,
     workers: Workers = ALONE,
     rendered: Path | None = None,
-) -> tuple[list[DepthView], WorldOrigin]:
+) -> tuple[list[LoadedView], WorldOrigin]:
     """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side.
 
     The second result is the origin of the frame that their cameras are in. Workers render their shares, and the first
@@ -71,11 +71,11 @@ def load_source_views(
         frames = [f for f in run.frames() if f.split == "train"] or list(run.frames())
         origin = run.origin
         chosen = [with_size(frame, size) for frame in evenly_spaced(frames, count)]
-        views = run_views(_rendered(run, chosen, workers, rendered), _describe, workers)
-        return [view.view for view in views], origin
+        return run_views(_rendered(run, chosen, workers, rendered), _describe, workers), origin
     elif kind_of_source(source) == "depths":
         origin = origin_of_depth_views(source)
-        return evenly_spaced(list(load_depth_views(source, origin=origin).values()), count), origin
+        views = evenly_spaced(list(load_depth_views(source, origin=origin).values()), count)
+        return [LoadedView(index, len(views) - 1, view) for index, view in enumerate(views)], origin
     else:
         scene = load_scene(source, depth_scale=depth_scale)
         for note in notes_on_depth(scene.notes):
@@ -84,7 +84,7 @@ def load_source_views(
         if not frames:
             raise InputError(f"{source}: not a run, no depth maps, and a scene without depth images")
         steps = _recorded(evenly_spaced(frames, count))
-    return [step.view for step in run_steps(steps, _describe)], origin
+    return run_steps(steps, _describe), origin
 
 
 def _rendered(

@@ -17,6 +17,10 @@ from unrender.io.files import atomic_write, read_bytes, reading
 from unrender.workers import ALONE, Workers, name_of
 
 CONFIG, METRICS = "config.json", "metrics.json"
+VIEWS_MISSING = "views_missing"
+"""Entry of metrics.json after an interruption: the number of views that the same command, started again, adds."""
+MAX_LISTED = 5
+"""Settings that a message lists."""
 RUN_FORMAT = 2
 """Version of the layout of a run folder, written to config.json. Runs of another format are not read."""
 
@@ -30,6 +34,8 @@ def start_run(
     """
     folder = output if _is_unfinished(output, task, settings) else None
     if folder is None:
+        if output is not None:
+            _refuse_other_settings(output, task, settings)
         folder = choose_shared_folder(task, name, output, workers)
     if workers.is_first:
         create_run_folder(folder, task, settings)
@@ -43,19 +49,58 @@ def start_run(
 
 
 def _is_unfinished(folder: Path | None, task: str, settings: Mapping[str, Any]) -> bool:
-    """Say whether a folder holds a run with the same settings that ended before it wrote its results."""
-    return folder is not None and not (folder / METRICS).is_file() and is_run_of(folder, task, settings)
+    """Say whether a folder holds a run with the same settings that ended before it wrote all of its results."""
+    return folder is not None and is_run_of(folder, task, settings) and not _is_finished(folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / METRICS).is_file() and not _read_json(folder / METRICS).get(VIEWS_MISSING)
 
 
 def is_run_of(folder: Path, task: str, settings: Mapping[str, Any]) -> bool:
     """Say whether a folder holds a run of a task with these settings, on whichever device."""
-    if not (folder / CONFIG).is_file():
-        return False
-    data = read_bytes(folder / CONFIG)
-    with reading(folder / CONFIG):
-        written = json.loads(data)
-    expected = json.loads(json.dumps(_jsonable(_config(task, settings))))
-    return isinstance(written, dict) and written | {"device": None} == expected | {"device": None}
+    return (folder / CONFIG).is_file() and not _differences(folder, task, settings)
+
+
+def _differences(folder: Path, task: str, settings: Mapping[str, Any]) -> list[str]:
+    """Compare the settings of the run in a folder with others, on whichever device: a phrase for each difference."""
+    found = _flat(_read_json(folder / CONFIG))
+    expected = _flat(json.loads(json.dumps(_jsonable(_config(task, settings)))))
+    return [
+        f"{path[-1]} is {json.dumps(found.get(path), ensure_ascii=False)} there and "
+        f"{json.dumps(expected.get(path), ensure_ascii=False)} here"
+        for path in {**expected, **found}
+        if path != ("device",) and found.get(path) != expected.get(path)
+    ]
+
+
+def _flat(values: Mapping[str, Any], *outer: str) -> dict[tuple[str, ...], Any]:
+    """Return the entries of nested objects, by the names that lead to them."""
+    flat: dict[tuple[str, ...], Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, *outer, name) if isinstance(value, dict) else {(*outer, name): value}
+    return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Read an object of a JSON file; {} if it holds something else."""
+    data = read_bytes(path)
+    with reading(path):
+        values = json.loads(data)
+    return values if isinstance(values, dict) else {}
+
+
+def _refuse_other_settings(folder: Path, task: str, settings: Mapping[str, Any]) -> None:
+    """Raise InputError if a folder holds a run of the task: one that is finished, or with other settings."""
+    if not (folder / CONFIG).is_file() or _read_json(folder / CONFIG).get("task") != task:
+        return
+    where = f"--output {folder}: the folder is not empty: it holds"
+    if different := _differences(folder, task, settings):
+        raise InputError(
+            f"{where} results of `unrender {task}` with other settings: {'; '.join(different[:MAX_LISTED])}; give a "
+            "new folder, or the same settings to continue"
+        )
+    raise InputError(f"{where} the finished results of the same command; give a new folder")
 
 
 def choose_shared_folder(task: str, name: str, output: Path | None, workers: Workers) -> Path:
@@ -110,6 +155,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file atomically; infinite values and NaN become null."""
     with atomic_write(path) as file:
         file.write((json.dumps(_jsonable(values), indent=2, allow_nan=False) + "\n").encode())
+
+
+def write_metrics(folder: Path, metrics: Mapping[str, Any], views_missing: int = 0) -> None:
+    """Write metrics.json, which makes a run finished, unless views are missing."""
+    missing = {VIEWS_MISSING: views_missing} if views_missing else {}
+    write_json(folder / METRICS, {**metrics, **missing})
 
 
 def write_curves(

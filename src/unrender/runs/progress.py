@@ -29,13 +29,17 @@ Record = TypeVar("Record", bound=Step)
 
 
 def run_views(
-    views: Iterator[AnyStep], describe: Callable[[AnyStep], str], workers: Workers
+    views: Iterator[AnyStep],
+    describe: Callable[[AnyStep], str],
+    workers: Workers,
+    *,
+    allow_empty: bool = False,
 ) -> list[AnyStep]:
     """Run this worker's part of independent steps; return those of all workers to the first one, in order.
 
     Signals end it early, as in `run_steps`.
     """
-    own = run_steps(views, describe, allow_empty=workers.count > 1)
+    own = run_steps(views, describe, allow_empty=allow_empty or workers.count > 1)
     parts = workers.collect(own)
     return sorted((view for part in parts for view in part), key=lambda view: view.index)
 

@@ -72,11 +72,14 @@ def render_views(
     quick: QuickRender,
     workers: Workers = ALONE,
 ) -> Iterator[RenderedView]:
-    """Render this worker's views to view_000.png, … in a folder, one at a time; those that are there are kept."""
+    """Render this worker's views to view_000.png, … in a folder, one at a time; those that are there are kept.
+
+    Previews are rendered again: their size depends on how fast a view is.
+    """
     color = None if background is None else torch.tensor(background)
     for index in workers.items(len(frames)):
         frame, path = frames[index], folder / f"view_{index:03d}.png"
-        if not path.is_file():
+        if quick.quick or not path.is_file():
             save_image(_image(field, frame.camera, color, quick), path)
         rendered = dataclasses.replace(frame, name=path.name, image_path=path)
         yield RenderedView(index, len(frames) - 1, rendered)
