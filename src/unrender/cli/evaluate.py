@@ -1,6 +1,7 @@
 """unrender eval: measure the quality of rendered views of a run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
 from unrender.reports import evaluation
-from unrender.reports.evaluation import EvaluatedView
+from unrender.reports.evaluation import EvaluatedView, Metrics
 from unrender.reports.evaluation_report import write_evaluation_report
 from unrender.reports.reproduce import command_line
 from unrender.runs.folder import start_run, write_json, write_metrics
@@ -68,20 +69,27 @@ def command(
         return
     protocol = {"run": run.resolve(), "split": split, "views_in_split": len(found)}
     protocol |= evaluation.protocol(frames, evaluated, background) | {"lpips": lpips}
-    depth = evaluate_depth(saved.field, _with_depth(frames, evaluated))
-    mean, by_name = evaluation.mean_metrics(evaluated), {view.name: view.metrics for view in evaluated}
-    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": by_name, "depth": depth})
+    mean = _save(folder, protocol, evaluated, evaluate_depth(saved.field, _with_depth(frames, evaluated)))
     summary = evaluation.summary(name, mean, split=split)
     line = command_line("eval", [run], {key: value for key, value in options.items() if value != "test"})
-    path = folder / "report.html"
-    write_evaluation_report(path, f"Evaluation of {name}", summary, evaluated, protocol, mean | depth, line)
-    write_metrics(folder, mean | depth | evaluation.metrics_by_view(evaluated), len(frames) - len(evaluated))
+    path, title = folder / "report.html", f"Evaluation of {name}"
+    write_evaluation_report(path, title, summary, evaluated, protocol, mean, line)
+    write_metrics(folder, mean | evaluation.metrics_by_view(evaluated), len(frames) - len(evaluated))
     print(summary, folder / "eval.json", path, sep="\n")
 
 
 def _with_depth(frames: Sequence[Frame], evaluated: Sequence[EvaluatedView]) -> list[Frame]:
     """Return the frames of evaluated views that have depth images."""
     return [frames[view.index] for view in evaluated if frames[view.index].depth_file is not None]
+
+
+def _save(
+    folder: Path, protocol: Mapping[str, Any], evaluated: Sequence[EvaluatedView], depth: dict[str, float]
+) -> Metrics:
+    """Write eval.json; return the mean metrics of the images, and those of depth."""
+    mean, views = evaluation.mean_metrics(evaluated), {view.name: view.metrics for view in evaluated}
+    write_json(folder / "eval.json", {"protocol": protocol, "mean": mean, "views": views, "depth": depth})
+    return mean | depth
 
 
 def _lpips() -> tuple[PerceptualLoss | None, str]:
