@@ -44,6 +44,8 @@ from .geometry.camera_paths import interpolated_path as interpolated_path
 from .geometry.camera_paths import orbit_path as orbit_path
 from .geometry.camera_paths import spiral_path as spiral_path
 from .geometry.demo_object import demo_object as demo_object
+from .geometry.fill_holes import FilledMesh as FilledMesh
+from .geometry.fill_holes import fill_holes as fill_holes
 from .geometry.lens import Lens as Lens
 from .geometry.marching_cubes import marching_cubes as marching_cubes
 from .geometry.mesh import Mesh as Mesh
@@ -79,6 +81,7 @@ from .geometry.scene_box import SceneBox as SceneBox
 from .geometry.shapes import cube as cube
 from .geometry.shapes import ico_sphere as ico_sphere
 from .geometry.shapes import torus as torus
+from .geometry.simplify import simplify_quadric as simplify_quadric
 from .geometry.smooth import smooth_taubin as smooth_taubin
 from .geometry.subdivide import subdivide as subdivide
 from .geometry.topology import connected_components as connected_components
