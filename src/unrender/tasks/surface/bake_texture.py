@@ -1,0 +1,78 @@
+"""Textures from photos: projection onto the atlas, then optimization of the texels by differentiable rendering."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from unrender.errors import InputError
+from unrender.geometry.mesh import Mesh, vertex_normals
+from unrender.geometry.uv_atlas import UVAtlas
+from unrender.render.texture import Texture
+from unrender.tasks.surface.bake_vertex_colors import check_observed, check_views, fill_unobserved
+from unrender.tasks.surface.photo_views import PhotoView
+from unrender.tasks.surface.project_photos import SurfacePoints, estimate_exposures, project_photos
+from unrender.tasks.surface.refine_texture import refine_texture
+from unrender.tasks.surface.texels import Texels, dilate, find_texels
+
+
+class BakedTexture(NamedTuple):
+    """A texture from photos."""
+
+    texture: Texture
+    num_texels: int
+    """Texels in the charts."""
+    num_unobserved: int
+    """Texels that no photo shows; their colors are interpolated from their neighbors on the surface."""
+    exposures: Tensor | None
+    """Factor of each channel of each photo [views, 3]; None if exposure is not compensated."""
+
+
+def bake_texture(
+    mesh: Mesh,
+    atlas: UVAtlas,
+    views: Sequence[PhotoView],
+    *,
+    refine_steps: int = 300,
+    exposure: bool = False,
+) -> BakedTexture:
+    """Compute the texture of a mesh from photos.
+
+    Each texel starts with the mean color of the photos in which it is visible, see `project_photos`. Then
+    `refine_steps` steps of gradient descent fit the rendered texture to one photo each, see `refine_texture`. With
+    `exposure`, differences in brightness and white balance between the photos are compensated. Texels that no photo
+    shows are filled from their neighbors, and the space between charts is padded.
+    Raises InputError if no photo shows the mesh, or the atlas is of another mesh.
+    Differentiable in: nothing.
+
+    Example: `bake_texture(mesh, unwrap(mesh), load_photo_views(scene.split("train")))`.
+    """
+    check_views("bake_texture", mesh, views)
+    if len(atlas.faces) != len(mesh.faces):
+        raise InputError(
+            f"bake_texture: `atlas` has {len(atlas.faces)} faces but the mesh has {len(mesh.faces)}; unwrap this mesh"
+        )
+    if refine_steps < 0:
+        raise InputError(f"bake_texture: `refine_steps` should be at least 0, got {refine_steps}")
+    mesh = Mesh(mesh.vertices.detach().float(), mesh.faces)
+    texels = find_texels(atlas)
+    surface = texels.surface(mesh)
+    exposures = estimate_exposures(mesh, surface, views) if exposure else None
+    found = check_observed("bake_texture", project_photos(mesh, surface, views, exposures))
+    colors = torch.where(found.observed[:, None], found.colors, _fill(mesh, texels, views, exposures))
+    image = colors.new_zeros(atlas.texture_size**2, 3).index_copy(0, texels.slot_ids, colors)
+    image = dilate(image.view(*texels.covered.shape, 3), texels.covered)
+    texture = Texture(image, atlas.uvs, atlas.faces)
+    if refine_steps:
+        texture = refine_texture(mesh, texture, texels.covered, views, exposures, steps=refine_steps)
+    num_unobserved = int((~found.observed).sum())
+    return BakedTexture(texture, len(texels.slot_ids), num_unobserved, exposures)
+
+
+def _fill(mesh: Mesh, texels: Texels, views: Sequence[PhotoView], exposures: Tensor | None) -> Tensor:
+    """Return the colors of the vertices at all texels, where they are visible or spread over the surface."""
+    found = project_photos(mesh, SurfacePoints(mesh.vertices, vertex_normals(mesh)), views, exposures)
+    if not bool(found.observed.any()):
+        return mesh.vertices.new_zeros(len(texels.slot_ids), 3)
+    return texels.interpolate(mesh.faces, fill_unobserved(mesh, found))
