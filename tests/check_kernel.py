@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from unrender._struct import TensorStruct
 from unrender.kernels import _dispatch
 
 Op = Callable[..., Tensor | tuple[Tensor, ...]]
@@ -89,14 +90,16 @@ def implementations(choice: str) -> Iterator[list[tuple[str, str]]]:
 
 def moved(op: Any, device: torch.device) -> Any:
     """Return a function with the tensors, and functions, that it refers to on another device."""
-    if not isinstance(op, types.FunctionType) or not op.__closure__:
+    if not isinstance(op, types.FunctionType):
         return op
 
     def on_device(value: Any) -> Any:
         return value.to(device) if hasattr(value, "to") else moved(value, device)
 
-    cells = tuple(types.CellType(on_device(cell.cell_contents)) for cell in op.__closure__)
-    return types.FunctionType(op.__code__, op.__globals__, op.__name__, op.__defaults__, cells)
+    cells = tuple(types.CellType(on_device(cell.cell_contents)) for cell in op.__closure__ or ())
+    values = {name: value for name, value in op.__globals__.items() if isinstance(value, Tensor | TensorStruct)}
+    known = op.__globals__ | {name: value.to(device) for name, value in values.items()}
+    return types.FunctionType(op.__code__, known, op.__name__, op.__defaults__, cells)
 
 
 def run(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

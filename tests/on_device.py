@@ -1,7 +1,7 @@
 """Run the tests that need an NVIDIA GPU, and no others: python tests/on_device.py failures.txt [--seconds 120]
 
 Tests of kernels compare only the GPU with the reference there (see `check_kernel`). Each failure is written at once, so
-that what is known survives the end of the process.
+that what is known survives the end of the process. Versions of packages differ there: what they deprecate is no failure.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="pytest's -k")
     options = parser.parse_args()
     here = Path(__file__).parent
-    arguments = ["-q", "-p", "no:cacheprovider", "-n", "0", "--tb=short"]
+    arguments = ["-q", "-p", "no:cacheprovider", "-n", "0", "--tb=short", "-W", "ignore::DeprecationWarning"]
     if options.only:
         arguments += ["-k", options.only]
     places = [str(here / place) for place in PLACES]

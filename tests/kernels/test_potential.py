@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from check_kernel import assert_same_bits, num_threads
+from check_kernel import assert_same_bits, either_kernel, needs_cuda, num_threads
 from unrender import ico_sphere
 from unrender.errors import InputError
 from unrender.geometry.mesh import face_areas
@@ -21,8 +21,10 @@ def sources(count: int = 700, dtype: torch.dtype = torch.float64) -> dict[str, t
     }
 
 
+@either_kernel
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_tree_agrees_with_the_sum(monkeypatch, dtype) -> None:
+def test_the_tree_agrees_with_the_sum(monkeypatch, dtype, kernels) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     given = sources(dtype=dtype)
     queries = 2 * torch.randn(450, 3, generator=torch.Generator().manual_seed(1), dtype=dtype)
     queries[:100] = given["points"][:100]
@@ -31,8 +33,20 @@ def test_the_tree_agrees_with_the_sum(monkeypatch, dtype) -> None:
     reference = potential(queries, **given)
     tight = {"rtol": 1e-3, "atol": 1e-3} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
     torch.testing.assert_close(tuple(exact), tuple(reference), **tight)
+    # in numba, groups of 32 queries open nearly all clusters of so few points
+    error = 5e-3 if kernels == "fast" else 5e-2
     for found, wanted in zip(fast, reference, strict=True):
-        assert float((found - wanted).abs().mean()) < 5e-3 * float(wanted.abs().mean())
+        assert float((found - wanted).abs().mean()) < error * float(wanted.abs().mean())
+
+
+@needs_cuda
+def test_a_gpu_gives_the_same_as_the_reference_and_the_same_bits_each_time() -> None:
+    given = {name: tensor.cuda() for name, tensor in sources(3000, torch.float32).items()}
+    queries = given["points"] + 0.1
+    exact = potential(queries, **given, opening=0.0)
+    wanted = potential(queries.cpu(), **{name: t.cpu() for name, t in given.items()}, opening=0.0)
+    torch.testing.assert_close([t.cpu() for t in exact], list(wanted), rtol=1e-3, atol=1e-3)
+    assert_same_bits(potential(queries, **given), potential(queries, **given))
 
 
 def test_gradients_are_those_of_the_potential(monkeypatch) -> None:
@@ -59,7 +73,9 @@ def test_bits_do_not_depend_on_threads_and_indexed_points_give_the_same() -> Non
     assert_same_bits(results[0], potential(index, **{**given, "points": index}))
 
 
-def test_the_potential_of_a_closed_surface_is_minus_its_winding_number() -> None:
+@either_kernel
+def test_the_potential_of_a_closed_surface_is_minus_its_winding_number(monkeypatch, kernels) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     sphere = ico_sphere(4).to(torch.float64)
     corners = sphere.vertices[sphere.faces]
     centers = corners.mean(1)
@@ -70,7 +86,9 @@ def test_the_potential_of_a_closed_surface_is_minus_its_winding_number() -> None
     torch.testing.assert_close(values, wanted, atol=0.01, rtol=0)
 
 
-def test_points_without_softening_do_not_act_on_themselves() -> None:
+@either_kernel
+def test_points_without_softening_do_not_act_on_themselves(monkeypatch, kernels) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", kernels)
     point = torch.zeros(1, 3)
     found = potential(point, point, charges=torch.ones(1), dipoles=torch.ones(1, 3), softening=torch.zeros(1))
     assert found.values.tolist() == [0]

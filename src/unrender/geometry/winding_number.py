@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._checked import checked
+from unrender.geometry.columns import ordered_sum
 from unrender.geometry.level_set import Array, extract_level_set
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.shapes import ico_sphere
@@ -39,16 +40,17 @@ def winding_number_normals(
     winding number. Normals near sharp edges and thin parts do not mix both sides, as those of planes through neighbors
     do. Areas and `spacing` describe the sampling; the result is smoothed over `width`.
     """
-    everywhere = index_points(points.detach().cpu().float())
+    everywhere = index_points(points.detach().float())
     count = min(len(points), MAX_ORIENTED)
     chosen = torch.randperm(len(points), generator=torch.Generator().manual_seed(0))[:count].sort().values
+    chosen = chosen.to(points.device)
     sample = everywhere if count == len(points) else index_points(everywhere.points[chosen])
     spacing *= math.sqrt(len(points) / count)
-    vectors = torch.zeros(count, 3)
+    vectors = torch.zeros_like(sample.points)
     for softening in np.linspace(FIRST_WIDTH, LAST_WIDTH, ITERATIONS) * spacing:
-        vectors = _more_consistent(sample, vectors, torch.full((count,), float(softening)))
-    weights = (areas[chosen] * (len(points) / count)).cpu().float()[:, None]
-    softening = torch.full((count,), max(width, LAST_WIDTH * spacing))
+        vectors = _more_consistent(sample, vectors, vectors.new_full((count,), float(softening)))
+    weights = (areas[chosen] * (len(points) / count)).to(vectors)[:, None]
+    softening = vectors.new_full((count,), max(width, LAST_WIDTH * spacing))
     smoothed = potential(everywhere, sample, dipoles=_unit(vectors) * weights, softening=softening)
     return _unit(smoothed.gradients).to(points)
 
@@ -58,9 +60,8 @@ def _more_consistent(points: PointIndex, vectors: Tensor, softening: Tensor) -> 
     error = 0.5 + potential(points, points, dipoles=vectors, softening=softening).values
     descent = -potential(points, points, charges=error, softening=softening).gradients
     change = potential(points, points, dipoles=descent, softening=softening).values
-    squared = [float((t.numpy().astype(np.float64) ** 2).sum()) for t in (descent, change)]
-    rate = squared[0] / max(squared[1], 1e-30)
-    vectors = vectors + rate * descent
+    squared = [ordered_sum(t.double().square().flatten()) for t in (descent, change)]
+    vectors = vectors + squared[0] / squared[1].clamp_min(1e-30) * descent
     down = potential(points, points, dipoles=vectors, softening=softening).gradients
     lengths: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
     return _unit(down) * lengths
@@ -83,26 +84,26 @@ def winding_number_surface(
     The solid is clipped to a distance of `reach` from the points' convex hull (approximated by 162 half-spaces), as it
     is unconstrained beyond incomplete point clouds.
     """
-    sources = index_points(points.detach().cpu().float())
-    vectors = (normals * areas[:, None]).detach().cpu().float()
-    softening = torch.full((len(points),), width)
+    sources = index_points(points.detach().float())
+    vectors = (normals * areas[:, None]).detach().to(sources.points)
+    softening = vectors.new_full((len(points),), width)
 
     def winding(queries: PointIndex) -> Tensor:
         return -potential(queries, sources, dipoles=vectors, softening=softening).values
 
     at_points = winding(sources)
-    mean = float(np.average(at_points.numpy(), weights=areas.detach().cpu().numpy()))
-    directions = ico_sphere(2).vertices.float()
+    mean = float(np.average(at_points.cpu().numpy(), weights=areas.detach().cpu().numpy()))
+    directions = ico_sphere(2).vertices.to(vectors)
     support = (sources.points @ directions.T).amax(0)
 
     def inside(positions: Array) -> Array:
-        queries = index_points(torch.from_numpy(positions).float())
+        queries = index_points(torch.from_numpy(positions).to(vectors))
         squared, ids = nearest(queries, sources, min(LEVEL_NEIGHBORS, len(points)))
         weights = (-squared / (2 * width**2)).softmax(1)
         is_near = (-squared[:, 0] / (8 * width**2)).exp()
         level = mean + is_near * ((weights * at_points[ids]).sum(1) - mean)
         outside = (queries.points @ directions.T - support).amax(1)
-        return torch.minimum(winding(queries) - level, (reach - outside) / (2 * width)).numpy()
+        return torch.minimum(winding(queries) - level, (reach - outside) / (2 * width)).cpu().numpy()
 
     return extract_level_set(inside, points, cell, margin=reach)
 

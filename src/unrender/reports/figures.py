@@ -43,10 +43,10 @@ def turntable(
 
 
 def render(shape: Mesh | PointCloud, camera: Camera) -> Image:
-    """Render a shaded mesh, or points as small discs."""
+    """Render a shaded mesh, or points as small discs, on the device of the shape."""
     if isinstance(shape, Mesh):
-        return to_bytes(render_mesh(shape, camera, supersampling=2))
-    return to_bytes(render_points(shape, camera))
+        return to_bytes(render_mesh(shape, camera.to(shape.vertices.device), supersampling=2))
+    return to_bytes(render_points(shape, camera.to(shape.points.device)))
 
 
 def colored(

@@ -33,7 +33,7 @@ def potential(
 
     d is the vector from the point to the query. With the area vectors of a closed surface as dipoles, the potential is
     minus the winding number: −1 inside, 0 outside (Barill et al. 2018, Fast Winding Numbers for Soups and Clouds).
-    On a CPU, clusters of points act as one if their radius is less than `opening` times their distance; 0 is exact.
+    Clusters of points act as one if their radius is less than `opening` times their distance; 0 is exact.
     Pass indexed points (`index_points`) to reuse their trees.
 
     Raises InputError for empty queries or points. Differentiable in: nothing.

@@ -13,7 +13,7 @@ def forward(
     inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor], hidden: str, output: str
 ) -> Tensor:
     values = _layers(inputs, weights, biases, hidden)[-1]
-    return OUTPUT[output](torch.addmm(biases[-1], values, weights[-1].contiguous().mT))
+    return OUTPUT[output](_linear(values, weights[-1], biases[-1]))
 
 
 def backward(
@@ -43,8 +43,13 @@ def _layers(inputs: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor],
     """Return the inputs of all layers."""
     layers = [_by_channels(inputs)]
     for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-        layers.append(HIDDEN[hidden](torch.addmm(bias, layers[-1], weight.contiguous().mT)))
+        layers.append(HIDDEN[hidden](_linear(layers[-1], weight, bias)))
     return layers
+
+
+def _linear(values: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Multiply by a layer; cuBLAS chooses its algorithm, and so the bits, by how weights and bias are stored."""
+    return torch.addmm(bias.contiguous(), values, weight.contiguous().mT)
 
 
 def _by_channels(values: Tensor) -> Tensor:

@@ -113,20 +113,19 @@ def _outward(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Float[
 
 
 def _estimated_normals(cloud: PreparedCloud) -> Float[Tensor, "points 3"]:
-    normals = winding_number_normals(cloud.points, cloud.local.areas, cloud.spacing, width=_width(cloud))
-    return _outward(cloud, normals)
+    points, areas = (t.to(cloud.device) for t in (cloud.points, cloud.local.areas))
+    normals = winding_number_normals(points, areas, cloud.spacing, width=_width(cloud))
+    return _outward(cloud, normals.cpu())
 
 
 def _surface(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Mesh:
     mesh = winding_number_surface(
-        cloud.points,
-        normals,
-        cloud.local.areas,
+        *(t.to(cloud.device) for t in (cloud.points, normals, cloud.local.areas)),
         width=_width(cloud),
         cell=_cell(cloud),
         reach=min(2 * cloud.spacing, MARGIN),
     )
-    return keep_supported(mesh, cloud.points)
+    return keep_supported(mesh.to("cpu"), cloud.points)
 
 
 def _width(cloud: PreparedCloud) -> float:
