@@ -97,7 +97,9 @@ def moved(op: Any, device: torch.device) -> Any:
         return value.to(device) if hasattr(value, "to") else moved(value, device)
 
     cells = tuple(types.CellType(on_device(cell.cell_contents)) for cell in op.__closure__ or ())
-    values = {name: value for name, value in op.__globals__.items() if isinstance(value, Tensor | TensorStruct)}
+    values = {
+        name: value for name, value in op.__globals__.items() if isinstance(value, Tensor | TensorStruct)
+    }
     known = op.__globals__ | {name: value.to(device) for name, value in values.items()}
     return types.FunctionType(op.__code__, known, op.__name__, op.__defaults__, cells)
 

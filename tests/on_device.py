@@ -1,7 +1,7 @@
 """Run the tests that need an NVIDIA GPU, and no others: python tests/on_device.py failures.txt [--seconds 120]
 
 Tests of kernels compare only the GPU with the reference there (see `check_kernel`). Each failure is written at once, so
-that what is known survives the end of the process. Versions of packages differ there: what they deprecate is no failure.
+that what is known survives the end of the process. Packages may be newer there: what they deprecate is no failure.
 """
 
 import argparse

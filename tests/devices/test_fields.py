@@ -21,8 +21,8 @@ from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import present_rays, rays_of
-from unrender.geometry.volume import Volume
 from unrender.geometry.shapes import ico_sphere
+from unrender.geometry.volume import Volume
 from unrender.render.depth import DepthView
 from unrender.render.march import march
 from unrender.render.points import render_points

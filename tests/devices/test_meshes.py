@@ -186,7 +186,9 @@ def soft_phong(move: Move) -> Any:
         move(DirectionalLight(torch.tensor([0.0, 0.0, 1.0]))),
         Headlight(0.2),
     ]
-    fragments = rasterize(mesh, c, layers=20, blur=1.0)  # up to 18: of two at one depth, rounding would drop one
+    fragments = rasterize(
+        mesh, c, layers=20, blur=1.0
+    )  # up to 18: of two at one depth, rounding would drop one
     colors = phong(mesh, fragments, c, lights, Material(specular=0.2), two_sided=True)
     return gradients(blend_softmax(colors, fragments, blur=1.0), mesh.vertices)
 

@@ -76,7 +76,8 @@ def test_a_gpu_gives_the_bits_of_the_reference() -> None:
     there = [each.cuda() for each in given]
     found = block_exponents(there)
     totals = block_sums(there, found, chosen.cuda(), BITS)
-    assert torch.equal(found.cpu(), exponents) and torch.equal(totals.cpu(), sums)
+    assert torch.equal(found.cpu(), exponents)
+    assert torch.equal(totals.cpu(), sums)
     values = block_values(totals, found, chosen.cuda(), BITS, 49_999)
     assert torch.equal(values.cpu(), block_values(sums, exponents, chosen, BITS, 49_999))
 

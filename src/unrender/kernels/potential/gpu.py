@@ -43,8 +43,8 @@ def forward(
 def potential_kernels(types: Precision) -> SimpleNamespace:
     """Define the kernels.
 
-    A source is a point and its charge, then its dipole and its squared softening. So is a node, at the mean of its points
-    with the mean of their squared softenings; all of them are within its radius.
+    A source is a point and its charge, then its dipole and its squared softening. So is a node, at the mean of its
+    points, with the mean of their squared softenings; all of them are within its radius.
     """
     scalar, vec3, vec4 = types.scalar, types.vec3, types.vec4
     stack_of = wp.types.vector(STACK, wp.int32)
