@@ -4,12 +4,18 @@ import pytest
 import torch
 
 from unrender.compat.pytorch3d import ops
-from unrender.compat.pytorch3d.loss import chamfer_distance
+from unrender.compat.pytorch3d.loss import (
+    chamfer_distance,
+    point_mesh_edge_distance,
+    point_mesh_face_distance,
+)
 from unrender.compat.pytorch3d.ops.perspective_n_points import efficient_pnp
 from unrender.compat.pytorch3d.ops.utils import masked_gather
+from unrender.compat.pytorch3d.renderer import Fragments, TexturesUV
 from unrender.compat.pytorch3d.structures import Meshes, Pointclouds, Volumes
 from unrender.compat.pytorch3d.transforms import random_rotations
 from unrender.compat.pytorch3d.utils import ico_sphere
+from unrender.errors import InputError
 
 
 def test_packed_and_padded():
@@ -54,6 +60,55 @@ def test_chamfer_of_empty_clouds():
     distance, _ = chamfer_distance(x, y, x_lengths=torch.tensor([5, 0]), y_lengths=torch.tensor([4, 0]))
     expected, _ = chamfer_distance(x[:1], y[:1])
     torch.testing.assert_close(distance, expected / 2)
+
+
+@pytest.mark.parametrize(("rows", "others"), [(0, 4), (4, 0), (0, 0)])
+def test_chamfer_of_clouds_without_points_is_zero(rows, others):
+    x, y = torch.rand(2, rows, 3, requires_grad=True), torch.rand(2, others, 3, requires_grad=True)
+    for options in ({}, {"point_reduction": "max"}, {"point_reduction": "sum", "single_directional": True}):
+        distance, _ = chamfer_distance(x, y, **options)
+        distance.backward()
+        assert distance.item() == 0
+    assert x.grad.shape == x.shape
+    first, second = chamfer_distance(x, y, point_reduction=None, batch_reduction=None)[0]
+    assert (first.shape, second.shape) == ((2, rows), (2, others))
+    assert ops.knn_points(x, y, K=3, return_nn=True).knn.shape == (2, rows, 3, 3)
+    assert chamfer_distance(x[:0], y[:0])[0].item() == 0
+
+
+def test_distances_of_empty_clouds_and_meshes_are_refused():
+    ball, empty = ico_sphere(0), Meshes([torch.zeros(0, 3)], [torch.zeros(0, 3, dtype=torch.long)])
+    some, none = Pointclouds([torch.rand(5, 3)]), Pointclouds([torch.zeros(0, 3)])
+    for distance in (point_mesh_face_distance, point_mesh_edge_distance):
+        with pytest.raises(InputError, match="pair 0 has no points"):
+            distance(ball, none)
+        with pytest.raises(InputError, match="pair 0 has no faces"):
+            distance(empty, some)
+        with pytest.raises(InputError, match="0 meshes, but 0 clouds"):
+            distance(Meshes([], []), Pointclouds([]))
+
+
+def test_farthest_points_are_finite():
+    points = torch.rand(1, 6, 3)
+    points[0, 2, 1] = torch.nan
+    with pytest.raises(InputError, match="values that are not finite"):
+        ops.sample_farthest_points(points, K=3)
+
+
+def test_indices_of_uvs_are_in_range():
+    verts, faces = torch.rand(3, 3), torch.tensor([[0, 1, 2]])
+    for corners in ([0, 1, 3], [0, 1, -4]):
+        with pytest.raises(InputError, match="`faces_uvs` of mesh 0 should be 0 to 2"):
+            Meshes(
+                [verts],
+                [faces],
+                TexturesUV([torch.rand(4, 4, 3)], [torch.tensor([corners])], [torch.rand(3, 2)]),
+            )
+    image, uvs = torch.rand(4, 4, 3), torch.rand(3, 2)
+    last = [TexturesUV([image], [torch.tensor([c])], [uvs]) for c in ([0, 1, -1], [0, 1, 2])]
+    weights = torch.tensor([0.2, 0.3, 0.5]).view(1, 1, 1, 1, 3)
+    fragments = Fragments(torch.zeros(1, 1, 1, 1, dtype=torch.long), weights[..., 0], weights, None)
+    assert torch.equal(*(textures.sample_textures(fragments) for textures in last))
 
 
 def test_laplacians_of_a_square():
@@ -118,6 +173,28 @@ def test_box_overlap():
     assert 0.5 < float(volumes[0, 3]) < 1
     with pytest.raises(ValueError, match="not coplanar"):
         ops.box3d_overlap(torch.rand(1, 8, 3), box[None])
+
+
+def test_overlap_is_the_volume_that_random_points_measure():
+    torch.manual_seed(0)
+    unit = torch.tensor(
+        [[x, y, z] for z in (0.0, 1.0) for x, y in ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0))]
+    )
+    turns = torch.linalg.qr(torch.randn(2, 5, 3, 3, dtype=torch.float64)).Q
+    origins, sizes = torch.rand(2, 5, 3).double(), 0.5 + torch.rand(2, 5, 3).double()
+    boxes = (unit.double() - 0.5) * sizes[..., None, :] @ turns.mT + origins[..., None, :]
+    volumes, iou = ops.box3d_overlap(*boxes.float())
+    points = 4 * torch.rand(60_000, 3).double() - 1.5
+    local = (points - origins[..., None, :]) @ turns / sizes[..., None, :]
+    inside = (local.abs() < 0.5).all(-1).double()
+    both = inside[0] @ inside[1].mT * 4**3 / len(points)
+    torch.testing.assert_close(volumes.double(), both, atol=0.1, rtol=0)
+    assert float(volumes.max()) > 0.3
+    own = sizes.prod(-1)
+    torch.testing.assert_close(
+        iou.double(), volumes / (own[0][:, None] + own[1] - volumes), atol=1e-5, rtol=0
+    )
+    assert ops.box3d_overlap(boxes[0].float(), boxes[0, :0].float())[0].shape == (5, 0)
 
 
 def test_cubify_one_voxel():

@@ -132,10 +132,9 @@ SIGNATURES = {
 def test_names_stand_where_theirs_do(module):
     found = importlib.import_module(f"{HERE}.{module}")
     assert [name for name in NAMES[module].split() if not callable(getattr(found, name))] == []
-    with pytest.raises(
-        MissingNameError, match=rf"pytorch3d\.{module}\.nothing is not supported .*docs/coming"
-    ):
+    with pytest.raises(AttributeError, match=rf"pytorch3d\.{module}\.nothing is not supported .*docs/coming"):
         _ = found.nothing
+    assert not hasattr(found, "nothing")
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
@@ -150,6 +149,8 @@ def test_unknown_modules_are_refused():
     with pytest.raises(MissingNameError, match=r"pytorch3d\.renderer\.nothing is not supported"):
         importlib.import_module(f"{HERE}.renderer.nothing")
     assert not hasattr(unrender.compat.pytorch3d, "_private")
+    assert not hasattr(unrender.compat.pytorch3d, "implicitron")
+    assert getattr(unrender.compat.pytorch3d.renderer, "nothing", None) is None
     assert unrender.compat.pytorch3d.ops.knn_points
 
 

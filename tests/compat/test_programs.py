@@ -64,13 +64,14 @@ def test_says_what_is_wrong(run, tmp_path, capsys):
     for line, name in (
         ("from pytorch3d.renderer import Nothing", "pytorch3d.renderer.Nothing"),
         ("import pytorch3d.implicitron", "pytorch3d.implicitron"),
-        (
-            "from pytorch3d.renderer.cameras import Nothing",
-            "pytorch3d.renderer.cameras.Nothing",
-        ),
-        ("import pytorch3d\npytorch3d.ops.nothing", "pytorch3d.ops.nothing"),
     ):
         (tmp_path / "script.py").write_text(line)
         message = f"{name} is not supported by unrender; docs/coming-from-pytorch3d.md"
         with pytest.raises(MissingNameError, match=re.escape(message)):
             run(tmp_path / "script.py")
+    (tmp_path / "script.py").write_text("from pytorch3d.renderer.cameras import Nothing")
+    with pytest.raises(ImportError, match=r"cannot import name 'Nothing' from 'unrender\.compat\.pytorch3d"):
+        run(tmp_path / "script.py")
+    (tmp_path / "script.py").write_text("import pytorch3d\npytorch3d.ops.nothing")
+    with pytest.raises(AttributeError, match=r"pytorch3d\.ops\.nothing is not supported by unrender"):
+        run(tmp_path / "script.py")

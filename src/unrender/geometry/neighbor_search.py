@@ -28,6 +28,10 @@ def farthest_points(
     if len(points) and not 0 <= start < len(points):
         raise InputError(f"farthest_points: `start` should be 0 to {len(points) - 1}, got {start}")
     rows = points.detach()
+    if not bool(rows.isfinite().all()):
+        raise InputError(
+            "farthest_points: `points` has values that are not finite; remove those points first"
+        )
     columns = [column.contiguous() for column in rows.unbind(1)]
     count = min(count, len(rows))
     chosen = torch.empty(count, dtype=torch.int64, device=points.device)

@@ -21,19 +21,22 @@ class MissingNameError(UnrenderError, ImportError):
 
 def missing(module: str, name: str) -> MissingNameError:
     """Return the error for a missing name, with the page that lists the supported ones."""
+    return MissingNameError(_refusal(module, name))
+
+
+def _refusal(module: str, name: str) -> str:
     path = THEIRS + module.removeprefix(PACKAGE)
-    return MissingNameError(
-        f"{path}.{name} is not supported by unrender; {PAGE} lists what is, and what to use"
-    )
+    return f"{path}.{name} is not supported by unrender; {PAGE} lists what is, and what to use"
 
 
 def refuse_unknown(module: str) -> Callable[[str], NoReturn]:
-    """Make a module's `__getattr__`; it raises `ImportError`, as Python replaces the text of an `AttributeError`."""
+    """Make a module's `__getattr__`; it raises AttributeError, so that `hasattr` and `getattr` with a default work.
+
+    Importing a name from a package raises `MissingNameError`: Python looks for a module of that name.
+    """
 
     def refuse(name: str) -> NoReturn:
-        if name.startswith("_"):  # Python itself looks for such names
-            raise AttributeError(f"module {module!r} has no attribute {name!r}")
-        raise missing(module, name)
+        raise AttributeError(_refusal(module, name))
 
     return refuse
 

@@ -21,8 +21,7 @@ def point_mesh_face_distance(meshes: Meshes, pcls: Pointclouds, min_triangle_are
 
     Exact for faces of any size: `min_triangle_area`, below which PyTorch3D measures to the edges only, is not used.
     """
-    if len(meshes) != len(pcls):
-        raise InputError(f"point_mesh_face_distance: {len(meshes)} meshes, but {len(pcls)} clouds")
+    _check("point_mesh_face_distance", meshes, pcls)
     losses = []
     for mesh, points in zip(meshes.core(), pcls.points_list(), strict=True):
         to_surface = closest_on_mesh(points, mesh.vertices, mesh.faces).squared_distances
@@ -32,8 +31,7 @@ def point_mesh_face_distance(meshes: Meshes, pcls: Pointclouds, min_triangle_are
 
 def point_mesh_edge_distance(meshes: Meshes, pcls: Pointclouds) -> Tensor:
     """Average squared distances, from points to the edges plus from edges to the point cloud, over the batch."""
-    if len(meshes) != len(pcls):
-        raise InputError(f"point_mesh_edge_distance: {len(meshes)} meshes, but {len(pcls)} clouds")
+    _check("point_mesh_edge_distance", meshes, pcls)
     losses = []
     for mesh, points in zip(meshes.core(), pcls.points_list(), strict=True):
         edges = topology(mesh.faces).edges
@@ -41,6 +39,18 @@ def point_mesh_edge_distance(meshes: Meshes, pcls: Pointclouds) -> Tensor:
         to_edges = closest_on_mesh(points, mesh.vertices, collapsed).squared_distances
         losses.append(to_edges.mean() + _faces_to_points(Mesh(mesh.vertices, collapsed), points).mean())
     return torch.stack(losses).sum() / len(meshes)
+
+
+def _check(function: str, meshes: Meshes, clouds: Pointclouds) -> None:
+    """Raise InputError for batches that differ in size, or are empty, and for meshes and clouds without elements."""
+    if len(meshes) != len(clouds) or not len(meshes):
+        raise InputError(
+            f"{function}: {len(meshes)} meshes, but {len(clouds)} clouds; there should be one each"
+        )
+    for kind, counts in (("faces", meshes.num_faces_per_mesh()), ("points", clouds.num_points_per_cloud())):
+        if not bool(counts.all()):
+            first = int((counts == 0).nonzero()[0])
+            raise InputError(f"{function}: pair {first} has no {kind}: there is no distance to measure")
 
 
 def _faces_to_points(mesh: Mesh, points: Tensor) -> Tensor:

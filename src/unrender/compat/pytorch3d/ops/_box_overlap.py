@@ -1,65 +1,100 @@
-"""Volume of the intersection of two convex boxes, by clipping."""
+"""Volumes of the intersections of convex boxes, by clipping."""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 _QUADS = torch.tensor(((0, 1, 2, 3), (3, 2, 6, 7), (0, 1, 5, 4), (0, 3, 7, 4), (1, 2, 6, 5), (4, 5, 6, 7)))
+_FLAT, _ROUGHNESS = 1e-12, 10.0
+"""Distance from a plane below which a point is in it; at least so many times how far sides are from being flat."""
 
 
-def intersection_volume(first: Tensor, second: Tensor) -> float:
-    """Return the volume of the points in both boxes [8, 3].
+class _Sides(NamedTuple):
+    """Sides of boxes: corners [P, 6, 4, 3], and planes with outward unit normals n [P, 6, 3] and n · x ≤ d inside."""
 
-    The surface of the intersection is each side of one box clipped by the planes of the other; its volume is the sum of
+    corners: Tensor
+    normals: Tensor
+    offsets: Tensor
+    """d [P, 6]."""
+
+    def heights(self, points: Tensor) -> Tensor:
+        """Return how far points [P, …, 3] are outside of each plane [P, …, 6]."""
+        flat = points.flatten(1, -2) @ self.normals.mT - self.offsets[:, None]
+        return flat.view(*points.shape[:-1], 6)
+
+
+def intersection_volumes(first: Tensor, second: Tensor) -> Tensor:
+    """Return the volume [P] of the points in both boxes of each pair [P, 8, 3].
+
+    The surface of an intersection is each side of one box clipped by the planes of the other; its volume is the sum of
     the pyramids from these polygons to a point inside. Sides that both boxes share are counted once.
     """
-    center = first.mean(0)
-    planes = [_planes(first), _planes(second)]
-    total = 0.0
-    for turn, box in enumerate((first, second)):
-        own, (normals, offsets) = planes[turn], planes[1 - turn]
-        for k, corners in enumerate(box[_QUADS]):
-            if turn and _is_shared(own[0][k], own[1][k], *planes[0]):
-                continue
-            polygon = corners
-            for normal, offset in zip(normals, offsets, strict=True):
-                polygon = _clip(polygon, normal, offset)
-                if len(polygon) < 3:
-                    break
-            if len(polygon) >= 3:
-                total += _area(polygon) * float(own[1][k] - own[0][k] @ center) / 3
-    return max(total, 0.0)
+    if not len(first):
+        return first.new_zeros(0)
+    sides = _sides(first), _sides(second)
+    flatness = torch.stack([_roughness(own) for own in sides]).amax(0) * _ROUGHNESS + _FLAT
+    center = first.mean(1, keepdim=True)
+    areas = [_clipped_areas(own, other, flatness) for own, other in zip(sides, reversed(sides), strict=True)]
+    pyramids = [-own.heights(center)[:, 0] * area / 3 for own, area in zip(sides, areas, strict=True)]
+    shared = _are_shared(sides[1], sides[0], flatness)
+    return (pyramids[0] + torch.where(shared, 0, pyramids[1])).sum(1).clamp(min=0)
 
 
-def _planes(box: Tensor) -> tuple[Tensor, Tensor]:
-    """Return outward unit normals n [6, 3] and offsets d [6] of the sides: n · x ≤ d inside."""
-    sides = box[_QUADS]
-    normals = torch.linalg.cross(sides[:, 1] - sides[:, 0], sides[:, 2] - sides[:, 0])
-    normals = torch.nn.functional.normalize(normals, dim=1)
-    outward = ((sides.mean(1) - box.mean(0)) * normals).sum(1, keepdim=True).sign()
-    normals = normals * outward
-    return normals, (normals * sides.mean(1)).sum(1)
+def _sides(boxes: Tensor) -> _Sides:
+    corners = boxes[:, _QUADS.to(boxes.device)]
+    normals = torch.linalg.cross(corners[:, :, 1] - corners[:, :, 0], corners[:, :, 2] - corners[:, :, 0])
+    normals = torch.nn.functional.normalize(normals, dim=2)
+    middles = corners.mean(2)
+    normals = normals * ((middles - boxes.mean(1, keepdim=True)) * normals).sum(2, keepdim=True).sign()
+    return _Sides(corners, normals, (normals * middles).sum(2))
 
 
-def _is_shared(normal: Tensor, offset: Tensor, normals: Tensor, offsets: Tensor) -> bool:
-    """Return whether a plane with this side inside is one of others."""
-    same = (normals @ normal > 1 - 1e-9) & ((offsets - offset).abs() < 1e-9 * (1 + offset.abs()))
-    return bool(same.any())
+def _roughness(sides: _Sides) -> Tensor:
+    """Return how far [P] a corner of each box is from the plane of its side: boxes are rounded."""
+    return sides.heights(sides.corners).diagonal(dim1=1, dim2=3).abs().amax((1, 2))
 
 
-def _clip(polygon: Tensor, normal: Tensor, offset: Tensor) -> Tensor:
-    """Cut off what lies beyond a plane (Sutherland and Hodgman 1974)."""
-    height = polygon @ normal - offset
-    height = torch.where(height.abs() < 1e-12, 0.0, height)
-    following, next_height = polygon.roll(-1, 0), height.roll(-1, 0)
-    kept = []
-    for a, b, start, end in zip(height, next_height, polygon, following, strict=True):
-        if a <= 0:
-            kept.append(start)
-        if (a < 0 < b) or (b < 0 < a):
-            kept.append(start + (end - start) * (a / (a - b)))
-    return torch.stack(kept) if kept else polygon[:0]
+def _are_shared(sides: _Sides, others: _Sides, flatness: Tensor) -> Tensor:
+    """Return which sides [P, 6] are in the same plane as a side of others, with the same side inside."""
+    aligned = sides.normals @ others.normals.mT > 0
+    limit = flatness[:, None, None]
+    near = sides.heights(others.corners).abs().amax(2) < limit
+    near_others = others.heights(sides.corners).abs().amax(2) < limit
+    return (aligned & (near_others | near.mT)).any(2)
 
 
-def _area(polygon: Tensor) -> float:
-    edges = polygon - polygon[0]
-    return float(torch.linalg.cross(edges[1:-1], edges[2:]).sum(0).norm() / 2)
+def _clipped_areas(sides: _Sides, planes: _Sides, flatness: Tensor) -> Tensor:
+    """Return the area [P, 6] of what is left of the sides inside of all planes."""
+    polygons, flatness = sides.corners.flatten(0, 1), flatness.repeat_interleave(6)[:, None]
+    counts = torch.full((len(polygons),), polygons.shape[1], device=polygons.device)
+    for k in range(6):
+        normals, offsets = (
+            values[:, k].repeat_interleave(6, 0) for values in (planes.normals, planes.offsets)
+        )
+        heights = (polygons * normals[:, None]).sum(2) - offsets[:, None]
+        polygons, counts = _clip(polygons, counts, torch.where(heights.abs() < flatness, 0, heights))
+    edges = polygons - polygons[:, :1]
+    crosses = torch.linalg.cross(edges[:, 1:-1], edges[:, 2:])
+    used = torch.arange(2, polygons.shape[1], device=polygons.device) < counts[:, None]
+    doubled: Tensor = torch.where(used[..., None], crosses, 0).sum(1).norm(dim=1)
+    return doubled.view(-1, 6) / 2
+
+
+def _clip(polygons: Tensor, counts: Tensor, heights: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut off what lies beyond a plane of each polygon (Sutherland and Hodgman 1974); `heights` [Q, V] is how far.
+
+    Polygons [Q, V, 3] have `counts` [Q] corners, and anything in the rest of their rows.
+    """
+    slots = torch.arange(polygons.shape[1], device=polygons.device)
+    used = slots < counts[:, None]
+    following = torch.where(slots + 1 < counts[:, None], slots + 1, 0)
+    next_heights = heights.gather(1, following)
+    fractions = heights / torch.where(heights == next_heights, 1, heights - next_heights)
+    next_corners = polygons.gather(1, following[..., None].expand(-1, -1, 3))
+    cuts = polygons + (next_corners - polygons) * fractions[..., None]
+    kept = torch.stack([used & (heights <= 0), used & (heights * next_heights < 0)], 2).flatten(1)
+    corners = torch.stack([polygons, cuts], 2).flatten(1, 2)
+    counts = kept.sum(1)
+    order = kept.logical_not().to(torch.uint8).argsort(dim=1, stable=True)[:, : max(3, int(counts.max()))]
+    return corners.gather(1, order[..., None].expand(-1, -1, 3)), counts

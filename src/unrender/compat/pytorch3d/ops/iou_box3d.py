@@ -4,10 +4,12 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
-from unrender.compat.pytorch3d.ops._box_overlap import intersection_volume
+from unrender.compat.pytorch3d.ops._box_overlap import intersection_volumes
 
 _SIDES = ((0, 1, 2, 3), (3, 2, 6, 7), (0, 1, 5, 4), (0, 3, 7, 4), (1, 2, 6, 5), (4, 5, 6, 7))
 
+_PAIRS = 4096
+"""Pairs of boxes that are clipped at once."""
 _box_planes = [list(side) for side in _SIDES]
 _box_triangles = [triangle for a, b, c, d in _SIDES for triangle in ([a, b, c], [a, c, d])]
 
@@ -21,16 +23,15 @@ def box3d_overlap(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-4) -> tuple[Te
         if boxes.dim() != 3 or boxes.shape[1:] != (8, 3):
             raise ValueError("Each box in the batch must be of shape (8, 3)")
         _check(name, boxes, eps)
-    first, second = boxes1.detach().double().cpu(), boxes2.detach().double().cpu()
-    volumes = torch.zeros(len(first), len(second), dtype=torch.float64)
-    sizes = [[intersection_volume(box, box) for box in boxes] for boxes in (first, second)]
-    low, high = (getattr(torch, f)(first[:, None].view(-1, 1, 8, 3), 2) for f in ("amin", "amax"))
-    others = second[None].amin(2), second[None].amax(2)
-    near = ((low <= others[1]) & (high >= others[0])).all(-1)
-    for i, j in near.nonzero().tolist():
-        volumes[i, j] = intersection_volume(first[i], second[j])
-    total = torch.tensor(sizes[0])[:, None] + torch.tensor(sizes[1])[None] - volumes
-    return volumes.to(boxes1), (volumes / total).to(boxes1)
+    first, second = boxes1.detach().double(), boxes2.detach().double()
+    volumes = first.new_zeros(len(first), len(second))
+    (low, high), (low2, high2) = ((boxes.amin(1), boxes.amax(1)) for boxes in (first, second))
+    near = ((low[:, None] <= high2) & (high[:, None] >= low2)).all(2)
+    for pairs in near.nonzero().split(_PAIRS):
+        i, j = pairs.unbind(1)
+        volumes[i, j] = intersection_volumes(first[i], second[j])
+    own, own2 = (intersection_volumes(boxes, boxes) for boxes in (first, second))
+    return volumes.to(boxes1), (volumes / (own[:, None] + own2 - volumes)).to(boxes1)
 
 
 def _check(name: str, boxes: Tensor, eps: float) -> None:

@@ -43,26 +43,41 @@ def knn_points(
         [t.shape[1]] * len(t) if lengths is None else lengths.tolist()
         for t, lengths in ((p1, lengths1), (p2, lengths2))
     ]
-    if len(set(sizes[0])) == 1 == len(set(sizes[1])) and sizes[1][0] >= K:
+    if not p1.numel():
+        none = p1.new_zeros(*p1.shape[:2], K) + _zero(p1, p2)
+        parts = [(none, none.long())]
+    elif len(set(sizes[0])) == 1 == len(set(sizes[1])) and sizes[1][0] >= K:
         distances, ids = nearest(p1[:, : sizes[0][0]], p2[:, : sizes[1][0]], K, norm=norm)
         parts = [(distances, ids)]
     else:
         parts = [_of_one(a[:m], b[:n], K, norm) for a, b, m, n in zip(p1, p2, *sizes, strict=True)]
     rows = p1.shape[1]
     distances, ids = (
-        torch.cat([pad(part, (0, 0, 0, rows - part.shape[-2])).view(-1, rows, K) for part in column])
-        for column in zip(*parts, strict=True)
+        torch.cat([_padded(part, rows) for part in column]) for column in zip(*parts, strict=True)
     )
     ids = ids.long()
     return _KNN(distances, ids, knn_gather(p2, ids, lengths2) if return_nn else None)
 
 
+def _padded(part: Tensor, rows: int) -> Tensor:
+    """Return the neighbors of one cloud or of several as [N, rows, K]."""
+    clouds = part if part.dim() == 3 else part[None]
+    return pad(clouds, (0, 0, 0, rows - clouds.shape[1]))
+
+
 def _of_one(a: Tensor, b: Tensor, K: int, norm: int) -> tuple[Tensor, Tensor]:
     there = min(K, len(b))
     if there == 0:
-        return a.new_zeros(len(a), K), torch.zeros(len(a), K, dtype=torch.int64, device=a.device)
+        return a.new_zeros(len(a), K) + _zero(a, b), torch.zeros(
+            len(a), K, dtype=torch.int64, device=a.device
+        )
     found = nearest(a, b, there, norm=norm)
     return pad(found.distances, (0, K - there)), pad(found.ids, (0, K - there))
+
+
+def _zero(*points: Tensor) -> Tensor:
+    """Return 0 with gradients of 0."""
+    return torch.cat([each[..., :0].flatten() for each in points]).sum()
 
 
 def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
@@ -72,6 +87,8 @@ def knn_gather(x: Tensor, idx: Tensor, lengths: Tensor | None = None) -> Tensor:
             f"knn_gather: takes [N, M, U] and [N, L, K], got {list(x.shape)} and {list(idx.shape)}"
         )
     count, rows, neighbors = idx.shape
+    if not x.shape[1] or not idx.numel():
+        return x.new_zeros(*idx.shape, x.shape[2])
     taken = x.gather(1, idx.view(count, -1, 1).expand(-1, -1, x.shape[2])).view(count, rows, neighbors, -1)
     if lengths is None:
         return taken

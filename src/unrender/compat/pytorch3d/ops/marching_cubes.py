@@ -13,6 +13,7 @@ def marching_cubes(
     """Extract the surface of each volume [N, D, H, W], at a level, or halfway between its extremes.
 
     Vertices are x, y, z: from −1 to 1 along each axis, or in voxels. Volumes without surface give empty tensors.
+    Vertices and faces are those of PyTorch3D in another order: compare surfaces by distances or areas, not by indices.
     """
     if vol_batch.dim() != 4:
         raise ValueError(f"marching_cubes: `vol_batch` should be [N, D, H, W], got {list(vol_batch.shape)}")

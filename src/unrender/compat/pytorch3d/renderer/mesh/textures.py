@@ -223,6 +223,9 @@ class TexturesUV(TexturesBase):
             )
         if [len(uvs) for uvs in self._faces_uvs] != counts:
             self._faces_uvs = [uvs[:n] for uvs, n in zip(self._faces_uvs, counts, strict=True)]
+        for i, (corners, uvs) in enumerate(zip(self._faces_uvs, self._verts_uvs, strict=True)):
+            if bool(((corners < -len(uvs)) | (corners >= len(uvs))).any()):
+                raise InputError(f"TexturesUV: `faces_uvs` of mesh {i} should be 0 to {len(uvs) - 1}")
 
     def _from_theirs(self, state: dict[str, Any]) -> None:
         counts = state.get("_num_faces_per_mesh")
@@ -296,7 +299,7 @@ class TexturesUV(TexturesBase):
             texel = places.clamp(0, 1) * (size - lost) + lost / 2  # from the lower left corner of the image
             texel = texel + places.new_tensor([1.0, height - top - 1 - image.shape[0]])
             uvs.append(texel / places.new_tensor([width, height]))
-            faces.append(corners + start)
+            faces.append(corners.remainder(max(len(places), 1)) + start)
             start, top = start + len(places), top + len(tall)
         return TexturesUV([torch.cat(bordered)], [torch.cat(faces)], [torch.cat(uvs)], align_corners=False)
 
@@ -304,7 +307,8 @@ class TexturesUV(TexturesBase):
         """Sample the texture images at each fragment [N, H, W, K, C], 0 in empty slots."""
         rows = _rows(fragments)
         starts = [0, *torch.tensor([len(uvs) for uvs in self._verts_uvs]).cumsum(0).tolist()]
-        corners = torch.cat([uvs + start for uvs, start in zip(self._faces_uvs, starts, strict=False)])
+        triples = zip(self._faces_uvs, self._verts_uvs, starts, strict=False)
+        corners = torch.cat([ids.remainder(max(len(uvs), 1)) + start for ids, uvs, start in triples])
         uvs = rows.interpolate(corners, torch.cat(self._verts_uvs))
         counts = torch.bincount(rows.image_ids, minlength=len(self)).tolist()
         if self._maps_ids:
@@ -358,12 +362,8 @@ class TexturesUV(TexturesBase):
 
     def centroid_textures(self) -> Tensor:
         """Return the texel at the center of each face."""
-        return torch.cat(
-            [
-                self.read(image, uvs[corners].mean(1))
-                for image, uvs, corners in zip(self._resized(), self._verts_uvs, self._faces_uvs, strict=True)
-            ]
-        )
+        triples = zip(self._resized(), self._verts_uvs, self._faces_uvs, strict=True)
+        return torch.cat([self.read(image, uvs[corners].mean(1)) for image, uvs, corners in triples])
 
     def read(self, image: Tensor, uvs: Tensor) -> Tensor:
         """Sample a texture image at uv coordinates [P, 2]."""
