@@ -57,6 +57,20 @@ def test_density_depends_on_the_place_alone_and_color_on_the_direction_too(model
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_points_along_rays_give_the_same_as_points_alone(model, monkeypatch):
+    monkeypatch.setattr(nerf, "POINTS_PER_CHUNK", 20)  # rays are not cut
+    field = some_field(model)
+    rays = some_rays(field)
+    samples = sample_uniform(torch.full((30,), 3.3), torch.full((30,), 4.9), 7)
+    along, alone = (march(each, rays, samples) for each in (field, lambda *points: field(*points)))
+    torch.testing.assert_close(along.color, alone.color)
+    parameters = list(field.fine_network.parameters())
+    gradients = [torch.autograd.grad(each.color.square().sum(), parameters) for each in (along, alone)]
+    torch.testing.assert_close(*gradients)
+    assert float(along.opacity.detach().max()) > 0
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_points_may_go_through_the_network_in_any_lots(model, monkeypatch):
     field = some_field(model).double()
     points, directions = (t.double().requires_grad_() for t in some_points(field, 7))

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+from torch.nn.functional import linear, softplus
 
 from unrender._checked import checked
 from unrender.errors import InputError
@@ -58,9 +58,12 @@ class PaperNetwork(nn.Module):
         self.color = nn.Sequential(*_layers(width + direction, width // 2, 1), nn.Linear(width // 2, 3))
 
     def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density ≥ 0, in units of its own, and color in [0, 1], at positions in [−1, 1]³."""
+        """Return density ≥ 0, in units of its own, and color in [0, 1], at positions in [−1, 1]³.
+
+        Axes of directions broadcast to those of positions.
+        """
         hidden = self._hidden(positions)
-        color = self.color(torch.cat([self.feature(hidden), _embed(directions, 4)], -1))
+        color = _through(self.color, self.feature(hidden), _embed(directions, 4))
         return self._activate(hidden), color.sigmoid()
 
     def density_only(self, positions: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ class PaperNetwork(nn.Module):
         return hidden
 
     def _activate(self, hidden: Tensor) -> Tensor:
-        return softplus(self.density(hidden)[:, 0] - 1)
+        return softplus(self.density(hidden)[..., 0] - 1)
 
     def initialize(self, generator: torch.Generator | None) -> None:
         """Initialize as the authors' code does: weights of Glorot, and no bias."""
@@ -105,10 +108,13 @@ class TutorialNetwork(nn.Module):
         self.color = nn.Sequential(nn.Linear(width + 360, width), nn.Softplus(beta=10), nn.Linear(width, 3))
 
     def forward(self, positions: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        """Return density ≥ 0, in units of its own, and color in [0, 1], at positions in [−1, 1]³."""
+        """Return density ≥ 0, in units of its own, and color in [0, 1], at positions in [−1, 1]³.
+
+        Axes of directions broadcast to those of positions.
+        """
         hidden = self._hidden(positions)
         direction = harmonic_embedding(directions, 60, lowest=self.lowest)
-        return self._activate(hidden), self.color(torch.cat([hidden, direction], -1)).sigmoid()
+        return self._activate(hidden), _through(self.color, hidden, direction).sigmoid()
 
     def density_only(self, positions: Tensor) -> Tensor:
         """Return the density alone."""
@@ -119,7 +125,7 @@ class TutorialNetwork(nn.Module):
         return hidden
 
     def _activate(self, hidden: Tensor) -> Tensor:
-        return softplus(self.density(hidden)[:, 0], beta=10)
+        return softplus(self.density(hidden)[..., 0], beta=10)
 
     def initialize(self, generator: torch.Generator | None) -> None:
         """Initialize weights as PyTorch does, and the density near 0."""
@@ -133,6 +139,17 @@ class TutorialNetwork(nn.Module):
 def _embed(values: Tensor, num_frequencies: int) -> Tensor:
     """Embed values in [−1, 1] as the paper does (eq. 4), and append them: its sines are the same at −1 and 1."""
     return harmonic_embedding(values, num_frequencies, lowest=math.pi, append_input=True)
+
+
+def _through(color: nn.Sequential, hidden: Tensor, direction: Tensor) -> Tensor:
+    """Return color(cat([hidden, direction])); what depends on the direction alone is computed once for each."""
+    first, *others = color
+    assert isinstance(first, nn.Linear)
+    weights = first.weight.split([hidden.shape[-1], direction.shape[-1]], 1)
+    values = linear(hidden, weights[0]).add_(linear(direction, weights[1], first.bias))
+    for layer in others:
+        values = layer(values)
+    return values
 
 
 def _chunk_size(points: Tensor) -> int:
@@ -247,6 +264,17 @@ class NeRF(TrainableField):
         chunks = (t.split(_chunk_size(points)) for t in (positions, directions.reshape(-1, 3)))
         density, color = (torch.cat(each) for each in zip(*map(network, *chunks), strict=True))
         return self._per_world_unit(density.view(points.shape[:-1]), points), color.view(points.shape)
+
+    def along_rays(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return density `[rays samples]` and color at points `[rays samples 3]`, for one direction of each ray.
+
+        Differentiable in: the parameters, points, directions.
+        """
+        positions = 2 * self.scene_box.normalize(points) - 1
+        size = max(1, _chunk_size(points) // max(1, points.shape[1]))
+        chunks = (positions.split(size), directions[:, None].split(size))
+        density, color = (torch.cat(each) for each in zip(*map(self.fine_network, *chunks), strict=True))
+        return self._per_world_unit(density, points), color
 
     def training_outputs(
         self, rays: Rays, generator: torch.Generator | None = None

@@ -1,7 +1,7 @@
 """Volume rendering: a field, rays and samples along them become color, opacity and distance."""
 
 from collections.abc import Callable, Iterator
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,17 @@ from unrender.render.sample import RaySamples
 
 FieldFunction = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Points and unit directions, both [n, 3], to density [n] and color [n, channels]."""
+
+
+@runtime_checkable
+class FieldAlongRays(Protocol):
+    """A field for which points with a common direction cost less."""
+
+    def along_rays(self, points: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return density and color at points [rays, samples, 3], for one direction of each ray [rays, 3]."""
+        ...
+
+
 Sampler = Callable[[Rays], RaySamples]
 """Rays [n] to samples along them."""
 
@@ -142,7 +153,10 @@ def _march(
         counts = samples.offsets.diff()
         origins, directions = (t.repeat_interleave(counts, 0) for t in (rays.origins, rays.directions))
     points = torch.addcmul(origins, samples.distances[..., None], directions)
-    density, color = field(points.reshape(-1, 3), directions.reshape(-1, 3))
+    if samples.offsets is None and isinstance(field, FieldAlongRays):
+        density, color = (t.flatten(0, 1) for t in field.along_rays(points, rays.directions))
+    else:
+        density, color = field(points.reshape(-1, 3), directions.reshape(-1, 3))
     num = samples.distances.numel()
     if density.shape != (num,) or color.dim() != 2 or len(color) != num:
         raise ShapeError(

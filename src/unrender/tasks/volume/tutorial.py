@@ -72,13 +72,14 @@ def _fit(
     generator = torch.Generator().manual_seed(seed)
     start = torch.tensor([START, 0.0, 0.0, 0.0]).to(images)
     logits = start.expand(size, size, size, 4).clone().requires_grad_()
-    optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE)
+    rays = _rays_in_voxels(cameras, size)
+    optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE, fused=True)
     for index in range(steps):
         if index == round(DECAY_AT * steps):
-            optimizer = torch.optim.Adam([logits], lr=0.1 * LEARNING_RATE)
-        chosen = torch.randperm(len(images), generator=generator)[:VIEWS_PER_STEP]
+            optimizer = torch.optim.Adam([logits], lr=0.1 * LEARNING_RATE, fused=True)
+        chosen = torch.randperm(len(images), generator=generator)[:VIEWS_PER_STEP].to(images.device)
         optimizer.zero_grad()
-        output = render_alphas(logits.sigmoid(), cameras[chosen])
+        output = _march(logits.sigmoid(), *(t[chosen] for t in rays))
         color, silhouette = huber(output.color, images[chosen]), huber(output.opacity, silhouettes[chosen])
         (color + silhouette).backward()
         optimizer.step()
@@ -88,13 +89,22 @@ def _fit(
 
 def render_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> GridMarch:
     """Render alphas and colors, in axes ``*batch height width``; samples are equidistant in depth, not in distance."""
+    return _march(grid, *_rays_in_voxels(camera, grid.shape[0]))
+
+
+def _rays_in_voxels(camera: Camera, size: int) -> tuple[Tensor, Tensor]:
+    """Return origins and directions in voxels; directions are those in which the depth grows by 1."""
     rays = rays_of(camera)
-    cosines = (rays.directions * camera.camera_from_world[..., None, None, 2, :3]).sum(-1)
-    distances = torch.linspace(NEAR, FAR, SAMPLES).to(cosines) / cosines[..., None]
-    scale = grid.shape[0] / EXTENT
-    in_voxels = rays.origins * scale + grid.shape[0] / 2, rays.directions * scale
-    color, opacity = march_grid(grid, *(t.reshape(-1, t.shape[-1]) for t in (*in_voxels, distances)))
-    return GridMarch(color.view(*cosines.shape, 3), opacity.view(cosines.shape))
+    cosines = (rays.directions * camera.camera_from_world[..., None, None, 2, :3]).sum(-1, keepdim=True)
+    scale = size / EXTENT
+    return rays.origins * scale + size / 2, rays.directions * (scale / cosines)
+
+
+def _march(grid: Tensor, origins: Tensor, directions: Tensor) -> GridMarch:
+    depths = torch.linspace(NEAR, FAR, SAMPLES, dtype=grid.dtype, device=grid.device)
+    color, opacity = march_grid(grid, origins.reshape(-1, 3), directions.reshape(-1, 3), depths[None])
+    shape = directions.shape[:-1]
+    return GridMarch(color.view(*shape, 3), opacity.view(shape))
 
 
 def huber(values: Tensor, targets: Tensor) -> Tensor:
