@@ -10,7 +10,8 @@ from unrender.errors import InputError
 from unrender.io.arrays import read_npy, read_npz, write_npz
 from unrender.io.files import FilePath, atomic_write, read_bytes, reading
 from unrender.io.geometry_data import GeometryData
-from unrender.io.glb import read_glb, write_glb
+from unrender.io.glb import read_glb
+from unrender.io.glb_writer import write_glb
 from unrender.io.gltf_files import glb_bytes
 from unrender.io.lidar import read_bin, read_e57, read_las
 from unrender.io.obj import read_obj, write_obj

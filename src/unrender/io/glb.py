@@ -1,6 +1,4 @@
-"""Meshes and points of GLB files; written with trimesh."""
-
-from typing import Any, BinaryIO
+"""Meshes and points of GLB files."""
 
 import numpy as np
 
@@ -44,21 +42,3 @@ def _join(parts: list[GeometryData]) -> GeometryData:
         None,
         np.concatenate(colors) if len(colors) == len(parts) else None,
     )
-
-
-def write_glb(file: BinaryIO, geometry: GeometryData) -> None:
-    """Write one mesh; as positions are float32 in this format, those in float64 are centered and moved by a node."""
-    import trimesh
-
-    world_from_mesh = np.eye(4)
-    if geometry.points.dtype == np.float64:
-        world_from_mesh[:3, 3] = np.rint(geometry.points.mean(axis=0))
-    mesh = trimesh.Trimesh(
-        geometry.points - world_from_mesh[:3, 3],
-        geometry.faces,
-        vertex_colors=None if geometry.colors is None else np.rint(geometry.colors * 255).astype(np.uint8),
-        process=False,
-    )
-    scene: Any = trimesh.Scene()
-    scene.add_geometry(mesh, transform=world_from_mesh)
-    file.write(scene.export(file_type="glb"))

@@ -317,8 +317,10 @@ def _truncated(element: Element, num_rows: int) -> FileFormatError:
     )
 
 
-def write_ply(file: BinaryIO, geometry: GeometryData) -> None:
-    """Write binary little-endian: positions in their own precision, colors as bytes."""
+def write_ply(
+    file: BinaryIO, geometry: GeometryData, *, uvs: Floats | None = None, texture_file: str = ""
+) -> None:
+    """Write binary little-endian: positions in their own precision, colors as bytes, UV coordinates as `s` and `t`."""
     kind = "double" if geometry.points.dtype == np.float64 else "float"
     columns: list[tuple[str, str, NDArray[Any]]] = []
     columns += [(name, kind, geometry.points[:, i]) for i, name in enumerate("xyz")]
@@ -327,7 +329,11 @@ def write_ply(file: BinaryIO, geometry: GeometryData) -> None:
     if geometry.colors is not None:
         rgb = np.rint(geometry.colors * 255).astype(np.uint8)
         columns += [(name, "uchar", rgb[:, i]) for i, name in enumerate(("red", "green", "blue"))]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(geometry.points)}"]
+    if uvs is not None:
+        columns += [(name, "float", uvs[:, i]) for i, name in enumerate("st")]
+    header = ["ply", "format binary_little_endian 1.0"]
+    header += [f"comment TextureFile {texture_file}"] if texture_file else []
+    header += [f"element vertex {len(geometry.points)}"]
     header += [f"property {kind} {name}" for name, kind, _ in columns]
     vertices = np.empty(len(geometry.points), [(name, f"<{_TYPES[kind]}") for name, kind, _ in columns])
     for name, _, values in columns:
