@@ -42,16 +42,7 @@ def write_glb(
         center = np.rint(points.mean(axis=0))
         points = points - center
         node["translation"] = center.tolist()
-    attributes = {"POSITION": buffer.add_floats(points, bounds=True)}
-    if geometry.normals is not None:
-        attributes["NORMAL"] = buffer.add_floats(geometry.normals)
-    if uvs is not None:
-        attributes["TEXCOORD_0"] = buffer.add_floats(uvs * (1, -1) + (0, 1))
-    if geometry.colors is not None:
-        attributes["COLOR_0"] = buffer.add_colors(geometry.colors)
-    assert geometry.faces is not None
-    primitive: dict[str, Any] = {"attributes": attributes, "indices": buffer.add_indices(geometry.faces)}
-    base: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    primitive = _add_primitive(buffer, geometry._replace(points=points), uvs)
     header: dict[str, Any] = {
         "asset": {"version": "2.0", "generator": "unrender"},
         "scene": 0,
@@ -61,18 +52,38 @@ def write_glb(
     }
     if has_material or image is not None:
         primitive["material"] = 0
-        header["materials"] = [
-            {"name": "material", "pbrMetallicRoughness": base, "doubleSided": double_sided}
-        ]
-    if image is not None:
-        base["baseColorTexture"] = {"index": 0}
-        wrap = {"wrapS": CLAMP_TO_EDGE, "wrapT": CLAMP_TO_EDGE}
-        header["samplers"] = [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, **wrap}]
-        header["images"] = [{"mimeType": image.mime_type, "bufferView": buffer.add(image.data)}]
-        header["textures"] = [{"sampler": 0, "source": 0}]
+        header |= _add_material(buffer, image, double_sided)
     header |= {"accessors": buffer.accessors, "bufferViews": buffer.views}
     header["buffers"] = [{"byteLength": len(buffer.body)}]
     _write_chunks(file, json.dumps(header).encode(), bytes(buffer.body))
+
+
+def _add_primitive(buffer: "_Buffer", geometry: GeometryData, uvs: Floats | None) -> dict[str, Any]:
+    attributes = {"POSITION": buffer.add_floats(geometry.points, bounds=True)}
+    if geometry.normals is not None:
+        attributes["NORMAL"] = buffer.add_floats(geometry.normals)
+    if uvs is not None:
+        attributes["TEXCOORD_0"] = buffer.add_floats(uvs * (1, -1) + (0, 1))
+    if geometry.colors is not None:
+        attributes["COLOR_0"] = buffer.add_colors(geometry.colors)
+    assert geometry.faces is not None
+    return {"attributes": attributes, "indices": buffer.add_indices(geometry.faces)}
+
+
+def _add_material(buffer: "_Buffer", image: EncodedImage | None, double_sided: bool) -> dict[str, Any]:
+    """Return the parts of the header that describe the material and its texture."""
+    base: dict[str, Any] = {"metallicFactor": 0.0, "roughnessFactor": 1.0}
+    material = {"name": "material", "pbrMetallicRoughness": base, "doubleSided": double_sided}
+    if image is None:
+        return {"materials": [material]}
+    base["baseColorTexture"] = {"index": 0}
+    wrap = {"wrapS": CLAMP_TO_EDGE, "wrapT": CLAMP_TO_EDGE}
+    return {
+        "materials": [material],
+        "samplers": [{"magFilter": LINEAR, "minFilter": LINEAR_MIPMAP_LINEAR, **wrap}],
+        "images": [{"mimeType": image.mime_type, "bufferView": buffer.add(image.data)}],
+        "textures": [{"sampler": 0, "source": 0}],
+    }
 
 
 class _Buffer:
