@@ -26,6 +26,7 @@ from .errors import ShapeError as ShapeError
 from .errors import UnrenderError as UnrenderError
 from .fields.callable_field import CallableField as CallableField
 from .fields.encoding import harmonic_embedding as harmonic_embedding
+from .fields.gaussians import GaussianField as GaussianField
 from .fields.harmonics import spherical_harmonics as spherical_harmonics
 from .fields.hash_nerf import HashNeRF as HashNeRF
 from .fields.nerf import NeRF as NeRF
@@ -46,6 +47,7 @@ from .geometry.camera_paths import spiral_path as spiral_path
 from .geometry.demo_object import demo_object as demo_object
 from .geometry.fill_holes import FilledMesh as FilledMesh
 from .geometry.fill_holes import fill_holes as fill_holes
+from .geometry.gaussians import Gaussians as Gaussians
 from .geometry.lens import Lens as Lens
 from .geometry.marching_cubes import marching_cubes as marching_cubes
 from .geometry.mesh import Mesh as Mesh
@@ -104,6 +106,7 @@ from .io.images import load_image as load_image
 from .io.images import save_image as save_image
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
+from .io.splats import load_gaussians as load_gaussians
 from .io.textures import load_textured_mesh as load_textured_mesh
 from .io.video import save_video as save_video
 from .io.volumes import load_volume as load_volume

@@ -26,7 +26,7 @@ class Kind(NamedTuple):
 @functools.cache
 def all_kinds() -> dict[str, Kind]:
     """Return all kinds by name."""
-    from fuzzing import field_kinds, geometry_kinds, image_kinds, scan_kinds, scene_kinds
+    from fuzzing import field_kinds, geometry_kinds, image_kinds, scan_kinds, scene_kinds, splat_kinds
 
-    modules = (geometry_kinds, image_kinds, field_kinds, scene_kinds, scan_kinds)
+    modules = (geometry_kinds, image_kinds, field_kinds, scene_kinds, scan_kinds, splat_kinds)
     return {kind.name: kind for module in modules for kind in module.KINDS}

@@ -74,16 +74,17 @@ def command(
     depth: DepthOptions = DepthOptions(),
     device: Device = "auto",
 ) -> None:
-    """Write depth maps of a run: expected, median and first-surface depth, with opacity, spread and confidence.
+    """Write depth maps of a run or of Gaussian splats: expected, median and first-surface depth, opacity, confidence.
 
-    Each is written as z-depth and as ray distance in world units, in one folder per view: depth/VIEW/median_z.npy, …
+    Each depth is written as z-depth and ray distance in world units, in a folder per view: depth/VIEW/median_z.npy, …
 
     Examples:
         unrender depth runs/chair
         unrender depth runs/garden --path train --format png16
+        unrender depth garden.ply --path cameras.json
 
     Args:
-        run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`.
+        run: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`, or a Gaussian splat file.
         depth: Views and file formats.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """

@@ -10,6 +10,8 @@ from unrender.cli.arguments import Device, Source
 from unrender.cli.confine import confinable
 from unrender.devices import resolve_device
 from unrender.errors import InputError
+from unrender.fields.gaussians import GaussianField
+from unrender.fields.trainable import TrainableField
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.geometry.world_origin import ZERO, WorldOrigin, to_world
@@ -84,16 +86,17 @@ def command(
     export: ExportOptions = ExportOptions(),
     device: Device = "auto",
 ) -> None:
-    """Export a point cloud or a mesh in world units from a run, from depth maps, or from a scene with depth images.
+    """Export a point cloud or a mesh in world units from a run, Gaussian splats, depth maps, or a scene with depth.
 
     A point cloud from a depth camera can be the input of `unrender fit-mesh`.
 
     Examples:
         unrender export runs/chair --to mesh
         unrender export scan/ --to points
+        unrender export garden.ply --to mesh
 
     Args:
-        source: Folder of a run, of depth maps (`unrender depth`), or of a scene with depth images.
+        source: Folder of a run, of depth maps (`unrender depth`) or of a scene with depth images, or a splat file.
         export: What is exported, and how.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
@@ -102,8 +105,8 @@ def command(
     export.check()
     target = resolve_device(device)
     run = load_run(source, device=target) if kind_of_source(source) == "run" else None
-    if run is None and export.method == "density":
-        raise InputError(f"{source}: --method density needs a run with a field")
+    if export.method == "density" and (run is None or isinstance(run.field, GaussianField)):
+        raise InputError(f"{source}: --method density needs a run with a field that has a density")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
     name, workers, settings = source.resolve().name, current_workers(), {"source": source, "options": export}
@@ -177,9 +180,11 @@ def _extract(views: list[DepthView], run: Run | None, export: ExportOptions) -> 
     if export.method == "depth":
         return fuse_depths(views, voxel_size=export.voxel_size)
     assert run is not None
+    assert isinstance(run.field, TrainableField)
     return extract_surface(run.field, opacity=export.opacity, voxel_size=export.voxel_size)
 
 
 def _level(run: Run, export: ExportOptions) -> float:
     """Return the density of the extracted level set."""
+    assert isinstance(run.field, TrainableField)
     return surface_density(run.field, export.opacity, export.voxel_size)

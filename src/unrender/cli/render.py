@@ -1,4 +1,4 @@
-"""unrender render: images and a video of a run or a volume."""
+"""unrender render: images and a video of a run, a Gaussian splat file or a volume."""
 
 import dataclasses
 import logging
@@ -18,6 +18,7 @@ from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.io.files import MissingFileError
 from unrender.io.images import load_image, save_image
+from unrender.io.splats import SPLAT_READERS
 from unrender.io.video import save_video
 from unrender.io.volumes import load_volume
 from unrender.reports import render_report
@@ -52,7 +53,7 @@ class CameraPath:
 
 @confinable
 def command(
-    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|VOLUME")],
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN|SPLATS|VOLUME")],
     /,
     video: VideoOptions = VideoOptions(),
     camera: CameraPath = CameraPath(),
@@ -60,17 +61,20 @@ def command(
     volume: VolumeOptions = VolumeOptions(),
     device: Device = "auto",
 ) -> None:
-    """Render new views of a run, or a turntable of a volume (npy, nrrd, nii, nii.gz): images, a video and a report.
+    """Render new views of a run or of Gaussian splats (ply, splat, spz), or a turntable of a volume (npy, nrrd, nii).
+
+    Writes images, a video and a report.
 
     Examples:
         unrender render runs/chair --quick
+        unrender render garden.ply
         unrender render head.nii.gz --window 150 900
 
     Args:
-        source: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`, or a volume file.
+        source: Folder of a run of `unrender fit-volume` or `unrender fit-nerf`, a Gaussian splat or a volume file.
         video: Size and format of the results.
-        camera: For a run: the views to render.
-        quick: For a run: fast previews.
+        camera: For a run or splats: the views to render.
+        quick: For a run or splats: fast previews.
         volume: For a volume: transfer function and camera.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
@@ -78,9 +82,10 @@ def command(
     target = resolve_device(device)
     if not source.exists():
         raise MissingFileError(
-            f"{source}: no such file or folder; give a run of `unrender fit-volume`, or a volume"
+            f"{source}: no such file or folder; give a run of `unrender fit-volume`, a Gaussian splat "
+            "file, or a volume"
         )
-    is_run = source.is_dir()
+    is_run = source.is_dir() or source.suffix.lower() in SPLAT_READERS
     inapplicable = changed_options(volume) if is_run else changed_options(camera, quick)
     if inapplicable:
         names = " ".join(f"--{name.replace('_', '-')}" for name in inapplicable)

@@ -16,6 +16,7 @@ from unrender.io.arrays import array_from_npy
 from unrender.io.clouds import load_cloud
 from unrender.io.files import MissingFileError, read_bytes, reading
 from unrender.io.formats import CLOUD_READERS, MESH_READERS, read_geometry_data
+from unrender.io.splats import SPLAT_READERS, is_splat_file
 from unrender.io.textures import load_textured_mesh
 from unrender.io.volumes import READERS as VOLUME_READERS
 from unrender.io.volumes import load_volume
@@ -45,7 +46,7 @@ def command(
     path_file: Path = Path("camera-path.json"),
     device: Device = "auto",
 ) -> None:
-    """View a mesh, a point cloud, a scene, a volume (npy, nrrd, nii) or a run interactively in the browser.
+    """View a mesh, a point cloud, a scene, a volume, Gaussian splats or a run interactively in the browser.
 
     Examples:
         unrender view cow.obj
@@ -65,7 +66,7 @@ def command(
     """
     if not source.exists():
         raise MissingFileError(
-            f"{source}: no such file or folder; give a mesh, a point cloud, a scene, a volume or a run"
+            f"{source}: no such file or folder; give a mesh, a point cloud, a scene, a volume, splats or a run"
         )
     is_volume = _is_volume(source)
     if not is_volume and (window is not None or frame is not None):
@@ -115,7 +116,7 @@ def _other(source: Path, device: torch.device) -> Show:
         return _run(source, device)
     if source.is_dir() or suffix == ".json" or source.name.lower() == "poses_bounds.npy":
         return _scene(source)
-    if suffix == ".safetensors":
+    if suffix == ".safetensors" or is_splat_file(source):
         field = load_field(source, device=device)
         return lambda page: page.show(field)
     if suffix in MESH_READERS and read_geometry_data(source, MESH_READERS).faces is not None:
@@ -123,7 +124,8 @@ def _other(source: Path, device: torch.device) -> Show:
     if suffix in MESH_READERS | CLOUD_READERS:
         cloud = load_cloud(source)
         return lambda page: page.show(cloud)
-    known = ", ".join([*MESH_READERS, *CLOUD_READERS, *VOLUME_READERS, ".safetensors", ".json"])
+    suffixes = [*MESH_READERS, *CLOUD_READERS, *VOLUME_READERS, *SPLAT_READERS, ".safetensors", ".json"]
+    known = ", ".join(dict.fromkeys(suffixes))
     raise InputError(f"{source}: the suffix {suffix!r} is not one of {known}")
 
 

@@ -46,10 +46,11 @@ def save_cameras(frames: Sequence[Frame], path: FilePath, *, origin: WorldOrigin
 
 
 def load_cameras(path: FilePath, *, origin: WorldOrigin = ZERO) -> tuple[Frame, ...]:
-    """Load the cameras of a transforms.json, or of a camera path (json) that nerfstudio's viewer saved.
+    """Load the cameras of a transforms.json, a camera path of nerfstudio's viewer, or a cameras.json of splatting.
 
-    Images need not exist. A camera path is in the world of the viewer, which is that of the photos only for models
-    trained with `--orientation-method none --center-method none --auto-scale-poses False`.
+    The last is what 3D Gaussian splatting writes beside its results. Images need not exist. A camera path is in the
+    world of the viewer, which is that of the photos only for models trained with `--orientation-method none
+    --center-method none --auto-scale-poses False`.
 
     origin: the origin of the frame in which the cameras are returned, as a scene or a field has it.
     """
@@ -58,7 +59,10 @@ def load_cameras(path: FilePath, *, origin: WorldOrigin = ZERO) -> tuple[Frame, 
     with reading(path):
         content = json.loads(data)
     is_path = isinstance(content, dict) and "camera_path" in content
-    frames = _frames_of_path(content, path) if is_path else _frames_of_transforms(path)
+    if isinstance(content, list) and content:
+        frames = _frames_of_splatting(content, path)
+    else:
+        frames = _frames_of_path(content, path) if is_path else _frames_of_transforms(path)
     if not frames:
         raise FileFormatError(f"{path}: no cameras")
     local = tuple(frame_to_local(frame, origin) for frame in frames)
@@ -123,6 +127,27 @@ def _frames_of_path(content: Mapping[str, Any], path: Path) -> tuple[Frame, ...]
             name = f"view_{i:03d}.png"
             frames.append(Frame(name, _checked_size(name, camera), path.parent / name))
         return tuple(frames)
+
+
+def _frames_of_splatting(content: Sequence[Any], path: Path) -> tuple[Frame, ...]:
+    """Read cameras as 3D Gaussian splatting lists them: camera centers, and rotations from camera to world."""
+    frames = []
+    with reading(path):
+        for i, values in enumerate(content):
+            name = str(values.get("img_name", f"view_{i:03d}.png"))
+            rows = [
+                [row[0], -row[1], -row[2], center]  # to the axes of OpenGL
+                for row, center in zip(values["rotation"], values["position"], strict=True)
+            ]
+            pose, _ = rigid_pose(name, [*rows, [0, 0, 0, 1]])
+            focal = torch.tensor([number(values, key, name) for key in ("fx", "fy")])
+            height, width = (int(number(values, key, name)) for key in ("height", "width"))
+            if height < 1 or width < 1:
+                raise FileFormatError(f"frame {name}: expected a positive size, got {height} × {width}")
+            center = torch.tensor([width / 2, height / 2])
+            camera = place_camera(Camera(focal, center, torch.eye(4), height, width), pose)
+            frames.append(Frame(name, _checked_size(name, camera), path.parent / name))
+    return tuple(frames)
 
 
 def _checked_size(name: str, camera: Camera) -> Camera:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.fields.protocol import Field
+from unrender.fields.protocol import Field, RenderedField
 from unrender.fields.render_field import render_field
 from unrender.fields.uniform_samples import check_interval, uniform_samples
 from unrender.geometry.camera import Camera
@@ -82,6 +82,15 @@ class CallableField:
         return self.scene_box.bounds
 
 
-def as_field(field: Field | FieldFunction, *, near: float | None = None, far: float | None = None) -> Field:
+def as_field(
+    field: RenderedField | FieldFunction, *, near: float | None = None, far: float | None = None
+) -> Field:
     """Return a field as it is, and a function as a `CallableField` between two distances."""
-    return field if isinstance(field, Field) else CallableField(field, near=near, far=far)
+    if isinstance(field, Field):
+        return field
+    if not callable(field):
+        raise InputError(
+            f"a {type(field).__name__} has no density to sample along rays or on a grid; use its `render` and "
+            "`measure_depth`, and `fuse_depths` for a mesh"
+        )
+    return CallableField(field, near=near, far=far)

@@ -8,16 +8,14 @@ from torch import Tensor
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays
 from unrender.geometry.scene_box import SceneBox
+from unrender.kernels.ray_depths import RayDepths
 from unrender.render.march import RenderOutput
 from unrender.render.sample import RaySamples
 
 
 @runtime_checkable
-class Field(Protocol):
-    """Density and color at every point of space: the interface that rendering, depth, export and viewer use.
-
-    `TrainableField` implements all of it for a module with a `forward`, and `CallableField` for a plain function.
-    """
+class RenderedField(Protocol):
+    """A scene that renders itself: what views, depth maps and the viewer need of a field."""
 
     @property
     def scene_box(self) -> SceneBox:
@@ -30,6 +28,22 @@ class Field(Protocol):
     @property
     def background(self) -> Tensor:
         """Default background color [3]."""
+
+    def render(
+        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
+    ) -> RenderOutput:
+        """Render image, opacity and distance from a camera; with `quick`, from fewer samples."""
+
+    def bounds(self) -> Tensor:
+        """Return the lowest and the highest corner [2, 3] of the occupied region, or of the uncontracted box."""
+
+
+@runtime_checkable
+class Field(RenderedField, Protocol):
+    """Density and color at every point of space: the interface that rendering, depth, export and viewer use.
+
+    `TrainableField` implements all of it for a module with a `forward`, and `CallableField` for a plain function.
+    """
 
     def __call__(self, points: Tensor, directions: Tensor, /) -> tuple[Tensor, Tensor]:
         """Return density [n] per world unit and color [n, 3], from points and unit directions, both [n, 3]."""
@@ -48,13 +62,13 @@ class Field(Protocol):
         Intervals divide the ray within the scene box or, where both are given, from `near` to `far`.
         """
 
-    def render(
-        self, camera: Camera, background: Tensor | None = None, *, quick: bool = False
-    ) -> RenderOutput:
-        """Render image, opacity and distance from a camera; with `quick`, from fewer samples."""
 
-    def bounds(self) -> Tensor:
-        """Return the lowest and the highest corner [2, 3] of the occupied region, or of the uncontracted box."""
+@runtime_checkable
+class HasDepths(Protocol):
+    """A field without density, which computes the depth of its views itself."""
+
+    def depths(self, camera: Camera, *, threshold: float, bound: float) -> tuple[RayDepths, Tensor]:
+        """Return depth statistics of the pixels, and their opacity, all [height, width]; see `ray_depths`."""
 
 
 class DensityGrid(NamedTuple):
@@ -82,5 +96,5 @@ class HasDensityGrid(Protocol):
 class Croppable(Protocol):
     """A field that can be cropped, faster than by masking its density."""
 
-    def crop(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Field | None:
+    def crop(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> RenderedField | None:
         """Return the part of the field between two corners; None if there is nothing."""

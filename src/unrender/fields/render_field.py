@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from unrender._checked import checked
 from unrender.errors import InputError
-from unrender.fields.protocol import Field
+from unrender.fields.protocol import Field, RenderedField
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, rays_of
 from unrender.render.march import FieldFunction, RenderOutput, march
@@ -59,11 +59,11 @@ def render_field(
     return output
 
 
-def device_of(field: Field | FieldFunction, camera: Camera) -> torch.device:
+def device_of(field: RenderedField | FieldFunction, camera: Camera) -> torch.device:
     """Return where a field is evaluated: a module where its parameters are, a function where the camera is."""
     return (
         field.background.device
-        if isinstance(field, Field) and isinstance(field, nn.Module)
+        if isinstance(field, nn.Module) and isinstance(field, RenderedField)
         else camera.focal.device
     )
 

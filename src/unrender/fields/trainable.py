@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from unrender.errors import InputError
-from unrender.fields.protocol import Field
+from unrender.fields.protocol import Field, RenderedField
 from unrender.fields.render_field import render_field
 from unrender.fields.uniform_samples import flatten_samples, sample_interval, uniform_samples
 from unrender.geometry.camera import Camera
@@ -305,4 +305,5 @@ def read_near(description: Mapping[str, Any]) -> float:
 
 
 Field.register(TrainableField)
+RenderedField.register(TrainableField)
 """From Python 3.12 on, instances of a protocol are told by attributes, and parameters and buffers are none."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrender.data.depth_maps import METADATA_FILE, DepthFiles, load_depth_map, save_depth
 from unrender.data.frames import Frame
-from unrender.fields.trainable import TrainableField
+from unrender.fields.protocol import RenderedField
 from unrender.io.depth_preview import Colormap, colorize_depth, depth_range
 from unrender.render.depth import DepthMap, DepthView
 from unrender.reports import figures
@@ -41,7 +41,7 @@ class MeasuredView:
 
 
 def measure_views(
-    field: TrainableField,
+    field: RenderedField,
     frames: Sequence[Frame],
     folder: Path,
     files: DepthFiles,

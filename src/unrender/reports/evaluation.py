@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unrender._wording import counted
 from unrender.data.frames import Frame
-from unrender.fields.trainable import TrainableField
+from unrender.fields.protocol import RenderedField
 from unrender.io.files import read_bytes, reading
 from unrender.io.images import save_image
 from unrender.losses.perceptual import PerceptualLoss
@@ -53,7 +53,7 @@ class EvaluatedView:
 
 
 def evaluate_views(
-    field: TrainableField,
+    field: RenderedField,
     frames: Sequence[Frame],
     background: Tensor | None,
     folder: Path,

@@ -17,6 +17,7 @@ from unrender.errors import InputError
 from unrender.geometry.world_origin import WorldOrigin
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import read_bytes, reading
+from unrender.io.splats import is_splat_file
 from unrender.render.depth import DepthView
 from unrender.runs.folder import CONFIG
 from unrender.runs.progress import run_steps, run_views
@@ -40,7 +41,9 @@ class LoadedView:
 
 
 def kind_of_source(source: Path) -> SourceKind:
-    """Tell whether a folder is a run, depth maps, or a scene."""
+    """Tell whether a folder is a run, depth maps, or a scene; a Gaussian splat file counts as a run."""
+    if is_splat_file(source):
+        return "run"
     if list(source.glob("depth/*/depth.json")) or list(source.glob("*/depth.json")):
         return "depths"
     config = source / CONFIG

@@ -13,13 +13,15 @@ from unrender.data.camera_files import load_cameras
 from unrender.data.frames import Frame
 from unrender.data.scenes import load_scene
 from unrender.errors import FileFormatError, InputError
-from unrender.fields.trainable import TrainableField
+from unrender.fields.gaussians import GaussianField
 from unrender.geometry.world_origin import WorldOrigin
 from unrender.io.files import MissingFileError, read_bytes, reading
+from unrender.io.splats import SPLAT_READERS
 from unrender.runs.folder import CONFIG, RUN_FORMAT
+from unrender.runs.splat_views import splat_frames
 from unrender.runs.video_options import Color
 from unrender.training.checkpoints import CHECKPOINT
-from unrender.training.saved_fields import load_field
+from unrender.training.saved_fields import SavedField, load_field
 
 CAMERAS = "cameras.json"
 FIELD_FILES = {"fit-volume": "volume.safetensors", "fit-nerf": "field.safetensors"}
@@ -27,10 +29,11 @@ FIELD_FILES = {"fit-volume": "volume.safetensors", "fit-nerf": "field.safetensor
 
 
 class Run(NamedTuple):
-    """A saved run of `unrender fit-volume` or `unrender fit-nerf`."""
+    """A saved run of `unrender fit-volume` or `unrender fit-nerf`, or a Gaussian splat file."""
 
     folder: Path
-    field: TrainableField
+    """The file itself, of a Gaussian splat file."""
+    field: SavedField
     field_file: Path
     background: Color | None
     """Background of rendered views; None uses the background of the field."""
@@ -45,7 +48,12 @@ class Run(NamedTuple):
         return self.field.scene_box.origin
 
     def frames(self) -> tuple[Frame, ...]:
-        """Load the cameras of the scene, in the frame of the field; the images themselves are not needed."""
+        """Load the cameras of the scene, in the frame of the field; the images themselves are not needed.
+
+        For a Gaussian splat file, these are cameras saved beside it, or cameras around it; see `splat_frames`.
+        """
+        if isinstance(self.field, GaussianField):
+            return splat_frames(self.folder, self.field)
         if (self.folder / CAMERAS).is_file():
             return load_cameras(self.folder / CAMERAS, origin=self.origin)
         if self.scene is None or not Path(self.scene).exists():
@@ -57,7 +65,9 @@ class Run(NamedTuple):
 
 
 def load_run(folder: Path, *, device: str | torch.device = "cpu") -> Run:
-    """Load a run of `unrender fit-volume` or `unrender fit-nerf`, with its field on a device."""
+    """Load a run of `unrender fit-volume` or `unrender fit-nerf`, or a splat file, with its field on a device."""
+    if folder.suffix.lower() in SPLAT_READERS and not folder.is_dir():
+        return Run(folder, load_field(folder, device=device), folder, None, None, None)
     config, path = read_config(folder), folder / CONFIG
     name = FIELD_FILES.get(config["task"])
     if name is None:

@@ -11,7 +11,7 @@ from unrender.data.camera_files import load_cameras
 from unrender.data.frames import Frame, Split
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
-from unrender.fields.trainable import TrainableField
+from unrender.fields.protocol import RenderedField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path, spiral_path
 from unrender.io.file_names import safe_file_names, without_suffix
@@ -52,6 +52,8 @@ def views_along(run: Run, path: str, count: int | None) -> list[Frame]:
     frames = run.frames()
     training = [frame for frame in frames if frame.split == "train"]
     if path == "train":
+        if not training:
+            raise InputError(f"{run.folder}: there are no training views; choose another --path")
         return evenly_spaced(training, count)
     if path == "test":
         test = [f for f in frames if f.split == "test"] or [f for f in frames if f.split == "val"]
@@ -63,7 +65,7 @@ def views_along(run: Run, path: str, count: int | None) -> list[Frame]:
     return [Frame(name, path_cameras[i], run.folder / name, "test") for i, name in enumerate(names)]
 
 
-def _path(cameras: list[Camera], path: str, field: TrainableField, count: int) -> Camera:
+def _path(cameras: list[Camera], path: str, field: RenderedField, count: int) -> Camera:
     if path == "auto":
         directions = torch.stack([camera.camera_from_world[2, :3] for camera in cameras])
         is_forward_facing = float(directions.mean(0).norm()) > FORWARD_FACING

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.data.photos import Photo
-from unrender.fields.trainable import TrainableField
+from unrender.fields.protocol import RenderedField
 from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
@@ -138,7 +138,7 @@ def video(caption: str, views: Sequence[Path]) -> Turntable:
     return Turntable(caption, encode_frames(caption, [load_image(view)[..., :3] for view in views]))
 
 
-def compared_depth(field: TrainableField, frame: Frame, highest: float) -> tuple[Comparison, Turntable]:
+def compared_depth(field: RenderedField, frame: Frame, highest: float) -> tuple[Comparison, Turntable]:
     """Compare the depth of a field with the ground truth, and show the relative error up to `highest`."""
     truth, found = frame.load().depth, measure_depth(field, frame.camera)
     assert truth is not None

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.data.pixels import PixelSource
+from unrender.fields.protocol import RenderedField
 from unrender.fields.trainable import TrainableField
 from unrender.losses.images import SSIM_WINDOW, match_exposure, psnr, ssim
 from unrender.losses.perceptual import PerceptualLoss
@@ -29,7 +30,7 @@ class MeasuredView(NamedTuple):
 
 
 def measure_view(
-    field: TrainableField,
+    field: RenderedField,
     frame: Frame,
     background: Float[Tensor, "3"] | None = None,
     perceptual: PerceptualLoss | None = None,

@@ -1,14 +1,20 @@
 """Fields on disk: description, parameters and structure in one file."""
 
+from pathlib import Path
+
 import torch
 
 from unrender.devices import resolve_device
 from unrender.errors import FileFormatError, InputError
+from unrender.fields.gaussians import GaussianField
 from unrender.fields.registry import field_name, field_type
 from unrender.fields.trainable import TrainableField
 from unrender.io.checkpoints import load_tensors, save_tensors
 from unrender.io.files import FilePath, reading
+from unrender.io.splats import SPLAT_READERS, load_gaussians
 
+SavedField = TrainableField | GaussianField
+"""A field that a file can hold."""
 NUM_CHECKED = 66
 """Points at which the values of a field are checked."""
 MAX_NEAR = 1e15
@@ -23,9 +29,14 @@ def save_field(field: TrainableField, path: FilePath) -> None:
     save_tensors(tensors, {"kind": field_name(field), "format": FORMAT} | description, path)
 
 
-def load_field(path: FilePath, *, device: str | torch.device = "cpu") -> TrainableField:
-    """Load a field that `save_field` wrote, on whatever device, to a device; see `resolve_device` for names."""
+def load_field(path: FilePath, *, device: str | torch.device = "cpu") -> SavedField:
+    """Load a field that `save_field` wrote, on whatever device, or a Gaussian splat file (ply, splat, spz).
+
+    device: where the field computes; see `resolve_device` for names.
+    """
     target = resolve_device(device)
+    if Path(path).suffix.lower() in SPLAT_READERS:
+        return GaussianField(load_gaussians(path)).to(target)
     tensors, description = load_tensors(path)
     with reading(path):
         kind = str(description.get("kind"))

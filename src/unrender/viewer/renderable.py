@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.fields.protocol import Croppable
+from unrender.fields.protocol import Croppable, RenderedField
 from unrender.geometry.camera import Camera
 from unrender.geometry.rays import Rays, rays_of
 from unrender.geometry.volume import Volume
@@ -116,7 +116,7 @@ class EmptyField:
 
 def crop(field: Renderable, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Renderable:
     """Return the part of a field inside a box; of voxels, those whose centers are inside."""
-    if isinstance(field, Croppable) and isinstance(field, Sampled):
+    if isinstance(field, Croppable) and isinstance(field, RenderedField | Sampled):
         return field.crop(low, high) or EmptyField(field.background)
     if not isinstance(field, Sampled):
         raise InputError(f"viewer: a {type(field).__name__} cannot be cropped: it has no `sample`")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.data.scene_bounds import bounds_of_cameras
-from unrender.fields.protocol import Field
+from unrender.fields.protocol import RenderedField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import up_direction
 from unrender.geometry.mesh import Mesh, vertex_normals
@@ -78,7 +78,7 @@ def _batched(cameras: Sequence[Camera]) -> Camera:
 
 def bounds_of(thing: Mesh | PointCloud | Renderable) -> Box:
     """Return the bounding box; [-1, 1]³ for fields of unknown extent."""
-    if isinstance(thing, Field):
+    if isinstance(thing, RenderedField):
         return thing.scene_box.bounds.cpu()
     if not isinstance(thing, Mesh | PointCloud):
         return torch.tensor([[-1.0] * 3, [1.0] * 3])

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from unrender.data.frames import Frame
-from unrender.fields.protocol import Field
+from unrender.fields.protocol import RenderedField
 from unrender.losses.depth import depth_errors
 from unrender.render.depth import DepthMap, DepthView
 from unrender.render.march import FieldFunction
@@ -16,7 +16,7 @@ from unrender.tasks.depth.view_consistency import view_consistency
 KINDS = ("expected", "median", "first_surface")
 
 
-def evaluate_depth(field: Field | FieldFunction, frames: Sequence[Frame]) -> dict[str, float]:
+def evaluate_depth(field: RenderedField | FieldFunction, frames: Sequence[Frame]) -> dict[str, float]:
     """Evaluate the depth of a field at the cameras of frames; return flat metrics.
 
     For frames with ground-truth depth: `depth/<kind>/<metric>/<frame>` for each kind of depth and each metric of

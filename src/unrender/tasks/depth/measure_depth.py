@@ -9,7 +9,7 @@ from torch import Tensor
 from unrender._struct import TensorStruct
 from unrender.errors import InputError
 from unrender.fields.callable_field import as_field
-from unrender.fields.protocol import Field
+from unrender.fields.protocol import Field, HasDepths, RenderedField
 from unrender.fields.render_field import density_in_chunks, device_of
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
@@ -43,7 +43,7 @@ class DepthLayers(TensorStruct):
 
 @torch.no_grad()
 def measure_depth(
-    field: Field | FieldFunction,
+    field: RenderedField | FieldFunction,
     camera: Camera,
     *,
     near: float | None = None,
@@ -64,9 +64,15 @@ def measure_depth(
 
     threshold: opacity at which the first surface lies. min_opacity: opacity of a valid pixel. bound: relative error of
     the median that the confidence refers to. quick: take fewer samples.
+    A `GaussianField` weights its Gaussians instead of samples; `near`, `far` and the numbers of samples do not apply.
     Differentiable in: nothing.
     """
     _check(camera, {"threshold": threshold, "min_opacity": min_opacity, "bound": bound})
+    if isinstance(field, HasDepths):
+        if near is not None or far is not None:
+            raise InputError(f"measure_depth: `near` and `far` do not apply to a {type(field).__name__}")
+        found, opacity = field.depths(camera, threshold=threshold, bound=bound)
+        return _depth_map(camera.detach().to(opacity.device), torch.stack([*found, opacity]), min_opacity)
     sample = _sampler(field, near, far, num_samples, quick)
     source = as_field(field, near=near, far=far)
     camera = camera.detach().to(device_of(field, camera))
@@ -78,10 +84,16 @@ def measure_depth(
     shape = (camera.height, camera.width)
     empty = rays.origins.new_zeros(len(RayDepths._fields) + 1, *shape)
     empty[:, there] = torch.stack([torch.cat(each) for each in zip(*parts, strict=True)])
-    expected, median, first, std, confidence, opacity = empty
-    valid = opacity >= min_opacity
-    confidence = confidence.clamp(max=1) ** CONFIDENCE_POWER
-    return DepthMap(camera, expected, median, first, opacity, std, confidence, valid)
+    return _depth_map(camera, empty, min_opacity)
+
+
+def _depth_map(
+    camera: Camera, values: Float[Tensor, "statistics height width"], min_opacity: float
+) -> DepthMap:
+    """Return the depth map with the values of `RayDepths`, and the opacity."""
+    expected, median, first, std, near_median, opacity = values
+    confidence = near_median.clamp(max=1) ** CONFIDENCE_POWER
+    return DepthMap(camera, expected, median, first, opacity, std, confidence, opacity >= min_opacity)
 
 
 @torch.no_grad()
@@ -129,7 +141,7 @@ def _check(camera: Camera, values: Mapping[str, float]) -> None:
 
 
 def _sampler(
-    field: Field | FieldFunction, near: float | None, far: float | None, num_samples: int, quick: bool
+    field: RenderedField | FieldFunction, near: float | None, far: float | None, num_samples: int, quick: bool
 ) -> Callable[[Rays], RaySamples]:
     """Return how to sample rays: uniformly between two distances, or as the field does."""
     check_interval("measure_depth", near, far)

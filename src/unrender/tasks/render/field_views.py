@@ -11,8 +11,8 @@ from torch import Tensor
 
 from unrender.data.frames import Frame
 from unrender.errors import InputError
+from unrender.fields.protocol import Field, RenderedField
 from unrender.fields.quick_look import quick_look
-from unrender.fields.trainable import TrainableField
 from unrender.fields.uniform_samples import check_interval
 from unrender.geometry.camera import Camera
 from unrender.io.depth_preview import depth_preview_image
@@ -49,8 +49,10 @@ class QuickRender:
             raise InputError(f"--samples {self.samples}: must be 1 to {MAX_SAMPLES}")
         check_interval("--near, --far", self.near, self.far)
 
-    def render(self, field: TrainableField, camera: Camera, background: Tensor | None) -> RenderOutput:
-        """Render a preview."""
+    def render(self, field: RenderedField, camera: Camera, background: Tensor | None) -> RenderOutput:
+        """Render a preview; of fields that do not sample rays, the full view."""
+        if not isinstance(field, Field):
+            return field.render(camera, background, quick=True)
         return quick_look(field, camera, background, near=self.near, far=self.far, num_samples=self.samples)
 
 
@@ -65,7 +67,7 @@ class RenderedView:
 
 
 def render_views(
-    field: TrainableField,
+    field: RenderedField,
     frames: Sequence[Frame],
     background: tuple[float, float, float] | None,
     folder: Path,
@@ -85,7 +87,7 @@ def render_views(
         yield RenderedView(index, len(frames) - 1, rendered)
 
 
-def _image(field: TrainableField, camera: Camera, background: Tensor | None, quick: QuickRender) -> Tensor:
+def _image(field: RenderedField, camera: Camera, background: Tensor | None, quick: QuickRender) -> Tensor:
     if not quick.quick:
         return field.render(camera, background).color
     output = quick.render(field, camera, background).to("cpu")
@@ -99,7 +101,7 @@ def describe(view: RenderedView) -> str:
     return f"rendering view {view.index + 1} of {view.last_index + 1}"
 
 
-def preview_size(field: TrainableField, camera: Camera, quick: QuickRender) -> int:
+def preview_size(field: RenderedField, camera: Camera, quick: QuickRender) -> int:
     """Choose the longer side of previews in pixels, at most that of the camera, so that a view takes about a second."""
     size = min(PREVIEW_SIZE, max(camera.height, camera.width))
     side = min(PROBE_SIZE, size)
