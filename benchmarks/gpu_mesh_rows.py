@@ -14,6 +14,7 @@ from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import index_points, nearest
+from unrender.kernels.potential import potential
 from unrender.kernels.rasterize import rasterize_faces
 from unrender.kernels.silhouette import soft_silhouette
 from unrender.losses.chamfer import chamfer_distance
@@ -147,6 +148,21 @@ def check_losses(bench: Bench) -> Result:
     return bench.agree(lambda v: regularizers(mesh.replace(vertices=v)), [mesh.vertices])
 
 
+def sources(bench: Bench, count: int) -> dict[str, Tensor]:
+    """Return points on the unit sphere with their area vectors, as sources of winding numbers."""
+    points = torch.nn.functional.normalize(bench.randn(count, 3), dim=-1)
+    vectors = points * (4 * math.pi / count)
+    return {"points": points, "dipoles": vectors, "softening": torch.full_like(points[:, 0], 0.01)}
+
+
+@check("potential")
+def check_potential(bench: Bench) -> Result:
+    given, queries = sources(bench, bench.size(3000, 60)), bench.randn(bench.size(2000, 50), 3)
+    return bench.agree(
+        lambda q: tuple(potential(q, **given, opening=0.0)), [queries], tolerance=1e-3, outputs_only=True
+    )
+
+
 # Timings
 
 
@@ -178,6 +194,13 @@ def tree_built(bench: Bench) -> Callable[[], object]:
 def build_tree(bench: Bench) -> Callable[[], object]:
     x = bench.rand(bench.size(100_000, 64), 3)
     return lambda: index_points(x)
+
+
+@timing("winding numbers of 50,000 points at 50,000", order=130)
+def winding_numbers(bench: Bench) -> Callable[[], object]:
+    given = sources(bench, bench.size(50_000, 60))
+    index = index_points(given.pop("points"))
+    return lambda: potential(index, index, **given)
 
 
 @timing("closest on armadillo, 100,000 points", order=130)

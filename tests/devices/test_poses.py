@@ -14,6 +14,7 @@ from unrender.geometry.shapes import torus
 from unrender.render.mesh import render_mesh
 from unrender.tasks.pose import cloud_alignment
 from unrender.tasks.pose.find_pose import FindPose, find_pose
+from unrender.tasks.pose.track_pose import PoseTracker, TrackedObject
 
 SMALL = FindPose(num_views=20, num_starts=4, resolution=64, max_candidates=2)
 
@@ -54,6 +55,18 @@ def test_a_cloud_is_searched_where_it_is(monkeypatch: pytest.MonkeyPatch) -> Non
         step = next(find_pose(on_gpu(mesh), on_gpu(cloud), SMALL))
         poses = held(step.result.candidates)
     torch.testing.assert_close(poses, expected.result.candidates, rtol=1e-3, atol=1e-3)
+
+
+def test_frames_on_a_gpu_are_tracked_on_the_cpu() -> None:
+    mesh, camera = thing(), Camera.look_at([1.0, 3.0, -2.0], height=40, width=40)
+    image = render_mesh(mesh, camera).clamp(0, 1)
+    at_origin = camera.replace(camera_from_world=torch.eye(4))
+    given = TrackedObject(mesh, guess=camera.camera_from_world)
+    (expected,) = PoseTracker([given], at_origin).step(image)
+    with pretended_gpu():
+        there = TrackedObject(on_gpu(mesh), guess=on_gpu(given.guess))
+        (found,) = PoseTracker([there], on_gpu(at_origin)).step(on_gpu(image))
+    assert torch.equal(found.camera_from_object, expected.camera_from_object)
 
 
 @needs_cuda

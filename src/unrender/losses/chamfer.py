@@ -206,12 +206,11 @@ class _Side(NamedTuple):
 
 def _mean_chamfer(a: _Side, b: _Side, norm: int, is_large: bool) -> Tensor:
     """Compute the mean of both directions at once; between large point clouds, the neighbors are searched before."""
-    flat_a, flat_b = (p.reshape(-1, *p.shape[-2:]) for p in (a.points, b.points))
     if not is_large:
-        return mean_chamfer(flat_a, flat_b, None, None, norm)
+        return mean_chamfer(a.points, b.points, None, None, norm)
     with torch.no_grad():
-        a_ids, b_ids = (_nearest(*sides, norm).ids.reshape(len(flat_a), -1, 1) for sides in ((a, b), (b, a)))
-    return mean_chamfer(flat_a, flat_b, a_ids, b_ids, norm)
+        a_ids, b_ids = (_nearest(*sides, norm).ids for sides in ((a, b), (b, a)))
+    return mean_chamfer(a.points, b.points, a_ids, b_ids, norm)
 
 
 def _nearest(source: _Side, target: _Side, norm: int) -> Nearest:

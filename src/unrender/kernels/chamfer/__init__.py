@@ -16,7 +16,7 @@ def is_fused(points: Tensor) -> bool:
 
 
 def mean_chamfer(x: Tensor, y: Tensor, x_ids: Tensor | None, y_ids: Tensor | None, norm: int) -> Tensor:
-    """Compute the Chamfer distance `[]` between `[batch x dim]` and `[batch y dim]`; see the reference.
+    """Compute the Chamfer distance `[]` between `[*batch x dim]` and `[*batch y dim]`; see the reference.
 
     `x_ids` and `y_ids` are the nearest neighbors of each point, where they are known.
     Differentiable in: x, y (on a GPU, not twice).

@@ -29,7 +29,7 @@ THREADS, SMALLEST_SLICE = 1 << 18, 128
 def forward(
     x: Tensor, y: Tensor, x_ids: Tensor | None, y_ids: Tensor | None, norm: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    points, (batch, num_x, num_y) = (widen(x), widen(y)), (len(x), x.shape[1], y.shape[1])
+    points, (batch, num_x, num_y) = (widen(x), widen(y)), _sizes(x, y)
     kernels, count, size = (
         chamfer_kernels(x.dtype, points[0].shape[-1]),
         num_x + num_y,
@@ -53,14 +53,20 @@ def forward(
 def backward(
     x: Tensor, y: Tensor, x_ids: Tensor, y_ids: Tensor, max_term: Tensor, norm: int, grad_output: Tensor
 ) -> tuple[Tensor | None, ...]:
-    points, (batch, num_x, num_y) = (widen(x), widen(y)), (len(x), x.shape[1], y.shape[1])
+    points, (batch, num_x, num_y) = (widen(x), widen(y)), _sizes(x, y)
     kernels, bits = chamfer_kernels(x.dtype, points[0].shape[-1]), count_log2(max(num_x, num_y))
     size, gradients = (batch, num_x + num_y), [torch.empty_like(p) for p in points]
     sums = torch.zeros(batch, num_x + num_y, points[0].shape[-1], dtype=torch.int64, device=x.device)
     arguments = (*points, norm, x_ids, y_ids, max_term, bits, sums)
     launch(kernels.scatter, size, *arguments)
-    launch(kernels.finish, size, *arguments, grad_output.detach().contiguous(), *gradients)
+    launch(kernels.finish, size, *arguments, grad_output.contiguous(), *gradients)
+    if points[0].shape == x.shape:
+        return gradients[0], gradients[1]
     return gradients[0][..., : x.shape[-1]], gradients[1][..., : y.shape[-1]]
+
+
+def _sizes(x: Tensor, y: Tensor) -> tuple[int, int, int]:
+    return x.shape[:-2].numel(), x.shape[-2], y.shape[-2]
 
 
 @per_precision("chamfer")

@@ -13,6 +13,6 @@ def forward(x: Tensor, y: Tensor, x_ids: Tensor | None, y_ids: Tensor | None, no
 def _mean(queries: Tensor, points: Tensor, ids: Tensor | None, norm: int) -> Tensor:
     if ids is None:
         ids = reference.forward(queries.detach(), points.detach(), 1, norm)[1]
-    neighbors = points.gather(1, ids.expand(*ids.shape[:2], points.shape[-1]))
+    neighbors = points.gather(-2, ids.expand(*ids.shape[:-1], points.shape[-1]))
     offsets = queries.contiguous() - neighbors.contiguous()  # memory decides on the order of sums
     return (offsets.abs() if norm == 1 else offsets.square()).sum(-1).mean()

@@ -39,7 +39,7 @@ def num_nodes(num_points: int) -> int:
 
 
 def build(points: Tensor) -> tuple[Tensor, ...]:
-    points = widen(points)
+    points = widen(points.detach())
     batch, (count, dim) = points.shape[:-2], points.shape[-2:]
     flat = points.reshape(math.prod(batch), count, dim)
     order = curve_order(flat)
@@ -102,7 +102,6 @@ def widen(points: Tensor) -> Tensor:
     """Pad points with zeros to 3 axes or a power of two, so that few kernels are compiled."""
     dim = points.shape[-1]
     wide = 3 if dim <= 3 else 1 << (dim - 1).bit_length()
-    points = points.detach()
     return (torch.nn.functional.pad(points, (0, wide - dim)) if wide > dim else points).contiguous()
 
 

@@ -104,11 +104,11 @@ class PoseTracker:
         _check(objects, camera, config)
         self.config = config
         self.camera = camera.to("cpu").to(torch.float32)
-        self._objects = list(objects)
+        self._objects = [_on_cpu(item) for item in objects]
         self._trackers: list[ObjectTracker] = []
         self._placements: list[Placement] = []
-        for item in objects:
-            model, placement = make_model(item.mesh.to("cpu"), item.texture, config.use_texture, "track_pose")
+        for item in self._objects:
+            model, placement = make_model(item.mesh, item.texture, config.use_texture, "track_pose")
             self._placements.append(placement)
             self._trackers.append(
                 ObjectTracker(model, self.camera, config.resolution, config.use_texture, config.redetect)
@@ -133,7 +133,8 @@ class PoseTracker:
                 guess = self._initial_pose(k, image)
             if guess is not None:
                 is_gray = bool(np.ptp(pixels[::4, ::4], axis=2).max() <= GRAY_TOLERANCE)
-                tracker.start(pixels, scaled, placement.from_world(_rigid(guess)).double().numpy(), is_gray)
+                start = placement.from_world(_rigid(guess.cpu()))
+                tracker.start(pixels, scaled, start.double().numpy(), is_gray)
             else:
                 tracker.step(pixels, scaled)
             assert tracker.pose is not None
@@ -151,7 +152,7 @@ class PoseTracker:
                 f"track_pose: {item.name} has no initial pose; give `guess`, or `mask`, its pixels in the first frame"
             )
         colors = image.float() / 255 if image.dtype == torch.uint8 else image.float()
-        photo = Photo(colors, item.mask.float(), self.camera)
+        photo = Photo(colors.cpu(), item.mask.float(), self.camera)
         config = FindPose(use_color=self.config.use_texture)
         *_, last = find_pose(item.mesh, photo, config, texture=item.texture, guess=item.guess)
         if last.result.status == "failed":
@@ -211,6 +212,12 @@ def _check(objects: Sequence[TrackedObject], camera: Camera, config: TrackPose) 
                 f"track_pose: `mask` of {item.name} should have the size of the camera, {size[0]} × {size[1]}, got "
                 f"{describe_value(item.mask)}"
             )
+
+
+def _on_cpu(item: TrackedObject) -> TrackedObject:
+    return item._replace(
+        **{name: value.to("cpu") for name, value in item._asdict().items() if hasattr(value, "to")}
+    )
 
 
 def _rigid(pose: Tensor) -> Tensor:
