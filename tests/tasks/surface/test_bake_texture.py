@@ -11,7 +11,6 @@ from unrender.geometry.uv_atlas import unwrap
 from unrender.losses.images import psnr
 from unrender.render.lights import AmbientLight
 from unrender.render.mesh import render_mesh
-from unrender.render.texture import Texture
 from unrender.tasks.surface.bake_texture import bake_texture
 from unrender.tasks.surface.bake_vertex_colors import bake_vertex_colors
 from unrender.tasks.surface.photo_views import PhotoView
@@ -45,8 +44,7 @@ def painted():
     atlas = unwrap(mesh, texture_size=160)
     texels = find_texels(atlas)
     colors = 0.5 + 0.4 * torch.sin(12 * texels.surface(mesh).points)
-    image = torch.zeros(160 * 160, 3).index_copy(0, texels.slot_ids, colors).view(160, 160, 3)
-    texture = Texture(dilate(image, texels.covered), atlas.uvs, atlas.faces)
+    texture = texels.texture(colors, atlas)
     return mesh, atlas, texture, [photo(mesh, camera, texture) for camera in cameras(14, 0)]
 
 

@@ -10,10 +10,9 @@ from unrender.geometry.shapes import cube, ico_sphere, torus
 from unrender.geometry.topology import is_watertight
 from unrender.geometry.uv_atlas import unwrap
 from unrender.kernels.closest_on_mesh import closest_on_mesh
-from unrender.render.texture import Texture
 from unrender.tasks.surface.convex_parts import convex_parts
 from unrender.tasks.surface.levels_of_detail import levels_of_detail
-from unrender.tasks.surface.texels import dilate, find_texels
+from unrender.tasks.surface.texels import find_texels
 from unrender.tasks.surface.turntable import save_turntable
 
 pytest.importorskip("xatlas")
@@ -25,8 +24,7 @@ def textured():
     mesh = torus(1.0, 0.45, 40, 24)
     atlas = unwrap(mesh, texture_size=256)
     texels = find_texels(atlas)
-    image = torch.zeros(256 * 256, 3).index_copy(0, texels.slot_ids, paint(texels.surface(mesh).points))
-    return mesh, Texture(dilate(image.view(256, 256, 3), texels.covered), atlas.uvs, atlas.faces)
+    return mesh, texels.texture(paint(texels.surface(mesh).points), atlas)
 
 
 def paint(points):

@@ -1,6 +1,7 @@
 """Textures from photos: projection onto the atlas, then optimization of the texels by differentiable rendering."""
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -13,8 +14,8 @@ from unrender.render.texture import Texture
 from unrender.tasks.surface.bake_vertex_colors import check_observed, check_views, fill_unobserved
 from unrender.tasks.surface.photo_views import PhotoView
 from unrender.tasks.surface.project_photos import SurfacePoints, estimate_exposures, project_photos
-from unrender.tasks.surface.refine_texture import refine_texture
-from unrender.tasks.surface.texels import Texels, dilate, find_texels
+from unrender.tasks.surface.refine_texture import TextureRefinement
+from unrender.tasks.surface.texels import Texels, find_texels
 
 
 class BakedTexture(NamedTuple):
@@ -29,6 +30,25 @@ class BakedTexture(NamedTuple):
     """Factor of each channel of each photo [views, 3]; None if exposure is not compensated."""
 
 
+@dataclasses.dataclass(frozen=True)
+class BakeTextureStep:
+    """The state after the projection of the photos, step 0, or after a step of the refinement."""
+
+    index: int
+    last_index: int
+    loss: float
+    """Mean Huber loss of the step's photo; 0 for the projection."""
+    projected: BakedTexture
+    refinement: TextureRefinement | None
+
+    @property
+    def result(self) -> BakedTexture:
+        """The texture so far."""
+        if self.refinement is None:
+            return self.projected
+        return self.projected._replace(texture=self.refinement.texture())
+
+
 def bake_texture(
     mesh: Mesh,
     atlas: UVAtlas,
@@ -40,7 +60,7 @@ def bake_texture(
     """Compute the texture of a mesh from photos.
 
     Each texel starts with the mean color of the photos in which it is visible, see `project_photos`. Then
-    `refine_steps` steps of gradient descent fit the rendered texture to one photo each, see `refine_texture`. With
+    `refine_steps` steps of gradient descent fit the rendered texture to one photo each, see `TextureRefinement`. With
     `exposure`, differences in brightness and white balance between the photos are compensated. Texels that no photo
     shows are filled from their neighbors, and the space between charts is padded.
     Raises InputError if no photo shows the mesh, or the atlas is of another mesh.
@@ -48,6 +68,14 @@ def bake_texture(
 
     Example: `bake_texture(mesh, unwrap(mesh), load_photo_views(scene.split("train")))`.
     """
+    *_, last = bake_texture_steps(mesh, atlas, views, refine_steps=refine_steps, exposure=exposure)
+    return last.result
+
+
+def bake_texture_steps(
+    mesh: Mesh, atlas: UVAtlas, views: Sequence[PhotoView], *, refine_steps: int = 300, exposure: bool = False
+) -> Iterator[BakeTextureStep]:
+    """Compute the texture of a mesh step by step; see `bake_texture`."""
     check_views("bake_texture", mesh, views)
     if len(atlas.faces) != len(mesh.faces):
         raise InputError(
@@ -55,19 +83,31 @@ def bake_texture(
         )
     if refine_steps < 0:
         raise InputError(f"bake_texture: `refine_steps` should be at least 0, got {refine_steps}")
-    mesh = Mesh(mesh.vertices.detach().float(), mesh.faces)
+    return _steps(Mesh(mesh.vertices.detach().float(), mesh.faces), atlas, views, refine_steps, exposure)
+
+
+def _steps(
+    mesh: Mesh, atlas: UVAtlas, views: Sequence[PhotoView], refine_steps: int, exposure: bool
+) -> Iterator[BakeTextureStep]:
     texels = find_texels(atlas)
     surface = texels.surface(mesh)
     exposures = estimate_exposures(mesh, surface, views) if exposure else None
     found = check_observed("bake_texture", project_photos(mesh, surface, views, exposures))
     colors = torch.where(found.observed[:, None], found.colors, _fill(mesh, texels, views, exposures))
-    image = colors.new_zeros(atlas.texture_size**2, 3).index_copy(0, texels.slot_ids, colors)
-    image = dilate(image.view(*texels.covered.shape, 3), texels.covered)
-    texture = Texture(image, atlas.uvs, atlas.faces)
-    if refine_steps:
-        texture = refine_texture(mesh, texture, texels.covered, views, exposures, steps=refine_steps)
-    num_unobserved = int((~found.observed).sum())
-    return BakedTexture(texture, len(texels.slot_ids), num_unobserved, exposures)
+    texture = texels.texture(colors, atlas)
+    projected = BakedTexture(texture, len(texels.slot_ids), int((~found.observed).sum()), exposures)
+    yield BakeTextureStep(0, refine_steps, 0.0, projected, None)
+    refinement = TextureRefinement(mesh, texture, texels.covered, refine_steps)
+    for i, view in enumerate(_view_order(len(views), refine_steps)):
+        loss = refinement.step(views[view], None if exposures is None else exposures[view])
+        yield BakeTextureStep(i + 1, refine_steps, loss, projected, refinement)
+
+
+def _view_order(num_views: int, steps: int) -> list[int]:
+    """Return the view of each step: all of them in a new random order, again and again."""
+    generator = torch.Generator().manual_seed(0)
+    rounds = [torch.randperm(num_views, generator=generator) for _ in range(-(-steps // num_views))]
+    return torch.cat(rounds)[:steps].tolist() if rounds else []
 
 
 def _fill(mesh: Mesh, texels: Texels, views: Sequence[PhotoView], exposures: Tensor | None) -> Tensor:

@@ -11,7 +11,7 @@ from unrender.geometry.simplify import simplify_quadric
 from unrender.geometry.uv_atlas import MIN_TEXTURE_SIZE, UVAtlas, unwrap
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.render.texture import Texture
-from unrender.tasks.surface.texels import dilate, find_texels
+from unrender.tasks.surface.texels import find_texels
 
 MIN_FACES = 64
 """Levels do not get fewer faces."""
@@ -68,9 +68,7 @@ def transfer_texture(source: Mesh, texture: Texture, target: Mesh, atlas: UVAtla
         [_nearest_colors(source, texture, chunk) for chunk in points.split(TEXELS_PER_QUERY)]
         or [points.new_zeros(0, texture.image.shape[2])]
     )
-    size = atlas.texture_size
-    image = colors.new_zeros(size**2, colors.shape[1]).index_copy(0, texels.slot_ids, colors)
-    return Texture(dilate(image.view(size, size, -1), texels.covered), atlas.uvs, atlas.faces)
+    return texels.texture(colors, atlas)
 
 
 def _nearest_colors(source: Mesh, texture: Texture, points: Tensor) -> Tensor:

@@ -1,8 +1,5 @@
 """Optimization of a texture by differentiable rendering against photos, on a fixed mesh."""
 
-import math
-from collections.abc import Sequence
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -24,69 +21,62 @@ MIN_COVERAGE = 0.99
 """Alpha below which a pixel is mixed with the background."""
 
 
-def refine_texture(
-    mesh: Mesh,
-    texture: Texture,
-    covered: Bool[Tensor, "height width"],
-    views: Sequence[PhotoView],
-    exposures: Float[Tensor, "views 3"] | None,
-    *,
-    steps: int,
-) -> Texture:
-    """Minimize the Huber loss between photos and the rendered texture with Adam, one photo a step.
+class TextureRefinement:
+    """Minimizes the Huber loss between photos and the rendered texture with Adam, one photo a step.
 
-    A small smoothness prior, the squared difference of adjacent texels, fills what the photos do not determine. The
-    learning rate falls exponentially. Texels outside the charts, whose `covered` is false, are padded.
-    Differentiable in: nothing.
+    A small smoothness prior, the squared difference of adjacent texels, determines what the photos do not. The learning
+    rate falls exponentially over `num_steps`. Texels outside the charts, which are not `covered`, are padded.
     """
-    used = (
-        max_pool2d(covered[None, None].float(), 3, 1, 1)[0, 0] > 0
-    )  # bilinear filtering reaches one texel further
-    slots = used.flatten().nonzero()[:, 0]
-    row_of = torch.full((used.numel(),), -1, device=slots.device)
-    row_of[slots] = torch.arange(len(slots), device=slots.device)
-    colors = texture.image.flatten(0, 1)[slots].T.contiguous().requires_grad_()
-    neighbors = _neighbors(row_of.view_as(used))
-    optimizer = torch.optim.Adam([colors], lr=LEARNING_RATE, betas=(0.9, 0.99), fused=True)
-    decay = (FINAL_LEARNING_RATE / LEARNING_RATE) ** (1 / max(steps - 1, 1))
-    for view in _view_order(len(views), steps):
-        exposure = None if exposures is None else exposures[view]
-        loss = _photo_loss(mesh, texture, colors, row_of, views[view], exposure)
-        optimizer.zero_grad()
-        loss.backward()
-        assert colors.grad is not None
-        colors.grad += SMOOTHNESS * _laplacian(colors.detach(), neighbors)
-        optimizer.step()
-        optimizer.param_groups[0]["lr"] *= decay
-    image = texture.image.flatten(0, 1).index_copy(0, slots, colors.detach().clamp(0, 1).T)
-    return texture.replace(image=dilate(image.view_as(texture.image), used))
 
+    def __init__(
+        self, mesh: Mesh, texture: Texture, covered: Bool[Tensor, "height width"], num_steps: int
+    ) -> None:
+        self.mesh, self._initial = mesh, texture
+        # bilinear filtering reaches one texel further
+        self._used = max_pool2d(covered[None, None].float(), 3, 1, 1)[0, 0] > 0
+        self._slots = self._used.flatten().nonzero()[:, 0]
+        row_of = torch.full((self._used.numel(),), -1, device=self._slots.device)
+        row_of[self._slots] = torch.arange(len(self._slots), device=self._slots.device)
+        self._row_of, self._neighbors = row_of, _neighbors(row_of.view_as(self._used))
+        self._colors = texture.image.flatten(0, 1)[self._slots].T.contiguous().requires_grad_()
+        self._optimizer = torch.optim.Adam(
+            [self._colors], lr=LEARNING_RATE, betas=(0.9, 0.99), eps=1e-15, fused=True
+        )
+        self._decay = (FINAL_LEARNING_RATE / LEARNING_RATE) ** (1 / max(num_steps - 1, 1))
 
-def _view_order(num_views: int, steps: int) -> list[int]:
-    """Return the view of each step: all of them in a new random order, again and again."""
-    generator = torch.Generator().manual_seed(0)
-    rounds = [torch.randperm(num_views, generator=generator) for _ in range(math.ceil(steps / num_views))]
-    return torch.cat(rounds)[:steps].tolist() if rounds else []
+    def step(self, view: PhotoView, exposure: Float[Tensor, "3"] | None = None) -> float:
+        """Take a step towards a photo; return the mean loss of its pixels."""
+        losses = self._losses(view, exposure)
+        self._optimizer.zero_grad()
+        losses.sum().backward()
+        assert self._colors.grad is not None
+        self._colors.grad += SMOOTHNESS * _laplacian(self._colors.detach(), self._neighbors)
+        self._optimizer.step()
+        self._optimizer.param_groups[0]["lr"] *= self._decay
+        return float(losses.detach().mean()) if losses.numel() else 0.0
 
+    def texture(self) -> Texture:
+        """Return the texture after the steps so far."""
+        image = self._initial.image.flatten(0, 1)
+        image = image.index_copy(0, self._slots, self._colors.detach().clamp(0, 1).T)
+        return self._initial.replace(image=dilate(image.view_as(self._initial.image), self._used))
 
-def _photo_loss(
-    mesh: Mesh, texture: Texture, colors: Tensor, row_of: Tensor, view: PhotoView, exposure: Tensor | None
-) -> Tensor:
-    device = colors.device
-    with torch.no_grad():
-        rows = hits(rasterize(mesh, view.camera.to(device)))
-        usable = (view.usable(device) & (view.coverage(device) > MIN_COVERAGE)).flatten()[rows.slot_ids]
-        uvs = rows.interpolate(texture.faces, texture.uvs)[usable]
-        target = view.premultiplied(device).flatten(0, 1)[rows.slot_ids[usable]].T
-        corners, shares = _bilinear(uvs, texture.image.shape[0], texture.image.shape[1])
-        index = row_of[corners]  # −1 in charts thinner than a texel, which cover no center
-        shares = shares * (index >= 0)
-        shares = shares / shares.sum(0).clamp(min=1e-6)
-        index = index.clamp(min=0)
-    rendered = (gather_columns(colors, index.flatten()).unflatten(1, index.shape) * shares).sum(1)
-    if exposure is not None:
-        rendered = rendered * exposure[:, None]
-    return huber_loss(rendered, target, reduction="sum", delta=HUBER)
+    def _losses(self, view: PhotoView, exposure: Tensor | None) -> Tensor:
+        device, texture = self._colors.device, self._initial
+        with torch.no_grad():
+            rows = hits(rasterize(self.mesh, view.camera.to(device)))
+            usable = (view.usable(device) & (view.coverage(device) > MIN_COVERAGE)).flatten()[rows.slot_ids]
+            uvs = rows.interpolate(texture.faces, texture.uvs)[usable]
+            target = view.premultiplied(device).flatten(0, 1)[rows.slot_ids[usable]].T
+            corners, shares = _bilinear(uvs, texture.image.shape[0], texture.image.shape[1])
+            index = self._row_of[corners]  # −1 in charts thinner than a texel, which cover no center
+            shares = shares * (index >= 0)
+            shares = shares / shares.sum(0).clamp(min=1e-6)
+            index = index.clamp(min=0)
+        rendered = (gather_columns(self._colors, index.flatten()).unflatten(1, index.shape) * shares).sum(1)
+        if exposure is not None:
+            rendered = rendered * exposure[:, None]
+        return huber_loss(rendered, target, reduction="none", delta=HUBER)
 
 
 def _bilinear(uvs: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.uv_atlas import UVAtlas
 from unrender.kernels.interpolate import interpolate_attributes
 from unrender.kernels.rasterize import rasterize_faces
+from unrender.render.texture import Texture
 from unrender.tasks.surface.project_photos import SurfacePoints
 
 
@@ -39,6 +40,13 @@ class Texels(NamedTuple):
         """Return the points of the surface at the texels, with interpolated vertex normals."""
         normals = normalize(self.interpolate(mesh.faces, vertex_normals(mesh)), dim=-1)
         return SurfacePoints(self.interpolate(mesh.faces, mesh.vertices), normals)
+
+    def texture(self, colors: Float[Tensor, "texels channels"], atlas: UVAtlas) -> Texture:
+        """Return a texture with these colors, and padding around the charts."""
+        image = colors.new_zeros(self.covered.numel(), colors.shape[1]).index_copy(0, self.slot_ids, colors)
+        return Texture(
+            dilate(image.view(*self.covered.shape, -1), self.covered), atlas.uvs.to(colors.dtype), atlas.faces
+        )
 
 
 def find_texels(atlas: UVAtlas) -> Texels:
