@@ -178,6 +178,11 @@ def up_direction(cameras: Camera) -> Float[Tensor, "3"]:
     return torch.nn.functional.normalize(up, dim=0)
 
 
+def stack_cameras(cameras: Sequence[Camera]) -> Camera:
+    """Return one batch of cameras, with the intrinsics of the first, without its lens."""
+    return _with_poses(cameras[0], torch.stack([camera.camera_from_world for camera in cameras]))
+
+
 def least_axis(direction: Float[Tensor, "3"]) -> Float[Tensor, "3"]:
     """Return the coordinate axis least along a unit direction; of axes that differ by rounding, the first."""
     return torch.eye(3).to(direction)[int((direction.abs() * 1e6).round().argmin())]

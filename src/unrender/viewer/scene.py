@@ -13,7 +13,7 @@ from unrender.data.frames import Frame
 from unrender.data.scene_bounds import bounds_of_cameras
 from unrender.fields.protocol import RenderedField
 from unrender.geometry.camera import Camera
-from unrender.geometry.camera_paths import up_direction
+from unrender.geometry.camera_paths import stack_cameras, up_direction
 from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.geometry.points import PointCloud
 from unrender.geometry.rotations import quaternion_from_rotation
@@ -60,20 +60,15 @@ def view_of_first(cameras: Sequence[Camera]) -> InitialView:
     forward = first.camera_from_world[2, :3]
     depth = float((bounds_of_cameras(cameras).mean(0) - first.position) @ forward)
     target = first.position + (depth if depth > 0 else 1.0) * forward
-    return InitialView(first.position, target, up_direction(_batched(cameras)), math.degrees(_fov(first)))
+    return InitialView(
+        first.position, target, up_direction(stack_cameras(cameras)), math.degrees(_fov(first))
+    )
 
 
 def view_of_all(cameras: Sequence[Camera]) -> InitialView:
     """Return a view of all cameras."""
-    batch = _batched(cameras)
+    batch = stack_cameras(cameras)
     return view_around(batch.position, up_direction(batch))
-
-
-def _batched(cameras: Sequence[Camera]) -> Camera:
-    """Return one batch of cameras, with the intrinsics of the first."""
-    first, poses = cameras[0], torch.stack([camera.camera_from_world for camera in cameras])
-    focal, center = (t.expand(len(poses), 2) for t in (first.focal, first.center))
-    return first.replace(focal=focal, center=center, camera_from_world=poses, lens=None)
 
 
 def bounds_of(thing: Mesh | PointCloud | Renderable) -> Box:

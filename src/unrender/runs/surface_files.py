@@ -1,0 +1,131 @@
+"""The files of a fitted surface: mesh with texture, levels of detail, collision mesh, turntable."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from unrender.errors import InputError
+from unrender.geometry.camera import Camera
+from unrender.geometry.camera_paths import stack_cameras, up_direction
+from unrender.geometry.export_frame import Units, UpAxis, place_for_export
+from unrender.geometry.mesh import Mesh
+from unrender.geometry.uv_atlas import MAX_TEXTURE_SIZE, MIN_TEXTURE_SIZE, UVAtlas, unwrap
+from unrender.geometry.world_origin import ZERO, WorldOrigin, to_world
+from unrender.io.mesh_parts import save_mesh_parts
+from unrender.io.textured_meshes import save_textured_mesh
+from unrender.render.texture import Texture
+from unrender.tasks.surface.bake_texture import BakedTexture, bake_texture_steps
+from unrender.tasks.surface.convex_parts import convex_parts
+from unrender.tasks.surface.levels_of_detail import levels_of_detail
+from unrender.tasks.surface.photo_views import PhotoView
+from unrender.tasks.surface.turntable import save_turntable
+
+MAX_LEVELS = 8
+PADDING = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class SurfaceFiles:
+    """What is written."""
+
+    format: tuple[Literal["glb", "obj", "ply"], ...] = ("glb",)
+    """File formats of the mesh."""
+    colors: Literal["texture", "vertex"] = "texture"
+    """texture: a texture baked from the photos; vertex: a color for each vertex, the light alternative."""
+    texture_size: int = 2048
+    """Side of the texture in texels."""
+    texture_steps: int = 300
+    """Steps in which the texture is refined against one photo each; 0 keeps the projected colors."""
+    lods: int = 0
+    """Number of simplified levels of detail, each with a quarter of the faces of the one before."""
+    collision: bool = False
+    """Write a collision mesh of convex parts."""
+    up: UpAxis = "scene"
+    """Axis that points up in the files: y (glTF, Unity), z (Blender, ROS), or scene to keep the axes."""
+    units: Units = "m"
+    """Unit of the files, for a scene in meters."""
+    turntable: bool = False
+    """Write a turntable video."""
+
+    def check(self) -> None:
+        """Raise InputError for values out of range."""
+        if not self.format:
+            raise InputError("--format: give at least one of glb, obj and ply")
+        if not MIN_TEXTURE_SIZE <= self.texture_size <= MAX_TEXTURE_SIZE:
+            raise InputError(
+                f"--texture-size {self.texture_size}: must be {MIN_TEXTURE_SIZE} to {MAX_TEXTURE_SIZE}"
+            )
+        if self.texture_steps < 0:
+            raise InputError(f"--texture-steps {self.texture_steps}: must be at least 0")
+        if not 0 <= self.lods <= MAX_LEVELS:
+            raise InputError(f"--lods {self.lods}: must be 0 to {MAX_LEVELS}")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextureStep:
+    """A step of the computation of a texture."""
+
+    index: int
+    last_index: int
+    stage: Literal["unwrapping", "projected", "refined"]
+    atlas: UVAtlas | None
+    baked: BakedTexture | None
+    """In the last step."""
+
+
+def texture_steps(
+    mesh: Mesh, views: Sequence[PhotoView], files: SurfaceFiles, *, exposure: bool = False
+) -> Iterator[TextureStep]:
+    """Unwrap a mesh and bake its texture; the last step has it."""
+    last = files.texture_steps + 1
+    yield TextureStep(0, last, "unwrapping", None, None)
+    padding = min(PADDING, files.texture_size // 16)
+    atlas = unwrap(mesh, texture_size=files.texture_size, padding=padding)
+    for step in bake_texture_steps(mesh, atlas, views, refine_steps=files.texture_steps, exposure=exposure):
+        result = step.result if step.index == step.last_index else None
+        yield TextureStep(step.index + 1, last, "refined" if step.index else "projected", atlas, result)
+
+
+def save_surface(
+    folder: Path,
+    mesh: Mesh,
+    texture: Texture | None,
+    files: SurfaceFiles,
+    cameras: Sequence[Camera],
+    *,
+    orbit: bool = True,
+    origin: WorldOrigin = ZERO,
+) -> list[Path]:
+    """Write the files of a surface to a folder; return their paths, the mesh first.
+
+    cameras: of the photos, which define the scene's up direction and the path of the turntable; see `save_turntable`
+    for `orbit`.
+    """
+    mesh, texture = mesh.to("cpu"), None if texture is None else texture.to("cpu")
+    scene_up = up_direction(stack_cameras(cameras)) if files.up != "scene" else None
+
+    def place(shape: Mesh) -> Mesh:
+        return place_for_export(to_world(shape, origin), up=files.up, scene_up=scene_up, units=files.units)
+
+    paths = []
+    for level, detail in enumerate(levels_of_detail(mesh, texture, levels=files.lods)):
+        name = f"mesh_lod{level}" if level else "mesh"
+        for suffix in files.format:
+            paths += save_textured_mesh(place(detail.mesh), detail.texture, folder / f"{name}.{suffix}")
+    if files.collision:
+        paths.append(folder / "collision.obj")
+        save_mesh_parts([place(part) for part in convex_parts(mesh)], paths[-1])
+    if files.turntable:
+        paths.append(folder / "turntable.mp4")
+        save_turntable(mesh, texture, cameras, paths[-1], orbit=orbit)
+    return paths
+
+
+def texture_metrics(atlas: UVAtlas, baked: BakedTexture) -> dict[str, Any]:
+    """Return the size of a texture, its charts, and the fraction of its texels that no photo shows."""
+    return {
+        "texture_size": atlas.texture_size,
+        "num_charts": atlas.num_charts,
+        "unobserved_texture": baked.num_unobserved / max(1, baked.num_texels),
+    }
