@@ -17,6 +17,7 @@ import tyro
 from PIL import Image
 
 import unrender
+from known_shapes import lopsided_model
 from unrender.cli.main import COMMANDS
 from unrender.geometry.simplify import cluster_vertices
 
@@ -48,6 +49,7 @@ def folder_with_input(tmp_path, monkeypatch):
     rod = ball.replace(vertices=ball.vertices * torch.tensor([1.0, 0.15, 0.15]))
     samples = unrender.sample_points_from_mesh(rod, 600, generator=torch.Generator().manual_seed(0))
     unrender.save_cloud(unrender.PointCloud(samples.points), tmp_path / "scan.ply")
+    unrender.save_linear_model(lopsided_model(), tmp_path / "shapes.npz")
     mesh = cluster_vertices(unrender.demo_object(), 20).to(torch.float32)
     unrender.save_mesh(mesh, tmp_path / "object.ply")
     camera = unrender.Camera.look_at([2.0, 1.2, 3.0], fov_degrees=40.0, height=120, width=120)

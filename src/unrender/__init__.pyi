@@ -48,7 +48,10 @@ from .geometry.demo_object import demo_object as demo_object
 from .geometry.fill_holes import FilledMesh as FilledMesh
 from .geometry.fill_holes import fill_holes as fill_holes
 from .geometry.gaussians import Gaussians as Gaussians
+from .geometry.landmarks import Landmarks as Landmarks
 from .geometry.lens import Lens as Lens
+from .geometry.linear_shape_model import LinearShapeModel as LinearShapeModel
+from .geometry.linear_shape_model import linear_shape as linear_shape
 from .geometry.marching_cubes import marching_cubes as marching_cubes
 from .geometry.mesh import Mesh as Mesh
 from .geometry.mesh import enclosed_volume as enclosed_volume
@@ -104,6 +107,9 @@ from .io.depth import points_from_depth as points_from_depth
 from .io.files import MissingFileError as MissingFileError
 from .io.images import load_image as load_image
 from .io.images import save_image as save_image
+from .io.landmarks import load_landmarks as load_landmarks
+from .io.linear_models import load_linear_model as load_linear_model
+from .io.linear_models import save_linear_model as save_linear_model
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
 from .io.splats import load_gaussians as load_gaussians
@@ -181,10 +187,16 @@ from .tasks.depth.measure_depth import DepthLayers as DepthLayers
 from .tasks.depth.measure_depth import depth_layers as depth_layers
 from .tasks.depth.measure_depth import measure_depth as measure_depth
 from .tasks.depth.view_consistency import view_consistency as view_consistency
+from .tasks.mesh.fit_linear_model import FitLinearModel as FitLinearModel
+from .tasks.mesh.fit_linear_model import FitLinearModelStep as FitLinearModelStep
+from .tasks.mesh.fit_linear_model import fit_linear_model as fit_linear_model
 from .tasks.mesh.fit_mesh import FitMesh as FitMesh
 from .tasks.mesh.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.mesh.fit_mesh import fit_mesh as fit_mesh
+from .tasks.mesh.linear_model_fit import LinearModelFit as LinearModelFit
 from .tasks.mesh.measure_mesh import measure_mesh as measure_mesh
+from .tasks.mesh.track_linear_model import TrackLinearModelStep as TrackLinearModelStep
+from .tasks.mesh.track_linear_model import track_linear_model as track_linear_model
 from .tasks.nerf.config import FitNerf as FitNerf
 from .tasks.nerf.fit_nerf import fit_nerf as fit_nerf
 from .tasks.pose.find_pose import FindPose as FindPose

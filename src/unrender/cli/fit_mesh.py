@@ -6,13 +6,19 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 import torch
 import tyro
 
-from unrender.cli.arguments import OPTION, Device, File, Flag, Folder, Resume
+from unrender.cli.arguments import OPTION, Device, Flag, Folder, Resume
 from unrender.cli.confine import confinable
+from unrender.cli.known_shape import (
+    KnownShape,
+    MeshResult,
+    fit_known_shape,
+    is_known,
+)
 from unrender.devices import resolve_device
 from unrender.errors import FileAccessError, InputError
 from unrender.geometry.mesh import Mesh
@@ -42,9 +48,7 @@ from unrender.viewer.training import watched_in_browser
 from unrender.workers import current_workers
 
 TASK = "fit-mesh"
-Axis = Literal["x", "y", "z", "-x", "-y", "-z"]
 Cloud = Annotated[Path, OPTION, tyro.conf.Positional, tyro.conf.arg(metavar="CLOUD")]
-MeshFormat = Literal["ply", "obj", "stl", "glb"]
 log = logging.getLogger("unrender")
 MIN_OBSERVED_FRACTION = 0.5
 """Fraction of the surface near points below which a result is `unsupported`."""
@@ -65,51 +69,44 @@ class DepthImage:
     """Mask image, black where pixels are ignored. Of a folder: also a folder of masks with the same names."""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Saved:
-    """Other options that a resumed run takes from config.json."""
-
-    mesh_format: MeshFormat = "ply"
-    reference: Path | None = None
-    up: Axis = "y"
-
-
 @confinable
 def command(
     cloud: Cloud,
     fit: FitMesh = FitMesh(),
     depth: DepthImage = DepthImage(),
+    shape: KnownShape = KnownShape(),
     output: Folder = None,
-    mesh_format: MeshFormat = "ply",
-    reference: File = None,
-    up: Axis = "y",
+    results: MeshResult = MeshResult(),
     viewer: Flag = False,
     resume: Resume = None,
     device: Device = "auto",
 ) -> int:
     """Fit a watertight mesh to a point cloud (ply, pcd, xyz, npy, npz), a depth image, or points sampled from a mesh.
 
-    Of a folder, each point cloud has its own results, and summary.csv has a row for each.
+    Of a folder, each cloud has its own results and a row in summary.csv; with --linear-model, it is a sequence.
 
-    Exit status 3: most of the surface is far from all points, and extrapolated; see --open.
+    Exit status 3: most of the surface is extrapolated (see --open), or the cloud does not show the known shape.
 
-    Example: unrender fit-mesh scan.ply --holdout 0.1
+    Examples:
+        unrender fit-mesh scan.ply --holdout 0.1
+        unrender fit-mesh face.ply --linear-model faces.npz
 
     Args:
         cloud: File with the points: a point cloud, a depth image, or a mesh. Or a folder of such files.
         fit: How the mesh is fitted.
         depth: For a depth image as input: png or tif, or npy with --intrinsics.
+        shape: A known shape to fit, instead of a free mesh.
         output: Output folder. Default: runs/fit-mesh/NAME-TIME.
-        mesh_format: File format of the mesh.
-        reference: Ground-truth mesh to measure the result against.
-        up: Up axis of the images in the report.
+        results: Results.
         viewer: Open an interactive viewer in the browser during the fit.
         resume: Folder of an interrupted run to resume; its cloud and settings are the defaults.
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     target = resolve_device(device)
-    truth = None if reference is None else load_mesh(reference).to(target)
-    task = _Fit(fit, depth, mesh_format, reference, truth, up, target)
+    if is_known(shape):
+        others = {"viewer": viewer, "resume": resume, **changed_options(depth)}
+        return fit_known_shape(cloud, fit, shape, results, output, others)
+    task = _Fit(fit, depth, results, _reference(results.reference, target), target)
     if cloud.is_dir():
         return _fit_all(task, cloud, output, {"viewer": viewer, "resume": resume})
     refuse_workers(cloud, current_workers())
@@ -118,9 +115,8 @@ def command(
     fitting = fit_mesh(points.to(target), fit, checkpoints=folder, resume=resume)
     create_run_folder(folder, TASK, task.settings(cloud) | {"columns": columns})
     steps = task.fit(fitting, folder, functools.partial(run_steps, describe=_describe), viewer=viewer)
-    seconds = time.perf_counter() - start
     _say_what_is_left(steps[-1], command_line(TASK, [], {"resume": folder}))
-    metrics = task.write(steps, cloud, points, folder, seconds)
+    metrics = task.write(steps, cloud, points, folder, time.perf_counter() - start)
     _print_summary(metrics, columns)
     print(folder / task.file, folder / "report.html", sep="\n")
     return _exit_status(metrics)
@@ -155,11 +151,9 @@ class _Fit:
 
     config: FitMesh
     depth: DepthImage
-    mesh_format: MeshFormat
-    reference: Path | None
+    results: MeshResult
     truth: Mesh | None
-    """The mesh that `reference` holds."""
-    up: Axis
+    """The mesh that `results.reference` holds."""
     device: torch.device
     name: ClassVar[str] = TASK
     columns: ClassVar[tuple[str, ...]] = (
@@ -176,7 +170,7 @@ class _Fit:
     @property
     def file(self) -> str:
         """Name of the mesh file."""
-        return f"mesh.{self.mesh_format}"
+        return f"mesh.{self.results.mesh_format}"
 
     def settings(self, cloud: Path) -> dict[str, Any]:
         """Return the settings of a run, for its config.json."""
@@ -185,14 +179,13 @@ class _Fit:
             "cloud": cloud.resolve(),
             "config": self.config,
             "depth": depth,
-            "mesh_format": self.mesh_format,
         }
-        return settings | {"reference": self.reference, "up": self.up, "device": str(self.device)}
+        return settings | dataclasses.asdict(self.results) | {"device": str(self.device)}
 
     def options(self, depth: DepthImage | None = None) -> dict[str, Any]:
         """Return the options of the command line that differ from their defaults."""
-        options = changed_options(self.config, depth or self.depth) | {"reference": self.reference}
-        return options | ({} if self.up == "y" else {"up": self.up})
+        options = changed_options(self.config, depth or self.depth, self.results)
+        return {name: value for name, value in options.items() if name != "mesh_format"}
 
     def _depth_of(self, cloud: Path) -> DepthImage:
         """Return the options of a depth image with its own mask, where masks are in a folder."""
@@ -241,8 +234,12 @@ class _Fit:
         line = command_line(TASK, [cloud], self.options(depth))
         how = reproduce(line, _code(cloud, self.config, depth))
         path, title = folder / "report.html", f"Mesh of {cloud.name}"
-        mesh_report.write_mesh_report(path, title, points, steps, metrics, self.up, how)
+        mesh_report.write_mesh_report(path, title, points, steps, metrics, self.results.up, how)
         return metrics
+
+
+def _reference(path: Path | None, device: torch.device) -> Mesh | None:
+    return None if path is None else load_mesh(path).to(device)
 
 
 def _exit_status(metrics: dict[str, Any]) -> int:
@@ -271,7 +268,7 @@ def command_for(arguments: Sequence[str]) -> Callable[..., Any]:
     if resume is None:
         return command
     fit, depth = saved_config(resume, TASK, FitMesh), saved_group(resume, "depth", DepthImage)
-    others = dataclasses.asdict(saved_group(resume, None, _Saved))
+    others: dict[str, Any] = {"results": saved_group(resume, None, MeshResult)}
     if cloud := read_config(resume).get("cloud"):
         others["cloud"] = Path(str(cloud))
     return functools.partial(command, fit=fit, depth=depth, **others)

@@ -34,7 +34,7 @@ def read_npz(data: bytes) -> GeometryData:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         arrays = {
-            key: _floats(array_from_npy(_unpack(archive, f"{key}.npy", len(data))))
+            key: _floats(array_from_npy(unpack(archive, f"{key}.npy", len(data))))
             for key in ("points", "normals", "colors")
             if f"{key}.npy" in names
         }
@@ -51,7 +51,7 @@ def read_npz(data: bytes) -> GeometryData:
     )
 
 
-def _unpack(archive: zipfile.ZipFile, name: str, available: int) -> bytes:
+def unpack(archive: zipfile.ZipFile, name: str, available: int) -> bytes:
     """Decompress an entry, unless it is much larger than the file: a few kB can hold gigabytes of zeros."""
     size = archive.getinfo(name).file_size
     if size > max(_ALWAYS_UNPACKED, _MAX_RATIO * available):
@@ -61,13 +61,17 @@ def _unpack(archive: zipfile.ZipFile, name: str, available: int) -> bytes:
     return archive.read(name)
 
 
-def array_from_npy(data: bytes) -> NDArray[Any]:
-    """Read the numbers of a .npy file, after checking its header against the size of the data."""
+def array_from_npy(data: bytes, kinds: str = "iuf") -> NDArray[Any]:
+    """Read the numbers of a .npy file, after checking its header against the size of the data.
+
+    kinds: NumPy's letters of the dtypes that are accepted; U for text.
+    """
     stream = io.BytesIO(data)
     headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, by_columns, dtype = headers[np.lib.format.read_magic(stream)](stream)
-    if dtype.kind not in "iuf":
-        raise FileFormatError(f"expected real numbers, got an array of dtype {dtype}")
+    if dtype.kind not in kinds:
+        expected = "text" if kinds == "U" else "real numbers"
+        raise FileFormatError(f"expected {expected}, got an array of dtype {dtype}")
     size = math.prod(shape)
     if min(shape, default=0) < 0 or size * dtype.itemsize > len(data) - stream.tell():
         raise FileFormatError(

@@ -1,6 +1,8 @@
 """`GeometryData`: the content of a geometry file before it becomes a mesh or a point cloud."""
 
 import logging
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +38,8 @@ class GeometryData(NamedTuple):
     """As stored in the file, of any length."""
     colors: Floats | None = None
     """RGB in [0, 1]."""
+    vertex_values: Mapping[str, Floats] = MappingProxyType({})
+    """Further values of each point by name, which are written to PLY files."""
     columns: str = ""
     """For tables of more than three columns: which of them were used for what."""
 

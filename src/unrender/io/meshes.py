@@ -1,7 +1,11 @@
 """Loading and saving of triangle meshes."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from unrender._checked import describe_value
 from unrender.errors import FileFormatError, InputError
@@ -9,6 +13,8 @@ from unrender.geometry.mesh import Mesh
 from unrender.io.files import FilePath
 from unrender.io.formats import MESH_READERS, MESH_WRITERS, read_geometry_data, write_geometry_data
 from unrender.io.geometry_data import GeometryData, check_colors, floats_from_tensor, rgb_from_tensor
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 
 
 def load_mesh(path: FilePath) -> Mesh:
@@ -40,8 +46,11 @@ def mesh_from_geometry_data(geometry: GeometryData, path: FilePath) -> Mesh:
     )
 
 
-def save_mesh(mesh: Mesh, path: FilePath) -> None:
-    """Save a mesh to ply, obj, stl or glb; vertex colors and float64 are kept if the format supports them."""
+def save_mesh(mesh: Mesh, path: FilePath, vertex_values: Mapping[str, Tensor] = NOTHING) -> None:
+    """Save a mesh to ply, obj, stl or glb; vertex colors and float64 are kept if the format supports them.
+
+    vertex_values: a number or a truth value for each vertex, by the name of a property; only ply stores them.
+    """
     if mesh.vertices.ndim != 2:
         raise InputError(
             f"save_mesh: expected a single mesh, got a batch with vertices {describe_value(mesh.vertices)}; "
@@ -52,6 +61,10 @@ def save_mesh(mesh: Mesh, path: FilePath) -> None:
         raise InputError(f"save_mesh: cannot save to {path}: {reason}")
     faces = mesh.faces.cpu().numpy().astype(np.int64)
     geometry = GeometryData(
-        floats_from_tensor(mesh.vertices), faces, None, rgb_from_tensor(mesh.vertex_colors)
+        floats_from_tensor(mesh.vertices),
+        faces,
+        None,
+        rgb_from_tensor(mesh.vertex_colors),
+        {name: values.detach().cpu().numpy() for name, values in vertex_values.items()},
     )
     write_geometry_data(path, MESH_WRITERS, geometry)

@@ -329,6 +329,8 @@ def write_ply(
     if geometry.colors is not None:
         rgb = np.rint(geometry.colors * 255).astype(np.uint8)
         columns += [(name, "uchar", rgb[:, i]) for i, name in enumerate(("red", "green", "blue"))]
+    for name, values in geometry.vertex_values.items():
+        columns.append((name, "uchar" if values.dtype == np.bool_ else "float", values))
     if uvs is not None:
         columns += [(name, "float", uvs[:, i]) for i, name in enumerate("st")]
     header = ["ply", "format binary_little_endian 1.0"]

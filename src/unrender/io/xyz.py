@@ -107,7 +107,7 @@ def split_columns(
         None,
         normals,
         None if colors is None else normalize_colors(colors),
-        columns.describe(table.shape[1]) if table.shape[1] > 3 or columns.names else "",
+        columns=columns.describe(table.shape[1]) if table.shape[1] > 3 or columns.names else "",
     )
 
 
