@@ -50,16 +50,16 @@ def blend_softmax(
     if not blur > 0 or not gamma > 0:
         raise InputError(f"blend_softmax: `blur` and `gamma` should be positive, got {blur} and {gamma}")
     near, far = _near_far(fragments, depth_range)
+    empty, sharpness = constant(background, colors), LOGIT_AT_BLUR / blur**2
+    if not can_read(colors):  # a GPU would have to be waited for
+        layers = (colors, fragments.depth, fragments.squared_distance)
+        return blend_layers(*layers, fragments.face_ids, near, far, empty, sharpness, gamma)
     layers = (
         colors.flatten(0, -3),
         fragments.depth.flatten(0, -2),
         fragments.squared_distance.flatten(0, -2),
     )
-    face_ids, sharpness = fragments.face_ids.flatten(0, -2), LOGIT_AT_BLUR / blur**2
-    empty = constant(background, colors)
-    if not can_read(colors):  # a GPU would have to be waited for
-        pixels = blend_layers(*layers, face_ids, near, far, empty, sharpness, gamma)
-        return pixels.view(*colors.shape[:-2], -1)
+    face_ids = fragments.face_ids.flatten(0, -2)
     covered = (face_ids[:, 0] >= 0).nonzero()[:, 0]
     image_ids = covered.div(max(len(face_ids) // max(len(near), 1), 1), rounding_mode="floor")
     color, depth, squared = (t[covered] for t in layers)

@@ -23,12 +23,16 @@ def blend_layers(
 ) -> Tensor:
     """Blend the layers of pixels to colors and alpha `[pixels channels+1]`; see the reference.
 
+    On a GPU, `pixels` may be several axes, those of images.
     Differentiable in: colors, depth, squared (not twice).
     """
     face_ids = face_ids.int()  # as they are rasterized; PyTorch3D's are int64
     arguments = (colors, depth, squared, face_ids, near, far, background, sharpness, gamma)
     if implementation("blend_layers", colors.device) is None:
-        return reference.forward(*arguments)
+        layers = [t.flatten(0, -2) for t in (depth, squared, face_ids)]
+        ends = (near, far, background, sharpness, gamma)
+        flat = reference.forward(colors.flatten(0, -3), layers[0], layers[1], layers[2], *ends)
+        return flat.view(*colors.shape[:-2], -1)
     pixels: Tensor = _Blend.apply(*arguments)
     return pixels
 
@@ -40,7 +44,7 @@ def depth_extent(depth: Tensor, face_ids: Tensor) -> tuple[Tensor, Tensor]:
     """
     fast = implementation("blend_layers", depth.device)
     find = getattr(fast, "depth_extent", reference.depth_extent)
-    near, far = find(depth.detach(), face_ids)
+    near, far = find(depth.detach() if depth.requires_grad else depth, face_ids)
     return near, far
 
 

@@ -22,8 +22,8 @@ def forward(
     gamma: float,
 ) -> Tensor:
     inputs = [t.contiguous() for t in (colors, depth, squared, face_ids.int(), near, far, background)]
-    pixels = colors.new_empty(len(colors), colors.shape[-1] + 1)
-    launch(blend_kernels(colors.dtype).blend, len(colors), *inputs, sharpness, gamma, pixels)
+    pixels = colors.new_empty(*colors.shape[:-2], colors.shape[-1] + 1)
+    launch(blend_kernels(colors.dtype).blend, colors.shape[:-2].numel(), *inputs, sharpness, gamma, pixels)
     return pixels
 
 
@@ -44,7 +44,8 @@ def backward(
         t.contiguous() for t in (colors, depth, squared, face_ids.int(), near, far, pixels, grad_output)
     ]
     gradients = [torch.empty_like(t) for t in inputs[:3]]
-    launch(blend_kernels(colors.dtype).blend_backward, len(colors), *inputs, sharpness, gamma, *gradients)
+    count = colors.shape[:-2].numel()
+    launch(blend_kernels(colors.dtype).blend_backward, count, *inputs, sharpness, gamma, *gradients)
     return gradients[0], gradients[1], gradients[2]
 
 

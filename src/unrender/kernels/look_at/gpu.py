@@ -11,14 +11,14 @@ from unrender.kernels.look_at.reference import PARALLEL
 
 
 def forward(eye: Tensor, target: Tensor, up: Tensor) -> Tensor:
-    inputs = [t.detach().contiguous() for t in (eye, target, up)]
+    inputs = [t.contiguous() for t in (eye, target, up)]
     pose = eye.new_empty(*eye.shape[:-1], 4, 4)
     launch(look_at_kernels(eye.dtype).look_at, eye.numel() // 3, *inputs, pose)
     return pose
 
 
 def backward(eye: Tensor, target: Tensor, up: Tensor, grad_output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    inputs = [t.detach().contiguous() for t in (eye, target, up, grad_output)]
+    inputs = [t.contiguous() for t in (eye, target, up, grad_output)]
     grad_eye, grad_target, grad_up = (torch.empty_like(t) for t in inputs[:3])
     launch(
         look_at_kernels(eye.dtype).look_at_backward, eye.numel() // 3, *inputs, grad_eye, grad_target, grad_up

@@ -33,7 +33,7 @@ def near_plane(projected: Tensor) -> Tensor:
     fast = implementation("project_points", projected.device)
     if fast is None or fast is cpu:
         return reference.near_plane(projected.detach())
-    near: Tensor = fast.near_plane(projected.detach())
+    near: Tensor = fast.near_plane(projected)
     return near
 
 
@@ -52,8 +52,6 @@ class _Project(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        needs_points, needs_cameras = ctx.needs_input_grad[0], any(ctx.needs_input_grad[1:4])
-        gradients = ctx.fast.backward(
-            *ctx.saved_tensors, ctx.perspective, grad_output, needs_points, needs_cameras
-        )
+        needs_grad = ctx.needs_input_grad[:4]
+        gradients = ctx.fast.backward(*ctx.saved_tensors, ctx.perspective, grad_output, needs_grad)
         return (*gradients, None)

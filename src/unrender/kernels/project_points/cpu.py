@@ -1,5 +1,7 @@
 """On a CPU, this is the reference in plain torch; its autograd graph is built in the backward pass, if needed."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -16,11 +18,9 @@ def backward(
     center: Tensor,
     perspective: bool,
     grad_output: Tensor,
-    needs_points: bool,
-    needs_cameras: bool,
+    needs_grad: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
     inputs = tuple(t.detach() for t in (points, camera_from_world, focal, center))
-    needs_grad = (needs_points, needs_cameras, needs_cameras, needs_cameras)
     for tensor, is_wanted in zip(inputs, needs_grad, strict=True):
         tensor.requires_grad_(is_wanted)
     with torch.enable_grad():

@@ -4,6 +4,7 @@ Gradients are sums in a fixed order: those of points over the cameras, those of 
 """
 
 import math
+from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
@@ -36,26 +37,28 @@ def backward(
     center: Tensor,
     perspective: bool,
     grad_output: Tensor,
-    needs_points: bool,
-    needs_cameras: bool,
+    needs_grad: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
+    """Compute the gradients of the inputs for which `needs_grad` is true."""
     inputs = (points, camera_from_world, focal, center)
     shape, arrays = _flatten(*inputs)
     images, count, grad_output = math.prod(shape), points.shape[-2], grad_output.contiguous()
     kernels, grad_points = project_kernels(points.dtype), None
-    if needs_points:
+    if needs_grad[0]:
         grad_points, size = torch.empty_like(arrays[0]), (arrays[0].shape[:-2].numel(), count)
         launch(kernels.point_gradients, size, *arrays, int(perspective), grad_output, images, grad_points)
         grad_points = _unbroadcast(grad_points, points, shape, 2)
-    if not needs_cameras:
+    if not any(needs_grad[1:]):
         return grad_points, None, None, None
     parts = -(-count // POINTS_PER_THREAD)
     terms = points.new_empty(images, parts, CAMERA_SIZE)
     launch(kernels.camera_gradients, (images, parts), *arrays, int(perspective), grad_output, terms)
     sums = terms.view(arrays[1].shape[:-2].numel(), -1, CAMERA_SIZE).sum(1)
-    gradients = sums[:, :16].unflatten(1, (4, 4)), sums[:, 16:18], sums[:, 18:]
-    own = zip(gradients, inputs[1:], (2, 1, 1), strict=True)
-    return grad_points, *(_unbroadcast(gradient, like, shape, axes) for gradient, like, axes in own)
+    own = zip(inputs[1:], (2, 1, 1), ((0, 16), (16, 18), (18, 20)), needs_grad[1:], strict=True)
+    return grad_points, *(
+        _unbroadcast(sums[:, start:end], like, shape, axes) if needed else None
+        for like, axes, (start, end), needed in own
+    )
 
 
 def near_plane(projected: Tensor) -> Tensor:
@@ -95,8 +98,8 @@ def _broadcast(shapes: list[tuple[int, ...]]) -> tuple[int, ...]:
 def _unbroadcast(gradient: Tensor, like: Tensor, shape: tuple[int, ...], axes: int) -> Tensor:
     """Sum a gradient over the axes, before its own, along which its input was repeated."""
     if gradient.numel() == like.numel():
-        return gradient.view(like.shape)
-    return gradient.view(*shape, *like.shape[-axes:]).sum_to_size(like.shape)
+        return gradient.reshape(like.shape)
+    return gradient.reshape(*shape, *like.shape[-axes:]).sum_to_size(like.shape)
 
 
 @per_precision("project_points")

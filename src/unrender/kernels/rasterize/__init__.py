@@ -57,7 +57,9 @@ def rasterize_faces(
 
 def near_depth(near: float | Tensor) -> float | Tensor:
     """Return the depth of the near plane as a number, or as a tensor on a GPU, which would have to be waited for."""
-    return near.detach() if isinstance(near, Tensor) and not can_read(near) else float(near)
+    if not isinstance(near, Tensor) or can_read(near):
+        return float(near)
+    return near.detach() if near.requires_grad else near
 
 
 def check_screen(where: str, points: Tensor, height: int, width: int, blur: float) -> None:
@@ -83,10 +85,17 @@ class _Rasterize(torch.autograd.Function):
         ctx.save_for_backward(points, faces, face_ids, barycentric)
         ctx.near = settings[4]
         ctx.mark_non_differentiable(face_ids)
+        ctx.set_materialize_grads(False)  # not of face_ids
         return face_ids, barycentric, depth, squared
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: Tensor, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        gradient = ctx.fast.backward(*ctx.saved_tensors, grad_outputs, ctx.near)
+    def backward(ctx: Any, _: None, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        points, faces, face_ids, barycentric = ctx.saved_tensors
+        shapes = (barycentric.shape, face_ids.shape, face_ids.shape)
+        given = [
+            barycentric.new_zeros(shape) if grad is None else grad
+            for shape, grad in zip(shapes, grad_outputs, strict=True)
+        ]
+        gradient = ctx.fast.backward(points, faces, face_ids, barycentric, tuple(given), ctx.near)
         return (gradient, *[None] * 7)

@@ -72,7 +72,7 @@ def _fit(
     generator = torch.Generator().manual_seed(seed)
     start = torch.tensor([START, 0.0, 0.0, 0.0]).to(images)
     logits = start.expand(size, size, size, 4).clone().requires_grad_()
-    rays = _rays_in_voxels(cameras, size)
+    rays, volume = _rays_in_voxels(cameras, size), as_volume(logits.detach())
     optimizer = torch.optim.Adam([logits], lr=LEARNING_RATE, fused=True)
     for index in range(steps):
         if index == round(DECAY_AT * steps):
@@ -84,7 +84,10 @@ def _fit(
         (color + silhouette).backward()
         optimizer.step()
         losses = dict(zip(("color", "silhouette"), torch.stack([color, silhouette]).tolist(), strict=True))
-        yield TutorialStep(index, steps - 1, losses, as_volume(logits.detach().sigmoid()))
+        grid = logits.detach().sigmoid()
+        yield TutorialStep(
+            index, steps - 1, losses, volume.replace(density=grid[..., 0], color=grid[..., 1:])
+        )
 
 
 def render_alphas(grid: Float[Tensor, "depth height width 4"], camera: Camera) -> GridMarch:
