@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.geometry.mesh import Mesh, vertex_normals
+from unrender.geometry.mesh import Mesh
 from unrender.geometry.uv_atlas import UVAtlas
 from unrender.render.texture import Texture
-from unrender.tasks.surface.bake_vertex_colors import check_observed, check_views, fill_unobserved
+from unrender.tasks.surface.bake_vertex_colors import (
+    check_observed,
+    check_views,
+    fill_unobserved,
+    mean_by_index,
+)
 from unrender.tasks.surface.photo_views import PhotoView
-from unrender.tasks.surface.project_photos import SurfacePoints, estimate_exposures, project_photos
+from unrender.tasks.surface.project_photos import PointColors, estimate_exposures, project_photos
 from unrender.tasks.surface.refine_texture import TextureRefinement
 from unrender.tasks.surface.texels import Texels, find_texels
 
@@ -93,8 +98,7 @@ def _steps(
     surface = texels.surface(mesh)
     exposures = estimate_exposures(mesh, surface, views) if exposure else None
     found = check_observed("bake_texture", project_photos(mesh, surface, views, exposures))
-    colors = torch.where(found.observed[:, None], found.colors, _fill(mesh, texels, views, exposures))
-    texture = texels.texture(colors, atlas)
+    texture = texels.texture(_filled(mesh, texels, surface.vertex_ids, found), atlas)
     projected = BakedTexture(texture, len(texels.slot_ids), int((~found.observed).sum()), exposures)
     yield BakeTextureStep(0, refine_steps, 0.0, projected, None)
     refinement = TextureRefinement(mesh, texture, texels.covered, refine_steps)
@@ -110,9 +114,11 @@ def _view_order(num_views: int, steps: int) -> list[int]:
     return torch.cat(rounds)[:steps].tolist() if rounds else []
 
 
-def _fill(mesh: Mesh, texels: Texels, views: Sequence[PhotoView], exposures: Tensor | None) -> Tensor:
-    """Return the colors of the vertices at all texels, where they are visible or spread over the surface."""
-    found = project_photos(mesh, SurfacePoints(mesh.vertices, vertex_normals(mesh)), views, exposures)
-    if not bool(found.observed.any()):
-        return mesh.vertices.new_zeros(len(texels.slot_ids), 3)
-    return texels.interpolate(mesh.faces, fill_unobserved(mesh, found))
+def _filled(mesh: Mesh, texels: Texels, vertex_ids: Tensor, found: PointColors) -> Tensor:
+    """Return the colors of all texels: those that no photo shows get colors from their surroundings on the surface."""
+    seen = vertex_ids[found.observed]
+    means = mean_by_index(found.colors[found.observed], seen, len(mesh.vertices))
+    known = torch.zeros(len(mesh.vertices), dtype=torch.bool, device=seen.device)
+    known[seen] = True
+    colors = texels.interpolate(mesh.faces, fill_unobserved(mesh, PointColors(means, known)))
+    return torch.where(found.observed[:, None], found.colors, colors)

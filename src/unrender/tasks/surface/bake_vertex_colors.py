@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unrender.errors import InputError
-from unrender.geometry.mesh import Mesh, vertex_normals
+from unrender.geometry.mesh import Mesh
+from unrender.kernels.scatter_sum import scatter_sum
 from unrender.tasks.surface.photo_views import PhotoView
 from unrender.tasks.surface.project_photos import (
     PointColors,
-    SurfacePoints,
     estimate_exposures,
     project_photos,
+    vertices_of,
 )
 
 
@@ -37,7 +38,7 @@ def bake_vertex_colors(
     Differentiable in: nothing.
     """
     check_views("bake_vertex_colors", mesh, views)
-    surface = SurfacePoints(mesh.vertices.detach(), vertex_normals(mesh).detach())
+    surface = vertices_of(mesh)
     exposures = estimate_exposures(mesh, surface, views) if exposure else None
     found = project_photos(mesh, surface, views, exposures)
     colors = fill_unobserved(mesh, check_observed("bake_vertex_colors", found))
@@ -77,16 +78,15 @@ def fill_unobserved(mesh: Mesh, found: PointColors) -> Float[Tensor, "vertices 3
         start, end = edges[known[edges[:, 1]]].T
         if len(start) == 0:
             break
-        sums = _mean_by_index(colors[end], start, len(colors))
+        sums = mean_by_index(colors[end], start, len(colors))
         ring: Bool[Tensor, " vertices"] = torch.zeros_like(known)
         ring[start] = True
         colors, known = torch.where(ring[:, None], sums, colors), known | ring
     return torch.where(known[:, None], colors, colors[found.observed].mean(0))
 
 
-def _mean_by_index(rows: Tensor, index: Tensor, size: int) -> Tensor:
-    from unrender.kernels.scatter_sum import scatter_sum
-
+def mean_by_index(rows: Tensor, index: Tensor, size: int) -> Tensor:
+    """Return the mean of the rows that share an index; zero where there are none."""
     columns = torch.cat([rows, torch.ones_like(rows[:, :1])], 1).T.contiguous()
     sums = scatter_sum(columns, index, size)
     return (sums[:3] / sums[3].clamp(min=1)).T

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from unrender.geometry.mesh import Mesh
+from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.render.fragments import rasterize
 from unrender.tasks.surface.photo_views import PhotoView
 
@@ -19,6 +19,8 @@ MIN_COVERAGE = 0.95
 """Alpha below which a pixel is mixed with the background."""
 OUTLIER = 0.15
 """Difference of a color from the mean, as a Euclidean distance in RGB, at which its weight falls to a quarter."""
+NUM_RINGS = 2
+"""Rings of faces around visible ones in which points are tested."""
 EXPOSURE_POINTS, EXPOSURE_ROUNDS = 20_000, 40
 MIN_OVERLAP = 100
 """Points that a photo has to share with others for its exposure to be estimated."""
@@ -45,6 +47,14 @@ class SurfacePoints(NamedTuple):
 
     points: Float[Tensor, "points 3"]
     normals: Float[Tensor, "points 3"]
+    vertex_ids: Int[Tensor, " points"]
+    """A vertex of the face of each point."""
+
+
+def vertices_of(mesh: Mesh) -> SurfacePoints:
+    """Return the vertices of a mesh."""
+    ids = torch.arange(len(mesh.vertices), device=mesh.vertices.device)
+    return SurfacePoints(mesh.vertices.detach(), vertex_normals(mesh).detach(), ids)
 
 
 @torch.no_grad()
@@ -77,19 +87,18 @@ def project_photos(
 def sample_view(mesh: Mesh, surface: SurfacePoints, view: PhotoView) -> Samples:
     """Sample a photo at the points that it shows, with weights."""
     device, camera = mesh.vertices.device, view.camera.to(mesh.vertices.device)
-    direction = normalize(camera.position - surface.points, dim=-1)
-    cosine = (direction * surface.normals).sum(-1)
-    index = (cosine > MIN_COSINE).nonzero()[:, 0]
-    cosine = cosine[index]
-    x, y, depth = camera.project(surface.points[index]).unbind(-1)
+    fragments = rasterize(mesh, camera)
+    index = _near_visible_faces(mesh, fragments.face_ids)[surface.vertex_ids].nonzero()[:, 0]
+    points = surface.points[index]
+    cosine = (normalize(camera.position - points, dim=-1) * surface.normals[index]).sum(-1)
+    x, y, depth = camera.project(points).unbind(-1)
     column, row = (x - 0.5).floor().nan_to_num(-1), (y - 0.5).floor().nan_to_num(-1)
-    inside = (
-        (depth > 0) & (column >= 0) & (column < camera.width - 1) & (row >= 0) & (row < camera.height - 1)
-    )
+    inside = (cosine > MIN_COSINE) & (depth > 0) & (column >= 0) & (row >= 0)
+    inside &= (column < camera.width - 1) & (row < camera.height - 1)
     index, cosine, x, y, depth, column, row = (t[inside] for t in (index, cosine, x, y, depth, column, row))
     corner = row.long() * camera.width + column.long()
     corners = torch.stack([corner, corner + 1, corner + camera.width, corner + camera.width + 1])
-    visible = _is_visible(mesh, view, corners, depth, cosine)
+    visible = _is_visible(view, fragments.depth[..., 0], corners, depth, cosine)
     index, cosine, depth, corners = index[visible], cosine[visible], depth[visible], corners[:, visible]
     a, b = (x - 0.5 - column)[visible], (y - 0.5 - row)[visible]
     shares = torch.stack([(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b])
@@ -100,19 +109,29 @@ def sample_view(mesh: Mesh, surface: SurfacePoints, view: PhotoView) -> Samples:
     return Samples(index[covered], (colors / alpha[:, None])[covered], weights[covered])
 
 
-def _is_visible(mesh: Mesh, view: PhotoView, corners: Tensor, depth: Tensor, cosine: Tensor) -> Tensor:
+def _near_visible_faces(mesh: Mesh, face_ids: Tensor) -> Bool[Tensor, " vertices"]:
+    """Return the vertices within two edges of a face that is visible at a pixel; of small faces, some are at none."""
+    seen = face_ids.flatten()
+    is_near = torch.zeros(len(mesh.faces), dtype=torch.bool, device=mesh.faces.device)
+    is_near[seen[seen >= 0].long()] = True
+    vertices = torch.zeros(len(mesh.vertices), dtype=torch.bool, device=mesh.faces.device)
+    for _ in range(NUM_RINGS + 1):
+        vertices[mesh.faces[is_near].flatten()] = True
+        is_near = vertices[mesh.faces].any(1)
+    return vertices
+
+
+def _is_visible(view: PhotoView, rendered: Tensor, corners: Tensor, depth: Tensor, cosine: Tensor) -> Tensor:
     """Return which points have the rendered depth at all four pixels around them.
 
     Next to a depth discontinuity, pixels have the colors of both surfaces. The tolerance is the change of depth across
     a pixel and a half, for a surface at this angle.
     """
-    camera = view.camera.to(depth.device)
-    rendered = rasterize(mesh, camera).depth[..., 0]
-    usable = (rendered > 0) & view.usable(depth.device)
+    usable = ((rendered > 0) & view.usable(depth.device)).flatten()
     slope = (1 - cosine.square()).clamp(min=0).sqrt() / cosine
-    tolerance = depth / camera.focal.min() * (0.5 + 1.5 * slope)
+    tolerance = depth / view.camera.focal.min().to(depth.device) * (0.5 + 1.5 * slope)
     is_near = (rendered.flatten()[corners] - depth).abs() <= tolerance
-    return (usable.flatten()[corners] & is_near).all(0)
+    return (usable[corners] & is_near).all(0)
 
 
 @torch.no_grad()
@@ -125,7 +144,7 @@ def estimate_exposures(
     than 100 points with others have factors of 1.
     """
     step = max(1, len(surface.points) // EXPOSURE_POINTS)
-    few = SurfacePoints(surface.points[::step], surface.normals[::step])
+    few = SurfacePoints(*(each[::step] for each in surface))
     samples = [sample_view(mesh, few, view) for view in views]
     factors = few.points.new_ones(len(views), 3)
     for _ in range(EXPOSURE_ROUNDS):

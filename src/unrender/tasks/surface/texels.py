@@ -39,7 +39,8 @@ class Texels(NamedTuple):
     def surface(self, mesh: Mesh) -> SurfacePoints:
         """Return the points of the surface at the texels, with interpolated vertex normals."""
         normals = normalize(self.interpolate(mesh.faces, vertex_normals(mesh)), dim=-1)
-        return SurfacePoints(self.interpolate(mesh.faces, mesh.vertices), normals)
+        vertex_ids = mesh.faces[self.face_ids.long(), 0]
+        return SurfacePoints(self.interpolate(mesh.faces, mesh.vertices), normals, vertex_ids)
 
     def texture(self, colors: Float[Tensor, "texels channels"], atlas: UVAtlas) -> Texture:
         """Return a texture with these colors, and padding around the charts."""
