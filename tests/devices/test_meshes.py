@@ -28,6 +28,7 @@ from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
 from unrender.geometry.subdivide import subdivide
 from unrender.geometry.topology import connected_components, genus, keep_largest_component
+from unrender.geometry.winding_number import winding_number_normals, winding_number_surface
 from unrender.kernels.closest_on_mesh import closest_on_mesh, index_faces
 from unrender.kernels.nearest import index_points, nearest
 from unrender.losses.chamfer import chamfer_distance, point_to_mesh_distance
@@ -258,6 +259,32 @@ def test_a_gpu_gives_what_the_cpu_gives(name: str) -> None:
     for a, b, wanted in zip(one, other, expected, strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a.cpu(), wanted, rtol=1e-3, atol=1e-3)
+
+
+def oriented(move: Move) -> tuple[Tensor, Tensor, Any]:
+    """Return points on a sphere, normals from winding numbers, and the surface at their level."""
+    points = move(ico_sphere(2).vertices.double())
+    areas = torch.full_like(points[:, 0], 4 * torch.pi / len(points))
+    normals = winding_number_normals(points, areas, 0.28, width=0.15)
+    return points, normals, winding_number_surface(points, normals, areas, width=0.15, cell=0.3, reach=0.3)
+
+
+def test_winding_numbers_are_evaluated_where_the_points_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
+    points, normals, surface = oriented(lambda value: value)
+    assert float((normals * points).sum(1).min()) > 0.99
+    with pretended_gpu():
+        _, found, there = oriented(on_gpu)
+        torch.testing.assert_close(held(found), normals, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(held(there.vertices), surface.vertices, rtol=1e-2, atol=1e-2)
+
+
+@needs_cuda
+def test_a_gpu_orients_points_as_the_cpu_does() -> None:
+    points, normals, surface = oriented(Tensor.cuda)
+    assert float((normals * points).sum(1).min()) > 0.99
+    assert float((surface.vertices.norm(dim=1) - 1).abs().max()) < 0.06
+    assert torch.equal(normals, oriented(Tensor.cuda)[1])
 
 
 @needs_cuda
