@@ -67,7 +67,7 @@ def check_implementation(
         torch.testing.assert_close(on_cpu[:compared], tuple(reference[:compared]), rtol=1e-4, atol=2e-5)
         assert all(bool(torch.isfinite(result).all()) for result in (*results, *reference))
         assert_same_bits(results, run(op, [scattered(tensor) for tensor in inputs]))
-        if not ties:
+        if not ties and os.environ.get("UNRENDER_TEST_DOUBLE") != "0":
             doubles = [tensor.detach().double().requires_grad_() for tensor in inputs]
             assert gradcheck(op, doubles, fast_mode=True)
 

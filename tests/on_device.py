@@ -1,7 +1,9 @@
 """Run the tests that need an NVIDIA GPU, and no others: python tests/on_device.py failures.txt [--seconds 120]
 
-Tests of kernels compare only the GPU with the reference there (see `check_kernel`). Each failure is written at once, so
-that what is known survives the end of the process. Packages may be newer there: what they deprecate is no failure.
+Tests of kernels compare only the GPU with the reference there, and in single precision unless `--double` (see
+`check_kernel`); what tests of devices compare with, on the CPU, are references too. Compiling takes most of the time,
+and double precision is tested on Warp's CPU device. Each failure is written at once, so that what is known survives the
+end of the process. Packages may be newer there: what they deprecate is no failure.
 """
 
 import argparse
@@ -14,6 +16,8 @@ from pathlib import Path
 os.environ["UNRENDER_TEST_DEVICE"] = "cuda"
 
 import pytest
+
+from unrender.kernels import _dispatch
 
 PLACES = ("kernels", "devices")
 
@@ -47,6 +51,10 @@ class Watch:
                 print(f"{report.outcome} {report.nodeid} {report.duration:.1f} s", file=file)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if "devices" in item.path.parts:
+            _dispatch._forked.set()  # references on the CPU, as in a forked process
+        else:
+            _dispatch._forked.clear()
         if time.monotonic() > self.end:
             item.session.shouldstop = "out of time"
 
@@ -60,7 +68,9 @@ def main() -> int:
     parser.add_argument("output", type=Path)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--only", default="", help="pytest's -k")
+    parser.add_argument("--double", action="store_true", help="check kernels in double precision too")
     options = parser.parse_args()
+    os.environ["UNRENDER_TEST_DOUBLE"] = str(int(options.double))
     here = Path(__file__).parent
     arguments = ["-q", "-p", "no:cacheprovider", "-n", "0", "--tb=short", "-W", "ignore::DeprecationWarning"]
     if options.only:
