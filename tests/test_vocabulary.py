@@ -52,7 +52,8 @@ TERMS = ["learning_rate", "begin_step"]
 """Terms of the field that contain such a word."""
 NAMES_ALLOWED = {
     # the stage of an optimization, as in multi-stage
-    "FindPoseStep.stage", "FitLinearModelStep.stage", "FitMeshStep.stage", "RegisterPhotosStep.stage",
+    "FindPoseStep.stage", "FitLinearModelStep.stage", "FitMeshStep.stage", "FitSurfaceStep.stage",
+    "RegisterPhotosStep.stage",
 }
 PROSE = {  # in help texts and reports
     r"\blearn(s|ed|er|ers|t|ing)?\b": "train, fit, trained on",

@@ -94,6 +94,7 @@ from .geometry.topology import genus as genus
 from .geometry.topology import is_manifold as is_manifold
 from .geometry.topology import is_watertight as is_watertight
 from .geometry.topology import keep_largest_component as keep_largest_component
+from .geometry.topology import separate_fans as separate_fans
 from .geometry.volume import Volume as Volume
 from .geometry.world_origin import WorldOrigin as WorldOrigin
 from .geometry.world_origin import to_local as to_local
@@ -218,8 +219,11 @@ from .tasks.scene.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.scene.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.scene.register_photos import Registration as Registration
 from .tasks.scene.register_photos import register_photos as register_photos
+from .tasks.surface.config import FitSurface as FitSurface
 from .tasks.surface.extract_surface import cloud_from_mesh as cloud_from_mesh
 from .tasks.surface.extract_surface import extract_surface as extract_surface
+from .tasks.surface.fit_surface import FitSurfaceStep as FitSurfaceStep
+from .tasks.surface.fit_surface import fit_surface as fit_surface
 from .tasks.volume.config import FitVolume as FitVolume
 from .tasks.volume.fit_volume import fit_volume as fit_volume
 from .tasks.volume.tutorial import fit_tutorial_volume as fit_tutorial_volume

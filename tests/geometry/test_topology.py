@@ -15,6 +15,7 @@ from unrender.geometry.topology import (
     is_watertight,
     keep_faces,
     keep_largest_component,
+    separate_fans,
     topology,
 )
 
@@ -124,3 +125,20 @@ def test_components():
     assert torch.equal(largest.vertices, torus().vertices)
     assert largest.vertex_colors.shape == largest.vertices.shape
     assert euler_characteristic(keep_faces(mesh, labels[mesh.faces[:, 0]] != 1)) == 4
+
+
+def test_surfaces_that_touch_are_separated():
+    one = cube()
+    two = one.replace(vertices=one.vertices + 2 * one.vertices.max() * torch.tensor([1.0, 1.0, 0.0]))
+    both = join_meshes([one, two])
+    points, merged = both.vertices.unique(dim=0, return_inverse=True)
+    touching = Mesh(points, merged[both.faces], points)  # along an edge
+    assert len(points) == 14
+    assert not is_manifold(touching)
+    found = separate_fans(touching)
+    assert is_manifold(found)
+    assert is_watertight(found)
+    assert len(found.vertices) == 16
+    assert torch.equal(found.vertices, found.vertex_colors)
+    assert torch.equal(found.vertices[found.faces], both.vertices[both.faces])
+    assert separate_fans(one).faces.shape == one.faces.shape

@@ -22,6 +22,7 @@ COMMANDS = {
     "inspect": ("unrender.cli.inspect_scene", "check a scene before training", "SCENE"),
     "fit-volume": ("unrender.cli.fit_volume", "fit a voxel volume to posed images", "SCENE"),
     "fit-nerf": ("unrender.cli.fit_nerf", "train a radiance field on posed images", "SCENE"),
+    "fit-surface": ("unrender.cli.fit_surface", "fit a colored mesh to posed images", "RUN"),
     "render": ("unrender.cli.render", "render new views and videos", "RUN"),
     "eval": ("unrender.cli.evaluate", "compute PSNR, SSIM and depth errors", "RUN"),
     "depth": ("unrender.cli.depth", "write depth maps", "RUN"),

@@ -127,6 +127,28 @@ def is_manifold(mesh: Mesh) -> bool:
     return len(torch.unique(fans)) == len(torch.unique(mesh.faces))
 
 
+def separate_fans(mesh: Mesh) -> Mesh:
+    """Duplicate the vertices at which several fans of faces meet, and remove unreferenced ones.
+
+    Surfaces that touch at a vertex or along an edge are separated. The result is a manifold unless both ends of an edge
+    with more than two faces have a single fan.
+    Differentiable in: vertices and colors.
+    """
+    edges = topology(mesh.faces)
+    pairs = edges.hinge_sides
+    pairs = pairs[edges.edge_faces[edges.face_edges.flatten()[pairs[:, 0]]] == 2]
+    corner = torch.arange(mesh.faces.numel(), device=mesh.faces.device).view(-1, 3)
+    following = corner.roll(-1, 1)
+    lower = torch.where(edges.forward, corner, following).flatten()[pairs]
+    upper = torch.where(edges.forward, following, corner).flatten()[pairs]
+    fans = _label(torch.cat([lower, upper]), mesh.faces.numel()).to(mesh.faces.device)
+    vertex_of_fan = torch.empty(int(fans.max()) + 1 if len(fans) else 0, dtype=torch.long, device=fans.device)
+    vertex_of_fan[fans] = mesh.faces.flatten().long()
+    colors = None if mesh.vertex_colors is None else mesh.vertex_colors[vertex_of_fan]
+    faces = fans.view(-1, 3).to(mesh.faces.dtype)
+    return Mesh(mesh.vertices.index_select(-2, vertex_of_fan), faces, colors)
+
+
 def euler_characteristic(mesh: Mesh) -> int:
     """Compute vertices − edges + faces; unreferenced vertices do not count."""
     return len(torch.unique(mesh.faces)) - len(topology(mesh.faces).edges) + len(mesh.faces)

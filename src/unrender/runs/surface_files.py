@@ -32,7 +32,7 @@ class SurfaceFiles:
     format: tuple[Literal["glb", "obj", "ply"], ...] = ("glb",)
     """File formats of the mesh."""
     colors: Literal["texture", "vertex"] = "texture"
-    """texture: a texture baked from the photos; vertex: a color for each vertex, the light alternative."""
+    """texture: a texture baked from the photos; vertex: a color for each vertex, without a texture."""
     texture_size: int = 2048
     """Side of the texture in texels."""
     texture_steps: int = 300

@@ -136,16 +136,24 @@ class _Band(NamedTuple):
 
 
 def fuse_depths(
-    views: Sequence[DepthView], *, voxel_size: float | None = None, truncation: float | None = None
+    views: Sequence[DepthView],
+    *,
+    voxel_size: float | None = None,
+    truncation: float | None = None,
+    closed: bool = False,
 ) -> Mesh:
     """Fuse depth maps to a mesh with vertex colors, by TSDF integration and marching cubes.
 
     Every voxel near a measured surface stores the mean over views of the truncated signed distance z' − z to the
-    measured depth z'; views in which it is occluded do not contribute. Faces are counter-clockwise seen from the
+    measured depth z'; views in which it is occluded do not contribute. An infinite depth says that a pixel shows no
+    surface. Faces are counter-clockwise seen from the
     cameras.
 
     `voxel_size` defaults to 1/192 of the longest side of the bounding box without outliers, `truncation` to three
     voxels; it should be less than the thickness of thin structures, and larger than the depth errors.
+
+    The surface ends where no view measured it. With `closed`, it continues on the far side, `truncation` and a voxel
+    behind what was measured, so that the mesh is watertight; enclosed cavities are filled.
     Source: Curless and Levoy, A volumetric method for building complex models from range images, 1996.
     """
     if not views:
@@ -166,7 +174,7 @@ def fuse_depths(
             near_surface = (observed & (distance < reach)).float()[:, None]
             colors += near_surface * view.color.flatten(0, 1)[sampled.pixel]
             color_weight += near_surface
-    mesh = _surface(band, total / weight.clamp(min=1), weight > 0)
+    mesh = _surface(band, total / weight.clamp(min=1), weight > 0, closed)
     if not has_colors:
         return mesh
     voxel_colors = colors / color_weight.clamp(min=1)
@@ -224,11 +232,15 @@ def _dilate(marked: Tensor, axis: int, steps: int) -> Tensor:
     return result
 
 
-def _surface(band: _Band, values: Tensor, is_known: Tensor) -> Mesh:
+def _surface(band: _Band, values: Tensor, is_known: Tensor, closed: bool) -> Mesh:
     from skimage.measure import marching_cubes
 
+    if closed:
+        values, is_known = torch.where(is_known, values, -1), torch.ones_like(is_known)
     dense, mask = torch.ones_like(band.near, dtype=torch.float32), torch.zeros_like(band.near)
     dense[band.near], mask[band.near] = values, is_known
+    if closed:
+        dense, mask = _closed(dense), torch.ones_like(mask)
     crosses = bool((values[is_known] < 0).any() and (values[is_known] > 0).any())
     if crosses:
         inner = _surrounded(mask).cpu().numpy()
@@ -242,6 +254,17 @@ def _surface(band: _Band, values: Tensor, is_known: Tensor) -> Mesh:
         torch.from_numpy(array).to(band.low.device) for array in (vertices.copy(), faces.astype(np.int64))
     )
     return Mesh((band.low + (cells + 0.5) * band.voxel_size).float(), corners)
+
+
+def _closed(dense: Tensor) -> Tensor:
+    """Fill enclosed cavities, and leave the border of the grid outside."""
+    from scipy.ndimage import binary_fill_holes
+
+    solid = (dense < 0).cpu().numpy()
+    cavity = torch.from_numpy(binary_fill_holes(solid) & ~solid).to(dense.device)
+    border = torch.ones_like(cavity)
+    border[1:-1, 1:-1, 1:-1] = False
+    return dense.masked_fill(cavity, -1).masked_fill(border, 1)
 
 
 def _surrounded(mask: Tensor) -> Tensor:

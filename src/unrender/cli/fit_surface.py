@@ -1,0 +1,255 @@
+"""unrender fit-surface: a mesh from photos."""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unrender.cli.arguments import Device, File, Folder, Source
+from unrender.cli.confine import confinable
+from unrender.data.scenes import Scene, load_scene
+from unrender.devices import resolve_device
+from unrender.errors import InputError
+from unrender.fields.protocol import RenderedField
+from unrender.fields.trainable import TrainableField
+from unrender.geometry.camera import Camera
+from unrender.geometry.camera_paths import interpolated_path, orbit_path
+from unrender.geometry.mesh import Mesh
+from unrender.io.files import MissingFileError
+from unrender.render.texture import Texture
+from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce
+from unrender.reports.surface_report import NUM_FRAMES, FittedSurface, summary, write_surface_report
+from unrender.runs.depth_sources import kind_of_source
+from unrender.runs.folder import METRICS, refuse_own_folder, start_run, write_curves, write_json
+from unrender.runs.options import changed_options
+from unrender.runs.progress import RecordedSteps, run_steps
+from unrender.runs.saved_run import FIELD_FILES, Run, load_run, saved_depth_scale
+from unrender.runs.surface_files import SurfaceFiles, save_surface, texture_metrics, texture_steps
+from unrender.runs.views import evenly_spaced
+from unrender.tasks.nerf.config import FitNerf
+from unrender.tasks.nerf.fit_nerf import fit_nerf
+from unrender.tasks.surface.config import FitSurface
+from unrender.tasks.surface.config import check as check_fit
+from unrender.tasks.surface.fit_surface import FitSurfaceStep, compensates_exposure, fit_surface
+from unrender.tasks.surface.measure_surface import SurfaceView, compare_views, measure_shape
+from unrender.tasks.surface.photo_views import load_photo_views
+from unrender.training.saved_fields import save_field
+from unrender.training.step import TrainingStep
+
+TASK = "fit-surface"
+MAX_CURVE_POINTS = 500
+FIELD_MINUTES, TEST_VIEWS = 5.0, 25
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """What is kept of a step."""
+
+    index: int
+    last_index: int
+    stage: str
+    losses: dict[str, float]
+
+
+@confinable
+def command(
+    source: Source,
+    /,
+    fit: FitSurface = FitSurface(),
+    files: SurfaceFiles = SurfaceFiles(),
+    field_minutes: float = FIELD_MINUTES,
+    test_views: int = TEST_VIEWS,
+    scene: File = None,
+    output: Folder = None,
+    device: Device = "auto",
+) -> None:
+    """Fit a textured mesh to photos: the surface of a field, refined by differentiable rendering.
+
+    Examples:
+        unrender fit-surface runs/chair
+        unrender fit-surface chair/ --faces 100000 --format glb obj
+
+    Args:
+        source: Folder of a run of `fit-nerf` or `fit-volume`, or a scene of posed images.
+        fit: How the surface is fitted.
+        files: What is written.
+        field_minutes: Scenes: training budget of the radiance field in minutes.
+        test_views: Maximum number of test views to evaluate, evenly spaced.
+        scene: Runs: path of the scene, if it has been moved.
+        output: Output folder. Default: runs/fit-surface/NAME-TIME.
+        device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
+    """
+    _check(source, fit, files, test_views, output)
+    target, start = resolve_device(device), time.perf_counter()
+    run = load_run(source, device=target) if kind_of_source(source) == "run" else None
+    loaded = load_scene(source) if run is None else _scene_of(run, scene)
+    settings = {"source": source, "config": fit, "files": files, "field_minutes": field_minutes}
+    folder = start_run(TASK, source.resolve().name, output, settings | {"scene": scene})
+    field = _train(loaded, field_minutes, target, folder) if run is None else run.field
+    job = _Job(loaded, field, fit, files, folder)
+    recorded = RecordedSteps(fit_surface(loaded, field, fit), _record)
+    series = _series(run_steps(recorded, _describe))
+    last = recorded.last
+    texture, baked = job.texture(last.result)
+    paths = job.save(last.result, texture)
+    views = job.evaluate(last.result, texture, test_views)
+    metrics = _metrics(last, views) | baked | {"seconds": time.perf_counter() - start}
+    write_json(folder / METRICS, metrics)
+    write_curves(folder, series)
+    others = {"field_minutes": field_minutes, "test_views": test_views, "scene": scene}
+    how = reproduce(_command_line(source, fit, files, others), _code(source, run, fit, loaded))
+    found = FittedSurface(last.result, texture, job.turntable(), views, metrics, last.notes)
+    path = folder / "report.html"
+    write_surface_report(path, f"Surface of {source.resolve().name}", found, series, how)
+    print(summary(metrics, last.notes), *paths, path, sep="\n")
+
+
+def _check(source: Path, fit: FitSurface, files: SurfaceFiles, test_views: int, output: Path | None) -> None:
+    """Raise InputError for options out of range, before anything is trained."""
+    if not source.exists():
+        raise MissingFileError(f"{source}: no such folder; give a run of fit-nerf or fit-volume, or a scene")
+    refuse_own_folder(output, source)
+    check_fit(fit)
+    files.check()
+    if test_views < 0:
+        raise InputError(f"--test-views {test_views}: must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Job:
+    """What is fitted, and where the results go."""
+
+    scene: Scene
+    field: RenderedField
+    fit: FitSurface
+    files: SurfaceFiles
+    folder: Path
+
+    def texture(self, mesh: Mesh) -> tuple[Texture | None, dict[str, Any]]:
+        """Compute the texture, if one is requested, and its metrics."""
+        if self.files.colors == "vertex":
+            return None, {}
+        photos = load_photo_views(self.scene.split("train"), self.fit.image_size)
+        exposure = compensates_exposure(self.fit, self.field)
+        steps = RecordedSteps(
+            texture_steps(mesh, photos, self.files, exposure=exposure),
+            lambda step: _Record(step.index, step.last_index, f"texture: {step.stage}", {}),
+        )
+        run_steps(steps, _describe)
+        last = steps.last
+        if last.atlas is None or last.baked is None:
+            raise KeyboardInterrupt
+        return last.baked.texture, texture_metrics(last.atlas, last.baked)
+
+    def save(self, mesh: Mesh, texture: Texture | None) -> list[Path]:
+        """Write the mesh."""
+        cameras = [frame.camera for frame in self.scene.split("train")]
+        box = self.field.scene_box
+        orbit, origin = not box.contracted, box.origin
+        return save_surface(self.folder, mesh, texture, self.files, cameras, orbit=orbit, origin=origin)
+
+    def evaluate(self, mesh: Mesh, texture: Texture | None, count: int) -> list[SurfaceView]:
+        """Compare test views with their photos."""
+        test = evenly_spaced(self.scene.split("test"), count) if count else []
+        views = compare_views(mesh, test, texture, size=self.fit.image_size)
+        return run_steps(views, _describe_view, allow_empty=True)
+
+    def turntable(self) -> list[Camera]:
+        """Orbit a bounded scene; follow a path between the training cameras of an unbounded one."""
+        cameras = [frame.camera.replace(lens=None) for frame in self.scene.split("train")]
+        path = (
+            interpolated_path(cameras, NUM_FRAMES, order="nearest")
+            if self.field.scene_box.contracted or len(cameras) < 2
+            else orbit_path(cameras, NUM_FRAMES)
+        )
+        return [path[i] for i in range(NUM_FRAMES)]
+
+
+def _scene_of(run: Run, scene: Path | None) -> Scene:
+    """Load the scene that a field was trained on, in the frame of the field."""
+    path = scene or run.scene
+    if path is None or not Path(path).exists():
+        raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
+    return load_scene(path, origin=run.origin, depth_scale=saved_depth_scale(run.folder))
+
+
+def _train(scene: Scene, minutes: float, device: torch.device, folder: Path) -> TrainableField:
+    """Train a radiance field, and save it; a signal ends the command."""
+    training = FitNerf(minutes=minutes, device=str(device))
+    recorded = RecordedSteps(fit_nerf(scene, training), lambda step: step)
+    run_steps(iter(recorded), _describe_training)
+    field: TrainableField = recorded.last.result
+    save_field(field, folder / FIELD_FILES["fit-nerf"])
+    if not recorded.is_finished:
+        raise KeyboardInterrupt
+    return field
+
+
+def _describe_training(step: TrainingStep[Any]) -> str:
+    return f"training a radiance field, step {step.index}"
+
+
+def _describe(record: _Record) -> str:
+    error = record.losses.get("photometric")
+    text = {"depth": "rendering depth", "initial": "extracting the surface"}.get(record.stage, record.stage)
+    return text if error is None else f"{text}  color difference {error:.4f}"
+
+
+def _describe_view(view: SurfaceView) -> str:
+    return f"evaluating test view {view.index + 1} of {view.last_index + 1}"
+
+
+def _record(step: FitSurfaceStep) -> _Record:
+    return _Record(step.index, step.last_index, step.stage, step.losses)
+
+
+def _metrics(last: FitSurfaceStep, views: Sequence[SurfaceView]) -> dict[str, Any]:
+    metrics: dict[str, Any] = measure_shape(last.result)
+    metrics |= {"steps": last.num_steps, "num_evaluated_views": len(views)}
+    for name in ("psnr", "ssim", "coverage"):
+        values = [view.metrics[name] for view in views if name in view.metrics]
+        metrics[name] = sum(values) / len(values) if values else None
+    metrics["notes"] = list(last.notes)
+    return metrics | {f"psnr/{view.name}": view.metrics["psnr"] for view in views}
+
+
+def _series(records: Sequence[_Record]) -> dict[str, list[float]]:
+    """Return the curve of each loss, averaged over parts of the refinement."""
+    steps = [record.losses for record in records if record.losses]
+    size = max(1, len(steps) // MAX_CURVE_POINTS)
+    series: dict[str, list[float]] = {}
+    for begin in range(0, len(steps), size):
+        part = steps[begin : begin + size]
+        for name in part[0]:
+            values = [losses[name] for losses in part if name in losses]
+            series.setdefault(name, []).append(sum(values) / len(values))
+    return series
+
+
+def _command_line(source: Path, fit: FitSurface, files: SurfaceFiles, others: dict[str, Any]) -> str:
+    defaults = {"field_minutes": FIELD_MINUTES, "test_views": TEST_VIEWS}
+    changed = {name: value for name, value in others.items() if value != defaults.get(name)}
+    return command_line(TASK, [source], changed_options(fit, files) | changed)
+
+
+def _code(source: Path, run: Run | None, config: FitSurface, scene: Scene) -> str:
+    if run is not None:
+        loading = [
+            f"scene = {call('unrender.load_scene', scene.folder)}",
+            f"field = {call('unrender.load_field', run.field_file)}",
+        ]
+    else:
+        loading = [
+            f"scene = {call('unrender.load_scene', source)}",
+            "*_, trained = unrender.fit_nerf(scene)",
+            "field = trained.result",
+        ]
+    return python_code(
+        *loading,
+        f"for step in {call('unrender.fit_surface', Name('scene'), Name('field'), construct(config))}:",
+        "    print(step.index, step.stage, step.losses)",
+        'unrender.save_mesh(step.result, "mesh.glb")',
+    )

@@ -1,0 +1,82 @@
+import json
+
+import pytest
+import trimesh
+
+import unrender
+from unrender.cli import fit_surface
+from unrender.cli.main import main
+from unrender.data.camera_files import save_cameras
+from unrender.reports import surface_report
+from unrender.runs.folder import create_run_folder
+from unrender.runs.saved_run import CAMERAS
+
+SMALL = ("--steps", "4", "--views", "4", "--resolution", "32", "--faces", "400", "--test-views", "1")
+FEW = (*SMALL, "--texture-size", "128", "--texture-steps", "2")
+
+
+@pytest.fixture(scope="module")
+def run(trained, tmp_path_factory):
+    """A run of fit-nerf."""
+    folder = tmp_path_factory.mktemp("runs") / "demo"
+    settings = {"scene": trained.scene.folder, "test_views": None, "background": [1.0, 1.0, 1.0]}
+    create_run_folder(folder, "fit-nerf", settings)
+    unrender.save_field(trained.field, folder / "field.safetensors")
+    save_cameras(trained.scene.frames, folder / CAMERAS)
+    return folder
+
+
+@pytest.fixture
+def few_frames(monkeypatch):
+    monkeypatch.setattr(fit_surface, "NUM_FRAMES", 2)
+    monkeypatch.setattr(surface_report, "IMAGE_SIZE", 32)
+
+
+@pytest.mark.usefixtures("few_frames")
+def test_a_run_becomes_a_mesh_that_other_programs_open(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["fit-surface", str(run), *FEW, "--format", "glb", "ply", "--output", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "faces in 1 part; PSNR" in printed
+    metrics = json.loads((out / "metrics.json").read_text())
+    for name in ("mesh.glb", "mesh.ply"):
+        assert str(out / name) in printed
+        opened = trimesh.load(out / name, force="mesh")
+        assert len(opened.faces) == metrics["num_faces"] <= 400
+    _, texture = unrender.load_textured_mesh(out / "mesh.glb")
+    assert texture.image.shape[:2] == (128, 128)
+    assert float(texture.image.std()) > 0.02
+    assert metrics["num_evaluated_views"] == 1
+    assert metrics["steps"] == 4
+    report = (out / "report.html").read_text()
+    assert "difference" in report
+    assert "unrender fit-surface" in report
+    assert "photometric" in json.loads((out / "curves.json").read_text())
+
+
+@pytest.mark.usefixtures("few_frames")
+def test_vertex_colors_without_a_texture(run, tmp_path):
+    out = tmp_path / "out"
+    options = ("--colors", "vertex", "--format", "ply", "--unobserved", "close", "--steps", "1")
+    assert main(["fit-surface", str(run), *SMALL, *options, "--output", str(out)]) == 0
+    colors = unrender.load_mesh(out / "mesh.ply").vertex_colors
+    assert colors is not None
+    assert float(colors.std()) > 0.02
+    assert trimesh.load(out / "mesh.ply").is_watertight
+
+
+def test_bad_input(run, tmp_path, capsys):
+    def error(*arguments: str) -> str:
+        assert main(["fit-surface", *arguments]) == 2
+        return capsys.readouterr().err
+
+    assert "no such folder" in error(str(tmp_path / "nothing"))
+    assert "is the input folder" in error(str(run), "--output", str(run))
+    assert "--faces should be at least 100" in error(str(run), "--faces", "7")
+    assert "does not exist" in error(str(run), "--scene", str(tmp_path / "moved"))
+    file = tmp_path / "file"
+    file.write_text("")
+    assert "cannot be created" in error(str(run), *FEW, "--output", str(file / "out"))
+    mesh_run = tmp_path / "mesh"
+    create_run_folder(mesh_run, "fit-mesh", {})
+    assert "a run of fit-mesh has no field" in error(str(mesh_run))
