@@ -45,6 +45,7 @@ from .geometry.camera_paths import interpolated_path as interpolated_path
 from .geometry.camera_paths import orbit_path as orbit_path
 from .geometry.camera_paths import spiral_path as spiral_path
 from .geometry.demo_object import demo_object as demo_object
+from .geometry.export_frame import transform_for_export as transform_for_export
 from .geometry.fill_holes import FilledMesh as FilledMesh
 from .geometry.fill_holes import fill_holes as fill_holes
 from .geometry.gaussians import Gaussians as Gaussians
@@ -95,6 +96,8 @@ from .geometry.topology import is_manifold as is_manifold
 from .geometry.topology import is_watertight as is_watertight
 from .geometry.topology import keep_largest_component as keep_largest_component
 from .geometry.topology import separate_fans as separate_fans
+from .geometry.uv_atlas import UVAtlas as UVAtlas
+from .geometry.uv_atlas import unwrap as unwrap
 from .geometry.volume import Volume as Volume
 from .geometry.world_origin import WorldOrigin as WorldOrigin
 from .geometry.world_origin import to_local as to_local
@@ -114,6 +117,7 @@ from .io.linear_models import save_linear_model as save_linear_model
 from .io.meshes import load_mesh as load_mesh
 from .io.meshes import save_mesh as save_mesh
 from .io.splats import load_gaussians as load_gaussians
+from .io.textured_meshes import save_textured_mesh as save_textured_mesh
 from .io.textures import load_textured_mesh as load_textured_mesh
 from .io.video import save_video as save_video
 from .io.volumes import load_volume as load_volume
@@ -219,11 +223,21 @@ from .tasks.scene.register_photos import RegisterPhotos as RegisterPhotos
 from .tasks.scene.register_photos import RegisterPhotosStep as RegisterPhotosStep
 from .tasks.scene.register_photos import Registration as Registration
 from .tasks.scene.register_photos import register_photos as register_photos
+from .tasks.surface.bake_texture import BakedTexture as BakedTexture
+from .tasks.surface.bake_texture import bake_texture as bake_texture
+from .tasks.surface.bake_vertex_colors import BakedVertexColors as BakedVertexColors
+from .tasks.surface.bake_vertex_colors import bake_vertex_colors as bake_vertex_colors
 from .tasks.surface.config import FitSurface as FitSurface
+from .tasks.surface.convex_parts import convex_parts as convex_parts
 from .tasks.surface.extract_surface import cloud_from_mesh as cloud_from_mesh
 from .tasks.surface.extract_surface import extract_surface as extract_surface
 from .tasks.surface.fit_surface import FitSurfaceStep as FitSurfaceStep
 from .tasks.surface.fit_surface import fit_surface as fit_surface
+from .tasks.surface.levels_of_detail import LevelOfDetail as LevelOfDetail
+from .tasks.surface.levels_of_detail import levels_of_detail as levels_of_detail
+from .tasks.surface.photo_views import PhotoView as PhotoView
+from .tasks.surface.photo_views import load_photo_views as load_photo_views
+from .tasks.surface.turntable import save_turntable as save_turntable
 from .tasks.volume.config import FitVolume as FitVolume
 from .tasks.volume.fit_volume import fit_volume as fit_volume
 from .tasks.volume.tutorial import fit_tutorial_volume as fit_tutorial_volume

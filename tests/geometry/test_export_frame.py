@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from unrender.errors import InputError
-from unrender.geometry.export_frame import place_for_export
+from unrender.geometry.export_frame import transform_for_export
 from unrender.geometry.mesh import enclosed_volume, face_normals
 from unrender.geometry.shapes import ico_sphere
 
@@ -20,7 +20,7 @@ def stretched():
 @pytest.mark.parametrize("up", ["y", "z"])
 def test_scene_up_becomes_the_axis(scene_up, up):
     mesh = stretched()
-    placed = place_for_export(mesh, up=up, scene_up=scene_up)
+    placed = transform_for_export(mesh, up=up, scene_up=scene_up)
     height = mesh.vertices @ (scene_up / scene_up.norm())
     assert torch.allclose(placed.vertices[:, "xyz".index(up)], height, atol=1e-5)
     assert torch.allclose(enclosed_volume(placed), enclosed_volume(mesh), rtol=1e-5)  # not mirrored
@@ -28,29 +28,29 @@ def test_scene_up_becomes_the_axis(scene_up, up):
 
 
 def test_axes_are_exchanged_exactly_if_up_is_nearly_an_axis():
-    placed = place_for_export(stretched(), up="y", scene_up=torch.tensor([0.05, -0.1, 1.0]))
+    placed = transform_for_export(stretched(), up="y", scene_up=torch.tensor([0.05, -0.1, 1.0]))
     x, y, z = stretched().vertices.unbind(-1)
     assert torch.equal(placed.vertices, torch.stack([x, z, -y], -1))
 
 
 def test_same_axis_and_same_units_change_nothing():
     mesh = stretched()
-    assert place_for_export(mesh).vertices is mesh.vertices
-    assert torch.equal(place_for_export(mesh, up="z", scene_up=AXES[2]).vertices, mesh.vertices)
+    assert transform_for_export(mesh).vertices is mesh.vertices
+    assert torch.equal(transform_for_export(mesh, up="z", scene_up=AXES[2]).vertices, mesh.vertices)
 
 
 @pytest.mark.parametrize(("units", "factor"), [("mm", 1000), ("cm", 100), ("in", 39.37008), ("ft", 3.28084)])
 def test_units(units, factor):
     mesh = stretched()
-    placed = place_for_export(mesh, units=units)
+    placed = transform_for_export(mesh, units=units)
     assert torch.allclose(placed.vertices, mesh.vertices * factor, rtol=1e-6)
     assert torch.allclose(face_normals(placed), face_normals(mesh), atol=1e-6)
 
 
 def test_bad_input():
     with pytest.raises(InputError, match="needs `scene_up`"):
-        place_for_export(stretched(), up="z")
+        transform_for_export(stretched(), up="z")
     with pytest.raises(InputError, match="needs `scene_up`"):
-        place_for_export(stretched(), up="z", scene_up=torch.zeros(3))
+        transform_for_export(stretched(), up="z", scene_up=torch.zeros(3))
     with pytest.raises(InputError, match="one of scene, y, z and `units` one of m, cm"):
-        place_for_export(stretched(), units="miles")
+        transform_for_export(stretched(), units="miles")

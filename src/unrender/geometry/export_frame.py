@@ -19,7 +19,7 @@ SNAP_COSINE = 0.985
 
 
 @checked
-def place_for_export(
+def transform_for_export(
     mesh: Mesh, *, up: UpAxis = "scene", scene_up: Float[Tensor, "3"] | None = None, units: Units = "m"
 ) -> Mesh:
     """Rotate and scale a mesh to the axes and units of the program that will open it.
@@ -29,17 +29,19 @@ def place_for_export(
     is taken for that axis, so that the rotation only exchanges axes. units: of the result; the scene is in meters.
     Normals are computed from the rotated mesh. Differentiable in: vertices.
 
-    Example: `place_for_export(mesh, up="z", scene_up=up_direction(cameras), units="mm")`.
+    Example: `transform_for_export(mesh, up="z", scene_up=up_direction(cameras), units="mm")`.
     """
     if up not in get_args(UpAxis) or units not in PER_METER:
         raise InputError(
-            f"place_for_export: `up` should be one of {', '.join(get_args(UpAxis))} and `units` one of "
+            f"transform_for_export: `up` should be one of {', '.join(get_args(UpAxis))} and `units` one of "
             f"{', '.join(PER_METER)}, got {up!r} and {units!r}"
         )
     vertices = mesh.vertices
     if up != "scene":
         if scene_up is None or not float(scene_up.norm()) > 0:
-            raise InputError(f"place_for_export: `up` {up!r} needs `scene_up`, a direction other than zero")
+            raise InputError(
+                f"transform_for_export: `up` {up!r} needs `scene_up`, a direction other than zero"
+            )
         target = torch.eye(3, dtype=torch.float64)["xyz".index(up)]
         rotation = _rotation_between(_snap(scene_up.detach().cpu().double()), target)
         vertices = (vertices.double() @ rotation.T.to(vertices.device)).to(vertices.dtype)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import stack_cameras, up_direction
-from unrender.geometry.export_frame import Units, UpAxis, place_for_export
+from unrender.geometry.export_frame import Units, UpAxis, transform_for_export
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.uv_atlas import MAX_TEXTURE_SIZE, MIN_TEXTURE_SIZE, UVAtlas, unwrap
 from unrender.geometry.world_origin import ZERO, WorldOrigin, to_world
@@ -106,7 +106,9 @@ def save_surface(
     scene_up = up_direction(stack_cameras(cameras)) if files.up != "scene" else None
 
     def place(shape: Mesh) -> Mesh:
-        return place_for_export(to_world(shape, origin), up=files.up, scene_up=scene_up, units=files.units)
+        return transform_for_export(
+            to_world(shape, origin), up=files.up, scene_up=scene_up, units=files.units
+        )
 
     paths = []
     for level, detail in enumerate(levels_of_detail(mesh, texture, levels=files.lods)):
