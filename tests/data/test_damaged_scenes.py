@@ -100,7 +100,7 @@ def test_invalid_json(tmp_path, text, match, name):
         ({"fl_x": -5}, "should be positive"),
         ({"fl_x": None}, "'fl_x' should be a number, got None"),
         ({"k1": math.inf}, "'k1' should be a number, got inf"),
-        ({"camera_model": "EQUIRECTANGULAR"}, "camera model EQUIRECTANGULAR is not supported"),
+        ({"camera_model": "EQUIRECTANGULAR"}, "an equirectangular image should be twice as wide as high"),
         ({"w": 30}, "the image has 16 × 12 pixels, its camera 30 × 12"),
     ],
 )

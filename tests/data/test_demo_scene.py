@@ -73,5 +73,5 @@ def test_invalid_input(tmp_path):
             [dataclasses.replace(frame, camera=frame.camera.replace(lens=lens))], tmp_path / "a.json"
         )
     flat = Camera.look_at([0.0, 0, 3], view_height=1.0, height=8, width=8)
-    with pytest.raises(InputError, match="should be a single perspective camera"):
+    with pytest.raises(InputError, match="should be a single perspective or equirectangular camera"):
         save_transforms([dataclasses.replace(frame, camera=flat)], tmp_path / "a.json")

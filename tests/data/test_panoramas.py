@@ -1,11 +1,31 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import scene_files
-from unrender import FileFormatError, load_scene, rays_of
+from unrender import (
+    CallableField,
+    Camera,
+    DepthFiles,
+    FitVolume,
+    Frame,
+    InputError,
+    SceneBox,
+    clip_to_box,
+    fit_volume,
+    load_depth_views,
+    load_scene,
+    measure_depth,
+    rays_of,
+    save_image,
+    save_transforms,
+)
 from unrender.cli.main import main
+from unrender.tasks.depth.view_consistency import sample_depth, unproject_view
+from unrender.training.initial_occupancy import find_space
 
 SIZE = (64, 128)
 
@@ -33,10 +53,6 @@ def test_panoramas_become_perspective_views(tmp_path, capsys):
     panoramas.mkdir()
     views = scene_files.cameras(2)
     content = write_panoramas(panoramas, views, test_filenames=["images/1.png"])
-    with pytest.raises(
-        FileFormatError, match=r"EQUIRECTANGULAR is not supported; split the panoramas .*`unrender imp"
-    ):
-        load_scene(panoramas)
     assert main(["import", str(panoramas), "--output", str(tmp_path / "scene")]) == 0
     assert "split 2 panoramas into 12 perspective views" in capsys.readouterr().out
     scene = load_scene(tmp_path / "scene")
@@ -91,3 +107,91 @@ def test_files_of_panoramas_that_do_not_exist_are_said(tmp_path, caplog):
     scene_files.write_json(tmp_path / "transforms.json", content)
     assert main(["import", str(tmp_path), "--output", str(tmp_path / "scene")]) == 0
     assert "files listed as 'mask_path' do not exist and are ignored; the first is no.png" in caplog.text
+
+
+def test_scenes_of_panoramas(tmp_path):
+    """Colors are directions: each ray has the color of its pixel; masks and depth are read, and cameras written."""
+    views = scene_files.cameras(2)
+    content = write_panoramas(tmp_path, views, test_filenames=["images/1.png"])
+    mask = np.full(SIZE, 255, np.uint8)
+    mask[: SIZE[0] // 2] = 0
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    np.save(tmp_path / "depth.npy", np.full(SIZE, 2000, np.float32))
+    content["frames"][0] |= {"mask_path": "mask.png", "depth_file_path": "depth.npy", "fl_x": 7.0, "cx": 1.0}
+    scene_files.write_json(tmp_path / "transforms.json", content)
+    scene = load_scene(tmp_path)
+    for frame, view in zip(scene.frames, views, strict=True):
+        assert frame.camera.projection == "equirectangular"
+        torch.testing.assert_close(frame.camera.position, view.position, atol=1e-5, rtol=1e-5)
+        expected = (rays_of(frame.camera).directions + 1) / 2
+        torch.testing.assert_close(frame.load_image().image, expected, atol=0.01, rtol=0)
+    loaded = scene.frames[0].load()
+    assert loaded.mask is not None
+    assert loaded.depth is not None
+    assert not bool(loaded.mask[:31].any())
+    assert bool(loaded.mask[33:].all())
+    assert bool((loaded.depth == 2).all())
+    torch.testing.assert_close(scene.frames[0].load_distance(), loaded.depth)
+    save_transforms([scene.frames[1]], tmp_path / "again.json")
+    [again] = load_scene(tmp_path / "again.json").frames
+    torch.testing.assert_close(again.camera.focal, scene.frames[1].camera.focal)
+    torch.testing.assert_close(again.camera.camera_from_world, scene.frames[1].camera.camera_from_world)
+    part = dataclasses.replace(again, camera=again.camera.crop(0, 0, height=64, width=64))
+    with pytest.raises(InputError, match="its equirectangular camera should cover 360°"):
+        save_transforms([part], tmp_path / "part.json")
+
+
+def write_room(folder, count=6, height=24):
+    """Write panoramas of a cubic room of side 2, from inside; colors are positions on the walls."""
+    positions = torch.rand(count, 3, generator=torch.Generator().manual_seed(0)) - 0.5
+    frames = []
+    for i, position in enumerate(positions):
+        camera = Camera.look_at(position, position + torch.tensor([0.3, 0.1, 1.0]), height=2, width=2)
+        rays = rays_of(camera.to_equirectangular(height))
+        ends = clip_to_box(rays, torch.full((3,), -1.0), torch.ones(3)).t_far
+        hits = rays.origins + ends[..., None] * rays.directions
+        save_image(((hits + 1) / 2).clamp(0, 1), folder / f"{i}.png")
+        frames.append({"file_path": f"{i}.png", "transform_matrix": camera.to_opengl().tolist()})
+    content = {"camera_model": "EQUIRECTANGULAR", "frames": frames, "test_filenames": ["0.png"]}
+    scene_files.write_json(folder / "transforms.json", content)
+
+
+def test_volumes_are_trained_on_panoramas(tmp_path):
+    write_room(tmp_path)
+    scene = load_scene(tmp_path)
+    low, high = scene.bounds
+    assert bool((low < -1).all())
+    assert bool((high > 1).all())
+    config = FitVolume(steps=80, rays=256, resolution=16, space="aabb", degree=0)
+    psnrs = [float(step.losses["psnr"]) for step in fit_volume(scene, config)]
+    assert sum(psnrs[-10:]) > sum(psnrs[:10]) + 15
+    region = find_space(scene, scene.frames, "unbounded", 16)
+    assert bool((region.scene_box.center.abs() < 0.5).all())
+    assert 0.1 < float(region.scene_box.radius) < 2
+
+
+def test_360_degree_views_of_a_field(tmp_path):
+    from unrender.reports.depth_report import measure_views
+    from unrender.runs.views import with_camera_model
+
+    box = SceneBox.cube(torch.zeros(3), 1.0)
+    field = CallableField(
+        lambda points, _: (50.0 * (points.norm(dim=-1) < 0.5), points.abs()), near=0.0, far=4.0, scene_box=box
+    )
+    view = Camera.look_at((0.0, 0.2, 1.5), height=8, width=8)
+    frame = with_camera_model(Frame("a.png", view, tmp_path / "a.png"), "equirectangular")
+    assert (frame.camera.height, frame.camera.width) == (512, 1024)
+    camera = frame.camera.resize_longest(64)
+    output = field.render(camera)
+    depth = measure_depth(field, camera)
+    assert abs(float(depth.median_z[16, 32]) - (1.513 - 0.5)) < 0.05
+    assert 0 < float(depth.valid.float().mean()) < 0.2
+    torch.testing.assert_close(depth.median_z, depth.median_distance)
+    found = list(
+        measure_views(field, [dataclasses.replace(frame, camera=camera)], tmp_path, DepthFiles(), (0.25, 0.5))
+    )
+    assert found[0].view.depth.shape == output.opacity.shape == (32, 64)
+    [view] = load_depth_views(tmp_path).values()
+    assert view.camera.projection == "equirectangular"
+    points = unproject_view(view)[0]
+    assert torch.equal(sample_depth(view, points).measured, view.depth[view.depth > 0])

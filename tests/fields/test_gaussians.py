@@ -228,3 +228,39 @@ def test_what_gaussians_cannot_do(sphere):
         measure_depth(field, CAMERA, near=1.0, far=2.0)
     with pytest.raises(InputError, match="lens distortion is not supported"):
         field.render(CAMERA.replace(lens=Lens.brown([0.1])))
+
+
+@pytest.mark.parametrize("turn", [0.0, 2.6])
+def test_360_degree_views_are_those_of_perspective_cameras(turn):
+    """In the direction of each pixel, in all directions: the edges of the panorama are behind some of the Gaussians."""
+    generator = torch.Generator().manual_seed(5)
+    directions = normalize(torch.randn(400, 3, generator=generator), dim=-1)
+    gaussians = random_gaussians(400, 1).replace(
+        means=3 * directions, scales=0.05 + 0.2 * torch.rand(400, 3, generator=generator)
+    )
+    field = GaussianField(gaussians, near=0.01)
+    target = (math.sin(turn), 0.1, math.cos(turn))
+    face = Camera.look_at((0.0, 0, 0), target, fov_degrees=90.0, height=96, width=96)
+    panorama = Camera.look_at((0.0, 0, 0), (0.0, 0.0, 1.0), height=8, width=8).to_equirectangular(160)
+    flat, around = field.render(face), field.render(panorama)
+    points = face.unproject(pixel_grid(96, torch.ones(96, 96)))
+    columns, rows = panorama.project(points)[:, :2].floor().long().unbind(-1)
+    sampled = around.color[rows.clamp(0, 159), columns % 320].view(96, 96, 3)
+    assert float((sampled - flat.color).abs().mean()) < 0.04
+    opaque = (around.opacity[rows.clamp(0, 159), columns % 320].view(96, 96) > 0.9) & (flat.opacity > 0.9)
+    distance = around.distance[rows.clamp(0, 159), columns % 320].view(96, 96)
+    assert float((distance - flat.distance)[opaque].abs().median()) < 0.03
+    depth = measure_depth(field, panorama)
+    torch.testing.assert_close(depth.median_z, depth.median_distance)
+    assert 0.1 < float(depth.valid.float().mean()) < 1
+
+
+def test_the_jacobian_of_360_degree_cameras():
+    camera = Camera.look_at((2.0, 1.5, 2.5), height=64, width=80).to_equirectangular(64).to(torch.float64)
+    gaussians = one_gaussian((0.03, 0.01, 0.02)).to(torch.float64)
+    visible = project_gaussians(gaussians, camera, 0.01)
+    jacobian = torch.autograd.functional.jacobian(lambda p: camera.project(p[None])[0], gaussians.means[0])
+    rotation = rotation_from_quaternion(gaussians.quaternions)[0]
+    v = jacobian @ rotation @ torch.diag(gaussians.scales[0].square()) @ rotation.T @ jacobian.T
+    blurred = v[:2, :2] + 0.3 * torch.eye(2).double()
+    torch.testing.assert_close(visible.covariances[0], blurred[[0, 0, 1], [0, 1, 1]])

@@ -146,3 +146,56 @@ def test_agrees_with_pytorch3d(golden):
     torch.testing.assert_close(camera.position, arrays["camera_center"], rtol=1e-5, atol=1e-5)
     eye_again = invert_rigid(camera.camera_from_world)[..., :3, 3]
     torch.testing.assert_close(eye_again, camera.position)
+
+
+def equirectangular_camera(seed: int = 3) -> Camera:
+    return random_camera(seed).to_equirectangular(48)
+
+
+def test_equirectangular_projection_is_longitude_and_latitude():
+    camera = equirectangular_camera()
+    assert (camera.height, camera.width, camera.batch_shape) == (48, 96, ())
+    ahead, down, right, behind = (camera.world_from_camera[:3, i] for i in (2, 1, 0, 2))
+    points = camera.position + torch.stack(
+        [2 * ahead, down + 1e-9 * ahead, 3 * right, -behind + 1e-9 * right]
+    )
+    wanted = [[48.0, 24, 2], [48, 48, 1], [72, 24, 3], [96, 24, 1]]
+    found = camera.project(points)
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64), atol=1e-5, rtol=0)
+    assert float(camera.project((camera.position - ahead - 1e-9 * right)[None])[0, 0]) < 1e-3  # wraps around
+
+
+@given(seeds)
+def test_equirectangular_unproject_inverts_project(seed):
+    camera = equirectangular_camera(seed).crop(7, 3, height=20, width=31).resize(40, 31)
+    points = torch.randn(20, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    pixels = camera.project(points)
+    torch.testing.assert_close(camera.unproject(pixels), points, atol=1e-9, rtol=1e-9)
+    origins, directions = camera.rays(pixels[:, :2])
+    torch.testing.assert_close(origins + pixels[:, 2:] * directions, points, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(directions.norm(dim=-1), torch.ones(20, dtype=torch.float64))
+    assert torch.autograd.gradcheck(camera.project, points.requires_grad_())
+
+
+def test_beyond_the_poles_there_are_no_rays():
+    rays = (
+        equirectangular_camera()
+        .crop(0, -2, height=52, width=96)
+        .rays(torch.tensor([[5.0, 1.0], [5.0, 3.0]]).double())
+    )
+    assert rays[1].isnan().any(-1).tolist() == [True, False]
+
+
+def test_equirectangular_cameras_have_no_image_plane():
+    camera = equirectangular_camera()
+    for use in (
+        camera.to_opencv,
+        camera.to_pytorch3d,
+        lambda: camera.project_homogeneous(torch.zeros(1, 3).double()),
+    ):
+        with pytest.raises(
+            InputError, match="an equirectangular camera has no image plane; split its images"
+        ):
+            use()
+    with pytest.raises(InputError, match="`projection` should be one of perspective, orthographic, equirect"):
+        camera.replace(projection="cubemap")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from unrender import Camera, InputError, Lens, Rays, ShapeError, clip_to_box, rays_of, rays_through
 from unrender.geometry.lens import MAX_RADIUS
+from unrender.geometry.rays import pixel_solid_angles
 
 LENSES = {
     "pinhole": None,
@@ -212,3 +213,19 @@ def test_invalid_arguments_are_rejected():
         Lens.brown([math.nan])
     with pytest.raises(InputError, match="'brown' or 'fisheye', got 'fov'"):
         lens.replace(model="fov")
+
+
+def test_solid_angles_of_pixels():
+    camera = Camera.look_at((1.0, 2.0, 3.0), fov_degrees=90.0, height=32, width=32).to(torch.float64)
+    assert abs(float(pixel_solid_angles(camera).sum()) - 4 * math.pi / 6) < 1e-3  # a face of a cube
+    panorama = camera.to_equirectangular(16)
+    angles = pixel_solid_angles(panorama)
+    assert abs(float(angles.sum()) - 4 * math.pi) < 1e-9
+    latitude = (torch.arange(16).double() - 7.5) * math.pi / 16
+    torch.testing.assert_close(
+        angles, (latitude.cos() * angles[8, 0] / latitude[8].cos())[:, None].expand(16, 32)
+    )
+    with pytest.raises(
+        InputError, match="should be a single perspective or equirectangular camera without a lens"
+    ):
+        pixel_solid_angles(camera.replace(projection="orthographic"))

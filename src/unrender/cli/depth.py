@@ -20,7 +20,14 @@ from unrender.runs import saved_run
 from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.progress import run_views
-from unrender.runs.views import check_path, views_along, views_named, with_size
+from unrender.runs.views import (
+    CameraModel,
+    check_path,
+    views_along,
+    views_named,
+    with_camera_model,
+    with_size,
+)
 from unrender.workers import current_workers
 
 
@@ -34,6 +41,9 @@ class DepthOptions:
     orbit, interpolate, spiral, auto or a JSON file of cameras: as in `unrender render`."""
     names: tuple[str, ...] = ()
     """Names of single views, instead of --path."""
+    camera_model: CameraModel = "auto"
+    """equirectangular: 360° depth maps, 1024 × 512 pixels by default; z is then the distance along the ray.
+    auto: the camera model of the views."""
     views: int | None = None
     """Number of views, evenly spaced. Default: all views of a split or a file, 36 along a camera path."""
     size: int | None = None
@@ -115,6 +125,5 @@ def command(
 
 
 def _views(run: saved_run.Run, depth: DepthOptions) -> list[Frame]:
-    if depth.names:
-        return views_named(run, depth.names)
-    return views_along(run, depth.path, depth.views)
+    frames = views_named(run, depth.names) if depth.names else views_along(run, depth.path, depth.views)
+    return [with_camera_model(frame, depth.camera_model) for frame in frames]

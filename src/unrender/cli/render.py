@@ -5,7 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import tyro
@@ -27,7 +27,14 @@ from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps, run_views
 from unrender.runs.saved_run import CAMERAS, load_run
 from unrender.runs.video_options import VideoOptions
-from unrender.runs.views import NUM_VIEWS, check_path, views_along, with_size
+from unrender.runs.views import (
+    NUM_VIEWS,
+    CameraModel,
+    check_path,
+    views_along,
+    with_camera_model,
+    with_size,
+)
 from unrender.tasks.render import field_views, volume_turntable
 from unrender.tasks.render.field_views import QuickRender
 from unrender.tasks.render.volume_turntable import VolumeOptions
@@ -49,6 +56,9 @@ class CameraPath:
     test, train: the cameras of that split.
     FILE.json: a transforms.json, or a camera path of nerfstudio.
     auto: spiral for forward-facing scenes, interpolate for unbounded ones, else orbit."""
+    camera_model: CameraModel = "auto"
+    """equirectangular: 360° images, 1024 × 512 pixels by default, whose center is the direction of the view.
+    auto: the camera model of the views."""
 
 
 @confinable
@@ -91,25 +101,26 @@ def command(
         names = " ".join(f"--{name.replace('_', '-')}" for name in inapplicable)
         raise InputError(f"{source}: {names} does not apply to a {'run' if is_run else 'volume'}")
     if is_run:
-        _render_run(source, camera.path, quick, video, target)
+        _render_run(source, camera, quick, video, target)
     else:
         _render_volume(source, volume, video, target)
 
 
 def _render_run(
-    source: Path, path: str, quick: QuickRender, video: VideoOptions, device: torch.device
+    source: Path, views_of: CameraPath, quick: QuickRender, video: VideoOptions, device: torch.device
 ) -> None:
     if (options := changed_options(quick)) and not quick.quick:
         raise InputError(f"{' '.join(as_arguments(options))}: applies to --quick only")
     quick.check()
-    check_path(path)
+    check_path(views_of.path)
     run, workers = load_run(source, device=device), current_workers()
-    frames, longer = views_along(run, path, video.views), video.size
+    frames, longer = views_along(run, views_of.path, video.views), video.size
+    frames = [with_camera_model(frame, views_of.camera_model) for frame in frames]
     if quick.quick and not longer:
         longer = workers.of_first(field_views.preview_size(run.field, frames[0].camera, quick))
     frames = [with_size(frame, longer) for frame in frames]
     refuse_own_folder(video.output, source)
-    settings = {"run": source, "path": path, "quick": quick, "video": video}
+    settings = {"run": source, **dataclasses.asdict(views_of), "quick": quick, "video": video}
     folder = start_run("render", source.resolve().name, video.output, settings, workers)
     background = run.background if video.background is None else video.background
     start = time.perf_counter()
@@ -124,9 +135,8 @@ def _render_run(
     first = frames[0].camera
     size = {"views": len(views), "height": first.height, "width": first.width}
     metrics = {**size, **run.field.describe(), "seconds_per_view": seconds}
-    how = render_report.reproduce_run(
-        run, quick, background, folder, changed_options(quick, video) | _path(path)
-    )
+    changed = changed_options(quick, video, views_of)
+    how = render_report.reproduce_run(run, quick, background, folder, changed)
     caption = "color, and mean distance (near dark, far bright, empty blue)" if quick.quick else "new views"
     title = f"Views of {source.resolve().name}"
     render_report.write_render_report(folder / "report.html", title, caption, images, metrics, how)
@@ -135,10 +145,6 @@ def _render_run(
     for file in (video_file, folder / "report.html"):
         if file is not None:
             print(file)
-
-
-def _path(path: str) -> dict[str, Any]:
-    return changed_options(CameraPath(path))
 
 
 def _render_volume(source: Path, options: VolumeOptions, video: VideoOptions, device: torch.device) -> None:

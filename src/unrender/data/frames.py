@@ -16,7 +16,6 @@ from unrender.data.object_masks import load_used_pixels
 from unrender.errors import FileFormatError
 from unrender.geometry.camera import Camera
 from unrender.geometry.points import PointCloud
-from unrender.geometry.rays import rays_of
 from unrender.geometry.world_origin import WorldOrigin, camera_to_local, to_local
 from unrender.io.depth import DepthFile
 from unrender.io.files import read_bytes, reading
@@ -30,6 +29,7 @@ from unrender.io.images import (
     pixels_from_image,
     resample_nearest,
 )
+from unrender.render.depth import z_per_distance
 
 Split = Literal["train", "val", "test"]
 MAX_COORDINATE = 1e15
@@ -50,7 +50,7 @@ class View(TensorStruct):
     mask: Bool[Tensor, "height width"] | None = None
     """Pixels to use; None for all."""
     depth: Float[Tensor, "height width"] | None = None
-    """z in world units; 0 where it is unknown."""
+    """z in world units, or the distance of equirectangular cameras; 0 where it is unknown."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +114,7 @@ class Frame:
         return self.mask_path is not None or self.ignored_path is not None
 
     def load_depth(self) -> Float[Tensor, "height width"] | None:
-        """Load z-depth in world units, 0 where it is unknown; None if there is no depth image."""
+        """Load depth in world units, 0 where it is unknown; None if there is no depth image. See `View.depth`."""
         file = self.depth_file
         if file is None:
             return None
@@ -143,7 +143,7 @@ class Frame:
 
     def _z_per_distance(self) -> Tensor:
         """Return the cosine of each pixel's ray to the optical axis: z per distance; 0 where there is no ray."""
-        return (rays_of(self.camera).directions @ self.camera.camera_from_world[2, :3]).nan_to_num()
+        return z_per_distance(self.camera)
 
     def _check_size(self, kind: str, shape: tuple[int, ...]) -> None:
         size = (self.camera.height, self.camera.width)

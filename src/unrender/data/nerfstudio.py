@@ -26,7 +26,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.lens import Lens
 from unrender.io.depth import MILLIMETERS, DepthFile
 from unrender.io.files import is_file, read_bytes, reading
-from unrender.io.images import image_size
+from unrender.io.images import ASPECT_TOLERANCE, image_size
 
 PINHOLES = ("OPENCV", "PINHOLE", "SIMPLE_PINHOLE", "SIMPLE_RADIAL", "RADIAL", "PERSPECTIVE", "FULL_OPENCV")
 FISHEYES = ("OPENCV_FISHEYE", "FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
@@ -120,15 +120,12 @@ def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Ca
     The image at `path` is opened only if its size is not given.
     """
     where = f"frame {values['file_path']}"
-    if str(values.get("camera_model")).upper() == EQUIRECTANGULAR:
-        raise FileFormatError(
-            f"{where}: camera model {EQUIRECTANGULAR} is not supported; split the panoramas into perspective views "
-            "with `unrender import SCENE --output NEW`"
-        )
     if "h" in values and "w" in values:
         height, width = (int(number(values, key, where)) for key in ("h", "w"))
     else:
         height, width = image_size(path)
+    if str(values.get("camera_model")).upper() == EQUIRECTANGULAR:
+        return _equirectangular_camera(pose, height, width, where)
     if "fl_x" in values:
         fx = number(values, "fl_x", where)
     elif "camera_angle_x" in values:
@@ -147,6 +144,16 @@ def camera_from_table(values: Mapping[str, Any], pose: Tensor, path: Path) -> Ca
     camera = Camera(torch.tensor([fx, fy]), torch.tensor(center), torch.eye(4), height, width)
     camera = place_camera(camera, pose)
     return check_intrinsics(values["file_path"], camera.replace(lens=_lens(values, where)))
+
+
+def _equirectangular_camera(pose: Tensor, height: int, width: int, where: str) -> Camera:
+    """Return a 360° camera; focal lengths and centers in the file, which programs define differently, are not used."""
+    if height < 1 or abs(width / (2 * height) - 1) > ASPECT_TOLERANCE:
+        raise FileFormatError(
+            f"{where}: an equirectangular image should be twice as wide as high, got {width} × {height}"
+        )
+    camera = Camera(torch.ones(2), torch.zeros(2), torch.eye(4), 1, 1).to_equirectangular(height)
+    return place_camera(camera.resize(height, width), pose)
 
 
 def _focal(values: Mapping[str, Any], key: str, where: str, pixels: int) -> float:

@@ -168,5 +168,5 @@ def _intrinsics(camera: Camera) -> bytes:
         camera.center,
         *([] if lens is None else [lens.radial, lens.tangential, lens.denominator]),
     ]
-    model = "" if lens is None else lens.model
+    model = camera.projection if lens is None else lens.model
     return torch.cat(parts).numpy().tobytes() + f"{model} {camera.height} {camera.width}".encode()

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
+
 from unrender.data.frames import Frame, Split
 from unrender.errors import InputError
 from unrender.geometry.camera import Camera
@@ -77,8 +79,12 @@ def pose_table(camera: Camera, origin: WorldOrigin) -> list[list[float]]:
 
 def intrinsics_table(name: str, camera: Camera) -> dict[str, Any]:
     """Return size, focal length, principal point and lens under the names of transforms.json."""
-    if camera.projection != "perspective" or camera.batch_shape:
-        raise InputError(f"save_transforms: frame {name}: its camera should be a single perspective camera")
+    if camera.projection == "orthographic" or camera.batch_shape:
+        raise InputError(
+            f"save_transforms: frame {name}: its camera should be a single perspective or equirectangular camera"
+        )
+    if camera.projection == "equirectangular":
+        return _equirectangular_table(name, camera)
     (fx, fy), (cx, cy) = camera.focal.tolist(), camera.center.tolist()
     table: dict[str, Any] = {
         "camera_model": "OPENCV",
@@ -98,6 +104,16 @@ def intrinsics_table(name: str, camera: Camera) -> dict[str, Any]:
     if lens.model == "fisheye":
         return table | {"camera_model": "OPENCV_FISHEYE"}
     return table | dict(zip(("p1", "p2"), lens.tangential.tolist(), strict=True))
+
+
+def _equirectangular_table(name: str, camera: Camera) -> dict[str, Any]:
+    """Return the size of a 360° camera; InputError for a part of one, which the format does not have."""
+    whole = camera.to_equirectangular(camera.height).resize(camera.height, camera.width)
+    if not (torch.allclose(whole.focal, camera.focal) and torch.allclose(whole.center, camera.center)):
+        raise InputError(f"save_transforms: frame {name}: its equirectangular camera should cover 360°")
+    height, width = camera.height, camera.width
+    table: dict[str, Any] = {"camera_model": "EQUIRECTANGULAR", "fl_x": width / 2, "fl_y": height}
+    return table | {"cx": width / 2, "cy": height / 2, "w": width, "h": height}
 
 
 def _relative(path: Path, folder: Path) -> str:

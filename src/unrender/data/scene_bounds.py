@@ -31,10 +31,15 @@ def bounds_of_cameras(cameras: Sequence[Camera]) -> Float[Tensor, "2 3"]:
     """Estimate bounds from camera poses.
 
     If the optical axes converge, the bounds are a cube around the point closest to them, as large as the widest view
-    there. Otherwise they contain all cameras, and their axes up to the cameras' largest extent.
+    there. Otherwise they contain all cameras, and their axes up to the cameras' largest extent. Those of 360° cameras
+    reach that far in all directions.
     """
     positions = torch.stack([camera.position for camera in cameras]).double()
     axes = torch.stack([camera.camera_from_world[2, :3] for camera in cameras]).double()
+    if all(camera.projection == "equirectangular" for camera in cameras):
+        low, high = positions.aminmax(dim=0)
+        reach = float((high - low).norm()) or 1.0
+        return torch.stack([low - reach, high + reach]).float()
     half_tangents = torch.stack([_half_fov_tangent(camera) for camera in cameras]).double()
     center = convergence_point(positions, axes)
     if center is not None:

@@ -1,5 +1,6 @@
 """Projection of 3D Gaussians to the image of a camera: elliptical weighted averages (EWA splatting)."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,8 @@ MARGIN = 0.3
 they would be enormous."""
 CHUNK = 32_768
 """Gaussians whose colors are computed at once: their coefficients stay in the caches of a processor."""
+MIN_COSINE = 0.02
+"""Cosine of the latitude at which projections to 360° images are linearized, at least: at the poles it is 0."""
 MAX_SIGMAS = 3.4
 """Standard deviations at which the alpha of an opaque Gaussian falls below 1/255."""
 
@@ -61,7 +64,7 @@ def project_gaussians(gaussians: Gaussians, camera: Camera, near: float) -> Proj
             "`camera.replace(lens=None)`"
         )
     points = transform(camera.camera_from_world, gaussians.means)
-    depth = points[:, 2]
+    depth = points.norm(dim=-1) if camera.projection == "equirectangular" else points[:, 2]
     ids = (depth > near).nonzero()[:, 0]
     ids = ids[depth[ids].argsort(stable=True)]
     x, y, z = points.mT.contiguous()[:, ids]
@@ -69,6 +72,10 @@ def project_gaussians(gaussians: Gaussians, camera: Camera, near: float) -> Proj
     across, down, along = (
         [_dot(row, axis) for axis in _axes(gaussians, ids)] for row in _gradients(x, y, z, distances, camera)
     )
+    if camera.projection == "equirectangular":  # around the poles: at most once around the image
+        limit = math.pi / MAX_SIGMAS * camera.focal[0]
+        shrink = (limit / _dot(across, across).sqrt().clamp(min=1e-20)).clamp(max=1)
+        across = [shrink * entry for entry in across]
     xx, xy, yy = _dot(across, across), _dot(across, down), _dot(down, down)
     tx, ty, tt = _dot(along, across), _dot(along, down), _dot(along, along)
     opacities, sharp = gaussians.opacities[ids], (xx * yy - xy * xy).clamp(min=0)
@@ -79,10 +86,10 @@ def project_gaussians(gaussians: Gaussians, camera: Camera, near: float) -> Proj
     if gaussians.is_antialiased:
         opacities = opacities * (sharp / (xx * yy - xy * xy).clamp(min=DILATION**2)).sqrt()
     extents = (12 * (tt - gx * tx - gy * ty).clamp(min=0)).sqrt()
-    visible = _reaches_image(means, torch.stack([xx, yy], -1), camera)
+    visible, means = _visible(means, torch.stack([xx, yy], -1), camera)
     covariances, gradients = torch.stack([xx, xy, yy], -1), torch.stack([gx, gy], -1)
-    values = (ids, means, covariances, opacities, distances, gradients, extents)
-    return ProjectedGaussians._make(value[visible] for value in values)
+    values = (value[visible] for value in (covariances, opacities, distances, gradients, extents))
+    return ProjectedGaussians(ids[visible], means, *values)
 
 
 @torch.no_grad()
@@ -91,7 +98,7 @@ def gaussian_colors(gaussians: Gaussians, ids: Tensor, camera: Camera) -> Float[
     degree = round(gaussians.harmonics.shape[1] ** 0.5) - 1
     parts = []
     for chunk in ids.split(CHUNK):
-        if camera.projection == "perspective":
+        if camera.projection != "orthographic":
             directions = torch.nn.functional.normalize(gaussians.means[chunk] - camera.position, dim=-1)
         else:
             directions = camera.camera_from_world[2, :3].expand(len(chunk), 3)
@@ -122,7 +129,12 @@ def _project(x: Tensor, y: Tensor, z: Tensor, camera: Camera) -> tuple[Tensor, T
     flat = torch.stack([x, y], -1)
     if camera.projection == "orthographic":
         return flat * camera.focal + camera.center, z
-    return flat / z[:, None] * camera.focal + camera.center, (x * x + y * y + z * z).sqrt()
+    distance = (x * x + y * y + z * z).sqrt()
+    if camera.projection == "equirectangular":
+        flat = torch.stack([torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))], -1)
+    else:
+        flat = flat / z[:, None]
+    return flat * camera.focal + camera.center, distance
 
 
 def _gradients(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, camera: Camera) -> list[list[Tensor]]:
@@ -132,6 +144,18 @@ def _gradients(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, camera: Camera
     if camera.projection == "orthographic":
         one = torch.ones_like(z)
         return [[f * entry * one for entry in row] for f, row in ((fx, right), (fy, down), (1, forward))]
+    along = [(x * r + y * d + z * f) / distance for r, d, f in zip(right, down, forward, strict=True)]
+    if camera.projection == "equirectangular":
+        aside = torch.maximum(torch.hypot(x, z), MIN_COSINE * distance)
+        to_x, to_y = fx / aside.square(), fy / distance.square()
+        return [
+            [to_x * (z * r - x * f) for r, f in zip(right, forward, strict=True)],
+            [
+                to_y * (aside * d - y / aside * (x * r + z * f))
+                for r, d, f in zip(right, down, forward, strict=True)
+            ],
+            along,
+        ]
     size = camera.focal.new_tensor([camera.width, camera.height])
     margin = MARGIN * size / 2
     low, high = (-margin - camera.center) / camera.focal, (size + margin - camera.center) / camera.focal
@@ -139,11 +163,24 @@ def _gradients(x: Tensor, y: Tensor, z: Tensor, distance: Tensor, camera: Camera
     return [
         [fx / z * (r - u * f) for r, f in zip(right, forward, strict=True)],
         [fy / z * (d - v * f) for d, f in zip(down, forward, strict=True)],
-        [(x * r + y * d + z * f) / distance for r, d, f in zip(right, down, forward, strict=True)],
+        along,
     ]
 
 
-def _reaches_image(means: Tensor, variances: Tensor, camera: Camera) -> Tensor:
+def _visible(means: Tensor, variances: Tensor, camera: Camera) -> tuple[Tensor, Tensor]:
+    """Return the indices of Gaussians that reach the image, in order, and their means.
+
+    Those at the left and right edge of a 360° image are on both sides of it.
+    """
     reach = MAX_SIGMAS * variances.sqrt()
     size = means.new_tensor([camera.width, camera.height])
-    return ((means + reach > 0) & (means - reach < size) & means.isfinite()).all(-1)
+    shift = means.new_zeros(2)
+    if camera.projection == "equirectangular":
+        shift[0] = 2 * math.pi * camera.focal[0]
+    found = []
+    for moved in (means, means - shift, means + shift) if bool(shift.any()) else (means,):
+        reaches = (moved + reach > 0) & (moved - reach < size) & moved.isfinite()
+        found.append((reaches.all(-1).nonzero()[:, 0], moved))
+    visible = torch.cat([index for index, _ in found])
+    order = visible.argsort(stable=True)
+    return visible[order], torch.cat([moved[index] for index, moved in found])[order]

@@ -5,8 +5,9 @@ at the top; the first pixel covers [0, 1] and has its center at 0.5.
 """
 
 import functools
+import math
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from jaxtyping import Float
@@ -22,7 +23,9 @@ from unrender.kernels._dispatch import can_read
 from unrender.kernels.look_at import look_at_pose
 from unrender.kernels.project_points import project_points
 
-Projection = Literal["perspective", "orthographic"]
+Projection = Literal["perspective", "orthographic", "equirectangular"]
+POLE_ROUNDING = 1e-5
+"""Latitude beyond the poles, in radians, that counts as rounding."""
 Numbers = Tensor | Sequence[float] | float
 
 
@@ -31,6 +34,10 @@ class Camera(TensorStruct):
 
     A point (X, Y, Z) in the camera frame projects to x = focal_x · X / Z + center_x, and likewise for y. Orthographic
     projection omits the division; its focal length is in pixels per world unit. A `lens` distorts X / Z and Y / Z.
+
+    An equirectangular camera (360°) has the longitude atan2(X, Z) in place of X / Z, and the latitude
+    atan2(Y, √(X² + Z²)) in place of Y / Z; its focal length is in pixels per radian. Its depth is the distance from the
+    camera, in every function that takes or returns one.
 
     Example: `Camera.look_at((2.0, 1.0, 2.0), fov_degrees=60.0, height=256, width=256)` looks at the origin.
     """
@@ -51,12 +58,14 @@ class Camera(TensorStruct):
             raise InputError(
                 f"Camera: `height` and `width` should be at least 1, got {self.height} × {self.width}"
             )
-        if self.projection not in ("perspective", "orthographic"):
+        if self.projection not in get_args(Projection):
             raise InputError(
-                f"Camera: `projection` should be 'perspective' or 'orthographic', got {self.projection!r}"
+                f"Camera: `projection` should be one of {', '.join(get_args(Projection))}, got {self.projection!r}"
             )
         if self.lens is not None and self.projection != "perspective":
-            raise InputError("Camera: `lens` requires a perspective projection, got an orthographic camera")
+            raise InputError(
+                f"Camera: `lens` requires a perspective projection, got one that is {self.projection}"
+            )
         if self.lens is not None and self.lens.batch_shape not in ((), self.batch_shape):
             raise ShapeError(
                 f"Camera: `lens` should be a single lens or have the batch shape {list(self.batch_shape)} of the "
@@ -164,6 +173,12 @@ class Camera(TensorStruct):
         center = _pair((width / 2, height / 2), pose) - _pair(principal_ndc, pose) * scale
         return cls(focal, center, pose, height, width)
 
+    def to_equirectangular(self, height: int) -> Self:
+        """Return the 360° camera of the same pose, whose image is twice as wide as `height`; its center is forward."""
+        focal = torch.full_like(self.focal, height / math.pi)
+        center = constant((float(height), height / 2), self.focal).expand_as(self.center)
+        return type(self)(focal, center, self.camera_from_world, height, 2 * height, "equirectangular")
+
     def to_opengl(self) -> Float[Tensor, "*batch 4 4"]:
         """Return the camera-to-world matrix in OpenGL's convention: +y up, +z backward."""
         return self.world_from_camera * constant((1.0, -1.0, -1.0, 1.0), self.focal)
@@ -172,7 +187,9 @@ class Camera(TensorStruct):
         """Return OpenCV's rotation, translation and camera matrix, in which the first pixel's center is at 0.
 
         Distortion coefficients are not included; read them from `lens`.
+        Raises InputError for an equirectangular camera.
         """
+        self._require_planar("to_opencv")
         (fx, fy), (cx, cy) = self.focal.unbind(-1), (self.center - 0.5).unbind(-1)
         zero, one = torch.zeros_like(fx), torch.ones_like(fx)
         matrix = torch.stack([fx, zero, cx, zero, fy, cy, zero, zero, one], -1).unflatten(-1, (3, 3))
@@ -181,8 +198,9 @@ class Camera(TensorStruct):
     def to_pytorch3d(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return R, T, focal length and principal point in PyTorch3D's conventions (see `from_pytorch3d`).
 
-        Raises InputError for a camera with a lens, which these conventions cannot express.
+        Raises InputError for a camera with a lens or an equirectangular one, which these conventions cannot express.
         """
+        self._require_planar("to_pytorch3d")
         self._require_pinhole("to_pytorch3d")
         flip, scale = constant((-1.0, -1.0, 1.0), self.focal), min(self.height, self.width) / 2
         image_center = constant((self.width / 2, self.height / 2), self.focal)
@@ -206,8 +224,15 @@ class Camera(TensorStruct):
     def project(self, points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points 3"]:
         """Project world points to the image: x and y in pixels, and depth; nan outside the valid range of the lens.
 
+        The x of an equirectangular camera wraps around behind it, where the image ends on both sides.
         Differentiable in: points and the camera.
         """
+        if self.projection == "equirectangular":
+            points_camera = transform(self.camera_from_world, points)
+            x, y, z = points_camera.unbind(-1)
+            angles = torch.stack([torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))], -1)
+            flat = angles * self.focal[..., None, :] + self.center[..., None, :]
+            return torch.cat([flat, points_camera.norm(dim=-1, keepdim=True)], -1)
         if self.lens is None:
             x, y, w, depth = self.project_homogeneous(points).unbind(-1)
             return torch.stack([x / w, y / w, depth], -1)
@@ -222,9 +247,10 @@ class Camera(TensorStruct):
 
         w is the depth in perspective and 1 in orthographic projection, so that the result is smooth across the camera
         plane. Batches of points and cameras broadcast.
-        Raises InputError for a camera with a lens, as this projection is linear.
+        Raises InputError for a camera with a lens and for an equirectangular one, as this projection is linear.
         Differentiable in: points and the camera.
         """
+        self._require_planar("project_homogeneous")
         self._require_pinhole("project_homogeneous")
         arguments = (points, self.camera_from_world, self.focal, self.center)
         return project_points(*arguments, self.projection == "perspective")
@@ -233,11 +259,13 @@ class Camera(TensorStruct):
     def unproject(self, pixels: Float[Tensor, "*points_batch points 3"]) -> Tensor:
         """Unproject image points (x, y, depth) to world coordinates; the inverse of `project`.
 
-        The result is nan where the lens maps no direction to the pixel.
+        The result is nan where the camera maps no direction to the pixel: beyond what a lens sees, or beyond the poles.
         Differentiable in: pixels and the camera.
         """
         depth = pixels[..., 2:]
         flat = (pixels[..., :2] - self.center[..., None, :]) / self.focal[..., None, :]
+        if self.projection == "equirectangular":
+            return transform(self.world_from_camera, _direction_of_angles(flat) * depth)
         if self.lens is not None:
             directions = self._lens_over_points(self.lens).undistort(flat)
             return transform(self.world_from_camera, directions * (depth / directions[..., 2:]))
@@ -252,7 +280,9 @@ class Camera(TensorStruct):
         if self.projection == "orthographic":
             origins = flat[..., :1] * x + flat[..., 1:] * y + origin
             return origins, z.expand(origins.shape)
-        if self.lens is not None:
+        if self.projection == "equirectangular":
+            rays_camera = _direction_of_angles(flat)
+        elif self.lens is not None:
             rays_camera = self.lens.undistort(flat)
         else:
             rays_camera = torch.cat([flat, torch.ones_like(flat[..., :1])], -1)
@@ -263,6 +293,13 @@ class Camera(TensorStruct):
     def _lens_over_points(self, lens: Lens) -> Lens:
         """Add a trailing batch axis, so that the lens broadcasts over the points of each camera."""
         return lens[..., None] if lens.batch_shape else lens
+
+    def _require_planar(self, function: str) -> None:
+        if self.projection == "equirectangular":
+            raise InputError(
+                f"Camera.{function}: an equirectangular camera has no image plane; split its images into perspective "
+                "views with `unrender import SCENE --output NEW`, or trace `rays_of(camera)`"
+            )
 
     def _require_pinhole(self, function: str) -> None:
         if self.lens is not None:
@@ -287,6 +324,14 @@ class Camera(TensorStruct):
         """Return the same view with `size` pixels along the longer side, aspect ratio kept."""
         scale = size / max(self.height, self.width)
         return self.resize(max(1, round(self.height * scale)), max(1, round(self.width * scale)))
+
+
+def _direction_of_angles(angles: Tensor) -> Tensor:
+    """Return unit directions from longitude and latitude (+y down) in radians; nan beyond the poles."""
+    longitude, latitude = angles.unbind(-1)
+    latitude = latitude.masked_fill(latitude.abs() > math.pi / 2 + POLE_ROUNDING, math.nan)
+    across = latitude.cos()
+    return torch.stack([longitude.sin() * across, latitude.sin(), longitude.cos() * across], -1)
 
 
 def transform(a_from_b: Tensor, points: Tensor) -> Tensor:

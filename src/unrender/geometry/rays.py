@@ -1,5 +1,6 @@
 """Rays: half-lines through the world, one per pixel."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from unrender._checked import checked
 from unrender._struct import TensorStruct
+from unrender.errors import InputError
 from unrender.geometry.camera import Camera
 
 
@@ -16,7 +18,7 @@ class Rays(TensorStruct):
 
     origins: Float[Tensor, "*batch 3"]
     directions: Float[Tensor, "*batch 3"]
-    """Unit length; nan for a pixel to which the camera's lens maps no direction."""
+    """Unit length; nan for a pixel to which the camera maps no direction."""
 
 
 class RayInterval(NamedTuple):
@@ -52,6 +54,28 @@ def present_rays(camera: Camera) -> tuple[Rays, Bool[Tensor, "height width"]]:
     rays = rays_of(camera)
     there = rays.directions.isfinite().all(-1)
     return rays.map(lambda t: t[there]), there
+
+
+def pixel_solid_angles(camera: Camera) -> Float[Tensor, "height width"]:
+    """Return the solid angle of each pixel of one camera without a lens, in steradians; 0 beyond the poles.
+
+    Equirectangular pixels shrink with the cosine of the latitude: weight statistics of 360° images by it.
+    perspective: 1 / (fx fy (1 + x² + y²)^1.5), where x and y are coordinates in the plane at depth 1.
+    equirectangular: Δlongitude · (sin latitude of the lower edge − that of the upper edge).
+    Differentiable in: the camera.
+    """
+    if camera.batch_shape or camera.lens is not None or camera.projection == "orthographic":
+        raise InputError(
+            "pixel_solid_angles: `camera` should be a single perspective or equirectangular camera without a lens"
+        )
+    offsets = pixel_centers(camera) - camera.center
+    if camera.projection == "perspective":
+        return (1 + (offsets / camera.focal).square().sum(-1)) ** -1.5 / camera.focal.prod()
+    upper, lower = (
+        ((offsets[..., 1] + half) / camera.focal[1]).clamp(-math.pi / 2, math.pi / 2).sin()
+        for half in (-0.5, 0.5)
+    )
+    return (lower - upper) / camera.focal[0]
 
 
 def pixel_centers(camera: Camera) -> Float[Tensor, "height width 2"]:

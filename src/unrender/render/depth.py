@@ -12,7 +12,8 @@ from unrender.geometry.rays import rays_of
 class DepthMap(TensorStruct):
     """Depth of a field rendered from a camera, in world units; 0 where nothing is visible.
 
-    Distances are along the rays; z, along the camera's axis, follows from them exactly.
+    Distances are along the rays; z, along the camera's axis, follows from them exactly. The z of an equirectangular
+    camera is the distance.
     """
 
     camera: Camera
@@ -52,7 +53,7 @@ class DepthView(TensorStruct):
 
     camera: Camera
     depth: Float[Tensor, "height width"]
-    """z in world units; 0 where it is unknown."""
+    """z in world units, or the distance of equirectangular cameras; 0 where it is unknown."""
     color: Float[Tensor, "height width 3"] | None = None
     """RGB in [0, 1]."""
 
@@ -69,7 +70,10 @@ class DepthView(TensorStruct):
 def z_per_distance(camera: Camera) -> Float[Tensor, "height width"]:
     """Return the z of a point at distance 1 along the ray of each pixel; 0 where there is no ray.
 
+    Equirectangular cameras have depth along the rays: 1.
     Differentiable in: the camera.
     """
+    if camera.projection == "equirectangular":
+        return rays_of(camera).directions.isfinite().all(-1).to(camera.focal.dtype)
     forward = camera.camera_from_world[..., None, None, 2, :3]
     return (rays_of(camera).directions * forward).sum(-1).nan_to_num()

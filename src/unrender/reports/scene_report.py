@@ -89,7 +89,9 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
         "image size": f"{_range(m, 'width', '.0f')} × {_range(m, 'height', '.0f')} pixels",
         "focal length": f"{_range(m, 'focal_x', '.1f')} pixels",
         "field of view": f"{_range(m, 'fov_x_degrees', '.1f')}° × {_range(m, 'fov_y_degrees', '.1f')}°",
-        "lens": "pinhole" if lens is None else f"{lens.model}, in {counted(m['num_with_lens'], 'frame')}",
+        "lens": _projections(scene)
+        if lens is None
+        else f"{lens.model}, in {counted(m['num_with_lens'], 'frame')}",
         "alpha": _coverage(m["num_with_alpha"], m["mean_alpha"], "opaque"),
         "masks": _coverage(m["num_with_mask"], m["mean_mask"], "used"),
         "depth": _depth(scene, m) if m["num_with_depth"] else "none",
@@ -107,6 +109,11 @@ def summarize(scene: Scene, metrics: Mapping[str, Any]) -> dict[str, str]:
     if scene.without_pose:
         summary["without pose"] = f"{counted(m['num_without_pose'], 'image')}: {_first(scene.without_pose)}"
     return summary
+
+
+def _projections(scene: Scene) -> str:
+    kinds = {frame.camera.projection for frame in scene.frames}
+    return ", ".join(sorted(kinds)).replace("perspective", "pinhole")
 
 
 def _depth(scene: Scene, metrics: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Literal, TypeVar, get_args
 
 import torch
 
@@ -19,6 +19,8 @@ from unrender.io.files import MissingFileError
 from unrender.runs.saved_run import Run, saved_depth_scale
 
 Item = TypeVar("Item")
+CameraModel = Literal["auto", "equirectangular"]
+PANORAMA_HEIGHT = 512
 PATHS = ("auto", "orbit", "interpolate", "spiral", "test", "train")
 NUM_VIEWS = 36
 """Views along a generated path, by default."""
@@ -96,6 +98,13 @@ def _view_named(name: str, frames: Sequence[Frame], folder: Path) -> Frame:
 def file_stems(frames: Sequence[Frame]) -> list[str]:
     """Return a safe and unique file stem for each view: that of its image, with its folders if several are the same."""
     return safe_file_names([without_suffix(frame.name) for frame in frames])
+
+
+def with_camera_model(frame: Frame, model: CameraModel) -> Frame:
+    """Return a view with another camera model at the same pose; a 360° image has 1,024 × 512 pixels."""
+    if model == "auto" or frame.camera.projection == model:
+        return frame
+    return dataclasses.replace(frame, camera=frame.camera.to_equirectangular(PANORAMA_HEIGHT))
 
 
 def with_size(frame: Frame, size: int | None) -> Frame:

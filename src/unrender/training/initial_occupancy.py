@@ -73,7 +73,7 @@ def _region(
             return visual_hull(masks, scene.bounds, num_voxels)
         if kind == "visual_hull":
             raise InputError(
-                "`space` is visual_hull, but no image of the scene has an alpha channel to carve with"
+                "`space` is visual_hull, but no perspective image of the scene has an alpha channel to carve with"
             )
     if kind == "aabb":
         return _carved_box(scene.bounds[0], scene.bounds[1], num_voxels, ())
@@ -99,6 +99,8 @@ def _masks_on_device(frames: Sequence[Frame], pixels: DevicePixels) -> list[Mask
         return []
     device, masks = pixels.colors.device, []
     for frame, packed in zip(frames, pixels.colors.split(pixels.starts.diff().tolist()), strict=True):
+        if frame.camera.projection == "equirectangular":
+            continue
         height, width = frame.camera.height, frame.camera.width
         size = max(1, min(height, width) // MASK_SIZE)
         covered = (packed.view(torch.uint8).view(1, height, width, 4)[..., 3] > 0).float()
@@ -108,6 +110,8 @@ def _masks_on_device(frames: Sequence[Frame], pixels: DevicePixels) -> list[Mask
 
 
 def _load_mask(frame: Frame) -> Mask | None:
+    if frame.camera.projection == "equirectangular":
+        return None  # near its poles, voxels cover any number of pixels
     colors = frame.load_pixels()
     if colors.shape[2] < 4 or colors[..., 3].min() > 0:
         return None
@@ -135,8 +139,12 @@ def unbounded_space(frames: Sequence[Frame], num_voxels: int) -> SceneRegion:
     """Return all of contracted space; the uncontracted cube is centered at the focus of the cameras."""
     positions = torch.stack([frame.camera.position for frame in frames])
     forward = torch.stack([frame.camera.camera_from_world[2, :3] for frame in frames])
-    center = focus_point(positions, forward)
-    reach = float((positions - center).norm(dim=-1).median())
+    if all(frame.camera.projection == "equirectangular" for frame in frames):
+        center = positions.mean(0)  # such cameras look in all directions: they are within the scene
+        reach = float((positions - center).norm(dim=-1).max()) / INNER_FRACTION
+    else:
+        center = focus_point(positions, forward)
+        reach = float((positions - center).norm(dim=-1).median())
     if not reach > 0:
         raise InputError("all cameras share one position: depth cannot be recovered without a baseline")
     sides = -(-num_voxels // BRICK) * BRICK

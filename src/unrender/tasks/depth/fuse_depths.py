@@ -94,7 +94,9 @@ def _consistent_points(
 def _undistort(view: DepthView) -> DepthView:
     """Remove lens distortion from a view, by nearest-neighbor sampling."""
     if view.camera.projection != "perspective":
-        raise InputError("points_from_views: all cameras should be perspective, got an orthographic one")
+        raise InputError(
+            f"points_from_views: all cameras should be perspective, got one that is {view.camera.projection}"
+        )
     if view.camera.lens is None:
         return view
     camera = view.camera.replace(lens=None)

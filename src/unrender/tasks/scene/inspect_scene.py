@@ -177,6 +177,9 @@ def describe_cameras(scene: Scene) -> dict[str, Any]:
 
 def fov_degrees(camera: Camera) -> tuple[float, float]:
     """Compute the horizontal and vertical fields of view through the image center, including lens distortion."""
+    if camera.projection == "equirectangular":
+        x, y = torch.rad2deg(camera.focal.new_tensor([camera.width, camera.height]) / camera.focal).tolist()
+        return x, y
     center_x, center_y = camera.width / 2, camera.height / 2
     ends = [[0.0, center_y], [camera.width, center_y], [center_x, 0.0], [center_x, camera.height]]
     rays = rays_through(camera, torch.tensor(ends).to(camera.focal)).directions.double()
@@ -256,6 +259,7 @@ def _unusual_intrinsics(frames: Sequence[Frame]) -> list[str]:
     found = []
     names = [frame.name for frame in frames]
     fields = torch.tensor([fov_degrees(frame.camera)[0] for frame in frames])
+    fields[[frame.camera.projection == "equirectangular" for frame in frames]] = 90  # 360 is usual for them
     unusual = (fields < 5) | (fields > 120) if not _any_fisheye(frames) else fields < 5
     if bool(unusual.any()):
         found.append(
