@@ -5,7 +5,9 @@ import math
 import pytest
 import torch
 
-from check_kernel import assert_same_bits, either_kernel, implementations, num_threads
+from check_kernel import HAS_WARP, assert_same_bits, either_kernel, implementations, needs_cuda, num_threads
+from splat_files import gaussians_on
+from unrender import Camera, GaussianField, ico_sphere, measure_depth
 from unrender.errors import InputError, ShapeError
 from unrender.kernels.splat_gaussians import cpu, splat_gaussians, splat_weights
 
@@ -38,7 +40,11 @@ def test_agrees_with_the_definition(dtype, monkeypatch):
         with num_threads(threads):
             found.append((*splat_gaussians(*splats, **SIZE), *splat_weights(*splats[:3], **SIZE)))
     assert_same_bits(*found)
-    torch.testing.assert_close(found[0], (*image, *weights), rtol=1e-4, atol=1e-5)
+    if HAS_WARP:
+        with implementations("warp"):
+            found.append((*splat_gaussians(*splats, **SIZE), *splat_weights(*splats[:3], **SIZE)))
+    for results in found[1:]:
+        torch.testing.assert_close(results, (*image, *weights), rtol=1e-4, atol=1e-5)
     assert float(image.opacity.min()) < 0.5 < 0.99 < float(image.opacity.max())
     pixel = torch.arange(37 * 45).repeat_interleave(weights.offsets.diff())
     total = torch.zeros(37 * 45, dtype=dtype).index_add_(0, pixel, weights.weights)
@@ -108,3 +114,29 @@ def test_wrong_input_is_named():
         splat_gaussians(*splats, height=0, width=5)
     with pytest.raises(ShapeError, match="splat_weights: `covariances`"):
         splat_weights(splats[0], splats[0], splats[2], height=5, width=5)
+
+
+@needs_cuda
+def test_agrees_with_the_definition_on_a_gpu():
+    splats = some_splats()
+    with implementations("reference"):
+        wanted = (*splat_gaussians(*splats, **SIZE), *splat_weights(*splats[:3], **SIZE))
+    on_gpu = [values.cuda() for values in splats]
+    with implementations("fast") as loaded:
+        found = (*splat_gaussians(*on_gpu, **SIZE), *splat_weights(*on_gpu[:3], **SIZE))
+        again = (*splat_gaussians(*on_gpu, **SIZE), *splat_weights(*on_gpu[:3], **SIZE))
+    assert ("splat_gaussians", "gpu") in loaded
+    assert_same_bits(found, again)
+    torch.testing.assert_close(tuple(values.cpu() for values in found), wanted, rtol=1e-4, atol=1e-5)
+
+
+@needs_cuda
+def test_fields_of_gaussians_render_on_a_gpu():
+    field = GaussianField(gaussians_on(ico_sphere(3), 3000, opacity=0.98))
+    camera = Camera.look_at((2.0, 1.5, 2.5), height=32, width=40)
+    for view in (camera, camera.to_equirectangular(32)):
+        one, other = field.render(view), field.to("cuda").render(view)
+        torch.testing.assert_close(one.color, other.color.cpu(), rtol=1e-3, atol=1e-3)
+        depth, on_gpu = measure_depth(field, view), measure_depth(field.to("cuda"), view)
+        close = (depth.median_distance - on_gpu.median_distance.cpu()).abs() < 1e-3
+        assert float(close.float().mean()) > 0.99
