@@ -71,7 +71,8 @@ def fill_unobserved(mesh: Mesh, found: PointColors) -> Float[Tensor, "vertices 3
 
     Components of the mesh that no photo shows get the mean of all colors.
     """
-    edges = torch.cat([mesh.faces, mesh.faces.flip(1)])[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2).long()
+    corners = torch.cat([mesh.faces, mesh.faces.flip(1)]).long()
+    edges = torch.stack([corners, corners.roll(-1, 1)], -1).reshape(-1, 2)
     colors, known = found.colors.clone(), found.observed.clone()
     for _ in range(len(colors)):
         edges = edges[~known[edges[:, 0]]]
