@@ -101,7 +101,9 @@ def moved(op: Any, device: torch.device) -> Any:
         name: value for name, value in op.__globals__.items() if isinstance(value, Tensor | TensorStruct)
     }
     known = op.__globals__ | {name: value.to(device) for name, value in values.items()}
-    return types.FunctionType(op.__code__, known, op.__name__, op.__defaults__, cells)
+    function = types.FunctionType(op.__code__, known, op.__name__, op.__defaults__, cells)
+    function.__kwdefaults__ = op.__kwdefaults__
+    return function
 
 
 def run(op: Op, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:

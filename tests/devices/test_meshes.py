@@ -180,18 +180,18 @@ def cameras_with_a_lens(move: Move) -> Any:
 
 @case(waits=4)  # those of a mesh, the near plane, filled slots
 def soft_phong(move: Move) -> Any:
-    mesh, c = sphere(move), camera(move)
+    """Shade where no vertex normal is at right angles to the view or a light: rounding would choose the side."""
+    mesh, eye = sphere(move), torch.tensor([0.5, 0.8, -2.5])
+    c = Camera.look_at(move(eye), height=12, width=12)
     lights = [
         AmbientLight(0.3),
         move(PointLight(torch.tensor([2.0, 2.0, -2.0]))),
-        move(DirectionalLight(torch.tensor([0.0, 0.0, 1.0]))),
+        move(DirectionalLight(torch.tensor([0.3, 0.2, 1.0]))),
         Headlight(0.2),
     ]
-    fragments = rasterize(
-        mesh, c, layers=20, blur=1.0
-    )  # up to 18: of two at one depth, rounding would drop one
+    fragments = rasterize(mesh, c, layers=24, blur=1.0)  # all: of two at one depth, rounding would drop one
     colors = phong(mesh, fragments, c, lights, Material(specular=0.2), two_sided=True)
-    return gradients(blend_softmax(colors, fragments, blur=1.0), mesh.vertices)
+    return gradients(blend_softmax(colors, fragments, blur=1.0, gamma=1e-2), mesh.vertices)
 
 
 @case(waits=6)
