@@ -80,3 +80,28 @@ def test_bad_input(run, tmp_path, capsys):
     mesh_run = tmp_path / "mesh"
     create_run_folder(mesh_run, "fit-mesh", {})
     assert "a run of fit-mesh has no field" in error(str(mesh_run))
+
+
+@pytest.mark.usefixtures("few_frames")
+def test_a_texture_that_is_too_small_leaves_the_mesh_with_vertex_colors(run, tmp_path, capsys):
+    out = tmp_path / "out"
+    options = ("--texture-size", "16", "--format", "ply", "--steps", "1", "--output", str(out))
+    assert main(["fit-surface", str(run), *SMALL, *options]) == 2
+    assert "too small for" in capsys.readouterr().err
+    assert unrender.load_mesh(out / "mesh.ply").vertex_colors is not None
+
+
+def test_ctrl_c_keeps_the_texture_so_far(run, tmp_path, monkeypatch):
+    def interrupted(mesh, photos, files, exposure):
+        steps = texture_steps(mesh, photos, files, exposure=exposure)
+        yield next(steps)
+        yield next(steps)
+        raise KeyboardInterrupt
+
+    texture_steps = fit_surface.texture_steps
+    monkeypatch.setattr(fit_surface, "texture_steps", interrupted)
+    monkeypatch.setattr(fit_surface, "NUM_FRAMES", 1)
+    monkeypatch.setattr(surface_report, "IMAGE_SIZE", 32)
+    out = tmp_path / "out"
+    assert main(["fit-surface", str(run), *FEW, "--steps", "1", "--output", str(out)]) == 130
+    assert unrender.load_textured_mesh(out / "mesh.glb")[1] is not None

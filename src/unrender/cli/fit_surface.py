@@ -129,7 +129,7 @@ class _Job:
     folder: Path
 
     def texture(self, mesh: Mesh) -> tuple[Texture | None, dict[str, Any]]:
-        """Compute the texture, if one is requested, and its metrics."""
+        """Compute the texture, if one is requested, and its metrics; a signal keeps the texture so far."""
         if self.files.colors == "vertex":
             return None, {}
         photos = load_photo_views(self.scene.split("train"), self.fit.image_size)
@@ -138,11 +138,15 @@ class _Job:
             texture_steps(mesh, photos, self.files, exposure=exposure),
             lambda step: _Record(step.index, step.last_index, f"texture: {step.stage}", {}),
         )
-        run_steps(steps, _describe)
-        last = steps.last
-        if last.atlas is None or last.baked is None:
-            raise KeyboardInterrupt
-        return last.baked.texture, texture_metrics(last.atlas, last.baked)
+        try:
+            run_steps(steps, _describe)
+        except InputError:
+            self.save(mesh, None)  # with vertex colors
+            raise
+        atlas, baked = steps.last.atlas, steps.last.baked
+        if atlas is None or baked is None:
+            return None, {}
+        return baked.texture, texture_metrics(atlas, baked)
 
     def save(self, mesh: Mesh, texture: Texture | None) -> list[Path]:
         """Write the mesh."""

@@ -15,7 +15,7 @@ from unrender.geometry.world_origin import ZERO, WorldOrigin, to_world
 from unrender.io.mesh_parts import save_mesh_parts
 from unrender.io.textured_meshes import save_textured_mesh
 from unrender.render.texture import Texture
-from unrender.tasks.surface.bake_texture import BakedTexture, bake_texture_steps
+from unrender.tasks.surface.bake_texture import BakedTexture, BakeTextureStep, bake_texture_steps
 from unrender.tasks.surface.convex_parts import convex_parts
 from unrender.tasks.surface.levels_of_detail import levels_of_detail
 from unrender.tasks.surface.photo_views import PhotoView
@@ -69,22 +69,25 @@ class TextureStep:
     index: int
     last_index: int
     stage: Literal["unwrapping", "projected", "refined"]
-    atlas: UVAtlas | None
-    baked: BakedTexture | None
-    """In the last step."""
+    atlas: UVAtlas | None = None
+    baking: BakeTextureStep | None = None
+
+    @property
+    def baked(self) -> BakedTexture | None:
+        """The texture so far; None before the photos are projected."""
+        return None if self.baking is None else self.baking.result
 
 
 def texture_steps(
     mesh: Mesh, views: Sequence[PhotoView], files: SurfaceFiles, *, exposure: bool = False
 ) -> Iterator[TextureStep]:
-    """Unwrap a mesh and bake its texture; the last step has it."""
+    """Unwrap a mesh and bake its texture."""
     last = files.texture_steps + 1
-    yield TextureStep(0, last, "unwrapping", None, None)
+    yield TextureStep(0, last, "unwrapping")
     padding = min(PADDING, files.texture_size // 16)
     atlas = unwrap(mesh, texture_size=files.texture_size, padding=padding)
     for step in bake_texture_steps(mesh, atlas, views, refine_steps=files.texture_steps, exposure=exposure):
-        result = step.result if step.index == step.last_index else None
-        yield TextureStep(step.index + 1, last, "refined" if step.index else "projected", atlas, result)
+        yield TextureStep(step.index + 1, last, "refined" if step.index else "projected", atlas, step)
 
 
 def save_surface(
@@ -110,11 +113,15 @@ def save_surface(
             to_world(shape, origin), up=files.up, scene_up=scene_up, units=files.units
         )
 
-    paths = []
-    for level, detail in enumerate(levels_of_detail(mesh, texture, levels=files.lods)):
-        name = f"mesh_lod{level}" if level else "mesh"
-        for suffix in files.format:
-            paths += save_textured_mesh(place(detail.mesh), detail.texture, folder / f"{name}.{suffix}")
+    def save(name: str, shape: Mesh, colors: Texture | None) -> list[Path]:
+        files_of = [
+            save_textured_mesh(place(shape), colors, folder / f"{name}.{kind}") for kind in files.format
+        ]
+        return [path for written in files_of for path in written]
+
+    paths = save("mesh", mesh, texture)  # first, as the others can fail
+    for level, detail in enumerate(levels_of_detail(mesh, texture, levels=files.lods)[1:], 1):
+        paths += save(f"mesh_lod{level}", detail.mesh, detail.texture)
     if files.collision:
         paths.append(folder / "collision.obj")
         save_mesh_parts([place(part) for part in convex_parts(mesh)], paths[-1])
