@@ -68,6 +68,16 @@ def close_sheets(x: Array, y: Array, z: Array) -> Array:
     return np.minimum(box(x, y, z - 0.06, (0.8, 0.8, 0.025)), box(x, y, z + 0.06, (0.8, 0.8, 0.025)))
 
 
+def thin_plate(x: Array, y: Array, z: Array) -> Array:
+    return box(x, y, z, (0.8, 0.6, 0.018))
+
+
+def fence(x: Array, y: Array, z: Array) -> Array:
+    bars = [box(x - u, y, z, (0.03, 0.5, 0.03)) for u in np.linspace(-0.9, 0.9, 10)]
+    rails = [box(x, y - v, z, (1.0, 0.06, 0.04)) for v in (-0.5, 0.5)]
+    return np.minimum.reduce(bars + rails)
+
+
 def coil(x: Array, y: Array, z: Array) -> Array:
     turn = (z - 0.3 * np.arctan2(y, x) / (2 * np.pi)) / 0.3
     along = 0.3 * (turn - np.clip(np.round(turn), -2, 2))
@@ -80,5 +90,7 @@ SHAPES = {
     "comb": ThinShape(comb, (1.0, 0.8, 0.1), 0),
     "cup": ThinShape(cup, (0.9, 0.6, 0.6), 1),
     "close sheets": ThinShape(close_sheets, (0.8, 0.8, 0.1), 0, 2),
+    "thin plate": ThinShape(thin_plate, (0.8, 0.6, 0.05), 0),
+    "fence": ThinShape(fence, (1.0, 0.6, 0.1), 9),
     "coil": ThinShape(coil, (0.7, 0.7, 0.8), 0),
 }

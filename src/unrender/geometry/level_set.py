@@ -13,6 +13,7 @@ from torch import Tensor
 from unrender._checked import checked
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
+from unrender.kernels.simplify_topology import simplify_topology
 
 Array = npt.NDArray[np.floating]
 COARSE_CELLS = 32
@@ -20,6 +21,10 @@ COARSE_CELLS = 32
 MAX_CELLS = 40_000_000
 """Maximum number of cells of the finest grid; cells are larger if it would have more."""
 
+CONTRAST_RADIUS = 2
+"""Number of cells around a node within which the largest and the smallest value are its contrast."""
+INSIDE_SIGN = 4.0
+"""Value of nodes inside, with −1 outside, for which marching cubes connects all 26 neighbors inside."""
 MAX_COARSENING = 20
 """Cells are at most this much larger than requested."""
 CLUSTERS = (
@@ -30,15 +35,20 @@ CLUSTERS = (
 
 @checked
 def extract_level_set(
-    function: Callable[[Array], Array], points: Float[Tensor, "points 3"], cell: float, *, margin: float
+    function: Callable[[Array], Array],
+    points: Float[Tensor, "points 3"],
+    cell: float,
+    *,
+    margin: float,
+    tunnel_tolerance: float = 0.0,
+    handle_tolerance: float = 0.0,
 ) -> Mesh:
     """Extract the zero level set of a function that is positive inside, around points and up to `margin` from them.
 
     From level to level, cells are half as large. The function is evaluated within two cells of a point and one of the
-    level set, and interpolated elsewhere.
+    level set, and interpolated elsewhere. Tunnels and handles are removed if values
+    within these tolerances of 0, relative to the contrast around them, would have to change.
     """
-    from skimage.measure import marching_cubes
-
     p = points.detach().double().cpu().numpy()
     low, high = p.min(0), p.max(0)
     smallest = float((high - low + 2 * margin).prod() / MAX_CELLS) ** (1 / 3)
@@ -58,12 +68,39 @@ def extract_level_set(
         values.ravel()[ids] = function(origin + step * np.stack(np.unravel_index(ids, values.shape), 1))
     if not values.max() > 0:
         raise InputError(CLUSTERS)
-    padded = np.pad(values, 1, constant_values=-float(np.abs(values).max()))
-    vertices, faces, _, _ = marching_cubes(padded, 0.0, gradient_direction="ascent")
+    relative = torch.from_numpy(_relative_to_contrast(values))
+    inside = simplify_topology(relative, tunnel_tolerance, handle_tolerance).numpy()
+    vertices, faces = _marching_cubes(values, inside)
     return Mesh(
-        torch.from_numpy(origin + (vertices.astype(np.float64) - 1) * step).to(points),
+        torch.from_numpy(origin + vertices * step).to(points),
         torch.from_numpy(faces.astype(np.int64)).to(points.device),
     )
+
+
+def _relative_to_contrast(values: Array) -> Array:
+    """Divide by the largest value nearby where positive, and by minus the smallest one where negative."""
+    from scipy.ndimage import maximum_filter, minimum_filter
+
+    size = 2 * CONTRAST_RADIUS + 1
+    contrast = np.where(values > 0, maximum_filter(values, size), -minimum_filter(values, size))
+    return values / np.maximum(contrast, np.finfo(values.dtype).tiny)
+
+
+def _marching_cubes(values: Array, inside: npt.NDArray[np.bool_]) -> tuple[Array, npt.NDArray[np.int32]]:
+    """Extract the surface around the nodes inside, where the absolute values interpolate to 0.
+
+    Marching cubes sees the signs only, since the topology of ambiguous cells would depend on the values.
+    """
+    from skimage.measure import marching_cubes
+
+    inside, values = np.pad(inside, 1), np.pad(np.abs(values), 1, constant_values=np.abs(values).max())
+    signs = np.where(inside, INSIDE_SIGN, -1.0).astype(np.float32)
+    vertices, faces, _, _ = marching_cubes(signs, 0.0, gradient_direction="ascent")
+    nearest = np.rint(vertices)  # one end of each crossed edge: the one outside
+    direction = np.sign(vertices - nearest) * (np.abs(vertices - nearest) > 0.1)
+    outside, other = (values[tuple(nodes.astype(int).T)] for nodes in (nearest, nearest + direction))
+    fraction = outside / np.maximum(outside + other, np.finfo(values.dtype).tiny)
+    return nearest + direction * fraction[:, None] - 1, faces
 
 
 def _upsample(values: Array) -> Array:

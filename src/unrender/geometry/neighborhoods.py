@@ -11,6 +11,11 @@ from unrender.kernels.nearest import index_points, nearest
 MAX_FLATNESS = 0.15
 """A neighborhood is flat if its spread about the fitted plane is less than this fraction of its radius."""
 
+MIN_SIMILARITY = 0.5
+"""Minimum cosine of the angle between similar normals."""
+MIN_SIMILAR = 8
+"""Minimum number of neighbors with similar normals for a plane."""
+
 
 class Neighborhoods(TensorStruct):
     """Estimates at each point of a point cloud that samples a surface."""
@@ -37,6 +42,23 @@ def neighborhoods(points: Float[Tensor, "points 3"], num_neighbors: int = 24) ->
         areas=torch.pi * distances[:, m] / m,
         spread=variances[:, 0].clamp_min(0).sqrt(),
     )
+
+
+@checked
+def one_sided_spread(
+    points: Float[Tensor, "points 3"], normals: Float[Tensor, "points 3"], num_neighbors: int = 24
+) -> Float[Tensor, " points"]:
+    """Compute the spread of each point's neighbors about a plane, from those with a similar oriented normal.
+
+    The neighbors on the other side of a thin part do not count. Points with few similar neighbors get NaN.
+    """
+    index = index_points(points)
+    _, ids = nearest(index, index, k=min(num_neighbors, len(points) - 1) + 1)
+    similar = ((normals[ids] * normals[:, None]).sum(-1) > MIN_SIMILARITY).to(points)[..., None]
+    count = similar.sum(1, keepdim=True)
+    offsets = similar * (points[ids] - (similar * points[ids]).sum(1, keepdim=True) / count)
+    variances: Tensor = torch.linalg.eigvalsh(offsets.mT @ offsets / count)
+    return variances[:, 0].clamp_min(0).sqrt().masked_fill(count[:, 0, 0] < MIN_SIMILAR, torch.nan)
 
 
 @checked

@@ -26,6 +26,11 @@ FIRST_WIDTH, LAST_WIDTH = 2.5, 0.7
 """Width of the first and the last iteration, relative to the spacing of the points."""
 MAX_ORIENTED = 50_000
 """Maximum number of points to solve for; the field of a random sample of them orients the others."""
+TUNNEL_TOLERANCE, HANDLE_TOLERANCE = 0.6, 0.3
+"""Tunnels and handles are false if the winding number there differs from the level by less, relative to the contrast.
+
+In a gap of the points on a thin plate it falls by half; in a true hole it falls to 0. Thin handles have low contrast.
+"""
 LEVEL_NEIGHBORS = 16
 """Number of points whose winding numbers define the level of the surface around them."""
 
@@ -80,7 +85,8 @@ def winding_number_surface(
     """Extract the closed surface at the level of the winding number at the points, on a grid with the spacing `cell`.
 
     The level is that of the nearest points, or the mean over all points far away from them: opposite sides of a part as
-    thin as `width` partly cancel, and lower the winding number at their points as much as between them.
+    thin as `width` partly cancel, and lower the winding number at their points as much as between them. Tunnels and
+    handles that the points do not support are removed, as between sparse points of a thin part.
     The solid is clipped to a distance of `reach` from the points' convex hull (approximated by 162 half-spaces), as it
     is unconstrained beyond incomplete point clouds.
     """
@@ -102,10 +108,17 @@ def winding_number_surface(
         weights = (-squared / (2 * width**2)).softmax(1)
         is_near = (-squared[:, 0] / (8 * width**2)).exp()
         level = mean + is_near * ((weights * at_points[ids]).sum(1) - mean)
-        outside = (queries.points @ directions.T - support).amax(1)
-        return torch.minimum(winding(queries) - level, (reach - outside) / (2 * width)).cpu().numpy()
+        clipped = (reach - (queries.points @ directions.T - support).amax(1)) / (2 * width)
+        return torch.minimum(winding(queries) - level, torch.maximum(clipped, -level.abs())).cpu().numpy()
 
-    return extract_level_set(inside, points, cell, margin=reach)
+    return extract_level_set(
+        inside,
+        points,
+        cell,
+        margin=reach,
+        tunnel_tolerance=TUNNEL_TOLERANCE,
+        handle_tolerance=HANDLE_TOLERANCE,
+    )
 
 
 def _unit(vectors: Tensor) -> Tensor:

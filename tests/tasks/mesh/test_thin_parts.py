@@ -40,6 +40,13 @@ def test_close_sheets_stay_apart_given_normals() -> None:
     assert genus(mesh) == shape.genus
 
 
+@pytest.mark.parametrize(("name", "count"), [("thin plate", 2500), ("fence", 6000)])
+def test_gaps_between_points_are_no_tunnels(name: str, count: int) -> None:
+    shape = SHAPES[name]
+    prepared = prepare_cloud(shape.scan(count, noise=0.002), 0.0, 100_000, 0)
+    assert genus(initial_mesh(prepared, "solid")) == shape.genus
+
+
 def test_a_noisy_comb_keeps_its_teeth() -> None:
     shape = SHAPES["comb"]
     cloud = shape.scan(6000, noise=0.002)

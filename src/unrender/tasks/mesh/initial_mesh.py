@@ -10,6 +10,7 @@ from torch import Tensor
 from unrender.errors import InputError
 from unrender.geometry.level_set import Array, extract_level_set
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.neighborhoods import one_sided_spread
 from unrender.geometry.orient import propagate_signs
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
@@ -17,7 +18,7 @@ from unrender.geometry.topology import connected_components, keep_faces
 from unrender.geometry.winding_number import winding_number_normals, winding_number_surface
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import index_points, nearest
-from unrender.tasks.mesh.prepare_cloud import PreparedCloud
+from unrender.tasks.mesh.prepare_cloud import FLAT_QUANTILE, PreparedCloud
 
 MIN_SUPPORT = 0.01
 """Minimum fraction of the points to which a connected component is closest; others are removed."""
@@ -114,23 +115,20 @@ def _outward(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Float[
 
 def _estimated_normals(cloud: PreparedCloud) -> Float[Tensor, "points 3"]:
     points, areas = (t.to(cloud.device) for t in (cloud.points, cloud.local.areas))
-    normals = winding_number_normals(points, areas, cloud.spacing, width=_width(cloud))
+    normals = winding_number_normals(points, areas, cloud.spacing, width=0.0)
     return _outward(cloud, normals.cpu())
 
 
 def _surface(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Mesh:
+    spread = one_sided_spread(cloud.points, normals).numpy()
+    noise = cloud.noise if np.isnan(spread).all() else float(np.nanquantile(spread, FLAT_QUANTILE))
     mesh = winding_number_surface(
         *(t.to(cloud.device) for t in (cloud.points, normals, cloud.local.areas)),
-        width=_width(cloud),
+        width=0.5 * cloud.spacing + 2 * min(noise, cloud.noise),
         cell=_cell(cloud),
         reach=min(2 * cloud.spacing, MARGIN),
     )
     return keep_supported(mesh.to("cpu"), cloud.points)
-
-
-def _width(cloud: PreparedCloud) -> float:
-    """Return the width over which winding numbers are smoothed."""
-    return 0.5 * cloud.spacing + 2 * cloud.noise
 
 
 def _cell(cloud: PreparedCloud) -> float:
