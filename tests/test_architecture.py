@@ -76,8 +76,10 @@ PUBLIC_NAMES = [
     "surface_area", "tiny_mlp", "to_local", "to_world", "torus", "track_linear_model",
     "track_pose", "vertex_normals",
     "view_consistency", "visible_blocks", "voxel_downsample", "watch", "window_transfer",
-    "BakedTexture", "BakedVertexColors", "LevelOfDetail", "PhotoView", "UVAtlas", "bake_texture",
-    "bake_vertex_colors", "convex_parts", "levels_of_detail", "load_photo_views", "save_textured_mesh",
+    "BakedTexture", "BakedVertexColors", "FitTemplate", "FitTemplateStep",
+    "LevelOfDetail", "PhotoView", "TemplateFit", "UVAtlas", "bake_texture",
+    "bake_vertex_colors", "convex_parts", "fit_template",
+    "levels_of_detail", "load_photo_views", "save_textured_mesh",
     "save_turntable", "transform_for_export", "unwrap",
 ]
 # fmt: on

@@ -53,6 +53,7 @@ TERMS = ["learning_rate", "begin_step"]
 NAMES_ALLOWED = {
     # the stage of an optimization, as in multi-stage
     "FindPoseStep.stage", "FitLinearModelStep.stage", "FitMeshStep.stage", "FitSurfaceStep.stage",
+    "FitTemplateStep.stage",
     "RegisterPhotosStep.stage",
 }
 PROSE = {  # in help texts and reports

@@ -198,6 +198,10 @@ from .tasks.mesh.fit_linear_model import fit_linear_model as fit_linear_model
 from .tasks.mesh.fit_mesh import FitMesh as FitMesh
 from .tasks.mesh.fit_mesh import FitMeshStep as FitMeshStep
 from .tasks.mesh.fit_mesh import fit_mesh as fit_mesh
+from .tasks.mesh.fit_template import FitTemplate as FitTemplate
+from .tasks.mesh.fit_template import FitTemplateStep as FitTemplateStep
+from .tasks.mesh.fit_template import TemplateFit as TemplateFit
+from .tasks.mesh.fit_template import fit_template as fit_template
 from .tasks.mesh.linear_model_fit import LinearModelFit as LinearModelFit
 from .tasks.mesh.measure_mesh import measure_mesh as measure_mesh
 from .tasks.mesh.track_linear_model import TrackLinearModelStep as TrackLinearModelStep

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from known_shapes import EXPRESSION, lopsided_model, scan, true_mesh
-from unrender import PointCloud, load_mesh, save_cloud, save_linear_model, save_mesh
+from unrender import Mesh, PointCloud, load_mesh, save_cloud, save_linear_model, save_mesh
 from unrender.cli.main import main
 from unrender.io.ply import read_tables
 from unrender.reports import shape_fit_report
@@ -77,6 +77,35 @@ def test_a_cloud_of_something_else_has_exit_status_3(files: Path, capsys: pytest
     assert json.loads((files / "other" / "metrics.json").read_text())["status"] == "unaligned"
 
 
+def test_a_template(files: Path, capsys: pytest.CaptureFixture[str]):
+    ids = [0, 5, 40, 300]
+    rows = zip(ids, true_mesh().vertices[ids].tolist(), strict=True)
+    (files / "marks.txt").write_text("".join(f"{i} {x} {y} {z}\n" for i, (x, y, z) in rows))
+    model = lopsided_model()
+    save_mesh(Mesh(model.mean, model.faces), files / "template.obj")
+    arguments = ["--template", str(files / "template.obj"), "--landmarks", str(files / "marks.txt")]
+    assert run(files, *arguments, output="template") == 0
+    assert "aligned" in capsys.readouterr().out
+    folder = files / "template"
+    assert load_mesh(folder / "mesh.ply").faces.shape == model.faces.shape
+    found = json.loads((folder / "support.json").read_text())
+    assert found["status"] == "aligned"
+    assert len(found["observed"]) == len(model.mean)
+    assert json.loads((folder / "metrics.json").read_text())["strain"] > 0
+    assert "unrender.fit_template(" in (folder / "report.html").read_text()
+
+
+def test_templates_of_a_folder_are_independent(files: Path, capsys: pytest.CaptureFixture[str]):
+    (files / "clouds").mkdir()
+    save_cloud(scan(true_mesh(), 600), files / "clouds" / "good.ply")
+    (files / "clouds" / "bad.ply").write_text("ply")
+    arguments = ["--template", str(files / "truth.ply"), "--scale", "1"]
+    assert run(files, *arguments, cloud="clouds", output="batch") == 1
+    summary = (files / "batch" / "summary.csv").read_text()
+    assert "good,aligned" in summary
+    assert "bad,error" in summary
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -85,6 +114,7 @@ def test_a_cloud_of_something_else_has_exit_status_3(files: Path, capsys: pytest
             "--edge-length does not apply to a known shape",
         ),
         (["--linear-model", "missing.npz"], "no such file"),
+        (["--linear-model", "MODEL", "--template", "MODEL"], "not both"),
         (["--scale", "2"], "--scale needs a known shape"),
     ],
 )

@@ -13,12 +13,8 @@ import tyro
 
 from unrender.cli.arguments import OPTION, Device, Flag, Folder, Resume
 from unrender.cli.confine import confinable
-from unrender.cli.known_shape import (
-    KnownShape,
-    MeshResult,
-    fit_known_shape,
-    is_known,
-)
+from unrender.cli.known_shape import fit_known_shape
+from unrender.cli.shape_options import KnownShape, MeshResult, is_known
 from unrender.devices import resolve_device
 from unrender.errors import FileAccessError, InputError
 from unrender.geometry.mesh import Mesh
@@ -90,6 +86,7 @@ def command(
     Examples:
         unrender fit-mesh scan.ply --holdout 0.1
         unrender fit-mesh face.ply --linear-model faces.npz
+        unrender fit-mesh scan.ply --template hand.obj
 
     Args:
         cloud: File with the points: a point cloud, a depth image, or a mesh. Or a folder of such files.

@@ -142,7 +142,7 @@ def align_to_landmarks(mesh: Mesh, landmarks: Landmarks, log_scale: float | None
     shape, points = mesh.vertices[landmarks.vertex_ids].double().numpy(), landmarks.points.double().numpy()
     shape_center, center = shape.mean(0), points.mean(0)
     left, values, right = np.linalg.svd((points - center).T @ (shape - shape_center))
-    if values[1] < 1e-9 * values[0]:
+    if not values[1] > 1e-9 * values[0]:
         raise InputError("the landmarks are collinear: give at least three that span a plane")
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
     rotation = (left * signs) @ right

@@ -158,7 +158,7 @@ def _fit(problem: LinearProblem, config: FitLinearModel) -> Iterator[FitLinearMo
                 step,
                 index=step.index + 1,
                 stage=stage.name,
-                rms=rms_distance(problem, matches),
+                rms=matches.rms * problem.target.size,
                 state=state,
                 equations=equations,
             )
@@ -223,7 +223,7 @@ def _first_step(problem: LinearProblem, state: ShapeState, last: int, equivalent
     matches, equations = linearize(
         problem, state, select_points(problem.target, STAGES[0].num_points), STAGES[0].max_scale
     )
-    rms = rms_distance(problem, matches)
+    rms = matches.rms * problem.target.size
     return FitLinearModelStep(0, last, "pose", rms, problem, state, equations, equivalent)
 
 
@@ -231,12 +231,6 @@ def coefficient_deviations(equations: NormalEquations) -> Deviations:
     """Return the posterior standard deviations of the scale and of the coefficients."""
     deviations = np.sqrt(np.diag(posterior_covariance(equations.hessian)))
     return Deviations(float(deviations[POSE - 1]), deviations[POSE:])
-
-
-def rms_distance(problem: LinearProblem, matches: SurfaceMatches) -> float:
-    """Return the weighted root mean square of the residuals, in world units."""
-    squared = (matches.weights * matches.residuals**2).sum() / max(float(matches.weights.sum()), 1e-12)
-    return problem.target.size * math.sqrt(float(squared))
 
 
 def is_converged(before: ShapeState, after: ShapeState) -> bool:

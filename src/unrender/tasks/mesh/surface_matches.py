@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from unrender.geometry.mesh import Mesh, face_normals, vertex_normals
@@ -40,11 +41,23 @@ class Surface:
         self.is_boundary_vertex = torch.zeros(len(mesh.vertices), dtype=torch.bool)
         self.is_boundary_vertex[edges.edges[is_boundary].flatten()] = True
         self._order = index_faces(mesh.vertices, mesh.faces)
+        self._corner = torch.zeros(len(mesh.vertices), dtype=torch.int64)
+        self._corner[mesh.faces.flatten()] = torch.arange(mesh.faces.numel())  # any one of each vertex
 
     def closest(self, points: Tensor | PointIndex, vertices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the face and the barycentric coordinates of the position that is closest to each point."""
         _, face_ids, barycentrics = closest_on_mesh(points, vertices, self.faces, face_order=self._order)
         return face_ids, barycentrics
+
+    def similar(
+        self, points: Tensor, normals: Tensor, vertices: Tensor, normal_weight: float
+    ) -> tuple[Tensor, Tensor]:
+        """Return the vertex nearest to each point in position and normal, as a face and barycentric coordinates."""
+        own = vertex_normals(Mesh(vertices, self.faces))
+        tree = cKDTree(torch.cat([vertices, normal_weight * own], 1).numpy())
+        _, found = tree.query(torch.cat([points, normal_weight * normals], 1).numpy())
+        corner = self._corner[torch.from_numpy(np.asarray(found))]
+        return corner // 3, torch.nn.functional.one_hot(corner % 3, 3).to(vertices)
 
     def is_on_boundary(self, face_ids: Tensor, barycentrics: Tensor) -> Tensor:
         """Say which positions on the surface are on its boundary."""
@@ -72,6 +85,12 @@ class SurfaceMatches(NamedTuple):
     noise: float
     """Standard deviation of the residuals, from their median."""
 
+    @property
+    def rms(self) -> float:
+        """Weighted root mean square of the residuals."""
+        squared = (self.weights * self.residuals**2).sum() / max(float(self.weights.sum()), 1e-12)
+        return float(np.sqrt(squared))
+
     def cost(self, scale: float) -> float:
         """Return the mean of d² / (d² + scale²) for the distances d; where normals disagree, at least 0.2."""
         squared = (self.offsets**2).sum(1)
@@ -96,14 +115,25 @@ def select_points(target: ShapeTarget, count: int) -> TargetPoints:
 
 
 def match_surface(
-    surface: Surface, vertices: Tensor, some: TargetPoints, max_scale: float, min_scale: float = MIN_SCALE
+    surface: Surface,
+    vertices: Tensor,
+    some: TargetPoints,
+    max_scale: float,
+    min_scale: float = MIN_SCALE,
+    normal_weight: float = 0.0,
 ) -> SurfaceMatches:
     """Find the closest positions on the surface, and weigh them by the loss of Geman and McClure (1985).
 
     The scale of the loss is three standard deviations of the residuals, within the given limits: from wide to narrow,
-    parts that are far away at first are not taken for outliers.
+    parts that are far away at first are not taken for outliers. With a weight of the normals, points are matched with
+    vertices that are similar in position and normal.
     """
     face_ids, barycentrics = surface.closest(some.tree, vertices)
+    if normal_weight:
+        nearby = face_normals(Mesh(vertices, surface.faces))[face_ids]
+        flip = ((nearby * some.normals).sum(1, keepdim=True) < 0) & (not some.is_oriented)
+        normals = torch.where(flip, -some.normals, some.normals)
+        face_ids, barycentrics = surface.similar(some.tree.points, normals, vertices, normal_weight)
     mesh = Mesh(vertices, surface.faces)
     corners, weights = mesh.faces[face_ids], barycentrics[..., None]
     smooth = (vertex_normals(mesh)[corners] * weights).sum(1)
