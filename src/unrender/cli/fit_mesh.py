@@ -86,7 +86,6 @@ def command(
     Examples:
         unrender fit-mesh scan.ply --holdout 0.1
         unrender fit-mesh face.ply --linear-model faces.npz
-        unrender fit-mesh scan.ply --template hand.obj
 
     Args:
         cloud: File with the points: a point cloud, a depth image, or a mesh. Or a folder of such files.

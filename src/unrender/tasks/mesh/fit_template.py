@@ -28,7 +28,6 @@ from unrender.tasks.mesh.deform_shape import deform_step
 from unrender.tasks.mesh.linear_model_fit import (
     FINAL_SCALE,
     INLIER_DISTANCE,
-    MIN_EXTENT,
     MIN_INLIERS,
     ShapeStatus,
     observed_vertices,
@@ -52,8 +51,10 @@ FEW_POINTS = 4000
 """Points in all but the last steps."""
 WIDEST, DECAY = 0.06, 0.75
 """Scale of the robust loss at first, relative to the cloud, and the factor of its smallest value per stiffness."""
-MAX_STIFF_COST = 0.25
+MAX_STIFF_COST = 0.15
 """Robust loss after the comparison of poses above which the template is unaligned."""
+MIN_COVERED = 0.55
+"""Smallest extent of the cloud relative to the template without landmarks: small patches fit in many positions."""
 MAX_STRAIN = 0.3
 """Relative change of the edges above which the template is unaligned."""
 
@@ -240,11 +241,12 @@ def _result(step: FitTemplateStep) -> TemplateFit:
     shift = torch.from_numpy(state.translation) * target.size + target.center
     matrix[:3, 3] = shift - matrix[:3, :3] @ problem.center
     strain = step.energy.strain(step.vertices.numpy())
+    covered = MIN_COVERED if problem.landmarks is None else 0.0
     is_fitting = (
         inliers >= MIN_INLIERS
         and step.start.cost <= MAX_STIFF_COST
         and strain <= MAX_STRAIN
-        and extent(target.points) >= MIN_EXTENT * extent(step.vertices)
+        and extent(target.points) >= covered * extent(step.vertices)
     )
     return TemplateFit(
         mesh=Mesh(step.vertices * target.size + target.center, problem.mesh.faces).to(target.device),
