@@ -26,8 +26,8 @@ from unrender.render.sample import RaySamples, sample_importance
 Model = Literal["paper", "tutorial"]
 POINTS_PER_CHUNK = 2048
 """Points per forward pass on a CPU: the activations of a layer stay in the caches of a processor."""
-POINTS_PER_GPU_CHUNK = 1 << 18
-"""On a GPU, small chunks would wait for the host."""
+POINTS_PER_GPU_CHUNK, POINTS_WITH_GRADIENTS = 1 << 18, 1 << 20
+"""On a GPU, small chunks would wait for the host. With gradients, the activations of all points are kept anyway."""
 SCHEDULE = NerfSchedule()
 
 
@@ -153,7 +153,9 @@ def _through(color: nn.Sequential, hidden: Tensor, direction: Tensor) -> Tensor:
 
 
 def _chunk_size(points: Tensor) -> int:
-    return POINTS_PER_CHUNK if points.device.type == "cpu" else POINTS_PER_GPU_CHUNK
+    if points.device.type == "cpu":
+        return POINTS_PER_CHUNK
+    return POINTS_WITH_GRADIENTS if torch.is_grad_enabled() else POINTS_PER_GPU_CHUNK
 
 
 def _layers(inputs: int, width: int, depth: int) -> Iterator[nn.Module]:
