@@ -8,9 +8,12 @@ from check_kernel import needs_cuda
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.shapes import torus
+from unrender.geometry.uv_atlas import unwrap
 from unrender.render.depth import DepthView
 from unrender.render.lights import AmbientLight
 from unrender.render.mesh import render_depth, render_mesh
+from unrender.tasks.surface.bake_texture import bake_texture
+from unrender.tasks.surface.bake_vertex_colors import bake_vertex_colors
 from unrender.tasks.surface.config import FitSurface
 from unrender.tasks.surface.initial_surface import clean_surface, extract_initial
 from unrender.tasks.surface.photo_views import PhotoView
@@ -41,6 +44,26 @@ def refined(mesh: Mesh, targets: list[ViewTarget]) -> Mesh:
     for index, target in enumerate(targets):
         refinement.step(target, index / 8)
     return refinement.mesh
+
+
+def photos() -> list[PhotoView]:
+    return [target_of(thing(), camera).photo for camera in cameras()[:2]]
+
+
+def test_a_texture_is_baked_where_the_mesh_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("xatlas")
+    monkeypatch.setenv("UNRENDER_KERNELS", "reference")
+    atlas = unwrap(thing(), texture_size=32, padding=1)
+    expected = bake_texture(thing(), atlas, photos(), refine_steps=1, exposure=True)
+    with pretended_gpu():
+        baked = bake_texture(on_gpu(thing()), on_gpu(atlas), photos(), refine_steps=1, exposure=True)
+        image = held(baked.texture.image)
+        unwrapped = unwrap(on_gpu(thing()), texture_size=32, padding=1)
+        assert torch.equal(held(unwrapped.uvs), atlas.uvs)
+        colors = held(bake_vertex_colors(on_gpu(thing()), photos()).mesh.vertex_colors)
+    assert baked.num_unobserved == expected.num_unobserved
+    torch.testing.assert_close(image, expected.texture.image, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(colors, bake_vertex_colors(thing(), photos()).mesh.vertex_colors)
 
 
 def wrong(mesh: Mesh) -> Mesh:

@@ -13,7 +13,7 @@ from unrender.tasks.surface.photo_views import PhotoView
 from unrender.tasks.surface.texels import dilate
 
 LEARNING_RATE, FINAL_LEARNING_RATE = 0.02, 0.002
-HUBER = 0.1
+HUBER = 0.3
 """Color difference beyond which the loss is linear."""
 SMOOTHNESS = 0.01
 """Weight of the mean squared difference of adjacent texels."""
@@ -40,7 +40,7 @@ class TextureRefinement:
         self._row_of, self._neighbors = row_of, _neighbors(row_of.view_as(self._used))
         self._colors = texture.image.flatten(0, 1)[self._slots].T.contiguous().requires_grad_()
         self._optimizer = torch.optim.Adam(
-            [self._colors], lr=LEARNING_RATE, betas=(0.9, 0.99), eps=1e-15, fused=True
+            [self._colors], lr=LEARNING_RATE, betas=(0.9, 0.99), eps=1e-15, foreach=True
         )
         self._decay = (FINAL_LEARNING_RATE / LEARNING_RATE) ** (1 / max(num_steps - 1, 1))
 
