@@ -119,9 +119,52 @@ def test_says_that_an_object_is_lost_and_finds_it_again():
     assert shift < 0.03
 
 
+def test_an_object_that_leaves_is_searched_for_without_errors():
+    track = tracker()
+    for x in (0.0, 0.0, 0.6, 1.2, 1.8, 2.4):
+        track.step(picture(0, x))
+    black = torch.zeros(HEIGHT, WIDTH, 3)
+    assert [track.step(black)[0].status for _ in range(7)][-1] == "lost"
+
+
 def test_an_object_that_is_never_there_is_not_tracked():
     track = tracker()
     assert [track.step(background())[0].status for _ in range(4)][-1] == "lost"
+
+
+def test_finds_an_object_that_is_not_visible_in_the_first_frames():
+    track = tracker()
+    assert all(track.step(background())[0].status != "tracked" for _ in range(4))
+    found = [track.step(picture(1, 0.5))[0] for _ in range(4)]
+    assert found[-1].status == "tracked"
+    degrees, shift = errors(found[-1].camera_from_object, pose(1, 0.5))
+    assert degrees < 3
+    assert shift < 0.03
+
+
+def turned(degrees: float, scale: float = 1.0) -> torch.Tensor:
+    """Return the pose in frame 0 about its center, turned and at another distance."""
+    wrong = pose(0).clone()
+    axis = torch.tensor([0.3, 0.8, -0.5]) / 0.99
+    wrong[:3, :3] = unrender.so3_exp_map(math.radians(degrees) * axis) @ wrong[:3, :3]
+    wrong[:3, 3] *= scale
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("guess", "mesh"),
+    [(turned(75), None), (turned(0, 3.0), None), (pose(0), unrender.torus())],
+    ids=["turned", "too far", "another mesh"],
+)
+@pytest.mark.parametrize("has_colors", [True, False])
+def test_a_wrong_guess_is_not_tracked(guess, mesh, has_colors):
+    mesh = elephant() if mesh is None else mesh.to(torch.float32)
+    mesh = mesh if has_colors else mesh.replace(vertex_colors=None)
+    track = PoseTracker([TrackedObject(mesh, guess=guess)], camera())
+    for frame in range(3):
+        (tracked,) = track.step(picture(frame))
+        degrees, shift = errors(tracked.camera_from_object, pose(frame))
+        assert tracked.status != "tracked" or (degrees < 5 and shift < 0.05)
 
 
 def test_depth_determines_the_distance():

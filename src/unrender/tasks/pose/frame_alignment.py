@@ -40,8 +40,6 @@ MIN_TEXTURE_ERROR, MIN_KEYFRAME_ERROR, TEXTURE_ERROR = 0.15, 0.45, 0.5
 errors and whose shading changes, and maximum."""
 DEPTH_ERROR, MAX_DEPTH_ERROR = 0.02, 0.15
 """Expected and largest deviation of measured depth, in radii; larger ones belong to other objects."""
-AGREEING_ERROR = 0.35
-"""A point of the texture agrees up to this difference."""
 MAX_TEXTURE_SCALE = 2.0
 """The texture is aligned once the contour is, at this scale and finer: it converges from a few pixels only."""
 VISIBLE_TOLERANCE = 0.06
@@ -53,6 +51,8 @@ INNER_STEPS = 3
 LINE_REACH = 1.5
 """Residuals beyond this many samples, or twice the median, are downweighted."""
 MAX_OCCLUDED_FRACTION = 0.6
+NEARBY_RADIUS, MIN_NEARBY, MIN_FREE_FRACTION = 3, 0.4, 0.25
+"""Points among colors that are less probable, on average within a radius, are hidden, if enough others are not."""
 NUM_DEPTH_POINTS = 300
 
 
@@ -63,6 +63,10 @@ class FrameEvidence:
     window: FrameWindow
     probability: Array
     levels: Levels | None
+    nearby: Array
+    """Foreground probability, averaged nearby."""
+    is_free: NDArray[np.bool_] | None = None
+    """Where the brightness is that of the shaded model; None if the model does not explain it."""
     _blurred: dict[int, Array] = dataclasses.field(default_factory=dict)
 
     def probability_at(self, scale: float) -> Array:
@@ -75,34 +79,12 @@ class FrameEvidence:
         return self._blurred[radius]
 
 
-class Agreement(NamedTuple):
-    """How well a pose explains a frame."""
-
-    separation: float
-    """Mean probability of the colors beside the contour, in [0, 1]; 0.5 is chance."""
-    supported: float
-    """Fraction of the contour that is found within two pixels of where it should be."""
-    texture: float
-    """Fraction of the visible texture that agrees; nan without texture."""
-    num_texture: int
-    depth: float
-    """Fraction of the measured depth inside the contour that agrees; nan without depth."""
-    num_lines: int
-
-    @property
-    def score(self) -> float:
-        """Mean of the fractions of contour, texture and depth that agree."""
-        values = [self.supported, self.texture, self.depth]
-        weights = [1.0, min(self.num_texture / 100, 2.0), 1.0]
-        terms = [(v, w) for v, w in zip(values, weights, strict=True) if not np.isnan(v)]
-        return sum(v * w for v, w in terms) / sum(w for _, w in terms)
-
-
 def gather_evidence(window: FrameWindow, histograms: Histograms, use_texture: bool) -> FrameEvidence:
     """Prepare the images of a window."""
     bins = color_bins(window.color, histograms.is_gray)
     levels = normalized_levels(window.gray) if use_texture else None
-    return FrameEvidence(window, foreground_probability(histograms, bins), levels)
+    probability = foreground_probability(histograms, bins)
+    return FrameEvidence(window, probability, levels, box_blur(probability, NEARBY_RADIUS))
 
 
 class Measurements(NamedTuple):
@@ -129,11 +111,11 @@ def measure(
         return None
     samples = sample_lines(evidence.probability_at(scale), contour.centers, contour.normals, scale)
     lines = locate_contour(samples, scale)
-    lines = _without_occluded(lines, evidence.window, contour)
+    lines = _without_occluded(lines, evidence, contour)
     points = _to_model(unproject(evidence.window, contour.centers, contour.depths), pose)
     if scale > MAX_TEXTURE_SCALE:
         references = []
-    visible = [_visible_part(reference, evidence.window, view, pose) for reference in references]
+    visible = [_visible_part(reference, evidence, view, pose) for reference in references]
     surface, normals = _surface_points(evidence.window, view, pose)
     return Measurements(
         contour,
@@ -152,9 +134,9 @@ def _to_model(points: Array, pose: Pose) -> Array:
     return moved
 
 
-def _without_occluded(lines: Lines, window: FrameWindow, contour: Contour) -> Lines:
+def _without_occluded(lines: Lines, evidence: FrameEvidence, contour: Contour) -> Lines:
     """Ignore lines without the object's colors, unless most are, and those where measured depth is nearer."""
-    weight = lines.weight
+    weight, window = lines.weight, evidence.window
     if lines.is_saturated.mean() < MAX_OCCLUDED_FRACTION:
         weight = np.where(lines.is_saturated, 0, weight)
     if window.depth is not None:
@@ -165,7 +147,9 @@ def _without_occluded(lines: Lines, window: FrameWindow, contour: Contour) -> Li
     return lines._replace(weight=weight)
 
 
-def _visible_part(reference: Reference, window: FrameWindow, view: ModelView, pose: Pose) -> Reference:
+def _visible_part(reference: Reference, evidence: FrameEvidence, view: ModelView, pose: Pose) -> Reference:
+    """Keep the points that face the camera and are not hidden by regions with the colors of the background."""
+    window = evidence.window
     camera = reference.points @ pose[:3, :3].T.astype(np.float32) + pose[:3, 3].astype(np.float32)
     x, y = (camera[:, k] / camera[:, 2] * window.focal[k] + window.center[k] for k in (0, 1))
     height, width = window.shape
@@ -173,6 +157,10 @@ def _visible_part(reference: Reference, window: FrameWindow, view: ModelView, po
     column, row = (v.clip(0, n - 1).astype(np.int32) for v, n in ((x, width), (y, height)))
     surface = view.depth[row, column]
     seen = inside & (surface > 0) & (camera[:, 2] < surface + VISIBLE_TOLERANCE)
+    is_free = evidence.nearby > MIN_NEARBY if evidence.is_free is None else evidence.is_free
+    free = seen & is_free[row, column]
+    if free.sum() >= MIN_FREE_FRACTION * seen.sum():
+        seen = free
     return reference._replace(points=reference.points[seen], values=reference.values[seen])
 
 
@@ -200,9 +188,7 @@ def _surface_points(window: FrameWindow, view: ModelView, pose: Pose) -> tuple[A
     return _to_model(points, pose), (normals @ pose[:3, :3]).astype(np.float32)
 
 
-def update_pose(
-    evidence: FrameEvidence, found: Measurements, pose: Pose, predicted: Pose
-) -> tuple[Pose, NormalEquations]:
+def update_pose(evidence: FrameEvidence, found: Measurements, pose: Pose, predicted: Pose) -> Pose:
     """Take Gauss-Newton steps on all terms, with a prior towards the predicted pose."""
     for _ in range(INNER_STEPS):
         equations = (
@@ -216,10 +202,10 @@ def update_pose(
         twist = np.asarray(np.linalg.solve(hessian, right), np.float64)
         excess = max(float(np.linalg.norm(twist[:3])) / 0.35, float(np.linalg.norm(twist[3:])) / 0.7, 1.0)
         pose = apply_twist(pose, twist / excess)
-    return pose, equations
+    return pose
 
 
-def _project(points: Array, pose: Pose, window: FrameWindow) -> tuple[Array, Array, Array, Array]:
+def project(points: Array, pose: Pose, window: FrameWindow) -> tuple[Array, Array, Array, Array]:
     """Return x, y, points in the camera frame, and their offsets from the object's center."""
     offsets = points @ pose[:3, :3].T.astype(np.float32)
     camera = offsets + pose[:3, 3].astype(np.float32)
@@ -238,7 +224,7 @@ def contour_residuals(found: Measurements, x: Array, y: Array) -> Array:
 
 def region_equations(window: FrameWindow, found: Measurements, pose: Pose) -> NormalEquations:
     """Return the normal equations of the correspondence lines."""
-    x, y, camera, offsets = _project(found.points, pose, window)
+    x, y, camera, offsets = project(found.points, pose, window)
     residual = contour_residuals(found, x, y)
     by_x, by_y = flow_jacobians(offsets, camera, window.focal)
     normals = found.contour.normals
@@ -256,7 +242,7 @@ def texture_residuals(
     levels: Levels, found: Measurements, reference: Reference, pose: Pose, window: FrameWindow
 ) -> tuple[Array, Array]:
     """Return the residuals of normalized brightness and their Jacobian."""
-    x, y, camera, offsets = _project(reference.points, pose, window)
+    x, y, camera, offsets = project(reference.points, pose, window)
     k = found.level
     stack = np.stack([levels.value[k], levels.gradient_x[k], levels.gradient_y[k]])
     value, gradient_x, gradient_y = sample_bilinear(stack, x, y)
@@ -286,7 +272,7 @@ def depth_residuals(window: FrameWindow, found: Measurements, pose: Pose) -> tup
     assert found.surface is not None
     assert found.surface_normals is not None
     assert window.depth is not None
-    x, y, camera, offsets = _project(found.surface, pose, window)
+    x, y, camera, offsets = project(found.surface, pose, window)
     height, width = window.shape
     column, row = (v.clip(0, n - 1).astype(np.int32) for v, n in ((x, width), (y, height)))
     measured = window.depth[row, column]
@@ -307,25 +293,3 @@ def depth_equations(window: FrameWindow, found: Measurements, pose: Pose) -> Nor
     reach = MAX_DEPTH_ERROR * max(1.0, found.scale)
     weight = np.where(np.abs(residual) < reach, (1 - (residual / reach) ** 2) ** 2, 0) / DEPTH_ERROR**2
     return NormalEquations.of(jacobian, np.where(weight > 0, residual, 0), weight.astype(np.float32))
-
-
-def assess(evidence: FrameEvidence, found: Measurements, pose: Pose) -> Agreement:
-    """Measure how well a pose explains a frame, from correspondences found at it."""
-    window, lines = evidence.window, found.lines
-    x, y, *_ = _project(found.points, pose, window)
-    residual = contour_residuals(found, x, y)
-    informative = lines.weight * found.scale**2 > 0.15
-    supported = float(((np.abs(residual) < 2 * found.scale) & informative).mean())
-    agreeing, num_texture = 0, 0
-    if evidence.levels is not None:
-        for reference in found.references:
-            difference, _ = texture_residuals(evidence.levels, found, reference, pose, window)
-            agreeing += int((np.abs(difference) < AGREEING_ERROR).sum())
-            num_texture += len(difference)
-    depth = np.nan
-    if found.surface is not None:
-        deviation, _ = depth_residuals(window, found, pose)
-        depth = float((np.abs(deviation[deviation < 1e2]) < 3 * DEPTH_ERROR).mean())
-    texture = agreeing / num_texture if num_texture else float("nan")
-    separation = float(lines.separation.mean())
-    return Agreement(separation, supported, texture, num_texture, depth, len(lines.shift))

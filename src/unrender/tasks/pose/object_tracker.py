@@ -17,31 +17,32 @@ from unrender.tasks.pose.color_regions import (
     count_colors,
 )
 from unrender.tasks.pose.frame_alignment import (
-    Agreement,
     FrameEvidence,
     Pose,
-    assess,
     gather_evidence,
     measure,
+    project,
     update_pose,
 )
 from unrender.tasks.pose.normal_equations import apply_twist, twist_between
 from unrender.tasks.pose.object_model import Model
-from unrender.tasks.pose.redetection import LastSeen, candidate_poses
+from unrender.tasks.pose.redetection import LastSeen, candidate_poses, first_poses
+from unrender.tasks.pose.surface_shading import normals_of, shade
 from unrender.tasks.pose.surface_texture import (
     MIN_POINTS,
     Reference,
     make_reference,
     normalized_levels,
+    sample_bilinear,
     viewing_direction,
 )
+from unrender.tasks.pose.tracking_confidence import AGREEING_ERROR, Agreement, assess, confidence_of
 from unrender.tasks.pose.tracking_window import (
     FrameWindow,
     ModelView,
     box_blur,
     crop_frame,
     projected_box,
-    render_luminance,
     render_view,
 )
 
@@ -50,14 +51,14 @@ SCALES, WIDE_SCALES = (2.0, 1.0, 1.0), (4.0, 2.0, 1.0, 1.0)
 SEARCH_SCALES = (6.0, 4.0, 2.0, 1.0, 1.0)
 MAX_WINDOW_SHIFT = 8
 """The window follows the object if it moves by more pixels during the alignment."""
-GOOD_SCORE = 0.75
-"""The wide search is skipped if the score of the first one is larger."""
+GOOD_CONFIDENCE = 0.9
+"""The wide search is skipped if the confidence of the first one is larger."""
 FIRST_SCALES = (3.0, 2.0, 1.5, 1.0)
 FIRST_ROUNDS = 3
 """Repetitions in the first frame, each with colors counted at the improved pose."""
 VELOCITY_DECAY, UNCERTAIN_DECAY = 0.8, 0.5
-LEARNING_RATE = 0.15
-"""Weight of a new frame in the histograms."""
+LEARNING_RATE, EXPLAINED_RATE = 0.15, 0.3
+"""Weight of a new frame in the histograms; larger if the shaded model says which pixels are the object's."""
 KEYFRAME_AGREEMENT = 0.75
 """A keyframe is added if this fraction of the texture agrees, also where colors do not separate the object;"""
 KEYFRAME_ANGLE = math.radians(10)
@@ -69,17 +70,19 @@ OCCLUDER_RADIUS, MIN_INSIDE_PROBABILITY = 4, 0.4
 """Regions inside the contour whose colors are less probable, on average within a radius in pixels, are occluded."""
 UPDATE_CONFIDENCE, MIN_CONFIDENCE = 0.8, 0.5
 """Colors are updated from frames with at least the first confidence; a pose is reliable with the second."""
-MAX_UNCERTAIN_FRAMES = 3
-"""An object is lost after so many frames in a row without a reliable pose."""
-CONFIDENCE = (-4.5, 6.5, 7.0, -2.0)
-"""Coefficients of the logistic model of the confidence: constant, contour, texture, and constant with texture; chosen
-by hand on the sequences of benchmarks/bench_track_pose.py."""
+DOUBTFUL_CONFIDENCE, MAX_UNCERTAIN_FRAMES = 0.2, 3
+"""An object is lost after so many frames in a row with a confidence below the first."""
 REDETECTION_CONFIDENCE = 0.8
 """A lost object is found again with at least this confidence,"""
+SEARCH_PERIOD = 3
+"""An object that was not at its initial pose is searched for in every third frame."""
 MIN_CONFIRMED = 4
 """and its colors and keyframes are updated after so many reliable frames in a row."""
-WITHOUT_TEXTURE = 0.5
-"""Factor of the confidence if an object with texture shows none."""
+MAX_SHADING_ERROR, FREE_RADIUS = 0.12, 3
+"""Pixels whose brightness differs by more from the shaded model do not update the colors; if it does on average within
+this radius, the object is hidden there."""
+MIN_EXPLAINED = 0.7
+"""Fraction of the texture in the first frame that agrees with the shaded model, without which keyframes are used."""
 MAX_SCALE_CHANGE = 2.0
 """Largest ratio of the distance to the last reliable one."""
 TrackStatus = Literal["tracked", "uncertain", "lost"]
@@ -93,18 +96,6 @@ class Alignment:
     agreement: Agreement
     evidence: FrameEvidence
     view: ModelView
-    hessian: NDArray[np.float64]
-
-
-def confidence_of(agreement: Agreement) -> float:
-    """Return how much a frame supports a pose, from 0 to 1: 0.5 separates poses within 5 degrees from others."""
-    constant, contour, texture, with_texture = CONFIDENCE
-    value = constant + contour * agreement.supported
-    if agreement.num_texture >= MIN_POINTS:
-        value += texture * agreement.texture + with_texture
-    if not math.isnan(agreement.depth):
-        value += texture * agreement.depth + with_texture
-    return 1 / (1 + math.exp(-value))
 
 
 class ObjectTracker:
@@ -117,48 +108,79 @@ class ObjectTracker:
         self.use_texture, self.redetect = use_texture, redetect
         self.status: TrackStatus = "lost"
         self.confidence = 0.0
-        self.num_uncertain, self.num_confirmed, self.has_texture = 0, 0, False
+        self.num_uncertain, self.num_confirmed = 0, 0
+        self.initial, self.is_gray, self.is_confirmed = np.eye(4), False, False
         self.vertices: Array = model.mesh.vertices.numpy()
         self.pose: Pose | None = None
         self.velocity = np.zeros(6)
         self.histograms: Histograms | None = None
         self.first_histograms: Histograms | None = None
         self.keyframes: list[Reference] = []
+        self.normals = normals_of(model)
+        self.shading: Array | None = None
+        self.is_explained = False
+        self.agreement: Agreement | None = None
         self.last_seen = LastSeen(np.eye(4), 0.0)
 
-    def start(
-        self, image: NDArray[np.uint8], depth: Array | None, pose: Pose, is_gray: bool
-    ) -> Alignment | None:
+    def start(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose, is_gray: bool) -> None:
+        """Begin at an approximate pose; until it is confirmed, also in the next frames."""
+        self.initial, self.is_gray, self.is_confirmed, self.num_uncertain = pose, is_gray, False, 0
+        self._initialize(image, depth, pose)
+
+    def _initialize(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose) -> None:
         """Initialize the colors of the object at a pose in a frame, and refine the pose."""
+        is_gray = self.is_gray
         self.histograms, self.keyframes, self.velocity = None, [], np.zeros(6)
+        self.is_explained = False
         self.pose, self.status, self.confidence = pose, "lost", 0.0
         aligned = None
         for _ in range(FIRST_ROUNDS):
             window = self._crop(image, depth, pose)
             if window is None:
-                return None
+                return
             view = render_view(self.model, window, pose)
             self.histograms = self._count(window, view, is_gray)
             aligned = self.align(image, depth, pose, FIRST_SCALES)
             if aligned is None:
-                return None
+                return
             pose = aligned.pose
         assert aligned is not None
+        self.is_explained = self._explains(aligned)
+        if self.is_explained and not self.model.has_colors:
+            aligned = self.align(image, depth, pose) or aligned
+            pose = aligned.pose
         self.histograms = self.first_histograms = self._count(aligned.evidence.window, aligned.view, is_gray)
         self.pose = pose
         self.confidence = confidence_of(aligned.agreement)
-        self.status = "tracked" if self.confidence >= MIN_CONFIDENCE else "uncertain"
-        self.num_uncertain, self.num_confirmed = 0, MIN_CONFIRMED
+        self.agreement = aligned.agreement
+        self.is_confirmed = self.confidence >= MIN_CONFIDENCE
+        self.status = "tracked" if self.is_confirmed else "uncertain"
+        self.num_confirmed = MIN_CONFIRMED
         self._remember(image, aligned)
         self._add_keyframe(aligned)
-        return aligned
+
+    def _start_again(self, image: NDArray[np.uint8], depth: Array | None) -> None:
+        """Try the initial pose in another frame and, now and then, regions with the colors of the model."""
+        self.num_uncertain += 1
+        starts = [self.initial]
+        if self.model.has_colors and self.redetect and self.num_uncertain % SEARCH_PERIOD == 0:
+            starts += first_poses(self.model, self.camera, self.initial, image, self.is_gray)
+        for start in starts:
+            self._initialize(image, depth, start)
+            if self.is_confirmed:
+                self.num_uncertain = 0
+                return
+        self.pose, self.confidence = self.initial, 0.0
+        self.status = "lost" if self.num_uncertain >= MAX_UNCERTAIN_FRAMES else "uncertain"
 
     def step(self, image: NDArray[np.uint8], depth: Array | None) -> None:
         """Track the object to the next frame, or search for it if it is lost."""
-        if self.histograms is None:
+        if not self.is_confirmed:
+            self._start_again(image, depth)
             return
         aligned = self.search(image, depth) if self.status == "lost" else self.track(image, depth)
         self.confidence = 0.0 if aligned is None else self._confidence(aligned)
+        self.agreement = None if aligned is None else aligned.agreement
         required = MIN_CONFIDENCE if self.status != "lost" else REDETECTION_CONFIDENCE
         if aligned is not None and self.confidence >= required:
             self.num_confirmed += 1
@@ -168,21 +190,20 @@ class ObjectTracker:
             self._accept(aligned)
             self._remember(image, aligned)
             return
-        self.num_uncertain, self.num_confirmed = self.num_uncertain + 1, 0
+        is_doubtful = self.status != "lost" and self.confidence >= DOUBTFUL_CONFIDENCE
+        self.num_uncertain += 0 if is_doubtful else 1
+        self.num_confirmed = 0
         if self.num_uncertain >= MAX_UNCERTAIN_FRAMES:
             self.status = "lost"
         elif aligned is not None:
             self.status = "uncertain"
             self._accept(aligned)
-        self.velocity = UNCERTAIN_DECAY * self.velocity
+        if not is_doubtful:
+            self.velocity = UNCERTAIN_DECAY * self.velocity
 
     def _confidence(self, aligned: Alignment) -> float:
-        """Return the confidence; low where an object with texture shows none, or is found at another scale."""
+        """Return the confidence; 0 if the object is found at another scale than before."""
         confidence = confidence_of(aligned.agreement)
-        if aligned.agreement.num_texture >= 2 * MIN_POINTS:
-            self.has_texture = True
-        elif self.has_texture and aligned.agreement.num_texture < MIN_POINTS:
-            confidence *= WITHOUT_TEXTURE
         scale = aligned.pose[2, 3] / self.last_seen.pose[2, 3]
         return confidence if 1 / MAX_SCALE_CHANGE < scale < MAX_SCALE_CHANGE else 0.0
 
@@ -210,11 +231,12 @@ class ObjectTracker:
             return
         if aligned.agreement.num_texture >= 2 * MIN_POINTS and aligned.agreement.texture > KEYFRAME_AGREEMENT:
             self._add_keyframe(aligned)
-        if self.confidence < UPDATE_CONFIDENCE:
+        if self.confidence < (MIN_CONFIDENCE if self.is_explained else UPDATE_CONFIDENCE):
             return
         evidence = aligned.evidence
         new = self._count(evidence.window, aligned.view, self.histograms.is_gray, evidence.probability)
-        updated = blend(self.histograms, new, LEARNING_RATE)
+        rate = EXPLAINED_RATE if self.is_explained else LEARNING_RATE
+        updated = blend(self.histograms, new, rate)
         self.histograms = blend(updated, self.first_histograms, PRIOR * LEARNING_RATE)
         self._add_keyframe(aligned)
 
@@ -222,11 +244,11 @@ class ObjectTracker:
         """Align the object near its predicted pose; farther away, too, if it does not agree there."""
         start = self.predict()
         best = self.align(image, depth, start)
-        if best is not None and best.agreement.score > GOOD_SCORE:
+        if best is not None and confidence_of(best.agreement) > GOOD_CONFIDENCE:
             return best
         wide = self.align(image, depth, start, WIDE_SCALES)
         found = [aligned for aligned in (best, wide) if aligned is not None]
-        return max(found, key=lambda aligned: aligned.agreement.score) if found else None
+        return max(found, key=lambda aligned: confidence_of(aligned.agreement), default=None)
 
     def search(self, image: NDArray[np.uint8], depth: Array | None) -> Alignment | None:
         """Search for a lost object: near its last pose, then in the whole frame."""
@@ -238,14 +260,14 @@ class ObjectTracker:
         starts = candidate_poses(*arguments, self.num_uncertain - MAX_UNCERTAIN_FRAMES)
         found = [self.align(image, depth, start, SEARCH_SCALES) for start in starts]
         valid = [aligned for aligned in found if aligned is not None]
-        return max(valid, key=lambda aligned: aligned.agreement.score) if valid else None
+        return max(valid, key=lambda aligned: confidence_of(aligned.agreement), default=None)
 
     def align(
         self, image: NDArray[np.uint8], depth: Array | None, start: Pose, scales: tuple[float, ...] = SCALES
     ) -> Alignment | None:
         """Align the object to a frame from a start; None if it is not in the image."""
         assert self.histograms is not None
-        pose, hessian = start, np.zeros((6, 6))
+        pose = start
         evidence: FrameEvidence | None = None
         references: list[Reference] = []
         center, has_rendered = np.zeros(2), False
@@ -259,14 +281,13 @@ class ObjectTracker:
             view = render_view(self.model, evidence.window, pose)
             if self.use_texture and (scale == scales[0] or (scale == 1.0 and not has_rendered)):
                 has_rendered = scale == 1.0
-                references = self._references(evidence.window, view, pose)
+                references = self._references(evidence, view, pose)
             found = measure(evidence, view, pose, references, scale or 1.0)
             if found is None:
                 return None
             if scale == 0:
-                return Alignment(pose, assess(evidence, found, pose), evidence, view, hessian)
-            pose, equations = update_pose(evidence, found, pose, start)
-            hessian = equations.hessian
+                return Alignment(pose, assess(evidence, found, pose), evidence, view)
+            pose = update_pose(evidence, found, pose, start)
         return None
 
     def _image_center(self, pose: Pose) -> NDArray[np.float64]:
@@ -278,21 +299,41 @@ class ObjectTracker:
         box = projected_box(self.vertices, pose, self.camera)
         return None if box is None else crop_frame(image, depth, self.camera, box, self.resolution)
 
-    def _references(self, window: FrameWindow, view: ModelView, pose: Pose) -> list[Reference]:
-        """Choose keyframes with a similar view, and render the model's own texture."""
-        found = []
-        if self.model.has_colors:
-            gray = render_luminance(self.model, view)
-            rendered = make_reference(normalized_levels(gray, view.mask), window, view, pose)
+    def _references(self, evidence: FrameEvidence, view: ModelView, pose: Pose) -> list[Reference]:
+        """Choose keyframes with a similar view, and shade the model as the frame should show it."""
+        found, window = list[Reference](), evidence.window
+        shading = self._shade(evidence, view, pose)
+        if shading is not None and (self.model.has_colors or self.is_explained):
+            self.shading = shading
+            if self.is_explained:
+                evidence.is_free = box_blur(np.abs(window.gray - shading), FREE_RADIUS) < MAX_SHADING_ERROR
+            levels = normalized_levels(shading, view.mask)
+            rendered = make_reference(levels, window, view, pose)
             found += [] if rendered is None else [rendered._replace(is_exact=True)]
         direction = viewing_direction(pose)
         cosines = [float(direction @ keyframe.direction) for keyframe in self.keyframes]
         order = sorted(range(len(cosines)), key=lambda k: -cosines[k])[:2]
         return found + [self.keyframes[k] for k in order if cosines[k] > math.cos(MAX_REFERENCE_ANGLE)]
 
+    def _shade(self, evidence: FrameEvidence, view: ModelView, pose: Pose) -> Array | None:
+        return shade(self.model, self.normals, view, evidence.window, evidence.probability, pose)
+
+    def _explains(self, aligned: Alignment) -> bool:
+        """Return whether the shaded model explains the texture of a frame, so that keyframes have nothing to add."""
+        evidence, view, pose = aligned.evidence, aligned.view, aligned.pose
+        shading = self._shade(evidence, view, pose)
+        if evidence.levels is None or shading is None:
+            return False
+        points = make_reference(evidence.levels, evidence.window, view, pose, border=6)
+        if points is None:
+            return True
+        x, y, *_ = project(points.points, pose, evidence.window)
+        expected = sample_bilinear(normalized_levels(shading, view.mask).value, x, y)[0]
+        return float((np.abs(points.values[:, 0] - expected) < AGREEING_ERROR).mean()) > MIN_EXPLAINED
+
     def _add_keyframe(self, aligned: Alignment) -> None:
         levels = aligned.evidence.levels
-        if levels is None or len(self.keyframes) >= MAX_KEYFRAMES:
+        if levels is None or len(self.keyframes) >= MAX_KEYFRAMES or self.is_explained:
             return
         direction = viewing_direction(aligned.pose)
         if any(float(direction @ key.direction) > math.cos(KEYFRAME_ANGLE) for key in self.keyframes):
@@ -312,4 +353,7 @@ class ObjectTracker:
         inside = near > 0.99
         if probability is not None:
             inside &= box_blur(probability, OCCLUDER_RADIUS) > MIN_INSIDE_PROBABILITY
+            shading = self.shading if self.is_explained else None
+            if shading is not None and shading.shape == inside.shape:
+                inside &= np.abs(window.gray - shading) < MAX_SHADING_ERROR
         return count_colors(color_bins(window.color, is_gray), inside, near < 0.01, is_gray)

@@ -8,11 +8,17 @@ from numpy.typing import NDArray
 from scipy.ndimage import zoom
 
 from unrender.geometry.camera import Camera
-from unrender.tasks.pose.color_regions import Array, Histograms, color_bins, foreground_probability
+from unrender.tasks.pose.color_regions import (
+    Array,
+    Histograms,
+    color_bins,
+    count_colors,
+    foreground_probability,
+)
 from unrender.tasks.pose.normal_equations import rotation_from_vector
-from unrender.tasks.pose.object_model import Model, simplify_for_resolution
+from unrender.tasks.pose.object_model import Model, albedo, simplify_for_resolution
 from unrender.tasks.pose.photo_alignment import Window
-from unrender.tasks.pose.tracking_window import box_blur
+from unrender.tasks.pose.tracking_window import FrameWindow, box_blur, render_view
 from unrender.tasks.pose.view_search import search_views
 
 FRAME_SIZE = 240
@@ -23,6 +29,12 @@ MIN_AREA = 0.15
 MAX_REGIONS = 3
 WINDOW_SIZE = 64
 WINDOW_MARGIN = 1.5
+VIEW_SIZE, VIEW_DISTANCE = 64, 3.0
+"""Size in pixels, and distance in radii, of the views from which the colors of a model are taken."""
+BRIGHTNESS = (0.4, 0.6, 0.8, 1.0)
+"""Those colors are unlit; in a frame they are darker."""
+MAX_FIRST = 4
+"""Maximum number of poses at which an object that was never visible is searched for in one frame."""
 NUM_VIEWS, NUM_STARTS = 300, 4
 VIEW_SEARCH_PERIOD = 3
 """The view search, which takes longest, runs in every third frame."""
@@ -59,14 +71,56 @@ def candidate_poses(
     probability = box_blur(probability, 1)
     area = last.area * probability.size
     regions = _find_regions(probability, area, step)
-    poses = [last.pose] if num_lost <= VIEW_SEARCH_PERIOD else []
+    around = [*_last_region(last, camera, area, step), *regions]
+    poses = [last.pose]
     poses += [_moved_to(last, region, camera, area * step**2) for region in regions]
-    if regions and num_lost % VIEW_SEARCH_PERIOD == 0:
-        region = regions[num_lost // VIEW_SEARCH_PERIOD % len(regions)]
-        window = _window(small, probability, camera, region, step)
+    if not around or num_lost % VIEW_SEARCH_PERIOD != 0:
+        return poses
+    region = around[num_lost // VIEW_SEARCH_PERIOD % len(around)]
+    window = _window(small, probability, camera, region, step)
+    if bool(window.coverage.any()):
         found = search_views(simplify_for_resolution(model, WINDOW_SIZE), window, NUM_VIEWS, NUM_STARTS)
         poses += list(found.double().numpy())
     return poses
+
+
+def first_poses(
+    model: Model, camera: Camera, initial: Pose, image: NDArray[np.uint8], is_gray: bool
+) -> list[Pose]:
+    """List poses at which an object that was never visible may be, by the colors of the model."""
+    step = max(1, max(image.shape[:2]) // FRAME_SIZE)
+    frame = color_bins(image[::step, ::step].astype(np.float32) / np.float32(255), is_gray)
+    colors, area = _model_colors(model, initial)
+    lit = np.concatenate([brightness * colors for brightness in BRIGHTNESS])
+    bins = np.concatenate([color_bins(lit, is_gray), frame.ravel()])
+    is_model = np.arange(len(bins)) < len(lit)
+    histograms = count_colors(bins, is_model, ~is_model, is_gray)
+    focal = float(camera.focal.mean())
+    last = LastSeen(initial, area * focal**2 / (image.shape[0] * image.shape[1]))
+    return candidate_poses(model, camera, histograms, last, image, 0)[1 : 1 + MAX_FIRST]
+
+
+def _model_colors(model: Model, initial: Pose) -> tuple[Array, float]:
+    """Return colors of the model from all sides, and its mean area at the initial distance, for a focal length of 1."""
+    focal, center = np.full(2, VIEW_SIZE, np.float32), np.full(2, VIEW_SIZE / 2, np.float32)
+    window = FrameWindow(focal, center, np.zeros((VIEW_SIZE, VIEW_SIZE, 3), np.float32), None)
+    colors, area = list[Array](), 0.0
+    for axis in np.concatenate([np.eye(3), -np.eye(3)]):
+        pose = np.eye(4)
+        pose[:3, :3], pose[2, 3] = rotation_from_vector(axis * np.pi / 2), VIEW_DISTANCE
+        view = render_view(model, window, pose)
+        colors.append(albedo(model, view.fragments).numpy())
+        area += float(view.mask.sum()) / 6
+    return np.concatenate(colors), area * (VIEW_DISTANCE / VIEW_SIZE / float(initial[2, 3])) ** 2
+
+
+def _last_region(last: LastSeen, camera: Camera, area: float, step: int) -> list[Region]:
+    """Return the surroundings of the last pose, if they are in the frame: the object may only be hidden."""
+    focal, center = camera.focal.numpy(), camera.center.numpy()
+    pixel = (last.pose[:2, 3] / max(float(last.pose[2, 3]), 1e-3) * focal + center).astype(np.float32)
+    if not (0 <= pixel[0] < camera.width and 0 <= pixel[1] < camera.height):
+        return []
+    return [Region(pixel, 2.4 * area**0.5 * step, area * step**2)]
 
 
 def _find_regions(probability: Array, area: float, step: int) -> list[Region]:
