@@ -5,12 +5,14 @@ import json
 import pytest
 import torch
 
+import scene_files
 from splat_files import gaussians_on, splat_bytes, write
 from unrender import Camera, Frame, ico_sphere, load_field, load_mesh, save_cameras
 from unrender.cli.main import main
 from unrender.fields.gaussians import GaussianField
 from unrender.runs.saved_run import load_run
 from unrender.runs.splat_views import NUM_CAMERAS
+from unrender.runs.views import views_of_split
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +119,9 @@ def test_mistakes_are_named(splats, tmp_path, monkeypatch, capsys, arguments, me
     files = {"BALL": str(splats), "CUT": "cut.splat", "MESH": "mesh.ply"}
     assert main([files.get(argument, argument) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_views_to_evaluate(splats, tmp_path):
+    scene_files.write_blender(tmp_path, scene_files.cameras(4))
+    frames = views_of_split(load_run(splats), "test", tmp_path)
+    assert len(frames) > 0

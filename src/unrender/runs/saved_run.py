@@ -113,7 +113,12 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def saved_depth_scale(folder: Path) -> float | None:
-    """Return the scale with which the depth images of a run's scene were read; None if none was given."""
+    """Return the scale with which the depth images of a run's scene were read; None if none was given.
+
+    A Gaussian splat file has none.
+    """
+    if folder.is_file():
+        return None
     scale = read_config(folder).get("depth_scale")
     with reading(folder / CONFIG):
         return None if scale is None else float(scale)
