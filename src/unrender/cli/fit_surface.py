@@ -93,6 +93,8 @@ def command(
     recorded = RecordedSteps(fit_surface(loaded, field, fit), _record)
     series = _series(run_steps(recorded, _describe))
     last = recorded.last
+    if last.mesh is None:  # stopped before there was a surface
+        raise KeyboardInterrupt
     texture, baked = job.texture(last.result)
     paths = job.save(last.result, texture)
     views = job.evaluate(last.result, texture, test_views)

@@ -25,6 +25,8 @@ NUM_FRAMES = 12
 """Images of the turntable."""
 LINE_WIDTH = 0.7
 """Half the width of the lines of wireframes, in pixels."""
+DETAIL = 5
+"""Size of a view over that of the part whose faces are shown."""
 MAX_ERROR = 0.25
 """Error shown as white."""
 
@@ -87,8 +89,19 @@ def _figures(mesh: Mesh, view: SurfaceView) -> list[Figure]:
         Figure(f"{view.name}: photo", [_small(view.photo)]),
         Figure(f"{view.name}: rendered ({psnr:.1f} dB)", [_small(view.rendered)]),
         Figure(f"{view.name}: difference (white: {MAX_ERROR:g} or more)", [_small(error.expand(-1, -1, 3))]),
-        Figure(f"{view.name}: faces", [_small(wireframe(mesh, view.camera))]),
+        Figure(
+            f"{view.name}: faces, a part of the image", [_small(wireframe(mesh, _detail(mesh, view.camera)))]
+        ),
     ]
+
+
+def _detail(mesh: Mesh, camera: Camera) -> Camera:
+    """Crop a view to a part around the center of the mesh, and enlarge it to the size of the images in reports."""
+    low, high = mesh.vertices.aminmax(dim=0)
+    x, y = (float(value) for value in camera.project((low + high)[None] / 2)[0, :2])
+    side = max(1, max(camera.height, camera.width) // DETAIL)
+    part = camera.crop(round(x - side / 2), round(y - side / 2), height=side, width=side)
+    return part.resize(IMAGE_SIZE, IMAGE_SIZE)
 
 
 def _turntables(found: FittedSurface) -> list[Figure]:

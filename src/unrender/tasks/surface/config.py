@@ -49,7 +49,7 @@ class FitSurface:
     """Holes are closed if their outline is at most this long, as a fraction of the diagonal of the surface."""
     mask_loss_weight: float = 1.0
     """Weight of the silhouettes, for photos with alpha."""
-    depth_loss_weight: float = 0.1
+    depth_loss_weight: float = 0.05
     """Weight of the depth of the field."""
     smoothness: float = 1.0
     """Weight of the regularizers: normal consistency, Laplacian smoothing and edge length."""

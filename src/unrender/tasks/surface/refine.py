@@ -28,7 +28,7 @@ OPAQUE = 0.99
 """Alpha from which a pixel shows nothing but the surface."""
 MAX_DEPTH_ERROR = 2.0
 """Depth errors, in mean edge lengths, beyond which they do not count more: there, one of the two depths is wrong."""
-NORMAL_WEIGHT, LAPLACIAN_WEIGHT, EDGE_WEIGHT = 0.02, 0.01, 0.01
+NORMAL_WEIGHT, LAPLACIAN_WEIGHT, EDGE_WEIGHT = 0.04, 0.02, 0.02
 """Weights of the regularizers at a smoothness of 1."""
 
 
