@@ -322,7 +322,7 @@ def test_a_mask_of_several_objects_asks_which(path, tmp_path, instances, kind):
     file = tmp_path / "mask.png"
     save_ids(instances, file, kind)
     second = 256 * 128 if kind == "color" else 2
-    with pytest.raises(InputError, match=rf"3 objects, with the IDs {second} \(12\.5 %\).*--mask-id"):
+    with pytest.raises(InputError, match=rf"3 objects, with the IDs {second} \(12\.5 %\).*`mask_id`"):
         load_photo(path, fov_degrees=40, mask=file)
     photo = load_photo(path, fov_degrees=40, mask=file, mask_id=second)
     assert np.array_equal(photo.mask, instances == 2)

@@ -54,6 +54,53 @@ def test_decimal_commas_elsewhere_are_named(tmp_path):
         load_mesh(path)
 
 
+def ply_text(names, element="vertex", table=POINTS):
+    kinds = "".join(f"property float {name}\n" for name in names)
+    return (
+        f"ply\nformat ascii 1.0\nelement {element} {len(table)}\n{kinds}end_header\n{rows(table, '{:.6f}')}"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff" + ply_text("xyz"),
+        ply_text("XYZ"),
+        ply_text("xyz", "point"),
+        "sep=;\nx;y;z\n" + rows(POINTS, between=";"),
+        'name,"x","y","z"\n' + "".join(f'car,"{x}",{y},{z}\n' for x, y, z in POINTS),
+        "x\ty\tz\n" + rows(POINTS, between="\t"),
+    ],
+    ids=["byte-order mark", "capitals", "element point", "sep=", "column of text", "tabs"],
+)
+def test_points_under_other_names(tmp_path, text):
+    path = tmp_path / f"a.{'ply' if 'ply' in text else 'tsv'}"
+    path.write_text(text, "utf-8")
+    np.testing.assert_allclose(load_cloud(path).points, POINTS, atol=1e-6)
+
+
+def test_text_in_a_column_of_coordinates_is_named(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("kind,x,y,z\n" + "car,1,2,3\n" * 3 + "car,1,two,3\n")
+    with pytest.raises(FileFormatError, match="line 5: 'two' is not a number"):
+        load_cloud(path)
+    path.write_text("kind,x,y,z\n" + "car,1,2,3\n" * 3 + "car,1,2\n")
+    with pytest.raises(FileFormatError, match="line 5: 3 columns, but the previous lines have 4"):
+        load_cloud(path)
+
+
+def test_normals_in_ply(tmp_path):
+    directions = POINTS / np.linalg.norm(POINTS, axis=1, keepdims=True)
+    for normals, expected in ((directions, directions), (0 * directions, None)):
+        table = np.concatenate([POINTS, normals], axis=1)
+        text = ply_text(["x", "y", "z", "normal_x", "normal_y", "normal_z"], table=table)
+        (tmp_path / "a.ply").write_text(text)
+        found = load_cloud(tmp_path / "a.ply").normals
+        assert (found is None) == (expected is None)
+        if expected is not None:
+            np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_several_scans_in_a_pts_file(tmp_path):
     table = np.hstack([POINTS, np.full((40, 1), -500), np.tile([10, 20, 30], (40, 1))])
     path = tmp_path / "scan.pts"

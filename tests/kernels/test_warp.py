@@ -1,5 +1,6 @@
 import math
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +13,7 @@ if not HAS_WARP:
 
 import warp as wp
 
+from unrender.kernels import _warp
 from unrender.kernels._warp import (
     count_log2,
     from_units,
@@ -126,3 +128,21 @@ def test_none_is_an_array_without_elements_after_a_tensor_too():
 def test_tensors_of_another_kind_are_refused(points):
     with pytest.raises(TypeError, match=r"`points` should be contiguous torch\.float32 on cpu"):
         launch(kernels(torch.float32).shape_of, 1, points, 2.0, torch.zeros(3, dtype=torch.int32))
+
+
+@pytest.mark.parametrize("is_refused", [True, False])
+def test_an_unwritable_cache_is_replaced(is_refused, monkeypatch, caplog):
+    calls = []
+
+    def initialize():
+        calls.append(wp.config.kernel_cache_dir)
+        if is_refused and len(calls) == 1:
+            raise OSError("read-only file system")
+
+    monkeypatch.setattr(wp, "init", initialize)
+    monkeypatch.setattr(wp.config, "kernel_cache_dir", "/absent/warp")
+    with caplog.at_level("WARNING", "unrender"):
+        _warp.initialize()
+    assert "no writable folder for compiled GPU kernels" in caplog.text
+    assert len(calls) == 2
+    assert Path(calls[1]).is_dir()

@@ -38,7 +38,7 @@ def load_object_mask(path: FilePath, shape: tuple[int, ...], mask_id: int | None
         if len(found) > 1 and not set(found) <= {128, 255}:
             raise InputError(
                 f"{path}: the mask has {len(found)} objects, with the IDs {_describe(found, ids.size)} of the image; "
-                "choose one with --mask-id (`mask_id`)"
+                "choose one with `mask_id`"
             )
         return _upright(load_mask(path, shape), path)
     chosen = ids == mask_id

@@ -22,7 +22,7 @@ from unrender.io.meshes import mesh_from_geometry_data
 
 _log = logging.getLogger("unrender")
 
-TABLES = (".txt", ".csv", ".bin", ".npy", ".npz")
+TABLES = (".txt", ".csv", ".tsv", ".bin", ".npy", ".npz")
 CLOUD_KINDS = (tuple({*MESH_READERS, *CLOUD_READERS} - {*TABLES}), TABLES)
 """Suffixes of files that hold points, and of those that may hold anything else beside them."""
 NUM_SAMPLES = 20_000
@@ -56,7 +56,7 @@ def load_cloud_and_columns(path: FilePath) -> tuple[PointCloud, str]:
     cloud = PointCloud(
         torch.from_numpy(np.array(geometry.points)),
         None
-        if geometry.normals is None
+        if geometry.normals is None or not geometry.normals.any()
         else torch.from_numpy(_unit(geometry.normals, geometry.points.dtype)),
         None if geometry.colors is None else torch.from_numpy(geometry.colors.astype(geometry.points.dtype)),
     )

@@ -37,6 +37,7 @@ CLOUD_READERS: dict[str, Reader] = {
     ".xyz": read_xyz,
     ".txt": read_xyz,
     ".csv": read_xyz,
+    ".tsv": read_xyz,
     ".pts": read_pts,
     ".ptx": read_ptx,
     ".asc": read_asc,

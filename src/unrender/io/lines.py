@@ -27,17 +27,25 @@ def split_lines(data: bytes) -> list[str]:
     return plain_text(data).decode("latin-1").split("\n")
 
 
-def parse_table(text: bytes, first: int = 1, delimiter: str | None = None) -> Numbers:
-    """Parse lines with the same number of columns; the first is line `first` of its file."""
+def parse_table(
+    text: bytes, first: int = 1, delimiter: str | None = None, columns: Sequence[int] | None = None
+) -> Numbers:
+    """Parse lines with the same number of columns, or some columns; the first is line `first` of its file."""
     try:
         stream = io.BytesIO(text)
         quote = '"' if b'"' in text else None
         table: Numbers = np.loadtxt(
-            stream, encoding="latin-1", comments=None, ndmin=2, delimiter=delimiter, quotechar=quote
+            stream,
+            encoding="latin-1",
+            comments=None,
+            ndmin=2,
+            delimiter=delimiter,
+            quotechar=quote,
+            usecols=columns,
         )
     except ValueError as error:
         numbered = enumerate((line.decode("latin-1") for line in io.BytesIO(text)), first)
-        raise _parse_error(numbered, delimiter, same_width=True) from error
+        raise _parse_error(numbered, delimiter, columns, same_width=True) from error
     return table
 
 
@@ -61,13 +69,18 @@ def parse_ragged(lines: list[str], numbers: Sequence[int]) -> tuple[Numbers, NDA
 
 
 def _parse_error(
-    numbered: Iterable[tuple[int, str]], delimiter: str | None = None, *, same_width: bool
+    numbered: Iterable[tuple[int, str]],
+    delimiter: str | None = None,
+    used: Sequence[int] | None = None,
+    *,
+    same_width: bool,
 ) -> FileFormatError:
-    """Find the line that cannot be parsed."""
+    """Find the line that cannot be parsed; `used` are the columns that should hold numbers, by default all."""
     columns = 0
     for number, line in numbered:
         words = [word.strip(' "') for word in line.strip().split(delimiter)] if line.strip() else []
-        bad = next((word for word in words if not is_number(word)), None)
+        numeric = words if used is None else [words[i] for i in used if i < len(words)]
+        bad = next((word for word in numeric if not is_number(word)), None)
         if bad == "":
             return FileFormatError(f"line {number}: a value is missing")
         if bad is not None:

@@ -28,6 +28,8 @@ _TYPES = {
     "float": "f4", "float32": "f4", "double": "f8", "float64": "f8",
 }  # fmt: skip
 _CORNERS = ("vertex_indices", "vertex_index")
+_NORMALS = (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z"))
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Property(NamedTuple):
@@ -61,7 +63,7 @@ def read_ply(data: bytes) -> GeometryData:
     tables, points = read_tables(data)
     vertices = tables["vertex"]
     colors = _vertex_colors(vertices)
-    normals = stack(vertices, "nx", "ny", "nz")
+    normals = next((found for names in _NORMALS if (found := stack(vertices, *names)) is not None), None)
     corners = face_corners(tables.get("face", {}), points)
     faces = None if corners is None else triangulate(*corners, points)
     strips = _strip_faces(tables.get("tristrips", {}), points)
@@ -81,9 +83,11 @@ def _vertex_colors(vertices: Table) -> Floats | None:
 
 def read_tables(data: bytes) -> tuple[dict[str, Table], Floats]:
     """Read all tables; return them with the vertex positions."""
+    data = data.removeprefix(_BYTE_ORDER_MARK)
     order, elements, start = _parse_header(data)
     tables = _read_ascii(data, elements, start) if order == "=" else _read_binary(data, elements, start)
-    points = stack(tables.get("vertex", {}), "x", "y", "z")
+    tables.setdefault("vertex", tables.get("point", {}))  # as some scanners name it
+    points = stack(tables["vertex"], "x", "y", "z")
     if points is None:
         raise FileFormatError(
             "the file has no vertices: the header declares no element 'vertex' with x, y and z"
@@ -159,7 +163,7 @@ def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:
                 case ["element", name, count] if count.isdecimal():
                     elements.append(Element(name, int(count), []))
                 case ["property", *kinds, name]:
-                    elements[-1].properties.append(_parse_property(name, kinds, order))
+                    elements[-1].properties.append(_parse_property(name.lower(), kinds, order))
                 case ["element", *_]:
                     raise LookupError
         except LookupError as error:

@@ -19,6 +19,8 @@ from unrender.io.lines import (
 from unrender.io.table_columns import Columns, columns_by_name, columns_by_value, has_angles
 
 MAX_BYTES_CHECKED = 100_000
+_SEPARATOR_LINE = re.compile(rb"\Asep=.[ \t]*\n", re.IGNORECASE)
+"""First line of tables for Excel."""
 
 
 class Head(NamedTuple):
@@ -37,7 +39,7 @@ def read_xyz(data: bytes) -> GeometryData:
     Comments begin with # or //. The first line, which may be a comment, can hold column names, or the number of rows.
     Without names, columns are recognized by their values.
     """
-    text, had_commas = with_decimal_points(plain_text(data))
+    text, had_commas = with_decimal_points(_SEPARATOR_LINE.sub(b"", plain_text(data), count=1))
     if had_commas:
         logging.getLogger("unrender").warning("read commas as decimal points")
     comment = re.match(rb"\s*(?:#|//)([^\n]*)\n", text)
@@ -47,7 +49,10 @@ def read_xyz(data: bytes) -> GeometryData:
     head = _parse_head(text)
     if head.delimiter == ",":
         refuse_split_numbers(text[head.size :][:MAX_BYTES_CHECKED])
-    table = parse_table(text[head.size :], text.count(b"\n", 0, head.size) + 1, head.delimiter)
+    numeric = _numeric_columns(text[head.size :], head)
+    if numeric is not None:
+        head = head._replace(names=[head.names[i] for i in numeric])
+    table = parse_table(text[head.size :], text.count(b"\n", 0, head.size) + 1, head.delimiter, numeric)
     if head.num_rows > len(table):
         raise FileFormatError(
             f"truncated: the first line declares {head.num_rows} rows, but {len(table)} follow"
@@ -72,6 +77,21 @@ def _parse_head(text: bytes) -> Head:
     if len(filled) == 1:
         raise FileFormatError("the file has no points after its first line")
     return Head(filled[0].end(), [] if counts else words, int(words[0]) if counts else 0, delimiter)
+
+
+def _numeric_columns(rows: bytes, head: Head) -> list[int] | None:
+    """Return the columns that hold numbers, by the first row; None for all, or if the columns have no names.
+
+    Without coordinates among them, all are returned, so that what is wrong is found when they are read.
+    """
+    first = re.search(rb"[^\n]*\S[^\n]*", rows)
+    if first is None or head.delimiter is None or not head.names:
+        return None
+    words = _words(first[0], head.delimiter)
+    numeric = [i for i, word in enumerate(words) if is_number(word)]
+    if len(words) != len(head.names) or len(numeric) == len(words):
+        return None
+    return numeric if columns_by_name([head.names[i] for i in numeric]) else None
 
 
 def _words(line: bytes, delimiter: str | None) -> list[str]:

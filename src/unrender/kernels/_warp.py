@@ -2,16 +2,21 @@
 
 Kernels are compiled when first launched, once on each machine: Warp caches them in the folder it reads from
 ``WARP_CACHE_PATH`` when it is initialized (default: the user's cache folder). The variable must not
-change afterwards, or loaded and new modules come from different folders. Processes may share it.
+change afterwards, or loaded and new modules come from different folders. Processes may share it. Where that folder
+cannot be written to, each process compiles into one of its own.
 
 On the CPU device, which tests use, the same source runs in one thread. Launches need contiguous tensors, on one
 device, of the kernel's types; arrays of n axes take a tensor whose first axes are collapsed. Nothing here waits for the
 device, so that launches can be captured in a CUDA graph; a kernel's first launch compiles it, and comes before.
 """
 
+import atexit
 import functools
 import logging
 import math
+import os
+import shutil
+import tempfile
 import threading
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -25,7 +30,26 @@ from unrender.errors import KernelError
 
 wp.config.log_level = wp.LOG_WARNING
 wp.config.enable_backward = False  # gradients are written by hand
-wp.init()
+
+
+def initialize() -> None:
+    """Initialize Warp, with a temporary cache if its own cannot be written to."""
+    try:
+        wp.init()
+        is_writable = os.access(wp.config.kernel_cache_dir, os.W_OK | os.X_OK)
+    except OSError:  # the folder cannot be created
+        is_writable = False
+    if is_writable:
+        return
+    logging.getLogger("unrender").warning(
+        "no writable folder for compiled GPU kernels: every process compiles its own; set WARP_CACHE_PATH to one"
+    )
+    wp.config.kernel_cache_dir = tempfile.mkdtemp(prefix="unrender-warp-")
+    atexit.register(shutil.rmtree, wp.config.kernel_cache_dir, ignore_errors=True)
+    wp.init()
+
+
+initialize()
 
 TORCH_TYPES = {
     wp.float16: torch.float16,
