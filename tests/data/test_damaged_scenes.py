@@ -32,6 +32,12 @@ def pose(index=3):
     return scene_files.cameras()[index].to_opengl().double()
 
 
+def sheared():
+    shear = torch.eye(4, dtype=torch.float64)
+    shear[:2, 1] = torch.tensor([0.6, 0.8])
+    return pose() @ shear
+
+
 def refused(folder, match):
     with pytest.raises(FileFormatError, match=match) as caught:
         load_scene(folder)
@@ -48,6 +54,7 @@ def refused(folder, match):
             pose() * torch.tensor([1.0, 1.01, 1.0, 1.0]),
             "is not a rotation: its columns have lengths 1, 1.01, 1",
         ),
+        (sheared(), "is not a rotation: its columns are not perpendicular"),
         (pose() * torch.tensor([-1.0, 1.0, 1.0, 1.0]), "is left-handed"),
         (pose() * torch.tensor([1.0, 1.0, 1.0, math.nan]), "is not finite; leave the frame out"),
         (pose() + torch.tensor([[0.0] * 4] * 3 + [[0.5, 0, 0, 0]]), "the last row of its pose"),

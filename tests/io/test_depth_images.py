@@ -8,6 +8,7 @@ from PIL import Image
 
 from unrender.errors import FileFormatError, InputError, ShapeError
 from unrender.io import load_depth, points_from_depth
+from unrender.io.depth import read_depth
 
 HEIGHT, WIDTH = 40, 50
 FOCAL, CENTER = torch.tensor([60.0, 55.0]), torch.tensor([26.0, 19.0])
@@ -117,6 +118,37 @@ def metres():
     depth = np.full((HEIGHT, WIDTH), 1.25, np.float32)
     depth[:5] = 0
     return depth
+
+
+def pfm(depth, scale=b"-1.0"):
+    order = "<f4" if scale.startswith(b"-") else ">f4"
+    return b"Pf\n%d %d\n%s\n" % (WIDTH, HEIGHT, scale) + depth[::-1].astype(order).tobytes()
+
+
+@pytest.mark.parametrize("scale", [b"-1.0", b"1"])
+def test_portable_float_maps(tmp_path, metres, scale):
+    path, depth = tmp_path / "depth.pfm", metres + np.linspace(0, 0.2, HEIGHT, dtype=np.float32)[:, None]
+    path.write_bytes(pfm(depth, scale))
+    np.testing.assert_array_equal(read_depth(path, None), depth)
+    for data, message in (
+        (path.read_bytes()[:-1], "truncated or damaged: the header declares 50 × 40 values"),
+        (b"PF\n2 2\n-1\n" + bytes(48), "three channels"),
+        (b"P5\n", "not a PFM file"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(FileFormatError, match=message):
+            read_depth(path, None)
+
+
+def test_axes_of_length_one_are_dropped_and_negative_depths_refused(tmp_path, metres):
+    path, depth = tmp_path / "depth.npy", metres + np.linspace(0, 0.2, WIDTH, dtype=np.float32)
+    np.save(path, depth[None, :, :, None])
+    np.testing.assert_array_equal(read_depth(path, None), depth)
+    np.save(path, -depth)
+    with pytest.raises(FileFormatError, match=r"all depths are negative; .*: negate them"):
+        read_depth(path, None)
+    np.save(path, np.full_like(depth, -1))  # nothing was measured
+    assert not (read_depth(path, None) > 0).any()
 
 
 @pytest.mark.parametrize("suffix", ["png", "tiff", "npy", "millimetres.npy"])

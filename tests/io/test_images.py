@@ -141,6 +141,11 @@ def test_other_files_are_rejected(tmp_path):
         load_image(tmp_path / "a.png")
     with pytest.raises(FileFormatError, match="the file is empty"):
         load_image(tmp_path / "empty.png")
+    (tmp_path / "lfs.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(
+        FileFormatError, match="a pointer of Git LFS, not the file itself; run `git lfs pull`"
+    ):
+        load_image(tmp_path / "lfs.png")
     with pytest.raises(MissingFileError):
         load_image(tmp_path / "nothing.png")
     with pytest.raises(InputError, match=r"unsupported suffix '\.gif'"):

@@ -93,6 +93,7 @@ MAPS = {
     "a name with blanks": ("map_Kd my picture.png", "my picture.png"),
     "a folder, as on Windows": ("map_Kd maps\\wood.png", "maps/wood.png"),
     "a path of another machine": ("map_Kd C:\\work\\maps\\wood.png", "wood.png"),
+    "another case": ("map_Kd Maps/WOOD.png", "maps/wood.PNG"),
     "a name that is not ASCII": ("map_Kd Häuser.png", "Häuser.png"),
     "options": ("map_Kd -s 1 1 1 -o 0 0 -clamp on -blendu on -texres 512 -colorspace sRGB 2.png", "2.png"),
     "small letters and a comment": ("  map_kd b.png # the front", "b.png"),

@@ -1,8 +1,12 @@
+from fractions import Fraction
+
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from unrender import InputError, save_video
+from unrender.io.video_frames import save_sharpest_frames
 
 av = pytest.importorskip("av")
 
@@ -55,3 +59,34 @@ def test_videos_are_written_atomically(tmp_path, suffix):
 def test_invalid_frames_are_rejected(tmp_path, frames, message):
     with pytest.raises(InputError, match=message):
         save_video(frames, tmp_path / "a.mp4")
+
+
+def write_video(path, times, damaged=()):
+    """Write frames at times in milliseconds; the packets with some numbers are damaged."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 32, 24, "yuvj420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        packets = []
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((24, 32, 3), 10 * number, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            packets += stream.encode(frame)
+        for number, packet in enumerate([*packets, *stream.encode()]):
+            if number in damaged:
+                other = av.Packet(bytes(packet.size))
+                other.pts, other.dts, other.time_base = packet.pts, packet.dts, packet.time_base
+                other.stream = stream
+                packet = other
+            container.mux(packet)
+
+
+def test_frames_of_a_variable_rate_are_all_counted(tmp_path):
+    write_video(tmp_path / "a.mkv", [0, 10, 20, 30, 5000, 5010, 9000, 20000])
+    assert len(save_sharpest_frames(tmp_path / "a.mkv", tmp_path, 4)) == 4
+
+
+def test_damaged_frames_of_a_video_are_skipped(tmp_path, caplog):
+    write_video(tmp_path / "a.mkv", range(0, 800, 100), damaged=(2, 5))
+    assert len(save_sharpest_frames(tmp_path / "a.mkv", tmp_path, 8)) == 6
+    assert "2 damaged packets were skipped" in caplog.text

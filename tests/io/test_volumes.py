@@ -129,8 +129,16 @@ def test_damaged_files_are_rejected(tmp_path, name, data, words):
     assert any(word in str(caught.value) for word in words.split("|")), caught.value
 
 
+def test_masks_are_volumes_of_0_and_1(tmp_path):
+    mask = np.arange(24).reshape(2, 3, 4) % 5 == 0
+    np.save(tmp_path / "mask.npy", mask)
+    assert torch.equal(load_volume(tmp_path / "mask.npy").density, torch.from_numpy(mask).float())
+
+
 def test_unknown_suffixes_missing_packages_and_batches_are_rejected(tmp_path, monkeypatch):
-    with pytest.raises(InputError, match=r"'\.dcm'; use one of \.npy, \.nrrd, \.nii\.gz, \.nii"):
+    with pytest.raises(InputError, match=r"'\.mha'; use one of \.npy, \.nrrd, \.nii\.gz, \.nii"):
+        load_volume(tmp_path / "a.mha")
+    with pytest.raises(InputError, match="DICOM is not read; convert the series to NIfTI: `dcm2niix FOLDER`"):
         load_volume(tmp_path / "a.dcm")
     with pytest.raises(InputError, match="a single volume without color"):
         save_volume(Volume.in_box(torch.ones(2, 1, 1, 1), torch.zeros(3), torch.ones(3)), tmp_path / "a.npy")

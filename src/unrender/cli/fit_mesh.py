@@ -50,12 +50,12 @@ MIN_OBSERVED_FRACTION = 0.5
 """Fraction of the surface near points below which a result is `unsupported`."""
 UNSUPPORTED = 3
 """Exit status of a result that is written, but mostly extrapolated."""
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".exr", ".pfm")
 
 
 @dataclasses.dataclass(frozen=True)
 class DepthImage:
-    """Depth image as input: png, tif or exr, or npy with --intrinsics."""
+    """Depth image as input: png, tif, exr or pfm, or npy with --intrinsics."""
 
     intrinsics: tuple[float, float, float, float] | None = None
     """Focal lengths and principal point in pixels: fx fy cx cy."""

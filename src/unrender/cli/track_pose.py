@@ -33,7 +33,7 @@ from unrender.runs.options import changed_options
 from unrender.runs.progress import run_steps
 from unrender.tasks.pose.track_pose import PoseTracker, TrackedObject, TrackPose, TrackPoseStep
 
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr", ".pfm")
 MAX_RATE = 240.0
 DEFAULTS = TrackPose()
 log = logging.getLogger("unrender")
@@ -51,7 +51,7 @@ class VideoFile:
     frames_per_second: float = 30.0
     """Frame rate of a folder of images."""
     depth: Path | None = None
-    """Folder of depth images (png, tif, npy, exr), one for each frame, in the order of their names."""
+    """Folder of depth images (png, tif, npy, exr, pfm), one for each frame, in the order of their names."""
     depth_scale: float | None = None
     """Mesh units per unit of the depth images. Default: integers are millimeters, converted to meters."""
 

@@ -95,7 +95,7 @@ def _is_volume(source: Path) -> bool:
         return True
     data = read_bytes(source)
     with reading(source):
-        return bool(array_from_npy(data).ndim == 3)
+        return bool(array_from_npy(data, "iufb").ndim == 3)
 
 
 def _volume(

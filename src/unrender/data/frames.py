@@ -223,12 +223,12 @@ def rigid_pose(name: str, pose: object) -> tuple[Tensor, bool]:
     deviation = np.abs(matrix[:3, :3].T @ matrix[:3, :3] - np.eye(3)).max()
     if deviation > RIGID_TOLERANCE:
         lengths = np.linalg.norm(matrix[:3, :3], axis=0)
-        is_uniform = np.ptp(lengths) <= RIGID_TOLERANCE * lengths.max()
-        problem = (
-            f"is scaled by {lengths.mean():.4g}; divide its first three columns by that"
-            if is_uniform
-            else f"is not a rotation: its columns have lengths {', '.join(f'{x:.4g}' for x in lengths)}"
-        )
+        if np.ptp(lengths) > RIGID_TOLERANCE * lengths.max():
+            problem = f"is not a rotation: its columns have lengths {', '.join(f'{x:.4g}' for x in lengths)}"
+        elif abs(lengths.mean() - 1) > RIGID_TOLERANCE:
+            problem = f"is scaled by {lengths.mean():.4g}; divide its first three columns by that"
+        else:
+            problem = "is not a rotation: its columns are not perpendicular"
         raise FileFormatError(f"frame {name}: its pose {problem}")
     if np.linalg.det(matrix[:3, :3]) < 0:
         raise FileFormatError(f"frame {name}: its pose is left-handed (a mirror); negate one axis")

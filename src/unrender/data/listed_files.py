@@ -14,7 +14,7 @@ MAX_FILES = 100_000
 """Files below a scene that are searched for images under another name."""
 AUXILIARY = ("mask", "depth", "normal", "segment", "semantic", "sparse")
 """Beginnings of the names of folders whose images are no photos."""
-DATA_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr")
+DATA_SUFFIXES = (*IMAGE_SUFFIXES, ".npy", ".npz", ".exr", ".pfm")
 Parts = tuple[str, ...]
 
 

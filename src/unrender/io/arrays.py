@@ -77,7 +77,7 @@ def array_from_npy(data: bytes, kinds: str = "iuf") -> NDArray[Any]:
         raise FileFormatError(
             f"truncated: the header declares shape {shape}, but only {len(data) - stream.tell()} bytes follow"
         )
-    flat = np.frombuffer(data, dtype, size, stream.tell())
+    flat = np.frombuffer(data, np.uint8 if dtype.kind == "b" else dtype, size, stream.tell())
     return flat.reshape(shape, order="F" if by_columns else "C")
 
 

@@ -21,6 +21,7 @@ from unrender.io.files import FilePath, read_bytes, reading
 from unrender.io.formats import known_suffix
 from unrender.io.geometry_data import Floats
 from unrender.io.images import load_mask, open_image
+from unrender.io.pfm import read_pfm
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 MILLIMETERS = 1e-3
 MIN_DEPTH, MAX_DEPTH = 1e-15, 1e15
 """Depths beyond are missing: their products and quotients would not be finite in single precision."""
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr")
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".npy", ".exr", ".pfm")
 MAX_WINDOW_SAMPLES = 5
 """Maximum number of pixels sampled along each axis of a window."""
 MAX_SLOPE = 3.0
@@ -209,6 +210,10 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
         raise InputError(f"{path}: `scale` should be positive and finite, got {scale}")
     with np.errstate(over="ignore"):
         depth: Floats = (values.astype(np.float64) * scale).astype(np.float32)
+    if not (depth > 0).any() and (depth < 0).any() and depth[depth < 0].std() > 0:
+        raise FileFormatError(
+            f"{path}: all depths are negative; they should be positive in front of the camera: negate them"
+        )
     size = np.abs(depth)
     depth[~((size > MIN_DEPTH) & (size < MAX_DEPTH))] = 0
     return depth
@@ -217,7 +222,12 @@ def read_depth(path: FilePath, scale: float | None) -> Floats:
 def _raw_depth(data: bytes, suffix: str) -> Floats:
     if suffix == ".exr":
         return read_exr(data)
-    return array_from_npy(data) if suffix == ".npy" else _pixels(open_image(data))
+    if suffix == ".pfm":
+        return read_pfm(data)
+    if suffix == ".npy":
+        values = array_from_npy(data)
+        return values.squeeze() if values.ndim > 2 else values
+    return _pixels(open_image(data))
 
 
 def _pixels(image: "Image") -> Floats:

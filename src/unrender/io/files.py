@@ -51,6 +51,9 @@ def is_file(path: FilePath) -> bool:
     return exists
 
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 @contextlib.contextmanager
 def open_file(path: FilePath) -> Iterator[BinaryIO]:
     """Open a file for reading; raise an error if it is missing, empty, or not a regular file."""
@@ -65,6 +68,11 @@ def open_file(path: FilePath) -> Iterator[BinaryIO]:
         if not source.stat().st_size:
             raise FileFormatError(f"{source}: the file is empty")
         with source.open("rb") as file:
+            if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise FileFormatError(
+                    f"{source}: a pointer of Git LFS, not the file itself; run `git lfs pull`"
+                )
+            file.seek(0)
             yield file
     except OSError as error:
         if isinstance(error, FileAccessError):

@@ -163,7 +163,9 @@ def _open(file: BinaryIO) -> "Image":
         image: Image.Image = Image.open(file, formats=formats)
     except UnidentifiedImageError as error:
         if formats != ["HEIF"]:
-            raise
+            raise FileFormatError(
+                f"damaged, or its content does not match its suffix: it is none of {', '.join(formats)}"
+            ) from error
         raise FileFormatError("the HEIC photo cannot be decoded; save it as JPEG") from error
     except Image.DecompressionBombError as error:
         raise FileFormatError(f"the image is too large: {error}") from error

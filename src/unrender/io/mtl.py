@@ -1,10 +1,13 @@
 """MTL, the material libraries of Wavefront OBJ; only the diffuse color and texture of each material are read."""
 
+import contextlib
 import math
+import os
 from pathlib import Path
 from typing import NamedTuple
 
 from unrender.errors import FileFormatError
+from unrender.io.confinement import check_readable
 from unrender.io.face_materials import BaseColor
 from unrender.io.files import is_file, read_bytes, reading
 from unrender.io.lines import is_number, split_lines
@@ -116,7 +119,32 @@ def _pair(words: list[str], default: float) -> tuple[float, float]:
 
 
 def find_file(folder: Path, text: str) -> Path:
-    """Find a file referenced from a folder, with either kind of slash; a path of another machine by its name alone."""
+    """Find a file referenced from a folder, with either kind of slash, also in another case.
+
+    A path of another machine is found by its name alone.
+    """
     name = text.encode("latin-1").decode("utf-8", "replace").strip('"').replace("\\", "/")
-    try_first, elsewhere = folder / name, folder / Path(name).name
-    return elsewhere if is_file(elsewhere) and not is_file(try_first) else try_first
+    try_first = folder / name
+    if is_file(try_first):
+        return try_first
+    for other in (name, Path(name).name):
+        found = _in_another_case(folder, other)
+        if found is not None:
+            return found
+    return try_first
+
+
+def _in_another_case(folder: Path, name: str) -> Path | None:
+    """Return the file below a folder whose name differs in case only; None if there is none, or several."""
+    path = folder
+    for part in Path(name).parts:
+        if part in ("..", Path(name).anchor) or "\0" in part:
+            return None
+        check_readable(path)
+        with contextlib.suppress(OSError):
+            entries = {entry for entry in os.listdir(path) if entry.casefold() == part.casefold()}
+            if part in entries or len(entries) == 1:
+                path /= part if part in entries else entries.pop()
+                continue
+        return None
+    return path if is_file(path) else None

@@ -1,6 +1,9 @@
 """Extraction of sharp frames from videos."""
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -8,6 +11,7 @@ from unrender.errors import FileFormatError, InputError
 from unrender.io.files import FilePath, atomic_write, open_file, reading
 from unrender.io.geometry_data import Floats
 
+log = logging.getLogger("unrender")
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".mkv", ".webm")
 JPEG_QUALITY = 95
 SHARPNESS_WIDTH = 320
@@ -20,21 +24,16 @@ def save_sharpest_frames(video: FilePath, folder: FilePath, count: int) -> list[
     Sharpness is the variance of the Laplacian (Pech-Pacheco et al. 2000). All frames are saved if a video has fewer
     than `count`.
     """
-    import av
-
     if count < 1:
         raise InputError(f"save_sharpest_frames: `count` should be at least 1, got {count}")
     target = Path(folder)
     saved: list[Path] = []
-    with open_file(video) as file, reading(video), av.open(file, "r") as container:
-        if not container.streams.video:
-            raise FileFormatError("the file has no video stream")
-        stream = container.streams.video[0]
-        stream.thread_type = "AUTO"
-        num_frames = _estimate_num_frames(container, stream)
+    with open_file(video) as file, reading(video):
+        num_frames = _count_frames(file)
+        file.seek(0)
         best: tuple[float, bytes] | None = None
-        segment, number = 0, 0
-        for number, frame in enumerate(container.decode(stream)):
+        segment = 0
+        for number, frame in enumerate(_decodable_frames(file, video)):
             current = min(int(number / max(num_frames, 1) * count), count - 1)
             if current != segment and best is not None:
                 saved.append(_save(best[1], target, len(saved)))
@@ -49,12 +48,32 @@ def save_sharpest_frames(video: FilePath, folder: FilePath, count: int) -> list[
     return saved
 
 
-def _estimate_num_frames(container, stream) -> int:  # type: ignore[no-untyped-def]
-    """Estimate the number of frames, which many files do not store."""
-    if stream.frames:
-        return int(stream.frames)
-    seconds = float(container.duration or 0) / 1e6
-    return round(seconds * float(stream.average_rate or 30))
+def _count_frames(file: BinaryIO) -> int:
+    """Return the number of frames; count the packets where the file does not store it. Rates of videos can vary."""
+    import av
+
+    with av.open(file, "r") as container:
+        if not container.streams.video:
+            raise FileFormatError("the file has no video stream")
+        stream = container.streams.video[0]
+        return int(stream.frames) or sum(packet.size > 0 for packet in container.demux(stream))
+
+
+def _decodable_frames(file: BinaryIO, path: FilePath) -> Iterator[Any]:
+    """Yield the frames, without damaged ones; the log says how many packets were damaged."""
+    import av
+
+    num_damaged = 0
+    with av.open(file, "r") as container:
+        stream = container.streams.video[0]
+        stream.thread_type = "AUTO"
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except av.InvalidDataError:
+                num_damaged += 1
+    if num_damaged:
+        log.warning("%s: %d damaged packets were skipped", path, num_damaged)
 
 
 def _sharpness(gray: Floats) -> float:

@@ -111,6 +111,8 @@ def _suffix(path: FilePath, known: dict[str, Any]) -> str:
     """Return the known suffix of a file name, in lower case; raise `InputError` if there is none."""
     name = Path(path).name.lower()
     found = next((suffix for suffix in known if name.endswith(suffix)), None)
+    if found is None and name.endswith((".dcm", ".ima")):
+        raise InputError(f"{path}: DICOM is not read; convert the series to NIfTI: `dcm2niix FOLDER`")
     if found is None:
         raise InputError(f"{path}: unsupported suffix {Path(path).suffix!r}; use one of {', '.join(known)}")
     return found
@@ -184,7 +186,7 @@ def _unpack_gzip(data: bytes, size: int) -> bytes:
 
 
 def _read_npy(data: bytes) -> Scan:
-    return Scan(array_from_npy(data).T, np.eye(4))
+    return Scan(array_from_npy(data, "iufb").T, np.eye(4))
 
 
 def _write_npy(file: BinaryIO, scan: Scan) -> None:

@@ -67,7 +67,8 @@ def points_from_views(
     )
     if len(cloud.points) == 0:
         raise InputError(
-            "points_from_views: no point is consistent between views; increase `tolerance`, or train longer"
+            "points_from_views: no point is consistent between views; increase `tolerance`, train longer, or "
+            "check the unit of the depth images"
         )
     return cloud if spacing is None else voxel_downsample(cloud, spacing)
 
