@@ -64,7 +64,8 @@ class LinearModelRun:
         write_json(folder / METRICS, metrics)
         write_curves(folder, {"rms": [step.rms for step in steps[1:]]})
         images = shape_fit_report.fit_figures(
-            points, steps[0].result.mesh, result.mesh, result.observed, self.results.up
+            *(points, steps[0].result.mesh, result.mesh, result.observed),
+            *(result.world_from_model, self.results.up),
         )
         self._write_report(folder, cloud, summary(result), images, result, metrics)
         print_summary(result)
@@ -97,7 +98,7 @@ class LinearModelRun:
         write_curves(folder, {"noise": [step.result.noise for step in steps]})
         period = -(-len(steps) // shape_fit_report.MAX_FRAMES)
         drawn = [(load_cloud(files[step.frame]), step.result.mesh) for step in steps[::period]]
-        images = [shape_fit_report.sequence_figure(drawn, self.results.up)]
+        images = [shape_fit_report.sequence_figure(drawn, steps[0].result.world_from_model, self.results.up)]
         text = f"{metrics['aligned']} of {len(steps)} frames aligned."
         self._write_report(folder, clouds, text, images, steps[0].result, metrics)
         print(text)

@@ -108,7 +108,8 @@ class TemplateRun:
         write_json(folder / METRICS, metrics)
         write_curves(folder, {"rms": [step.rms for step in steps[1:]]})
         images = shape_fit_report.fit_figures(
-            points, steps[0].result.mesh, result.mesh, result.observed, self.results.up
+            *(points, steps[0].result.mesh, result.mesh, result.observed),
+            *(result.world_from_template, self.results.up),
         )
         options = changed_options(self.config, self.shape, self.results)
         how = reproduce(command_line(TASK, [cloud], options), _code(cloud, self.shape, self.config))

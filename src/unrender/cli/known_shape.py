@@ -35,7 +35,7 @@ def fit_known_shape(
         return TemplateRun(load_mesh(shape.template), config, shape, results).start(cloud, output)
     assert shape.linear_model is not None
     refuse_workers(cloud, current_workers())
-    task = LinearModelRun(
-        load_linear_model(shape.linear_model), FitLinearModel(scale=shape.scale, **shared), shape, results
-    )
+    linear = FitLinearModel(free_vertices=shape.free_vertices, scale=shape.scale, **shared)
+    model = load_linear_model(shape.linear_model)
+    task = LinearModelRun(model, linear, shape, results)
     return task.track(cloud, output) if cloud.is_dir() else task.fit(cloud, output)

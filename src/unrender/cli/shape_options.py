@@ -25,6 +25,8 @@ class KnownShape:
     linear_model: Path | None = None
     """Linear shape model (npz): fit pose, scale, identity and expression. A folder of clouds is tracked as a sequence.
     """
+    free_vertices: bool = False
+    """Deform the mesh freely after the fit of a linear shape model, for details that the model does not have."""
     landmarks: Path | None = None
     """Text file with a line `vertex x y z` for each known position of a vertex in the cloud."""
     scale: float | None = None
@@ -57,6 +59,8 @@ def is_known(shape: KnownShape) -> bool:
     """Say whether a known shape is given; raise InputError for options that need one, if there is none."""
     if shape.template is not None and shape.linear_model is not None:
         raise InputError("give either --template or --linear-model, not both")
+    if shape.free_vertices and shape.linear_model is None:
+        raise InputError("--free-vertices needs --linear-model; the vertices of a template are free")
     if shape.template is not None or shape.linear_model is not None:
         return True
     for name in changed_options(shape):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unrender.geometry.camera import Camera
+from unrender.geometry.camera import Camera, transform
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.render.mesh import render_depth, render_mesh
@@ -21,7 +21,7 @@ from unrender.tasks.mesh.measure_mesh import distances_to_mesh
 NUM_VIEWS = 8
 """Images of a turntable."""
 POINT_COLOR = (0.85, 0.25, 0.1)
-MAX_DRAWN_POINTS = 6000
+MAX_DRAWN_POINTS = 3000
 MAX_FRAMES = 24
 """Frames of a sequence in the report, at most."""
 MAX_BARS = 60
@@ -51,12 +51,24 @@ def write_shape_fit_report(
     write_report(path, title, [*sections, how])
 
 
-def fit_figures(cloud: PointCloud, before: Mesh, after: Mesh, observed: Tensor, up: str) -> list[Figure]:
-    """Render the cloud over the mesh before and after the fit, the observed part, and the distances of the points."""
+def fit_figures(
+    cloud: PointCloud, before: Mesh, after: Mesh, observed: Tensor, world_from_shape: Tensor, up: str
+) -> list[Figure]:
+    """Render the cloud over the mesh before and after the fit, the observed part, and the distances of the points.
+
+    Images are in the frame of the known shape, which is usually upright.
+    """
+    shape_from_world = torch.linalg.inv(world_from_shape.double().cpu())
+    cloud = PointCloud(transform(shape_from_world, cloud.points.double().cpu()))
+    before, after = (
+        Mesh(transform(shape_from_world, mesh.vertices.double().cpu()), mesh.faces.cpu())
+        for mesh in (before, after)
+    )
     cloud, meshes = _normalized(cloud, [before, after])
     error = distances_to_mesh(cloud.points, meshes[1])
     highest = max(float(np.quantile(error.numpy(), 0.95)), 1e-3)
     size = float((after.vertices.amax(0) - after.vertices.amin(0)).norm())
+    size *= float(torch.linalg.det(world_from_shape[:3, :3])) ** (1 / 3)
     colors = torch.where(observed[:, None], torch.tensor([0.35, 0.55, 0.75]), torch.tensor([0.93, 0.85, 0.5]))
     cameras = figures.turntable(_framed(cloud, meshes[1]), NUM_VIEWS, up, start=0.0)
     few = _few(cloud)
@@ -76,8 +88,19 @@ def fit_figures(cloud: PointCloud, before: Mesh, after: Mesh, observed: Tensor, 
     return [Figure(caption, [figures.png(image) for image in images]) for caption, images in rows.items()]
 
 
-def sequence_figure(frames: Sequence[tuple[PointCloud, Mesh]], up: str) -> Figure:
-    """Render the points over the mesh of every frame, from the same camera, as a video."""
+def sequence_figure(frames: Sequence[tuple[PointCloud, Mesh]], world_from_shape: Tensor, up: str) -> Figure:
+    """Render the points over the mesh of every frame, from the same camera, as a video.
+
+    Images are in the frame of the known shape at a pose.
+    """
+    shape_from_world = torch.linalg.inv(world_from_shape.double().cpu())
+    frames = [
+        (
+            PointCloud(transform(shape_from_world, cloud.points.double().cpu())),
+            Mesh(transform(shape_from_world, mesh.vertices.double().cpu()), mesh.faces.cpu()),
+        )
+        for cloud, mesh in frames
+    ]
     first = frames[0]
     cloud, (mesh,) = _normalized(first[0], [first[1]])
     camera = figures.view_from(0.0, _framed(cloud, mesh), up)

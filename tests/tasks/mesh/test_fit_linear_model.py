@@ -15,6 +15,7 @@ from unrender import (
     fit_linear_model,
     linear_shape,
     track_linear_model,
+    vertex_normals,
 )
 
 
@@ -52,6 +53,22 @@ def test_the_world_transform_places_the_model(fitted: LinearModelFit):
     local = linear_shape(lopsided_model(), fitted.identity, fitted.expression).vertices
     moved = local @ fitted.world_from_model[:3, :3].T + fitted.world_from_model[:3, 3]
     assert torch.allclose(moved, fitted.mesh.vertices, atol=1e-6 * SCALE)
+
+
+def test_free_vertices_follow_details_that_the_model_does_not_have():
+    truth = true_mesh()
+    local = (truth.vertices - truth.vertices.mean(0)) / SCALE
+    dent = torch.exp(-((local @ ROTATION) - torch.tensor([0.1, -0.5, 0.6])).square().sum(1) / 0.05)
+    dented = truth.replace(vertices=truth.vertices - 0.06 * SCALE * dent[:, None] * vertex_normals(truth))
+    marks = Landmarks(torch.arange(0, 600, 60), truth.vertices[::60][:10].clone())
+    errors = {}
+    for step in fit_linear_model(
+        scan(dented), lopsided_model(), FitLinearModel(free_vertices=True), landmarks=marks
+    ):
+        errors[step.stage] = float(relative_error(step.result, dented)) if step.index else 0.0
+    assert step.stage == "free"
+    assert step.index <= step.last_index
+    assert errors["free"] < 0.9 * errors["final"]
 
 
 def test_clouds_of_something_else_are_unaligned():
@@ -101,6 +118,8 @@ def test_bad_input():
     wrong = Landmarks(torch.tensor([10_000]), torch.zeros(1, 3))
     with pytest.raises(InputError, match="index vertices"):
         fit_linear_model(scan(true_mesh(), 100), model, landmarks=wrong)
+    with pytest.raises(InputError, match="`free_vertices`"):
+        track_linear_model([], model, FitLinearModel(free_vertices=True))
     with pytest.raises(InputError, match="got none"):
         list(track_linear_model([], model))
     with pytest.raises(InputError, match="at most 2"):

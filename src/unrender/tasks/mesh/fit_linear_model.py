@@ -13,8 +13,10 @@ from torch import Tensor
 from unrender.errors import InputError
 from unrender.geometry.landmarks import Landmarks, check_landmarks
 from unrender.geometry.linear_shape_model import LinearShapeModel
+from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.tasks.mesh.align_similarity import AlignedShape, align_similarity, align_to_landmarks
+from unrender.tasks.mesh.deform_shape import deform_step
 from unrender.tasks.mesh.linear_model_fit import (
     FINAL_SCALE,
     Deviations,
@@ -31,6 +33,7 @@ from unrender.tasks.mesh.linear_registration import (
     normal_equations,
     posterior_covariance,
 )
+from unrender.tasks.mesh.rigid_energy import RigidEnergy
 from unrender.tasks.mesh.shape_target import prepare_target
 from unrender.tasks.mesh.surface_matches import SurfaceMatches, TargetPoints, match_surface, select_points
 
@@ -56,6 +59,8 @@ class FitStage(NamedTuple):
 
 CANDIDATE_STAGE = FitStage("pose", 5, 600, 0.05)
 STAGES = (FitStage("shape", 16, 2500, 0.06, 0.7), FitStage("final", 4, 20_000, FINAL_SCALE))
+FREE_STIFFNESSES = (1e-2, 2e-3, 5e-4, 2e-4)
+"""Stiffnesses of the deformation of free vertices."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +146,7 @@ def check_config(config: FitLinearModel, task: str) -> None:
 
 def _fit(problem: LinearProblem, config: FitLinearModel) -> Iterator[FitLinearModelStep]:
     """Align the mean, try the best poses with a few coefficients, and fit all coefficients from the best one."""
-    last = sum(stage.steps for stage in STAGES) + int(config.free_vertices)
+    last = sum(stage.steps for stage in STAGES) + len(FREE_STIFFNESSES) * config.free_vertices
     is_fixed = config.scale is not None
     state, equivalent = initial_state(problem, config)
     step = _first_step(problem, state, last, equivalent)
@@ -165,6 +170,26 @@ def _fit(problem: LinearProblem, config: FitLinearModel) -> Iterator[FitLinearMo
             yield step
             if stage.name == "shape" and is_converged(before, state):
                 break
+    if config.free_vertices:
+        yield from _free(step)
+
+
+def _free(step: FitLinearModelStep) -> Iterator[FitLinearModelStep]:
+    """Deform the mesh beyond the model, as rigidly as possible, from stiff to soft."""
+    problem = step.problem
+    vertices = step.state.vertices(problem.basis)
+    energy = RigidEnergy(Mesh(vertices, problem.surface.faces))
+    every = select_points(problem.target, len(problem.target.points))
+    for stiffness in FREE_STIFFNESSES:
+        done = deform_step(
+            *(problem.surface, energy, vertices, every, stiffness, (0.0, FINAL_SCALE)),
+            landmarks=problem.landmarks,
+            is_final=True,
+        )
+        vertices = done.vertices
+        rms = done.matches.rms * problem.target.size
+        step = dataclasses.replace(step, index=step.index + 1, stage="free", rms=rms, vertices=vertices)
+        yield step
 
 
 def initial_state(problem: LinearProblem, config: FitLinearModel) -> tuple[ShapeState, int]:
