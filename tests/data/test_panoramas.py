@@ -10,6 +10,7 @@ from unrender import (
     CallableField,
     Camera,
     DepthFiles,
+    DepthView,
     FitVolume,
     Frame,
     InputError,
@@ -19,6 +20,7 @@ from unrender import (
     load_depth_views,
     load_scene,
     measure_depth,
+    points_from_views,
     rays_of,
     save_image,
     save_transforms,
@@ -195,3 +197,12 @@ def test_360_degree_views_of_a_field(tmp_path):
     assert view.camera.projection == "equirectangular"
     points = unproject_view(view)[0]
     assert torch.equal(sample_depth(view, points).measured, view.depth[view.depth > 0])
+
+
+def test_what_needs_an_image_plane_refuses_panoramas(tmp_path, capsys):
+    write_room(tmp_path, 2, 8)
+    assert main(["fit-surface", str(tmp_path), "--output", str(tmp_path / "run")]) == 2
+    assert "360° images cannot be projected onto a mesh; split them" in capsys.readouterr().err
+    view = DepthView(load_scene(tmp_path).frames[0].camera, torch.ones(8, 16))
+    with pytest.raises(InputError, match="should be perspective, got one that is equirectangular"):
+        points_from_views([view, view])

@@ -85,7 +85,7 @@ def command(
     _check(source, fit, files, test_views, output)
     target, start = resolve_device(device), time.perf_counter()
     run = load_run(source, device=target) if kind_of_source(source) == "run" else None
-    loaded = load_scene(source) if run is None else _scene_of(run, scene)
+    loaded = _with_image_planes(load_scene(source) if run is None else _scene_of(run, scene))
     settings = {"source": source, "config": fit, "files": files, "field_minutes": field_minutes}
     folder = start_run(TASK, source.resolve().name, output, settings | {"scene": scene})
     field = _train(loaded, field_minutes, target, folder) if run is None else run.field
@@ -180,6 +180,16 @@ def _scene_of(run: Run, scene: Path | None) -> Scene:
     if path is None or not Path(path).exists():
         raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
     return load_scene(path, origin=run.origin, depth_scale=saved_depth_scale(run.folder))
+
+
+def _with_image_planes(scene: Scene) -> Scene:
+    """Return a scene; InputError for 360° images, before a field is trained on them."""
+    if any(frame.camera.projection == "equirectangular" for frame in scene.frames):
+        raise InputError(
+            f"{scene.folder}: 360° images cannot be projected onto a mesh; split them into perspective views with "
+            "`unrender import SCENE --output NEW`"
+        )
+    return scene
 
 
 def _train(scene: Scene, minutes: float, device: torch.device, folder: Path) -> TrainableField:

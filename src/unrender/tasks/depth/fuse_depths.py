@@ -96,7 +96,8 @@ def _undistort(view: DepthView) -> DepthView:
     """Remove lens distortion from a view, by nearest-neighbor sampling."""
     if view.camera.projection != "perspective":
         raise InputError(
-            f"points_from_views: all cameras should be perspective, got one that is {view.camera.projection}"
+            f"points_from_views: all cameras should be perspective, got one that is {view.camera.projection}; a mesh "
+            "can be fused from any"
         )
     if view.camera.lens is None:
         return view
