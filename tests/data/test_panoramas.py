@@ -17,6 +17,7 @@ from unrender import (
     SceneBox,
     clip_to_box,
     fit_volume,
+    fuse_depths,
     load_depth_views,
     load_scene,
     measure_depth,
@@ -24,6 +25,7 @@ from unrender import (
     rays_of,
     save_image,
     save_transforms,
+    view_consistency,
 )
 from unrender.cli.main import main
 from unrender.tasks.depth.view_consistency import sample_depth, unproject_view
@@ -206,3 +208,18 @@ def test_what_needs_an_image_plane_refuses_panoramas(tmp_path, capsys):
     view = DepthView(load_scene(tmp_path).frames[0].camera, torch.ones(8, 16))
     with pytest.raises(InputError, match="should be perspective, got one that is equirectangular"):
         points_from_views([view, view])
+
+
+def test_meshes_are_fused_from_360_degree_depth(tmp_path):
+    """A cubic room of side 2, from true distances."""
+    write_room(tmp_path)
+    views = []
+    for frame in load_scene(tmp_path).frames:
+        rays = rays_of(frame.camera.to_equirectangular(48))
+        distance = clip_to_box(rays, torch.full((3,), -1.0), torch.ones(3)).t_far
+        views.append(DepthView(frame.camera.to_equirectangular(48), distance))
+    mesh = fuse_depths(views, voxel_size=0.1)
+    off_walls = (mesh.vertices.abs().amax(-1) - 1).abs()
+    assert len(off_walls) > 1000
+    assert float(off_walls.quantile(0.95)) < 0.03
+    assert view_consistency(views)["consistency"] < 0.02
