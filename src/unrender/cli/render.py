@@ -17,7 +17,7 @@ from unrender.data.camera_files import save_cameras
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.io.files import MissingFileError
-from unrender.io.images import load_image, save_image
+from unrender.io.images import image_size, load_image, save_image
 from unrender.io.splats import SPLAT_READERS
 from unrender.io.video import save_video
 from unrender.io.volumes import load_volume
@@ -181,8 +181,7 @@ def _save_video(images: Sequence[Path], folder: Path, video: VideoOptions) -> Pa
     """Encode the images; None if no video is requested or they differ in size."""
     if video.video == "none":
         return None
-    first = load_image(images[0]).shape
-    if any(load_image(path).shape != first for path in images):
+    if len({image_size(path) for path in images}) > 1:
         log.warning("no video: the views have different sizes")
         return None
     path = folder / f"video.{video.video}"
