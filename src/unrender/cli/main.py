@@ -108,7 +108,8 @@ def _overview() -> str:
         [
             *lines,
             "",
-            "SCENE is a folder of images with camera poses, RUN the folder that fit-volume or fit-nerf wrote.",
+            "SCENE is a folder of images with camera poses, RUN the folder that fit-volume or fit-nerf wrote,",
+            "or a file of Gaussian splats (ply, splat, spz).",
             "Results are written to runs/, or to --output. `unrender COMMAND --help` lists the options.",
         ]
     )
