@@ -44,9 +44,9 @@ def test_run_folder_contents(scan: Path, capsys: pytest.CaptureFixture[str]) -> 
     ]
     metrics = json.loads((folder / "metrics.json").read_text())
     names = (
-        "holdout_to_mesh_mean cloud_to_mesh_mean cloud_to_mesh_p95 diagonal f_score_1pct watertight genus num_vertices "
-        "num_faces steps seconds mesh_to_reference_mean reference_to_mesh_mean observed_fraction num_outliers "
-        "smoothness"
+        "holdout_to_mesh_mean cloud_to_mesh_mean cloud_to_mesh_p95 diagonal f_score f_score_distance watertight genus "
+        "num_vertices num_faces steps seconds mesh_to_reference_mean reference_to_mesh_mean observed_fraction "
+        "num_outliers smoothness"
     )
     assert set(names.split()) <= set(metrics)
     assert metrics["watertight"] is True

@@ -1,5 +1,6 @@
 """Mesh from points: what comes out, on clouds of every kind."""
 
+import math
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from unrender.errors import InputError
-from unrender.geometry.mesh import Mesh
+from unrender.geometry.mesh import Mesh, surface_area
 from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere, torus
@@ -122,6 +123,18 @@ def test_more_points_than_allowed_are_thinned_out(caplog: pytest.LogCaptureFixtu
     last = run(scan(ico_sphere(3), 2000), FitMesh(edge_length=0.3, steps=2, max_points=500))
     assert len(last.cloud.used) == 500
     assert "500 of 2000 points" in caplog.text
+
+
+def test_the_f_score_follows_the_point_spacing() -> None:
+    truth, points = torus().to(torch.float64), scan(torus(), 3000)
+    moved = truth.replace(vertices=truth.vertices + torch.tensor([0.0, 0.0, 0.1]))
+    good, bad = (measure_mesh(mesh, points) for mesh in (truth, moved))
+    assert good["f_score_distance"] == pytest.approx(2 * math.sqrt(float(surface_area(truth)) / 3000))
+    assert good["f_score"] > 0.999
+    assert measure_mesh(moved, points.repeat(4, 1))["f_score_distance"] == pytest.approx(
+        bad["f_score_distance"] / 2
+    )
+    assert measure_mesh(moved, points.repeat(9, 1))["f_score"] < bad["f_score"]
 
 
 def test_repeated_points_count_once() -> None:

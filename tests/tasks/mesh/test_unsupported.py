@@ -25,7 +25,13 @@ from unrender.tasks.mesh.initial_mesh import initial_mesh
 from unrender.tasks.mesh.measure_mesh import measure_mesh
 from unrender.tasks.mesh.prepare_cloud import prepare_cloud
 
-AREAS = {"terrain": 4.13, "steep hills": 5.62, "half pipe": 4 * math.pi, "bowl": 5.13}
+AREAS = {
+    "terrain": 4.13,
+    "steep hills": 5.62,
+    "half pipe": 4 * math.pi,
+    "bowl": 5.13,
+    "ground and walls": 12.0,
+}
 """True areas of the sheets."""
 SHORT = FitMesh(steps=12, max_vertices=3000, smoothness=1e-8)
 
@@ -36,7 +42,7 @@ def scanned_torus(count: int = 1200) -> PointCloud:
 
 
 def sheet(kind: str, count: int = 1200) -> Tensor:
-    """Points of an open surface: flat with hills, bent like half a pipe, or a bowl."""
+    """Points of an open surface: flat with hills, bent like half a pipe, a bowl, or the ground and two walls."""
     u, v = (
         2 * torch.rand(2, count, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1
     ).unbind()
@@ -46,6 +52,9 @@ def sheet(kind: str, count: int = 1200) -> Tensor:
         return torch.stack([u, v, 0.4 * (4 * u).sin() * (3 * v).cos()], -1)
     if kind == "half pipe":
         return torch.stack([(u * math.pi / 2).cos(), (u * math.pi / 2).sin(), 2 * v], -1)
+    if kind == "ground and walls":
+        corner = torch.stack([u + 1, v + 1, torch.zeros_like(u)], -1)
+        return torch.cat([corner[axis::3].roll(axis, 1) for axis in range(3)])
     return torch.stack([u, v, 0.5 * (u * u + v * v)], -1)
 
 

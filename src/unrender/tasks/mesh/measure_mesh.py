@@ -1,5 +1,7 @@
 """Quality metrics of a mesh fitted to a point cloud."""
 
+import math
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -13,6 +15,8 @@ from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import index_points, nearest
 
 NUM_SAMPLES = 100_000
+F_SCORE_SPACINGS = 2.0
+"""Threshold of the F-score in mean distances between neighboring points: random points leave gaps of that size."""
 
 
 @checked
@@ -26,25 +30,29 @@ def measure_mesh(
 ) -> dict[str, float | int | bool | None]:
     """Measure a mesh against the points it was fitted to, held-out points, and a reference surface, where given.
 
-    Distances are in world units. cloud_to_mesh: distance from points to the surface. f_score_1pct: harmonic mean of
-    precision and recall at 1% of the diagonal of the points' bounding box (Knapitsch et al. 2017). observed_fraction:
-    the fraction of the surface closer to a point than `observed_within` (default: the same 1%); the rest was filled in.
+    Distances are in world units. cloud_to_mesh: distance from points to the surface. f_score: harmonic mean of
+    precision and recall at `f_score_distance`, twice the mean distance between neighboring points on the surface
+    (Knapitsch et al. 2017). observed_fraction: the fraction of the surface closer to a point than `observed_within`
+    (default: 1% of the diagonal of the points' bounding box); the rest was filled in.
     """
     mesh, points = mesh.to(torch.float64), points.double()
     diagonal = float((points.amax(0) - points.amin(0)).norm())
     surface = _sample(mesh)
     to_mesh = distances_to_mesh(points, mesh)
     to_cloud = nearest(surface, index_points(points)).distances[:, 0].sqrt()
-    recall, precision = (float((d <= 0.01 * diagonal).double().mean()) for d in (to_mesh, to_cloud))
+    area = float(surface_area(mesh))
+    threshold = F_SCORE_SPACINGS * math.sqrt(area / len(points))
+    recall, precision = (float((d <= threshold).double().mean()) for d in (to_mesh, to_cloud))
     radius = 0.01 * diagonal if observed_within is None else observed_within
     closed = is_watertight(mesh)
     metrics: dict[str, float | int | bool | None] = {
         "cloud_to_mesh_mean": float(to_mesh.mean()),
         "cloud_to_mesh_p95": float(np.quantile(to_mesh.cpu().numpy(), 0.95)),
         "diagonal": diagonal,
-        "f_score_1pct": 2 * recall * precision / max(recall + precision, 1e-12),
+        "f_score_distance": threshold,
+        "f_score": 2 * recall * precision / max(recall + precision, 1e-12),
         "observed_fraction": float((to_cloud <= radius).double().mean()),
-        "surface_area": float(surface_area(mesh)),
+        "surface_area": area,
         "watertight": closed,
         "genus": genus(mesh) if closed and is_manifold(mesh) else None,
         "num_vertices": mesh.vertices.shape[-2],
