@@ -140,6 +140,16 @@ def test_normals_of_unreferenced_vertices_are_valid(tmp_path, textured):
     assert np.abs(np.linalg.norm(np.array(normals, float), axis=1) - 1).max() < 1e-4
 
 
+@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("suffix", ["glb", "obj"])
+def test_gray_and_rgba_textures_become_rgb(tmp_path, textured, suffix, channels):
+    mesh, texture = textured
+    image = torch.full((16, 16, channels), 0.25)
+    save_textured_mesh(mesh, texture.replace(image=image), tmp_path / f"mesh.{suffix}")
+    _, read = load_textured_mesh(tmp_path / f"mesh.{suffix}")
+    assert torch.allclose(read.image, torch.full((16, 16, 3), 0.25), atol=0.01)
+
+
 def test_bad_input(tmp_path, textured):
     mesh, texture = textured
     with pytest.raises(InputError, match=r"unsupported suffix '\.stl'"):

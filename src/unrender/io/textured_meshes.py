@@ -31,7 +31,7 @@ def save_textured_mesh(
     """Save a mesh with its texture to glb, obj or ply, each file atomically; return the files written.
 
     glb: one file with normals and a PBR material (roughness 1, metallic 0), whose base color is the texture as
-    `image_format`, jpg being about a third of the size of png. obj: with normals, and an mtl and a png file of the same
+    `image_format`, jpg being less than half the size of png. obj: with normals, and an mtl and a png file of the same
     name beside it. ply: with normals, UV coordinates as `s` and `t`, and a png file beside it, which a comment names.
     Positions are as in the mesh; nothing is rotated or scaled. Without texture, glb files have vertex colors and
     normals, and others are as `save_mesh` writes them.
@@ -39,6 +39,8 @@ def save_textured_mesh(
     """
     target, suffix = Path(path), known_suffix(path, SUFFIXES)
     _check(mesh, texture, target)
+    if texture is not None:
+        texture = texture.replace(image=_rgb(texture.image))
     if texture is None and suffix != ".glb":
         save_mesh(mesh, target)
         return [target]
@@ -47,7 +49,7 @@ def save_textured_mesh(
         return [target]
     assert texture is not None
     image = target.with_suffix(".png")
-    save_image(texture.image[..., :3].clamp(0, 1), image)
+    save_image(texture.image, image)
     if suffix == ".ply":
         split = _split(mesh, texture)
         with atomic_write(target) as file:
@@ -107,11 +109,17 @@ def _save_glb(mesh: Mesh, texture: Texture | None, path: Path, image_format: Ima
         write_glb(file, split.geometry, uvs=split.uvs, image=image, double_sided=double_sided)
 
 
+def _rgb(image: torch.Tensor) -> torch.Tensor:
+    """Convert a gray, RGB or RGBA image to RGB in [0, 1]; alpha is dropped."""
+    rgb = rgb_from_tensor(image.flatten(0, 1))
+    assert rgb is not None
+    return torch.from_numpy(rgb).view(*image.shape[:2], 3)
+
+
 def _encode(texture: Texture, image_format: ImageFormat) -> EncodedImage:
     from PIL import Image
 
-    values = floats_from_tensor(texture.image[..., :3]).clip(0, 1)
-    image = Image.fromarray((values * 255).round().astype(np.uint8))
+    image = Image.fromarray((floats_from_tensor(texture.image) * 255).round().astype(np.uint8))
     data = io.BytesIO()
     if image_format == "jpg":
         image.save(data, "JPEG", quality=JPEG_QUALITY, subsampling=0, optimize=True)

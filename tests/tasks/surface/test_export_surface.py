@@ -75,6 +75,8 @@ def test_a_convex_mesh_is_one_part():
     assert torch.allclose(part.vertices.amin(0), far.vertices.amin(0), atol=1e-3)
     with pytest.raises(InputError, match="single mesh with faces"):
         convex_parts(far.replace(faces=far.faces[:0]))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        convex_parts(far.replace(vertices=far.vertices * torch.nan))
     with pytest.raises(InputError, match="`concavity` should be"):
         convex_parts(far, concavity=0.0)
 

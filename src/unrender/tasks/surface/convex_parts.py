@@ -22,7 +22,7 @@ def convex_parts(mesh: Mesh, *, concavity: float = 0.1, max_parts: int = 32) -> 
 
     concavity: largest depth of a cavity that a part may fill, as a fraction of the size of the mesh, 0.01 to 1; smaller
     values give more parts. max_parts: parts are merged beyond this number. Parts are watertight, with at most 64
-    vertices each, and do not depend on the number of threads.
+    vertices each. An open surface becomes a thin shell of many parts; close it before (`fill_holes`).
     Raises InputError for a mesh without faces. Needs coacd: `pip install 'unrender[surface]'`.
     Differentiable in: nothing.
     Source: CoACD (Wei et al. 2022).
@@ -32,6 +32,8 @@ def convex_parts(mesh: Mesh, *, concavity: float = 0.1, max_parts: int = 32) -> 
             f"convex_parts: `mesh` should be a single mesh with faces, got {len(mesh.faces)} faces and vertices "
             f"{list(mesh.vertices.shape)}"
         )
+    if not bool(mesh.vertices.isfinite().all()):
+        raise InputError("convex_parts: `mesh` has NaN or infinite vertices; repair or remove them")
     if not 0.01 <= concavity <= 1 or max_parts < 1:
         raise InputError(
             f"convex_parts: `concavity` should be 0.01 to 1 and `max_parts` at least 1, got {concavity} and {max_parts}"
