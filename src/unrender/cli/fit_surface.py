@@ -86,27 +86,23 @@ def command(
     target, start = resolve_device(device), time.perf_counter()
     run = load_run(source, device=target) if kind_of_source(source) == "run" else None
     loaded = _with_image_planes(load_scene(source) if run is None else _scene_of(run, scene))
-    settings = {"source": source, "config": fit, "files": files, "field_minutes": field_minutes}
-    folder = start_run(TASK, source.resolve().name, output, settings | {"scene": scene})
+    others = {"field_minutes": field_minutes, "test_views": test_views, "scene": scene}
+    settings = {"source": source, "config": fit, "files": files} | others
+    folder = start_run(TASK, source.resolve().name, output, settings)
     field = _train(loaded, field_minutes, target, folder) if run is None else run.field
     job = _Job(loaded, field, fit, files, folder)
-    recorded = RecordedSteps(fit_surface(loaded, field, fit), _record)
-    series = _series(run_steps(recorded, _describe))
-    last = recorded.last
-    if last.mesh is None:  # stopped before there was a surface
-        raise KeyboardInterrupt
+    last, series = job.surface()
     texture, baked = job.texture(last.result)
     paths = job.save(last.result, texture)
     views = job.evaluate(last.result, texture, test_views)
     metrics = _metrics(last, views) | baked | {"seconds": time.perf_counter() - start}
     write_json(folder / METRICS, metrics)
     write_curves(folder, series)
-    others = {"field_minutes": field_minutes, "test_views": test_views, "scene": scene}
     how = reproduce(_command_line(source, fit, files, others), _code(source, run, fit, loaded))
     found = FittedSurface(last.result, texture, job.turntable(), views, metrics, last.notes)
-    path = folder / "report.html"
-    write_surface_report(path, f"Surface of {source.resolve().name}", found, series, how)
-    print(summary(metrics, last.notes), *paths, path, sep="\n")
+    paths.append(folder / "report.html")
+    write_surface_report(paths[-1], f"Surface of {source.resolve().name}", found, series, how)
+    print(summary(metrics, last.notes), *paths, sep="\n")
 
 
 def _check(source: Path, fit: FitSurface, files: SurfaceFiles, test_views: int, output: Path | None) -> None:
@@ -129,6 +125,14 @@ class _Job:
     fit: FitSurface
     files: SurfaceFiles
     folder: Path
+
+    def surface(self) -> tuple[FitSurfaceStep, dict[str, list[float]]]:
+        """Fit the mesh; return the last step, and the curves of the losses."""
+        recorded = RecordedSteps(fit_surface(self.scene, self.field, self.fit), _record)
+        series = _series(run_steps(recorded, _describe))
+        if recorded.last.mesh is None:  # stopped before there was a surface
+            raise KeyboardInterrupt
+        return recorded.last, series
 
     def texture(self, mesh: Mesh) -> tuple[Texture | None, dict[str, Any]]:
         """Compute the texture, if one is requested, and its metrics; a signal keeps the texture so far."""
