@@ -259,18 +259,14 @@ def _silhouette(
 
     @timing(f"silhouette {which.__name__} {size}², {what}", reach=reach, pytorch3d=theirs, order=102)
     def row(bench: Bench) -> Callable[[], object]:
-        mesh = which(bench)
-        pixels = bench.size(size, 16)
-        camera = view(mesh, pixels)
+        return silhouette_step(which(bench), bench.size(size, 16), backward)
 
-        def run() -> None:
-            if not backward:
-                render_silhouette(mesh, camera, blur=BLUR)
-                return
-            moving = leaf(mesh)
-            render_silhouette(moving, camera, blur=BLUR).sum().backward()
 
-        return run
+def silhouette_step(mesh: Mesh, size: int, backward: bool = True) -> Callable[[], object]:
+    camera = view(mesh, size)
+    if not backward:
+        return lambda: render_silhouette(mesh, camera, blur=BLUR)
+    return lambda: render_silhouette(leaf(mesh), camera, blur=BLUR).sum().backward()
 
 
 for _which, _size, _backward, _reach, _theirs in (
@@ -299,16 +295,15 @@ def _phong(layers: int, backward: bool, reach: float | None, theirs: float | Non
 
     @timing(f"soft Phong cow 256², {layers} layers, {what}", reach=reach, pytorch3d=theirs, order=103)
     def row(bench: Bench) -> Callable[[], object]:
-        mesh, lights = cow(bench), two_lights(bench)
-        camera = view(mesh, bench.size(256, 16))
+        return phong_step(bench, layers, backward)
 
-        def run() -> None:
-            if not backward:
-                soft_phong(mesh, camera, lights, layers)
-                return
-            soft_phong(leaf(mesh), camera, lights, layers).sum().backward()
 
-        return run
+def phong_step(bench: Bench, layers: int, backward: bool = True) -> Callable[[], object]:
+    mesh, lights = cow(bench), two_lights(bench)
+    camera = view(mesh, bench.size(256, 16))
+    if not backward:
+        return lambda: soft_phong(mesh, camera, lights, layers)
+    return lambda: soft_phong(leaf(mesh), camera, lights, layers).sum().backward()
 
 
 for _layers, _backward, _reach, _theirs in (
@@ -369,7 +364,13 @@ def pose_step(bench: Bench) -> Callable[[], object]:
 @measurement("handing over to autograd", order=105)
 def hand_over(bench: Bench) -> Result:
     """Time steps with the backward pass in autograd's own thread, as usual, and in the calling one."""
-    steps = {"small": small_step(bench), "mesh": mesh_step(bench), "pose": pose_step(bench)}
+    steps = {
+        "sum of ten numbers": small_step(bench),
+        "silhouette, cow 256²": silhouette_step(cow(bench), bench.size(256, 16)),
+        "soft Phong, cow 256², 8 layers": phong_step(bench, layers=8),
+        "mesh tutorial": mesh_step(bench),
+        "pose tutorial": pose_step(bench),
+    }
     result: Result = {}
     for name, step in steps.items():
         for where, own_thread in (("own thread", True), ("calling thread", False)):

@@ -120,12 +120,15 @@ def _compilation(content: dict[str, Any]) -> str:
 
 
 def _calling_thread(content: dict[str, Any]) -> str:
-    (row,) = (row for row in content["rows"] if "mesh, calling thread, ms" in row)
-    mesh, pose = (
-        f"{row[f'{name}, own thread, ms']:.2f} to {row[f'{name}, calling thread, ms']:.2f} ms"
-        for name in ("mesh", "pose")
-    )
-    return f"The step of the mesh tutorial went from {mesh}, that of the pose tutorial from {pose} ({_origin(row)})."
+    (row,) = (row for row in content["rows"] if row["name"] == "handing over to autograd")
+    lines = [
+        f"| ms ({_origin(row)}) | backward in autograd's thread | in the calling thread |",
+        "|---|---|---|",
+    ]
+    for name in (key.removesuffix(", own thread, ms") for key in row if key.endswith(", own thread, ms")):
+        own, calling = (row[f"{name}, {where} thread, ms"] for where in ("own", "calling"))
+        lines.append(f"| {name} | {own:.3g} | **{calling:.3g}** |")
+    return "\n".join(lines)
 
 
 def _origin(row: dict[str, Any]) -> str:

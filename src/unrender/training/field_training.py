@@ -15,7 +15,7 @@ from unrender.losses.depth import depth_loss
 from unrender.losses.distortion import distortion_loss
 from unrender.render.march import RenderOutput
 from unrender.training.exposure import Exposures
-from unrender.training.gradient_step import gradient_step, parameters_of, step_if
+from unrender.training.gradient_step import backpropagate, gradient_step, parameters_of, step_if
 from unrender.training.reduction import GradientSums
 from unrender.training.saved_state import check_counts, check_moments, check_tensors, read_count
 from unrender.training.shards import Shard
@@ -115,7 +115,7 @@ class FieldTraining(Generic[AnyField]):
         for shard in self.shards:
             self.generator.manual_seed(shard.begin(self.seed, self._num_steps))
             losses = self._losses(shard, num_rays)
-            (shard.weight * losses.total).backward()
+            backpropagate(shard.weight * losses.total)
             errors = torch.stack([losses.total, losses.color, losses.constant]).detach() * shard.weight
             sums.add(shard.index, [*errors, losses.num_samples or 0, *self.field.counters().values()])
         found = sums.finish(current_workers())

@@ -11,11 +11,20 @@ def gradient_step(optimizer: torch.optim.Adam, loss: Tensor) -> Tensor:
     step can be captured in a CUDA graph. The optimizer has to be fused.
     """
     optimizer.zero_grad()
-    loss.backward()
+    backpropagate(loss)
     gradients = [parameter.grad for parameter in parameters_of(optimizer) if parameter.grad is not None]
     is_finite = torch.stack([loss.detach(), *(gradient.sum() for gradient in gradients)]).isfinite().all()
     step_if(optimizer, is_finite)
     return is_finite
+
+
+def backpropagate(loss: Tensor) -> None:
+    """Compute gradients in the calling thread.
+
+    On a GPU, autograd does so in a thread of its own otherwise, and changing threads takes longer than a small step.
+    """
+    with torch.autograd.set_multithreading_enabled(False):
+        loss.backward()
 
 
 def step_if(optimizer: torch.optim.Adam, is_finite: Tensor) -> None:

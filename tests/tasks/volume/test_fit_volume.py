@@ -164,7 +164,7 @@ def test_few_steps_reach_the_full_resolution(scene: Scene) -> None:
 
 
 def test_a_hull_needs_transparency(scene: Scene, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no image of the scene has an alpha channel"):
+    with pytest.raises(InputError, match="no perspective image of the scene has an alpha"):
         fit_volume(without_alpha(scene, tmp_path), FitVolume(space="visual_hull"))
 
 

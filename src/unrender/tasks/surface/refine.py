@@ -16,6 +16,7 @@ from unrender.render.mesh import render_silhouette
 from unrender.tasks.surface.config import FitSurface
 from unrender.tasks.surface.photo_views import PhotoView
 from unrender.training.exposure import Exposures
+from unrender.training.gradient_step import backpropagate
 
 VERTEX_STEP, COLOR_STEP, EXPOSURE_STEP = 0.1, 0.02, 0.003
 """Initial learning rates; that of vertices in mean edge lengths."""
@@ -74,7 +75,7 @@ class Refinement:
         losses = self.losses(target, move=move)
         self._optimizer.zero_grad()
         self.vertices.grad = None
-        torch.stack(list(losses.values())).sum().backward()
+        backpropagate(torch.stack(list(losses.values())).sum())
         self._optimizer.step()
         if move and self.vertices.grad is not None:
             self._move(self.vertices.grad, VERTEX_STEP * self.edge_length * rate)

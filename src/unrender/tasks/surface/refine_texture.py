@@ -11,6 +11,7 @@ from unrender.render.fragments import hits, rasterize
 from unrender.render.texture import Texture
 from unrender.tasks.surface.photo_views import PhotoView
 from unrender.tasks.surface.texels import dilate
+from unrender.training.gradient_step import backpropagate
 
 LEARNING_RATE, FINAL_LEARNING_RATE = 0.02, 0.002
 HUBER = 0.3
@@ -48,7 +49,7 @@ class TextureRefinement:
         """Take a step towards a photo; return the mean loss of its pixels."""
         losses = self._losses(view, exposure)
         self._optimizer.zero_grad()
-        losses.sum().backward()
+        backpropagate(losses.sum())
         assert self._colors.grad is not None
         self._colors.grad += SMOOTHNESS * _laplacian(self._colors.detach(), self._neighbors)
         self._optimizer.step()

@@ -18,6 +18,7 @@ from unrender.geometry.camera import Camera
 from unrender.geometry.rays import rays_of
 from unrender.geometry.volume import Volume
 from unrender.kernels.march_grid import GridMarch, march_grid
+from unrender.training.gradient_step import backpropagate
 
 EXTENT = 3.0
 """Sides of the volume, around the origin, in world units."""
@@ -81,7 +82,7 @@ def _fit(
         optimizer.zero_grad()
         output = _march(logits.sigmoid(), *(t[chosen] for t in rays))
         color, silhouette = huber(output.color, images[chosen]), huber(output.opacity, silhouettes[chosen])
-        (color + silhouette).backward()
+        backpropagate(color + silhouette)
         optimizer.step()
         losses = dict(zip(("color", "silhouette"), torch.stack([color, silhouette]).tolist(), strict=True))
         grid = logits.detach().sigmoid()
