@@ -14,11 +14,20 @@ from unrender import (
     fit_template,
     ico_sphere,
 )
+from unrender.tasks.mesh import align_similarity
+from unrender.tasks.pose import cloud_alignment
 
 
 def template() -> Mesh:
     model = lopsided_model()
     return Mesh(model.mean, model.faces)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Search fewer poses; the fixture of the module searches all."""
+    monkeypatch.setattr(align_similarity, "SCALE_FACTORS", (0.9,))
+    monkeypatch.setattr(cloud_alignment, "NUM_ROTATIONS", 512)
 
 
 @pytest.fixture(scope="module")
