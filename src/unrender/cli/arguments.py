@@ -28,6 +28,7 @@ INDENT, EMPTY_LINE = "  ", "\u200b"
 """tyro joins lines that are not indented, and doubles empty lines: a zero-width space keeps one."""
 METAVARS = {
     "intrinsics": "FX FY CX CY",
+    "box": "LEFT TOP RIGHT BOTTOM",
     "window": "LOW HIGH",
     "spacing": "X Y Z",
     "background": "R G B",

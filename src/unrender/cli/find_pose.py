@@ -54,6 +54,8 @@ class PhotoFile:
     blue."""
     ignore: Path | None = None
     """Mask image, bright where it is unknown what the object covers, such as at an object in front of it."""
+    box: tuple[float, float, float, float] | None = None
+    """Instead of --mask: box around the visible part of the object in pixels, such as that of a detector."""
     depth: Path | None = None
     """Depth image of the same aspect ratio (png, tif, npy).
     Of a folder of photos: also a folder of depth images with the same names."""

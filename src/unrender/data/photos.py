@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
+from unrender.data.box_segmentation import checked_box, segment_box
 from unrender.data.object_masks import load_object_mask, unknown_pixels
 from unrender.data.segmentation import segment_object
 from unrender.errors import InputError
@@ -82,6 +83,7 @@ def load_photo(
     depth: FilePath | None = None,
     depth_scale: float | None = None,
     ignore: FilePath | None = None,
+    box: tuple[float, float, float, float] | None = None,
 ) -> Photo:
     """Load a photo of one object, upright, with its camera and mask.
 
@@ -98,10 +100,15 @@ def load_photo(
     unless `depth_scale` gives world units per unit of the file. 0, nan and inf are unknown.
 
     ignore: an image, white where coverage is unknown, as at an object in front; so is 128 in a mask of 0, 128, 255.
+
+    box: instead of a mask, the box around the visible part of the object: left, top, right, bottom in pixels. The mask
+    separates the colors inside from those around; what the object covers outside of the box is unknown.
     """
     known_suffix(path, IMAGE_SUFFIXES)
     if depth_scale is not None and depth is None:
         raise InputError(f"load_photo: {path}: `depth_scale` without `depth`; give both or neither")
+    if box is not None and mask is not None:
+        raise InputError(f"load_photo: {path}: give either `mask` or `box`, not both")
     if mask_id is not None and mask is None:
         raise InputError(f"load_photo: {path}: `mask_id` without `mask`; give both or neither")
     data = read_bytes(path)
@@ -112,8 +119,13 @@ def load_photo(
     del image, data  # 8k images take 130 MB
     shape = colors.shape[:2]
     focal, center = focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
-    coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
+    if box is not None:
+        coverage = segment_box(colors, box)
+    else:
+        coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
     coverage, unknown = _without_unknown(coverage, ignore, may_be_trimap=mask is not None and mask_id is None)
+    if box is not None:
+        unknown = _unknown_outside(box, shape, unknown)
     return Photo(
         torch.from_numpy(colors)[..., :3],
         torch.from_numpy(coverage),
@@ -134,6 +146,16 @@ def _without_unknown(
     if unknown is None:
         return coverage, None
     return np.where(unknown > 0.5, 0, coverage).astype(np.float32), torch.from_numpy(unknown).float()
+
+
+def _unknown_outside(
+    box: tuple[float, float, float, float], shape: tuple[int, ...], unknown: Tensor | None
+) -> Tensor:
+    """Return 1 outside of a box and where it is unknown what the object covers, 0 elsewhere."""
+    left, top, right, bottom = checked_box(box, shape)
+    outside = torch.ones(shape)
+    outside[top:bottom, left:right] = 0
+    return outside if unknown is None else torch.maximum(outside, unknown)
 
 
 def _load_coverage(path: FilePath, colors: Floats) -> Floats:

@@ -357,3 +357,32 @@ def test_the_distance_is_not_more_certain_than_the_size_of_the_mask():
     estimate = solve(elephant(), photo.replace(mask=larger))
     _, shift = errors(estimate.camera_from_object, truth)
     assert shift < 6 * estimate.translation_std
+
+
+def test_a_small_object_without_depth_does_not_converge():
+    truth = pose(1, z=14.0)
+    photo = take_photo(elephant(), camera_at(truth))
+    estimate = solve(elephant(), photo)
+    assert estimate.status == "ambiguous"
+    assert estimate.translation_std > 0.1
+
+
+def test_a_box_replaces_the_mask(tmp_path):
+    camera = camera_at(pose(1))
+    image = unrender.render_mesh(
+        elephant(), camera, lights=LIGHT, background=(0.1, 0.3, 0.1), supersampling=2
+    )
+    noise = 0.05 * torch.rand(image.shape, generator=torch.Generator().manual_seed(0))
+    unrender.save_image((image + noise).clamp(0, 1), tmp_path / "photo.png")
+    rows, columns = ((unrender.render_depth(elephant(), camera) > 0).any(k).nonzero()[:, 0] for k in (1, 0))
+    box = tuple(float(v) for v in (columns[0] - 2, rows[0] - 2, columns[-1] + 3, rows[-1] + 3))
+    intrinsics = (FOCAL, FOCAL, SIZE / 2, SIZE / 2)
+    photo = unrender.load_photo(tmp_path / "photo.png", intrinsics=intrinsics, box=box)
+    angle, shift = errors(solve(elephant(), photo).camera_from_object, pose(1))
+    assert angle < 3
+    assert shift < 0.1
+    for wrong, message in (((9, 9, 5, 5), "left, top, right, bottom"), ((0, 0, 3, 90), "at least")):
+        with pytest.raises(InputError, match=message):
+            unrender.load_photo(tmp_path / "photo.png", intrinsics=intrinsics, box=wrong)
+    with pytest.raises(InputError, match="either `mask` or `box`"):
+        unrender.load_photo(tmp_path / "photo.png", intrinsics=intrinsics, box=box, mask="mask.png")

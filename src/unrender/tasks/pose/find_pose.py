@@ -68,10 +68,12 @@ class QualityCriteria(NamedTuple):
     """Cost differences below do not discriminate poses."""
     bias: float
     """Systematic error of the translation in radii, relative to the cost, independent of the number of measurements."""
+    max_translation_std: float
+    """Above, in radii, the pose is ambiguous."""
 
 
-PHOTO_CRITERIA = QualityCriteria(0.7, 0.93, math.inf, 0.0, 0.0)
-CLOUD_CRITERIA = QualityCriteria(0.5, 0.0, 0.065**2, MODEL_ERROR**2, 10.0)
+PHOTO_CRITERIA = QualityCriteria(0.7, 0.93, math.inf, 0.0, 0.0, 0.1)
+CLOUD_CRITERIA = QualityCriteria(0.5, 0.0, 0.065**2, MODEL_ERROR**2, 10.0, math.inf)
 """The bias is due to noise on curved surfaces, where closest points are systematically displaced. For half views of an
 armadillo the translation is off by 0.004 radii with noise of 0.02, and by 0.036 with 0.06."""
 
@@ -365,15 +367,16 @@ def _estimate(step: FindPoseStep) -> PoseEstimate:
     covariance[3:, 3:] += along_ray[:, None] * along_ray
     covariance = covariance * scale[:, None] * scale
     scores = (fit.cost[0] / fit.cost).nan_to_num(nan=1.0)
-    status = _status(fit, criteria, math.degrees(_max_std(covariance[:3, :3])))
+    shift = _max_std(covariance[3:, 3:]) / placement.radius
+    is_uncertain = math.degrees(_max_std(covariance[:3, :3])) > MAX_ROTATION_STD_DEGREES
+    status = _status(fit, criteria, is_uncertain or shift > criteria.max_translation_std)
     return PoseEstimate(placement.to_world(fit.poses), scores, fit.agreement, covariance, status)
 
 
-def _status(fit: Fit, criteria: QualityCriteria, rotation_std_degrees: float) -> PoseStatus:
+def _status(fit: Fit, criteria: QualityCriteria, is_uncertain: bool) -> PoseStatus:
     agreement, cost = float(fit.agreement[0]), float(fit.cost[0])
     if agreement < criteria.min_agreement or not cost <= criteria.max_cost or math.isinf(cost):
         return "failed"
-    is_uncertain = rotation_std_degrees > MAX_ROTATION_STD_DEGREES
     if len(fit.poses) > 1 or is_uncertain or agreement < criteria.min_unambiguous_agreement:
         return "ambiguous"
     return "converged"
