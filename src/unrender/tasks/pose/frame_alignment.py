@@ -65,8 +65,6 @@ class FrameEvidence:
     levels: Levels | None
     nearby: Array
     """Foreground probability, averaged nearby."""
-    is_free: NDArray[np.bool_] | None = None
-    """Where the brightness is that of the shaded model; None if the model does not explain it."""
     _blurred: dict[int, Array] = dataclasses.field(default_factory=dict)
 
     def probability_at(self, scale: float) -> Array:
@@ -157,8 +155,7 @@ def _visible_part(reference: Reference, evidence: FrameEvidence, view: ModelView
     column, row = (v.clip(0, n - 1).astype(np.int32) for v, n in ((x, width), (y, height)))
     surface = view.depth[row, column]
     seen = inside & (surface > 0) & (camera[:, 2] < surface + VISIBLE_TOLERANCE)
-    is_free = evidence.nearby > MIN_NEARBY if evidence.is_free is None else evidence.is_free
-    free = seen & is_free[row, column]
+    free = seen & (evidence.nearby[row, column] > MIN_NEARBY)
     if free.sum() >= MIN_FREE_FRACTION * seen.sum():
         seen = free
     return reference._replace(points=reference.points[seen], values=reference.values[seen])

@@ -70,17 +70,16 @@ OCCLUDER_RADIUS, MIN_INSIDE_PROBABILITY = 4, 0.4
 """Regions inside the contour whose colors are less probable, on average within a radius in pixels, are occluded."""
 UPDATE_CONFIDENCE, MIN_CONFIDENCE = 0.8, 0.5
 """Colors are updated from frames with at least the first confidence; a pose is reliable with the second."""
-DOUBTFUL_CONFIDENCE, MAX_UNCERTAIN_FRAMES = 0.2, 3
-"""An object is lost after so many frames in a row with a confidence below the first."""
+DOUBTFUL_CONFIDENCE, DOUBTFUL_TEXTURE, MAX_UNCERTAIN_FRAMES = 0.2, 0.8, 3
+"""An object is lost after so many frames in a row with a confidence and an agreement of the texture below these."""
 REDETECTION_CONFIDENCE = 0.8
 """A lost object is found again with at least this confidence,"""
 SEARCH_PERIOD = 3
 """An object that was not at its initial pose is searched for in every third frame."""
 MIN_CONFIRMED = 4
 """and its colors and keyframes are updated after so many reliable frames in a row."""
-MAX_SHADING_ERROR, FREE_RADIUS = 0.12, 3
-"""Pixels whose brightness differs by more from the shaded model do not update the colors; if it does on average within
-this radius, the object is hidden there."""
+MAX_SHADING_ERROR = 0.12
+"""Pixels whose brightness differs by more from the shaded model do not update the colors."""
 MIN_EXPLAINED = 0.7
 """Fraction of the texture in the first frame that agrees with the shaded model, without which keyframes are used."""
 MAX_SCALE_CHANGE = 2.0
@@ -190,7 +189,7 @@ class ObjectTracker:
             self._accept(aligned)
             self._remember(image, aligned)
             return
-        is_doubtful = self.status != "lost" and self.confidence >= DOUBTFUL_CONFIDENCE
+        is_doubtful = self.status != "lost" and aligned is not None and self._may_be_hidden(aligned)
         self.num_uncertain += 0 if is_doubtful else 1
         self.num_confirmed = 0
         if self.num_uncertain >= MAX_UNCERTAIN_FRAMES:
@@ -200,6 +199,11 @@ class ObjectTracker:
             self._accept(aligned)
         if not is_doubtful:
             self.velocity = UNCERTAIN_DECAY * self.velocity
+
+    def _may_be_hidden(self, aligned: Alignment) -> bool:
+        """Return whether what is visible agrees, so that a low confidence may be due to an occluder."""
+        texture = aligned.agreement.model_texture  # nan if too little is visible
+        return self.confidence >= DOUBTFUL_CONFIDENCE or texture >= DOUBTFUL_TEXTURE
 
     def _confidence(self, aligned: Alignment) -> float:
         """Return the confidence; 0 if the object is found at another scale than before."""
@@ -305,8 +309,6 @@ class ObjectTracker:
         shading = self._shade(evidence, view, pose)
         if shading is not None and (self.model.has_colors or self.is_explained):
             self.shading = shading
-            if self.is_explained:
-                evidence.is_free = box_blur(np.abs(window.gray - shading), FREE_RADIUS) < MAX_SHADING_ERROR
             levels = normalized_levels(shading, view.mask)
             rendered = make_reference(levels, window, view, pose)
             found += [] if rendered is None else [rendered._replace(is_exact=True)]
