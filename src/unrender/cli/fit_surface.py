@@ -91,6 +91,7 @@ def command(
     folder = start_run(TASK, source.resolve().name, output, settings)
     field = _train(loaded, field_minutes, target, folder) if run is None else run.field
     job = _Job(loaded, field, fit, files, folder)
+    turntable = job.turntable()  # raises an error if all cameras share one position
     last, series = job.surface()
     texture, baked = job.texture(last.result)
     paths = job.save(last.result, texture)
@@ -99,7 +100,7 @@ def command(
     write_json(folder / METRICS, metrics)
     write_curves(folder, series)
     how = reproduce(_command_line(source, fit, files, others), _code(source, run, fit, loaded))
-    found = FittedSurface(last.result, texture, job.turntable(), views, metrics, last.notes)
+    found = FittedSurface(last.result, texture, turntable, views, metrics, last.notes)
     paths.append(folder / "report.html")
     write_surface_report(paths[-1], f"Surface of {source.resolve().name}", found, series, how)
     print(summary(metrics, last.notes), *paths, sep="\n")

@@ -74,13 +74,14 @@ def test_zero_steps_keep_the_extracted_surface(trained):
     assert len(last.result.faces) <= 1500
 
 
-def test_photos_from_one_side(trained):
+@pytest.mark.parametrize("count", [1, 3])
+def test_photos_from_one_side(trained, count):
     first = trained.scene.split("train")[0]
     position = first.camera.position
     near = sorted(
         trained.scene.split("train"), key=lambda frame: float((frame.camera.position - position).norm())
     )
-    scene = dataclasses.replace(trained.scene, frames=tuple(near[:3]))
+    scene = dataclasses.replace(trained.scene, frames=tuple(near[:count]))
     config = dataclasses.replace(SMALL, steps=1)
     *_, last = unrender.fit_surface(scene, trained.field, config)
     assert ONE_SIDED in last.notes
