@@ -84,10 +84,10 @@ def wireframe(mesh: Mesh, camera: Camera) -> Float[Tensor, "height width 3"]:
 
 def _figures(mesh: Mesh, view: SurfaceView) -> list[Figure]:
     error = ((view.rendered - view.photo).abs().mean(-1, keepdim=True) / MAX_ERROR).clamp(max=1)
-    psnr = view.metrics["psnr"]
+    quality = f"{view.metrics['psnr']:.1f} dB" if "psnr" in view.metrics else "no surface in this view"
     return [
         Figure(f"{view.name}: photo", [_small(view.photo)]),
-        Figure(f"{view.name}: rendered ({psnr:.1f} dB)", [_small(view.rendered)]),
+        Figure(f"{view.name}: rendered ({quality})", [_small(view.rendered)]),
         Figure(f"{view.name}: difference (white: {MAX_ERROR:g} or more)", [_small(error.expand(-1, -1, 3))]),
         Figure(
             f"{view.name}: faces, a part of the image", [_small(wireframe(mesh, _detail(mesh, view.camera)))]

@@ -6,6 +6,7 @@ import torch
 
 import unrender
 from unrender import FitSurface, InputError
+from unrender.reports.surface_report import _figures
 from unrender.tasks.surface.fit_surface import ONE_SIDED
 from unrender.tasks.surface.measure_surface import compare_views, measure_shape
 from unrender.tasks.surface.photo_views import load_photo_views
@@ -121,3 +122,17 @@ def test_scenes_without_training_photos(trained):
     empty = dataclasses.replace(trained.scene, frames=trained.scene.split("test"))
     with pytest.raises(InputError, match="has no training photos"):
         unrender.fit_surface(empty, trained.field)
+
+
+def test_opaque_photos_without_surface_are_not_rated(trained, fitted, tmp_path):
+    """Their cameras look past the mesh; the mean is that of the other views."""
+    frame = trained.scene.split("test")[0]
+    image = tmp_path / "opaque.png"
+    unrender.save_image(frame.load_image().image, image)
+    opaque = dataclasses.replace(frame, image_path=image)
+    mesh = fitted[-1].result
+    away = mesh.replace(vertices=mesh.vertices + 100)
+    [seen], [empty] = list(compare_views(mesh, [opaque])), list(compare_views(away, [opaque]))
+    assert seen.metrics["psnr"] > 15
+    assert empty.metrics == {"coverage": 0.0}
+    assert "no surface in this view" in _figures(mesh, empty)[1].caption

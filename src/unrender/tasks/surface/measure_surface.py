@@ -46,7 +46,8 @@ def compare_views(
 
     Photos with alpha are composited on white. Of opaque photos, only the pixels that the surface covers are compared,
     after scaling each channel to match: the exposure of photos that were not trained on is unknown. `coverage` is the
-    fraction of the pixels that the surface covers. Lens distortion is removed.
+    fraction of the pixels that the surface covers; if it covers none of an opaque photo, there is no `psnr`. Lens
+    distortion is removed.
     """
     device = mesh.vertices.device
     for index, frame in enumerate(frames):
@@ -67,7 +68,8 @@ def compare_views(
         else:
             inside = usable & (alpha[..., 0] == 1)
             rendered = match_exposure(rendered, photo, inside).clamp(0, 1)
-            metrics["psnr"] = psnr(rendered, photo, inside)
+            if bool(inside.any()):
+                metrics["psnr"] = psnr(rendered, photo, inside)
             rendered, photo = (torch.where(inside[..., None], x, 1) for x in (rendered, photo))
         yield SurfaceView(index, len(frames) - 1, frame.name, camera, photo.cpu(), rendered.cpu(), metrics)
 
