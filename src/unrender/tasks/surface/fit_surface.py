@@ -29,6 +29,8 @@ DEFAULT_MINUTES = 5.0
 """Refinement budget where neither steps nor minutes are given."""
 DEPTH_SIZE = 400
 """Longer side of depth images in pixels, at most."""
+RAYS_PER_CHUNK = 8192
+"""Rays of depth images at once: those of an unbounded scene have hundreds of samples each."""
 COARSE_UNTIL, MOVE_UNTIL = 0.35, 0.85
 """Progress up to which photos of half the size are compared, and from which vertices stay and colors only change."""
 COARSE_FACTOR = 2
@@ -167,7 +169,7 @@ def _depth(field: RenderedField, photo: PhotoView) -> DepthView:
     camera = photo.camera
     if max(camera.height, camera.width) > DEPTH_SIZE:
         camera = camera.resize_longest(DEPTH_SIZE)
-    measured = measure_depth(field, camera.to(device_of(field, camera)))
+    measured = measure_depth(field, camera.to(device_of(field, camera)), rays_per_chunk=RAYS_PER_CHUNK)
     view = median_view(measured)
     return view.replace(depth=torch.where(measured.opacity < EMPTY_OPACITY, torch.inf, view.depth))
 
