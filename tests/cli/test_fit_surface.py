@@ -1,3 +1,4 @@
+import importlib.util
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from unrender.cli.main import main
 from unrender.data.camera_files import save_cameras
 from unrender.reports import surface_report
 from unrender.runs.folder import create_run_folder
+from unrender.runs.interruption import Interrupted
 from unrender.runs.saved_run import CAMERAS
 
 SMALL = ("--steps", "4", "--views", "4", "--resolution", "32", "--faces", "400", "--test-views", "1")
@@ -51,6 +53,7 @@ def test_a_run_becomes_a_mesh_that_other_programs_open(run, tmp_path, capsys):
     report = (out / "report.html").read_text()
     assert "difference" in report
     assert "unrender fit-surface" in report
+    assert "unrender.bake_texture(step.result, atlas, photos, refine_steps=2)" in report
     assert "photometric" in json.loads((out / "curves.json").read_text())
 
 
@@ -74,6 +77,8 @@ def test_bad_input(run, tmp_path, capsys):
     assert "is the input folder" in error(str(run), "--output", str(run))
     assert "--faces should be at least 100" in error(str(run), "--faces", "7")
     assert "does not exist" in error(str(run), "--scene", str(tmp_path / "moved"))
+    assert "--field-minutes does not apply" in error(str(run), "--field-minutes", "1")
+    assert "--scene does not apply" in error(str(tmp_path), "--scene", str(tmp_path))
     file = tmp_path / "file"
     file.write_text("")
     assert "cannot be created" in error(str(run), *FEW, "--output", str(file / "out"))
@@ -89,6 +94,56 @@ def test_a_texture_that_is_too_small_leaves_the_mesh_with_vertex_colors(run, tmp
     assert main(["fit-surface", str(run), *SMALL, *options]) == 2
     assert "too small for" in capsys.readouterr().err
     assert unrender.load_mesh(out / "mesh.ply").vertex_colors is not None
+
+
+@pytest.mark.parametrize(
+    ("module", "options", "advice"),
+    [
+        ("fast_simplification", (), "fast-simplification is not installed"),
+        ("xatlas", (), "--colors vertex"),
+        ("coacd", ("--collision",), "unrender[surface]"),
+    ],
+)
+def test_missing_packages_are_reported_before_the_fit(
+    run, tmp_path, capsys, monkeypatch, module, options, advice
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == module else find_spec(name))
+    assert main(["fit-surface", str(run), *options, "--output", str(tmp_path / "out")]) == 2
+    assert advice in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("stage", ["surface", "texture"])
+def test_ctrl_c_keeps_the_mesh(run, tmp_path, monkeypatch, stage):
+    """Once in the refinement: the texture is projected only; twice, until within the texture: vertex colors."""
+    stages = []
+
+    def surface(*arguments):
+        for step in fit_surface_steps(*arguments):
+            yield step
+            if step.num_steps == 1:
+                raise KeyboardInterrupt
+
+    def texture(mesh, photos, files, exposure):
+        for step in texture_steps(mesh, photos, files, exposure=exposure):
+            if stage == "texture":
+                raise Interrupted
+            stages.append(step.stage)
+            yield step
+
+    fit_surface_steps, texture_steps = fit_surface.fit_surface, fit_surface.texture_steps
+    monkeypatch.setattr(fit_surface, "fit_surface", surface)
+    monkeypatch.setattr(fit_surface, "texture_steps", texture)
+    monkeypatch.setattr(fit_surface, "NUM_FRAMES", 1)
+    monkeypatch.setattr(surface_report, "IMAGE_SIZE", 32)
+    out = tmp_path / "out"
+    assert main(["fit-surface", str(run), *FEW, "--output", str(out)]) == 130
+    if stage == "surface":
+        assert stages == ["unwrapping", "projected"]
+        assert unrender.load_textured_mesh(out / "mesh.glb")[1] is not None
+    else:
+        assert unrender.load_mesh(out / "mesh.glb").vertex_colors is not None
 
 
 def test_ctrl_c_keeps_the_texture_so_far(run, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from unrender.fields.trainable import TrainableField
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import interpolated_path, orbit_path
 from unrender.geometry.mesh import Mesh
+from unrender.geometry.world_origin import ZERO
 from unrender.io.files import MissingFileError
 from unrender.render.texture import Texture
 from unrender.reports.reproduce import Name, call, command_line, construct, python_code, reproduce
@@ -83,23 +84,23 @@ def command(
         device: Device: cpu, cuda or cuda:N. auto: the first NVIDIA GPU if NVIDIA Warp is installed, else cpu.
     """
     _check(source, fit, files, test_views, output)
-    target, start = resolve_device(device), time.perf_counter()
-    run = load_run(source, device=target) if kind_of_source(source) == "run" else None
-    loaded = _with_image_planes(load_scene(source) if run is None else _scene_of(run, scene))
     others = {"field_minutes": field_minutes, "test_views": test_views, "scene": scene}
+    target, start = resolve_device(device), time.perf_counter()
+    run = load_run(source, device=target) if _is_run(source, others) else None
+    loaded = _with_image_planes(load_scene(source) if run is None else _scene_of(run, scene))
     settings = {"source": source, "config": fit, "files": files} | others
     folder = start_run(TASK, source.resolve().name, output, settings)
     field = _train(loaded, field_minutes, target, folder) if run is None else run.field
     job = _Job(loaded, field, fit, files, folder)
     turntable = job.turntable()  # raises an error if all cameras share one position
     last, series = job.surface()
-    texture, baked = job.texture(last.result)
+    texture, baked = job.texture(last)
     paths = job.save(last.result, texture)
     views = job.evaluate(last.result, texture, test_views)
     metrics = _metrics(last, views) | baked | {"seconds": time.perf_counter() - start}
     write_json(folder / METRICS, metrics)
     write_curves(folder, series)
-    how = reproduce(_command_line(source, fit, files, others), _code(source, run, fit, loaded))
+    how = reproduce(_command_line(source, fit, files, others), _code(run, job, field_minutes))
     found = FittedSurface(last.result, texture, turntable, views, metrics, last.notes)
     paths.append(folder / "report.html")
     write_surface_report(paths[-1], f"Surface of {source.resolve().name}", found, series, how)
@@ -115,6 +116,16 @@ def _check(source: Path, fit: FitSurface, files: SurfaceFiles, test_views: int, 
     files.check()
     if test_views < 0:
         raise InputError(f"--test-views {test_views}: must be at least 0")
+
+
+def _is_run(source: Path, options: dict[str, Any]) -> bool:
+    """Tell a run from a scene; raise InputError for options that apply to the other only."""
+    is_run = kind_of_source(source) == "run"
+    if is_run and options["field_minutes"] != FIELD_MINUTES:
+        raise InputError("--field-minutes does not apply to a run: its field is trained already")
+    if not is_run and options["scene"] is not None:
+        raise InputError(f"--scene does not apply to {source}: it is not a run")
+    return is_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,20 +146,27 @@ class _Job:
             raise KeyboardInterrupt
         return recorded.last, series
 
-    def texture(self, mesh: Mesh) -> tuple[Texture | None, dict[str, Any]]:
-        """Compute the texture, if one is requested, and its metrics; a signal keeps the texture so far."""
+    def texture(self, last: FitSurfaceStep) -> tuple[Texture | None, dict[str, Any]]:
+        """Compute the texture, if one is requested, and its metrics; a signal keeps the texture so far.
+
+        After a refinement that was stopped, the texture is not refined either.
+        """
         if self.files.colors == "vertex":
             return None, {}
+        mesh, files = last.result, self.files
+        if last.index < last.last_index:
+            files = dataclasses.replace(files, texture_steps=0)
         photos = load_photo_views(self.scene.split("train"), self.fit.image_size)
         exposure = compensates_exposure(self.fit, self.field)
         steps = RecordedSteps(
-            texture_steps(mesh, photos, self.files, exposure=exposure),
+            texture_steps(mesh, photos, files, exposure=exposure),
             lambda step: _Record(step.index, step.last_index, f"texture: {step.stage}", {}),
         )
         try:
             run_steps(steps, _describe)
-        except InputError:
-            self.save(mesh, None)  # with vertex colors
+        except (InputError, KeyboardInterrupt):
+            plain = dataclasses.replace(files, lods=0, collision=False, turntable=False)
+            dataclasses.replace(self, files=plain).save(mesh, None)  # with vertex colors
             raise
         atlas, baked = steps.last.atlas, steps.last.baked
         if atlas is None or baked is None:
@@ -159,7 +177,7 @@ class _Job:
         """Write the mesh."""
         cameras = [frame.camera for frame in self.scene.split("train")]
         box = self.field.scene_box
-        orbit, origin = not box.contracted, box.origin
+        orbit, origin = not box.contracted and len(cameras) > 1, box.origin
         return save_surface(self.folder, mesh, texture, self.files, cameras, orbit=orbit, origin=origin)
 
     def evaluate(self, mesh: Mesh, texture: Texture | None, count: int) -> list[SurfaceView]:
@@ -234,7 +252,7 @@ def _metrics(last: FitSurfaceStep, views: Sequence[SurfaceView]) -> dict[str, An
         values = [view.metrics[name] for view in views if name in view.metrics]
         metrics[name] = sum(values) / len(values) if values else None
     metrics["notes"] = list(last.notes)
-    return metrics | {f"psnr/{view.name}": view.metrics["psnr"] for view in views}
+    return metrics | {f"psnr/{view.name}": view.metrics.get("psnr") for view in views}
 
 
 def _series(records: Sequence[_Record]) -> dict[str, list[float]]:
@@ -256,21 +274,40 @@ def _command_line(source: Path, fit: FitSurface, files: SurfaceFiles, others: di
     return command_line(TASK, [source], changed_options(fit, files) | changed)
 
 
-def _code(source: Path, run: Run | None, config: FitSurface, scene: Scene) -> str:
+def _code(run: Run | None, job: _Job, field_minutes: float) -> str:
+    """Write the Python code of the mesh and its texture."""
+    origin = {} if job.field.scene_box.origin == ZERO else {"origin": Name("field.scene_box.origin")}
     if run is not None:
         loading = [
-            f"scene = {call('unrender.load_scene', scene.folder)}",
             f"field = {call('unrender.load_field', run.field_file)}",
+            f"scene = {call('unrender.load_scene', job.scene.folder, keywords=origin)}",
         ]
     else:
+        training = construct(FitNerf(minutes=field_minutes))
         loading = [
-            f"scene = {call('unrender.load_scene', source)}",
-            "*_, trained = unrender.fit_nerf(scene)",
+            f"scene = {call('unrender.load_scene', job.scene.folder)}",
+            f"*_, trained = {call('unrender.fit_nerf', Name('scene'), training)}",
             "field = trained.result",
         ]
     return python_code(
         *loading,
-        f"for step in {call('unrender.fit_surface', Name('scene'), Name('field'), construct(config))}:",
+        f"for step in {call('unrender.fit_surface', Name('scene'), Name('field'), construct(job.fit))}:",
         "    print(step.index, step.stage, step.losses)",
-        'unrender.save_mesh(step.result, "mesh.glb")',
+        *(
+            _texture_code(job)
+            if job.files.colors == "texture"
+            else ['unrender.save_mesh(step.result, "mesh.glb")']
+        ),
     )
+
+
+def _texture_code(job: _Job) -> list[str]:
+    size, exposure = job.files.texture_size, compensates_exposure(job.fit, job.field)
+    refining = {"refine_steps": job.files.texture_steps} | ({"exposure": True} if exposure else {})
+    mesh, photos = Name("step.result"), Name("photos")
+    return [
+        f'photos = unrender.load_photo_views(scene.split("train"), {job.fit.image_size})',
+        f"atlas = {call('unrender.unwrap', mesh, keywords={'texture_size': size})}",
+        f"baked = {call('unrender.bake_texture', mesh, Name('atlas'), photos, keywords=refining)}",
+        'unrender.save_textured_mesh(step.result, baked.texture, "mesh.glb")',
+    ]

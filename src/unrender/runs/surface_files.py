@@ -1,6 +1,7 @@
 """The files of a fitted surface: mesh with texture, levels of detail, collision mesh, turntable."""
 
 import dataclasses
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -60,6 +61,17 @@ class SurfaceFiles:
             raise InputError(f"--texture-steps {self.texture_steps}: must be at least 0")
         if not 0 <= self.lods <= MAX_LEVELS:
             raise InputError(f"--lods {self.lods}: must be 0 to {MAX_LEVELS}")
+        self._require_packages()
+
+    def _require_packages(self) -> None:
+        """Raise InputError for packages that would be missed only after the surface was fitted."""
+        needed = {"fast_simplification": True, "xatlas": self.colors == "texture", "coacd": self.collision}
+        for module, is_needed in needed.items():
+            if is_needed and importlib.util.find_spec(module) is None:
+                instead = "; or give --colors vertex" if module == "xatlas" else ""
+                raise InputError(
+                    f"{module.replace('_', '-')} is not installed: pip install 'unrender[surface]'{instead}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +129,9 @@ def save_surface(
         files_of = [
             save_textured_mesh(place(shape), colors, folder / f"{name}.{kind}") for kind in files.format
         ]
-        return [path for written in files_of for path in written]
+        return list(
+            dict.fromkeys(path for written in files_of for path in written)
+        )  # obj and ply share a png
 
     paths = save("mesh", mesh, texture)  # first, as the others can fail
     for level, detail in enumerate(levels_of_detail(mesh, texture, levels=files.lods)[1:], 1):
