@@ -30,5 +30,5 @@ def simplify_topology(
                 f"simplify_topology: tolerances should be finite and at least 0, got {tolerance}"
             )
     fast = implementation("simplify_topology", values.device) or reference
-    inside: Tensor = fast.forward(values.detach().contiguous(), tunnel_tolerance, handle_tolerance)
+    inside: Tensor = fast.forward(values.detach().double().contiguous(), tunnel_tolerance, handle_tolerance)
     return inside

@@ -51,15 +51,19 @@ def splat_gaussians(
     distances: along the ray through the mean. gradients: change of that distance per pixel in x and y.
     Alphas below 1/255 are left out, those above 0.99 limited, and a ray ends before its transmittance falls below
     10⁻⁴, as in 3D Gaussian splatting. Gaussians are evaluated wherever their alpha is at least 1/255, not within three
-    standard deviations only, so that the result does not depend on tiles.
+    standard deviations only, so that the result does not depend on tiles. Computed in single precision, except by the
+    reference.
 
     Differentiable in: nothing.
     Source: Kerbl et al. 2023, section 4, eq. 3.
     """
     _check_size("splat_gaussians", height, width)
+    inputs = (means, covariances, opacities, distances, gradients, colors)
     fast = implementation("splat_gaussians", means.device)
-    forward = reference.forward if fast is None else fast.forward
-    return SplatImage(*forward(means, covariances, opacities, distances, gradients, colors, height, width))
+    if fast is None:
+        return SplatImage(*reference.forward(*inputs, height, width))
+    image = fast.forward(*(values.float() for values in inputs), height, width)
+    return SplatImage(*(values.to(means.dtype) for values in image))
 
 
 @torch.no_grad()
@@ -77,9 +81,12 @@ def splat_weights(
     Differentiable in: nothing.
     """
     _check_size("splat_weights", height, width)
+    inputs = (means, covariances, opacities)
     fast = implementation("splat_gaussians", means.device)
-    weights = reference.weights if fast is None else fast.weights
-    return SplatWeights(*weights(means, covariances, opacities, height, width))
+    if fast is None:
+        return SplatWeights(*reference.weights(*inputs, height, width))
+    ids, weights, offsets = fast.weights(*(values.float() for values in inputs), height, width)
+    return SplatWeights(ids, weights.to(means.dtype), offsets)
 
 
 def _check_size(function: str, height: int, width: int) -> None:
