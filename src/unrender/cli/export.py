@@ -8,20 +8,27 @@ from typing import Any, Literal
 from unrender._wording import counted
 from unrender.cli.arguments import Device, Source
 from unrender.cli.confine import confinable
+from unrender.data.frames import Frame
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.fields.gaussians import GaussianField
 from unrender.fields.trainable import TrainableField
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
-from unrender.geometry.world_origin import ZERO, WorldOrigin, to_world
+from unrender.geometry.world_origin import ZERO, to_world
 from unrender.io.clouds import save_cloud
 from unrender.io.files import MissingFileError
 from unrender.io.meshes import save_mesh
 from unrender.render.depth import DepthView
 from unrender.reports import shape_report
 from unrender.reports.reproduce import command_line
-from unrender.runs.depth_sources import LoadedView, kind_of_source, load_source_views
+from unrender.runs.depth_sources import (
+    LoadedView,
+    frames_to_render,
+    kind_of_source,
+    load_source_views,
+    render_source_views,
+)
 from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import changed_options, check_size, check_views
 from unrender.runs.saved_run import Run, load_run
@@ -109,14 +116,16 @@ def command(
         raise InputError(f"{source}: --method density needs a run with a field that has a density")
     refuse_own_folder(export.output, source)
     use_depth = export.method == "depth"
+    frames = [] if run is None or not use_depth else _frames(run, export)
     name, workers, settings = source.resolve().name, current_workers(), {"source": source, "options": export}
-    folder = None
+    folder, loaded, origin = None, [], ZERO if run is None else run.origin
     if run is not None and use_depth:  # rendered views are kept there until the end
         folder = start_run("export", name, export.output, settings, workers)
-    loaded, origin = _load(source, run, export, folder) if use_depth else ([], ZERO)
+        loaded = render_source_views(run, frames, folder / RENDERED, workers)
+    elif use_depth:
+        loaded, origin = load_source_views(source, export.views, depth_scale=export.depth_scale)
     if not workers.is_first:
         return
-    origin = origin if run is None else run.origin
     shape = _extract([step.view.to(target) for step in loaded], run, export).to("cpu")
     level = None if run is None or use_depth else _level(run, export)
     folder = folder or start_run("export", name, export.output, settings)
@@ -127,16 +136,27 @@ def command(
     title = f"{export.to.capitalize()} of {name}"
     shape_report.write_shape_report(folder / "report.html", title, export.to, shape, metrics, line)
     _finish(folder, metrics, loaded)
-    _print_summary(metrics)
     print(path, folder / "report.html", sep="\n")
 
 
+def _frames(run: Run, export: ExportOptions) -> list[Frame]:
+    """Return the views to render; InputError for 360° ones if points are requested."""
+    frames = frames_to_render(run, export.views, export.size)
+    kinds = {frame.camera.projection for frame in frames} - {"perspective"}
+    if kinds and export.to == "points":
+        raise InputError(
+            f"{run.folder}: --to points needs perspective views, got {kinds.pop()} ones; export a mesh: --to mesh"
+        )
+    return frames
+
+
 def _finish(folder: Path, metrics: dict[str, Any], views: list[LoadedView]) -> None:
-    """Write the metrics; keep rendered views for a second start only if some are missing."""
+    """Write and print the metrics; keep rendered views for a second start only if some are missing."""
     missing = views[0].last_index + 1 - len(views) if views else 0
     if not missing:
         shutil.rmtree(folder / RENDERED, ignore_errors=True)
     write_metrics(folder, metrics, missing)
+    _print_summary(metrics)
 
 
 def _print_summary(metrics: dict[str, Any]) -> None:
@@ -144,20 +164,6 @@ def _print_summary(metrics: dict[str, Any]) -> None:
     print(", ".join(counted(count, SINGULAR[name], name) for name, count in counts.items()))
     if "density" in metrics:
         print(f"surface at a density of {metrics['density']:.4g} per world unit")
-
-
-def _load(
-    source: Path, run: Run | None, export: ExportOptions, folder: Path | None
-) -> tuple[list[LoadedView], WorldOrigin]:
-    return load_source_views(
-        source,
-        run,
-        export.views,
-        export.size,
-        depth_scale=export.depth_scale,
-        workers=current_workers(),
-        rendered=None if folder is None else folder / RENDERED,
-    )
 
 
 def _save(shape: Mesh | PointCloud, path: Path) -> dict[str, Any]:

@@ -55,27 +55,28 @@ def kind_of_source(source: Path) -> SourceKind:
     return "run" if isinstance(content, dict) and "task" in content else "scene"
 
 
-def load_source_views(
-    source: Path,
-    run: Run | None,
-    count: int,
-    size: int | None,
-    *,
-    depth_scale: float | None = None,
-    workers: Workers = ALONE,
-    rendered: Path | None = None,
-) -> tuple[list[LoadedView], WorldOrigin]:
-    """Load or render `count` evenly spaced depth images; those of a run with `size` pixels along the longer side.
+def frames_to_render(run: Run, count: int, size: int | None) -> list[Frame]:
+    """Return `count` evenly spaced views with `size` pixels along the longer side: training views, if there are any."""
+    frames = run.frames()
+    frames = tuple(frame for frame in frames if frame.split == "train") or frames
+    return [with_size(frame, size) for frame in evenly_spaced(frames, count)]
 
-    The second result is the origin of the frame that their cameras are in. Workers render their shares, and the first
-    one returns them all. rendered: folder for rendered views; those there are kept.
+
+def render_source_views(
+    run: Run, frames: Sequence[Frame], folder: Path, workers: Workers = ALONE
+) -> list[LoadedView]:
+    """Render depth images of a run to a folder; those there are kept.
+
+    Workers render their shares, and the first one returns them all.
     """
-    if run is not None:
-        frames = [f for f in run.frames() if f.split == "train"] or list(run.frames())
-        origin = run.origin
-        chosen = [with_size(frame, size) for frame in evenly_spaced(frames, count)]
-        return run_views(_rendered(run, chosen, workers, rendered), _describe, workers), origin
-    elif kind_of_source(source) == "depths":
+    return run_views(_rendered(run, frames, workers, folder), _describe, workers)
+
+
+def load_source_views(
+    source: Path, count: int, *, depth_scale: float | None = None
+) -> tuple[list[LoadedView], WorldOrigin]:
+    """Load `count` evenly spaced depth images of depth maps or a scene, and the origin that their cameras refer to."""
+    if kind_of_source(source) == "depths":
         origin = origin_of_depth_views(source)
         views = evenly_spaced(list(load_depth_views(source, origin=origin).values()), count)
         return [LoadedView(index, len(views) - 1, view) for index, view in enumerate(views)], origin
@@ -90,19 +91,16 @@ def load_source_views(
     return run_steps(steps, _describe), origin
 
 
-def _rendered(
-    run: Run, frames: Sequence[Frame], workers: Workers, folder: Path | None
-) -> Iterator[LoadedView]:
-    if folder is not None:
-        folder.mkdir(exist_ok=True)
+def _rendered(run: Run, frames: Sequence[Frame], workers: Workers, folder: Path) -> Iterator[LoadedView]:
+    folder.mkdir(exist_ok=True)
     for index in workers.items(len(frames)):
-        path = None if folder is None else folder / f"{index:04d}.safetensors"
-        if path is not None and path.is_file():
+        path = folder / f"{index:04d}.safetensors"
+        if path.is_file():
             tensors, _ = load_tensors(path)
             view = DepthView(frames[index].camera, tensors["depth"], tensors["color"])
         else:
             view = measure_view(run.field, frames[index].camera).to("cpu")
-            if path is not None and view.color is not None:
+            if view.color is not None:
                 save_tensors({"depth": view.depth, "color": view.color}, {"view": frames[index].name}, path)
         yield LoadedView(index, len(frames) - 1, view)
 
