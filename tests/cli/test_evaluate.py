@@ -154,7 +154,7 @@ def test_moved_scene(scene, field, tmp_path) -> None:
     ("changes", "options", "message"),
     [
         ({"scene": "gone"}, [], "the scene gone does not exist"),
-        ({"scene": None}, [], "the scene None does not exist"),
+        ({"scene": None}, [], "no scene is recorded"),
         ({"test_views": ["9.png"]}, [], "no 9.png, a test view of"),
         ({"test_views": 5}, [], "config.json: damaged"),
         ({"test_views": []}, [], "no views were held out; evaluate the training views: --split train"),

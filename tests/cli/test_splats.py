@@ -104,8 +104,9 @@ def test_cameras_beside_the_file(splats, tmp_path):
             ["export", "BALL", "--to", "mesh", "--method", "density"],
             "needs a run with a field that has a density",
         ),
+        (["render", "BALL", "--quick", "--samples", "8"], "--samples 8 does not apply to Gaussian splats"),
         (["inspect", "BALL", "--quick"], "--quick does not apply to a Gaussian splat file"),
-        (["eval", "BALL"], "the scene None does not exist; give its path: --scene FOLDER"),
+        (["eval", "BALL"], "no scene is recorded; give its path: --scene FOLDER"),
         (["depth", "CUT"], "truncated or damaged"),
         (["render", "MESH"], "not a Gaussian splat file: no property f_dc_0"),
         (["render", "missing.splat"], "no such file"),
@@ -119,6 +120,16 @@ def test_mistakes_are_named(splats, tmp_path, monkeypatch, capsys, arguments, me
     files = {"BALL": str(splats), "CUT": "cut.splat", "MESH": "mesh.ply"}
     assert main([files.get(argument, argument) for argument in arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_points_need_perspective_views(splats, tmp_path, capsys):
+    path = tmp_path / "ball.spz"
+    path.write_bytes(splats.read_bytes())
+    camera = Camera.look_at((0.0, 0.0, 4.0), height=8, width=8).to_equirectangular(8)
+    save_cameras([Frame("a.png", camera, tmp_path / "a.png")], tmp_path / "cameras.json")
+    assert main(["export", str(path), "--output", str(tmp_path / "out")]) == 2
+    assert "--to points needs perspective views, got equirectangular ones" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_views_to_evaluate(splats, tmp_path):

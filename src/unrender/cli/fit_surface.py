@@ -199,10 +199,7 @@ class _Job:
 
 def _scene_of(run: Run, scene: Path | None) -> Scene:
     """Load the scene that a field was trained on, in the frame of the field."""
-    path = scene or run.scene
-    if path is None or not Path(path).exists():
-        raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
-    return load_scene(path, origin=run.origin, depth_scale=saved_depth_scale(run.folder))
+    return load_scene(run.scene_path(scene), origin=run.origin, depth_scale=saved_depth_scale(run.folder))
 
 
 def _with_image_planes(scene: Scene) -> Scene:

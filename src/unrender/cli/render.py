@@ -16,6 +16,7 @@ from unrender.cli.confine import confinable
 from unrender.data.camera_files import save_cameras
 from unrender.devices import resolve_device
 from unrender.errors import InputError
+from unrender.fields.gaussians import GaussianField
 from unrender.io.files import MissingFileError
 from unrender.io.images import image_size, load_image, save_image
 from unrender.io.splats import SPLAT_READERS
@@ -114,6 +115,10 @@ def _render_run(
     quick.check()
     check_path(views_of.path)
     run, workers = load_run(source, device=device), current_workers()
+    if isinstance(run.field, GaussianField) and (
+        ignored := changed_options(dataclasses.replace(quick, quick=False))
+    ):
+        raise InputError(f"{source}: {' '.join(as_arguments(ignored))} does not apply to Gaussian splats")
     frames, longer = views_along(run, views_of.path, video.views), video.size
     frames = [with_camera_model(frame, views_of.camera_model) for frame in frames]
     if quick.quick and not longer:

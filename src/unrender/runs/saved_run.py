@@ -47,6 +47,14 @@ class Run(NamedTuple):
         """World coordinates of the origin of the frame that the field is in."""
         return self.field.scene_box.origin
 
+    def scene_path(self, given: Path | None) -> Path:
+        """Return the path of the scene: the given one, or else the recorded one; InputError if it does not exist."""
+        path = given or (None if self.scene is None else Path(self.scene))
+        if path is None or not path.exists():
+            problem = "no scene is recorded" if path is None else f"the scene {path} does not exist"
+            raise InputError(f"{self.folder}: {problem}; give its path: --scene FOLDER")
+        return path
+
     def frames(self) -> tuple[Frame, ...]:
         """Load the cameras of the scene, in the frame of the field; the images themselves are not needed.
 

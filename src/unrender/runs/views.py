@@ -124,9 +124,7 @@ def views_of_split(
     scene: where the scene is now, if it has been moved. depth_scale: by default that of the run.
     InputError if there are no such views.
     """
-    path = scene or run.scene
-    if path is None or not Path(path).exists():
-        raise InputError(f"{run.folder}: the scene {path} does not exist; give its path: --scene FOLDER")
+    path = run.scene_path(scene)
     depth_scale = saved_depth_scale(run.folder) if depth_scale is None else depth_scale
     loaded = load_scene(
         path, inverted_depth_range=inverted_depth_range, origin=run.origin, depth_scale=depth_scale
