@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._struct import TensorStruct
-from unrender.data.box_segmentation import checked_box, segment_box
+from unrender.data.box_segmentation import Box, checked_box, segment_box
 from unrender.data.object_masks import load_object_mask, unknown_pixels
 from unrender.data.segmentation import segment_object
 from unrender.errors import InputError
@@ -107,10 +107,6 @@ def load_photo(
     known_suffix(path, IMAGE_SUFFIXES)
     if depth_scale is not None and depth is None:
         raise InputError(f"load_photo: {path}: `depth_scale` without `depth`; give both or neither")
-    if box is not None and mask is not None:
-        raise InputError(f"load_photo: {path}: give either `mask` or `box`, not both")
-    if mask_id is not None and mask is None:
-        raise InputError(f"load_photo: {path}: `mask_id` without `mask`; give both or neither")
     data = read_bytes(path)
     with reading(path):
         image = open_image(data)
@@ -119,13 +115,7 @@ def load_photo(
     del image, data  # 8k images take 130 MB
     shape = colors.shape[:2]
     focal, center = focal_and_center(f"load_photo: {path}", shape, intrinsics, fov_degrees, focal_of_exif)
-    if box is not None:
-        coverage = segment_box(colors, box)
-    else:
-        coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
-    coverage, unknown = _without_unknown(coverage, ignore, may_be_trimap=mask is not None and mask_id is None)
-    if box is not None:
-        unknown = _unknown_outside(box, shape, unknown)
+    coverage, unknown = _coverage(path, colors, mask, mask_id, ignore, box)
     return Photo(
         torch.from_numpy(colors)[..., :3],
         torch.from_numpy(coverage),
@@ -133,6 +123,28 @@ def load_photo(
         None if depth is None else _depth(depth, depth_scale, shape),
         unknown,
     )
+
+
+def _coverage(
+    path: FilePath,
+    colors: Floats,
+    mask: FilePath | None,
+    mask_id: int | None,
+    ignore: FilePath | None,
+    box: Box | None,
+) -> tuple[Floats, Tensor | None]:
+    """Return the coverage, from a mask, a box or the photo itself, and where it is unknown."""
+    if box is not None and mask is not None:
+        raise InputError(f"load_photo: {path}: give either `mask` or `box`, not both")
+    if mask_id is not None and mask is None:
+        raise InputError(f"load_photo: {path}: `mask_id` without `mask`; give both or neither")
+    shape = colors.shape[:2]
+    if box is not None:
+        coverage = segment_box(colors, box)
+    else:
+        coverage = _load_coverage(path, colors) if mask is None else load_object_mask(mask, shape, mask_id)
+    coverage, unknown = _without_unknown(coverage, ignore, may_be_trimap=mask is not None and mask_id is None)
+    return coverage, unknown if box is None else _unknown_outside(box, shape, unknown)
 
 
 def _without_unknown(
