@@ -38,6 +38,7 @@ OPTIONS_OF_OTHERS = {
         "--rays",
         "--frames",
         "--only",
+        "--face",
     ),  # benchmarks
 }
 

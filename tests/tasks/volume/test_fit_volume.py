@@ -360,7 +360,7 @@ def test_a_killed_fit_loses_nothing_that_was_saved(scene: Scene, tmp_path: Path)
         process.wait()
         process.stdout.close()
         rest = list(fit_volume(scene, config, resume=tmp_path))
-        assert rest[0].index > 11
+        assert rest[0].index > 10  # that of step 11 may be half-written
         assert same(whole.result, rest[-1].result)
         assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
