@@ -1,7 +1,6 @@
 """unrender fit-mesh, as a user calls it."""
 
 import json
-import os
 import re
 import shlex
 import signal
@@ -114,7 +113,7 @@ def test_a_stopped_fit_is_resumed_with_its_settings(
             assert (folders[1] / "mesh.obj").is_file() == (step.index > 0)
             yield step
             if step.index == 8:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(cli_fit_mesh, "fit_mesh", terminated)
     assert main([*given, "--output", str(folders[1])]) == 143

@@ -1,7 +1,6 @@
 """unrender fit-nerf: the folder of a run during training, after it, and when it is resumed."""
 
 import json
-import os
 import shutil
 import signal
 import sys
@@ -61,7 +60,7 @@ class FakeTrainer:
                 report = folder / "report.html"
                 self.saw.append(report.read_text() if report.is_file() else "")
                 if index == self.stops_at:
-                    os.kill(os.getpid(), signal.SIGINT)
+                    signal.raise_signal(signal.SIGINT)
         finally:
             state = {"index": torch.tensor(index)}
             description = {"model": config.model, "numbers": {"index": index}}

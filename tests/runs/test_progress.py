@@ -1,6 +1,5 @@
 """Ctrl-C and requests to terminate, once and twice."""
 
-import os
 import signal
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -20,7 +19,7 @@ def interrupted(*, at: int, times: int, by: int = signal.SIGINT) -> Iterator[Ste
     """Take steps, at one of which somebody presses Ctrl-C."""
     for index in range(10):
         for _ in range(times * (index == at)):
-            os.kill(os.getpid(), by)
+            signal.raise_signal(by)
         yield Step(index)
 
 
@@ -44,7 +43,7 @@ def test_a_second_signal_stops_immediately(by: int) -> None:
     with handled_signals():  # also after the loop
         run_steps(interrupted(at=2, times=1, by=by), str)
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), by)
+            signal.raise_signal(by)
 
 
 def test_a_signal_in_the_last_step_leaves_nothing_incomplete() -> None:
@@ -56,14 +55,14 @@ def test_a_signal_in_the_last_step_leaves_nothing_incomplete() -> None:
 def test_a_signal_while_results_are_saved_skips_what_follows() -> None:
     with handled_signals() as interruption:
         assert len(run_steps(interrupted(at=0, times=0), str)) == 10
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert run_steps(interrupted(at=0, times=0), str, allow_empty=True) == []
         assert interruption.exit_status() == 143
 
 
 def test_a_signal_before_the_first_step() -> None:
     with handled_signals(), pytest.raises(KeyboardInterrupt):
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run_steps(interrupted(at=0, times=2), str)
 
