@@ -65,6 +65,9 @@ def test_a_folder_is_a_sequence(files: Path, capsys: pytest.CaptureFixture[str])
     assert [frame["cloud"] for frame in found["frames"]] == ["0.ply", "1.ply"]
     assert len(found["identity"]) == 2
     assert "identity" not in found["frames"][0]
+    metrics = json.loads((files / "sequence" / "metrics.json").read_text())
+    assert (metrics["aligned"], metrics["ambiguous"], metrics["unaligned"]) == (2, 0, 0)
+    assert "import pathlib" in (files / "sequence" / "report.html").read_text()
     assert len(load_mesh(files / "sequence" / "meshes" / "1.obj").vertices) == 642
 
 

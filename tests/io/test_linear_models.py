@@ -46,8 +46,12 @@ def test_a_saved_model_is_loaded(tmp_path: Path):
         ({"identity_std": -np.ones(2)}, "`identity_std` should be positive"),
         ({"expression": np.full((1, 4, 3), np.nan)}, "'expression' has values that are NaN"),
         ({"expression_names": np.array(["a", "b"])}, "should have 1 names"),
-        ({"expression_names": np.array([1])}, "expected text"),
-        ({"mean": np.array(["a", "b"])}, "expected real numbers"),
+        ({"expression_names": np.array([1])}, "'expression_names': expected text"),
+        (
+            {"expression": np.ones((2, 4, 3)), "expression_std": None, "expression_names": np.array(["a", "a"])},
+            "different names",
+        ),
+        ({"mean": np.array(["a", "b"])}, "'mean': expected real numbers"),
         ({"identity": None, "expression": None, "identity_std": None, "expression_names": None}, "neither"),
     ],
 )

@@ -98,9 +98,10 @@ class LinearModelRun:
         write_curves(folder, {"noise": [step.result.noise for step in steps]})
         period = -(-len(steps) // shape_fit_report.MAX_FRAMES)
         drawn = [(load_cloud(files[step.frame]), step.result.mesh) for step in steps[::period]]
-        images = [shape_fit_report.sequence_figure(drawn, steps[0].result.world_from_model, self.results.up)]
+        first = first_found([step.result for step in steps])
+        images = [shape_fit_report.sequence_figure(drawn, first.world_from_model, self.results.up)]
         text = f"{metrics['aligned']} of {len(steps)} frames aligned."
-        self._write_report(folder, clouds, text, images, steps[0].result, metrics)
+        self._write_report(folder, clouds, text, images, first, metrics)
         print(text)
         print(folder / "meshes", folder / "coefficients.json", folder / "report.html", sep="\n")
         return exit_status([step.result.status for step in steps])
@@ -109,7 +110,7 @@ class LinearModelRun:
         frames = [
             {"cloud": files[step.frame].name} | coefficients_json(step.result, self.model) for step in steps
         ]
-        found = next((f for f in frames if f["status"] != "unaligned"), frames[0])
+        found = coefficients_json(first_found([step.result for step in steps]), self.model)
         shared = {name: found[name] for name in ("scale", "scale_std", "identity", "identity_std")}
         own = [{name: value for name, value in frame.items() if name not in shared} for frame in frames]
         return {"model": self.shape.linear_model, **shared, "frames": own}
@@ -128,7 +129,7 @@ class LinearModelRun:
             names, zip(result.expression.tolist(), result.expression_std.tolist(), strict=True), strict=True
         )
         identity = zip(result.identity.tolist(), result.identity_std.tolist(), strict=True)
-        first = "Expression of the first frame" if source.is_dir() else "Expression"
+        first = "Expression of the first aligned frame" if source.is_dir() else "Expression"
         charts = {
             first: dict(expression),
             "Identity": {str(index): pair for index, pair in enumerate(identity)},
@@ -169,15 +170,21 @@ def coefficients_json(result: LinearModelFit, model: LinearShapeModel) -> dict[s
     }
 
 
+def first_found(results: Sequence[LinearModelFit]) -> LinearModelFit:
+    """Return the first frame that shows the shape, or the first one if none does."""
+    return next((result for result in results if result.status != "unaligned"), results[0])
+
+
 def sequence_metrics(results: Sequence[LinearModelFit]) -> dict[str, Any]:
     """Count the frames of a sequence by their status."""
     statuses = [result.status for result in results]
     noise = sum(result.noise for result in results) / len(results)
     return {
         "frames": len(results),
-        "aligned": len(results) - statuses.count("unaligned"),
+        "aligned": statuses.count("aligned"),
+        "ambiguous": statuses.count("ambiguous"),
         "unaligned": statuses.count("unaligned"),
-        "scale": results[0].scale,
+        "scale": first_found(results).scale,
         "mean_noise": noise,
     }
 

@@ -41,6 +41,8 @@ class LinearShapeModel(TensorStruct):
                 f"LinearShapeModel: `expression_names` should have {len(self.expression)} names, got "
                 f"{len(self.expression_names)}"
             )
+        if len(set(self.expression_names)) < len(self.expression_names):
+            raise InputError("LinearShapeModel: `expression_names` should be different names")
         for name in ("identity_std", "expression_std"):
             std = getattr(self, name)
             if std is not None and not bool((std.isfinite() & (std > 0)).all()):

@@ -14,7 +14,7 @@ def load_landmarks(path: FilePath) -> Landmarks:
     """
     data = read_bytes(path)
     with reading(path):
-        return _parse(data.decode())
+        return _parse(data.decode("utf-8-sig"))
 
 
 def _parse(text: str) -> Landmarks:

@@ -79,18 +79,20 @@ def _read(data: bytes) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
                 "mean, faces, identity and expression"
             )
         found = {
-            name: array_from_npy(unpack(archive, f"{name}.npy", len(data)))
-            for name in _RANKS
-            if f"{name}.npy" in listed
+            name: _array(archive, name, len(data), "iuf") for name in _RANKS if f"{name}.npy" in listed
         }
-        names = (
-            array_from_npy(unpack(archive, f"{_NAMES}.npy", len(data)), "U")
-            if f"{_NAMES}.npy" in listed
-            else None
-        )
+        names = _array(archive, _NAMES, len(data), "U") if f"{_NAMES}.npy" in listed else None
     for name in ("identity", "expression"):
         found.setdefault(name, np.zeros((0, *found["mean"].shape)))
     return found, names
+
+
+def _array(archive: zipfile.ZipFile, name: str, available: int, kinds: str) -> NDArray[Any]:
+    data = unpack(archive, f"{name}.npy", available)
+    try:
+        return array_from_npy(data, kinds)
+    except FileFormatError as error:
+        raise FileFormatError(f"{name!r}: {error}") from error
 
 
 def _check(arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -49,7 +49,7 @@ def construct(options: Any) -> Name:
 
 def python_code(*lines: str) -> str:
     """Write a script: the imports that its lines need, an empty line, and the lines."""
-    imports = ["import torch"] if any("torch." in line for line in lines) else []
+    imports = [f"import {name}" for name in ("pathlib", "torch") if any(f"{name}." in line for line in lines)]
     return "\n".join([*imports, "import unrender", "", *lines])
 
 

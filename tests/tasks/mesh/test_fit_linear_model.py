@@ -97,14 +97,23 @@ def test_landmarks_replace_the_search():
     assert relative_error(steps[-1].result, truth) < 0.005
 
 
+def test_a_given_scale_is_certain(fitted: LinearModelFit):
+    *_, last = fit_linear_model(scan(true_mesh()), lopsided_model(), FitLinearModel(scale=SCALE))
+    assert last.result.scale == pytest.approx(SCALE, rel=1e-9)
+    assert last.result.scale_std < 1e-5
+    assert bool((last.result.identity_std < fitted.identity_std).all())
+    assert relative_error(last.result, true_mesh()) < 0.004
+
+
 def test_a_sequence_has_one_identity():
     expressions = [EXPRESSION * weight for weight in (0.2, 0.6, 1.0)]
     clouds = [scan(true_mesh(e), 1500, seed=n) for n, e in enumerate(expressions)]
-    clouds.insert(2, PointCloud(torch.rand(500, 3, generator=torch.Generator().manual_seed(1))))
+    other = torch.rand(500, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    clouds = [PointCloud(1e3 * SCALE * other), *clouds[:2], PointCloud(other), clouds[2]]
     steps = [step for step in track_linear_model(clouds, lopsided_model()) if step.is_final]
     statuses = [step.result.status for step in steps]
-    assert statuses == ["aligned", "aligned", "unaligned", "aligned"]
-    found = [step.result for step in steps if step.frame != 2]
+    assert statuses == ["unaligned", "aligned", "aligned", "unaligned", "aligned"]
+    found = [step.result for step in steps if step.frame not in (0, 3)]
     for result, expression in zip(found, expressions, strict=True):
         assert torch.equal(result.identity, found[0].identity)
         assert result.scale == pytest.approx(found[0].scale, rel=1e-9)

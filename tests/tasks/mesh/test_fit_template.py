@@ -15,6 +15,7 @@ from unrender import (
     ico_sphere,
 )
 from unrender.tasks.mesh import align_similarity
+from unrender.tasks.mesh.surface_matches import Surface
 from unrender.tasks.pose import cloud_alignment
 
 
@@ -82,6 +83,15 @@ def test_a_symmetric_template_is_ambiguous():
     *_, last = fit_template(scan(rod, 1500, 0.001), rod, FitTemplate(scale=1.0))
     assert last.result.status == "ambiguous"
     assert last.result.inlier_fraction > 0.95
+
+
+def test_points_are_matched_with_vertices_of_faces():
+    mesh = ico_sphere(1).to(torch.float64)
+    loose = Mesh(torch.cat([mesh.vertices, 1.1 * mesh.vertices]), mesh.faces)
+    points = 1.1 * mesh.vertices
+    face_ids, barycentrics = Surface(loose).similar(points, mesh.vertices, loose.vertices, 0.1)
+    found = mesh.faces[face_ids].gather(1, barycentrics.argmax(1, keepdim=True))[:, 0]
+    assert torch.equal(found, torch.arange(len(points)))
 
 
 def test_a_cloud_of_something_else_is_unaligned():

@@ -47,6 +47,8 @@ CELLS, MIN_FACES_TO_SIMPLIFY = 40, 4000
 """Cells along the longest side of a mesh that is simplified for the refinement."""
 COST_SCALE = 0.05
 """Scale of the robust loss that compares poses, relative to the cloud."""
+MIN_LANDMARK_SPREAD = 0.01
+"""Smallest second extent of landmarks relative to the first: the rotation about a line is arbitrary."""
 MIN_ANGLE = 0.35
 """Minimum rotation in radians between candidates."""
 
@@ -142,7 +144,7 @@ def align_to_landmarks(mesh: Mesh, landmarks: Landmarks, log_scale: float | None
     shape, points = mesh.vertices[landmarks.vertex_ids].double().numpy(), landmarks.points.double().numpy()
     shape_center, center = shape.mean(0), points.mean(0)
     left, values, right = np.linalg.svd((points - center).T @ (shape - shape_center))
-    if not values[1] > 1e-9 * values[0]:
+    if not values[1] > MIN_LANDMARK_SPREAD**2 * values[0]:
         raise InputError("the landmarks are collinear: give at least three that span a plane")
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
     rotation = (left * signs) @ right

@@ -126,7 +126,7 @@ def fit_linear_model(
     task = "fit_linear_model"
     check_config(config, task)
     target = prepare_target(cloud, config.max_points, config.seed, task)
-    problem = linear_problem(model, target, None, config.prior_weight, task)
+    problem = linear_problem(model, target, config.scale, config.prior_weight, task)
     if landmarks is not None:
         check_landmarks(landmarks, len(problem.basis.mean), task)
         positions = (landmarks.points.double().cpu() - target.center) / target.size

@@ -33,6 +33,8 @@ INLIER_DISTANCE = 0.02
 """Distance from the surface up to which a point is an inlier, relative to the cloud."""
 MIN_EXTENT = 0.3
 """Smallest extent of the cloud relative to the shape: any small patch fits somewhere."""
+GIVEN_SCALE_STD = 1e-6
+"""Standard deviation of a scale that is given, relative to it."""
 MAX_IDENTITY = 2.5
 """Root mean square of the identity coefficients above which the cloud shows another kind of shape."""
 FINAL_SCALE = 0.02
@@ -111,11 +113,11 @@ class LinearProblem(NamedTuple):
 def linear_problem(
     model: LinearShapeModel,
     target: ShapeTarget,
-    landmarks: Landmarks | None,
+    scale: float | None,
     prior_weight: float,
     task: str,
 ) -> LinearProblem:
-    """Normalize a model to the unit sphere, with its priors."""
+    """Normalize a model to the unit sphere, with its priors; scale: units of the cloud per unit, where given."""
     if not isinstance(model, LinearShapeModel):
         raise ShapeError(f"{task}: `model` should be a LinearShapeModel, got {describe_value(model)}")
     model = model.detach().to(torch.float64).to("cpu")
@@ -127,10 +129,13 @@ def linear_problem(
     if model.expression_std is None:
         deviations[len(model.identity) :] = EXPRESSION_STD
     precision = np.diag(np.append(0.0, prior_weight / deviations**2))
+    means = np.zeros(len(precision))
+    if scale is not None:
+        precision[0, 0], means[0] = GIVEN_SCALE_STD**-2, math.log(scale * placement.radius / target.size)
     vertices = (model.mean - placement.center) / placement.radius
-    basis = ShapeBasis(vertices.numpy(), offsets.numpy(), np.zeros(len(precision)), precision, low, high)
+    basis = ShapeBasis(vertices.numpy(), offsets.numpy(), means, precision, low, high)
     surface = Surface(mean.replace(vertices=vertices))
-    return LinearProblem(model, basis, surface, target, placement.center.numpy(), placement.radius, landmarks)
+    return LinearProblem(model, basis, surface, target, placement.center.numpy(), placement.radius)
 
 
 def linear_model_fit(

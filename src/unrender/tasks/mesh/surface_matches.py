@@ -43,6 +43,7 @@ class Surface:
         self._order = index_faces(mesh.vertices, mesh.faces)
         self._corner = torch.zeros(len(mesh.vertices), dtype=torch.int64)
         self._corner[mesh.faces.flatten()] = torch.arange(mesh.faces.numel())  # any one of each vertex
+        self._used = mesh.faces.unique()
 
     def closest(self, points: Tensor | PointIndex, vertices: Tensor) -> tuple[Tensor, Tensor]:
         """Return the face and the barycentric coordinates of the position that is closest to each point."""
@@ -54,9 +55,9 @@ class Surface:
     ) -> tuple[Tensor, Tensor]:
         """Return the vertex nearest to each point in position and normal, as a face and barycentric coordinates."""
         own = vertex_normals(Mesh(vertices, self.faces))
-        tree = cKDTree(torch.cat([vertices, normal_weight * own], 1).numpy())
+        tree = cKDTree(torch.cat([vertices, normal_weight * own], 1)[self._used].numpy())
         _, found = tree.query(torch.cat([points, normal_weight * normals], 1).numpy())
-        corner = self._corner[torch.from_numpy(np.asarray(found))]
+        corner = self._corner[self._used[torch.from_numpy(np.asarray(found))]]
         return corner // 3, torch.nn.functional.one_hot(corner % 3, 3).to(vertices)
 
     def is_on_boundary(self, face_ids: Tensor, barycentrics: Tensor) -> Tensor:

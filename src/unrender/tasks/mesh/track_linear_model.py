@@ -72,6 +72,8 @@ class _Frame:
     target: ShapeTarget
     state: ShapeState
     is_lost: bool
+    num_equivalent: int
+    """Number of poses that fitted about as well where it was searched."""
 
 
 def track_linear_model(
@@ -79,7 +81,8 @@ def track_linear_model(
 ) -> Iterator[TrackLinearModelStep]:
     """Track a linear shape model through point clouds of one subject; yield every frame twice, the second time final.
 
-    A frame that does not show the shape has the status `unaligned`; the next one is searched without a guess.
+    A frame that does not show the shape has the status `unaligned`; the next one is searched without a guess. Frames
+    that are tracked from an ambiguous one are ambiguous, too.
 
     Example: `steps = [s for s in track_linear_model(clouds, model) if s.is_final]`.
     """
@@ -101,11 +104,11 @@ def _track(
             cloud,
             min(config.max_points, MAX_POINTS),
             config.seed,
-            "track_linear_model",
+            f"track_linear_model: frame {number}",
             remove_outliers=False,
         )
-        if problem is None:
-            problem = linear_problem(model, target, None, config.prior_weight, "track_linear_model")
+        if problem is None or all(frame.is_lost for frame in frames):  # whose size says nothing
+            problem = linear_problem(model, target, config.scale, config.prior_weight, "track_linear_model")
         problem = problem._replace(target=target.in_frame_of(problem.target))
         last = frames[-1] if frames else None
         frame, equations = _track_frame(problem, last, config)
@@ -113,7 +116,8 @@ def _track(
         if not frame.is_lost:
             basis = _with_information(problem.basis, frame.state, equations, len(model.identity))
             problem = problem._replace(basis=basis)
-        result = linear_model_fit(problem, frame.state, coefficient_deviations(equations))
+        deviations = coefficient_deviations(equations)
+        result = linear_model_fit(problem, frame.state, deviations, frame.num_equivalent)
         last_index = max(2 * count - 1, number)
         yield TrackLinearModelStep(number, last_index, number, False, _marked(result, frame))
     if problem is None:
@@ -133,10 +137,10 @@ def _track_frame(
     if last is not None and not last.is_lost:
         state, equations, cost = _descend(problem, last.state, TRACK_STEPS, is_fixed)
         if cost <= MAX_COST:
-            return _Frame(problem.target, state, False), equations
-    searched, _ = initial_state(problem, config)
+            return _Frame(problem.target, state, False, last.num_equivalent), equations
+    searched, equivalent = initial_state(problem, config)
     state, equations, cost = _descend(problem, searched, FIRST_STEPS, is_fixed)
-    return _Frame(problem.target, state, cost > MAX_COST), equations
+    return _Frame(problem.target, state, cost > MAX_COST, equivalent), equations
 
 
 def _descend(
@@ -201,7 +205,7 @@ def _final(problem: LinearProblem, own: ShapeBasis, frame: _Frame) -> LinearMode
         coefficients=np.concatenate([problem.basis.prior_mean[1 : 1 + count], state.coefficients])
     )
     deviations = Deviations(float(std[0]), np.concatenate([std[1:], expression]))
-    return linear_model_fit(problem, complete, deviations)
+    return linear_model_fit(problem, complete, deviations, frame.num_equivalent)
 
 
 def _marked(result: LinearModelFit, frame: _Frame) -> LinearModelFit:
