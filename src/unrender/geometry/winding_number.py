@@ -60,6 +60,21 @@ def winding_number_normals(
     return _unit(smoothed.gradients).to(points)
 
 
+@checked
+def smooth_normals(
+    points: Float[Tensor, "points 3"],
+    normals: Float[Tensor, "points 3"],
+    areas: Float[Tensor, " points"],
+    *,
+    width: float,
+) -> Float[Tensor, "points 3"]:
+    """Return the directions in which the winding number of oriented points falls, smoothed over `width`."""
+    index = index_points(points.detach().float())
+    vectors = (normals * areas[:, None]).detach().to(index.points)
+    softening = vectors.new_full((len(points),), width)
+    return _unit(potential(index, index, dipoles=vectors, softening=softening).gradients).to(points)
+
+
 def _more_consistent(points: PointIndex, vectors: Tensor, softening: Tensor) -> Tensor:
     """Improve area vectors: a step of steepest descent on Σ (w − 1/2)², then normals down the gradient of w."""
     error = 0.5 + potential(points, points, dipoles=vectors, softening=softening).values

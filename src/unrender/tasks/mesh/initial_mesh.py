@@ -15,7 +15,12 @@ from unrender.geometry.orient import propagate_signs
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere
 from unrender.geometry.topology import connected_components, keep_faces
-from unrender.geometry.winding_number import winding_number_normals, winding_number_surface
+from unrender.geometry.winding_number import (
+    LAST_WIDTH,
+    smooth_normals,
+    winding_number_normals,
+    winding_number_surface,
+)
 from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import index_points, nearest
 from unrender.tasks.mesh.prepare_cloud import FLAT_QUANTILE, PreparedCloud
@@ -114,21 +119,30 @@ def _outward(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Float[
 
 
 def _estimated_normals(cloud: PreparedCloud) -> Float[Tensor, "points 3"]:
+    """Estimate normals, and smooth them where there is noise, which misleads the extrapolation of incomplete clouds."""
     points, areas = (t.to(cloud.device) for t in (cloud.points, cloud.local.areas))
     normals = winding_number_normals(points, areas, cloud.spacing, width=0.0)
+    width = _width(cloud, normals.cpu())
+    if width > LAST_WIDTH * cloud.spacing:
+        normals = smooth_normals(points, normals, areas, width=width)
     return _outward(cloud, normals.cpu())
 
 
 def _surface(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> Mesh:
-    spread = one_sided_spread(cloud.points, normals).numpy()
-    noise = cloud.noise if np.isnan(spread).all() else float(np.nanquantile(spread, FLAT_QUANTILE))
     mesh = winding_number_surface(
         *(t.to(cloud.device) for t in (cloud.points, normals, cloud.local.areas)),
-        width=0.5 * cloud.spacing + 2 * min(noise, cloud.noise),
+        width=_width(cloud, normals),
         cell=_cell(cloud),
         reach=min(2 * cloud.spacing, MARGIN),
     )
     return keep_supported(mesh.to("cpu"), cloud.points)
+
+
+def _width(cloud: PreparedCloud, normals: Float[Tensor, "points 3"]) -> float:
+    """Return the width over which winding numbers are smoothed, from the noise on one side of thin parts."""
+    spread = one_sided_spread(cloud.points, normals).numpy()
+    noise = cloud.noise if np.isnan(spread).all() else float(np.nanquantile(spread, FLAT_QUANTILE))
+    return 0.5 * cloud.spacing + 2 * min(noise, cloud.noise)
 
 
 def _cell(cloud: PreparedCloud) -> float:
