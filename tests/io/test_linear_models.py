@@ -48,7 +48,11 @@ def test_a_saved_model_is_loaded(tmp_path: Path):
         ({"expression_names": np.array(["a", "b"])}, "should have 1 names"),
         ({"expression_names": np.array([1])}, "'expression_names': expected text"),
         (
-            {"expression": np.ones((2, 4, 3)), "expression_std": None, "expression_names": np.array(["a", "a"])},
+            {
+                "expression": np.ones((2, 4, 3)),
+                "expression_std": None,
+                "expression_names": np.array(["a", "a"]),
+            },
             "different names",
         ),
         ({"mean": np.array(["a", "b"])}, "'mean': expected real numbers"),

@@ -78,9 +78,7 @@ def _read(data: bytes) -> tuple[dict[str, NDArray[Any]], NDArray[Any] | None]:
                 f"the archive has no array {missing[0]!r}, only {', '.join(sorted(listed)[:8])}; a linear model has "
                 "mean, faces, identity and expression"
             )
-        found = {
-            name: _array(archive, name, len(data), "iuf") for name in _RANKS if f"{name}.npy" in listed
-        }
+        found = {name: _array(archive, name, len(data), "iuf") for name in _RANKS if f"{name}.npy" in listed}
         names = _array(archive, _NAMES, len(data), "U") if f"{_NAMES}.npy" in listed else None
     for name in ("identity", "expression"):
         found.setdefault(name, np.zeros((0, *found["mean"].shape)))
