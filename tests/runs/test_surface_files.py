@@ -79,6 +79,14 @@ def test_vertex_colors_and_turntable(tmp_path, surface, monkeypatch):
     assert torch.allclose(read.vertex_colors, mesh.vertex_colors, atol=0.003)
 
 
+def test_levels_of_detail_that_are_left_out_are_named(tmp_path, surface, caplog):
+    mesh, views = surface
+    files = SurfaceFiles(("ply",), colors="vertex", lods=8)
+    paths = save_surface(tmp_path, mesh, None, files, [view.camera for view in views])
+    assert 1 < len(paths) < 9
+    assert f"--lods 8: {len(paths) - 1} written" in caplog.text
+
+
 def test_folder_that_cannot_be_written(tmp_path, surface):
     mesh, views = surface
     with pytest.raises(FileAccessError, match="create the folder"):

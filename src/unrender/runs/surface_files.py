@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.util
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,9 +19,11 @@ from unrender.io.textured_meshes import save_textured_mesh
 from unrender.render.texture import Texture
 from unrender.tasks.surface.bake_texture import BakedTexture, BakeTextureStep, bake_texture_steps
 from unrender.tasks.surface.convex_parts import convex_parts
-from unrender.tasks.surface.levels_of_detail import levels_of_detail
+from unrender.tasks.surface.levels_of_detail import MIN_FACES, levels_of_detail
 from unrender.tasks.surface.photo_views import PhotoView
 from unrender.tasks.surface.turntable import save_turntable
+
+log = logging.getLogger("unrender")
 
 MAX_LEVELS = 8
 PADDING = 4
@@ -134,8 +137,16 @@ def save_surface(
         )  # obj and ply share a png
 
     paths = save("mesh", mesh, texture)  # first, as the others can fail
-    for level, detail in enumerate(levels_of_detail(mesh, texture, levels=files.lods)[1:], 1):
+    details = levels_of_detail(mesh, texture, levels=files.lods)[1:]
+    for level, detail in enumerate(details, 1):
         paths += save(f"mesh_lod{level}", detail.mesh, detail.texture)
+    if len(details) < files.lods:
+        log.warning(
+            "--lods %d: %d written; further ones would have less than %d faces",
+            files.lods,
+            len(details),
+            MIN_FACES,
+        )
     if files.collision:
         paths.append(folder / "collision.obj")
         save_mesh_parts([place(part) for part in convex_parts(mesh)], paths[-1])
