@@ -90,6 +90,19 @@ def test_run_folder_of_a_point_cloud(files: Path) -> None:
     assert float(found.squared_distances.max()) < 1e-6
 
 
+def test_a_box_replaces_the_mask(files: Path) -> None:
+    photo = unrender.load_photo(files / "photo.png", fov_degrees=FOV)
+    wall = torch.tensor([0.1, 0.4, 0.1])
+    unrender.save_image(wall + photo.mask[..., None] * (photo.image - wall), files / "opaque.png")
+    rows, columns = ((photo.mask > 0.5).any(axis).nonzero()[:, 0] for axis in (1, 0))
+    box = [str(float(v)) for v in (columns[0] - 2, rows[0] - 2, columns[-1] + 3, rows[-1] + 3)]
+    folder = files / "run"
+    options = ["--fov-degrees", str(FOV), "--output", str(folder), *FAST]
+    assert run(files, "object.ply", "opaque.png", "--box", *box, *options) == 0
+    assert degrees_off(json.loads((folder / "pose.json").read_text())["camera_from_object"]) < 3
+    assert json.loads((folder / "config.json").read_text())["photo"]["box"] == [float(v) for v in box]
+
+
 def test_initial_guess(files: Path) -> None:
     (files / "guess.txt").write_text("\n".join(" ".join(map(str, row)) for row in truth().tolist()))
     (files / "guess.json").write_text(json.dumps({"camera_from_object": truth().tolist()}))
@@ -139,6 +152,11 @@ def test_missing_texture(files: Path, capsys: pytest.CaptureFixture[str]) -> Non
         (["object.ply", "photo.gif"], r"unsupported suffix '.gif'"),
         (["object.ply", "scan.ply", "--fov-degrees", "40"], r"--fov-degrees does not apply to a point cloud"),
         (["object.ply", "photo.png", "--fov-degrees", "40", "--guess", "scan.ply"], r"scan.ply: "),
+        (
+            ["object.ply", "photo.png", "--fov-degrees", "40", "--box", "9", "9", "5", "5"],
+            r"left, top, right",
+        ),
+        (["object.ply", "scan.ply", "--box", "9", "9", "50", "50"], r"--box does not apply to a point cloud"),
     ],
 )
 def test_invalid_input_exits_with_2(files, arguments, message, capsys):
