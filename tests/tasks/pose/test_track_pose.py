@@ -121,10 +121,18 @@ def test_says_that_an_object_is_lost_and_finds_it_again():
 
 def test_an_object_that_leaves_is_searched_for_without_errors():
     track = tracker()
-    for x in (0.0, 0.0, 0.6, 1.2, 1.8, 2.4):
-        track.step(picture(0, x))
-    black = torch.zeros(HEIGHT, WIDTH, 3)
-    assert [track.step(black)[0].status for _ in range(7)][-1] == "lost"
+    found = [track.step(picture(0, x))[0] for x in (0.0, 0.0, 0.6, 1.2, 1.8, 2.4)]
+    found += [track.step(torch.zeros(HEIGHT, WIDTH, 3))[0] for _ in range(7)]
+    assert found[-1].status == "lost"
+    assert all(pose.confidence >= 0.5 for pose in found if pose.status == "tracked")
+
+
+def test_a_pose_outside_the_image_is_not_tracked():
+    track = tracker()
+    track.step(picture(0))
+    track._trackers[0].pose[0, 3] = 100.0
+    (found,) = track.step(picture(0))
+    assert (found.status, found.confidence) == ("uncertain", 0.0)
 
 
 def test_an_object_that_is_never_there_is_not_tracked():

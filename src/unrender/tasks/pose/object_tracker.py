@@ -194,9 +194,10 @@ class ObjectTracker:
         self.num_confirmed = 0
         if self.num_uncertain >= MAX_UNCERTAIN_FRAMES:
             self.status = "lost"
-        elif aligned is not None:
+        else:
             self.status = "uncertain"
-            self._accept(aligned)
+            if aligned is not None:
+                self._accept(aligned)
         if not is_doubtful:
             self.velocity = UNCERTAIN_DECAY * self.velocity
 

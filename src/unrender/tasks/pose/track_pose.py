@@ -69,7 +69,7 @@ class TrackedPose(TensorStruct):
     status: TrackStatus
     """tracked: reliable. uncertain: for a few frames, the image does not support the pose. lost: not found."""
     confidence: float
-    """Probability that the pose is correct, within 5 degrees and 5 % of the distance, in [0, 1]."""
+    """Estimated probability that the pose is correct, within 5 degrees and 5 % of the distance, in [0, 1]."""
 
 
 @dataclasses.dataclass(frozen=True)

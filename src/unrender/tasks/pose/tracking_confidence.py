@@ -115,7 +115,7 @@ def _agreeing_depth(evidence: FrameEvidence, found: Measurements, pose: Pose) ->
 
 
 def confidence_of(agreement: Agreement) -> float:
-    """Return the probability that a pose is correct, within 5 degrees and 5 % of the distance."""
+    """Estimate the probability that a pose is correct, within 5 degrees and 5 % of the distance."""
     value = CONSTANT + CONTOUR * agreement.supported + EDGES * agreement.edges
     evidence = (
         (MODEL_TEXTURE, agreement.model_texture, agreement.num_model_texture),
