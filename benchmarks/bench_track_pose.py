@@ -1,10 +1,11 @@
 """Track objects through rendered sequences with known poses, and measure accuracy, honesty and speed.
 
-python benchmarks/bench_track_pose.py --data FOLDER [--frames NUMBER] [--only NAME ...]
+python benchmarks/bench_track_pose.py --data FOLDER [--frames NUMBER] [--only MESH ...] [--sequences NAME ...]
+    [--held-out]
 
 A frame is correct within 5 degrees and 5 % of the distance. `leaves`: the object leaves the image and returns; frames
 with less than 30 % of it visible do not count. `called`: of the frames with the status `tracked`, the fraction that is
-correct. `ms`: median CPU time per frame.
+correct. `ms`: median CPU time per frame. `--held-out`: sequences to which the confidence is not fitted.
 """
 
 import argparse
@@ -27,7 +28,9 @@ MESHES = {
     "cow": "meshes/cow/cow.obj",
     "spot": "meshes/spot_bob/spot/spot.obj",
     "bob": "meshes/spot_bob/bob/bob_tri.obj",
+    "teapot": "meshes/teapot.obj",
 }
+RED, GREEN = (0.75, 0.45, 0.35), (0.4, 0.5, 0.45)
 SEQUENCES = {
     "still": Sequence(),
     "occluder": Sequence(occluder=True, seed=3),
@@ -35,8 +38,36 @@ SEQUENCES = {
     "leaves": Sequence(leaves=True, seed=7),
     "camera pans": Sequence(camera_pans=True, seed=9),
 }
-PLAIN_COLOR = (0.75, 0.45, 0.35)
 MIN_VISIBLE = 0.3
+
+
+class Case(NamedTuple):
+    mesh: str
+    """Of MESHES, or `elephant`, the demo object."""
+    color: tuple[float, float, float] | None
+    """One color, which the tracker does not know; None: the colors of the mesh."""
+    title: str
+    sequence: Sequence
+
+
+CASES = [
+    Case(mesh, color, title, sequence)
+    for mesh in ("cow", "spot", "bob")
+    for color in (None, RED)
+    for title, sequence in SEQUENCES.items()
+]
+HELD_OUT = [
+    Case("elephant", None, "occluder", Sequence(occluder=True, seed=23)),
+    Case("elephant", RED, "light, blur", Sequence(light_changes=True, blur=2, seed=25)),
+    Case("elephant", GREEN, "leaves", Sequence(leaves=True, seed=27)),
+    Case("teapot", GREEN, "occluder, fast", Sequence(occluder=True, seed=33, speed=1.3)),
+    Case("teapot", GREEN, "camera pans", Sequence(camera_pans=True, seed=31)),
+    Case("spot", None, "leaves", Sequence(leaves=True, seed=37)),
+    Case("spot", GREEN, "leaves", Sequence(leaves=True, seed=38)),
+    Case("bob", None, "occluder, light", Sequence(occluder=True, light_changes=True, seed=43)),
+    Case("cow", GREEN, "light, blur, fast", Sequence(light_changes=True, blur=2, seed=45, speed=1.3)),
+]
+"""Other motions, photos and colors, and other objects in part, than those to which the confidence is fitted."""
 
 
 class Result(NamedTuple):
@@ -51,24 +82,38 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--frames", type=int, default=200)
-    parser.add_argument("--only", nargs="*", default=list(MESHES))
+    parser.add_argument("--only", nargs="*", default=["elephant", *MESHES])
+    parser.add_argument("--sequences", nargs="*", default=list(SEQUENCES))
+    parser.add_argument("--held-out", action="store_true")
     arguments = parser.parse_args()
     print(machine())
-    photos = sorted((arguments.data / "colmap_photos/images").iterdir())[::3]
-    print(f"{'mesh':14}{'sequence':14}{'correct':>10}{'called':>10}{'frames':>8}{'degrees':>9}{'ms':>7}")
-    for name in arguments.only:
-        mesh, texture = unrender.load_textured_mesh(arguments.data / MESHES[name])
-        mesh, texture = mesh.to(torch.float32), None if texture is None else texture.to(torch.float32)
-        plain = mesh.replace(vertex_colors=torch.tensor([PLAIN_COLOR]).repeat(len(mesh.vertices), 1))
-        for label, shape, surface in ((name, mesh, texture), (f"{name}, plain", plain, None)):
-            for title, sequence in SEQUENCES.items():
-                sequence = dataclasses.replace(sequence, frames=arguments.frames)
-                r = track(shape, surface, sequence, photos, has_colors=surface is not None)
-                print(
-                    f"{label:14}{title:14}{r.correct:10.1%}{r.called:10.1%}{r.num_called:8d}{r.degrees:9.2f}"
-                    f"{r.milliseconds:7.0f}",
-                    flush=True,
-                )
+    folder, cases = ("fox/images", HELD_OUT) if arguments.held_out else ("colmap_photos/images", CASES)
+    photos = sorted((arguments.data / folder).iterdir())[:: 2 if arguments.held_out else 3]
+    print(f"{'mesh':14}{'sequence':18}{'correct':>10}{'called':>10}{'frames':>8}{'degrees':>9}{'ms':>7}")
+    for case in cases:
+        if case.mesh not in arguments.only or not case.title.startswith(tuple(arguments.sequences)):
+            continue
+        mesh, texture = load(arguments.data, case)
+        sequence = dataclasses.replace(case.sequence, frames=arguments.frames)
+        r = track(mesh, texture, sequence, photos, has_colors=case.color is None)
+        label = case.mesh if case.color is None else f"{case.mesh}, plain"
+        print(
+            f"{label:14}{case.title:18}{r.correct:10.1%}{r.called:10.1%}{r.num_called:8d}{r.degrees:9.2f}"
+            f"{r.milliseconds:7.0f}",
+            flush=True,
+        )
+
+
+def load(data: Path, case: Case) -> tuple[Mesh, Texture | None]:
+    """Load the mesh of a case, with its texture or in one color."""
+    if case.mesh == "elephant":
+        mesh, texture = unrender.demo_object(), None
+    else:
+        mesh, texture = unrender.load_textured_mesh(data / MESHES[case.mesh])
+    mesh = mesh.to(torch.float32)
+    if case.color is None:
+        return mesh, None if texture is None else texture.to(torch.float32)
+    return mesh.replace(vertex_colors=torch.tensor([case.color]).repeat(len(mesh.vertices), 1)), None
 
 
 def track(
