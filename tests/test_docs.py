@@ -39,6 +39,7 @@ OPTIONS_OF_OTHERS = {
         "--frames",
         "--only",
         "--face",
+        "--held-out",
     ),  # benchmarks
 }
 
