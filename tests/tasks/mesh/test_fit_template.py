@@ -15,7 +15,8 @@ from unrender import (
     ico_sphere,
 )
 from unrender.tasks.mesh import align_similarity
-from unrender.tasks.mesh.surface_matches import Surface
+from unrender.tasks.mesh.shape_target import prepare_target
+from unrender.tasks.mesh.surface_matches import Surface, match_surface, select_points
 from unrender.tasks.pose import cloud_alignment
 
 
@@ -83,6 +84,17 @@ def test_a_symmetric_template_is_ambiguous():
     *_, last = fit_template(scan(rod, 1500, 0.001), rod, FitTemplate(scale=1.0))
     assert last.result.status == "ambiguous"
     assert last.result.inlier_fraction > 0.95
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_sign_of_normals_does_not_matter(sign: float):
+    mesh = ico_sphere(2).to(torch.float64)
+    points = 1.01 * mesh.vertices
+    cloud = PointCloud(points, normals=sign * mesh.vertices)
+    some = select_points(prepare_target(cloud, len(points), 0, "test"), 100)
+    vertices = mesh.vertices / 3.0**0.5 / 2
+    for weight in (0.0, 0.1):
+        assert bool((match_surface(Surface(mesh), vertices, some, 0.1, 0.1, weight).weights > 0.1).all())
 
 
 def test_points_are_matched_with_vertices_of_faces():

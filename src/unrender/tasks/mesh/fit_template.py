@@ -51,7 +51,7 @@ FEW_POINTS = 4000
 """Points in all but the last steps."""
 WIDEST, DECAY = 0.06, 0.75
 """Scale of the robust loss at first, relative to the cloud, and the factor of its smallest value per stiffness."""
-MAX_STIFF_COST = 0.15
+MAX_STIFF_COST = 0.1
 """Robust loss after the comparison of poses above which the template is unaligned."""
 MIN_COVERED = 0.55
 """Smallest extent of the cloud relative to the template without landmarks: small patches fit in many positions."""

@@ -23,8 +23,7 @@ class ShapeTarget(NamedTuple):
 
     points: Tensor
     normals: Tensor
-    is_oriented: bool
-    """Whether the normals point outward; estimated ones have an arbitrary sign."""
+    """Unit normals of an arbitrary sign: those of many files point inward, or are not oriented."""
     center: Tensor
     size: float
     """Diagonal of the box that holds 98 % of the points along each axis, in world units."""
@@ -76,7 +75,6 @@ def prepare_target(
     return ShapeTarget(
         points,
         estimated,
-        normals is not None,
         center + middle,
         size,
         int(outlier.sum()),

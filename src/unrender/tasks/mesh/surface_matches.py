@@ -104,7 +104,6 @@ class TargetPoints(NamedTuple):
 
     tree: PointIndex
     normals: Tensor
-    is_oriented: bool
 
 
 def select_points(target: ShapeTarget, count: int) -> TargetPoints:
@@ -112,7 +111,7 @@ def select_points(target: ShapeTarget, count: int) -> TargetPoints:
     total = len(target.points)
     count = min(count, total)
     rows = torch.arange(count) * total // count
-    return TargetPoints(index_points(target.points[rows]), target.normals[rows], target.is_oriented)
+    return TargetPoints(index_points(target.points[rows]), target.normals[rows])
 
 
 def match_surface(
@@ -132,7 +131,7 @@ def match_surface(
     face_ids, barycentrics = surface.closest(some.tree, vertices)
     if normal_weight:
         nearby = face_normals(Mesh(vertices, surface.faces))[face_ids]
-        flip = ((nearby * some.normals).sum(1, keepdim=True) < 0) & (not some.is_oriented)
+        flip = (nearby * some.normals).sum(1, keepdim=True) < 0
         normals = torch.where(flip, -some.normals, some.normals)
         face_ids, barycentrics = surface.similar(some.tree.points, normals, vertices, normal_weight)
     mesh = Mesh(vertices, surface.faces)
@@ -143,9 +142,7 @@ def match_surface(
     normals = torch.where(lengths > 0.1, smooth / lengths.clamp_min(0.1), flat)
     offsets = (vertices[corners] * weights).sum(1) - some.tree.points
     residuals = (offsets * normals).sum(1)
-    agreement = (normals * some.normals).sum(1)
-    if not some.is_oriented:
-        agreement = agreement.abs()
+    agreement = (normals * some.normals).sum(1).abs()
     usable = (agreement > MIN_NORMAL_AGREEMENT) & ~surface.is_on_boundary(face_ids, barycentrics)
     distances = torch.linalg.vector_norm(offsets, dim=1)
     chosen = distances[usable] if bool(usable.any()) else distances
