@@ -66,6 +66,13 @@ def test_antialiasing_is_read(tmp_path):
         assert load_gaussians(path).is_antialiased == gaussians.is_antialiased
 
 
+def test_extreme_values_are_read_without_warnings(tmp_path):
+    extreme = random_gaussians(3, 0).replace(
+        opacities=torch.tensor([0.0, 1.0, 1e-44])
+    )  # logits of -inf, inf and -101
+    assert load_gaussians(saved(tmp_path, ply_bytes(extreme), ".ply")).opacities.tolist() == [0, 1, 0]
+
+
 def spz_header(magic=0x5053474E, version=3, count=40, degree=0, fraction=12):
     return struct.pack("<IIIBBBB", magic, version, count, degree, fraction, 0, 0)
 

@@ -78,8 +78,9 @@ def read_splat_ply(data: bytes) -> Gaussians:
     base = _columns(table, [f"f_dc_{i}" for i in range(3)])
     others = _columns(table, [f"f_rest_{i}" for i in range(rest)]).reshape(len(points), 3, -1)
     harmonics = np.concatenate([base[:, None], others.transpose(0, 2, 1)], 1)
-    opacities = 1 / (1 + np.exp(-_columns(table, ["opacity"])[:, 0]))
-    scales = np.exp(_columns(table, [f"scale_{i}" for i in range(3)]))
+    with np.errstate(over="ignore"):  # to an opacity of 0, and to a scale that is refused
+        opacities = 1 / (1 + np.exp(-_columns(table, ["opacity"])[:, 0]))
+        scales = np.exp(_columns(table, [f"scale_{i}" for i in range(3)]))
     quaternions = _columns(table, [f"rot_{i}" for i in range(4)])
     return _gaussians(points.astype(np.float32), scales, quaternions, opacities, harmonics)
 
