@@ -24,8 +24,8 @@ OUTLIERS = 0.01
 """Fraction of the Gaussians ignored at each end of each axis for the bounding box."""
 VISIBLE_OPACITY = 0.1
 """Opacity below which Gaussians are ignored for the bounding box."""
-PIXELS_PER_BAND = 65_536
-"""Pixels whose contributions are in memory at once, in `depths`."""
+PIXELS_PER_BAND, MIN_ROWS = 16_384, 8
+"""Pixels whose contributions are in memory at once, in `depths`; at least the rows of a tile of the kernel."""
 
 
 class GaussianField:
@@ -105,7 +105,7 @@ class GaussianField:
         """Return depth statistics [height, width] of each pixel, and its opacity; see `ray_depths`."""
         camera = self._on_device(camera)
         visible = project_gaussians(self.gaussians, camera, self.near)
-        rows = max(1, PIXELS_PER_BAND // camera.width)
+        rows = max(MIN_ROWS, PIXELS_PER_BAND // camera.width)
         parts = [
             _depths_of_rows(visible, camera, top, min(rows, camera.height - top), threshold, bound)
             for top in range(0, camera.height, rows)
