@@ -79,6 +79,14 @@ def test_inspect(splats, tmp_path, capsys):
     assert "No problems found." in (tmp_path / "report.html").read_text()
 
 
+def test_opacities_that_are_no_logits_are_reported(tmp_path, capsys):
+    gaussians = gaussians_on(ico_sphere(1), 40, opacity=0.9)
+    activated = gaussians.replace(opacities=gaussians.opacities.sigmoid(), scales=gaussians.scales.exp())
+    path = write(activated, tmp_path / "ball.ply")
+    assert main(["inspect", str(path), "--output", str(tmp_path / "out")]) == 0
+    assert "may hold opacities and scales instead of their logits and logarithms" in capsys.readouterr().out
+
+
 def test_cameras_beside_the_file(splats, tmp_path):
     path = tmp_path / "point_cloud/iteration_7/point_cloud.splat"
     path.parent.mkdir(parents=True)

@@ -16,6 +16,8 @@ from unrender.runs.views import evenly_spaced
 VIEWS, IMAGE_SIZE = 6, 320
 MAX_QUANTILE = 1_000_000
 """Gaussians of which quantiles are computed, evenly spaced."""
+LOGISTIC = (0.5, 0.732)
+"""Range of the logistic function of numbers in [0, 1]."""
 LARGE = 0.5
 """Standard deviation of a large Gaussian, as a fraction of the diagonal of the bounds."""
 
@@ -65,6 +67,11 @@ def warn_about_splats(metrics: Mapping[str, Any]) -> list[str]:
     if metrics["num_transparent"] > count / 2:
         notes.append(
             f"{metrics['num_transparent']:,} of {count:,} Gaussians have an opacity below {VISIBLE_OPACITY}"
+        )
+    if metrics["opacity_quantile_0.01"] >= LOGISTIC[0] and metrics["opacity_quantile_0.99"] <= LOGISTIC[1]:
+        notes.append(
+            f"opacities are within {LOGISTIC[0]} and {LOGISTIC[1]}: the file may hold opacities and scales instead of "
+            "their logits and logarithms"
         )
     if metrics["num_large"]:
         notes.append(
