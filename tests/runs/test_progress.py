@@ -75,3 +75,9 @@ def test_other_signal_handlers_are_kept(monkeypatch) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert pressed == [signal.SIGINT]
+
+
+def test_steps_without_a_result_are_not_kept(caplog):
+    with handled_signals(), pytest.raises(KeyboardInterrupt):
+        run_steps(interrupted(at=2, times=1), str, has_result=lambda step: step.index > 5)
+    assert "saved" not in caplog.text

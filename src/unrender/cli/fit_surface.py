@@ -141,9 +141,7 @@ class _Job:
     def surface(self) -> tuple[FitSurfaceStep, dict[str, list[float]]]:
         """Fit the mesh; return the last step, and the curves of the losses."""
         recorded = RecordedSteps(fit_surface(self.scene, self.field, self.fit), _record)
-        series = _series(run_steps(recorded, _describe))
-        if recorded.last.mesh is None:  # stopped before there was a surface
-            raise KeyboardInterrupt
+        series = _series(run_steps(recorded, _describe, has_result=lambda step: step.stage != "depth"))
         return recorded.last, series
 
     def texture(self, last: FitSurfaceStep) -> tuple[Texture | None, dict[str, Any]]:

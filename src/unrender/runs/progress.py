@@ -49,13 +49,14 @@ def run_steps(
     describe: Callable[[AnyStep], str],
     *,
     allow_empty: bool = False,
+    has_result: Callable[[AnyStep], bool] = lambda _: True,
     workers: Workers = ALONE,
 ) -> list[AnyStep]:
     """Run a task to its end under a progress bar and return its steps.
 
     Ctrl-C, or a request to terminate, stops after the current step, and the steps so far are returned; a second one
-    raises KeyboardInterrupt, and so does one that leaves no steps, unless `allow_empty`. `workers` are those that take
-    the same steps at the same time: a signal to one of them stops all.
+    raises KeyboardInterrupt, and so does one that leaves no step that `has_result`, unless `allow_empty`. `workers` are
+    those that take the same steps at the same time: a signal to one of them stops all.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -81,7 +82,8 @@ def run_steps(
                     raise KeyboardInterrupt
         except KeyboardInterrupt as interrupt:
             interruption.end_early()
-            if isinstance(interrupt, Interrupted) or not (taken or allow_empty):
+            is_empty = not taken or not has_result(taken[-1])
+            if isinstance(interrupt, Interrupted) or (is_empty and not allow_empty):
                 raise
             if taken:
                 log.warning("stopped at step %d; partial result saved", taken[-1].index)
