@@ -75,11 +75,12 @@ class Refinement:
         losses = self.losses(target, move=move)
         self._optimizer.zero_grad()
         self.vertices.grad = None
-        backpropagate(torch.stack(list(losses.values())).sum())
+        values = torch.stack(list(losses.values()))
+        backpropagate(values.sum())
         self._optimizer.step()
         if move and self.vertices.grad is not None:
             self._move(self.vertices.grad, VERTEX_STEP * self.edge_length * rate)
-        return {name: float(value.detach()) for name, value in losses.items()}
+        return dict(zip(losses, values.tolist(), strict=True))
 
     def _move(self, gradient: Tensor, rate: float) -> None:
         """Move the vertices by Adam with one step length for the three coordinates of a vertex."""
