@@ -129,8 +129,7 @@ def fit_linear_model(
     problem = linear_problem(model, target, config.scale, config.prior_weight, task)
     if landmarks is not None:
         check_landmarks(landmarks, len(problem.basis.mean), task)
-        positions = (landmarks.points.double().cpu() - target.center) / target.size
-        problem = problem._replace(landmarks=Landmarks(landmarks.vertex_ids.cpu(), positions))
+        problem = problem._replace(landmarks=target.normalized(landmarks))
     return _fit(problem, config)
 
 

@@ -165,8 +165,7 @@ def fit_template(
     normalized = mesh.replace(vertices=(mesh.vertices - placement.center) / placement.radius)
     if landmarks is not None:
         check_landmarks(landmarks, len(mesh.vertices), "fit_template")
-        positions = (landmarks.points.double().cpu() - target.center) / target.size
-        landmarks = Landmarks(landmarks.vertex_ids.cpu(), positions)
+        landmarks = target.normalized(landmarks)
     surface = Surface(normalized)
     problem = TemplateProblem(normalized, surface, target, placement.center, placement.radius, landmarks)
     return _fit(problem, config)

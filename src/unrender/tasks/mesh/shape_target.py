@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unrender._checked import describe_value
 from unrender.errors import InputError, ShapeError
+from unrender.geometry.landmarks import Landmarks
 from unrender.geometry.neighborhoods import is_outlier, neighborhoods
 from unrender.geometry.points import PointCloud
 
@@ -34,6 +35,11 @@ class ShapeTarget(NamedTuple):
         """Return the points in the normalized frame of another target."""
         points = (self.points * self.size + (self.center - other.center)) / other.size
         return self._replace(points=points, center=other.center, size=other.size)
+
+    def normalized(self, landmarks: Landmarks) -> Landmarks:
+        """Convert landmarks from world units to the frame of the points."""
+        points = (landmarks.points.double().cpu() - self.center) / self.size
+        return Landmarks(landmarks.vertex_ids.cpu(), points)
 
 
 def prepare_target(
