@@ -6,6 +6,8 @@ import torch
 
 from unrender import Camera, PointLight, ico_sphere, render_mesh
 from unrender.compat.pytorch3d import renderer as r
+from unrender.compat.pytorch3d.ops import interpolate_face_attributes
+from unrender.compat.pytorch3d.renderer.mesh.shading import _apply_lighting
 from unrender.compat.pytorch3d.structures import Meshes, join_meshes_as_batch, join_meshes_as_scene
 from unrender.compat.pytorch3d.utils import torus
 from unrender.errors import InputError
@@ -148,6 +150,19 @@ def test_lights_of_ones_own(two, cameras):
     draw = renderer(r.HardPhongShader())
     ours = draw(two, cameras=cameras, lights=r.AmbientLights(ambient_color=((0.5, 0.5, 0.5),)))
     torch.testing.assert_close(draw(two, cameras=cameras, lights=Everywhere()), ours)
+
+
+@pytest.mark.parametrize("lights", [r.PointLights(location=LIGHT), r.DirectionalLights(direction=LIGHT)])
+def test_shaders_of_ones_own(two, cameras, lights):
+    """Custom shaders call a private function of PyTorch3D's."""
+    fragments = r.MeshRasterizer(cameras, r.RasterizationSettings(image_size=24, faces_per_pixel=2))(two)
+    texels, materials = two.sample_textures(fragments), r.Materials(shininess=10.0)
+    values = torch.cat([two.verts_packed(), two.verts_normals_packed()], -1)[two.faces_packed()]
+    places = interpolate_face_attributes(fragments.pix_to_face, fragments.bary_coords, values)
+    ambient, diffuse, specular = _apply_lighting(*places.split(3, -1), lights, cameras, materials)
+    shaded = r.phong_shading(two, fragments, lights, cameras, materials, texels)
+    there = fragments.pix_to_face >= 0
+    torch.testing.assert_close(((ambient + diffuse) * texels + specular)[there], shaded[there])
 
 
 @pytest.mark.parametrize("kind", ["PointLights", "DirectionalLights"])

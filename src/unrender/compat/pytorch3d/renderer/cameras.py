@@ -3,6 +3,8 @@
 import warnings
 from typing import Any
 
+import torch
+
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer._cameras import (
@@ -38,6 +40,8 @@ __all__ = [
     "look_at_view_transform",
     "try_get_projection_transform",
 ]
+# the pose of a camera that is given none: custom cameras import them
+_R, _T = torch.eye(3)[None], torch.zeros(1, 3)
 
 
 def _warn(old: str, new: str) -> None:

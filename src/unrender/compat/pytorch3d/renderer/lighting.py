@@ -92,7 +92,7 @@ class _Lights(TensorProperties):
 
 def diffuse(normals: Tensor, color: Tensor, direction: Tensor) -> Tensor:
     """Return color · max(normal · direction, 0) [N, ..., 3], with both normalized."""
-    color, direction = (_like(t, normals) for t in (color, direction))
+    color, direction = (like_points(t, normals) for t in (color, direction))
     cosine = (normalize(normals, dim=-1, eps=1e-6) * normalize(direction, dim=-1, eps=1e-6)).sum(-1)
     return color * cosine.clamp(min=0)[..., None]
 
@@ -108,7 +108,7 @@ def specular(
     """Return color · max(view · reflected, 0) ^ shininess [N, ..., 3]; 0 on sides that point away from the light."""
     if points.shape != normals.shape:
         raise InputError(f"specular: {list(points.shape)} points, but {list(normals.shape)} normals")
-    direction, color, eye = (_like(t, points) for t in (direction, color, camera_position))
+    direction, color, eye = (like_points(t, points) for t in (direction, color, camera_position))
     exponent = torch.as_tensor(shininess).to(points)
     exponent = exponent.view(-1, *[1] * (points.dim() - 2)) if exponent.dim() < points.dim() - 1 else exponent
     normals, direction = normalize(normals, dim=-1, eps=1e-6), normalize(direction, dim=-1, eps=1e-6)
@@ -119,7 +119,7 @@ def specular(
     return color * alpha.pow(exponent)[..., None]
 
 
-def _like(value: Tensor, points: Tensor) -> Tensor:
+def like_points(value: Tensor, points: Tensor) -> Tensor:
     """Add axes to rows [N, 3], so that they apply to all points [N, ..., 3] of a member."""
     value = value.to(points)
     return value.view(-1, *[1] * (points.dim() - value.dim()), 3) if 1 < value.dim() < points.dim() else value
@@ -176,7 +176,7 @@ class PointLights(_Lights):
 
     def reshape_location(self, points: Tensor) -> Tensor:
         """Add axes to the locations, so that they apply to points [N, ..., 3]."""
-        return _like(self.location, points)
+        return like_points(self.location, points)
 
 
 class AmbientLights(_Lights):

@@ -262,6 +262,20 @@ def rays_through(
     return RayBundle(origins.reshape(shape), directions.reshape(shape), lengths, xys)
 
 
+def _xy_to_ray_bundle(
+    cameras: CamerasBase,
+    xy_grid: Tensor,
+    min_depth: float,
+    max_depth: float,
+    n_pts_per_ray: int,
+    unit_directions: bool,
+    stratified_sampling: bool = False,
+) -> RayBundle:
+    """Return the rays through positions [N, ..., 2] in NDC: custom samplers of rays call this."""
+    settings = {"unit_directions": unit_directions, "stratified": stratified_sampling}
+    return rays_through(cameras, xy_grid, min_depth, max_depth, n_pts_per_ray, **settings)
+
+
 def _jiggle_within_stratas(bin_centers: Tensor) -> Tensor:
     """Draw one position within each bin, given the centers."""
     midpoints = (bin_centers[..., 1:] + bin_centers[..., :-1]) / 2

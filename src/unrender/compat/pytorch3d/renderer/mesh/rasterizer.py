@@ -19,6 +19,7 @@ from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
     pixels,
     rasterize_projected,
 )
+from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import rasterize_meshes as rasterize_meshes
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.utils import list_to_padded
 from unrender.errors import InputError

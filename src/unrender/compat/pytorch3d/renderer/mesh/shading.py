@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.renderer.blending import core_fragments
-from unrender.compat.pytorch3d.renderer.lighting import light_rows
+from unrender.compat.pytorch3d.renderer.lighting import light_rows, like_points
 from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesVertex
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.errors import InputError
@@ -58,6 +58,23 @@ def gouraud_shading(
     )
     rows = hits(core_fragments(fragments))
     return rows.scatter(rows.interpolate(meshes.faces_packed(), lit))
+
+
+def _apply_lighting(
+    points: Tensor, normals: Tensor, lights: Any, cameras: Any, materials: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ambient [N, ..., 3], diffuse and specular light on points [N, ..., 3]: custom shaders call this."""
+    ambient, diffuse, specular = (
+        like_points(color, points)
+        for color in (
+            materials.ambient_color * lights.ambient_color,
+            materials.diffuse_color,
+            materials.specular_color,
+        )
+    )
+    eyes, shininess = cameras.get_camera_center(), materials.shininess
+    mirrored = lights.specular(normals=normals, points=points, camera_position=eyes, shininess=shininess)
+    return ambient, diffuse * lights.diffuse(normals=normals, points=points), specular * mirrored
 
 
 def _light(
