@@ -88,7 +88,7 @@ def test_a_folder_of_clouds_is_continued_after_a_failure(clouds, tmp_path, capsy
 def test_workers_share_a_folder_of_clouds(clouds, tmp_path) -> None:
     command = ["fit-mesh", str(clouds), *FAST]
     assert main([*command, "--output", str(tmp_path / "alone")]) == 1
-    workers = launched.start(["-c", COMMAND, *command, "--output", str(tmp_path / "shared")], 2)
+    workers = launched.fork(["-c", COMMAND, *command, "--output", str(tmp_path / "shared")], 2)
     (first, out, err), (second, silence, _) = launched.outputs(workers)
     assert (first, second, silence) == (1, 0, ""), err
     assert "3 of 3 files" in out

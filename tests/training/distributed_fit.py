@@ -38,15 +38,15 @@ FITS = {
         unrender.FitVolume(steps=6, rays=256, resolution=24, shards=4, device="cpu"),
         Schedule(field=VOXELS),
     ),
-    "fit_nerf_200": (
+    "fit_nerf_50": (
         unrender.fit_nerf,
-        unrender.FitNerf(steps=200, samples=512, table_log2=10, shards=4, device="cpu"),
-        Schedule(field=dataclasses.replace(HASH, pruning_steps=50)),
+        unrender.FitNerf(steps=50, samples=512, table_log2=10, shards=4, device="cpu"),
+        Schedule(field=dataclasses.replace(HASH, pruning_steps=12)),
     ),
-    "fit_volume_200": (
+    "fit_volume_50": (
         unrender.fit_volume,
-        unrender.FitVolume(steps=200, rays=128, resolution=24, shards=4, device="cpu"),
-        Schedule(field=dataclasses.replace(VOXELS, pruning_steps=50)),
+        unrender.FitVolume(steps=50, rays=128, resolution=24, shards=4, device="cpu"),
+        Schedule(field=dataclasses.replace(VOXELS, pruning_steps=12)),
     ),
 }
 

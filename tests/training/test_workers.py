@@ -36,7 +36,7 @@ def alone(name: str, scene: Path, folder: Path, capsys: pytest.CaptureFixture[st
 
 def together(jobs: list[str], count: int, scene: Path, folder: Path) -> list[str]:
     """Let workers run jobs of distributed_fit.py; return the lines that the first one prints."""
-    workers = launched.outputs(launched.start([SCRIPT, str(scene), str(folder), *jobs], count))
+    workers = launched.outputs(launched.fork([SCRIPT, str(scene), str(folder), *jobs], count))
     for rank, (status, out, err) in enumerate(workers):
         assert status == 0, err
         assert rank == 0 or out == ""
@@ -62,9 +62,9 @@ def test_workers_with_different_numbers_of_shards_give_the_bits_of_one(scene, tm
 
 @pytest.mark.slow
 def test_four_workers_train_the_bits_of_one(scene, tmp_path, capsys) -> None:
-    jobs = ["fit_nerf_200", "fit_volume_200"]
+    jobs = ["fit_nerf_50", "fit_volume_50"]
     expected = [alone(name, scene, tmp_path / "1" / name, capsys) for name in jobs]
-    assert [line.split()[1] for line in expected] == ["200", "200"]
+    assert [line.split()[1] for line in expected] == ["50", "50"]
     assert together(jobs, 4, scene, tmp_path / "4") == expected
 
 
@@ -176,7 +176,7 @@ with joined_workers() as workers:
 )
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
 def test_the_others_end_with_the_reason(end, failing, message) -> None:
-    workers = launched.start(["-c", FAILING, end, str(failing)], 2)
+    workers = launched.fork(["-c", FAILING, end, str(failing)], 2)
     out, _ = workers[1 - failing].communicate(timeout=launched.SECONDS)
     workers[failing].kill()
     workers[failing].communicate()

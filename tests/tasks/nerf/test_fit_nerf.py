@@ -6,9 +6,6 @@ import itertools
 import logging
 import math
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import launched
 import unrender
 from unrender.data.scenes import Scene
 from unrender.errors import FileFormatError, InputError, UnrenderError
@@ -149,17 +147,12 @@ for step in unrender.fit_nerf(scene, small, schedule=schedule, checkpoints=Path(
 
 def test_a_killed_fit_loses_nothing_that_was_saved(scene: Scene, whole, tmp_path: Path) -> None:
     for moment in (0.0, 0.037):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(scene.folder), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = launched.Forked(["-c", KILLED, str(scene.folder), str(tmp_path)])
         while process.stdout.readline().strip() != "5":
-            assert process.poll() is None
+            assert process.returncode is None
         time.sleep(moment)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.communicate()
         rest = list(fit_nerf(scene, SMALL, resume=tmp_path))
         assert rest[0].index > 4
         assert same(whole.result, rest[-1].result)

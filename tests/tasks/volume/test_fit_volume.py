@@ -3,10 +3,6 @@
 import dataclasses
 import itertools
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+import launched
 import unrender
 from check_kernel import num_threads
 from unrender.data.scenes import Scene, load_scene
@@ -348,17 +345,12 @@ def test_a_killed_fit_loses_nothing_that_was_saved(scene: Scene, tmp_path: Path)
     config = dataclasses.replace(SMALL, steps=24, rays=2048)
     *_, whole = fit_volume(scene, config)
     for moment in (0.0, 0.037):
-        process = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(scene.folder), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        process = launched.Forked(["-c", KILLED, str(scene.folder), str(tmp_path)])
         while process.stdout.readline().strip() != "12":
-            assert process.poll() is None
+            assert process.returncode is None
         time.sleep(moment)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process.kill()
+        process.communicate()
         rest = list(fit_volume(scene, config, resume=tmp_path))
         assert rest[0].index > 10  # that of step 11 may be half-written
         assert same(whole.result, rest[-1].result)
