@@ -85,7 +85,7 @@ def test_text_in_a_column_of_coordinates_is_named(tmp_path):
     with pytest.raises(FileFormatError, match="line 5: 'two' is not a number"):
         load_cloud(path)
     path.write_text("kind,x,y,z\n" + "car,1,2,3\n" * 3 + "car,1,2\n")
-    with pytest.raises(FileFormatError, match="line 5: 3 columns, but the previous lines have 4"):
+    with pytest.raises(FileFormatError, match="line 5: the number of columns changes from 4 to 3"):
         load_cloud(path)
 
 

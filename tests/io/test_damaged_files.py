@@ -52,7 +52,10 @@ PLY = {
         "declares 99999999999 rows .* has 3",
     ),
     "too few lines": (ply(f"element vertex 3\n{XYZ}", THREE[:12]), "declares 3 rows of 'vertex'.* has 2"),
-    "a short line": (ply(f"element vertex 3\n{XYZ}", b"0 0 0\n1 0\n0 1 0\n"), "line 9: 2 columns"),
+    "a short line": (
+        ply(f"element vertex 3\n{XYZ}", b"0 0 0\n1 0\n0 1 0\n"),
+        "line 9: the number of columns changes from 3 to 2",
+    ),
     "all lines short": (
         ply(f"element vertex 3\n{XYZ}", b"0 0\n1 0\n0 1\n"),
         "line 8: expected 3 numbers by the header, got 2",
@@ -132,7 +135,10 @@ OFF = {
         "declares 99999999999 vertices .* but only 1 lines follow",
     ),
     "no vertices": (b"OFF 0 0 0\n", "no vertices"),
-    "short vertex": (b"OFF 3 1 0\n0 0 0\n1 0\n0 1 0\n3 0 1 2\n", "line 3: 2 columns"),
+    "short vertex": (
+        b"OFF 3 1 0\n0 0 0\n1 0\n0 1 0\n3 0 1 2\n",
+        "line 3: the number of columns changes from 3 to 2",
+    ),
     "missing vertex": (
         b"OFF 3 1 0\n" + THREE + b"3 0 1 3\n",
         "line 5: a face references vertex 3, but the file has 0 to 2",
@@ -216,7 +222,7 @@ PCD = {
     "no lines": (pcd(b"ascii\n"), "declares 3 rows of 3 numbers, but the file has 0"),
     "a line too long": (
         pcd(b"ascii\n" + THREE[:-1] + b" 7\n"),
-        "line 12: 4 columns|requires 3 columns but 4",
+        "line 12: the number of columns changes from 3 to 4|requires 3 columns but 4",
     ),
     "a word": (pcd(b"ascii\n0 0 0\n1 a 0\n"), "line 11: 'a' is not a number"),
     "binary cut off": (
@@ -241,7 +247,7 @@ PCD = {
 TEXT = {
     "words": (b"to whom it may concern\nhello world and more\n", "line 2: 'hello' is not a number"),
     "two columns": (b"1 2\n3 4\n", "should have at least 3 columns"),
-    "a short line": (b"1 2 3\n4 5 6\n\n7 8\n", "line 4: 2 columns, but the previous lines have 3"),
+    "a short line": (b"1 2 3\n4 5 6\n\n7 8\n", "line 4: the number of columns changes from 3 to 2"),
     "a word below": (b"# points\n1 2 3\n4 five 6\n", "line 3: 'five' is not a number"),
     "a gap": (b"1,2,3\n4,,6\n", "line 2: a value is missing"),
     "comments only": (b"# nothing\n\n", "only blank lines and comments"),

@@ -134,7 +134,7 @@ def test_tables_as_spreadsheets_write_them(tmp_path: Path, case: str, header: st
     ("rows", "message"),
     [
         ("x,y,z\n1,2,3\n4,,6\n", "line 3: a value is missing"),
-        ("x,y,z,\n1,2,3,\n4,5,\n", "line 3: 2 columns, but the previous lines have 3"),
+        ("x,y,z,\n1,2,3,\n4,5,\n", "line 3: the number of columns changes from 3 to 2"),
         ('x,y,z\n"691,240.5","5,334.5","1"\n', "cannot be parsed"),
         ('"691,240.5","5,334.5","1"\n', "cannot be parsed"),
     ],

@@ -88,7 +88,7 @@ def _parse_error(
             return FileFormatError(f"line {number}: {bad[:40]!r} is not a number{comma}")
         if same_width and columns and words and len(words) != columns:
             return FileFormatError(
-                f"line {number}: {len(words)} columns, but the previous lines have {columns}"
+                f"line {number}: the number of columns changes from {columns} to {len(words)}"
             )
         columns = columns or len(words)
     return FileFormatError("a number cannot be parsed")

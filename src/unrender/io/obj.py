@@ -57,7 +57,7 @@ def table(numbers: list[int], rows: list[str], what: str, min_columns: int = 3) 
     narrow = int(widths.min())
     if narrow < min_columns:
         where = f"line {numbers[int(widths.argmin())]}"
-        raise FileFormatError(f"{where}: a {what} should have {min_columns} numbers, got {narrow}")
+        raise FileFormatError(f"{where}: a {what} does not have {min_columns} values, but {narrow}")
     if narrow < widths.max():
         rows = [" ".join(row.split()[:narrow]) for row in rows]
     return parse_rows(rows, numbers)
@@ -78,11 +78,18 @@ def _faces(numbers: list[int], rows: list[str], vertex_numbers: Indices, points:
 
 
 def corners(
-    numbers: list[int], rows: list[str], defined: Indices, what: str, none: int | None = None
+    numbers: list[int],
+    rows: list[str],
+    defined: Indices,
+    what: str,
+    none: int | None = None,
+    *,
+    strict: bool = True,
 ) -> tuple[Indices, Indices]:
     """Read indices that count from 1, or negative ones relative to the last item `defined` on an earlier line.
 
     Returns zero-based indices, and their number per row. The value `none` stands for a missing index, returned as −1.
+    Unless `strict`, indices of items that do not exist are returned, too.
     """
     flat, sizes = parse_ragged(rows, numbers)
     if len(sizes) and sizes.min() < 3:
@@ -93,7 +100,7 @@ def corners(
     lines = np.repeat(np.array(numbers, dtype=np.int64), sizes)
     index = np.where(given < 0, given + np.searchsorted(defined, lines), given - 1)
     wrong = ((index < 0) | (index >= len(defined)) | (given != flat)) & (flat != none)
-    if wrong.any():
+    if wrong.any() and strict:
         at = int(wrong.argmax())
         raise FileFormatError(
             f"line {lines[at]}: a face references {what} {flat[at]:g}, but the file has 1 to {len(defined)}"

@@ -148,7 +148,7 @@ def _strip_faces(table: Table, points: Floats) -> Indices | None:
 
 def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:
     if data[:3] != b"ply":
-        raise FileFormatError("not a PLY file: it should begin with 'ply'")
+        raise FileFormatError("Invalid file header. A PLY file should begin with 'ply'")
     end = re.search(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r|\Z)", data)
     if end is None:
         raise FileFormatError("truncated: the header has no end_header line")
@@ -232,8 +232,14 @@ def _line_error(element: Element, numbers: list[int], lines: list[str]) -> FileF
 
 
 def _typed(column: Column, p: Property) -> Column:
-    """Convert integer properties to integers, which distinguishes colors in 0..255 from 0..1; keep doubles else."""
-    return column._replace(values=column.values.astype(np.int64)) if p.dtype.kind in "iu" else column
+    """Convert integer properties to integers, which distinguishes colors in 0..255 from 0..1; keep doubles else.
+
+    Values that do not fit the declared type become int64.
+    """
+    if p.dtype.kind not in "iu":
+        return column
+    values, declared = column.values.astype(np.int64), column.values.astype(p.dtype)
+    return column._replace(values=declared if (declared == values).all() else values)
 
 
 def _read_binary(data: bytes, elements: list[Element], offset: int) -> dict[str, Table]:

@@ -21,10 +21,7 @@ def read_ply_materials(path: Path) -> FaceMaterials | None:
     """Read texture coordinates and texture files; None if the file has none. Faces without texture are white."""
     data = read_bytes(path)
     with reading(path):
-        header = plain_text(data[: data.find(b"end_header")]).decode("latin-1")
-        names = re.findall(
-            r"^[ \t]*comment[ \t]+texturefile[ \t]+(.*\S)", header, re.IGNORECASE | re.MULTILINE
-        )
+        names = texture_files(data)
         tables, points = read_tables(data) if names else ({}, np.empty(0))
         polygons = face_corners(tables.get("face", {}), points)
         if polygons is None:
@@ -41,11 +38,22 @@ def read_ply_materials(path: Path) -> FaceMaterials | None:
     return FaceMaterials(uvs, triangles, material_ids, [BaseColor(), *images])
 
 
+def texture_files(data: bytes) -> list[str]:
+    """Return the names of the texture files in the comments of a header."""
+    header = plain_text(data[: data.find(b"end_header")]).decode("latin-1")
+    return re.findall(r"^[ \t]*comment[ \t]+texturefile[ \t]+(.*\S)", header, re.IGNORECASE | re.MULTILINE)
+
+
+def vertex_uvs(vertices: Table) -> Floats | None:
+    """Return the UV coordinates of vertices under one of their usual names."""
+    found = (stack(vertices, *names) for names in _NAMES)
+    return next((uvs for uvs in found if uvs is not None), None)
+
+
 def _uvs(tables: dict[str, Table], corners: Indices, sizes: Indices) -> tuple[Floats | None, Indices]:
     """Return UV coordinates, and the index of each polygon corner into them, per corner or per vertex."""
     if "texcoord" not in tables["face"]:
-        found = (stack(tables["vertex"], *names) for names in _NAMES)
-        return next((uvs for uvs in found if uvs is not None), None), corners
+        return vertex_uvs(tables["vertex"]), corners
     values, lengths = tables["face"]["texcoord"]
     wrong = (lengths != 2 * sizes) & (lengths != 0)
     if wrong.any():

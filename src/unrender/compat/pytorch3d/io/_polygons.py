@@ -1,8 +1,18 @@
 """Triangulation of polygons in PyTorch3D's order."""
 
+import warnings
+from typing import Any
+
 import numpy as np
 
 from unrender.io.geometry_data import Indices
+
+
+def warn_of_invalid(faces: Any, count: int, what: str) -> None:
+    """Warn about indices that are not those of `count` vertices, normals or texture coordinates."""
+    if len(faces) and not (faces.min() >= 0 and faces.max() < count):
+        found = f"{int(faces.min())} to {int(faces.max())} of {count} {what}"
+        warnings.warn(f"Faces have invalid indices: {found}", stacklevel=4)
 
 
 def fans(corners: Indices, sizes: Indices) -> Indices:

@@ -36,9 +36,7 @@ def load_mtl(
     A material has the properties that the file gives it. A missing image is a warning.
     """
     folder = folder_of(f) if data_dir is None else Path(data_dir)
-    data = read_source(f)
-    with reading_source(f):
-        found, files = _parse(data, device)
+    found, files = _parse_mtl(f, path_manager, device)
     colors: Colors = {}
     images: dict[str, Tensor] = {}
     for name in material_names or list(found):
@@ -53,8 +51,14 @@ def load_mtl(
     return colors, images
 
 
-def _parse(data: bytes, device: Device) -> tuple[Colors, dict[str, str]]:
+def _parse_mtl(f: Source, path_manager: Any, device: Device = "cpu") -> tuple[Colors, dict[str, str]]:
     """Return the properties, and the name of the diffuse image, of each material."""
+    data = read_source(f)
+    with reading_source(f):
+        return _parse(data, device)
+
+
+def _parse(data: bytes, device: Device) -> tuple[Colors, dict[str, str]]:
     colors: Colors = {}
     files: dict[str, str] = {}
     name = ""

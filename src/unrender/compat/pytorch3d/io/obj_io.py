@@ -1,5 +1,6 @@
 """Wavefront OBJ in PyTorch3D's layout: arrays, and indices into them."""
 
+import io
 import os
 import re
 import warnings
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
-from unrender.compat.pytorch3d.io._polygons import fan_corners
+from unrender.compat.pytorch3d.io._polygons import fan_corners, warn_of_invalid
 from unrender.compat.pytorch3d.io._sources import (
     Source,
     folder_of,
@@ -25,7 +26,7 @@ from unrender.compat.pytorch3d.io.mtl_io import Colors, load_mtl, make_mesh_text
 from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesAtlas, TexturesUV
 from unrender.compat.pytorch3d.structures.join import join_meshes_as_batch
 from unrender.compat.pytorch3d.structures.meshes import Meshes
-from unrender.errors import InputError
+from unrender.errors import FileFormatError, InputError
 from unrender.io.files import atomic_write, is_file
 from unrender.io.geometry_data import Indices, check_finite
 from unrender.io.images import save_image
@@ -88,9 +89,10 @@ def load_obj(
     verts = torch.from_numpy(points.astype(np.float32)).to(device)
     colors, images = _materials(folder_of(f), rows, known, device) if load_textures else (None, None)
     atlas = None
-    if create_texture_atlas and colors is not None and uvs is not None:
+    if create_texture_atlas and colors is not None:
+        places = verts.new_empty(0, 2) if uvs is None else uvs
         atlas = make_mesh_texture_atlas(
-            colors, images or {}, names, of_uvs, uvs, texture_atlas_size, texture_wrap
+            colors, images or {}, names, of_uvs, places, texture_atlas_size, texture_wrap
         )
     return verts, faces, Properties(normals, uvs, colors, images, atlas)
 
@@ -98,17 +100,30 @@ def load_obj(
 def _faces(rows: dict[str, Rows]) -> tuple[list[Indices], list[str]]:
     """Return vertices, normals and uvs of the corners of triangles, and the name of each triangle's material."""
     numbers, texts = rows["f"]
+    _check_layouts(numbers, texts)
     first = [re.sub(r"/\S*", "", text) for text in texts]
     of_vertex, sizes = corners(numbers, first, np.array(rows["v"][0]), "vertex")
     order = fan_corners(sizes)
     found = [of_vertex[order].reshape(-1, 3)]
     for keyword, pattern, what in (("vn", _THIRD, "normal"), ("vt", _SECOND, "texture coordinate")):
         named = [re.sub(pattern, lambda corner: corner[1] or "0", text) for text in texts]
-        index, _ = corners(numbers, named, np.array(rows[keyword][0]), what, none=0)
-        found.append(index[order].reshape(-1, 3))
+        defined = np.array(rows[keyword][0])
+        index, _ = corners(numbers, named, defined, what, none=0, strict=False)
+        warn_of_invalid(index[index != -1], len(defined), f"{what}s")
+        found.append(np.where(index < len(defined), index, -1)[order].reshape(-1, 3))
     uses = np.searchsorted(rows["usemtl"][0], numbers)
     names = ["", *(text.strip() for text in rows["usemtl"][1])]
     return found, [names[use] for use in np.repeat(uses, sizes - 2)]
+
+
+def _check_layouts(numbers: list[int], texts: list[str]) -> None:
+    """Raise FileFormatError for faces whose corners have more than three indices, or not the same number of them."""
+    for number, text in zip(numbers, texts, strict=True):
+        slashes = {corner.count("/") for corner in text.split()} if "/" in text else ()
+        if len(slashes) > 1:
+            raise FileFormatError(f"line {number}: Vertex properties are inconsistent: f {text[:60]}")
+        if slashes and max(slashes) > 2:
+            raise FileFormatError(f"line {number}: Face vertices can only have 3 properties: f {text[:60]}")
 
 
 def _optional(rows: Rows, what: str, columns: int, device: Device) -> Tensor | None:
@@ -124,6 +139,8 @@ def _materials(
 ) -> tuple[Colors | None, dict[str, Tensor] | None]:
     """Read the properties and texture images of the materials that the faces use."""
     if not rows["mtllib"][0]:
+        if known:
+            warnings.warn("No mtl file provided", stacklevel=3)
         return None, None
     colors: Colors = {}
     images: dict[str, Tensor] = {}
@@ -200,10 +217,9 @@ def save_obj(
         raise InputError(
             f"save_obj: takes [V, 3] and [F, 3], got {list(verts.shape)} and {list(faces.shape)}"
         )
-    if faces.numel() and not (int(faces.min()) >= 0 and int(faces.max()) < len(verts)):
-        raise InputError(
-            f"save_obj: faces index vertices {int(faces.min())} to {int(faces.max())} of {len(verts)}"
-        )
+    if not len(verts) and not len(faces):
+        warnings.warn("Empty 'verts' and 'faces' arguments provided", stacklevel=2)
+    warn_of_invalid(faces, len(verts), "vertices")
     textured = texture_map is not None and verts_uvs is not None and faces_uvs is not None
     if textured and not is_path(f):
         raise InputError("save_obj: a texture needs a path: it is a file of its own next to the mesh")
@@ -231,7 +247,9 @@ def _write_faces(file: Any, columns: list[Tensor | None]) -> None:
     pattern = "/".join(corner).rstrip("/")
     given = [_numpy(t) + 1 for t in columns if t is not None]
     rows = np.stack(given, -1).reshape(-1, 3 * len(given)) if len(given[0]) else np.empty((0, 3 * len(given)))
-    np.savetxt(file, rows, f"f {pattern} {pattern} {pattern}")
+    lines = io.BytesIO()
+    np.savetxt(lines, rows, f"f {pattern} {pattern} {pattern}")
+    file.write(lines.getvalue().removesuffix(b"\n"))  # as in PyTorch3D, the last line has no end
 
 
 def _numpy(tensor: Tensor | None) -> Any:

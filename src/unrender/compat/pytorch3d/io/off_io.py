@@ -1,5 +1,6 @@
 """OFF, the Object File Format, with colors of vertices or faces."""
 
+import re
 import warnings
 from typing import Any
 
@@ -78,28 +79,37 @@ def _parse(data: bytes) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     """Return vertices, faces, and the colors of vertices and of faces."""
     lines = [(i, line.partition("#")[0]) for i, line in enumerate(split_lines(data), 1)]
     lines = [(i, line) for i, line in lines if line.strip()]
-    words = lines[0][1].split() if lines else []
-    if not words or words[0].lower() != "off":  # COFF, NOFF, and all errors
+    start = re.match(r"\s*(?:off)?(?=\s*(?:\d|$))", lines[0][1], re.IGNORECASE) if lines else None
+    if start is None:  # COFF, NOFF, and files of another format
         found = read_off(data)
         arrays = [found.points.astype(np.float32), found.faces, found.colors, None]
         return tuple(None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)  # type: ignore[return-value]
-    counts, lines = (words[1:], lines[1:]) if len(words) > 1 else (lines[1][1].split(), lines[2:])
+    lines[0] = (
+        lines[0][0],
+        lines[0][1][start.end() :],
+    )  # the keyword may be missing, or on a line of its own
+    lines = lines if lines[0][1].strip() else lines[1:]
+    counts, lines = lines[0][1].split() if lines else [], lines[1:]
     if len(counts) < 3 or not all(word.isdecimal() for word in counts[:2]):
         raise FileFormatError(f"Invalid counts line: {' '.join(counts)[:40]}")
     num_verts, num_faces = int(counts[0]), int(counts[1])
-    if len(lines) < num_verts:
-        raise FileFormatError("Not enough vertex data")
-    if len(lines) < num_verts + num_faces:
-        raise FileFormatError("Not enough face data")
-    if len(lines) > num_verts + num_faces:
-        raise FileFormatError(f"line {lines[-1][0]}: Extra data at end of file")
     numbers, texts = [i for i, _ in lines], [line for _, line in lines]
     table = parse_rows(texts[:num_verts], numbers[:num_verts]).astype(np.float32)
-    if table.shape[1] not in (3, 6, 7):
-        raise FileFormatError(f"a vertex has 3, 6 or 7 numbers, got {table.shape[1]}")
+    if len(lines) < num_verts:
+        raise FileFormatError("Not enough vertex data")
+    if num_verts and table.shape[1] not in (3, 6, 7):
+        raise FileFormatError(f"Bad vertex data. A vertex has 3, 6 or 7 numbers, got {table.shape[1]}")
+    faces, face_colors = _faces(texts[num_verts:][:num_faces], numbers[num_verts:], num_verts)
+    if len(lines) < num_verts + num_faces:
+        raise FileFormatError(
+            f"Not enough face data. Expected {num_faces} faces, got {len(lines) - num_verts}"
+        )
+    if len(lines) > num_verts + num_faces:
+        raise FileFormatError(
+            f"line {lines[num_verts + num_faces][0]}: Extra data at end of file: {texts[-1]}"
+        )
     whole = num_verts and texts[0].count(".") == 3
     vertex_colors = _colors(table[:, 3:], bool(whole))
-    faces, face_colors = _faces(texts[num_verts:], numbers[num_verts:], num_verts)
     return torch.from_numpy(table[:, :3].copy()), faces, vertex_colors, face_colors
 
 
@@ -111,10 +121,13 @@ def _faces(texts: list[str], numbers: list[int], num_verts: int) -> tuple[Tensor
     starts = np.cumsum(widths) - widths
     sizes = flat[starts].astype(np.int64)
     channels = widths - 1 - sizes
-    if (sizes < 3).any() or (channels != channels[0]).any() or channels[0] not in (0, 3, 4):
-        raise FileFormatError(
-            "faces should have at least 3 vertices, and all of them 0, 3 or 4 color channels"
-        )
+    for wrong, message in (
+        (sizes < 3, "Faces must have at least 3 vertices."),
+        (channels < 0, "A line of face data did not have the specified length."),
+        ((channels != channels[0]) | ~np.isin(channels, (0, 3, 4)), "Unexpected number of colors."),
+    ):
+        if wrong.any():
+            raise FileFormatError(f"line {numbers[int(wrong.argmax())]}: {message}")
     step = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     corners = flat[np.repeat(starts + 1, sizes) + step].astype(np.int64)
     if corners.size and not (corners.min() >= 0 and corners.max() < num_verts):

@@ -1,6 +1,8 @@
 """`IO`: meshes and point clouds in all supported formats."""
 
+import os
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -22,6 +24,7 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.points import PointCloud
 from unrender.io.clouds import load_cloud, save_cloud
+from unrender.io.formats import CLOUD_READERS, CLOUD_WRITERS, MESH_READERS, MESH_WRITERS
 from unrender.io.meshes import load_mesh, save_mesh
 from unrender.io.textures import load_textured_mesh
 
@@ -76,8 +79,10 @@ class _OtherMeshes(MeshFormatInterpreter):
 
     def read(
         self, path: Any, include_textures: bool, device: Device, path_manager: Any = None, **kwargs: Any
-    ) -> Meshes:
-        """Load one mesh with its texture image or vertex colors."""
+    ) -> Meshes | None:
+        """Load one mesh with its texture image or vertex colors, or return None for a file of another kind."""
+        if not _has_suffix(path, MESH_READERS):
+            return None
         mesh, texture = load_textured_mesh(path) if include_textures else (load_mesh(path), None)
         mesh = mesh.to(torch.float32).to(device)
         textures: TexturesUV | TexturesVertex | None = None
@@ -92,7 +97,9 @@ class _OtherMeshes(MeshFormatInterpreter):
     def save(
         self, data: Meshes, path: Any, path_manager: Any = None, binary: bool | None = None, **kwargs: Any
     ) -> bool:
-        """Save the first mesh, with vertex colors."""
+        """Save the first mesh, with vertex colors, or return False for a path of another kind."""
+        if not _has_suffix(path, MESH_WRITERS):
+            return False
         verts, faces = data.get_mesh_verts_faces(0)
         textures = data.textures if kwargs.get("include_textures", True) else None
         colors = textures.verts_features_list()[0] if isinstance(textures, TexturesVertex) else None
@@ -103,8 +110,10 @@ class _OtherMeshes(MeshFormatInterpreter):
 class _OtherPointclouds(PointcloudFormatInterpreter):
     """Point clouds in the other formats of unrender: PCD, LAS, XYZ."""
 
-    def read(self, path: Any, device: Device, path_manager: Any = None, **kwargs: Any) -> Pointclouds:
-        """Load one cloud with its normals, and its colors as features."""
+    def read(self, path: Any, device: Device, path_manager: Any = None, **kwargs: Any) -> Pointclouds | None:
+        """Load one cloud with normals, and colors as features, or return None for a file of another kind."""
+        if not _has_suffix(path, CLOUD_READERS):
+            return None
         cloud = load_cloud(path).to(torch.float32).to(device)
         normals, colors = (None if t is None else [t] for t in (cloud.normals, cloud.colors))
         return Pointclouds([cloud.points], normals, colors)
@@ -117,11 +126,17 @@ class _OtherPointclouds(PointcloudFormatInterpreter):
         binary: bool | None = None,
         **kwargs: Any,
     ) -> bool:
-        """Save the first cloud."""
+        """Save the first cloud, or return False for a path of another kind."""
+        if not _has_suffix(path, CLOUD_WRITERS):
+            return False
         points, normals, features = data.get_cloud(0)
         colors = features if features is not None and features.shape[1] == 3 else None
         save_cloud(PointCloud(points, normals, colors), path)
         return True
+
+
+def _has_suffix(path: Source, suffixes: Iterable[str]) -> bool:
+    return isinstance(path, str | os.PathLike) and endswith(path, tuple(suffixes))
 
 
 class IO:
@@ -132,7 +147,7 @@ class IO:
         self.mesh_interpreters: deque[MeshFormatInterpreter] = deque()
         self.pointcloud_interpreters: deque[PointcloudFormatInterpreter] = deque()
         if include_default_formats:
-            self.mesh_interpreters += [MeshObjFormat(), MeshOffFormat(), MeshPlyFormat(), _OtherMeshes()]
+            self.mesh_interpreters += [MeshPlyFormat(), MeshOffFormat(), MeshObjFormat(), _OtherMeshes()]
             self.pointcloud_interpreters += [PointcloudPlyFormat(), _OtherPointclouds()]
 
     def register_meshes_format(self, interpreter: MeshFormatInterpreter) -> None:

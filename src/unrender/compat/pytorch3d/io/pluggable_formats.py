@@ -9,10 +9,13 @@ from unrender.compat.pytorch3d._names import refuse_unknown
 
 
 def endswith(path: Any, suffixes: str | Sequence[str]) -> bool:
-    """Return whether a path, or the name of an open handle, has one of the suffixes, in upper or lower case."""
-    name = path if isinstance(path, str | os.PathLike) else getattr(path, "name", "")
+    """Return whether a path, or the name of an open handle, has one of the suffixes, in upper or lower case.
+
+    A handle without a name, such as a `StringIO`, may be of any format.
+    """
+    name = path if isinstance(path, str | os.PathLike) else getattr(path, "name", None)
     wanted = (suffixes,) if isinstance(suffixes, str) else tuple(suffixes)
-    return isinstance(name, str | pathlib.PurePath) and str(name).lower().endswith(wanted)
+    return not isinstance(name, str | pathlib.PurePath) or str(name).lower().endswith(wanted)
 
 
 class MeshFormatInterpreter:

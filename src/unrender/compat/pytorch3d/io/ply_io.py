@@ -1,5 +1,7 @@
 """Stanford PLY in PyTorch3D's layout: values as they are in the file, and polygons as fans."""
 
+import re
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -7,30 +9,36 @@ import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
-from unrender.compat.pytorch3d.io._polygons import fans
-from unrender.compat.pytorch3d.io._sources import Source, read_source, reading_source, writing
+from unrender.compat.pytorch3d.io._polygons import fans, warn_of_invalid
+from unrender.compat.pytorch3d.io._sources import Source, folder_of, read_source, reading_source, writing
 from unrender.compat.pytorch3d.io.pluggable_formats import (
     MeshFormatInterpreter,
     PointcloudFormatInterpreter,
     endswith,
 )
-from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesVertex
+from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV, TexturesVertex
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError
 from unrender.io.geometry_data import check_finite
+from unrender.io.images import load_image
+from unrender.io.mtl import find_file
 from unrender.io.ply import Table, face_corners, read_tables, stack
+from unrender.io.ply_texture import texture_files, vertex_uvs
 
 Device = torch.device | str
 
 
 class PlyData(NamedTuple):
-    """Vertices, faces, and the normals and colors of vertices, if the file has any."""
+    """Vertices and faces, and the normals, colors and texture coordinates of vertices, if the file has any."""
 
     verts: Tensor
     faces: Tensor
-    normals: Tensor | None
-    colors: Tensor | None
+    normals: Tensor | None = None
+    colors: Tensor | None = None
+    uvs: Tensor | None = None
+    image: str | None = None
+    """The texture file that a comment names."""
 
 
 def load_ply(f: Source, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
@@ -42,17 +50,22 @@ def load_ply(f: Source, *, path_manager: Any = None) -> tuple[Tensor, Tensor]:
 def read_tensors(f: Source) -> PlyData:
     """Load what a file has; colors stored as bytes are divided by 255, others are kept."""
     data = read_source(f)
+    if re.search(rb"^element vertex 0\s*$", data.partition(b"end_header")[0], re.MULTILINE):
+        return PlyData(torch.empty(0, 3), torch.empty(0, 3, dtype=torch.int64))
     with reading_source(f):
         tables, points = read_tables(data)
         check_finite(points, "vertex")
         corners = face_corners(tables.get("face", {}), points)
     faces = np.empty((0, 3), np.int64) if corners is None else fans(*corners)
     vertices = tables["vertex"]
+    uvs = vertex_uvs(vertices)
     return PlyData(
         torch.from_numpy(points.astype(np.float32)),
         torch.from_numpy(faces),
         _columns(vertices, "nx", "ny", "nz"),
         _columns(vertices, "red", "green", "blue"),
+        None if uvs is None else torch.from_numpy(uvs.astype(np.float32)),
+        next(iter(texture_files(data)), None),
     )
 
 
@@ -80,6 +93,9 @@ def save_ply(
         raise InputError(f"save_ply: `faces` should be [F, 3], got {list(faces.shape)}")
     if verts_normals is not None and len(verts_normals) and verts_normals.shape != verts.shape:
         raise InputError(f"save_ply: `verts_normals` should be like `verts`, got {list(verts_normals.shape)}")
+    if not len(verts):
+        warnings.warn("Empty 'verts' provided: faces are not saved", stacklevel=2)
+        faces = None
     write_tensors(f, verts, faces, verts_normals, None, ascii=ascii, decimal_places=decimal_places)
 
 
@@ -108,10 +124,7 @@ def write_tensors(
     header += [f"element vertex {len(verts)}", *(f"property {kind} {name}" for name, kind, _ in columns)]
     triangles = None if faces is None else faces.detach().cpu().numpy().reshape(-1, 3)
     if triangles is not None:
-        if triangles.size and not (triangles.min() >= 0 and triangles.max() < len(verts)):
-            raise InputError(
-                f"save_ply: faces index vertices {triangles.min()} to {triangles.max()} of {len(verts)}"
-            )
+        warn_of_invalid(triangles, len(verts), "vertices")
         header += [f"element face {len(triangles)}", "property list uchar int vertex_index"]
     table = np.empty(len(verts), [(name, {"float": "<f4", "uchar": "u1"}[kind]) for name, kind, _ in columns])
     for name, _, column in columns:
@@ -144,10 +157,10 @@ class MeshPlyFormat(MeshFormatInterpreter):
         if not endswith(path, self.known_suffixes):
             return None
         found = read_tensors(path)
-        colored = include_textures and found.colors is not None
-        textures = TexturesVertex([found.colors.to(device)]) if colored and found.colors is not None else None
+        faces = found.faces.to(device)
+        textures = _textures(path, found, faces) if include_textures else None
         normals = None if found.normals is None else [found.normals.to(device)]
-        return Meshes([found.verts.to(device)], [found.faces.to(device)], textures, verts_normals=normals)
+        return Meshes([found.verts.to(device)], [faces], textures, verts_normals=normals)
 
     def save(
         self,
@@ -170,12 +183,27 @@ class MeshPlyFormat(MeshFormatInterpreter):
             verts,
             faces,
             data.verts_normals_list()[0] if data.has_verts_normals() else None,
-            colors if colors is not None and colors.shape[1] == 3 else None,
+            _three_channels(colors, "Texture"),
             ascii=binary is False,
             decimal_places=decimal_places,
             colors_as_uint8=colors_as_uint8,
         )
         return True
+
+
+def _textures(path: Source, found: PlyData, faces: Tensor) -> TexturesUV | TexturesVertex | None:
+    """Return the texture image that the header names, if vertices have coordinates for it, else their colors."""
+    if found.uvs is not None and found.image is not None:
+        image = load_image(find_file(folder_of(path), found.image))[..., :3].to(faces.device)
+        return TexturesUV([image], [faces], [found.uvs.to(faces.device)])
+    return None if found.colors is None else TexturesVertex([found.colors.to(faces.device)])
+
+
+def _three_channels(values: Tensor | None, what: str) -> Tensor | None:
+    if values is None or values.shape[1] == 3:
+        return values
+    warnings.warn(f"{what} will not be saved as it has {values.shape[1]} colors, not 3.", stacklevel=4)
+    return None
 
 
 class PointcloudPlyFormat(PointcloudFormatInterpreter):
@@ -213,7 +241,7 @@ class PointcloudPlyFormat(PointcloudFormatInterpreter):
             points,
             None,
             normals,
-            features if features is not None and features.shape[1] == 3 else None,
+            _three_channels(features, "Features"),
             ascii=binary is False,
             decimal_places=decimal_places,
             colors_as_uint8=colors_as_uint8,
