@@ -55,6 +55,26 @@ def test_points_of_other_dimensions():
     assert turned.shape == x.shape
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"norm": 3}, "Support for 1 or 2 norm, got `norm` = 3"),
+        ({"point_reduction": "min"}, "point_reduction must be one of"),
+        ({"batch_reduction": "max"}, "batch_reduction must be one of"),
+        (
+            {"x_normals": torch.rand(2, 4, 3)},
+            r"`x`: Expected normals to be of shape \(2, 5, 3\), got \(2, 4, 3\)",
+        ),
+        ({"y_lengths": torch.tensor([6, 5])}, r"`y`: Expected lengths to be of shape \(2,\), at most 5 each"),
+        ({"y": torch.rand(5, 3)}, r"`y`: Expected points to be of shape \(N, P, D\), got \(5, 3\)"),
+        ({"y": [1.0]}, "`y` should be Pointclouds objects or torch.Tensor"),
+    ],
+)
+def test_chamfer_says_which_argument_is_wrong(arguments, message):
+    with pytest.raises(InputError, match=message):
+        chamfer_distance(**{"x": torch.rand(2, 5, 3), "y": torch.rand(2, 5, 3), **arguments})
+
+
 def test_chamfer_of_empty_clouds():
     x, y = torch.rand(2, 5, 3), torch.rand(2, 4, 3)
     distance, _ = chamfer_distance(x, y, x_lengths=torch.tensor([5, 0]), y_lengths=torch.tensor([4, 0]))
@@ -208,6 +228,14 @@ def test_cubify_one_voxel():
     assert len(whole.faces_packed()) == 2 * 2 * (2 * 3 + 2 * 4 + 3 * 4)
     assert float(whole.verts_packed().abs().max()) == 1
     assert ops.cubify(torch.zeros(1, 2, 2, 2), 0.5).isempty()
+
+
+def test_cubify_lists_the_faces_voxel_by_voxel():
+    voxels = torch.zeros(1, 1, 2, 2)
+    voxels[0, 0, 0, 0] = voxels[0, 0, 1, 1] = 1
+    mesh = ops.cubify(voxels, 0.5)
+    assert mesh.faces_packed()[:12].max() == 7
+    assert mesh.faces_packed()[12:].min() == 6  # both voxels have an edge in common
 
 
 def test_marching_cubes_from_minus_one_to_one():

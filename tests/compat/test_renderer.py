@@ -290,3 +290,31 @@ def test_cameras_on_a_gpu_project_as_matrices_do(kind, two, monkeypatch):
         results.append((*images, gradient))
     for matrices, short in zip(*results, strict=True):
         torch.testing.assert_close(short, matrices, rtol=1e-3, atol=1e-3)
+
+
+def test_blends_fragments_of_which_the_rest_is_missing():
+    ids = torch.tensor([[[[0, 1]], [[-1, -1]]]])
+    dists, depth = torch.tensor([-2e-4, 1e-4]).expand(ids.shape), torch.tensor([2.0, 3.0]).expand(ids.shape)
+    colors, nothing = torch.rand(*ids.shape, 3), torch.empty(0)
+    settings = r.BlendParams(background_color=(0.0, 0.5, 1.0))
+    hard = r.hard_rgb_blend(colors, r.Fragments(ids, ids, nothing, ids), settings)
+    assert torch.equal(hard[0, :, 0, :3], torch.stack([colors[0, 0, 0, 0], torch.tensor([0, 0.5, 1])]))
+    alpha = 1 - (1 - torch.sigmoid(torch.tensor(2.0))) * (1 - torch.sigmoid(torch.tensor(-1.0)))
+    for image in (
+        r.sigmoid_alpha_blend(colors, r.Fragments(ids, nothing, nothing, dists), settings),
+        r.softmax_rgb_blend(colors, r.Fragments(ids, depth, nothing, dists), settings),
+    ):
+        torch.testing.assert_close(image[0, :, 0, 3], torch.stack([alpha, torch.tensor(0.0)]))
+
+
+def test_refuses_to_rasterize_faces_without_vertices():
+    mesh = Meshes([torch.rand(3, 3)], [torch.tensor([[0, 1, 10**12]])])
+    rasterizer = r.MeshRasterizer(r.FoVPerspectiveCameras(), r.RasterizationSettings(image_size=4))
+    for rasterize in (rasterizer, r.rasterize_meshes):
+        with pytest.raises(InputError, match="`faces` should index vertices 0 to 2"):
+            rasterize(mesh)
+
+
+def test_look_at_rotation_refuses_single_numbers():
+    with pytest.raises(InputError, match=r"positions and directions should be \[N, 3\]"):
+        r.look_at_rotation([-1.0])

@@ -34,7 +34,13 @@ def chamfer_distance(
     Without `point_reduction`, each is a pair: for the points of x, and, unless `single_directional`, of y.
     """
     if norm not in (1, 2):
-        raise InputError(f"chamfer_distance: `norm` should be 1 or 2, got {norm}")
+        raise InputError(f"chamfer_distance: Support for 1 or 2 norm, got `norm` = {norm}")
+    for name, value, known in (
+        ("batch_reduction", batch_reduction, ("mean", "sum")),
+        ("point_reduction", point_reduction, ("mean", "sum", "max")),
+    ):
+        if value is not None and value not in known:
+            raise InputError(f"chamfer_distance: {name} must be one of {known} or None, got {value!r}")
     if point_reduction is None and batch_reduction is not None:
         raise InputError("chamfer_distance: without `point_reduction`, `batch_reduction` should be None too")
     first, second = _tables("x", x, x_lengths, x_normals), _tables("y", y, y_lengths, y_normals)
@@ -175,10 +181,21 @@ def _tables(
     if isinstance(points, Pointclouds):
         lengths = None if points.equisized else points.num_points_per_cloud()
         return _Tables(points.points_padded(), lengths, points.normals_padded())
-    if not isinstance(points, Tensor) or points.dim() != 3:
-        raise InputError(f"chamfer_distance: `{name}` should be [N, P, D] or Pointclouds")
+    where = f"chamfer_distance: `{name}`"
+    if not isinstance(points, Tensor):
+        raise InputError(
+            f"{where} should be Pointclouds objects or torch.Tensor [N, P, D], got {type(points).__name__}"
+        )
+    if points.dim() != 3:
+        raise InputError(f"{where}: Expected points to be of shape (N, P, D), got {tuple(points.shape)}")
     if lengths is not None and (lengths.shape != (len(points),) or int(lengths.max()) > points.shape[1]):
-        raise InputError(f"chamfer_distance: `{name}_lengths` should be [N], at most {points.shape[1]} each")
+        raise InputError(
+            f"{where}: Expected lengths to be of shape ({len(points)},), at most {points.shape[1]} each"
+        )
+    if normals is not None and normals.shape != points.shape:
+        raise InputError(
+            f"{where}: Expected normals to be of shape {tuple(points.shape)}, got {tuple(normals.shape)}"
+        )
     return _Tables(points, lengths, normals)
 
 

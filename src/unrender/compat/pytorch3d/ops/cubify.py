@@ -51,22 +51,28 @@ def cubify(
 
 
 def _squares(filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return used corners (z, y, x), two triangles for each open side, and their voxels."""
+    """Return used corners (z, y, x), two triangles for each open side, voxel by voxel, and their voxels."""
     corners, owners = [], []
     padded = torch.nn.functional.pad(filled, (1,) * 6)
     inner = slice(1, -1)
     for step, sides in _SIDES:
         neighbor = padded.roll([-n for n in step], (0, 1, 2))[inner, inner, inner]
         voxels = (filled & ~neighbor).nonzero()
-        number = torch.tensor(sides, device=filled.device)
-        offsets = torch.stack([number % 2, number // 4, number // 2 % 2], 1)
+        corner = torch.tensor(sides, device=filled.device)
+        offsets = torch.stack([corner % 2, corner // 4, corner // 2 % 2], 1)
         corners.append((voxels[:, None] + offsets).reshape(-1, 3))
         owners.append(voxels.repeat_interleave(2, 0))
-    z, y, x = torch.cat(corners).unbind(1)
     depth, _, width = (side + 1 for side in filled.shape)
-    used, index = torch.unique((y * width + x) * depth + z, return_inverse=True)
+
+    def number(places: Tensor) -> Tensor:
+        z, y, x = places.unbind(1)
+        return (y * width + x) * depth + z
+
+    used, index = torch.unique(number(torch.cat(corners)), return_inverse=True)
     z, x, y = used % depth, used // depth % width, used // (depth * width)
-    return torch.stack([z, y, x], 1), index.view(-1, 3), torch.cat(owners)
+    owner = torch.cat(owners)
+    order = number(owner).argsort(stable=True)
+    return torch.stack([z, y, x], 1), index.view(-1, 3)[order], owner[order]
 
 
 def _placed(corners: Tensor, shape: torch.Size, align: str) -> Tensor:

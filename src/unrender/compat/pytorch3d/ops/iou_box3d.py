@@ -21,7 +21,8 @@ def box3d_overlap(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-4) -> tuple[Te
     """
     for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
         if boxes.dim() != 3 or boxes.shape[1:] != (8, 3):
-            raise ValueError("Each box in the batch must be of shape (8, 3)")
+            raise ValueError(f"Each box in the batch must be of shape (8, 3), got {name} {list(boxes.shape)}")
+    for name, boxes in (("boxes1", boxes1), ("boxes2", boxes2)):
         _check(name, boxes, eps)
     first, second = boxes1.detach().double(), boxes2.detach().double()
     volumes = first.new_zeros(len(first), len(second))

@@ -35,6 +35,8 @@ def knn_points(
     Beyond the lengths and the number of points, distances and indices are 0. `version` and
     `return_sorted` have no effect.
     """
+    if norm not in (1, 2):
+        raise InputError(f"knn_points: Support for 1 or 2 norm, got `norm` = {norm}")
     if p1.shape[0] != p2.shape[0] or p1.shape[2] != p2.shape[2]:
         raise InputError(
             f"knn_points: batch and dimension should agree, got {list(p1.shape)} and {list(p2.shape)}"

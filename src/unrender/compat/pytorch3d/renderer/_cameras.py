@@ -425,6 +425,9 @@ def look_at_rotation(
     eye, target, above = convert_to_tensors_and_broadcast(
         *(_row(value, device) for value in (camera_position, at, up)), device=device
     )
+    if not eye.shape == target.shape == above.shape == (len(eye), 3):
+        shapes = [list(values.shape) for values in (eye, target, above)]
+        raise InputError(f"look_at_rotation: positions and directions should be [N, 3], got {shapes}")
     if not can_read(eye):
         pose = look_at_pose(eye, target, above)  # +x right, +y down, where PyTorch3D has left and up
         return (pose[:, :3, :3] * constant((-1.0, -1.0, 1.0), pose)[:, None]).mT

@@ -38,9 +38,19 @@ def core_fragments(fragments: Fragments) -> rasterize.Fragments:
     return rasterize.Fragments(fragments.pix_to_face, fragments.bary_coords, fragments.zbuf, dists)
 
 
+def _layers(ids: Tensor, depth: Tensor | None = None, dists: Tensor | None = None) -> rasterize.Fragments:
+    """Return what blending reads of fragments; the rest, which may be missing or empty in those given, is 0."""
+    zero = torch.zeros((), device=ids.device).expand(ids.shape)
+    weights = zero[..., None].expand(*ids.shape, 3)
+    return rasterize.Fragments(
+        ids, weights, zero if depth is None else depth, zero if dists is None else dists
+    )
+
+
 def hard_rgb_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
     """Select the nearest of colors [N, H, W, K, C]; alpha is 1 or 0."""
-    return blend.blend_hard(colors, core_fragments(fragments), blend_params.background(colors.shape[-1]))
+    layers = _layers(fragments.pix_to_face)
+    return blend.blend_hard(colors, layers, blend_params.background(colors.shape[-1]))
 
 
 def softmax_rgb_blend(
@@ -51,7 +61,7 @@ def softmax_rgb_blend(
     zfar: float | Tensor = 100,
 ) -> Tensor:
     """Blend layers by coverage and depth (Liu et al., Soft Rasterizer, 2019)."""
-    ours = core_fragments(fragments)
+    ours = _layers(fragments.pix_to_face, fragments.zbuf, fragments.dists)
     near, far = (torch.as_tensor(z, dtype=torch.float32).detach().flatten().tolist() for z in (znear, zfar))
     settings = {"blur": blend_params.blur, "gamma": blend_params.gamma}
     background = blend_params.background(colors.shape[-1])
@@ -73,7 +83,8 @@ def softmax_rgb_blend(
 
 def sigmoid_alpha_blend(colors: Tensor, fragments: Fragments, blend_params: BlendParams) -> Tensor:
     """Select the color of the nearest face, with alpha 1 − Π (1 − coverage) over the layers."""
-    alpha = blend.blend_silhouette(core_fragments(fragments), blur=blend_params.blur)
+    layers = _layers(fragments.pix_to_face, dists=fragments.dists)
+    alpha = blend.blend_silhouette(layers, blur=blend_params.blur)
     return torch.cat([colors[..., 0, :], alpha[..., None]], -1)
 
 

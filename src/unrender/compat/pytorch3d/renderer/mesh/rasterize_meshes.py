@@ -45,7 +45,7 @@ def rasterize_meshes(
         points.append(torch.cat([verts[:, :2] * w, w, depth], 1))
     found = rasterize_projected(
         [pixels(p, size) for p in points],
-        meshes.faces_list(),
+        [mesh.faces for mesh in meshes.core()],
         size,
         blur_radius,
         faces_per_pixel,

@@ -68,7 +68,7 @@ class MeshRasterizer(Rasterizer):
         clip = settings.clip_barycentric_coords
         return rasterize_projected(
             [p[0] for p in points],
-            meshes_world.faces_list(),
+            [mesh.faces for mesh in meshes_world.core()],  # whose indices have been checked
             size,
             settings.blur_radius,
             settings.faces_per_pixel,
@@ -82,8 +82,8 @@ class MeshRasterizer(Rasterizer):
         _, size, points, near = self._prepare(meshes_world, kwargs)
         height, width = size
         images = [
-            soft_silhouette(p, faces, height=height, width=width, near=near, blur=blur * min(size) / 2)
-            for p, faces in zip(points, meshes_world.faces_list(), strict=True)
+            soft_silhouette(p, mesh.faces, height=height, width=width, near=near, blur=blur * min(size) / 2)
+            for p, mesh in zip(points, meshes_world.core(), strict=True)
         ]
         return images[0] if len(images) == 1 else torch.cat(images)
 

@@ -90,7 +90,7 @@ def choose(index: object, count: int) -> list[int]:
     places = torch.arange(count)
     if isinstance(index, int):
         if not -count <= index < count:
-            raise IndexError(f"index {index} is out of range for {count} members")
+            raise IndexError(f"index {index} is out of bounds for {count} members")
         return [index % count]
     if isinstance(index, Tensor):
         index = index.cpu()
