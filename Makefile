@@ -10,10 +10,11 @@ LAST_BIT := tests/data/test_photos.py
 
 setup: .venv/ready
 
+# --no-compile: modules are compiled when they are imported first, and most of them never are
 .venv/ready: pyproject.toml constraints.txt
 	@test -n "$(PYTHON)" || { echo "unrender needs Python 3.11 or newer: make setup PYTHON=/path/to/python" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,gpu,photos,scans,surface,volumes,viewer,tensorboard]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,gpu,photos,scans,surface,volumes,viewer,tensorboard]'
 	@touch $@
 
 test: setup

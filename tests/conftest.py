@@ -11,6 +11,7 @@ os.environ.setdefault(
 )  # a tenth of compiling: messages nobody reads
 
 import gc
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +33,19 @@ hypothesis.settings.load_profile("unrender")
 MESHES = {"align", "blend_layers", "closest_on_mesh", "interpolate", "nearest", "rasterize", "silhouette"}
 GRIDS = {"march_grid", "sample_grid"}
 LONG = {"cli", "tasks", "training", "test_docs.py", "test_examples.py", "test_notebooks.py"}
+
+
+SECONDS_APART = 1.2
+"""Between the moments at which workers collect."""
+
+
+def pytest_sessionstart() -> None:
+    """Let the second worker collect in another second: xdist ends if the workers find different tests.
+
+    Each of them hashes strings differently, too. So ids show neither the time nor the order of a set.
+    """
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        time.sleep(SECONDS_APART)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -141,10 +155,26 @@ def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Render few images for reports, which take longer than the jobs of tests."""
-    from unrender.reports import mesh_report, pose_report, shape_report
+    """Render few and small images for reports, which take longer than the jobs of tests."""
+    from unrender.reports import (
+        field_report,
+        figures,
+        mesh_report,
+        pose_report,
+        regions_report,
+        shape_fit_report,
+        shape_report,
+    )
 
-    monkeypatch.setattr(mesh_report, "NUM_VIEWS", 2)
-    monkeypatch.setattr(pose_report, "NUM_VIEWS", 1)
+    render = figures.render
+    monkeypatch.setattr(figures, "render", lambda shape, camera: render(shape, camera.resize_longest(64)))
+    few = {mesh_report: 2, pose_report: 1, regions_report: 1, shape_fit_report: 2}
+    for report, count in few.items():
+        monkeypatch.setattr(report, "NUM_VIEWS", count)
     monkeypatch.setattr(pose_report, "MAX_FRAMES", 2)
+    monkeypatch.setattr(pose_report, "PHOTO_SIZE", 160)
+    monkeypatch.setattr(pose_report, "CLOSE_UP_SIZE", 80)
+    monkeypatch.setattr(shape_fit_report, "MAX_FRAMES", 2)
     monkeypatch.setattr(shape_report, "NUM_FRAMES", 2)
+    monkeypatch.setattr(field_report, "NUM_FRAMES", 4)
+    monkeypatch.setattr(field_report, "VIDEO_SIZE", 64)

@@ -97,12 +97,6 @@ def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef)]
 
 
-def test_layers():
-    lint = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache"]
-    done = subprocess.run(lint, capture_output=True, text=True, cwd=SOURCE.parents[1], check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def test_public_names():
     assert sorted(dir(unrender)) == sorted(unrender.__all__) == sorted(PUBLIC_NAMES)
     for name in PUBLIC_NAMES:
