@@ -60,10 +60,15 @@ def test_rays_of_a_whole_batch(cameras):
     assert rays.xys.shape == (5, 1, 1, 2)
     assert rays.lengths.shape[:3] == (5, 1, 1)
     assert int(rays.camera_counts.sum()) == 5
-    assert rays.camera_ids.tolist() == [0] * int(rays.camera_counts[0]) + [1] * int(rays.camera_counts[-1])
+    of_rays = rays.camera_ids.repeat_interleave(rays.camera_counts)
+    assert len(of_rays) == 5
     whole = sampler()(cameras)
-    chosen = (whole.xys[rays.camera_ids] == rays.xys).all(-1)
-    torch.testing.assert_close(whole.directions[rays.camera_ids][chosen], rays.directions[:, 0, 0])
+    chosen = (whole.xys[of_rays] == rays.xys).all(-1)
+    torch.testing.assert_close(whole.directions[of_rays][chosen], rays.directions[:, 0, 0])
+    every = sampler(n_rays_total=24)(cameras[0])  # as many as there are pixels: each once
+    assert len(torch.unique(every.xys[:, 0, 0], dim=0)) == 24
+    drawn = r.MonteCarloRaysampler(0.0, 0.5, 0.0, 1.0, None, 5, 1.0, 4.0, n_rays_total=7)(cameras)
+    assert drawn.directions.shape == (7, 1, 1, 3)
     with pytest.raises(ValueError, match="n_rays_total"):
         sampler(n_rays_total=5, n_rays_per_image=3)
 

@@ -9,14 +9,19 @@ from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
-from unrender.compat.pytorch3d.renderer.implicit.utils import RayBundle, ray_bundle_to_ray_points
+from unrender.compat.pytorch3d.renderer.implicit.utils import (
+    HeterogeneousRayBundle,
+    RayBundle,
+    ray_bundle_to_ray_points,
+)
 from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV, TexturesVertex
 from unrender.compat.pytorch3d.structures.join import join_meshes_as_scene
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError, UnrenderError
 
-Struct = Meshes | Pointclouds | CamerasBase | RayBundle
+Rays = RayBundle | HeterogeneousRayBundle
+Struct = Meshes | Pointclouds | CamerasBase | Rays
 
 
 class AxisArgs(NamedTuple):
@@ -110,7 +115,7 @@ def plot_batch_individually(
         for k, struct in enumerate(structs):
             if i < _length(struct) or (extend_struct and _length(struct) == 1):
                 chosen[f"trace{i + 1}-{k + 1}"] = (
-                    struct if isinstance(struct, RayBundle) else struct[i % _length(struct)]
+                    struct if isinstance(struct, Rays) else struct[i % _length(struct)]
                 )
         plots[subplot_titles[i] if subplot_titles else f"Plot {i + 1}"] = chosen
     return plot_scene(plots, viewpoint_cameras=viewpoint_cameras, ncols=ncols, **kwargs)
@@ -124,7 +129,7 @@ def traces(name: str, struct: Struct, settings: Mapping[str, Any]) -> list[dict[
         return [_cloud(name, struct, settings)]
     if isinstance(struct, CamerasBase):
         return [_lines(name, camera_wireframe(struct, settings["scale"]), 2)]
-    if isinstance(struct, RayBundle):
+    if isinstance(struct, Rays):
         return _rays(name, struct, settings)
     raise InputError(
         f"plot_scene: takes Meshes, Pointclouds, cameras and RayBundle, got {type(struct).__name__}"
@@ -165,7 +170,7 @@ def _cloud(name: str, clouds: Pointclouds, settings: Mapping[str, Any]) -> dict[
     return _points(name, points[chosen], "markers") | {"marker": marker}
 
 
-def _rays(name: str, rays: RayBundle, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _rays(name: str, rays: Rays, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
     points = ray_bundle_to_ray_points(rays).detach().cpu().flatten(0, -3)
     points = points[_thin(len(points), settings["max_rays"])]
     chosen = _thin(points.shape[1], settings["max_points_per_ray"])
@@ -216,7 +221,7 @@ def _rgb(colors: Tensor) -> list[str]:
 
 
 def _length(struct: Struct) -> int:
-    return len(struct.origins) if isinstance(struct, RayBundle) else len(struct)
+    return len(struct.origins) if isinstance(struct, Rays) else len(struct)
 
 
 def _axes(args: AxisArgs, structs: Sequence[Struct]) -> dict[str, Any]:

@@ -63,18 +63,16 @@ class MultinomialRaysampler(nn.Module):
     ) -> Any:
         """Return rays with the axes of the grid, or [N, rays, 1] of sampled pixels, weighted by `mask`.
 
-        With `n_rays_total`, these are `HeterogeneousRayBundle`, drawn from random cameras of the batch.
+        With `n_rays_total`, these are `HeterogeneousRayBundle`: each ray is from a random camera of the batch.
         """
+        settings = {"min_depth": min_depth, "max_depth": max_depth, "n_pts_per_ray": n_pts_per_ray}
         total = self._n_rays_total if n_rays_total is None else n_rays_total
         _check_total(n_rays_per_image, total)
         if total is not None:
-            chosen_cameras = torch.randint(len(cameras), (total,)).sort().values.to(cameras.device)
-            each = cameras.gather_props(chosen_cameras) if len(cameras) > 1 else cameras.members([0] * total)
-            part = None if mask is None else mask[chosen_cameras]
-            settings = {"min_depth": min_depth, "max_depth": max_depth, "n_pts_per_ray": n_pts_per_ray}
-            rays = self._rays(each, part, 1, settings, stratified_sampling)
-            return heterogeneous(rays, chosen_cameras)
-        settings = {"min_depth": min_depth, "max_depth": max_depth, "n_pts_per_ray": n_pts_per_ray}
+            ids, counts = draw_cameras(cameras, total)
+            each, part = cameras.gather_props(ids), None if mask is None else mask[ids]
+            rays = self._rays(each, part, int(counts.max()), settings, stratified_sampling)
+            return heterogeneous(rays, ids, counts)
         count = self._n_rays_per_image if n_rays_per_image is None else n_rays_per_image
         return self._rays(cameras, mask, count, settings, stratified_sampling)
 
@@ -169,9 +167,9 @@ class MonteCarloRaysampler(nn.Module):
         total = self._n_rays_total
         if total is None:
             return self._rays(cameras, self._n_rays_per_image, stratified_sampling)
-        chosen = torch.randint(len(cameras), (total,)).sort().values.to(cameras.device)
-        each = cameras.gather_props(chosen) if len(cameras) > 1 else cameras.members([0] * total)
-        return heterogeneous(self._rays(each, 1, stratified_sampling), chosen)
+        ids, counts = draw_cameras(cameras, total)
+        rays = self._rays(cameras.gather_props(ids), int(counts.max()), stratified_sampling)
+        return heterogeneous(rays, ids, counts)
 
     def _rays(self, cameras: CamerasBase, count: int, stratified_sampling: bool | None) -> RayBundle:
         shares = torch.rand(len(cameras), count, 2, device=cameras.device)
@@ -309,10 +307,17 @@ def _check_total(n_rays_per_image: int | None, n_rays_total: int | None) -> None
         raise InputError("`n_rays_total` and `n_rays_per_image` cannot both be given")
 
 
-def heterogeneous(rays: RayBundle, camera_ids: Tensor) -> HeterogeneousRayBundle:
-    """Return one ray for each of the cameras as the rays of a whole batch."""
-    origins, directions, lengths, xys = (t.reshape(len(t), 1, 1, t.shape[-1]) for t in rays)
-    counts = torch.unique(camera_ids, return_counts=True)[1]
+def draw_cameras(cameras: CamerasBase, total: int) -> tuple[Tensor, Tensor]:
+    """Draw cameras for a number of rays; return those that were drawn, in their order, and their numbers of rays."""
+    ids, counts = torch.randint(len(cameras), (total,)).unique(return_counts=True)
+    return ids.to(cameras.device), counts.to(cameras.device)
+
+
+def heterogeneous(rays: RayBundle, camera_ids: Tensor, counts: Tensor) -> HeterogeneousRayBundle:
+    """Return the first rays of each camera, as many as it has, as the rays of a whole batch."""
+    cameras, most = rays.origins.shape[:2]
+    kept = torch.arange(most, device=counts.device) < counts[:, None]
+    origins, directions, lengths, xys = (t.reshape(cameras, most, 1, 1, -1)[kept] for t in rays)
     return HeterogeneousRayBundle(origins, directions, lengths, xys, camera_ids, counts)
 
 

@@ -10,7 +10,11 @@ from torch.nn.functional import grid_sample
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
 from unrender.compat.pytorch3d.renderer.implicit.raymarching import EmissionAbsorptionRaymarcher, check_alphas
-from unrender.compat.pytorch3d.renderer.implicit.utils import RayBundle, ray_bundle_to_ray_points
+from unrender.compat.pytorch3d.renderer.implicit.utils import (
+    RayBundle,
+    _validate_ray_bundle_variables,
+    ray_bundle_variables_to_ray_points,
+)
 from unrender.compat.pytorch3d.structures.volumes import Volumes
 from unrender.errors import InputError
 from unrender.kernels.march_grid import march_grid
@@ -94,7 +98,7 @@ class VolumeSampler(nn.Module):
 
     def look_through(self, ray_bundle: RayBundle) -> Tensor:
         """Return features and, last, opacity [N, ..., D + 1] of rays, without gradients."""
-        origins, directions, lengths = ray_bundle.origins, ray_bundle.directions, ray_bundle.lengths
+        origins, directions, lengths = self._rays_of(ray_bundle)
         check_alphas("VolumeRenderer", self._volumes.densities()[..., None], None)
         factors, shifts = self._volumes.voxels_from_world()
         shape = (len(factors), *[1] * (origins.dim() - 2), 3)
@@ -112,10 +116,8 @@ class VolumeSampler(nn.Module):
 
     def forward(self, ray_bundle: RayBundle, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Return densities [N, ..., P, 1] and features [N, ..., P, D] at the points of rays; 0 beyond the volume."""
-        points = ray_bundle_to_ray_points(ray_bundle)
+        points = ray_bundle_variables_to_ray_points(*self._rays_of(ray_bundle))
         volumes = self._volumes
-        if len(volumes) not in (1, len(points)):
-            raise InputError(f"VolumeSampler: {len(volumes)} volumes for the rays of {len(points)} cameras")
         if self._padding_mode != "zeros":
             return self._sampled_by_torch(points)
         factors, shifts = volumes.voxels_from_world()
@@ -127,6 +129,14 @@ class VolumeSampler(nn.Module):
         channels = volumes.densities().shape[1]
         densities, features = found.split([channels, found.shape[-1] - channels], -1)
         return densities, features
+
+    def _rays_of(self, rays: RayBundle) -> tuple[Tensor, Tensor, Tensor]:
+        """Return origins, directions and lengths, checked."""
+        _validate_ray_bundle_variables(rays.origins, rays.directions, rays.lengths)
+        volumes, cameras = len(self._volumes), len(rays.origins)
+        if volumes not in (1, cameras):
+            raise InputError(f"VolumeSampler: {volumes} volumes for the rays of {cameras} cameras")
+        return rays.origins, rays.directions, rays.lengths
 
     def _sampled_by_torch(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Sample with another value than 0 beyond the volume."""
