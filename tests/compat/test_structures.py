@@ -100,7 +100,7 @@ def test_says_what_is_wrong(two):
         two.offset_verts(torch.zeros(5, 3))
     with pytest.raises(InputError, match="rows of −1"):
         Meshes(torch.rand(1, 3, 3), torch.tensor([[[-1, -1, -1], [0, 1, 2]]]))
-    with pytest.raises(InputError, match="2 meshes, but 1 textures"):
+    with pytest.raises(InputError, match="do not match the dimensions"):
         Meshes(two.verts_list(), two.faces_list(), TexturesVertex(torch.ones(1, 42, 3)))
     with pytest.raises(InputError, match="textures for"):
         Meshes(two.verts_list(), two.faces_list(), TexturesVertex([torch.ones(40, 3), torch.ones(35, 3)]))

@@ -354,6 +354,7 @@ class Meshes(PrivateLayouts):
         """Return the color of each fragment [N, H, W, K, C]."""
         if self.textures is None:
             raise InputError("Meshes.sample_textures: these meshes have no textures")
+        self.textures.fit(self)
         return self.textures.sample_textures(fragments, faces_packed=self.faces_packed())
 
     def _shallow(self) -> "Meshes":

@@ -25,6 +25,9 @@ Numbers = Tensor | Sequence[float] | float
 class Volumes:
     """Volumes of one or several sizes, padded with zeros."""
 
+    _transform: Transform3d | None = None
+    """The transform to the world, once made, unless gradients flow through it."""
+
     def __init__(
         self,
         densities: Grids,
@@ -34,21 +37,38 @@ class Volumes:
         align_corners: bool = True,
     ) -> None:
         self._densities, self._sizes = _padded("densities", densities)
-        self._features = None
+        self._features: Tensor | None = None
         if features is not None:
-            self._features, sizes = _padded("features", features)
-            if not torch.equal(sizes, self._sizes):
-                raise InputError("Volumes: `features` should have the sizes of `densities`")
-        self._voxel_size = self._rows("voxel_size", voxel_size)
-        self._translation = self._rows("volume_translation", volume_translation)
+            self._set_features(features)
+        self._voxel_size = self._rows("voxel_size", voxel_size, (1, 3))
+        self._translation = self._rows("volume_translation", volume_translation, (3,))
         self._align_corners = align_corners
 
-    def _rows(self, name: str, value: Numbers) -> Tensor:
-        rows = torch.as_tensor(value, dtype=torch.float32, device=self.device)
-        fits = rows.dim() < 2 or len(rows) in (1, len(self))
-        if rows.dim() > 2 or rows.shape[-1:] not in ((), (1,), (3,)) or not fits:
-            raise InputError(f"Volumes: `{name}` should be one number, 3, or [N, 3], got {list(rows.shape)}")
+    def _rows(self, name: str, value: Numbers, widths: tuple[int, ...]) -> Tensor:
+        rows = torch.empty(0) if value is None else torch.as_tensor(value, dtype=torch.float32)
+        rows = (rows[None] if rows.dim() == 0 else rows).to(self.device)
+        fits = rows.dim() == 1 or (rows.dim() == 2 and len(rows) in (1, len(self)))
+        if not fits or rows.shape[-1] not in widths:
+            number = "one number, 3" if 1 in widths else "3 numbers"
+            raise InputError(f"Volumes: `{name}` should be {number}, or [N, 3], got {list(rows.shape)}")
         return rows.expand(len(self), 3)
+
+    def _set_densities(self, densities: Grids) -> None:
+        """Replace the densities by others of the same sizes."""
+        self._densities = self._fitting("densities", densities)
+
+    def _set_features(self, features: Grids) -> None:
+        """Replace the features; their sizes are those of the densities."""
+        self._features = self._fitting("features", features)
+
+    def _fitting(self, name: str, grids: Grids) -> Tensor:
+        padded, sizes = _padded(name, grids)
+        whole = isinstance(grids, Tensor) and padded.shape[-3:] == self._densities.shape[-3:]
+        if len(padded) != len(self) or not (whole or torch.equal(sizes, self._sizes)):
+            raise InputError(
+                f"Volumes: `{name}` should have the sizes of `densities`, {self._sizes.tolist()}, got {sizes.tolist()}"
+            )
+        return padded
 
     @property
     def device(self) -> torch.device:
@@ -91,8 +111,13 @@ class Volumes:
 
     def get_local_to_world_coords_transform(self) -> Transform3d:
         """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation, with or without `align_corners`."""
-        steps = self._sizes.flip(-1) - 1
-        return Scale(steps * self._voxel_size / 2, device=self.device).translate(-self._translation)
+        if self._transform is not None:
+            return self._transform
+        scale = Scale((self._sizes.flip(-1) - 1) * self._voxel_size / 2, device=self.device)
+        transform = scale.translate(-self._translation)
+        if not transform.get_matrix().requires_grad:
+            self._transform = transform
+        return transform
 
     @property
     def _local_to_world_transform(self) -> Transform3d:
@@ -132,16 +157,14 @@ class Volumes:
         world = (centers - shifts.view(shape)) / factors.view(shape)
         return world if world_coordinates else self.world_to_local_coords(world)
 
-    def update_padded(self, new_densities: Tensor, new_features: Tensor | None = None) -> "Volumes":
+    def update_padded(self, new_densities: Grids, new_features: Grids | None = None) -> "Volumes":
         """Return volumes at the same positions with new values; without `new_features`, they have none."""
-        if new_densities.shape[-3:] != self._densities.shape[-3:]:
-            raise InputError(
-                f"Volumes.update_padded: takes grids of {list(self._densities.shape[-3:])}, "
-                f"got {list(new_densities.shape)}"
-            )
+        self.get_local_to_world_coords_transform()  # one object for both
         other = copy.copy(self)
-        other._densities = new_densities
-        other._features = new_features
+        other._set_densities(new_densities)
+        other._features = None
+        if new_features is not None:
+            other._set_features(new_features)
         return other
 
     def clone(self) -> "Volumes":
@@ -164,6 +187,7 @@ class Volumes:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Volumes":
         other = copy.copy(self)
+        other._transform = None
         for name in ("_densities", "_features", "_sizes", "_voxel_size", "_translation"):
             value = getattr(self, name)
             setattr(other, name, None if value is None else function(value))
@@ -172,8 +196,8 @@ class Volumes:
 
 def _padded(name: str, grids: Grids) -> tuple[Tensor, Tensor]:
     """Return [N, channels, depth, height, width], and the sizes of the members."""
-    members = list(grids)
-    if any(grid.dim() != 4 for grid in members):
+    members = [] if grids is None else list(grids)
+    if not members or any(grid.dim() != 4 for grid in members):
         raise InputError(
             f"Volumes: `{name}` should be [N, channels, depth, height, width], or a list of [c, d, h, w]"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate, pad
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register, rows_of
@@ -30,6 +30,8 @@ class TexturesBase(PrivateLayouts):
 
     _lists: tuple[str, ...] = ()
     """Attributes that have an entry for each mesh."""
+    _fitted, _along = "", "faces"
+    """The one of them that has an entry for each face, or vertex, of a mesh."""
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Take the state of a pickle, of this class or of PyTorch3D's."""
@@ -111,9 +113,23 @@ class TexturesBase(PrivateLayouts):
         return len(self) == 0
 
     def check(self, meshes: "Meshes") -> None:
-        """Raise InputError for meshes that do not match the texture."""
-        if len(self) != len(meshes):
-            raise InputError(f"Meshes: {len(meshes)} meshes, but {len(self)} textures")
+        """Raise InputError for meshes that do not match the textures; drop the padding of the textures."""
+        self.fit(meshes)
+
+    def fit(self, meshes: "Meshes") -> None:
+        """Do what of `check` needs no values, and no synchronization on a GPU."""
+        counts = [len(rows) for rows in getattr(meshes, f"{self._along}_list")()]
+        rows = getattr(self, self._fitted)
+        sizes = [len(one) for one in rows]
+        padded = len(set(sizes)) == 1
+        if len(sizes) != len(counts) or any(
+            size < n or (size > n and not padded) for size, n in zip(sizes, counts, strict=True)
+        ):
+            raise InputError(
+                f"Meshes: textures for {sizes} {self._along} do not match the dimensions of meshes with {counts}"
+            )
+        if sizes != counts:
+            setattr(self, self._fitted, [one[:n] for one, n in zip(rows, counts, strict=True)])
 
     def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
         """Return the color of each fragment [N, H, W, K, C], 0 in empty slots."""
@@ -124,25 +140,12 @@ class TexturesVertex(TexturesBase):
     """Colors, or any features, at the vertices: [N, V, D] or a list of [V, D]."""
 
     _lists = ("_features",)
+    _fitted, _along = "_features", "verts"
 
     def __init__(self, verts_features: Members) -> None:
         self._features = list(verts_features)
         if not _have(self._features, 2):
             raise InputError("TexturesVertex: `verts_features` should be [N, V, D], or a list of [V, D]")
-
-    def check(self, meshes: "Meshes") -> None:
-        """Raise InputError for meshes with other numbers of vertices; drop the padding of features."""
-        super().check(meshes)
-        counts = [len(verts) for verts in meshes.verts_list()]
-        padded = len({len(features) for features in self._features}) == 1
-        if any(
-            len(f) < n or (len(f) > n and not padded) for f, n in zip(self._features, counts, strict=True)
-        ):
-            raise InputError(
-                f"Meshes: textures for {[len(f) for f in self._features]} vertices, but there are {counts}"
-            )
-        if [len(f) for f in self._features] != counts:
-            self._features = [f[:n] for f, n in zip(self._features, counts, strict=True)]
 
     def _from_theirs(self, state: dict[str, Any]) -> None:
         self.__init__(rows_of(state, "verts_features", state.get("_num_verts_per_mesh")))  # type: ignore[misc]
@@ -187,6 +190,7 @@ class TexturesUV(TexturesBase):
     """
 
     _lists: tuple[str, ...] = ("_maps", "_faces_uvs", "_verts_uvs")
+    _fitted = "_faces_uvs"
 
     def __init__(
         self,
@@ -214,15 +218,8 @@ class TexturesUV(TexturesBase):
             )
 
     def check(self, meshes: "Meshes") -> None:
-        """Raise InputError for meshes with other numbers of faces; drop the padding of `faces_uvs`."""
+        """Raise InputError for meshes with other numbers of faces, and for indices out of range; drop padding."""
         super().check(meshes)
-        counts = [len(faces) for faces in meshes.faces_list()]
-        if any(len(uvs) < n for uvs, n in zip(self._faces_uvs, counts, strict=True)):
-            raise InputError(
-                f"Meshes: textures for {[len(f) for f in self._faces_uvs]} faces, there are {counts}"
-            )
-        if [len(uvs) for uvs in self._faces_uvs] != counts:
-            self._faces_uvs = [uvs[:n] for uvs, n in zip(self._faces_uvs, counts, strict=True)]
         for i, (corners, uvs) in enumerate(zip(self._faces_uvs, self._verts_uvs, strict=True)):
             if bool(((corners < -len(uvs)) | (corners >= len(uvs))).any()):
                 raise InputError(f"TexturesUV: `faces_uvs` of mesh {i} should be 0 to {len(uvs) - 1}")
@@ -262,6 +259,10 @@ class TexturesUV(TexturesBase):
             for image in self._maps
         ]
 
+    def num_faces_per_mesh(self) -> list[int]:
+        """Return the number of faces of each mesh."""
+        return [len(corners) for corners in self._faces_uvs]
+
     def faces_uvs_list(self) -> list[Tensor]:
         """Return the indices of each mesh's face corners into its uvs."""
         return self._faces_uvs
@@ -281,22 +282,24 @@ class TexturesUV(TexturesBase):
     def join_scene(self) -> "TexturesUV":
         """Pack the texture images vertically, for the meshes as one mesh.
 
-        Each has a border that repeats its outermost texels, so that colors do not bleed.
+        Each has a border that repeats its outermost texels, or is 0, as its padding is; so colors do not bleed.
         """
-        if self.padding_mode != "border" or self.sampling_mode != "bilinear":
+        if self.padding_mode not in ("border", "zeros") or self.sampling_mode != "bilinear":
             raise InputError(
-                "TexturesUV.join_scene: only textures with 'border' padding and 'bilinear' sampling can be joined"
+                "TexturesUV.join_scene: only textures with 'border' or 'zeros' padding and 'bilinear' sampling can be "
+                "joined"
             )
         images = self._resized()
         width = max(image.shape[1] for image in images) + 2
-        bordered = [_border(image, width) for image in images]
+        bordered = [_border(image, width, self.padding_mode) for image in images]
         height, top, uvs, faces, start = sum(len(image) for image in bordered), 0, [], [], 0
         for image, tall, places, corners in zip(
             images, bordered, self._verts_uvs, self._faces_uvs, strict=True
         ):
             size = places.new_tensor([image.shape[1], image.shape[0]])
             lost = 1 if self.align_corners else 0
-            texel = places.clamp(0, 1) * (size - lost) + lost / 2  # from the lower left corner of the image
+            texel = places * (size - lost) + lost / 2  # from the lower left corner of the image
+            texel = texel.clamp(min=-0.5).minimum(size + 0.5)  # the centers of the border
             texel = texel + places.new_tensor([1.0, height - top - 1 - image.shape[0]])
             uvs.append(texel / places.new_tensor([width, height]))
             faces.append(corners.remainder(max(len(places), 1)) + start)
@@ -383,25 +386,19 @@ class TexturesAtlas(TexturesBase):
     """A small square texture of each face: [N, F, R, R, D] or a list of [F, R, R, D]."""
 
     _lists = ("_atlas",)
+    _fitted = "_atlas"
 
     def __init__(self, atlas: Members) -> None:
         self._atlas = list(atlas)
         if not _have(self._atlas, 4) or any(one.shape[1] != one.shape[2] for one in self._atlas):
             raise InputError("TexturesAtlas: `atlas` should be [N, F, R, R, D], or a list of [F, R, R, D]")
 
-    def check(self, meshes: "Meshes") -> None:
-        """Raise InputError for meshes with other numbers of faces; drop the padding of the atlas."""
-        super().check(meshes)
-        counts = [len(faces) for faces in meshes.faces_list()]
-        if any(len(one) < n for one, n in zip(self._atlas, counts, strict=True)):
-            raise InputError(
-                f"Meshes: textures for {[len(a) for a in self._atlas]} faces, there are {counts}"
-            )
-        if [len(one) for one in self._atlas] != counts:
-            self._atlas = [one[:n] for one, n in zip(self._atlas, counts, strict=True)]
-
     def _from_theirs(self, state: dict[str, Any]) -> None:
         self.__init__(rows_of(state, "atlas", state.get("_num_faces_per_mesh")))  # type: ignore[misc]
+
+    def num_faces_per_mesh(self) -> list[int]:
+        """Return the number of faces of each mesh."""
+        return [len(one) for one in self._atlas]
 
     def atlas_list(self) -> list[Tensor]:
         """Return the atlas of each mesh."""
@@ -469,8 +466,10 @@ _list_to_padded_wrapper = list_to_padded
 _padded_to_list_wrapper = padded_to_list
 
 
-def _border(image: Tensor, width: int) -> Tensor:
-    """Repeat the outermost texels, once on all sides and to the right up to a width."""
+def _border(image: Tensor, width: int, padding_mode: str) -> Tensor:
+    """Repeat the outermost texels, or zeros, once on all sides and to the right up to a width."""
+    if padding_mode == "zeros":
+        return pad(image, (0, 0, 1, width - 1 - image.shape[1], 1, 1))
     rows = torch.cat([image[:1], image, image[-1:]])
     last = rows[:, -1:].expand(-1, width - 1 - image.shape[1], -1)
     return torch.cat([rows[:, :1], rows, last], 1)

@@ -50,35 +50,51 @@ class PackedRectangles(NamedTuple):
 
 
 def pack_rectangles(sizes: Sequence[tuple[int, int]]) -> PackedRectangles:
-    """Place images [(width, height)] side by side on one sheet, the longest first, in rows."""
+    """Place images [(width, height)] on one sheet."""
     return pack_unique_rectangles([Rectangle(x, y, i) for i, (x, y) in enumerate(sizes)])
 
 
 def pack_unique_rectangles(rectangles: Sequence[Rectangle]) -> PackedRectangles:
-    """Place images on one sheet, each number once."""
+    """Place images on one sheet, each number once: in rows as wide as the longest image, long sides first."""
     if len(rectangles) < 2:
         raise ValueError("Cannot pack less than two boxes")
     unique: dict[int, Rectangle] = {}
     for one in rectangles:
         unique.setdefault(one.identifier, one)
-    order = sorted(unique.values(), key=lambda one: (-max(one[:2]), -min(one[:2])))
-    limit = max(max(order[0][:2]), int(sum(one.xsize * one.ysize for one in order) ** 0.5) + 1)
-    places: dict[int, tuple[int, int, bool]] = {}
-    x = y = height = width = 0
-    for one in order:
-        flipped = one.ysize < one.xsize
-        wide, tall = (one.ysize, one.xsize) if flipped else (one.xsize, one.ysize)
-        if x and x + wide > limit:
-            x, y, height = 0, y + height, 0
-        places[one.identifier] = (x, y, flipped)
-        x, height = x + wide, max(height, tall)
-        width = max(width, x)
+    if len(unique) == 1:
+        size, places = tuple(rectangles[0][:2]), {rectangles[0].identifier: (0, 0, False)}
+    else:
+        size, places = _in_rows(sorted(unique.values(), key=lambda one: max(one[:2]))[::-1])
     used: set[int] = set()
     locations = []
     for one in rectangles:
         locations.append(PackedRectangle(*places[one.identifier], one.identifier not in used))
         used.add(one.identifier)
-    return PackedRectangles((width, y + height), locations)
+    return PackedRectangles((size[0], size[1]), locations)
+
+
+def _in_rows(rectangles: Sequence[Rectangle]) -> tuple[tuple[int, int], dict[int, tuple[int, int, bool]]]:
+    """Return the size of the sheet, and the corner of each image and whether it is transposed."""
+    width, height = max(rectangles[0][:2]), 0
+    free: list[tuple[int, int, int, int]] = []
+    places = {}
+    for one in rectangles:
+        long, short = max(one[:2]), min(one[:2])
+        fitting = (
+            (spot, sides)
+            for spot in free
+            for sides in ((long, short), (short, long))
+            if sides[0] <= spot[2] and sides[1] <= spot[3]
+        )
+        spot, (wide, tall) = next(fitting, ((0, height, width, short), (long, short)))
+        if spot in free:
+            free.remove(spot)
+        else:
+            height += short
+        x, y, spot_width, spot_height = spot
+        free += [(x + wide, y, spot_width - wide, tall), (x, y + tall, spot_width, spot_height - tall)]
+        places[one.identifier] = (x, y, (wide, tall) != (one.xsize, one.ysize))
+    return (width, height), places
 
 
 __getattr__ = refuse_unknown(__name__)
