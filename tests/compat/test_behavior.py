@@ -1,5 +1,6 @@
 """What scripts rely on besides values: leaves, copies, classes, warnings, handles."""
 
+import copy
 import io
 import warnings
 
@@ -11,7 +12,12 @@ from unrender.compat.pytorch3d.common.linear_with_repeat import LinearWithRepeat
 from unrender.compat.pytorch3d.io import IO, load_obj, load_ply, save_obj, save_ply
 from unrender.compat.pytorch3d.io.pluggable_formats import MeshFormatInterpreter
 from unrender.compat.pytorch3d.loss import mesh_edge_loss, point_mesh_edge_distance
-from unrender.compat.pytorch3d.ops import corresponding_cameras_alignment, knn_gather
+from unrender.compat.pytorch3d.ops import (
+    corresponding_cameras_alignment,
+    knn_gather,
+    sample_farthest_points,
+    sample_points_from_meshes,
+)
 from unrender.compat.pytorch3d.renderer.camera_utils import camera_to_eye_at_up
 from unrender.compat.pytorch3d.structures import (
     Meshes,
@@ -20,8 +26,9 @@ from unrender.compat.pytorch3d.structures import (
     join_pointclouds_as_batch,
     join_pointclouds_as_scene,
 )
-from unrender.compat.pytorch3d.structures.utils import padded_to_packed
+from unrender.compat.pytorch3d.structures.utils import list_to_padded, padded_to_packed
 from unrender.compat.pytorch3d.transforms import (
+    RotateAxisAngle,
     Translate,
     acos_linear_extrapolation,
     hat,
@@ -29,6 +36,7 @@ from unrender.compat.pytorch3d.transforms import (
     random_rotations,
     rotation_6d_to_matrix,
     se3_log_map,
+    so3_exp_map,
     so3_log_map,
     so3_rotation_angle,
 )
@@ -236,8 +244,6 @@ def test_what_does_not_fit_is_a_value_error():
     wrong = [
         lambda: r.TexturesVertex((1, 1, 1)),
         lambda: r.TexturesAtlas(torch.rand(5, 10, 3)),
-        lambda: so3_log_map(torch.rand(3, 4, 3)),
-        lambda: so3_rotation_angle(5 * torch.eye(3)[None]),
         lambda: se3_log_map(torch.ones(3, 4, 4)),
         lambda: knn_gather(torch.rand(2, 3, 3), torch.zeros(3, 4, 5, dtype=torch.int64)),
         lambda: Volumes(torch.rand(2, 1, 3, 4, 5), voxel_size=torch.rand(3, 3)),
@@ -247,6 +253,100 @@ def test_what_does_not_fit_is_a_value_error():
         with pytest.raises(ValueError, match=r"takes|should|should be|size|trace"):
             call()
     assert padded_to_packed(torch.rand(2, 3, 4), split_size=[1, 2]).shape == (3, 4)
+
+
+TWO_POINTS, RAYS = torch.rand(2, 5, 3), (torch.rand(3, 4, 3), torch.rand(3, 4, 3), torch.rand(3, 4, 6))
+FLAT = Meshes([torch.full((3, 3), float("nan"))], [torch.tensor([[0, 1, 2]])])
+PHRASES = {
+    "shape has to be Nx3": lambda: so3_exp_map(torch.rand(5, 4)),
+    "has to be a batch of 3x3": lambda: so3_log_map(torch.rand(3, 4, 3)),
+    "trace outside valid range": lambda: so3_rotation_angle(5 * torch.eye(3)[None]),
+    "batches of 2 and 3": lambda: Translate(torch.rand(2, 3)).compose(Translate(torch.rand(3, 3))),
+    r"x, y and z should be numbers or \[N\]": lambda: Translate(torch.rand(2, 3), torch.rand(2), 0.0),
+    "x, y and z should be": lambda: Translate(torch.rand(3), torch.rand(2), 0.0),
+    "`angle` should be": lambda: RotateAxisAngle(torch.rand(2, 3)),
+    "K and points must have": lambda: sample_farthest_points(TWO_POINTS, K=[1, 2, 3]),
+    "points and lengths must have": lambda: sample_farthest_points(TWO_POINTS, torch.tensor([1, 2, 3])),
+    "Meshes contain nan or inf": lambda: sample_points_from_meshes(FLAT),
+    "Meshes do not contain textures": lambda: sample_points_from_meshes(ico_sphere(0), return_textures=True),
+    "Meshes are empty": lambda: sample_points_from_meshes(Meshes([], [])),
+    "Pad size must": lambda: list_to_padded([torch.rand(2, 3)], pad_size=[4]),
+    "Only one of": lambda: padded_to_packed(TWO_POINTS, split_size=[1, 2], pad_value=0),
+    "Supports only": lambda: padded_to_packed(torch.rand(2, 3)),
+    "same length as inputs first dimension": lambda: padded_to_packed(TWO_POINTS, split_size=[1]),
+    "1-dimensional": lambda: padded_to_packed(
+        TWO_POINTS, split_size=torch.ones(2, 2, dtype=torch.int64).unbind()
+    ),
+    "takes tensors": lambda: r.EmissionAbsorptionRaymarcher()(1.0, torch.rand(4, 5, 3)),
+    "2 volumes for the rays of 3": lambda: r.VolumeSampler(Volumes(torch.rand(2, 1, 2, 2, 2)))(
+        r.RayBundle(*RAYS, torch.rand(3, 4, 2))
+    ),
+    "rays should have": lambda: r.VolumeSampler(Volumes(torch.rand(3, 1, 2, 2, 2)))(
+        r.RayBundle(RAYS[0], RAYS[1][:, 1:], RAYS[2], torch.rand(3, 4, 2))
+    ),
+    "3 numbers": lambda: Volumes(torch.rand(2, 1, 3, 4, 5), volume_translation=1.0),
+    "should have the sizes": lambda: Volumes(torch.rand(2, 1, 3, 4, 5)).update_padded(
+        torch.rand(2, 1, 3, 4, 6)
+    ),
+}
+
+
+@pytest.mark.parametrize("phrase", PHRASES)
+def test_errors_have_the_phrases_of_pytorch3d(phrase):
+    with pytest.raises(ValueError, match=phrase):
+        PHRASES[phrase]()
+
+
+def test_textures_that_are_assigned_later_are_checked_when_they_are_used():
+    meshes = Meshes([torch.rand(3, 3), torch.rand(4, 3)], [torch.tensor([[0, 1, 2]])] * 2)
+    ids = torch.tensor([0, 1]).view(2, 1, 1, 1)
+    fragments = r.Fragments(ids, ids.float(), torch.tensor([0.0, 0, 1]).expand(2, 1, 1, 1, 3), ids.float())
+    colors = torch.rand(2, 4, 3)
+    meshes.textures = r.TexturesVertex(colors)  # with a row of padding
+    assert torch.equal(meshes.sample_textures(fragments)[:, 0, 0, 0], colors[:, 2])
+    meshes.textures = r.TexturesVertex(colors[:1])
+    with pytest.raises(ValueError, match="do not match the dimensions"):
+        meshes.sample_textures(fragments)
+
+
+@pytest.mark.parametrize("padding_mode", ["border", "zeros"])
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_joined_textures_have_the_colors_of_their_parts(padding_mode, align_corners):
+    torch.manual_seed(0)
+    parts = [
+        r.TexturesUV(
+            torch.rand(1, height, 5, 3),
+            [torch.arange(9).view(3, 3)],
+            torch.rand(1, 9, 2) * 1.2 - 0.1,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+        )
+        for height in (5, 5)
+    ]
+    joined = parts[0].join_batch(parts[1:]).join_scene()
+    expected = torch.cat([part.faces_verts_textures_packed() for part in parts])
+    torch.testing.assert_close(joined.faces_verts_textures_packed(), expected)
+    assert joined._num_faces_per_mesh == [6]
+    mirrored = r.TexturesUV(*([t] for t in parts[0].maps_list()), [torch.zeros(1, 3)], [torch.zeros(1, 2)])
+    mirrored.padding_mode = "reflection"
+    with pytest.raises(ValueError, match="'border' or 'zeros'"):
+        mirrored.join_scene()
+
+
+def test_volumes_keep_their_transform_with_new_values():
+    densities = [torch.rand(1, 2, 3, 4), torch.rand(1, 3, 2, 2)]
+    volumes = Volumes(densities, voxel_size=2.0)
+    others = volumes.update_padded(
+        [2 * d for d in densities], [torch.rand(3, *d.shape[1:]) for d in densities]
+    )
+    assert others.features_list()[1].shape == (3, 3, 2, 2)
+    assert volumes.get_local_to_world_coords_transform() is others.get_local_to_world_coords_transform()
+    moved = torch.zeros(1, 3, requires_grad=True)
+    volumes = Volumes(densities, volume_translation=moved)
+    for _ in range(2):
+        volumes.get_local_to_world_coords_transform().get_matrix().sum().backward()
+    assert moved.grad.abs().sum() == 12
+    assert len(copy.deepcopy(others)) == 2
 
 
 @pytest.mark.parametrize("padding_mode", ["border", "reflection"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from unrender.compat.pytorch3d import ops
+from unrender.compat.pytorch3d.common.workaround import symeig3x3
 from unrender.compat.pytorch3d.loss import (
     chamfer_distance,
     point_mesh_edge_distance,
@@ -12,6 +13,9 @@ from unrender.compat.pytorch3d.loss import (
 from unrender.compat.pytorch3d.ops.perspective_n_points import efficient_pnp
 from unrender.compat.pytorch3d.ops.utils import masked_gather
 from unrender.compat.pytorch3d.renderer import Fragments, TexturesUV
+from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import barycentric_coordinates
+from unrender.compat.pytorch3d.renderer.mesh.utils import Rectangle, pack_rectangles, pack_unique_rectangles
+from unrender.compat.pytorch3d.renderer.utils import ndc_grid_sample, ndc_to_grid_sample_coords
 from unrender.compat.pytorch3d.structures import Meshes, Pointclouds, Volumes
 from unrender.compat.pytorch3d.transforms import random_rotations
 from unrender.compat.pytorch3d.utils import ico_sphere
@@ -158,6 +162,40 @@ def test_vert_align():
     cloud = Pointclouds([torch.tensor([[-1.0, -1, 0], [1, 1, 0], [0, 0, 5]])])
     assert ops.vert_align(feats, cloud)[0, :, 0].tolist() == [0, 3, 1.5]
     assert ops.vert_align([feats, feats], cloud, return_packed=True).shape == (3, 2)
+    assert ops.vert_align(feats, cloud.points_padded(), return_packed=True)[:, 0].tolist() == [0, 3, 1.5]
+
+
+def test_positions_in_ndc_of_feature_maps():
+    where = torch.tensor([[2.0, 1.0], [-2.0, -1.0], [1.0, 0.5], [4.0, 0.0]])
+    found = ndc_to_grid_sample_coords(where, (10, 20))
+    assert found.tolist() == [[-1, -1], [1, 1], [-0.5, -0.5], [-2, 0]]
+    image = torch.arange(8.0).view(1, 1, 2, 4)
+    corners = torch.tensor([[[[1.5, 0.5], [-1.5, 0.5]], [[1.5, -0.5], [-1.5, -0.5]]]])
+    assert ndc_grid_sample(image, corners).tolist() == [[[[0, 3], [4, 7]]]]
+    with pytest.raises(InputError, match=r"takes `grid_ndc` \[1, ..., 2\]"):
+        ndc_grid_sample(image, corners[..., :1])
+
+
+def test_eigenvalues_have_gradients_for_both_halves():
+    matrix = torch.diag(torch.tensor([1.0, 2.0, 4.0])).requires_grad_()
+    values, vectors = symeig3x3(matrix + torch.tensor([[0.0, 0.1, 0], [0.1, 0, 0], [0, 0, 0]]))
+    values[0].backward()
+    torch.testing.assert_close(matrix.grad, matrix.grad.mT)
+    assert matrix.grad[0, 1] != 0
+    assert vectors.shape == (3, 3)
+
+
+def test_barycentric_coordinates_of_points_in_the_plane():
+    corners = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 4.0]])
+    weights = torch.stack(barycentric_coordinates(torch.tensor([[0.5, 1.0], [2.0, 0.0]]), *corners), -1)
+    assert weights.tolist() == [[0.5, 0.25, 0.25], [0, 1, 0]]
+
+
+def test_images_are_packed_in_rows_as_wide_as_the_longest():
+    assert pack_rectangles([(5, 2), (2, 5), (3, 1), (2, 1)]).total_size == (5, 5)
+    same = pack_unique_rectangles([Rectangle(4, 7, 1)] * 2)
+    assert same.total_size == (4, 7)
+    assert [place.is_first for place in same.locations] == [True, False]
 
 
 def test_normals_of_a_plane():

@@ -246,7 +246,7 @@ def test_orthographic_cameras():
 
 def test_says_what_is_wrong(two, cameras):
     draw = renderer(r.HardPhongShader())
-    with pytest.raises(InputError, match="`cameras` should be given"):
+    with pytest.raises(InputError, match="Cameras must be specified"):
         draw(two)
     with pytest.raises(InputError, match="1 camera, or 3"):
         draw(two[[0, 1, 0]], cameras=cameras)

@@ -21,10 +21,16 @@ def sample_farthest_points(
     count, size = points.shape[:2]
     sizes = [size] * count if lengths is None else lengths.tolist()
     if len(sizes) != count or max(sizes, default=0) > size:
-        raise InputError(f"sample_farthest_points: `lengths` should be [{count}], at most {size} each")
+        raise InputError(
+            "sample_farthest_points: points and lengths must have the same batch size: `lengths` should be "
+            f"[{count}], at most {size} each, got {sizes}"
+        )
     wanted = [K] * count if isinstance(K, int) else [int(k) for k in K]
     if len(wanted) != count:
-        raise InputError(f"sample_farthest_points: `K` should be a number, or {count}, got {len(wanted)}")
+        raise InputError(
+            "sample_farthest_points: K and points must have the same batch size: `K` should be a number, or "
+            f"{count}, got {len(wanted)}"
+        )
     ids = torch.full((count, max(wanted, default=0)), -1, dtype=torch.int64, device=points.device)
     for row, cloud, n, k in zip(ids, points, sizes, wanted, strict=True):
         start = random.randrange(n) if random_start_point and n else 0

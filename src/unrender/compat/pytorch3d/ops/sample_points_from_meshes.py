@@ -12,6 +12,7 @@ from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.utils import stack
 from unrender.errors import InputError
 from unrender.geometry.sample import sample_points_from_mesh
+from unrender.kernels._dispatch import can_read
 
 
 def sample_points_from_meshes(
@@ -23,7 +24,12 @@ def sample_points_from_meshes(
     independent draws are.
     """
     if meshes.isempty():
-        raise InputError("sample_points_from_meshes: `meshes` are empty")
+        raise InputError("sample_points_from_meshes: Meshes are empty.")
+    if return_textures and meshes.textures is None:
+        raise InputError("sample_points_from_meshes: Meshes do not contain textures.")
+    verts = meshes.verts_packed()
+    if can_read(verts) and not bool(verts.isfinite().all()):
+        raise InputError("sample_points_from_meshes: Meshes contain nan or inf.")
     columns: tuple[list[Tensor], ...] = ([], [], [], [])
     starts = itertools.accumulate((len(faces) for faces in meshes.faces_list()), initial=0)
     for mesh, start in zip(meshes.core(), starts, strict=False):

@@ -40,9 +40,9 @@ def vert_align(
         for one in maps
     ]
     found = torch.cat(sampled, 2)
-    if return_packed and chosen is not None:
-        return found.flatten(0, 1)[chosen]
-    return found
+    if not return_packed:
+        return found
+    return found.flatten(0, 1) if chosen is None else found.flatten(0, 1)[chosen]
 
 
 __getattr__ = refuse_unknown(__name__)

@@ -15,6 +15,8 @@ SKEW_TOLERANCE = 1e-5
 
 def so3_exp_map(log_rot: Tensor, eps: float = 0.0001) -> Tensor:
     """Convert axis-angle [N, 3] to matrices [N, 3, 3]."""
+    if log_rot.shape[-1:] != (3,):
+        raise InputError(f"so3_exp_map: Input tensor shape has to be Nx3. Got {list(log_rot.shape)}")
     return rotations.so3_exp_map(log_rot)
 
 
@@ -47,11 +49,13 @@ def so3_rotation_angle(
 def _check(where: str, R: Tensor) -> None:
     """Raise InputError for other matrices than rotations; on a GPU, to avoid a synchronization, by shape only."""
     if R.shape[-2:] != (3, 3):
-        raise InputError(f"{where}: takes [N, 3, 3], got {list(R.shape)}")
+        raise InputError(f"{where}: Input has to be a batch of 3x3 Tensors. Got {list(R.shape)}")
     if can_read(R) and R.numel():
         low, high = (float(x) for x in R.detach().diagonal(dim1=-2, dim2=-1).sum(-1).aminmax())
         if low < -1 - TRACE_TOLERANCE or high > 3 + TRACE_TOLERANCE:
-            raise InputError(f"{where}: a matrix has trace {low:g} to {high:g}, outside valid range [-1, 3]")
+            raise InputError(
+                f"{where}: A matrix has trace outside valid range [-1-eps,3+eps]. Traces are {low:g} to {high:g}"
+            )
 
 
 def hat(v: Tensor) -> Tensor:

@@ -55,6 +55,8 @@ class Transform3d:
         return len(self._matrix)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        if isinstance(index, Tensor) and index.dim() > 1:
+            raise IndexError(f"Transform3d: takes an index with one axis, got {list(index.shape)}")
         index = [index] if isinstance(index, int) else index
         other = copy.copy(self)
         other._matrix = self._matrix[index]
@@ -74,6 +76,8 @@ class Transform3d:
         for other in others:
             if not isinstance(other, Transform3d):
                 raise InputError(f"Transform3d.compose: takes transforms, got {type(other).__name__}")
+            if len(other) != len(matrix) and 1 not in (len(other), len(matrix)):
+                raise InputError(f"Transform3d.compose: batches of {len(matrix)} and {len(other)} transforms")
             matrix = matrix @ other.get_matrix()
         return Transform3d(matrix=matrix, device=matrix.device)
 
@@ -214,7 +218,10 @@ class RotateAxisAngle(Rotate):
         axis = axis.upper()
         if axis not in ("X", "Y", "Z"):
             raise InputError(f"RotateAxisAngle: `axis` should be 'X', 'Y' or 'Z', got {axis!r}")
-        radians = torch.as_tensor(angle, dtype=dtype, device=device).reshape(-1)
+        radians = torch.as_tensor(angle, dtype=dtype, device=device)
+        if radians.dim() > 1:
+            raise InputError(f"RotateAxisAngle: `angle` should be a number or [N], got {list(radians.shape)}")
+        radians = radians.reshape(-1)
         radians = radians * (math.pi / 180) if degrees else radians
         zero = torch.zeros_like(radians)
         angles = torch.stack([radians, zero, zero], -1)
@@ -252,6 +259,9 @@ def _rows(
     if y is None or z is None:
         raise InputError(f"{where}: takes x, y and z, or rows [N, 3], got two")
     each = [first, *(torch.as_tensor(t, dtype=dtype, device=first.device) for t in (y, z))]
+    sizes = {t.numel() for t in each}
+    if any(t.dim() > 1 for t in each) or len(sizes - {1}) > 1:
+        raise InputError(f"{where}: x, y and z should be numbers or [N], got {[list(t.shape) for t in each]}")
     return torch.stack(torch.broadcast_tensors(*(t.reshape(-1) for t in each)), -1)
 
 

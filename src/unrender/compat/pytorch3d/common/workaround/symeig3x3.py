@@ -10,7 +10,9 @@ def symeig3x3(inputs: Tensor, eigenvectors: bool = True) -> tuple[Tensor, Tensor
     """Return the eigenvalues [..., 3], ascending, and the eigenvectors as columns."""
     if inputs.shape[-2:] != (3, 3):
         raise ValueError("Only inputs of shape (..., 3, 3) are supported.")
-    values, vectors = torch.linalg.eigh(inputs)
+    values, vectors = torch.linalg.eigh(
+        (inputs + inputs.mT) / 2
+    )  # which reads, and has gradients for, one half only
     return values, vectors if eigenvectors else None
 
 

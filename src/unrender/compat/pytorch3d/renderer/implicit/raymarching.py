@@ -53,6 +53,9 @@ def _opacity(alphas: Tensor) -> Tensor:
 
 def check_alphas(where: str, densities: Tensor, features: Tensor | None) -> Tensor:
     """Return alphas without their last axis; raise InputError for other shapes, and warn about values out of range."""
+    for given in (densities, features):
+        if given is not None and not isinstance(given, Tensor):
+            raise InputError(f"{where}: takes tensors, got {type(given).__name__}")
     fits = features is None or features.shape[:-1] == densities.shape[:-1]
     if densities.dim() < 2 or densities.shape[-1] != 1 or not fits:
         other = "" if features is None else f" and {list(features.shape)}"

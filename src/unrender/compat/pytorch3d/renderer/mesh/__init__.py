@@ -22,6 +22,7 @@ from unrender.compat.pytorch3d.renderer.mesh.shader import (
     SoftPhongShader,
     SoftSilhouetteShader,
     SplatterPhongShader,
+    TexturedSoftPhongShader,
 )
 from unrender.compat.pytorch3d.renderer.mesh.shading import flat_shading, gouraud_shading, phong_shading
 from unrender.compat.pytorch3d.renderer.mesh.textures import (
@@ -50,6 +51,7 @@ __all__ = [
     "SoftPhongShader",
     "SoftSilhouetteShader",
     "SplatterPhongShader",
+    "TexturedSoftPhongShader",
     "Textures",
     "TexturesAtlas",
     "TexturesBase",

@@ -154,6 +154,19 @@ def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) 
     return barycentric, depth
 
 
+def edge_function(p: Tensor, v0: Tensor, v1: Tensor) -> Tensor:
+    """Return twice the signed area of the triangles of points and edges [..., 2]."""
+    away, along = p - v0, v1 - v0
+    return away[..., 0] * along[..., 1] - away[..., 1] * along[..., 0]
+
+
+def barycentric_coordinates(p: Tensor, v0: Tensor, v1: Tensor, v2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the barycentric coordinates of points [..., 2] in triangles with corners [..., 2]."""
+    sides = edge_function(p, v1, v2), edge_function(p, v2, v0), edge_function(p, v0, v1)
+    area = edge_function(v2, v0, v1) + 1e-8
+    return sides[0] / area, sides[1] / area, sides[2] / area
+
+
 rasterize_meshes_python = rasterize_meshes
 _RasterizeFaceVerts = refuse_at_use(__name__, "_RasterizeFaceVerts")
 

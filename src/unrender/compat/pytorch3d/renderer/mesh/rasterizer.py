@@ -114,7 +114,7 @@ class MeshRasterizer(Rasterizer):
     def _cameras(self, kwargs: dict[str, Any]) -> CamerasBase:
         cameras: CamerasBase | None = kwargs.get("cameras", self.cameras)
         if cameras is None:
-            raise InputError("MeshRasterizer: `cameras` should be given here or when the rasterizer is made")
+            raise InputError("MeshRasterizer: Cameras must be specified here or when the rasterizer is made")
         return cameras
 
     def _project_pinhole(

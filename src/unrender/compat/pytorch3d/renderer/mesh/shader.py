@@ -100,6 +100,10 @@ class SoftPhongShader(ShaderBase):
         return softmax_rgb_blend(colors, fragments, blend, *_depths(cameras, kwargs))
 
 
+class TexturedSoftPhongShader(SoftPhongShader):
+    """Earlier name of `SoftPhongShader`."""
+
+
 class HardGouraudShader(ShaderBase):
     """Gouraud shading of the nearest face."""
 

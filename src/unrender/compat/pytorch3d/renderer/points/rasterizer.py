@@ -47,7 +47,7 @@ class PointsRasterizer(Rasterizer):
         cameras = kwargs.get("cameras", self.cameras)
         if cameras is None:
             raise InputError(
-                "PointsRasterizer: `cameras` should be given here or when the rasterizer is made"
+                "PointsRasterizer: Cameras must be specified here or when the rasterizer is made"
             )
         if len(cameras) not in (1, len(point_clouds)):
             raise InputError(

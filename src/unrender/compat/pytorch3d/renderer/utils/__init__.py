@@ -7,6 +7,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import grid_sample
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.structures.utils import choose
@@ -143,6 +144,28 @@ def convert_to_tensors_and_broadcast(
     if any(len(t) not in (1, size) for t in tensors):
         raise InputError(f"batch sizes should be equal, got {[len(t) for t in tensors]}")
     return [t.expand(size, *t.shape[1:]) for t in tensors]
+
+
+def ndc_grid_sample(
+    input: Tensor, grid_ndc: Tensor, *, align_corners: bool = False, **grid_sample_kwargs: Any
+) -> Tensor:
+    """Sample feature maps [N, C, H, W] at positions [N, ..., 2] in NDC, as `torch.nn.functional.grid_sample` does."""
+    count, *spatial, axes = grid_ndc.shape
+    if len(input) != count or axes != 2:
+        raise InputError(
+            f"ndc_grid_sample: takes `grid_ndc` [{len(input)}, ..., 2], got {list(grid_ndc.shape)}"
+        )
+    grid = ndc_to_grid_sample_coords(grid_ndc, (input.shape[2], input.shape[3])).reshape(count, 1, -1, 2)
+    found = grid_sample(input, grid, align_corners=align_corners, **grid_sample_kwargs)
+    return found.view(count, input.shape[1], *spatial)
+
+
+def ndc_to_grid_sample_coords(xy_ndc: Tensor, image_size_hw: Sequence[int]) -> Tensor:
+    """Convert positions [..., 2] in NDC to those of `torch.nn.functional.grid_sample`: −1 to 1, +x right, +y down."""
+    if len(image_size_hw) != 2 or min(image_size_hw) <= 0:
+        raise InputError(f"`image_size_hw` should be height and width, got {image_size_hw}")
+    height, width = image_size_hw
+    return xy_ndc * xy_ndc.new_tensor([-min(height, width) / width, -min(height, width) / height])
 
 
 __getattr__ = refuse_unknown(__name__)

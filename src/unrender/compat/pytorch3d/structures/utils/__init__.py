@@ -16,6 +16,12 @@ def list_to_padded(
     equisized: bool = False,
 ) -> Tensor:
     """Stack tensors of different sizes, padding with `pad_value`."""
+    axes = max((t.dim() for t in x), default=1)
+    if pad_size is not None and len(pad_size) != axes:
+        raise InputError(
+            f"list_to_padded: Pad size must have {axes} numbers, one for each axis, got {pad_size}"
+        )
+    x = [t.reshape([0] * axes) if t.dim() == 1 and not t.numel() else t for t in x]
     shapes = {tuple(t.shape) for t in x}
     if equisized or (len(shapes) == 1 and pad_size is None):
         return stack(x)
@@ -52,16 +58,23 @@ def padded_to_packed(
 ) -> Tensor:
     """Return the rows of padded members [N, M, K], packed: of the given numbers, or without those that are padding."""
     if x.dim() != 3:
-        raise InputError(f"padded_to_packed: takes [N, M, K], got {list(x.shape)}")
+        raise InputError(f"padded_to_packed: Supports only [N, M, K], got {list(x.shape)}")
     if split_size is not None and pad_value is not None:
-        raise InputError("padded_to_packed: takes `split_size` or `pad_value`, not both")
+        raise InputError("padded_to_packed: Only one of `split_size` and `pad_value` can be given")
     rows = x.flatten(0, 1)
     if pad_value is not None:
         return rows[(rows != pad_value).any(-1)]
     if split_size is None:
         return rows
     if len(split_size) != len(x):
-        raise InputError(f"padded_to_packed: {len(split_size)} sizes were given for {len(x)} members")
+        raise InputError(
+            f"padded_to_packed: `split_size` should have the same length as inputs first dimension, {len(x)}, "
+            f"got {len(split_size)}"
+        )
+    if not all(
+        isinstance(size, int) or (isinstance(size, Tensor) and size.dim() == 0) for size in split_size
+    ):
+        raise InputError("padded_to_packed: `split_size` should be 1-dimensional: a number for each member")
     return torch.cat([member[:size] for member, size in zip(x, split_size, strict=True)])
 
 
