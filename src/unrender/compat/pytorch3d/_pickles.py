@@ -18,6 +18,7 @@ CLASSES = {
         "OrthographicCameras",
         "PerspectiveCameras",
     ),
+    "renderer.fisheyecameras": ("FishEyeCameras",),
     "renderer.blending": ("BlendParams",),
     "renderer.implicit.utils": ("HeterogeneousRayBundle", "RayBundle"),
     "renderer.lighting": ("AmbientLights", "DirectionalLights", "PointLights"),

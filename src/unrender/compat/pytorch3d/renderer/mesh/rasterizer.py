@@ -12,6 +12,7 @@ from unrender.compat.pytorch3d.renderer._fragments import Fragments
 from unrender.compat.pytorch3d.renderer._pinhole import pinhole
 from unrender.compat.pytorch3d.renderer._rasterizer import Rasterizer
 from unrender.compat.pytorch3d.renderer.cameras import CamerasBase
+from unrender.compat.pytorch3d.renderer.fisheyecameras import FishEyeCameras
 from unrender.compat.pytorch3d.renderer.mesh.rasterize_meshes import (
     ImageSize,
     height_width,
@@ -141,6 +142,8 @@ class MeshRasterizer(Rasterizer):
     def _project(self, meshes: Meshes, kwargs: dict[str, Any]) -> list[Tensor]:
         """Return (x·w, y·w, w, depth) of each mesh's vertices; undivided, so points may lie behind the camera."""
         cameras = self._cameras(kwargs)
+        if isinstance(cameras, FishEyeCameras):
+            return _bent(cameras, meshes.verts_list(), kwargs)
         to_view = cameras.get_world_to_view_transform(**kwargs)
         to_ndc = cameras.get_projection_transform(**kwargs).compose(
             cameras.get_ndc_camera_transform(**kwargs)
@@ -155,6 +158,18 @@ class MeshRasterizer(Rasterizer):
             projected = points_view @ projection[:3] + projection[3]
             points.append(torch.cat([projected[:, :2], projected[:, 3:], points_view[:, 2:]], 1))
         return points
+
+
+def _bent(cameras: FishEyeCameras, verts_list: list[Tensor], kwargs: dict[str, Any]) -> list[Tensor]:
+    """Return vertices on the screen of fish-eye cameras; edges between them stay straight, as in PyTorch3D."""
+    _check_count(len(cameras), len(verts_list))
+    points = []
+    for i, verts in enumerate(verts_list):
+        camera = cameras[i % len(cameras)]
+        to_view = camera.get_world_to_view_transform(**kwargs)
+        depth = (to_view.transform_points(verts) if camera.world_coordinates else verts)[:, 2:]
+        points.append(torch.cat([camera.transform_points(verts)[:, :2], torch.ones_like(depth), depth], 1))
+    return points
 
 
 def _check_count(cameras: int, meshes: int) -> None:
