@@ -105,6 +105,17 @@ def test_one_volume_for_all_cameras_gets_one_gradient(cameras):
         torch.testing.assert_close(one, other)
 
 
+def test_one_volume_for_all_cameras_with_channels_last(cameras):
+    torch.manual_seed(0)
+    density, color = torch.rand(1, 4, 4, 4).expand(2, 1, 4, 4, 4), torch.rand(4, 4, 4, 3).movedim(-1, 0)
+    draw = r.VolumeRenderer(sampler(), r.EmissionAbsorptionRaymarcher())
+    views, copies = (
+        draw(cameras, Volumes(density, features, voxel_size=0.5))[0]
+        for features in (color.expand(2, 3, 4, 4, 4), color.repeat(2, 1, 1, 1, 1))
+    )
+    torch.testing.assert_close(views, copies)
+
+
 def test_raymarchers():
     torch.manual_seed(0)
     densities, features = torch.rand(3, 7, 1), torch.rand(3, 7, 2)

@@ -177,10 +177,11 @@ class VolumeSampler(nn.Module):
 
 def _the_one(grids: Tensor) -> Tensor:
     """Return the grid of a batch of one, or the source of an expanded one, so that one gradient flows back."""
-    base = grids._base
-    if base is not None and base.numel() == grids[0].numel() and base.is_contiguous():
-        return base.view(grids.shape[1:])
-    return grids[0]
+    base, first = grids._base, grids[0]
+    # both contiguous: else the source may have other axes, as channels last have
+    if base is not None and base.numel() == first.numel() and base.is_contiguous() and first.is_contiguous():
+        return base.view(first.shape)
+    return first
 
 
 __getattr__ = refuse_unknown(__name__)
