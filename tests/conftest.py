@@ -10,7 +10,9 @@ os.environ.setdefault(
     "NUMBA_DISABLE_ERROR_MESSAGE_HIGHLIGHTING", "1"
 )  # a tenth of compiling: messages nobody reads
 
+import dataclasses
 import gc
+import inspect
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -141,16 +143,40 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     return Trained(unrender.load_scene(folder / "trained"), unrender.load_field(file))
 
 
+FEW = {
+    "fit_mesh": {"steps": 20, "max_points": 3000},
+    "find_pose": {"num_views": 200, "num_starts": 32, "resolution": 96},
+    "fit_volume": {"steps": 40, "rays": 2048},
+    "fit_nerf": {"steps": 60, "samples": 2048},
+}
+"""Largest settings of tasks in examples and notebooks, which show what they do with more."""
+
+
 @pytest.fixture
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Limit the training steps of examples and notebooks: what they call stays the same."""
+    """Limit settings of tasks, meshes and scenes: what examples and notebooks call stays the same."""
     import unrender
+    from unrender.geometry.simplify import cluster_vertices
 
-    def limited(config: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda steps, **options: config(steps=min(steps, 80), **options)
+    def limited(task: Callable[..., Any], limits: dict[str, int]) -> Callable[..., Any]:
+        default = inspect.signature(task).parameters["config"].default
 
-    for name in ("FitNerf", "FitVolume"):
-        monkeypatch.setattr(unrender, name, limited(getattr(unrender, name)))
+        def run(*given: object, **options: object) -> Any:
+            inputs, config = (
+                (given[:-1], given[-1]) if isinstance(given[-1], type(default)) else (given, default)
+            )
+            fewer = {name: min(getattr(config, name), limit) for name, limit in limits.items()}
+            return task(*inputs, dataclasses.replace(config, **fewer), **options)
+
+        return run
+
+    for name, limits in FEW.items():
+        monkeypatch.setattr(unrender, name, limited(getattr(unrender, name), limits))
+    coarse, save = cluster_vertices(unrender.demo_object(), 24), unrender.save_demo_scene
+    monkeypatch.setattr(unrender, "demo_object", lambda: coarse)
+    monkeypatch.setattr(
+        unrender, "save_demo_scene", lambda *given, **sizes: save(*given, **(sizes | {"num_train": 12}))
+    )
 
 
 @pytest.fixture
