@@ -34,7 +34,7 @@ def efficient_pnp(
     x_cam = points @ R.mT + T[:, None]
     total = shares.sum(1).clamp(min=1e-9)
     image = x_cam[..., :2] / x_cam[..., 2:]
-    err_2d = ((image - y).square().sum(-1) * shares).sum(1) / total
+    err_2d = ((image - y).norm(dim=-1) * shares).sum(1) / total
     rays = torch.cat([y, torch.ones_like(y[..., :1])], -1) * x_cam[..., 2:]
     err_3d = ((rays - x_cam).square().sum(-1) * shares).sum(1) / total
     return EpnpSolution(x_cam, R.mT, T, err_2d, err_3d)

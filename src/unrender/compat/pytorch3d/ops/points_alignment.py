@@ -11,10 +11,12 @@ from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError
 
 Clouds = Tensor | Pointclouds
+SMALLEST_ROTATION = 1e-12
+"""Weight of the identity in the covariance: above the rounding of float64, below that of float32."""
 
 
 class SimilarityTransform(NamedTuple):
-    """Rotations [N, 3, 3], translations [N, 3] and scales [N]."""
+    """Rotations [N, D, D], translations [N, D] and scales [N]."""
 
     R: Tensor
     T: Tensor
@@ -46,6 +48,8 @@ def corresponding_points_alignment(
             "corresponding_points_alignment: both sides should have the same number of points, got "
             f"{list(points.shape)} and {list(others.shape)}"
         )
+    dtype = points.dtype
+    points, others = points.double(), others.double()  # nearly collinear points amplify rounding
     there = (torch.arange(points.shape[1], device=points.device) < count[:, None]).to(points)
     if weights is not None:
         there = there * (
@@ -58,15 +62,17 @@ def corresponding_points_alignment(
     )
     centered = points - centroid
     covariance = (normalized_weights * centered).mT @ (others - other_centroid)
-    u, sizes, v = torch.linalg.svd(covariance)
+    spread = (normalized_weights * centered.square()).sum((1, 2))
+    # of the rotations that align collinear points equally well, the smallest
+    nudge = SMALLEST_ROTATION * spread[:, None, None] * torch.eye(points.shape[2]).to(points)
+    u, sizes, v = torch.linalg.svd(covariance + nudge)
     signs = torch.ones_like(sizes)
     if not allow_reflection:
         signs = torch.cat([signs[:, :-1], torch.det(u @ v)[:, None].sign()], 1)
     rotation = (u * signs[:, None]) @ v
-    spread = (normalized_weights * centered.square()).sum((1, 2))
     scale = (sizes * signs).sum(1) / spread.clamp(min=eps) if estimate_scale else torch.ones_like(spread)
     translation = other_centroid[:, 0] - scale[:, None] * (centroid @ rotation)[:, 0]
-    return SimilarityTransform(rotation, translation, scale)
+    return SimilarityTransform(rotation.to(dtype), translation.to(dtype), scale.to(dtype))
 
 
 def iterative_closest_point(
@@ -83,9 +89,11 @@ def iterative_closest_point(
     (start, count), (target, target_count) = _padded(X), _padded(Y)
     there = (torch.arange(start.shape[1], device=start.device) < count[:, None]).to(start)
     if init_transform is None:
-        batch, eye = len(start), torch.eye(3).to(start)
+        batch, size = len(start), start.shape[2]
         init_transform = SimilarityTransform(
-            eye.expand(batch, 3, 3), start.new_zeros(batch, 3), start.new_ones(batch)
+            torch.eye(size).to(start).expand(batch, size, size),
+            start.new_zeros(batch, size),
+            start.new_ones(batch),
         )
     found, history, before, rmse, converged = init_transform, [], None, None, False
     moved = _apply(found, start)

@@ -71,28 +71,56 @@ def add_points_features_to_volume_densities_features(
         grid_sizes = torch.tensor(shape, device=points_3d.device).expand(count, 3)
     if volume_features is None:
         volume_features = points_features.new_zeros(count, channels, *shape)
+    densities, features = _points_to_volumes(
+        points_3d,
+        points_features,
+        volume_densities.clone(),
+        volume_features.clone(),
+        grid_sizes,
+        1.0,
+        torch.ones_like(points_3d[..., 0]) if mask is None else mask,
+        align_corners,
+        mode == "trilinear",
+    )
+    if rescale_features:
+        features = features / densities.clamp(min=min_weight)
+    return features, densities
+
+
+def _points_to_volumes(
+    points_3d: Tensor,
+    points_features: Tensor,
+    volume_densities: Tensor,
+    volume_features: Tensor,
+    grid_sizes: Tensor,
+    point_weight: float,
+    mask: Tensor,
+    align_corners: bool,
+    splat: bool,
+) -> tuple[Tensor, Tensor]:
+    """Add points to contiguous volumes in place: to the eight voxels around each, or to the nearest one."""
+    channels, shape = points_features.shape[2], volume_densities.shape[-3:]
     sizes = grid_sizes.flip(1)[:, None]  # x, y, z
     edge = 1 if align_corners else 0
     places = (points_3d + 1) / 2 * (sizes - edge) - (1 - edge) / 2
-    weights = torch.ones_like(points_3d[..., 0]) if mask is None else mask
-    densities = volume_densities.flatten(2)[:, 0]
-    features = volume_features.flatten(2)
-    for voxel, share in _corners(places, mode):
+    densities, features = (
+        volume_densities.view(len(sizes), -1),
+        volume_features.view(len(sizes), channels, -1),
+    )
+    for voxel, share in _corners(places, splat):
         inside = ((voxel >= 0) & (voxel < sizes)).all(-1)
-        share = torch.where(inside, share * weights, 0)
+        share = torch.where(inside, share * mask * point_weight, 0)
         x, y, z = torch.where(inside[..., None], voxel, 0).unbind(-1)
         index = (z * shape[1] + y) * shape[2] + x
-        densities = densities.scatter_add(1, index, share)
+        densities.scatter_add_(1, index, share)
         spread = (points_features * share[..., None]).mT
-        features = features.scatter_add(2, index[:, None].expand(-1, channels, -1), spread)
-    if rescale_features:
-        features = features / densities[:, None].clamp(min=min_weight)
-    return features.view_as(volume_features), densities.view_as(volume_densities)
+        features.scatter_add_(2, index[:, None].expand(-1, channels, -1), spread)
+    return volume_densities, volume_features
 
 
-def _corners(places: Tensor, mode: str) -> list[tuple[Tensor, Tensor]]:
+def _corners(places: Tensor, splat: bool) -> list[tuple[Tensor, Tensor]]:
     """Return the voxels that each point adds to, and its weight in each; points are in units of voxels."""
-    if mode == "nearest":
+    if not splat:
         return [(places.detach().round().long(), torch.ones_like(places[..., 0]))]
     low = places.detach().floor()
     part = places - low

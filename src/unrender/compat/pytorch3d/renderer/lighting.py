@@ -38,6 +38,9 @@ class _Lights(TensorProperties):
             if value is None:
                 continue
             given = getattr(self, name)
+            if given.shape == (3,):  # PyTorch3D reads it as a batch of 3
+                setattr(self, name, given.expand(3, 3))
+                continue
             vector = name in ("location", "direction") or not isinstance(self, AmbientLights)
             if given.dim() != 2 or (vector and given.shape[-1] != 3):
                 raise InputError(f"{type(self).__name__}: `{name}` should be [N, 3], got {list(given.shape)}")
@@ -67,13 +70,15 @@ class _Lights(TensorProperties):
 
     def _of(self, member: int, name: str) -> Tensor:
         values: Tensor = getattr(self, name)
-        return values[member % len(values)]
+        return values if values.dim() == 1 else values[member % len(values)]
 
     def _shine(
         self, normals: Tensor, points: Tensor, views: Tensor, material: Callable[[int], Material]
     ) -> Tensor:
         """Shade each member of the batch with its own light."""
         normals, points, views = torch.broadcast_tensors(normalize(normals, dim=-1), points, views)
+        if len(points) == 1 and points.dim() > 2:
+            normals, points, views = (t.expand(len(self), *t.shape[1:]) for t in (normals, points, views))
         if points.dim() == 2 and len(self) in (1, len(points)):
             normals, points, views = (
                 t[None] if len(self) == 1 else t[:, None] for t in (normals, points, views)

@@ -33,10 +33,11 @@ class Materials(TensorProperties):
             "specular_color": specular_color,
         }
         super().__init__(device=device, **colors, shininess=shininess)
+        channels = self.ambient_color.shape[-1]
         for name in colors:
             value = getattr(self, name)
-            if value.dim() != 2:
-                raise InputError(f"Materials: `{name}` should be [N, channels], got {list(value.shape)}")
+            if value.dim() != 2 or value.shape[1] != channels:
+                raise InputError(f"Materials: `{name}` should be [N, {channels}], got {list(value.shape)}")
         if self.shininess.dim() != 1:
             raise InputError(f"Materials: `shininess` should be [N], got {list(self.shininess.shape)}")
 

@@ -1,7 +1,7 @@
 """Rows of tensors in three layouts, each built once: list, padded and packed."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,12 +14,22 @@ LAYOUTS = ("_list", "_packed", "_padded", "_idx", "_per_mesh", "_per_cloud")
 
 
 class PrivateLayouts:
-    """Read `_verts_packed`, and any other private name of a layout, as `verts_packed()`: some scripts do."""
+    """Read `_verts_packed`, and any other private name of a layout, as `verts_packed()`: some scripts do.
+
+    Layouts are built when they are read, so `_compute_packed()` and the like have nothing to do.
+    """
+
+    _INTERNAL_TENSORS: ClassVar[tuple[str, ...]] = ()
+
+    def _ignore(self, refresh: bool = False) -> None:
+        pass
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
             public = name[1:]
+            if name.startswith("_compute_"):
+                return self._ignore
             if (
                 name.startswith("_")
                 and public.endswith(LAYOUTS)

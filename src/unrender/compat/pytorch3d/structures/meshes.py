@@ -195,7 +195,7 @@ class Meshes(PrivateLayouts):
 
     def num_edges_per_mesh(self) -> Tensor:
         """Count the edges of each mesh."""
-        return _counts([topology(f).edges for f in self._faces], self.device)
+        return _counts([topology(f).edges for f in self._faces], self.device).int()
 
     def edges_packed_to_mesh_idx(self) -> Tensor:
         """Return the mesh index of each row of `edges_packed`."""
@@ -264,7 +264,10 @@ class Meshes(PrivateLayouts):
     def submeshes(self, face_indices: Sequence[Sequence[Tensor]]) -> "Meshes":
         """Cut parts out of each mesh: for mesh i, one for each tensor of face indices in `face_indices[i]`."""
         if len(face_indices) != len(self):
-            raise InputError(f"Meshes.submeshes: takes lists for {len(self)} meshes, got {len(face_indices)}")
+            raise InputError(
+                "Meshes.submeshes: You must specify exactly one set of submeshes for each mesh: there are "
+                f"{len(self)} meshes, got {len(face_indices)} sets"
+            )
         verts, faces, used = [], [], []
         for vertices, triangles, many in zip(self.verts_list(), self._faces, face_indices, strict=True):
             used.append([torch.unique(triangles[ids]) for ids in many])
@@ -393,7 +396,7 @@ def _without_padding(faces: Tensor) -> list[Tensor]:
     """Remove the rows of −1 that pad faces."""
     kept = (faces >= 0).all(-1)
     if bool((kept[:, 1:] & ~kept[:, :-1]).any()):
-        raise InputError("Meshes: rows of −1 may stand only behind all `faces` of a mesh")
+        raise InputError("Meshes: Padding of faces: rows of −1 may stand only behind all `faces` of a mesh")
     return [rows[:count].long() for rows, count in zip(faces, kept.sum(1).tolist(), strict=True)]
 
 

@@ -30,13 +30,13 @@ class Pointclouds(PrivateLayouts):
         for name, given in (("points", points), ("normals", normals), ("features", features)):
             if given is not None and not isinstance(given, Tensor | list | tuple):
                 raise InputError(f"Pointclouds: `{name}` should be [N, P, C] or a list of [P, C]")
-            members = [given] if isinstance(given, Tensor) else given or []
+            members = [given] if isinstance(given, Tensor) else [t for t in given or [] if t is not None]
             dims = 3 if isinstance(given, Tensor) else 2
             if any(t.dim() != dims and t.numel() for t in members):
                 raise InputError(f"Pointclouds: `{name}` should be [N, P, C] or a list of [P, C]")
         self._points = Rows(points)
-        self._normals = None if normals is None else Rows(normals)
-        self._features = None if features is None else Rows(features)
+        self._normals = _attributes(normals)
+        self._features = _attributes(features)
         for name, rows in (("normals", self._normals), ("features", self._features)):
             if rows is not None and rows.counts != self._points.counts:
                 raise InputError(f"Pointclouds: `{name}` should have a row for each point")
@@ -165,10 +165,18 @@ class Pointclouds(PrivateLayouts):
     def inside_box(self, box: Tensor) -> Tensor:
         """Return which rows of `points_packed` are in a box [2, 3] of lowest and highest coordinates, or [N, 2, 3]."""
         boxes = box[None] if box.dim() == 2 else box
-        if boxes.shape[1:] != (2, 3) or len(boxes) not in (1, len(self)):
-            raise InputError(f"Pointclouds.inside_box: takes [2, 3] or [N, 2, 3], got {list(box.shape)}")
+        if boxes.shape[1:] != (2, 3):
+            raise InputError(
+                f"Pointclouds.inside_box: Input box must be of shape [2, 3] or [N, 2, 3], got {list(box.shape)}"
+            )
+        if len(boxes) not in (1, len(self)):
+            raise InputError(
+                f"Pointclouds.inside_box: Input box dimension is {len(boxes)}, but there are {len(self)} clouds"
+            )
         if bool((boxes[:, 1] < boxes[:, 0]).any()):
-            raise InputError("Pointclouds.inside_box: the lowest corner of a box is above the highest")
+            raise InputError(
+                "Pointclouds.inside_box: Input box is invalid: its lowest corner is above the highest"
+            )
         each = boxes.expand(len(self), 2, 3)[self.packed_to_cloud_idx()]
         points = self.points_packed()
         return ((points >= each[:, 0]) & (points <= each[:, 1])).all(-1)
@@ -179,16 +187,15 @@ class Pointclouds(PrivateLayouts):
         disambiguate_directions: bool = True,
         assign_to_self: bool = False,
     ) -> Tensor:
-        """Estimate the normals, packed, from the nearest neighbors; with `assign_to_self`, keep them."""
+        """Estimate the normals, padded, from the nearest neighbors; with `assign_to_self`, keep them."""
         from unrender.compat.pytorch3d.ops.points_normals import estimate_pointcloud_normals
 
         padded = estimate_pointcloud_normals(
             self, neighborhood_size=neighborhood_size, disambiguate_directions=disambiguate_directions
         )
-        rows = Rows([normals[:n] for normals, n in zip(padded, self._points.counts, strict=True)])
         if assign_to_self:
-            self._normals = rows
-        return rows.packed()
+            self._normals = Rows(padded, self._points.counts)
+        return padded
 
     def offset_(self, offsets_packed: Tensor) -> Self:
         """Move all points, by offsets in the layout of `points_packed`, or one [3] for all, in place."""
@@ -245,11 +252,13 @@ class Pointclouds(PrivateLayouts):
             raise InputError(f"Pointclouds.extend: `N` should be at least 1, got {N}")
         return self._with(lambda rows: [t.clone() for t in rows.list() for _ in range(N)])
 
-    def subsample(self, max_points: int | Sequence[int]) -> "Pointclouds":
-        """Keep a random subset of at most a number of points, for all clouds or for each."""
-        limits = [max_points] * len(self) if isinstance(max_points, int) else list(max_points)
+    def subsample(self, max_points: int | Sequence[int] | Tensor) -> "Pointclouds":
+        """Keep a random subset of at most a number of points, for all clouds or for each; `self` if all fit."""
+        limits = [max_points] * len(self) if isinstance(max_points, int) else [int(n) for n in max_points]
         if len(limits) != len(self):
             raise InputError(f"Pointclouds.subsample: takes 1 number or {len(self)}, got {len(limits)}")
+        if all(n <= limit for n, limit in zip(self._points.counts, limits, strict=True)):
+            return self
         kept = [
             torch.randperm(len(p), device=p.device)[:limit]
             if len(p) > limit
@@ -289,18 +298,33 @@ class Pointclouds(PrivateLayouts):
         return Pointclouds(points or [], normals, features)
 
 
+def _attributes(given: Members | None) -> Rows | None:
+    """Return the rows of normals or features; clouds without points may have None."""
+    if given is None or len(given) == 0:
+        return None
+    if isinstance(given, Tensor):
+        return Rows(given)
+    like = next((t for t in given if t is not None), torch.zeros(0))
+    return Rows([like.new_zeros(0) if t is None else t for t in given])
+
+
 def join_pointclouds_as_batch(pointclouds: Sequence[Pointclouds]) -> Pointclouds:
     """Concatenate batches of clouds, which should all have normals or none, and features or none."""
     if isinstance(pointclouds, Pointclouds) or not all(isinstance(p, Pointclouds) for p in pointclouds):
-        raise InputError("join_pointclouds_as_batch: takes a list of Pointclouds")
+        raise InputError("join_pointclouds_as_batch: Wrong first argument: takes a list of Pointclouds")
 
     def column(name: str) -> list[Tensor] | None:
         lists = [getattr(p, name)() for p in pointclouds]
         if all(part is None for part in lists):
             return None
         if any(part is None for part in lists):
-            raise InputError(f"join_pointclouds_as_batch: only some of the clouds have {name.split('_')[0]}")
-        return [t for part in lists for t in part]
+            raise InputError(f"join_pointclouds_as_batch: {name.split('_')[0]}: some set to None, others not")
+        rows = [t for part in lists for t in part]
+        if len({t.shape[1] for t in rows}) > 1:
+            raise InputError(
+                f"join_pointclouds_as_batch: clouds should have the same number of {name.split('_')[0]}"
+            )
+        return rows
 
     return Pointclouds(column("points_list") or [], column("normals_list"), column("features_list"))
 

@@ -13,8 +13,14 @@ from unrender.errors import InputError
 
 def masked_gather(points: Tensor, idx: Tensor) -> Tensor:
     """Gather rows of points [N, P, D] by indices [N, K] or [N, M, K]; the index −1 gives zeros."""
-    if len(idx) != len(points) or idx.dim() not in (2, 3):
-        raise InputError(f"masked_gather: `idx` should be [N, K] or [N, M, K], got {list(idx.shape)}")
+    if len(idx) != len(points):
+        raise InputError(
+            f"masked_gather: points and idx must have the same batch dimension, got {len(points)} and {len(idx)}"
+        )
+    if idx.dim() not in (2, 3):
+        raise InputError(
+            f"masked_gather: idx format is not supported: takes [N, K] or [N, M, K], got {list(idx.shape)}"
+        )
     if not points.shape[1]:
         return points.new_zeros(*idx.shape, points.shape[2])
     member = torch.arange(len(points), device=points.device).view(-1, *[1] * (idx.dim() - 1))
@@ -33,7 +39,7 @@ def wmean(
     if weight is None:
         return x.mean(axes, keepdim=keepdim)
     if any(a != b and a != 1 and b != 1 for a, b in zip(weight.shape[::-1], x.shape[-2::-1], strict=False)):
-        raise InputError(f"wmean: weights {list(weight.shape)} do not fit values {list(x.shape)}")
+        raise InputError(f"wmean: weights are not compatible: {list(weight.shape)} with {list(x.shape)}")
     rows = weight[..., None]
     return (x * rows).sum(axes, keepdim=keepdim) / rows.sum(axes, keepdim=keepdim).clamp(eps)
 

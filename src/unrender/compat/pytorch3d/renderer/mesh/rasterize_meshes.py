@@ -59,10 +59,12 @@ def rasterize_meshes(
 
 def height_width(image_size: ImageSize) -> tuple[int, int]:
     """Return height and width; one number stands for both."""
-    if isinstance(image_size, int):
-        return image_size, image_size
-    height, width = (int(side) for side in image_size)
-    return height, width
+    sides = [image_size] * 2 if isinstance(image_size, int) else list(image_size)
+    if len(sides) != 2 or any(side < 1 or side != int(side) for side in sides):
+        raise InputError(
+            f"`image_size` should be a positive number of pixels, or (height, width), got {image_size}"
+        )
+    return int(sides[0]), int(sides[1])
 
 
 def pixels(points: Tensor, size: tuple[int, int]) -> Tensor:

@@ -55,6 +55,8 @@ def rasterize_points(
 def packed_radii(radius: Radius, pointclouds: Pointclouds) -> Tensor:
     """Return the radius of each row of `points_packed`: from one number, packed numbers, or padded ones [N, P]."""
     points, counts = pointclouds.points_packed(), pointclouds.num_points_per_cloud().tolist()
+    if not isinstance(radius, float | int | list | tuple | Tensor):
+        raise InputError(f"radius must be a float, list, tuple or tensor, got {type(radius).__name__}")
     given = torch.as_tensor(radius, dtype=points.dtype, device=points.device)
     if given.numel() == 1:
         return given.reshape(1).expand(len(points))
@@ -63,7 +65,7 @@ def packed_radii(radius: Radius, pointclouds: Pointclouds) -> Tensor:
         return torch.cat([row[:n] for row, n in zip(given, counts, strict=True)])
     if given.shape != (len(points),):
         raise InputError(
-            f"radius should be a number, [{len(points)}] or [{len(counts)}, {longest}], got {list(given.shape)}"
+            f"radius must be of shape [{len(points)}] or [{len(counts)}, {longest}], got {list(given.shape)}"
         )
     return given
 

@@ -33,7 +33,8 @@ class TensorPropertiesAccessor:
     def __setattr__(self, name: str, value: Setting) -> None:
         owner, index = self.__dict__["class_object"], self.__dict__["index"]
         values = getattr(owner, name)
-        if isinstance(value, Tensor) and value.dim() > 0 and value.shape[-1] != values.shape[-1] != 1:
+        value = torch.as_tensor(value, dtype=values.dtype, device=values.device)
+        if value.dim() > 0 and value.shape[-1] != values.shape[-1] != 1:
             raise ValueError(
                 f"{name} has {values.shape[-1]} columns for each member, got {list(value.shape)}"
             )

@@ -11,11 +11,12 @@ from unrender.compat.pytorch3d.ops.interp_face_attrs import interpolate_face_att
 
 
 def _clip_barycentric_coordinates(bary: Tensor) -> Tensor:
-    """Clamp weights at 0, and normalize them."""
+    """Clamp weights at 0, and normalize them; empty slots stay −1."""
     if bary.shape[-1] != 3:
         raise ValueError(f"takes barycentric coordinates [..., 3], got {list(bary.shape)}")
     clipped = bary.clamp(min=0)
-    return clipped / clipped.sum(-1, keepdim=True).clamp(min=1e-5)
+    normalized = clipped / clipped.sum(-1, keepdim=True).clamp(min=1e-5)
+    return torch.where((bary == -1).all(-1, keepdim=True), -1, normalized)
 
 
 def _interpolate_zbuf(pix_to_face: Tensor, barycentric_coords: Tensor, meshes: Any) -> Tensor:
