@@ -128,6 +128,11 @@ def test_warns_of_indices_and_names_that_have_no_target(tmp_path):
     ):
         _, found, _ = load_obj(io.StringIO(text))
     assert found.textures_idx.tolist() == [[0, -1, 0]]
+    text = text.replace("usemtl steel", "").replace("2/5", "2/-9")
+    with pytest.warns(UserWarning, match="Faces have invalid indices: -8 to 0 of 1 texture coordinates"):
+        assert load_obj(io.StringIO(text))[1].textures_idx.tolist() == [[0, -1, 0]]
+    with pytest.raises(FileFormatError, match=r"a face references texture coordinate 1\.5"):
+        load_obj(io.StringIO(text.replace("2/-9", "2/1.5")))
 
 
 @pytest.mark.parametrize(
@@ -169,6 +174,9 @@ def test_texture_image_of_ply(tmp_path):
     assert textures.verts_uvs_padded().tolist() == [[[0, 0], [1, 0], [0, 0.5]]]
     assert textures.maps_padded().shape == (1, 4, 6, 3)
     assert IO().load_mesh(tmp_path / "a.ply", include_textures=False).textures is None
+    (tmp_path / "green.png").unlink()
+    with pytest.warns(UserWarning, match=r"Texture file does not exist: .*green.png"):
+        assert IO().load_mesh(tmp_path / "a.ply").textures is None
 
 
 def test_off_without_its_keyword(tmp_path):
@@ -176,6 +184,8 @@ def test_off_without_its_keyword(tmp_path):
     for first in ("3 1 0", "OFF 3 1 0", "OFF3 1 0", "off\n3 1 0"):
         (tmp_path / "a.off").write_text("\n".join([first, *lines[1:]]))
         assert IO().load_mesh(tmp_path / "a.off").faces_packed().tolist() == [[0, 1, 2]]
+    (tmp_path / "a.off").write_text("OFF\n0 0 0\n")
+    assert IO().load_mesh(tmp_path / "a.off").verts_packed().shape == (0, 3)
     for change, message in (
         ({0: "4 1 0"}, "number of columns"),
         ({0: "3 2 0"}, "Not enough face data"),

@@ -89,7 +89,7 @@ def corners(
     """Read indices that count from 1, or negative ones relative to the last item `defined` on an earlier line.
 
     Returns zero-based indices, and their number per row. The value `none` stands for a missing index, returned as −1.
-    Unless `strict`, indices of items that do not exist are returned, too.
+    Unless `strict`, whole numbers that are not the index of an item are returned, too.
     """
     flat, sizes = parse_ragged(rows, numbers)
     if len(sizes) and sizes.min() < 3:
@@ -99,8 +99,9 @@ def corners(
     given = flat.astype(np.int64)
     lines = np.repeat(np.array(numbers, dtype=np.int64), sizes)
     index = np.where(given < 0, given + np.searchsorted(defined, lines), given - 1)
-    wrong = ((index < 0) | (index >= len(defined)) | (given != flat)) & (flat != none)
-    if wrong.any() and strict:
+    missing = (index < 0) | (index >= len(defined)) if strict else np.zeros(len(index), bool)
+    wrong = (missing | (given != flat)) & (flat != none)
+    if wrong.any():
         at = int(wrong.argmax())
         raise FileFormatError(
             f"line {lines[at]}: a face references {what} {flat[at]:g}, but the file has 1 to {len(defined)}"

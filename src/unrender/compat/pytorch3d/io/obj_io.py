@@ -35,6 +35,7 @@ from unrender.io.obj import Rows, corners, keyword_rows, table, vertices
 from unrender.io.textures import load_textured_mesh
 
 Device = torch.device | str
+_NO_DIGITS = str.maketrans("", "", "-0123456789")
 _SECOND, _THIRD = r"[^\s/]+/?([^\s/]*)\S*", r"[^\s/]+(?:/[^\s/]*/)?([^\s/]*)\S*"
 
 
@@ -110,7 +111,8 @@ def _faces(rows: dict[str, Rows]) -> tuple[list[Indices], list[str]]:
         defined = np.array(rows[keyword][0])
         index, _ = corners(numbers, named, defined, what, none=0, strict=False)
         warn_of_invalid(index[index != -1], len(defined), f"{what}s")
-        found.append(np.where(index < len(defined), index, -1)[order].reshape(-1, 3))
+        exists = (index >= 0) & (index < len(defined))
+        found.append(np.where(exists, index, -1)[order].reshape(-1, 3))
     uses = np.searchsorted(rows["usemtl"][0], numbers)
     names = ["", *(text.strip() for text in rows["usemtl"][1])]
     return found, [names[use] for use in np.repeat(uses, sizes - 2)]
@@ -118,12 +120,17 @@ def _faces(rows: dict[str, Rows]) -> tuple[list[Indices], list[str]]:
 
 def _check_layouts(numbers: list[int], texts: list[str]) -> None:
     """Raise FileFormatError for faces whose corners have more than three indices, or not the same number of them."""
+    layouts: set[str] = set()
     for number, text in zip(numbers, texts, strict=True):
-        slashes = {corner.count("/") for corner in text.split()} if "/" in text else ()
+        layout = text.translate(_NO_DIGITS)
+        if layout in layouts:
+            continue
+        slashes = {corner.count("/") for corner in text.split()}
         if len(slashes) > 1:
             raise FileFormatError(f"line {number}: Vertex properties are inconsistent: f {text[:60]}")
         if slashes and max(slashes) > 2:
             raise FileFormatError(f"line {number}: Face vertices can only have 3 properties: f {text[:60]}")
+        layouts.add(layout)
 
 
 def _optional(rows: Rows, what: str, columns: int, device: Device) -> Tensor | None:

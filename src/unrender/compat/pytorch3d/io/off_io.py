@@ -84,10 +84,8 @@ def _parse(data: bytes) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         found = read_off(data)
         arrays = [found.points.astype(np.float32), found.faces, found.colors, None]
         return tuple(None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)  # type: ignore[return-value]
-    lines[0] = (
-        lines[0][0],
-        lines[0][1][start.end() :],
-    )  # the keyword may be missing, or on a line of its own
+    # the keyword may be missing, or on a line of its own
+    lines[0] = (lines[0][0], lines[0][1][start.end() :])
     lines = lines if lines[0][1].strip() else lines[1:]
     counts, lines = lines[0][1].split() if lines else [], lines[1:]
     if len(counts) < 3 or not all(word.isdecimal() for word in counts[:2]):
@@ -110,7 +108,7 @@ def _parse(data: bytes) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
         )
     whole = num_verts and texts[0].count(".") == 3
     vertex_colors = _colors(table[:, 3:], bool(whole))
-    return torch.from_numpy(table[:, :3].copy()), faces, vertex_colors, face_colors
+    return torch.from_numpy(table[:, :3].reshape(-1, 3).copy()), faces, vertex_colors, face_colors
 
 
 def _faces(texts: list[str], numbers: list[int], num_verts: int) -> tuple[Tensor, Tensor | None]:

@@ -20,6 +20,7 @@ from unrender.compat.pytorch3d.renderer.mesh.textures import TexturesUV, Texture
 from unrender.compat.pytorch3d.structures.meshes import Meshes
 from unrender.compat.pytorch3d.structures.pointclouds import Pointclouds
 from unrender.errors import InputError
+from unrender.io.files import is_file
 from unrender.io.geometry_data import check_finite
 from unrender.io.images import load_image
 from unrender.io.mtl import find_file
@@ -194,8 +195,11 @@ class MeshPlyFormat(MeshFormatInterpreter):
 def _textures(path: Source, found: PlyData, faces: Tensor) -> TexturesUV | TexturesVertex | None:
     """Return the texture image that the header names, if vertices have coordinates for it, else their colors."""
     if found.uvs is not None and found.image is not None:
-        image = load_image(find_file(folder_of(path), found.image))[..., :3].to(faces.device)
-        return TexturesUV([image], [faces], [found.uvs.to(faces.device)])
+        file = find_file(folder_of(path), found.image)
+        if is_file(file):
+            image = load_image(file)[..., :3].to(faces.device)
+            return TexturesUV([image], [faces], [found.uvs.to(faces.device)])
+        warnings.warn(f"Texture file does not exist: {file}", stacklevel=4)
     return None if found.colors is None else TexturesVertex([found.colors.to(faces.device)])
 
 
