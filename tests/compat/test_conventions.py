@@ -51,6 +51,8 @@ def test_marching_cubes_through_grid_points_has_no_empty_faces():
     assert areas.tolist() == [0.5] * 12
     nothing, no_faces = marching_cubes(torch.zeros(1, 2, 2, 2))
     assert nothing[0].shape == no_faces[0].shape == (0,)
+    with pytest.raises(ValueError, match="`vol_batch` should be finite"):
+        marching_cubes(torch.full((1, 2, 2, 2), torch.nan))
 
 
 def test_lights_and_materials_broadcast():
