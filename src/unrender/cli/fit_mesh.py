@@ -308,12 +308,14 @@ def _describe(step: FitMeshStep) -> str:
 
 def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) -> dict[str, Any]:
     last = steps[-1]
-    is_held_out = torch.zeros(len(cloud.points), dtype=torch.bool, device=cloud.points.device)
-    is_held_out[last.cloud.held_out] = True
-    held_out = cloud.points[is_held_out] if len(last.cloud.held_out) else None
+    points, held_out = cloud.points, None
+    if len(last.cloud.held_out):
+        is_held_out = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        is_held_out[last.cloud.held_out] = True
+        points, held_out = points[~is_held_out], points[is_held_out]
     metrics = measure_mesh(
         last.result,
-        cloud.points[~is_held_out],
+        points,
         observed_within=mesh_report.OBSERVED_WITHIN * last.cloud.spacing * last.cloud.diagonal,
         held_out=held_out,
         reference=truth,
@@ -322,6 +324,7 @@ def _measure(steps: list[FitMeshStep], cloud: PointCloud, truth: Mesh | None) ->
     assert observed is not None
     return metrics | {
         "status": "supported" if observed >= MIN_OBSERVED_FRACTION else "unsupported",
+        "num_points_fitted": len(last.cloud.points),
         "num_outliers": int(last.cloud.is_outlier.sum()),
         "smoothness": last.smoothness,
         "steps": last.index,

@@ -1,6 +1,5 @@
 """Level sets of functions that are expensive to evaluate: a grid, refined near points and near the level set."""
 
-import itertools
 import math
 from collections.abc import Callable
 
@@ -63,8 +62,9 @@ def extract_level_set(
     values = function(origin + step * everywhere).reshape(shape)
     for _ in range(num_levels):
         step, values = step / 2, _upsample(values)
-        ids = _dilated(np.rint((p - origin) / step).astype(int), values.shape, 2)
-        ids = np.union1d(ids, _dilated(_crossings(values), values.shape, 1))
+        is_near = _dilated(np.rint((p - origin) / step).astype(int), values.shape, 2)
+        is_near |= _dilated(_crossings(values), values.shape, 1)
+        ids = np.flatnonzero(is_near)
         values.ravel()[ids] = function(origin + step * np.stack(np.unravel_index(ids, values.shape), 1))
     if not values.max() > 0:
         raise InputError(CLUSTERS)
@@ -125,9 +125,13 @@ def _crossings(values: Array) -> npt.NDArray[np.int64]:
     return np.argwhere(crosses)
 
 
-def _dilated(nodes: npt.NDArray[np.int64], shape: tuple[int, ...], radius: int) -> npt.NDArray[np.int64]:
-    """Return the flat indices of all nodes within a cube of `radius` cells around nodes, sorted."""
+def _dilated(nodes: npt.NDArray[np.int64], shape: tuple[int, ...], radius: int) -> npt.NDArray[np.bool_]:
+    """Mark all nodes of a grid within a cube of `radius` cells around nodes."""
     marked = np.zeros(shape, bool)
-    for offset in itertools.product(range(-radius, radius + 1), repeat=3):
-        marked[tuple((nodes + offset).clip(0, np.array(shape) - 1).T)] = True
-    return np.flatnonzero(marked)
+    marked[tuple(nodes.clip(0, np.array(shape) - 1).T)] = True
+    for axis in range(3):
+        rows, before = np.moveaxis(marked, axis, 0), np.moveaxis(marked.copy(), axis, 0)
+        for offset in range(1, radius + 1):
+            rows[offset:] |= before[:-offset]
+            rows[:-offset] |= before[offset:]
+    return marked

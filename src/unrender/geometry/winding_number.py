@@ -31,6 +31,8 @@ TUNNEL_TOLERANCE, HANDLE_TOLERANCE = 0.6, 0.3
 
 In a gap of the points on a thin plate it falls by half; in a true hole it falls to 0. Thin handles have low contrast.
 """
+CHUNK = 250_000
+"""Number of positions evaluated at once, which bounds the memory."""
 LEVEL_NEIGHBORS = 16
 """Number of points whose winding numbers define the level of the surface around them."""
 
@@ -118,6 +120,10 @@ def winding_number_surface(
     support = (sources.points @ directions.T).amax(0)
 
     def inside(positions: Array) -> Array:
+        chunks = [part(positions[i : i + CHUNK]) for i in range(0, len(positions), CHUNK)]
+        return np.concatenate(chunks)
+
+    def part(positions: Array) -> Array:
         queries = index_points(torch.from_numpy(positions).to(vectors))
         squared, ids = nearest(queries, sources, min(LEVEL_NEIGHBORS, len(points)))
         weights = (-squared / (2 * width**2)).softmax(1)

@@ -12,10 +12,13 @@ from unrender.kernels.nearest import nearest
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
 from unrender.tasks.mesh.fit_mesh import FitMeshStep
-from unrender.tasks.mesh.measure_mesh import distances_to_mesh
+from unrender.tasks.mesh.measure_mesh import distances_to_mesh, random_ids
+from unrender.tasks.mesh.prepare_cloud import PreparedCloud
 
 OBSERVED_WITHIN = 2.0
 """Distance to the nearest point, in mean point spacings, up to which the surface counts as observed."""
+MAX_DRAWN = 200_000
+"""Maximum number of points in images; of larger clouds, a random sample is drawn."""
 NUM_VIEWS = 8
 """Images of a turntable."""
 
@@ -34,7 +37,7 @@ def write_mesh_report(
         path,
         title,
         [
-            Section("Results", _summary(metrics), _turntables(cloud, steps, up)),
+            Section("Results", _summary(metrics, steps[-1].cloud), _turntables(cloud, steps, up)),
             Section("Metrics", "Distances are in the units of the point cloud.", table=metrics),
             Section("Loss curves", svg=_curves(steps[1:]) if len(steps) > 1 else ""),
             how,
@@ -45,14 +48,21 @@ def write_mesh_report(
 def _turntables(cloud: PointCloud, steps: Sequence[FitMeshStep], up: str) -> list[Figure]:
     """Render the cloud, the initial and the fitted mesh, observed regions and errors, in normalized coordinates."""
     initial, last = steps[0].mesh, steps[-1]
-    points = cloud.replace(points=(cloud.points.double() - last.cloud.center) / last.cloud.diagonal)
+    drawn = random_ids(len(cloud.points), MAX_DRAWN)
+    points = PointCloud(
+        (cloud.points[drawn].double() - last.cloud.center) / last.cloud.diagonal,
+        colors=None if cloud.colors is None else cloud.colors[drawn],
+    )
     error = distances_to_mesh(points.points, last.surface)
     highest = max(float(np.quantile(error.numpy(), 0.95)), 0.001)
     gap = nearest(last.surface.vertices, points.points).distances[:, 0].sqrt()
     observed = figures.colored(gap, 2 * OBSERVED_WITHIN * last.cloud.spacing, "cividis")
     colored_points = points.replace(colors=figures.colored(error, highest))
+    number = f"{len(cloud.points):,} points"
+    if len(drawn) < len(cloud.points):
+        number += f", of which {len(drawn):,} are drawn"
     shapes: dict[str, Mesh | PointCloud] = {
-        f"point cloud, {len(cloud.points):,} points": points,
+        f"point cloud, {number}": points,
         "initial mesh": initial,
         f"fitted mesh, {len(last.surface.faces):,} faces": last.surface,
         "observed (dark) and extrapolated (bright) surface": last.surface.replace(vertex_colors=observed),
@@ -80,10 +90,14 @@ def series(steps: Sequence[FitMeshStep]) -> dict[str, list[float]]:
     }
 
 
-def _summary(metrics: Mapping[str, Any]) -> str:
+def _summary(metrics: Mapping[str, Any], cloud: PreparedCloud) -> str:
     closed = "Watertight" if metrics["watertight"] else "Not watertight"
     mean = metrics["cloud_to_mesh_mean"] / metrics["diagonal"]
     text = f"{closed}; mean distance of the points to the mesh: {100 * mean:.3f} % of the cloud's diagonal."
+    if cloud.num_averaged:
+        text += f" {cloud.num_averaged:,} points were averaged to {len(cloud.weights):,} for the fit."
+    if metrics["num_points_measured"] < metrics["num_points"]:
+        text += f" Distances were measured with {metrics['num_points_measured']:,} of the points, chosen at random."
     if metrics["observed_fraction"] < 0.95:
         filled = 100 * (1 - metrics["observed_fraction"])
         text += f" {filled:.0f} % of the surface is far from all points and was filled in."

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -15,8 +16,10 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.sample import sample_points_from_mesh
 from unrender.geometry.shapes import ico_sphere, torus
 from unrender.geometry.topology import genus, is_manifold, is_watertight
+from unrender.tasks.mesh import measure_mesh as measuring
 from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.mesh.measure_mesh import distances_to_mesh, measure_mesh
+from unrender.tasks.mesh.prepare_cloud import Reduction
 
 COARSE = FitMesh(edge_length=0.2, steps=40)
 
@@ -119,10 +122,44 @@ def test_points_held_out_are_not_used() -> None:
     assert set(last.cloud.held_out.tolist()).isdisjoint(last.cloud.used.tolist())
 
 
-def test_more_points_than_allowed_are_thinned_out(caplog: pytest.LogCaptureFixture) -> None:
-    last = run(scan(ico_sphere(3), 2000), FitMesh(edge_length=0.3, steps=2, max_points=500))
-    assert len(last.cloud.used) == 500
-    assert "500 of 2000 points" in caplog.text
+def test_more_points_than_allowed_are_averaged(caplog: pytest.LogCaptureFixture) -> None:
+    points, errors = scan(ico_sphere(4), 20_000, noise=0.06), []
+    for reduction in get_args(Reduction):
+        last = run(points, FitMesh(edge_length=0.2, max_points=1000, reduction=reduction))
+        assert 800 < len(last.cloud.points) <= 1000
+        errors.append(float((scan(last.result, 4000).norm(dim=1) - 1).abs().mean()))
+    assert errors[0] < 0.7 * errors[1]  # averaged, and a random sample
+    assert "averaged 20000 points to " in caplog.text
+    assert "fitting a random 1000 of 20000 points (max_points)" in caplog.text
+
+
+def test_averages_count_as_many_times_as_they_have_points() -> None:
+    last = run(scan(ico_sphere(3), 3000), FitMesh(edge_length=0.3, steps=2, max_points=500, holdout=0.1))
+    assert last.cloud.num_averaged == float(last.cloud.weights.sum()) == 2700
+    assert set(last.cloud.weights[last.cloud.validation].tolist()) == {1.0}
+    assert int(last.cloud.validation.sum()) == 50
+    assert run(scan(ico_sphere(3), 300), FitMesh(edge_length=0.3, steps=2)).cloud.num_averaged == 0
+
+
+def test_normals_are_averaged_with_their_points() -> None:
+    samples = sample_points_from_mesh(
+        torus().to(torch.float64), 9000, generator=torch.Generator().manual_seed(0)
+    )
+    last = run(samples.points, FitMesh(edge_length=0.25, steps=3, max_points=1500), normals=samples.normals)
+    assert last.cloud.normals is not None
+    assert torch.allclose(last.cloud.normals.norm(dim=1), torch.ones(len(last.cloud.normals)).double())
+    assert genus(last.result) == 1
+
+
+def test_a_sample_of_a_large_cloud_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    points = scan(torus(), 3000, noise=0.01)
+    whole = measure_mesh(torus(), points, held_out=points)
+    monkeypatch.setattr(measuring, "MAX_MEASURED", 1000)
+    sample = measure_mesh(torus(), points, held_out=points)
+    assert (whole["num_points_measured"], sample["num_points_measured"]) == (3000, 1000)
+    assert whole["num_points"] == sample["num_points"] == 3000
+    for name in ("cloud_to_mesh_mean", "holdout_to_mesh_mean"):
+        assert sample[name] == pytest.approx(whole[name], rel=0.1)
 
 
 def test_the_f_score_follows_the_point_spacing() -> None:
@@ -176,6 +213,7 @@ def test_clouds_without_a_surface_are_refused_at_once(message: str) -> None:
         (FitMesh(max_vertices=1), "too long for a cloud"),
         (FitMesh(steps=-1), "`steps`"),
         (FitMesh(seed=-1), "`seed`"),
+        (FitMesh(reduction="median"), "`reduction` should be one of average, random"),  # type: ignore[arg-type]
         (FitMesh(start="bunny"), "`start` should be one of auto, solid"),  # type: ignore[arg-type]
     ],
 )

@@ -25,7 +25,7 @@ from unrender.losses.regularize import mesh_normal_consistency
 from unrender.tasks.mesh.checkpoints import FitState, MeshCheckpoints, Trial
 from unrender.tasks.mesh.gauss_newton import Array, Matrix, bending_matrix, interpolation_matrix, newton_step
 from unrender.tasks.mesh.initial_mesh import initial_mesh
-from unrender.tasks.mesh.prepare_cloud import PreparedCloud, prepare_cloud
+from unrender.tasks.mesh.prepare_cloud import PreparedCloud, Reduction, prepare_cloud
 from unrender.tasks.mesh.trim_mesh import trim_unsupported
 
 Start = Literal["auto", "solid", "shell", "hull", "sphere"]
@@ -69,7 +69,10 @@ class FitMesh:
     holdout: float = 0.0
     """Fraction of the points held out from the fit to measure its error."""
     max_points: int = 200_000
-    """Maximum number of points to fit; larger clouds are subsampled. Errors are measured on all points."""
+    """Maximum number of points to fit; larger clouds are reduced."""
+    reduction: Reduction = "average"
+    """How clouds of more than `max_points` are reduced: to the means of the points in voxels, which averages noise, or
+    to a random sample."""
     seed: int = 0
     """Random seed; the same seed gives the same mesh."""
 
@@ -126,7 +129,7 @@ def fit_mesh(
     _check(config)
     if not isinstance(cloud, PointCloud):
         raise ShapeError(f"fit_mesh: `cloud` should be a PointCloud, got {describe_value(cloud)}")
-    prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed)
+    prepared = prepare_cloud(cloud, config.holdout, config.max_points, config.seed, config.reduction)
     saved = MeshCheckpoints(checkpoints, prepared, dataclasses.asdict(config))
     if resume is not None:
         state = saved.read(resume)
@@ -149,10 +152,11 @@ def _check(config: FitMesh) -> None:
     for name in ("steps", "seed"):
         if getattr(config, name) < 0:
             raise InputError(f"fit_mesh: `{name}` should be at least 0, got {getattr(config, name)}")
-    if config.start not in get_args(Start):
-        raise InputError(
-            f"fit_mesh: `start` should be one of {', '.join(get_args(Start))}, got {config.start!r}"
-        )
+    for name, choices in (("start", get_args(Start)), ("reduction", get_args(Reduction))):
+        if getattr(config, name) not in choices:
+            raise InputError(
+                f"fit_mesh: `{name}` should be one of {', '.join(choices)}, got {getattr(config, name)!r}"
+            )
     if not 0 <= config.holdout < 1:
         raise InputError(f"fit_mesh: `holdout` should be a fraction, 0 ≤ holdout < 1, got {config.holdout}")
 
@@ -221,8 +225,8 @@ def _fit_stages(
     cloud: PreparedCloud, state: FitState, plan: list[Stage], config: FitMesh, saved: MeshCheckpoints
 ) -> Iterator[FitMeshStep]:
     """Fit coarse to fine, and in each stage stiff to flexible; `state` follows after each smoothness weight."""
-    validation = cloud.points[cloud.validation].to(cloud.device)
-    training = index_points(cloud.points[~cloud.validation].to(cloud.device))
+    validation = _weighted_points(cloud, cloud.validation)
+    training = _weighted_points(cloud, ~cloud.validation)
     generator = torch.Generator()
     generator.set_state(state.random)
     for stage in plan[state.stage :]:
@@ -250,13 +254,27 @@ def _fit_stages(
 
 def _fit_everything(cloud: PreparedCloud, state: FitState, config: FitMesh) -> Iterator[FitMeshStep]:
     """Fit to all points, with the selected smoothness."""
-    points, generator = index_points(cloud.points.to(cloud.device)), torch.Generator()
+    points, generator = _weighted_points(cloud), torch.Generator()
     for _ in range(6 - state.final_steps):
         state.mesh, losses = _gauss_newton_step(
             state.mesh, points, 0, cloud.spacing, state.smoothness, generator
         )
         state.index, state.final_steps = state.index + 1, state.final_steps + 1
         yield FitMeshStep(state.index, state.index, "final", state.mesh, losses, state.smoothness, cloud)
+
+
+class WeightedPoints(NamedTuple):
+    """Points to fit, and the weight of each in the mean over all of them."""
+
+    tree: PointIndex
+    weights: Array
+
+
+def _weighted_points(cloud: PreparedCloud, where: Tensor | None = None) -> WeightedPoints:
+    points, weights = cloud.points, cloud.weights
+    if where is not None:
+        points, weights = points[where], weights[where]
+    return WeightedPoints(index_points(points.to(cloud.device)), weights.numpy())
 
 
 def _is_past_minimum(trials: list[Trial]) -> bool:
@@ -287,7 +305,7 @@ def _candidates(previous: float, cloud: PreparedCloud, config: FitMesh) -> list[
 
 def _gauss_newton_step(
     mesh: Mesh,
-    points: PointIndex,
+    points: WeightedPoints,
     num_samples: int,
     spacing: float,
     smoothness: float,
@@ -300,7 +318,7 @@ def _gauss_newton_step(
     """
     pairs = [_points_to_surface(mesh, points, spacing)]
     if num_samples:
-        pairs.append(_surface_to_points(mesh, points, spacing, num_samples, generator))
+        pairs.append(_surface_to_points(mesh, points.tree, spacing, num_samples, generator))
     vertices = mesh.vertices.clone().requires_grad_()
     bend = _bending_energy(mesh.replace(vertices=vertices))
     (bend_gradient,) = torch.autograd.grad(bend, vertices)
@@ -348,13 +366,12 @@ def _chamfer(mesh: Mesh, pairs: list[_Pairs]) -> float:
     return sum(float((pair.weights * pair.offsets(mesh) ** 2).sum()) for pair in pairs)
 
 
-def _points_to_surface(mesh: Mesh, points: PointIndex, spacing: float) -> _Pairs:
-    surface = mesh.to(points.points.device)
-    squared, face_ids, barycentrics = (
-        t.cpu() for t in closest_on_mesh(points, surface.vertices, surface.faces)
-    )
+def _points_to_surface(mesh: Mesh, points: WeightedPoints, spacing: float) -> _Pairs:
+    surface, at = mesh.to(points.tree.points.device), points.tree
+    squared, face_ids, barycentrics = (t.cpu() for t in closest_on_mesh(at, surface.vertices, surface.faces))
     interpolation = interpolation_matrix(mesh, face_ids, barycentrics)
-    return _Pairs(interpolation, points.points.cpu().numpy(), _huber_weights(squared, spacing))
+    weights = _huber_weights(squared, spacing, points.weights)
+    return _Pairs(interpolation, at.points.cpu().numpy(), weights)
 
 
 def _surface_to_points(
@@ -368,15 +385,15 @@ def _surface_to_points(
     )
 
 
-def _huber_weights(squared: Tensor, spacing: float) -> Array:
-    """Compute Huber weights with a threshold of three standard deviations, at least half the spacing."""
+def _huber_weights(squared: Tensor, spacing: float, counts: Array | float = 1.0) -> Array:
+    """Compute Huber weights with a threshold of three standard deviations, at least half the spacing, times counts."""
     distances = squared.sqrt().numpy()
     scale = max(spacing / 2, 3 * 1.4826 * float(np.median(distances)))
-    weights = scale / np.maximum(distances, scale)
+    weights = counts * scale / np.maximum(distances, scale)
     return np.asarray(weights / weights.sum())[:, None]
 
 
-def _mean_distance(points: Tensor, mesh: Mesh) -> float:
-    surface = mesh.to(points.device)
-    found = closest_on_mesh(points, surface.vertices, surface.faces)
-    return float(found.squared_distances.sqrt().cpu().numpy().mean())
+def _mean_distance(points: WeightedPoints, mesh: Mesh) -> float:
+    surface = mesh.to(points.tree.points.device)
+    found = closest_on_mesh(points.tree, surface.vertices, surface.faces)
+    return float(np.average(found.squared_distances.sqrt().cpu().numpy(), weights=points.weights))

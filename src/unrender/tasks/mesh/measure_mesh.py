@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from unrender._checked import checked
@@ -15,6 +15,8 @@ from unrender.kernels.closest_on_mesh import closest_on_mesh
 from unrender.kernels.nearest import index_points, nearest
 
 NUM_SAMPLES = 100_000
+MAX_MEASURED = 1_000_000
+"""Maximum number of points to measure with; of larger clouds, a random sample is used."""
 F_SCORE_SPACINGS = 2.0
 """Threshold of the F-score in mean distances between neighboring points: random points leave gaps of that size."""
 
@@ -33,10 +35,12 @@ def measure_mesh(
     Distances are in world units. cloud_to_mesh: distance from points to the surface. f_score: harmonic mean of
     precision and recall at `f_score_distance`, twice the mean distance between neighboring points on the surface
     (Knapitsch et al. 2017). observed_fraction: the fraction of the surface closer to a point than `observed_within`
-    (default: 1% of the diagonal of the points' bounding box); the rest was filled in.
+    (default: 1% of the diagonal of the points' bounding box); the rest was filled in. Of more than a million points, a
+    random sample is measured: `num_points_measured`.
     """
-    mesh, points = mesh.to(torch.float64), points.double()
-    diagonal = float((points.amax(0) - points.amin(0)).norm())
+    mesh, num_points = mesh.to(torch.float64), len(points)
+    diagonal = float((points.amax(0) - points.amin(0)).double().norm())
+    points = _sampled(points)
     surface = _sample(mesh)
     to_mesh = distances_to_mesh(points, mesh)
     to_cloud = nearest(surface, index_points(points)).distances[:, 0].sqrt()
@@ -57,15 +61,29 @@ def measure_mesh(
         "genus": genus(mesh) if closed and is_manifold(mesh) else None,
         "num_vertices": mesh.vertices.shape[-2],
         "num_faces": len(mesh.faces),
-        "num_points": len(points),
+        "num_points": num_points,
+        "num_points_measured": len(points),
     }
     if held_out is not None:
-        metrics["holdout_to_mesh_mean"] = float(distances_to_mesh(held_out.double(), mesh).mean())
+        metrics["holdout_to_mesh_mean"] = float(distances_to_mesh(_sampled(held_out), mesh).mean())
     if reference is not None:
         reference = reference.to(torch.float64)
         metrics["mesh_to_reference_mean"] = float(distances_to_mesh(surface, reference).mean())
         metrics["reference_to_mesh_mean"] = float(distances_to_mesh(_sample(reference), mesh).mean())
     return metrics
+
+
+def random_ids(count: int, max_count: int) -> Int[Tensor, " sample"]:
+    """Return the indices of a random sample, always the same, or all of them if they are not more than `max_count`."""
+    if count <= max_count:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:max_count].sort().values
+
+
+def _sampled(points: Tensor) -> Tensor:
+    if len(points) > MAX_MEASURED:
+        points = points[random_ids(len(points), MAX_MEASURED).to(points.device)]
+    return points.double()
 
 
 def distances_to_mesh(points: Float[Tensor, "points 3"], mesh: Mesh) -> Float[Tensor, " points"]:

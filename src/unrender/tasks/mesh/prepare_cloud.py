@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,9 @@ from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh
 from unrender.geometry.neighborhoods import Neighborhoods, is_outlier, neighborhoods
 from unrender.geometry.points import PointCloud
+from unrender.geometry.voxel_means import voxel_means
 
+Reduction = Literal["average", "random"]
 MIN_POINTS = 10
 MIN_RELATIVE_EXTENT = 1e-5
 """A cloud thinner than this, relative to its largest extent, is planar (or linear)."""
@@ -29,12 +31,16 @@ class PreparedCloud(TensorStruct):
 
     points: Float[Tensor, "points 3"]
     normals: Float[Tensor, "points 3"] | None
+    weights: Float[Tensor, " points"]
+    """Number of points of the original cloud that each point is the mean of."""
     local: Neighborhoods
     validation: Bool[Tensor, " points"]
     """Validation points, excluded from the fit to select the smoothness."""
-    is_outlier: Bool[Tensor, " used"]
+    is_outlier: Bool[Tensor, " reduced"]
+    """Which points, after the reduction, are outliers."""
     used: Any
-    """Indices of the points of the original cloud that are used; the others are held out, or exceed `max_points`."""
+    """Indices of the points of the original cloud that are used; the others are held out, duplicates, or left out of a
+    random sample."""
     held_out: Any
     """Indices of the points of the original cloud that are held out from the fit."""
     center: Float[Tensor, "3"]
@@ -47,43 +53,55 @@ class PreparedCloud(TensorStruct):
     device: Any = torch.device("cpu")
     """Device of the original cloud: searches run there, everything else on the CPU."""
 
+    @property
+    def num_averaged(self) -> int:
+        """Number of points of the original cloud that were averaged in voxels; 0 if none were."""
+        total = round(float(self.weights.sum()))
+        return total if total > len(self.weights) else 0
+
     def to_world(self, mesh: Mesh) -> Mesh:
         """Transform a mesh from the normalized frame to world units, on the device of the original cloud."""
         return mesh.replace(vertices=mesh.vertices * self.diagonal + self.center).to(self.device)
 
 
-def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int) -> PreparedCloud:
-    """Validate a cloud, hold out points, subsample, remove duplicates and outliers, and select validation points."""
+def prepare_cloud(
+    cloud: PointCloud, holdout: float, max_points: int, seed: int, reduction: Reduction = "average"
+) -> PreparedCloud:
+    """Validate a cloud, hold out points, reduce it to `max_points`, remove outliers, and select validation points."""
     if cloud.points.dim() != 2:
         raise InputError(
             f"fit_mesh: `cloud` should be a single point cloud, got a batch of shape {list(cloud.points.shape)}"
         )
-    points = cloud.points.detach().double().cpu()
-    _check(points)
-    low, high = points.amin(0), points.amax(0)
+    everything = cloud.points.detach().double().cpu()
+    _check(everything)
+    low, high = everything.amin(0), everything.amax(0)
     center, diagonal = (low + high) / 2, float(np.linalg.norm(high - low))
-    shuffled = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
-    num_held_out = round(holdout * len(points))
-    used = shuffled[num_held_out:][:max_points].sort().values
-    if len(used) < len(points) - num_held_out:
-        log.warning("fitting a random %d of %d points (max_points)", len(used), len(points) - num_held_out)
-    used = used[_unique_points(points[used])]
-    points = (points[used] - center) / diagonal
+    shuffled = torch.randperm(len(everything), generator=torch.Generator().manual_seed(seed))
+    num_held_out = round(holdout * len(everything))
+    used = shuffled[num_held_out:]
+    if reduction == "random":
+        used = _random_points(used, max_points)
+    used = used.sort().values
+    if len(used) <= max_points:
+        used = used[_unique_points(everything[used])]
+    points, normals = (everything[used] - center) / diagonal, _unit_normals(cloud, used)
+    points, normals, weights, validation = _reduced(points, normals, max_points, seed + 1)
     _check(points)
     outlier = is_outlier(points)
     if bool(outlier.any()):
         log.info("ignoring %s among %d points", counted(int(outlier.sum()), "outlier"), len(points))
-    points = points[~outlier]
+    points, weights = points[~outlier], weights[~outlier]
     _check(points)
     points, center, diagonal = _unit_box(points, center, diagonal)
     local = neighborhoods(points)
-    num_validation = min(max(len(points) // 10, 30), len(points) // 3)
-    rank = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed + 1))
     return PreparedCloud(
         points=points,
-        normals=_unit_normals(cloud, used[~outlier]),
+        normals=None if normals is None else normals[~outlier],
+        weights=weights,
         local=local,
-        validation=rank < num_validation,
+        validation=_validation_points(len(points), seed + 1, len(points))
+        if validation is None
+        else validation[~outlier],
         is_outlier=outlier,
         used=used,
         held_out=shuffled[:num_held_out],
@@ -93,6 +111,60 @@ def prepare_cloud(cloud: PointCloud, holdout: float, max_points: int, seed: int)
         noise=float(np.quantile(local.spread.numpy(), FLAT_QUANTILE)),
         device=cloud.points.device,
     )
+
+
+def _random_points(ids: Tensor, max_points: int) -> Tensor:
+    """Return the first points of a random order, at most `max_points`."""
+    if len(ids) > max_points:
+        log.warning("fitting a random %d of %d points (max_points)", max_points, len(ids))
+    return ids[:max_points]
+
+
+class _Reduced(NamedTuple):
+    """Points with the number of points that each is the mean of."""
+
+    points: Tensor
+    normals: Tensor | None
+    weights: Tensor
+    validation: Tensor | None
+    """Validation points, which are not averaged; None if there are no means."""
+
+
+def _reduced(points: Tensor, normals: Tensor | None, max_points: int, seed: int) -> _Reduced:
+    """Average points if there are more than `max_points`."""
+    if len(points) > max_points:
+        validation = _validation_points(len(points), seed, min(len(points), max_points))
+        return _averaged(points, normals, validation, max_points)
+    return _Reduced(points, normals, torch.ones(len(points), dtype=torch.float64), None)
+
+
+def _validation_points(count: int, seed: int, num_used: int) -> Tensor:
+    """Choose a tenth of the points used, more of very few."""
+    rank = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    return rank < min(max(num_used // 10, 30), num_used // 3)
+
+
+def _averaged(points: Tensor, normals: Tensor | None, validation: Tensor, max_points: int) -> _Reduced:
+    """Average points and normals over voxels, except for those of validation.
+
+    The error of a mean is not independent of its neighbors', as the voxels share the noise of the surface between them:
+    only single points can tell which surface is the likeliest.
+    """
+    rows = points if normals is None else torch.cat([points, normals], 1)
+    count = max(max_points - int(validation.sum()), 1)
+    means, counts, size = voxel_means(rows[~validation].numpy(), count)
+    log.warning(
+        "averaged %d points to %d, in voxels of %.2g %% of the diagonal (max_points)",
+        len(points),
+        len(means),
+        100 * size,
+    )
+    rows = torch.cat([torch.from_numpy(means), rows[validation]])
+    ones = torch.ones(int(validation.sum()), dtype=torch.float64)
+    weights = torch.cat([torch.from_numpy(counts).double(), ones])
+    flags = torch.cat([torch.zeros(len(means), dtype=torch.bool), ones.bool()])
+    vectors = None if normals is None else torch.nn.functional.normalize(rows[:, 3:], dim=1)
+    return _Reduced(rows[:, :3].contiguous(), vectors, weights, flags)
 
 
 def _unit_box(points: Tensor, center: Tensor, diagonal: float) -> tuple[Tensor, Tensor, float]:
