@@ -261,7 +261,9 @@ PHRASES = {
     "shape has to be Nx3": lambda: so3_exp_map(torch.rand(5, 4)),
     "has to be a batch of 3x3": lambda: so3_log_map(torch.rand(3, 4, 3)),
     "trace outside valid range": lambda: so3_rotation_angle(5 * torch.eye(3)[None]),
-    "batches of 2 and 3": lambda: Translate(torch.rand(2, 3)).compose(Translate(torch.rand(3, 3))),
+    "batches of 2 and 3": lambda: (
+        Translate(torch.rand(2, 3)).compose(Translate(torch.rand(3, 3))).get_matrix()
+    ),
     r"x, y and z should be numbers or \[N\]": lambda: Translate(torch.rand(2, 3), torch.rand(2), 0.0),
     "x, y and z should be": lambda: Translate(torch.rand(3), torch.rand(2), 0.0),
     "`angle` should be": lambda: RotateAxisAngle(torch.rand(2, 3)),

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
@@ -19,7 +19,9 @@ Scalar = Tensor | float | Sequence[float]
 
 
 class Transform3d:
-    """N matrices; `transform_points` divides by the last coordinate."""
+    """N matrices, and the transforms after them; `transform_points` divides by the last coordinate."""
+
+    _transforms: Sequence["Transform3d"] = ()
 
     def __init__(
         self,
@@ -35,11 +37,8 @@ class Transform3d:
             self._matrix = matrix.to(device).view(-1, 4, 4)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Take the state of a pickle, of this class or of PyTorch3D's, which composes lazily."""
-        matrix = state["_matrix"]
-        for other in state.get("_transforms", ()):
-            matrix = matrix @ other.get_matrix()
-        self._matrix = matrix
+        """Take the state of a pickle, of this class or of PyTorch3D's."""
+        self._matrix, self._transforms = state["_matrix"], state.get("_transforms", ())
 
     @property
     def device(self) -> torch.device:
@@ -52,53 +51,55 @@ class Transform3d:
         return self._matrix.dtype
 
     def __len__(self) -> int:
-        return len(self._matrix)
+        return len(self.get_matrix())
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
         if isinstance(index, Tensor) and index.dim() > 1:
             raise IndexError(f"Transform3d: takes an index with one axis, got {list(index.shape)}")
         index = [index] if isinstance(index, int) else index
         other = copy.copy(self)
-        other._matrix = self._matrix[index]
+        other._matrix, other._transforms = self.get_matrix()[index], ()
         return other
 
     def get_matrix(self) -> Tensor:
-        """Return the matrices [N, 4, 4]."""
-        return self._matrix
+        """Return the matrices [N, 4, 4], with all transforms composed."""
+        matrix = self._matrix
+        for other in self._transforms:
+            following = other.get_matrix()
+            if len(following) != len(matrix) and 1 not in (len(following), len(matrix)):
+                raise InputError(f"Transform3d: batches of {len(matrix)} and {len(following)} transforms")
+            matrix = matrix @ following
+        return matrix
 
     def get_se3_log(self, eps: float = 1e-4, cos_bound: float = 1e-4) -> Tensor:
         """Return the logarithms [N, 6] of rigid transforms."""
-        return se3_log_map(self._matrix, eps, cos_bound)
+        return se3_log_map(self.get_matrix(), eps, cos_bound)
 
     def compose(self, *others: "Transform3d") -> "Transform3d":
         """Compose: apply this transform first, then the others."""
-        matrix = self._matrix
         for other in others:
             if not isinstance(other, Transform3d):
                 raise InputError(f"Transform3d.compose: takes transforms, got {type(other).__name__}")
-            if len(other) != len(matrix) and 1 not in (len(other), len(matrix)):
-                raise InputError(f"Transform3d.compose: batches of {len(matrix)} and {len(other)} transforms")
-            matrix = matrix @ other.get_matrix()
-        return Transform3d(matrix=matrix, device=matrix.device)
+        composed = Transform3d(matrix=self._matrix, device=self.device)
+        composed._transforms = (*self._transforms, *others)
+        return composed
 
     def inverse(self, invert_composed: bool = False) -> "Transform3d":
         """Return the inverse transform."""
-        return Transform3d(matrix=torch.linalg.inv(self._matrix), device=self.device)
+        return Transform3d(matrix=self._get_matrix_inverse(), device=self.device)
 
     def _get_matrix_inverse(self) -> Tensor:
-        inverse: Tensor = torch.linalg.inv(self._matrix)
+        inverse: Tensor = torch.linalg.inv(self.get_matrix())
         return inverse
 
     def stack(self, *others: "Transform3d") -> "Transform3d":
         """Concatenate batches of transforms."""
-        return Transform3d(
-            matrix=torch.cat([self._matrix, *(o.get_matrix() for o in others)]), device=self.device
-        )
+        return Transform3d(matrix=torch.cat([t.get_matrix() for t in (self, *others)]), device=self.device)
 
     def transform_points(self, points: Tensor, eps: float | None = None) -> Tensor:
         """Transform [P, 3] or [N, P, 3]; batches of 1 broadcast. `eps` is the minimum magnitude of the divisor."""
-        rows = _batched("transform_points", points)
-        moved = rows @ self._matrix[:, :3] + self._matrix[:, 3:]
+        rows, matrix = _batched("transform_points", points), self.get_matrix()
+        moved = rows @ matrix[:, :3] + matrix[:, 3:]
         divisor = moved[..., 3:]
         if eps is not None:
             divisor = torch.where(divisor < 0, -1.0, 1.0) * divisor.abs().clamp(min=eps)
@@ -108,7 +109,7 @@ class Transform3d:
     def transform_normals(self, normals: Tensor) -> Tensor:
         """Transform normals [P, 3] or [N, P, 3]: by the inverse transpose."""
         rows = _batched("transform_normals", normals)
-        moved: Tensor = rows @ torch.linalg.inv(self._matrix[:, :3, :3]).mT
+        moved: Tensor = rows @ torch.linalg.inv(self.get_matrix()[:, :3, :3]).mT
         return moved.reshape(normals.shape) if normals.dim() == 2 and len(moved) == 1 else moved
 
     def translate(self, *args: Any) -> "Transform3d":
@@ -133,16 +134,18 @@ class Transform3d:
 
     def clone(self) -> Self:
         """Copy the matrices."""
-        other = copy.copy(self)
-        other._matrix = self._matrix.clone()
-        return other
+        return self._map(lambda transform: transform._matrix.clone())
 
     def to(self, device: Device, copy: bool = False, dtype: torch.dtype | None = None) -> Self:
         """Move to a device, or convert the data type."""
         if not copy and torch.device(device) == self.device and dtype in (None, self.dtype):
             return self
-        other = self.clone()
-        other._matrix = self._matrix.to(device=device, dtype=dtype or self.dtype)
+        return self._map(lambda t: t._matrix.to(device=device, dtype=dtype or self.dtype, copy=True))
+
+    def _map(self, change: Callable[["Transform3d"], Tensor]) -> Self:
+        """Replace the matrices of this transform and of those after it."""
+        other = copy.copy(self)
+        other._matrix, other._transforms = change(self), tuple(t._map(change) for t in self._transforms)
         return other
 
     def cpu(self) -> Self:
