@@ -7,6 +7,11 @@ import torch
 from unrender import Camera, PointLight, ico_sphere, render_mesh
 from unrender.compat.pytorch3d import renderer as r
 from unrender.compat.pytorch3d.ops import interpolate_face_attributes
+from unrender.compat.pytorch3d.renderer.mesh import (
+    ClipFrustum,
+    clip_faces,
+    convert_clipped_rasterization_to_original_faces,
+)
 from unrender.compat.pytorch3d.renderer.mesh.shading import _apply_lighting
 from unrender.compat.pytorch3d.structures import Meshes, join_meshes_as_batch, join_meshes_as_scene
 from unrender.compat.pytorch3d.utils import torus
@@ -318,3 +323,49 @@ def test_refuses_to_rasterize_faces_without_vertices():
 def test_look_at_rotation_refuses_single_numbers():
     with pytest.raises(InputError, match=r"positions and directions should be \[N, 3\]"):
         r.look_at_rotation([-1.0])
+
+
+def clipped(corners, **frustum):
+    corners = torch.tensor(corners)
+    count = torch.tensor([len(corners)])
+    return clip_faces(corners, torch.tensor([0]), count, ClipFrustum(z_clip_value=1.0, **frustum))
+
+
+FRONT, CROSSING, TWO_BEHIND = (
+    [[0.0, 0, 2], [1, 0, 2], [0, 1, 3]],
+    [[0.0, 0, 0], [4, 0, 2], [0, 4, 2]],
+    [[0.0, 0, 3], [2, 0, -1], [0, 2, -1]],
+)
+
+
+def test_faces_are_clipped_at_the_near_plane():
+    whole = clipped([FRONT, FRONT])
+    assert whole.face_verts.shape == (2, 3, 3)
+    assert whole.barycentric_conversion is None
+    parts = clipped([TWO_BEHIND, CROSSING, FRONT, [[0.0, 0, 0]] * 3])
+    assert parts.faces_clipped_to_unclipped_idx.tolist() == [0, 1, 1, 2]
+    assert parts.clipped_faces_neighbor_idx.tolist() == [-1, 2, 1, -1]
+    assert parts.faces_clipped_to_conversion_idx.tolist() == [0, 1, 2, -1]
+    assert parts.num_faces_per_mesh.tolist() == [4]
+    assert parts.face_verts[0].tolist() == [[1, 0, 1], [0, 1, 1], [0, 0, 3]]
+    assert parts.face_verts[2].tolist() == [[0, 2, 1], [4, 0, 2], [0, 4, 2]]
+    beside = [[5.0, 0, 2], [6, 0, 2], [5, 1, 2]]
+    assert clipped([FRONT, beside], right=4.0).num_faces_per_mesh.tolist() == [1]
+    assert clipped([FRONT, beside], right=4.0, cull=False).num_faces_per_mesh.tolist() == [2]
+
+
+def test_clipped_faces_project_to_where_their_faces_do():
+    face = torch.tensor([[[1.0, 2, -1], [4, 0, 2], [0, 4, 2]]])
+    divided = torch.cat([face[..., :2] / face[..., 2:], face[..., 2:]], -1)
+    expected = clipped(face.tolist()).face_verts
+    found = clipped(divided.tolist(), perspective_correct=True).face_verts
+    torch.testing.assert_close(torch.cat([found[..., :2] * found[..., 2:], found[..., 2:]], -1), expected)
+
+
+def test_fragments_of_clipped_faces_are_those_of_their_faces():
+    parts = clipped([FRONT, CROSSING])
+    pixels = torch.tensor([[[[2, 0, -1]]]])
+    weights = torch.tensor([1.0, 0, 0]).expand(1, 1, 1, 3, 3)
+    faces, whole = convert_clipped_rasterization_to_original_faces(pixels, weights, parts)
+    assert faces.tolist() == [[[[1, 0, -1]]]]
+    assert whole[0, 0, 0].tolist() == [[0.5, 0, 0.5], [1, 0, 0], [1, 0, 0]]
