@@ -103,6 +103,12 @@ def test_points_are_added_in_place():
     assert densities.nonzero().tolist() == [[0, 0, 0, 1, 3]]
     assert float(densities.sum()) == 2
     assert features[0, :, 0, 1, 3].tolist() == [10, 14]
+    transposed = torch.zeros(1, 2, 4, 3, 2).transpose(2, 4)
+    added, _ = ops.add_points_features_to_volume_densities_features(
+        place, colors, torch.zeros(1, 1, 2, 3, 4), transposed, rescale_features=False
+    )
+    assert torch.equal(2 * added, features)
+    assert not transposed.any()
 
 
 def test_clouds_with_and_without_attributes():

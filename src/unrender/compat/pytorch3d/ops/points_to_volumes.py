@@ -74,8 +74,8 @@ def add_points_features_to_volume_densities_features(
     densities, features = _points_to_volumes(
         points_3d,
         points_features,
-        volume_densities.clone(),
-        volume_features.clone(),
+        volume_densities.clone(memory_format=torch.contiguous_format),
+        volume_features.clone(memory_format=torch.contiguous_format),
         grid_sizes,
         1.0,
         torch.ones_like(points_3d[..., 0]) if mask is None else mask,
