@@ -69,9 +69,17 @@ def test_batches_and_gradients():
     cameras[1].transform_points(points).sum().backward()
     assert focal.grad[0] == 0 != focal.grad[1]
     assert points.grad.isfinite().all()
+    flat = torch.tensor([[0.0, 0, 0], [1, 2, 0], [0, 0, 1]], requires_grad=True)
+    seen = bent().transform_points(flat)
+    seen.sum().backward()
+    assert seen.isfinite().all()
+    assert flat.grad.isfinite().all()
+    torch.testing.assert_close(bent(focal_length=200.0).transform_points(flat), seen)
     for wrong in (POINTS[:, :2], POINTS.expand(3, 3, 3), POINTS[0]):
         with pytest.raises(InputError, match=r"FishEyeCameras: takes points \[P, 3\]"):
             cameras.transform_points(wrong)
+    with pytest.raises(InputError, match=r"`tangential_params` should be \[N, 2\], got \[1, 3\]"):
+        bent(tangential_params=torch.zeros(1, 3))
 
 
 def test_rasterizes_like_an_orthographic_camera_of_the_projected_points():

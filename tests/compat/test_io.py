@@ -184,6 +184,8 @@ def test_off_without_its_keyword(tmp_path):
     for first in ("3 1 0", "OFF 3 1 0", "OFF3 1 0", "off\n3 1 0"):
         (tmp_path / "a.off").write_text("\n".join([first, *lines[1:]]))
         assert IO().load_mesh(tmp_path / "a.off").faces_packed().tolist() == [[0, 1, 2]]
+    (tmp_path / "a.off").write_text("COFF 1 0 0\n0 0 0 1 1 1 1\n")
+    assert IO().load_mesh(tmp_path / "a.off").faces_packed().shape == (0, 3)
     (tmp_path / "a.off").write_text("OFF\n0 0 0\n")
     assert IO().load_mesh(tmp_path / "a.off").verts_packed().shape == (0, 3)
     for change, message in (

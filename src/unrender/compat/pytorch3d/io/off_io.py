@@ -82,7 +82,8 @@ def _parse(data: bytes) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
     start = re.match(r"\s*(?:off)?(?=\s*(?:\d|$))", lines[0][1], re.IGNORECASE) if lines else None
     if start is None:  # COFF, NOFF, and files of another format
         found = read_off(data)
-        arrays = [found.points.astype(np.float32), found.faces, found.colors, None]
+        triangles = np.empty((0, 3), np.int64) if found.faces is None else found.faces
+        arrays = [found.points.astype(np.float32), triangles, found.colors, None]
         return tuple(None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arrays)  # type: ignore[return-value]
     # the keyword may be missing, or on a line of its own
     lines[0] = (lines[0][0], lines[0][1][start.end() :])

@@ -1,6 +1,6 @@
 """Fish-eye cameras with radial, tangential and thin-prism distortion; `Lens` of unrender has OpenCV's models.
 
-With a = (x / z, y / z), r = |a| and θ = atan(r), the camera sees a point at f · d + c::
+With a = (x / z, y / z), r = |a| and θ = atan(r), a camera sees a point at f · d + c::
 
     q = (θ + k₀ θ³ + k₁ θ⁵ + …) a / r
     d = q + 2 (q · p) q + |q|² p + (s₀ |q|² + s₁ |q|⁴, s₂ |q|² + s₃ |q|⁴)
@@ -79,6 +79,17 @@ class FishEyeCameras(CamerasBase):
             T=T,
             image_size=image_size,
         )
+        if self.focal_length.dim() == 1:
+            self.focal_length = self.focal_length[:, None]
+        for name, columns in (
+            ("focal_length", 1),
+            ("principal_point", 2),
+            ("tangential_params", 2),
+            ("thin_prism_params", 4),
+        ):
+            shape = getattr(self, name).shape
+            if shape != (len(self), columns):
+                raise InputError(f"FishEyeCameras: `{name}` should be [N, {columns}], got {list(shape)}")
         self.world_coordinates = world_coordinates
         self.use_radial, self.use_tangential = use_radial, use_tangential
         self.use_thin_prism = use_thin_prism
@@ -103,7 +114,7 @@ class FishEyeCameras(CamerasBase):
     def transform_points(self, points: Tensor, eps: float | None = None, **kwargs: Any) -> Tensor:
         """Project points [P, 3], or [M, P, 3] by one camera or M of them; the third coordinate is 1.
 
-        Several cameras give [N, P, 3].
+        Several cameras give [N, P, 3]. A point behind a camera is projected like its reflection through the center.
         """
         points, count = points.to(self.device), len(self)
         batch = len(points) if points.dim() == 3 else 1
@@ -114,12 +125,12 @@ class FishEyeCameras(CamerasBase):
             )
         if self.world_coordinates:
             points = self.get_world_to_view_transform(**kwargs).transform_points(points, eps=eps)
-        plane = points[..., :2] / points[..., 2:]
-        radius = plane.norm(dim=-1, keepdim=True)
-        angle = radius.atan()
-        ratio = torch.where(radius > 0, angle / radius.where(radius > 0, 1), 1)
-        bent = plane * ratio * (1 + self._radial(angle))
-        image = (bent if self.use_radial else plane) + self._offset(bent)
+        side, z = points[..., :2], points[..., 2:]
+        radius, depth = side.norm(dim=-1, keepdim=True), z.abs()
+        angle = torch.atan2(radius, depth)
+        ratio = torch.where(radius > 0, angle / radius.where(radius > 0, 1), 1 / depth.where(depth > 0, 1))
+        bent = side * torch.where(z < 0, -ratio, ratio) * (1 + self._radial(angle))
+        image = (bent if self.use_radial else side / z) + self._offset(bent)
         xy = self._each(self.focal_length) * image + self._each(self.principal_point)
         return torch.cat([xy, torch.ones_like(xy[..., :1])], -1)
 
