@@ -40,6 +40,13 @@ def test_reads_what_trimesh_writes(tmp_path, export):
     assert np.abs(corners(mesh) - corners(sphere)).max() < 1e-6
 
 
+def test_colors_of_trimesh_are_srgb_in_glb_files(tmp_path):
+    box = trimesh.creation.box()
+    box.visual.vertex_colors = np.full((8, 4), (128, 20, 250, 255), np.uint8)
+    (tmp_path / "box.glb").write_bytes(box.export(file_type="glb"))
+    assert np.abs(load_mesh(tmp_path / "box.glb").vertex_colors.numpy() * 255 - (128, 20, 250)).max() < 0.01
+
+
 @pytest.mark.parametrize("suffix", ["ply", "obj", "stl", "glb"])
 def test_trimesh_reads_what_is_written(tmp_path, suffix):
     sphere = ico_sphere(2)

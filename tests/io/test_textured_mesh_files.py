@@ -119,15 +119,15 @@ def test_own_reader(tmp_path, textured, suffix, dtype):
     assert np.abs(found.view(-1, 3, 3).numpy() - expected(textured)[3]).max() < 0.03
 
 
-def test_glb_with_vertex_colors_has_normals(tmp_path):
+def test_glb_has_linear_vertex_colors_and_normals(tmp_path):
     mesh = ico_sphere(1).replace(vertex_colors=torch.rand(42, 3, generator=torch.Generator().manual_seed(0)))
     save_textured_mesh(mesh, None, tmp_path / "mesh.glb")
     read = load_in_trimesh(tmp_path / "mesh.glb")
-    assert (
-        np.abs(read.visual.vertex_attributes["color"][:, :3] / 255 - mesh.vertex_colors.numpy()).max() < 0.003
-    )
+    linear = ((mesh.vertex_colors.numpy() + 0.055) / 1.055) ** 2.4
+    written = read.visual.vertex_attributes["color"][:, :3] / 65535
+    assert np.abs(written - linear)[mesh.vertex_colors.numpy() > 0.04045].max() < 1e-4
     assert np.abs(read.vertex_normals - vertex_normals(mesh).numpy()).max() < 1e-5
-    assert torch.allclose(load_mesh(tmp_path / "mesh.glb").vertex_colors, mesh.vertex_colors, atol=0.003)
+    assert torch.allclose(load_mesh(tmp_path / "mesh.glb").vertex_colors, mesh.vertex_colors, atol=5e-4)
 
 
 def test_normals_of_unreferenced_vertices_are_valid(tmp_path, textured):

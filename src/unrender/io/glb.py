@@ -5,7 +5,11 @@ import numpy as np
 from unrender.errors import FileFormatError
 from unrender.io.geometry_data import Floats, GeometryData, narrow_dtype
 from unrender.io.gltf import Glb, Primitive, parse_glb, primitives, read_normalized
+from unrender.io.srgb import srgb_from_linear
 from unrender.io.weld import weld
+
+SRGB_GENERATORS = ("https://github.com/mikedh/trimesh",)
+"""Programs that write sRGB where glTF has linear colors."""
 
 
 def read_glb(data: bytes) -> GeometryData:
@@ -25,8 +29,9 @@ def _colors(glb: Glb, primitive: Primitive) -> Floats | None:
     accessor = primitive.attributes.get("COLOR_0")
     if accessor is None:
         return None
-    colors: Floats = read_normalized(glb, accessor)[:, :3].astype(np.float32).clip(0, 1)
-    return colors
+    colors = read_normalized(glb, accessor)[:, :3].clip(0, 1)
+    is_srgb = glb.header.get("asset", {}).get("generator") in SRGB_GENERATORS
+    return (colors if is_srgb else srgb_from_linear(colors)).astype(np.float32)
 
 
 def _join(parts: list[GeometryData]) -> GeometryData:

@@ -7,9 +7,10 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from unrender.io.geometry_data import Floats, GeometryData, Indices
+from unrender.io.srgb import linear_from_srgb
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
-UNSIGNED_BYTE, UNSIGNED_INT, FLOAT = 5121, 5125, 5126
+UNSIGNED_SHORT, UNSIGNED_INT, FLOAT = 5123, 5125, 5126
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071
 ALIGNMENT = 4
 
@@ -109,10 +110,10 @@ class _Buffer:
         return self._add_accessor(self.add(values.tobytes(), ARRAY_BUFFER), len(values), kind)
 
     def add_colors(self, colors: Floats) -> int:
-        """Append RGB in [0, 1] as bytes, with alpha, as rows have to be aligned."""
-        rgba = np.full((len(colors), 4), 255, np.uint8)
-        rgba[:, :3] = np.rint(colors * 255)
-        kind = {"componentType": UNSIGNED_BYTE, "type": "VEC4", "normalized": True}
+        """Append sRGB in [0, 1] as linear RGB in 16 bits, as 8 are too coarse for dark colors; with alpha."""
+        rgba = np.full((len(colors), 4), 65535, "<u2")
+        rgba[:, :3] = np.rint(linear_from_srgb(colors) * 65535)
+        kind = {"componentType": UNSIGNED_SHORT, "type": "VEC4", "normalized": True}
         return self._add_accessor(self.add(rgba.tobytes(), ARRAY_BUFFER), len(rgba), kind)
 
     def add_indices(self, faces: Indices) -> int:
