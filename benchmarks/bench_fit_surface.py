@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("scene", type=Path, nargs="?")
     parser.add_argument("field", type=Path, nargs="?", help="file written by save_field or by a run")
     parser.add_argument("--inverted-depth-range", type=float)
-    parser.add_argument("--minutes", type=float, default=5.0, help="of the refinement")
+    parser.add_argument("--minutes", type=float, default=5.0, help="of depth, surface and refinement")
     parser.add_argument("--faces", type=int, default=50_000)
     parser.add_argument("--texture-size", type=int, default=2048)
     parser.add_argument("--output", type=Path, help="folder for mesh.glb")

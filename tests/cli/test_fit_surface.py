@@ -2,6 +2,7 @@ import importlib.util
 import json
 
 import pytest
+import torch
 import trimesh
 
 import unrender
@@ -9,9 +10,11 @@ from unrender.cli import fit_surface
 from unrender.cli.main import main
 from unrender.data.camera_files import save_cameras
 from unrender.reports import surface_report
+from unrender.runs import surface_files
 from unrender.runs.folder import create_run_folder
 from unrender.runs.interruption import Interrupted
 from unrender.runs.saved_run import CAMERAS
+from unrender.tasks.nerf.config import FitNerf
 
 SMALL = ("--steps", "4", "--views", "4", "--resolution", "32", "--faces", "400", "--test-views", "1")
 FEW = (*SMALL, "--texture-size", "128", "--texture-steps", "2")
@@ -74,6 +77,10 @@ def test_bad_input(run, tmp_path, capsys):
         return capsys.readouterr().err
 
     assert "no such folder" in error(str(tmp_path / "nothing"))
+    assert "--resolution should be at most 1000" in error(str(run), "--resolution", "1001")
+    assert "at most 640 with --method density" in error(
+        str(run), "--resolution", "641", "--method", "density"
+    )
     assert "is the input folder" in error(str(run), "--output", str(run))
     assert "--faces should be at least 100" in error(str(run), "--faces", "7")
     assert "does not exist" in error(str(run), "--scene", str(tmp_path / "moved"))
@@ -125,8 +132,8 @@ def test_ctrl_c_keeps_the_mesh(run, tmp_path, monkeypatch, stage):
             if step.num_steps == 1:
                 raise KeyboardInterrupt
 
-    def texture(mesh, photos, files, exposure):
-        for step in texture_steps(mesh, photos, files, exposure=exposure):
+    def texture(mesh, photos, files, exposure, seconds):
+        for step in texture_steps(mesh, photos, files, exposure=exposure, seconds=seconds):
             if stage == "texture":
                 raise Interrupted
             stages.append(step.stage)
@@ -147,8 +154,8 @@ def test_ctrl_c_keeps_the_mesh(run, tmp_path, monkeypatch, stage):
 
 
 def test_ctrl_c_keeps_the_texture_so_far(run, tmp_path, monkeypatch):
-    def interrupted(mesh, photos, files, exposure):
-        steps = texture_steps(mesh, photos, files, exposure=exposure)
+    def interrupted(mesh, photos, files, exposure, seconds):
+        steps = texture_steps(mesh, photos, files, exposure=exposure, seconds=seconds)
         yield next(steps)
         yield next(steps)
         raise KeyboardInterrupt
@@ -160,3 +167,65 @@ def test_ctrl_c_keeps_the_texture_so_far(run, tmp_path, monkeypatch):
     out = tmp_path / "out"
     assert main(["fit-surface", str(run), *FEW, "--steps", "1", "--output", str(out)]) == 130
     assert unrender.load_textured_mesh(out / "mesh.glb")[1] is not None
+
+
+@pytest.mark.usefixtures("few_frames")
+def test_results_are_kept_if_the_collision_mesh_fails(run, tmp_path, monkeypatch, capsys):
+    def fails(mesh):
+        raise RuntimeError("no convex parts")
+
+    monkeypatch.setattr(surface_files, "convex_parts", fails)
+    out = tmp_path / "out"
+    options = ("--collision", "--lods", "1", "--colors", "vertex", "--steps", "1")
+    assert main(["fit-surface", str(run), *SMALL, *options, "--output", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert "--collision failed: no convex parts" in captured.err
+    assert str(out / "mesh_lod1.glb") in captured.out
+    assert "--collision failed: no convex parts" in json.loads((out / "metrics.json").read_text())["notes"]
+    assert "--collision failed: no convex parts" in (out / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("few_frames")
+def test_a_scene_that_was_stopped_in_training_is_continued(trained, tmp_path, monkeypatch, capsys):
+    started = []
+
+    def training(scene, config, *, checkpoints, resume):
+        few = FitNerf(steps=2 + 2 * len(started), samples=2048, table_log2=10)
+        for step in fit_nerf(scene, few, checkpoints=checkpoints, resume=resume):
+            started.append(step.index)
+            yield step
+            if step.index == 1:
+                raise KeyboardInterrupt
+
+    def surface(scene, field, config):
+        return fit_surface_steps(scene, trained.field, config)
+
+    fit_surface_steps, fit_nerf = fit_surface.fit_surface, fit_surface.fit_nerf
+    monkeypatch.setattr(fit_surface, "fit_nerf", training)
+    monkeypatch.setattr(fit_surface, "fit_surface", surface)
+    out = tmp_path / "out"
+    arguments = ["fit-surface", str(trained.scene.folder), *SMALL, "--colors", "vertex", "--output", str(out)]
+    assert main(arguments) == 130
+    assert f"continue with: unrender {' '.join(arguments[:2])}" in capsys.readouterr().out
+    assert (out / "field" / "field.safetensors").is_file()
+    assert main(arguments) == 0
+    assert started[0] == 1
+    assert started[1] == 2
+    assert (out / "mesh.glb").is_file()
+
+
+@pytest.mark.usefixtures("few_frames")
+def test_a_volume_becomes_a_mesh(trained, tmp_path):
+    """A ball within the bounds of the scene."""
+    folder, out = tmp_path / "volume", tmp_path / "out"
+    create_run_folder(folder, "fit-volume", {"scene": trained.scene.folder, "background": [1.0, 1.0, 1.0]})
+    axis = torch.linspace(-1, 1, 24)
+    mask = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0) < 0.6
+    low, high = trained.scene.bounds
+    box = unrender.SceneBox.cube((low + high) / 2, float((high - low).min()) / 2)
+    ball = unrender.SparseVoxels.from_mask(mask, box, opacity=0.99)
+    unrender.save_field(ball, folder / "volume.safetensors")
+    assert main(["fit-surface", str(folder), *SMALL, "--colors", "vertex", "--output", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert 200 < metrics["num_faces"] <= 400
+    assert metrics["num_parts"] == 1

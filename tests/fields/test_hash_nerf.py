@@ -38,6 +38,19 @@ def test_density_is_that_of_fog_at_first_and_ends_with_the_field(contracted):
 
 
 @pytest.mark.parametrize("contracted", [False, True])
+def test_a_cropped_field_has_density_in_the_box_only(contracted):
+    field = field_of(contracted, cells=16)
+    low, high = torch.tensor([0.1, -1.7, -1.2]), torch.tensor([1.6, 1.3, 1.8])
+    cropped = field.crop(low, high)
+    points = torch.tensor([[0.5, -0.2, 0.3], [-0.5, -0.2, 0.3], [30.0, 0.0, 0.0]])
+    assert torch.equal(cropped.density(points)[:1], field.density(points)[:1])
+    assert cropped.density(points)[1:].tolist() == [0, 0]
+    assert float(field.density(points)[1].detach()) > 0  # it is not changed
+    assert cropped.table is field.table
+    assert field.crop(high + 1e9, high + 2e9) is None
+
+
+@pytest.mark.parametrize("contracted", [False, True])
 def test_marching_is_compositing_of_what_the_field_gives_at_its_samples(contracted):
     field = field_of(contracted)
     rays = rays_into(field)

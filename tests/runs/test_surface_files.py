@@ -9,11 +9,19 @@ from unrender.io import load_mesh, load_textured_mesh
 from unrender.render.lights import AmbientLight
 from unrender.render.mesh import render_mesh
 from unrender.runs import surface_files
-from unrender.runs.surface_files import SurfaceFiles, save_surface, texture_metrics, texture_steps
+from unrender.runs.surface_files import SurfaceFiles, SurfaceWriter, texture_metrics, texture_steps
 from unrender.tasks.surface.photo_views import PhotoView
 
 trimesh = pytest.importorskip("trimesh")
 pytest.importorskip("xatlas")
+
+
+def save_surface(*args, **options):
+    """Write all files; return their paths."""
+    writer = SurfaceWriter(*args, **options)
+    paths, extras = writer.save_mesh(), writer.save_extras()
+    assert extras.failures == []
+    return [*paths, *extras.paths]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,19 @@ def test_levels_of_detail_that_are_left_out_are_named(tmp_path, surface, caplog)
     paths = save_surface(tmp_path, mesh, None, files, [view.camera for view in views])
     assert 1 < len(paths) < 9
     assert f"--lods 8: {len(paths) - 1} written" in caplog.text
+
+
+def test_other_files_are_written_if_one_fails(tmp_path, surface, monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no convex parts")
+
+    monkeypatch.setattr(surface_files, "convex_parts", fails)
+    monkeypatch.setattr(surface_files, "save_turntable", lambda *args, orbit: None)
+    mesh, views = surface
+    files = SurfaceFiles(("ply",), colors="vertex", lods=1, collision=True, turntable=True)
+    extras = SurfaceWriter(tmp_path, mesh, None, files, [view.camera for view in views]).save_extras()
+    assert [path.name for path in extras.paths] == ["mesh_lod1.ply", "turntable.mp4"]
+    assert extras.failures == ["--collision failed: no convex parts"]
 
 
 def test_folder_that_cannot_be_written(tmp_path, surface):

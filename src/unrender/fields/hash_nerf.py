@@ -1,5 +1,6 @@
 """A radiance field in a hash table (Instant-NGP): fast to train on any machine."""
 
+import copy
 import itertools
 import math
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ INITIAL_OPACITY = 0.01
 """Initial opacity of the interval between samples."""
 STOP, SKIP = 1e-3, 1e-3
 """Transmittance at which a ray ends, and weight below which a sample is skipped."""
-ROUNDS = (6, 12, 24, 48)
+ROUNDS = (6, 12, 24, 48, 96, 128, 160, 192, 256, 384)
 """Samples of a ray after which early termination is tested."""
 COARSEST, NUM_LEVELS = 16, 16
 MAX_STEPS = 1 << 16
@@ -189,6 +190,20 @@ class HashNeRF(TrainableField):
         if box.contracted:
             return box.bounds
         return box.center + box.half_extent * self.occupancy.occupied_bounds
+
+    def crop(self, low: Float[Tensor, "3"], high: Float[Tensor, "3"]) -> Self | None:
+        """Return the cells whose centers lie between two corners, with the same parameters; None if there are none."""
+        box, occupied = self.scene_box, self.occupancy.occupied
+        numbers = occupied.nonzero()
+        centers = box.denormalize((numbers + 0.5) / box.center.new_tensor(occupied.shape))
+        inside = ((centers >= low.to(centers)) & (centers <= high.to(centers))).all(-1)
+        if not bool(inside.any()):
+            return None
+        kept = torch.zeros_like(occupied)
+        kept[numbers[inside].unbind(-1)] = True
+        cropped = copy.copy(self)
+        cropped._modules = {**self._modules, "occupancy": OccupancyGrid(kept)}
+        return cropped
 
     def sample_uniform(
         self, rays: Rays, num_samples: int, *, near: float | None = None, far: float | None = None

@@ -3,11 +3,12 @@
 import dataclasses
 import importlib.util
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from unrender.errors import InputError
+from unrender.errors import InputError, UnrenderError
 from unrender.geometry.camera import Camera
 from unrender.geometry.camera_paths import stack_cameras, up_direction
 from unrender.geometry.export_frame import Units, UpAxis, transform_for_export
@@ -19,7 +20,7 @@ from unrender.io.textured_meshes import save_textured_mesh
 from unrender.render.texture import Texture
 from unrender.tasks.surface.bake_texture import BakedTexture, BakeTextureStep, bake_texture_steps
 from unrender.tasks.surface.convex_parts import convex_parts
-from unrender.tasks.surface.levels_of_detail import MIN_FACES, levels_of_detail
+from unrender.tasks.surface.levels_of_detail import MIN_FACES, iterate_levels
 from unrender.tasks.surface.photo_views import PhotoView
 from unrender.tasks.surface.turntable import save_turntable
 
@@ -27,6 +28,8 @@ log = logging.getLogger("unrender")
 
 MAX_LEVELS = 8
 PADDING = 4
+FAILURES = (UnrenderError, OSError, RuntimeError, MemoryError)
+"""What fails without harm to the other files: full disks, meshes that cannot be decomposed or unwrapped, encoders."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,8 @@ class SurfaceFiles:
     texture_size: int = 2048
     """Side of the texture in texels."""
     texture_steps: int = 300
-    """Steps in which the texture is refined against one photo each; 0 keeps the projected colors."""
+    """Steps in which the texture is refined against one photo each, as far as the time suffices; 0 keeps the projected
+    colors."""
     lods: int = 0
     """Number of simplified levels of detail, each with a quarter of the faces of the one before."""
     collision: bool = False
@@ -94,66 +98,103 @@ class TextureStep:
 
 
 def texture_steps(
-    mesh: Mesh, views: Sequence[PhotoView], files: SurfaceFiles, *, exposure: bool = False
+    mesh: Mesh,
+    views: Sequence[PhotoView],
+    files: SurfaceFiles,
+    *,
+    exposure: bool = False,
+    seconds: float | None = None,
 ) -> Iterator[TextureStep]:
-    """Unwrap a mesh and bake its texture."""
-    last = files.texture_steps + 1
+    """Unwrap a mesh and bake its texture; a budget in `seconds` ends the refinement early."""
+    last, start = files.texture_steps + 1, time.perf_counter()
     yield TextureStep(0, last, "unwrapping")
     padding = min(PADDING, files.texture_size // 16)
     atlas = unwrap(mesh, texture_size=files.texture_size, padding=padding)
-    for step in bake_texture_steps(mesh, atlas, views, refine_steps=files.texture_steps, exposure=exposure):
+    left = None if seconds is None else start + seconds - time.perf_counter()
+    steps = bake_texture_steps(
+        mesh, atlas, views, refine_steps=files.texture_steps, exposure=exposure, seconds=left
+    )
+    for step in steps:
         yield TextureStep(step.index + 1, last, "refined" if step.index else "projected", atlas, step)
 
 
-def save_surface(
-    folder: Path,
-    mesh: Mesh,
-    texture: Texture | None,
-    files: SurfaceFiles,
-    cameras: Sequence[Camera],
-    *,
-    orbit: bool = True,
-    origin: WorldOrigin = ZERO,
-) -> list[Path]:
-    """Write the files of a surface to a folder; return their paths, the mesh first.
+class Extras(NamedTuple):
+    """Files beside the mesh, and what could not be written."""
 
-    cameras: of the photos, which define the scene's up direction and the path of the turntable; see `save_turntable`
-    for `orbit`.
-    """
-    mesh, texture = mesh.to("cpu"), None if texture is None else texture.to("cpu")
-    scene_up = up_direction(stack_cameras(cameras)) if files.up != "scene" else None
+    paths: list[Path]
+    failures: list[str]
+    """An option and what went wrong, in a sentence each."""
 
-    def place(shape: Mesh) -> Mesh:
-        return transform_for_export(
-            to_world(shape, origin), up=files.up, scene_up=scene_up, units=files.units
-        )
 
-    def save(name: str, shape: Mesh, colors: Texture | None) -> list[Path]:
-        files_of = [
-            save_textured_mesh(place(shape), colors, folder / f"{name}.{kind}") for kind in files.format
+@dataclasses.dataclass(frozen=True)
+class SurfaceWriter:
+    """Writes the files of a surface to a folder."""
+
+    folder: Path
+    mesh: Mesh
+    texture: Texture | None
+    files: SurfaceFiles
+    cameras: Sequence[Camera]
+    """Of the photos: they define the scene's up direction and the path of the turntable."""
+    orbit: bool = True
+    """Path of the turntable, see `save_turntable`."""
+    origin: WorldOrigin = ZERO
+
+    def save_mesh(self) -> list[Path]:
+        """Write the mesh in all formats; return the files."""
+        return self._save("mesh", self.mesh, self.texture)
+
+    def save_extras(self) -> Extras:
+        """Write levels of detail, collision mesh and turntable, as far as they are requested; one may fail."""
+        wanted = {
+            "--lods": (self._levels, self.files.lods > 0),
+            "--collision": (self._collision, self.files.collision),
+            "--turntable": (self._turntable, self.files.turntable),
+        }
+        extras = Extras([], [])
+        for option, (write, is_wanted) in wanted.items():
+            try:
+                extras.paths.extend(write() if is_wanted else ())
+            except FAILURES as error:
+                extras.failures.append(f"{option} failed: {error}")
+                log.warning("%s", extras.failures[-1])
+        return extras
+
+    def _levels(self) -> Iterator[Path]:
+        number = 0
+        for detail in iterate_levels(self.mesh, self.texture, levels=self.files.lods):
+            number += 1
+            yield from self._save(f"mesh_lod{number}", detail.mesh, detail.texture)
+        if number < self.files.lods:
+            log.warning(
+                "--lods %d: %d written; further ones would have less than %d faces",
+                self.files.lods,
+                number,
+                MIN_FACES,
+            )
+
+    def _collision(self) -> Iterator[Path]:
+        path = self.folder / "collision.obj"
+        save_mesh_parts([self._place(part) for part in convex_parts(self.mesh)], path)
+        yield path
+
+    def _turntable(self) -> Iterator[Path]:
+        path = self.folder / "turntable.mp4"
+        save_turntable(self.mesh, self.texture, self.cameras, path, orbit=self.orbit)
+        yield path
+
+    def _place(self, shape: Mesh) -> Mesh:
+        """Move a mesh to world coordinates, with the axes and units of the files."""
+        up, units = self.files.up, self.files.units
+        scene_up = up_direction(stack_cameras(self.cameras)) if up != "scene" else None
+        return transform_for_export(to_world(shape, self.origin), up=up, scene_up=scene_up, units=units)
+
+    def _save(self, name: str, shape: Mesh, colors: Texture | None) -> list[Path]:
+        written = [
+            save_textured_mesh(self._place(shape), colors, self.folder / f"{name}.{kind}")
+            for kind in self.files.format
         ]
-        return list(
-            dict.fromkeys(path for written in files_of for path in written)
-        )  # obj and ply share a png
-
-    paths = save("mesh", mesh, texture)  # first, as the others can fail
-    details = levels_of_detail(mesh, texture, levels=files.lods)[1:]
-    for level, detail in enumerate(details, 1):
-        paths += save(f"mesh_lod{level}", detail.mesh, detail.texture)
-    if len(details) < files.lods:
-        log.warning(
-            "--lods %d: %d written; further ones would have less than %d faces",
-            files.lods,
-            len(details),
-            MIN_FACES,
-        )
-    if files.collision:
-        paths.append(folder / "collision.obj")
-        save_mesh_parts([place(part) for part in convex_parts(mesh)], paths[-1])
-    if files.turntable:
-        paths.append(folder / "turntable.mp4")
-        save_turntable(mesh, texture, cameras, paths[-1], orbit=orbit)
-    return paths
+        return list(dict.fromkeys(path for paths in written for path in paths))  # obj and ply share a png
 
 
 def texture_metrics(atlas: UVAtlas, baked: BakedTexture) -> dict[str, Any]:

@@ -61,6 +61,15 @@ def test_points_of_true_depth_lie_on_the_surface(views, mesh):
     assert cloud.colors.shape == cloud.points.shape
 
 
+def test_the_surface_ends_where_few_views_show_it(views):
+    whole, part = (fuse_depths(views, voxel_size=0.06, min_views=number) for number in (1, 3))
+    assert 0.3 < len(part.faces) / len(whole.faces) < 0.95
+    with pytest.raises(InputError, match="no consistent surface"):
+        fuse_depths(views, voxel_size=0.06, min_views=len(views) + 1)
+    with pytest.raises(InputError, match="`min_views` should be at least 1"):
+        fuse_depths(views, min_views=0)
+
+
 def test_what_views_do_not_agree_on_is_dropped(views, mesh):
     generator = torch.Generator().manual_seed(0)
     wrong = []

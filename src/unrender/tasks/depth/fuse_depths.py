@@ -15,7 +15,12 @@ from unrender.geometry.points import PointCloud
 from unrender.geometry.rays import pixel_centers
 from unrender.io.depth import points_from_depth
 from unrender.render.depth import DepthView
-from unrender.tasks.depth.view_consistency import nearest_cameras, sample_depth, unproject_view
+from unrender.tasks.depth.view_consistency import (
+    consistent_pixels,
+    nearest_cameras,
+    sample_depth,
+    unproject_view,
+)
 
 TRUNCATION_VOXELS = 3.0
 """Default truncation distance, in voxels."""
@@ -78,18 +83,11 @@ def _consistent_points(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     shape = points_from_depth(view.depth, view.camera.focal, view.camera.center)
     view = view.replace(depth=torch.where(shape.valid, view.depth, 0))
-    points, valid = unproject_view(view)
-    consistent, inconsistent = points.new_zeros(2, len(points)).unbind()
-    for other in others:
-        sampled = sample_depth(other, points)
-        margin = tolerance * sampled.measured
-        is_measured = sampled.measured > 0
-        consistent += is_measured & ((sampled.expected - sampled.measured).abs() <= margin)
-        inconsistent += is_measured & (sampled.measured - sampled.expected > margin)
-    kept = (consistent >= min_consistent_views) & (consistent > inconsistent)
+    kept = consistent_pixels(view, others, tolerance, min_consistent_views)
+    points, _ = unproject_view(view.replace(depth=torch.where(kept, view.depth, 0)))
     world_from_camera = view.camera.world_from_camera[:3, :3]
-    normals = (shape.normals[valid][kept][:, None] * world_from_camera).sum(-1)
-    return points[kept], normals, None if view.color is None else view.color[valid][kept]
+    normals = (shape.normals[kept][:, None] * world_from_camera).sum(-1)
+    return points, normals, None if view.color is None else view.color[kept]
 
 
 def _undistort(view: DepthView) -> DepthView:
@@ -145,6 +143,7 @@ def fuse_depths(
     voxel_size: float | None = None,
     truncation: float | None = None,
     closed: bool = False,
+    min_views: int = 1,
 ) -> Mesh:
     """Fuse depth maps to a mesh with vertex colors, by TSDF integration and marching cubes.
 
@@ -156,12 +155,16 @@ def fuse_depths(
     `voxel_size` defaults to 1/192 of the longest side of the bounding box without outliers, `truncation` to three
     voxels; it should be less than the thickness of thin structures, and larger than the depth errors.
 
+    Voxels that less than `min_views` views observed are unknown: the surface ends there.
+
     The surface ends where no view measured it. With `closed`, it continues on the far side, `truncation` and a voxel
     behind what was measured, so that the mesh is watertight; enclosed cavities are filled.
     Source: Curless and Levoy, A volumetric method for building complex models from range images, 1996.
     """
     if not views:
         raise InputError("fuse_depths: `views` should have at least one view, got none")
+    if min_views < 1:
+        raise InputError(f"fuse_depths: `min_views` should be at least 1, got {min_views}")
     band = _band(views, voxel_size, truncation)
     reach = TRUNCATION_VOXELS * band.voxel_size if truncation is None else truncation
     total, weight = band.centers.new_zeros(2, len(band.centers)).unbind()
@@ -178,7 +181,7 @@ def fuse_depths(
             near_surface = (observed & (distance < reach)).float()[:, None]
             colors += near_surface * view.color.flatten(0, 1)[sampled.pixel]
             color_weight += near_surface
-    mesh = _surface(band, total / weight.clamp(min=1), weight > 0, closed)
+    mesh = _surface(band, total / weight.clamp(min=1), weight >= min_views, closed)
     if not has_colors:
         return mesh
     voxel_colors = colors / color_weight.clamp(min=1)

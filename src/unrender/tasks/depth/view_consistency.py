@@ -57,6 +57,27 @@ def nearest_cameras(cameras: Sequence[Camera], count: int) -> list[list[int]]:
     return [[int(i) for i in row[1 : count + 1]] for row in order]
 
 
+def consistent_pixels(
+    view: DepthView, others: Sequence[DepthView], tolerance: float, min_consistent_views: int
+) -> Bool[Tensor, "height width"]:
+    """Return the pixels whose depth other views confirm.
+
+    A pixel is consistent with another view if the depth of that view at its point differs by at most `tolerance`,
+    relatively; it is inconsistent if that view measures a surface, or with infinite depth nothing, behind the point. At
+    least `min_consistent_views` views have to be consistent, and more than are inconsistent.
+    """
+    points, valid = unproject_view(view)
+    consistent, inconsistent = points.new_zeros(2, len(points)).unbind()
+    for other in others:
+        sampled = sample_depth(other, points)
+        behind = sampled.measured - sampled.expected
+        margin = tolerance * sampled.measured.clamp(max=sampled.expected / (1 - tolerance))
+        consistent += (sampled.measured > 0) & (behind.abs() <= margin)
+        inconsistent += (sampled.measured > 0) & (behind > margin)
+    kept = (consistent >= min_consistent_views) & (consistent > inconsistent)
+    return torch.zeros_like(valid).masked_scatter(valid, kept)
+
+
 def view_consistency(views: Sequence[DepthView], *, num_neighbors: int = 2) -> dict[str, float]:
     """Measure how well the depth of each view agrees with that of its nearest views, after reprojection.
 

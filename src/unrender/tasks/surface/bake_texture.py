@@ -1,6 +1,8 @@
 """Textures from photos: projection onto the atlas, then optimization of the texels by differentiable rendering."""
 
 import dataclasses
+import math
+import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -61,24 +63,35 @@ def bake_texture(
     *,
     refine_steps: int = 300,
     exposure: bool = False,
+    seconds: float | None = None,
 ) -> BakedTexture:
     """Compute the texture of a mesh from photos.
 
     Each texel starts with the mean color of the photos in which it is visible, see `project_photos`. Then
     `refine_steps` steps of gradient descent fit the rendered texture to one photo each, see `TextureRefinement`. With
     `exposure`, differences in brightness and white balance between the photos are compensated. Texels that no photo
-    shows are filled from their neighbors, and the space between charts is padded.
+    shows are filled from their neighbors, and the space between charts is padded. A budget in `seconds` ends the
+    refinement early, and the result depends on the speed of the machine then.
     Raises InputError if no photo shows the mesh, or the atlas is of another mesh.
     Differentiable in: nothing.
 
     Example: `bake_texture(mesh, unwrap(mesh), load_photo_views(scene.split("train")))`.
     """
-    *_, last = bake_texture_steps(mesh, atlas, views, refine_steps=refine_steps, exposure=exposure)
+    steps = bake_texture_steps(
+        mesh, atlas, views, refine_steps=refine_steps, exposure=exposure, seconds=seconds
+    )
+    *_, last = steps
     return last.result
 
 
 def bake_texture_steps(
-    mesh: Mesh, atlas: UVAtlas, views: Sequence[PhotoView], *, refine_steps: int = 300, exposure: bool = False
+    mesh: Mesh,
+    atlas: UVAtlas,
+    views: Sequence[PhotoView],
+    *,
+    refine_steps: int = 300,
+    exposure: bool = False,
+    seconds: float | None = None,
 ) -> Iterator[BakeTextureStep]:
     """Compute the texture of a mesh step by step; see `bake_texture`."""
     check_views("bake_texture", mesh, views)
@@ -88,12 +101,19 @@ def bake_texture_steps(
         )
     if refine_steps < 0:
         raise InputError(f"bake_texture: `refine_steps` should be at least 0, got {refine_steps}")
-    return _steps(Mesh(mesh.vertices.detach().float(), mesh.faces), atlas, views, refine_steps, exposure)
+    plain = Mesh(mesh.vertices.detach().float(), mesh.faces)
+    return _steps(plain, atlas, views, refine_steps, exposure, seconds)
 
 
 def _steps(
-    mesh: Mesh, atlas: UVAtlas, views: Sequence[PhotoView], refine_steps: int, exposure: bool
+    mesh: Mesh,
+    atlas: UVAtlas,
+    views: Sequence[PhotoView],
+    refine_steps: int,
+    exposure: bool,
+    seconds: float | None,
 ) -> Iterator[BakeTextureStep]:
+    end = math.inf if seconds is None else time.perf_counter() + seconds
     texels = find_texels(atlas)
     surface = texels.surface(mesh)
     exposures = estimate_exposures(mesh, surface, views) if exposure else None
@@ -101,9 +121,13 @@ def _steps(
     texture = texels.texture(_filled(mesh, texels, surface.vertex_ids, found), atlas)
     projected = BakedTexture(texture, len(texels.slot_ids), int((~found.observed).sum()), exposures)
     yield BakeTextureStep(0, refine_steps, 0.0, projected, None)
-    refinement = TextureRefinement(mesh, texture, texels.covered, refine_steps)
+    refinement, start = TextureRefinement(mesh, texture, texels.covered), time.perf_counter()
     for i, view in enumerate(_view_order(len(views), refine_steps)):
-        loss = refinement.step(views[view], None if exposures is None else exposures[view])
+        now = time.perf_counter()
+        if now >= end:
+            break
+        progress = max(i / max(refine_steps - 1, 1), (now - start) / (end - start))
+        loss = refinement.step(views[view], progress, None if exposures is None else exposures[view])
         yield BakeTextureStep(i + 1, refine_steps, loss, projected, refinement)
 
 

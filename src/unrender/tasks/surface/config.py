@@ -15,6 +15,8 @@ CHOICES = {
     "exposure": get_args(Exposure),
 }
 MIN_FACES = 100
+MAX_RESOLUTION = {"depth": 1000, "density": 640}
+"""Of grids that fit into memory, by method."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,8 +30,8 @@ class FitSurface:
     faces: int = 50_000
     """Maximum number of faces."""
     minutes: float | None = None
-    """Refinement budget in minutes of wall-clock time. Results depend on the speed of the machine. Default: 5, unless a
-    budget in steps is given."""
+    """Budget in minutes of wall-clock time, from the trained field to the result. Results depend on the speed of the
+    machine. Default: 10, unless a budget in steps is given."""
     steps: int | None = None
     """Refinement budget in steps, of one photo each; 0 keeps the extracted surface. Results are reproducible."""
     method: Method = "depth"
@@ -67,6 +69,11 @@ def check(config: FitSurface) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise InputError(f"fit_surface: `{name}` should be at least {least}, got {value}")
+    most = MAX_RESOLUTION.get(config.method, 0)
+    if config.method in MAX_RESOLUTION and config.resolution > most:
+        raise InputError(
+            f"fit_surface: `resolution` should be at most {most} with `method` {config.method}, got {config.resolution}"
+        )
     if config.minutes is not None and not 0 < config.minutes < math.inf:
         raise InputError(f"fit_surface: `minutes` should be above 0, got {config.minutes}")
     if config.minutes is not None and config.steps is not None:

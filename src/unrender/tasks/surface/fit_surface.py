@@ -12,30 +12,30 @@ from unrender.data.frames import Frame
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
 from unrender.fields.protocol import Field, RenderedField
-from unrender.fields.render_field import device_of
 from unrender.geometry.mesh import Mesh, vertex_normals
 from unrender.render.depth import DepthView
-from unrender.tasks.depth.depth_views import median_view
-from unrender.tasks.depth.measure_depth import measure_depth
 from unrender.tasks.depth.view_consistency import unproject_view
 from unrender.tasks.surface.bake_vertex_colors import bake_vertex_colors
 from unrender.tasks.surface.config import FitSurface, check
+from unrender.tasks.surface.depth_images import (
+    SIZE,
+    DepthPlan,
+    evenly_spaced,
+    render_depth_images,
+    within_bounds,
+)
 from unrender.tasks.surface.extract_surface import VERTICES_PER_QUERY
 from unrender.tasks.surface.initial_surface import clean_surface, extract_initial
 from unrender.tasks.surface.photo_views import PhotoView, load_photo_view
 from unrender.tasks.surface.refine import Refinement, ViewTarget, reduced_targets, shuffled
 
-DEFAULT_MINUTES = 5.0
-"""Refinement budget where neither steps nor minutes are given."""
-DEPTH_SIZE = 400
-"""Longer side of depth images in pixels, at most."""
-RAYS_PER_CHUNK = 8192
-"""Rays of depth images at once: those of an unbounded scene have hundreds of samples each."""
+DEFAULT_MINUTES = 10.0
+"""Budget where neither steps nor minutes are given."""
+DEPTH_FRACTION = 0.35
+"""Fraction of a budget in minutes for depth images, at most."""
 COARSE_UNTIL, MOVE_UNTIL = 0.35, 0.85
 """Progress up to which photos of half the size are compared, and from which vertices stay and colors only change."""
 COARSE_FACTOR = 2
-EMPTY_OPACITY = 0.1
-"""Opacity below which a pixel shows no surface."""
 MIN_DEPTH_FRACTION = 1e-3
 """Fraction of the pixels of all depth images that have to show a surface."""
 ONE_SIDE = 0.75
@@ -97,35 +97,44 @@ def fit_surface(
 
 
 def _steps(frames: Sequence[Frame], field: RenderedField, config: FitSurface) -> Iterator[FitSurfaceStep]:
+    start, seconds = time.perf_counter(), None if config.minutes is None else 60 * config.minutes
     photos = [load_photo_view(frame, config.image_size) for frame in frames]
-    chosen = _evenly_spaced(len(photos), config.views)
     parts = PARTS if config.steps is None else config.steps
-    last = len(chosen) + parts
-    depths: dict[int, DepthView] = {}
-    for number, index in enumerate(chosen):
-        depths[index] = _depth(field, photos[index])
-        yield FitSurfaceStep(number, last, "depth", 0, None, {})
-    _require_surface(list(depths.values()))
-    one_sided = _is_one_sided(list(depths.values()))
+    visible, depths, count = within_bounds(field), dict[int, DepthView](), 0
+    depth_seconds = None if seconds is None else DEPTH_FRACTION * seconds
+    for image in render_depth_images(visible, photos, config.views, depth_seconds):
+        count, depths[image.photo] = len(image.plan.indices), image.view
+        yield FitSurfaceStep(image.number, count + parts, "depth", 0, None, {})
+    views = list(depths.values())
+    _require_surface(views)
+    one_sided = _is_one_sided(views)
     if config.unobserved == "auto":
         is_open = field.scene_box.contracted or one_sided
         config = dataclasses.replace(config, unobserved="open" if is_open else "close")
-    clean = clean_surface(extract_initial(field, list(depths.values()), config), config)
+    clean = clean_surface(extract_initial(field, views, config), config)
     mesh = _colored(clean.mesh, field, photos)
-    notes = (*clean.notes(), *([ONE_SIDED] if one_sided else []))
-    yield FitSurfaceStep(len(chosen), last, "initial", 0, mesh, {}, notes)
+    notes = (*clean.notes(), *([ONE_SIDED] if one_sided else []), *_shortage(image.plan, len(photos), config))
+    yield FitSurfaceStep(count, count + parts, "initial", 0, mesh, {}, notes)
     aligned = [depths[i].depth.nan_to_num(posinf=0) if i in depths else None for i in range(len(photos))]
     per_image = compensates_exposure(config, field)
     refinement = Refinement(mesh, len(photos), config, per_image_exposure=per_image)
-    for done, stage, losses, progress in _refine(refinement, photos, aligned, config):
-        index = len(chosen) + min(parts, max(1, round(progress * parts)))
-        yield FitSurfaceStep(index, last, stage, done, refinement.mesh, losses, notes)
+    left = None if seconds is None else start + seconds - time.perf_counter()
+    for done, stage, losses, progress in _refine(refinement, photos, aligned, config, left):
+        index = count + min(parts, max(1, round(progress * parts)))
+        yield FitSurfaceStep(index, count + parts, stage, done, refinement.mesh, losses, notes)
 
 
 def _refine(
-    refinement: Refinement, photos: Sequence[PhotoView], depths: Sequence[Tensor | None], config: FitSurface
+    refinement: Refinement,
+    photos: Sequence[PhotoView],
+    depths: Sequence[Tensor | None],
+    config: FitSurface,
+    seconds: float | None,
 ) -> Iterator[tuple[int, Stage, dict[str, float], float]]:
-    """Take refinement steps until the budget is spent; yield their number, stage, losses and progress."""
+    """Take refinement steps until the budget is spent; yield their number, stage, losses and progress.
+
+    seconds: what is left of a budget in minutes; there is at least one step.
+    """
     start, generator = time.perf_counter(), torch.Generator().manual_seed(config.seed)
     targets: list[ViewTarget] = []
     order: list[int] = []
@@ -141,8 +150,8 @@ def _refine(
         if config.steps is not None:
             progress = done / config.steps
         else:
-            assert config.minutes is not None
-            progress = min(1.0, (time.perf_counter() - start) / (60 * config.minutes))
+            assert seconds is not None
+            progress = min(1.0, (time.perf_counter() - start) / max(seconds, 1e-9))
         yield done, ("colors" if not move else "fine" if factor == 1 else "coarse"), losses, progress
 
 
@@ -165,13 +174,15 @@ def _colored(mesh: Mesh, field: RenderedField, photos: Sequence[PhotoView]) -> M
     return mesh.replace(vertex_colors=colors.clamp(0, 1))
 
 
-def _depth(field: RenderedField, photo: PhotoView) -> DepthView:
-    camera = photo.camera
-    if max(camera.height, camera.width) > DEPTH_SIZE:
-        camera = camera.resize_longest(DEPTH_SIZE)
-    measured = measure_depth(field, camera.to(device_of(field, camera)), rays_per_chunk=RAYS_PER_CHUNK)
-    view = median_view(measured)
-    return view.replace(depth=torch.where(measured.opacity < EMPTY_OPACITY, torch.inf, view.depth))
+def _shortage(plan: DepthPlan, num_photos: int, config: FitSurface) -> list[str]:
+    """Say that the budget did not suffice for all depth images."""
+    wanted = len(evenly_spaced(num_photos, config.views))
+    if len(plan.indices) == wanted and plan.size == SIZE:
+        return []
+    return [
+        f"to stay within --minutes, depth was rendered from {len(plan.indices)} views instead of {wanted}, with "
+        f"{plan.size} pixels along the longer side"
+    ]
 
 
 def _require_surface(views: Sequence[DepthView]) -> None:
@@ -190,7 +201,3 @@ def _is_one_sided(views: Sequence[DepthView]) -> bool:
     offsets = torch.stack([view.camera.position for view in views]) - center
     mean = torch.nn.functional.normalize(offsets, dim=1).mean(0)
     return float(mean.norm()) > ONE_SIDE
-
-
-def _evenly_spaced(count: int, wanted: int) -> list[int]:
-    return list(range(count)) if wanted >= count else [i * count // wanted for i in range(wanted)]

@@ -19,11 +19,18 @@ from unrender.render.depth import DepthView
 from unrender.tasks.depth.fuse_depths import fuse_depths
 from unrender.tasks.depth.view_consistency import unproject_view
 from unrender.tasks.surface.config import FitSurface
+from unrender.tasks.surface.depth_images import confirmed_depths
 from unrender.tasks.surface.extract_surface import extract_surface
 
 DENSER = 3
 """Ratio of the faces before and after remeshing: simplification keeps the shape, remeshing evens out the faces."""
 REMESH_STEPS = 3
+OUTLIERS = 0.002
+"""Fraction of the points of an unbounded scene ignored at each end of each axis."""
+TRUNCATION_VOXELS = 4.0
+"""Truncation distance for unbounded scenes: their depth is less accurate."""
+MIN_VIEWS = 3
+"""Views that have to show a part of the surface of an unbounded scene."""
 FACE_AREA = 3**0.5 / 4
 """Area of an equilateral triangle with edges of length 1."""
 
@@ -70,14 +77,34 @@ def extract_initial(field: RenderedField, views: Sequence[DepthView], config: Fi
         size = float((high - low).max()) / config.resolution
         return extract_surface(field, voxel_size=size, box=torch.stack([low, high]))
     cropped = [_within(view, low, high) for view in views]
+    if field.scene_box.contracted and len(views) > 1:
+        cropped = confirmed_depths(cropped)
     points = [unproject_view(view)[0] for view in cropped]
     if not any(len(each) for each in points):
         raise InputError(
-            "fit_surface: the field has no surface: its depth is not valid in any view; train it longer"
+            "fit_surface: the field has no surface: its depth is not valid in any view, or the views disagree; train "
+            "it longer"
         )
+    if field.scene_box.contracted:
+        return _fused_where_several_look(cropped, torch.cat(points), config)
     corners = torch.stack([torch.stack([p.amin(0), p.amax(0)]) for p in points if len(p)])
     extent = float((corners[:, 1].amax(0) - corners[:, 0].amin(0)).max())
     return fuse_depths(cropped, voxel_size=extent / config.resolution, closed=config.unobserved == "close")
+
+
+def _fused_where_several_look(views: Sequence[DepthView], points: Tensor, config: FitSurface) -> Mesh:
+    """Fuse depth images of an unbounded scene: without outlying points, and where several views show the surface."""
+    ordered = points.sort(0).values
+    cut = int(OUTLIERS * len(ordered))
+    low, high = ordered[cut], ordered[-1 - cut]
+    size = float((high - low).max()) / config.resolution
+    return fuse_depths(
+        [_within(view, low - size, high + size) for view in views],
+        voxel_size=size,
+        truncation=TRUNCATION_VOXELS * size,
+        closed=config.unobserved == "close",
+        min_views=min(MIN_VIEWS, len(views)),
+    )
 
 
 def _within(view: DepthView, low: Tensor, high: Tensor) -> DepthView:

@@ -1,5 +1,6 @@
 """Levels of detail: simplified copies of a textured mesh, each with a texture of its own."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -40,20 +41,26 @@ def levels_of_detail(
         raise InputError(
             f"levels_of_detail: `levels` should be at least 0 and `factor` at least 2, got {levels} and {factor}"
         )
-    found = [LevelOfDetail(mesh, texture)]
+    return [LevelOfDetail(mesh, texture), *iterate_levels(mesh, texture, levels, factor, padding)]
+
+
+def iterate_levels(
+    mesh: Mesh, texture: Texture | None, levels: int, factor: int = 4, padding: int = 4
+) -> Iterator[LevelOfDetail]:
+    """Yield the simplified copies of `levels_of_detail`, one at a time."""
+    simple = mesh
     for level in range(1, levels + 1):
         num_faces = len(mesh.faces) // factor**level
         if num_faces < MIN_FACES:
             break
-        simple = simplify_quadric(found[-1].mesh, num_faces)
+        simple = simplify_quadric(simple, num_faces)
         if texture is None:
-            found.append(LevelOfDetail(simple, None))
+            yield LevelOfDetail(simple, None)
             continue
         scale = factor ** (-level / 2)
         size = max(MIN_TEXTURE_SIZE, round(scale * texture.image.shape[0]))
         atlas = unwrap(simple, texture_size=size, padding=max(1, round(scale * padding)))
-        found.append(LevelOfDetail(simple, transfer_texture(mesh, texture, simple, atlas)))
-    return found
+        yield LevelOfDetail(simple, transfer_texture(mesh, texture, simple, atlas))
 
 
 @torch.no_grad()

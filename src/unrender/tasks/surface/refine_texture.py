@@ -26,12 +26,10 @@ class TextureRefinement:
     """Minimizes the Huber loss between photos and the rendered texture with Adam, one photo a step.
 
     A small smoothness prior, the squared difference of adjacent texels, determines what the photos do not. The learning
-    rate falls exponentially over `num_steps`. Texels outside the charts, which are not `covered`, are padded.
+    rate falls exponentially. Texels outside the charts, which are not `covered`, are padded.
     """
 
-    def __init__(
-        self, mesh: Mesh, texture: Texture, covered: Bool[Tensor, "height width"], num_steps: int
-    ) -> None:
+    def __init__(self, mesh: Mesh, texture: Texture, covered: Bool[Tensor, "height width"]) -> None:
         self.mesh, self._initial = mesh, texture
         # bilinear filtering reaches one texel further
         self._used = max_pool2d(covered[None, None].float(), 3, 1, 1)[0, 0] > 0
@@ -43,17 +41,17 @@ class TextureRefinement:
         self._optimizer = torch.optim.Adam(
             [self._colors], lr=LEARNING_RATE, betas=(0.9, 0.99), eps=1e-15, foreach=True
         )
-        self._decay = (FINAL_LEARNING_RATE / LEARNING_RATE) ** (1 / max(num_steps - 1, 1))
 
-    def step(self, view: PhotoView, exposure: Float[Tensor, "3"] | None = None) -> float:
-        """Take a step towards a photo; return the mean loss of its pixels."""
+    def step(self, view: PhotoView, progress: float, exposure: Float[Tensor, "3"] | None = None) -> float:
+        """Take a step towards a photo, at a progress of 0 to 1; return the mean loss of its pixels."""
+        rate = LEARNING_RATE * (FINAL_LEARNING_RATE / LEARNING_RATE) ** progress
+        self._optimizer.param_groups[0]["lr"] = rate
         losses = self._losses(view, exposure)
         self._optimizer.zero_grad()
         backpropagate(losses.sum())
         assert self._colors.grad is not None
         self._colors.grad += SMOOTHNESS * _laplacian(self._colors.detach(), self._neighbors)
         self._optimizer.step()
-        self._optimizer.param_groups[0]["lr"] *= self._decay
         return float(losses.detach().mean()) if losses.numel() else 0.0
 
     def texture(self) -> Texture:
