@@ -28,6 +28,7 @@ from unrender import (
     view_consistency,
 )
 from unrender.cli.main import main
+from unrender.data.pixels import PixelSource
 from unrender.tasks.depth.view_consistency import sample_depth, unproject_view
 from unrender.training.initial_occupancy import find_space
 
@@ -111,6 +112,19 @@ def test_files_of_panoramas_that_do_not_exist_are_said(tmp_path, caplog):
     scene_files.write_json(tmp_path / "transforms.json", content)
     assert main(["import", str(tmp_path), "--output", str(tmp_path / "scene")]) == 0
     assert "files listed as 'mask_path' do not exist and are ignored; the first is no.png" in caplog.text
+
+
+def test_pixels_of_panoramas_are_drawn_by_solid_angle(tmp_path):
+    """The mean of the squared height of uniform directions on the sphere is 1/3."""
+    content = write_panoramas(tmp_path, scene_files.cameras(2))
+    scene_files.write_json(tmp_path / "transforms.json", content)
+    frames = load_scene(tmp_path).frames
+    axis = frames[0].camera.camera_from_world[1, :3]
+    drawn = PixelSource(frames[:1]).draw(40_000, patch_size=1).rays.directions @ axis
+    assert float(drawn.square().mean()) == pytest.approx(1 / 3, abs=0.01)
+    banded = PixelSource(frames, memory_mib=0.03)
+    assert banded.is_streaming
+    assert bool(banded.draw(100, patch_size=2).valid.all())
 
 
 def test_scenes_of_panoramas(tmp_path):

@@ -1,6 +1,7 @@
 """Random pixels of many images, with their rays: what radiance fields are trained on."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,6 +87,7 @@ class PixelSource:
         self._seed, self._generator = seed, torch.Generator().manual_seed(seed)
         self._deep = shrink > 1 or any(has_high_bit_depth(frame.image_path) for frame in frames)
         self._has_mask = any(frame.has_mask for frame in frames)
+        self._has_panoramas = any(camera.projection == "equirectangular" for camera in self.cameras)
         self._rays = PixelRays(self.cameras, int(DIRECTIONS_FRACTION * memory_mib * MEBIBYTE))
         self._plan(int(memory_mib * MEBIBYTE))
         self._fill()
@@ -98,8 +100,8 @@ class PixelSource:
     def on_device(self, device: torch.device) -> DevicePixels | None:
         """Return all pixels and their rays on a device, to draw from there.
 
-        None where that is not possible: images that are streamed, have 16 bits or are too large for the device, or
-        intrinsics of too many kinds.
+        None where that is not possible: images that are streamed, equirectangular, have 16 bits or are too large for
+        the device, or intrinsics of too many kinds.
         """
         if not self._fits(device):
             return None
@@ -118,7 +120,7 @@ class PixelSource:
     def _fits(self, device: torch.device) -> bool:
         """Say whether a device can hold all pixels, or already does."""
         maps = self._rays.maps
-        if self._streams or self._deep or maps is None:
+        if self._streams or self._deep or self._has_panoramas or maps is None:
             return False
         there = self._store.device.type == device.type
         return there or has_room(device, self._store.nbytes + self._mask.nbytes + maps.nbytes)
@@ -136,6 +138,7 @@ class PixelSource:
     def draw(self, num_patches: int, patch_size: int = 4) -> PixelBatch:
         """Draw square patches of pixels from all frames, with a probability proportional to the size of the image.
 
+        In equirectangular images, the probability of a row is proportional to the solid angle of its pixels.
         Pixels less than `patch_size` from the border of an image are in fewer patches than others.
         """
         self._begin_draw()
@@ -171,11 +174,19 @@ class PixelSource:
             )
         random = torch.rand(3, num_patches, generator=self._generator, dtype=torch.float64)
         rows, widths = self._sizes
-        ends = (rows * widths).cumsum(0)
-        tile = torch.searchsorted(ends, (random[0] * ends[-1]).long(), right=True)
+        ends = (rows * widths * self._density).cumsum(0)
+        tile = torch.searchsorted(ends, random[0] * ends[-1], right=True)
         x = (random[1] * (widths[tile] - patch_size + 1)).long()
-        y = (random[2] * (rows[tile] - patch_size + 1)).long()
+        y = (self._heights(tile, random[2]) * (rows[tile] - patch_size + 1)).long()
         return tile, x, y
+
+    def _heights(self, tile: Tensor, uniform: Tensor) -> Tensor:
+        """Map uniform numbers to heights within tiles, both in [0, 1), uniform in solid angle in panoramas."""
+        if not self._has_panoramas:
+            return uniform
+        top, bottom = self._latitudes[tile].unbind(1)
+        heights = (torch.lerp(top.sin(), bottom.sin(), uniform).asin() - top) / (bottom - top)
+        return torch.where(top.isnan(), uniform, heights.clamp(0, 1 - 1e-9))
 
     def _unpacked(self, indices: Tensor) -> Tensor:
         """Look up RGBA in [0, 1]."""
@@ -269,6 +280,11 @@ class PixelSource:
         frames, tops, rows = torch.tensor(self._tiles).unbind(-1)
         widths = torch.tensor([self.cameras[tile.frame].width for tile in self._tiles])
         self._sizes = rows, widths
+        self._latitudes = torch.tensor(
+            [_latitudes(self.cameras[tile.frame], tile) for tile in self._tiles], dtype=torch.float64
+        )
+        top, bottom = self._latitudes.unbind(1)
+        self._density = ((bottom.sin() - top.sin()) / (bottom - top)).nan_to_num(nan=1.0)
         self._frame_of_tile, self._tops, self._widths = (
             t.to(self._store.device) for t in (frames, tops, widths)
         )
@@ -359,3 +375,12 @@ def _shrunk_mask(mask: Floats, shrink: int) -> Floats:
     height, width = (n // shrink for n in mask.shape)
     squares = mask[: height * shrink, : width * shrink].reshape(height, shrink, width, shrink)
     return np.asarray(squares.all(axis=(1, 3)))
+
+
+def _latitudes(camera: Camera, tile: _Tile) -> tuple[float, float]:
+    """Return the latitudes of the upper and the lower edge of a tile, downwards, in radians; nan in other images."""
+    if camera.projection != "equirectangular":
+        return math.nan, math.nan
+    center, focal = float(camera.center[1]), float(camera.focal[1])
+    top, bottom = ((row - center) / focal for row in (tile.top, tile.top + tile.rows))
+    return max(top, -math.pi / 2), min(bottom, math.pi / 2)
