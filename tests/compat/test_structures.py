@@ -110,7 +110,7 @@ def test_says_what_is_wrong(two):
         two.extend(0)
     with pytest.raises(InputError, match="a row for each point"):
         Pointclouds([torch.rand(5, 3)], features=[torch.rand(4, 3)])
-    with pytest.raises(InputError, match="sizes of `densities`"):
+    with pytest.raises(InputError, match="sizes of the volumes"):
         Volumes(torch.rand(1, 1, 3, 4, 5), torch.rand(1, 3, 3, 4, 4))
     with pytest.raises(IndexError):
         _ = two[7]

@@ -66,7 +66,7 @@ class Volumes:
         whole = isinstance(grids, Tensor) and padded.shape[-3:] == self._densities.shape[-3:]
         if len(padded) != len(self) or not (whole or torch.equal(sizes, self._sizes)):
             raise InputError(
-                f"Volumes: `{name}` should have the sizes of `densities`, {self._sizes.tolist()}, got {sizes.tolist()}"
+                f"Volumes: `{name}` should have the sizes of the volumes, {self._sizes.tolist()}, got {sizes.tolist()}"
             )
         return padded
 

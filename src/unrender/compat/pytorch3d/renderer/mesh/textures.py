@@ -117,7 +117,7 @@ class TexturesBase(PrivateLayouts):
         self.fit(meshes)
 
     def fit(self, meshes: "Meshes") -> None:
-        """Do what of `check` needs no values, and no synchronization on a GPU."""
+        """Check the number of entries only, and drop padding: this reads no values, so a GPU need not wait."""
         counts = [len(rows) for rows in getattr(meshes, f"{self._along}_list")()]
         rows = getattr(self, self._fitted)
         sizes = [len(one) for one in rows]
@@ -282,7 +282,7 @@ class TexturesUV(TexturesBase):
     def join_scene(self) -> "TexturesUV":
         """Pack the texture images vertically, for the meshes as one mesh.
 
-        Each has a border that repeats its outermost texels, or is 0, as its padding is; so colors do not bleed.
+        Each has a border as its padding, so that colors do not bleed: its outermost texels again, or zeros.
         """
         if self.padding_mode not in ("border", "zeros") or self.sampling_mode != "bilinear":
             raise InputError(
