@@ -175,6 +175,38 @@ def test_a_wrong_guess_is_not_tracked(guess, mesh, has_colors):
         assert tracked.status != "tracked" or (degrees < 5 and shift < 0.05)
 
 
+def disturbed(frame: int) -> torch.Tensor | None:
+    """Render a sequence with an occluder, a loss, and a return in another place; None: the object is gone."""
+    if frame in LOST:
+        return None
+    image = picture(*((frame, 0.0) if frame < LOST.start else (frame - 3, 0.3)))
+    if frame < LOST.start:
+        image = image.clone()
+        image[:, max(WIDTH // 2 + 28 - 6 * min(frame, 10 - frame), 0) :] = torch.tensor([0.1, 0.2, 0.9])
+    return image
+
+
+LOST = range(10, 15)
+
+
+@pytest.mark.parametrize("has_colors", [True, False])
+def test_frames_called_tracked_are_right_and_a_lost_object_is_called_lost(has_colors):
+    mesh = elephant() if has_colors else elephant().replace(vertex_colors=None)
+    track, called, statuses = tracker(mesh=mesh), list[bool](), list[str]()
+    for frame in range(20):
+        image = disturbed(frame)
+        (tracked,) = track.step(background() if image is None else image)
+        truth = pose(frame) if frame < LOST.start else pose(frame - 3, 0.3)
+        degrees, shift = errors(tracked.camera_from_object, truth)
+        statuses.append(tracked.status)
+        if tracked.status == "tracked":
+            called.append(image is not None and degrees < 5 and shift < 0.05)
+    assert sum(called) >= 0.98 * len(called)
+    assert len(called) >= 11
+    assert "lost" in [statuses[k] for k in LOST]
+    assert statuses[-1] == "tracked"
+
+
 def test_depth_determines_the_distance():
     track = tracker(mesh=elephant().replace(vertex_colors=None))
     for frame in range(4):

@@ -26,7 +26,7 @@ from unrender.tasks.pose.frame_alignment import (
 )
 from unrender.tasks.pose.normal_equations import apply_twist, twist_between
 from unrender.tasks.pose.object_model import Model
-from unrender.tasks.pose.redetection import LastSeen, candidate_poses, first_poses
+from unrender.tasks.pose.redetection import candidate_poses, first_poses, object_templates
 from unrender.tasks.pose.surface_shading import normals_of, shade
 from unrender.tasks.pose.surface_texture import (
     MIN_POINTS,
@@ -45,6 +45,7 @@ from unrender.tasks.pose.tracking_window import (
     projected_box,
     render_view,
 )
+from unrender.tasks.pose.view_search import Templates
 
 SCALES, WIDE_SCALES = (2.0, 1.0, 1.0), (4.0, 2.0, 1.0, 1.0)
 """Spacing of the samples along the correspondence lines, in pixels, for each iteration; wide for fast motion."""
@@ -70,14 +71,21 @@ OCCLUDER_RADIUS, MIN_INSIDE_PROBABILITY = 4, 0.4
 """Regions inside the contour whose colors are less probable, on average within a radius in pixels, are occluded."""
 UPDATE_CONFIDENCE, MIN_CONFIDENCE = 0.8, 0.5
 """Colors are updated from frames with at least the first confidence; a pose is reliable with the second."""
-DOUBTFUL_CONFIDENCE, DOUBTFUL_TEXTURE, MAX_UNCERTAIN_FRAMES = 0.2, 0.8, 3
-"""An object is lost after so many frames in a row with a confidence and an agreement of the texture below these."""
-REDETECTION_CONFIDENCE = 0.8
-"""A lost object is found again with at least this confidence,"""
+DOUBTFUL_CONFIDENCE, DOUBTFUL_TEXTURE, DOUBTFUL_EDGES, MAX_UNCERTAIN_FRAMES = 0.2, 0.8, 0.55, 3
+"""An object is lost after so many frames in a row with a confidence, and agreeing texture or edges, below these."""
+MAX_DOUBTFUL_FRAMES = 4
+"""Frames above these, which may show an occluder, do not count; but no more of them in a row than this."""
+RECOVERY_CONFIDENCE, REDETECTION_CONFIDENCE = 0.8, 0.93
+"""After some uncertain frames, a pose is reliable with at least the first; a lost object is found with the second."""
+MIN_HYPOTHESIS, SURE_CONFIDENCE = 0.3, 0.97
+"""The best pose of a search is a start of the next one with at least the first; the search ends at the second."""
 SEARCH_PERIOD = 3
 """An object that was not at its initial pose is searched for in every third frame."""
 MIN_CONFIRMED = 4
 """and its colors and keyframes are updated after so many reliable frames in a row."""
+RECOLORED_EDGES, RECOLORED_SUPPORT, RECOLORED_CONFIDENCE = 0.8, 0.6, 0.2
+"""The lighting has changed if more of the whole contour lies at image edges, but the colors support less of it: then
+all colors inside are counted, also those of the background, and at this confidence."""
 MAX_SHADING_ERROR = 0.12
 """Pixels whose brightness differs by more from the shaded model do not update the colors."""
 MIN_EXPLAINED = 0.7
@@ -107,7 +115,7 @@ class ObjectTracker:
         self.use_texture, self.redetect = use_texture, redetect
         self.status: TrackStatus = "lost"
         self.confidence = 0.0
-        self.num_uncertain, self.num_confirmed = 0, 0
+        self.num_uncertain, self.num_doubtful, self.num_confirmed = 0, 0, 0
         self.initial, self.is_gray, self.is_confirmed = np.eye(4), False, False
         self.vertices: Array = model.mesh.vertices.numpy()
         self.pose: Pose | None = None
@@ -119,14 +127,18 @@ class ObjectTracker:
         self.shading: Array | None = None
         self.is_explained = False
         self.agreement: Agreement | None = None
-        self.last_seen = LastSeen(np.eye(4), 0.0)
+        self.last_seen = np.eye(4)
+        self.templates: Templates | None = None
+        self.hypothesis: Pose | None = None
 
     def start(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose, is_gray: bool) -> None:
         """Begin at an approximate pose; until it is confirmed, also in the next frames."""
         self.initial, self.is_gray, self.is_confirmed, self.num_uncertain = pose, is_gray, False, 0
         self._initialize(image, depth, pose)
 
-    def _initialize(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose) -> None:
+    def _initialize(
+        self, image: NDArray[np.uint8], depth: Array | None, pose: Pose, required: float = MIN_CONFIDENCE
+    ) -> None:
         """Initialize the colors of the object at a pose in a frame, and refine the pose."""
         is_gray = self.is_gray
         self.histograms, self.keyframes, self.velocity = None, [], np.zeros(6)
@@ -152,10 +164,10 @@ class ObjectTracker:
         self.pose = pose
         self.confidence = confidence_of(aligned.agreement)
         self.agreement = aligned.agreement
-        self.is_confirmed = self.confidence >= MIN_CONFIDENCE
+        self.is_confirmed = self.confidence >= required
         self.status = "tracked" if self.is_confirmed else "uncertain"
         self.num_confirmed = MIN_CONFIRMED
-        self._remember(image, aligned)
+        self.last_seen = aligned.pose
         self._add_keyframe(aligned)
 
     def _start_again(self, image: NDArray[np.uint8], depth: Array | None) -> None:
@@ -163,9 +175,10 @@ class ObjectTracker:
         self.num_uncertain += 1
         starts = [self.initial]
         if self.model.has_colors and self.redetect and self.num_uncertain % SEARCH_PERIOD == 0:
-            starts += first_poses(self.model, self.camera, self.initial, image, self.is_gray)
+            templates = self._templates_at(self.initial)
+            starts += first_poses(self.model, templates, self.camera, self.initial, image, self.is_gray)
         for start in starts:
-            self._initialize(image, depth, start)
+            self._initialize(image, depth, start, RECOVERY_CONFIDENCE)
             if self.is_confirmed:
                 self.num_uncertain = 0
                 return
@@ -180,17 +193,21 @@ class ObjectTracker:
         aligned = self.search(image, depth) if self.status == "lost" else self.track(image, depth)
         self.confidence = 0.0 if aligned is None else self._confidence(aligned)
         self.agreement = None if aligned is None else aligned.agreement
-        required = MIN_CONFIDENCE if self.status != "lost" else REDETECTION_CONFIDENCE
+        required = REDETECTION_CONFIDENCE if self.status == "lost" else MIN_CONFIDENCE
+        if self.status == "uncertain" and self.num_uncertain + self.num_doubtful >= MAX_UNCERTAIN_FRAMES:
+            required = RECOVERY_CONFIDENCE
         if aligned is not None and self.confidence >= required:
             self.num_confirmed += 1
             if self.status == "lost":
-                self.pose = aligned.pose  # no velocity from before the loss
-            self.status, self.num_uncertain = "tracked", 0
+                self.pose, self.hypothesis = aligned.pose, None  # no velocity from before the loss
+            self.status, self.num_uncertain, self.num_doubtful = "tracked", 0, 0
             self._accept(aligned)
-            self._remember(image, aligned)
+            self.last_seen = aligned.pose
             return
         is_doubtful = self.status != "lost" and aligned is not None and self._may_be_hidden(aligned)
-        self.num_uncertain += 0 if is_doubtful else 1
+        is_doubtful &= self.num_doubtful < MAX_DOUBTFUL_FRAMES
+        self.num_doubtful += int(is_doubtful)
+        self.num_uncertain += int(not is_doubtful)
         self.num_confirmed = 0
         if self.num_uncertain >= MAX_UNCERTAIN_FRAMES:
             self.status = "lost"
@@ -203,22 +220,17 @@ class ObjectTracker:
 
     def _may_be_hidden(self, aligned: Alignment) -> bool:
         """Return whether what is visible agrees, so that a low confidence may be due to an occluder."""
-        texture = aligned.agreement.model_texture  # nan if too little is visible
-        return self.confidence >= DOUBTFUL_CONFIDENCE or texture >= DOUBTFUL_TEXTURE
+        found = aligned.agreement
+        agrees = (
+            found.model_texture >= DOUBTFUL_TEXTURE and found.edges >= DOUBTFUL_EDGES
+        )  # nan without texture
+        return self.confidence >= DOUBTFUL_CONFIDENCE or agrees
 
     def _confidence(self, aligned: Alignment) -> float:
         """Return the confidence; 0 if the object is found at another scale than before."""
         confidence = confidence_of(aligned.agreement)
-        scale = aligned.pose[2, 3] / self.last_seen.pose[2, 3]
+        scale = aligned.pose[2, 3] / self.last_seen[2, 3]
         return confidence if 1 / MAX_SCALE_CHANGE < scale < MAX_SCALE_CHANGE else 0.0
-
-    def _remember(self, image: NDArray[np.uint8], aligned: Alignment) -> None:
-        pixels = (
-            image.shape[0]
-            * image.shape[1]
-            * float(aligned.evidence.window.focal[0] / self.camera.focal[0]) ** 2
-        )
-        self.last_seen = LastSeen(aligned.pose, float(aligned.view.mask.sum()) / pixels)
 
     def predict(self) -> Pose:
         """Predict the pose in the next frame."""
@@ -232,15 +244,19 @@ class ObjectTracker:
         assert self.first_histograms is not None
         self.velocity = twist_between(self.pose, aligned.pose)
         self.pose = aligned.pose
-        if self.num_confirmed < MIN_CONFIRMED:
+        agreement = aligned.agreement
+        is_recolored = agreement.all_edges > RECOLORED_EDGES and agreement.supported < RECOLORED_SUPPORT
+        if self.num_confirmed < MIN_CONFIRMED and not is_recolored:
             return
-        if aligned.agreement.num_texture >= 2 * MIN_POINTS and aligned.agreement.texture > KEYFRAME_AGREEMENT:
+        if agreement.num_texture >= 2 * MIN_POINTS and agreement.texture > KEYFRAME_AGREEMENT:
             self._add_keyframe(aligned)
-        if self.confidence < (MIN_CONFIDENCE if self.is_explained else UPDATE_CONFIDENCE):
+        required = MIN_CONFIDENCE if self.is_explained else UPDATE_CONFIDENCE
+        if self.confidence < (RECOLORED_CONFIDENCE if is_recolored else required):
             return
         evidence = aligned.evidence
-        new = self._count(evidence.window, aligned.view, self.histograms.is_gray, evidence.probability)
-        rate = EXPLAINED_RATE if self.is_explained else LEARNING_RATE
+        probability = None if is_recolored else evidence.probability
+        new = self._count(evidence.window, aligned.view, self.histograms.is_gray, probability)
+        rate = EXPLAINED_RATE if self.is_explained or is_recolored else LEARNING_RATE
         updated = blend(self.histograms, new, rate)
         self.histograms = blend(updated, self.first_histograms, PRIOR * LEARNING_RATE)
         self._add_keyframe(aligned)
@@ -261,11 +277,23 @@ class ObjectTracker:
         assert self.pose is not None
         if not self.redetect:
             return None
-        arguments = (self.model, self.camera, self.histograms, self.last_seen, image)
+        arguments = (self._templates_at(self.last_seen), self.camera, self.histograms, self.last_seen, image)
         starts = candidate_poses(*arguments, self.num_uncertain - MAX_UNCERTAIN_FRAMES)
-        found = [self.align(image, depth, start, SEARCH_SCALES) for start in starts]
-        valid = [aligned for aligned in found if aligned is not None]
-        return max(valid, key=lambda aligned: confidence_of(aligned.agreement), default=None)
+        best, best_confidence = None, 0.0
+        for start in starts if self.hypothesis is None else [self.hypothesis, *starts]:
+            aligned = self.align(image, depth, start, SEARCH_SCALES)
+            confidence = 0.0 if aligned is None else self._confidence(aligned)
+            if confidence > best_confidence:
+                best, best_confidence = aligned, confidence
+            if confidence > SURE_CONFIDENCE:
+                break
+        self.hypothesis = best.pose if best is not None and best_confidence > MIN_HYPOTHESIS else None
+        return best
+
+    def _templates_at(self, pose: Pose) -> Templates:
+        if self.templates is None:
+            self.templates = object_templates(self.model, float(pose[2, 3]))
+        return self.templates
 
     def align(
         self, image: NDArray[np.uint8], depth: Array | None, start: Pose, scales: tuple[float, ...] = SCALES
@@ -291,7 +319,7 @@ class ObjectTracker:
             if found is None:
                 return None
             if scale == 0:
-                return Alignment(pose, assess(evidence, found, pose), evidence, view)
+                return Alignment(pose, assess(evidence, found, view, pose), evidence, view)
             pose = update_pose(evidence, found, pose, start)
         return None
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import zoom
+from scipy.ndimage import label, zoom
 
 from unrender.geometry.camera import Camera
 from unrender.tasks.pose.color_regions import (
@@ -19,7 +19,7 @@ from unrender.tasks.pose.normal_equations import rotation_from_vector
 from unrender.tasks.pose.object_model import Model, albedo, simplify_for_resolution
 from unrender.tasks.pose.photo_alignment import Window
 from unrender.tasks.pose.tracking_window import FrameWindow, box_blur, render_view
-from unrender.tasks.pose.view_search import search_views
+from unrender.tasks.pose.view_search import Templates, match_templates, render_templates
 
 FRAME_SIZE = 240
 """Longer side, in pixels, of the frame in which regions are searched for."""
@@ -28,24 +28,18 @@ MIN_AREA = 0.15
 """Minimum area of a region relative to the object's, when it was last tracked."""
 MAX_REGIONS = 3
 WINDOW_SIZE = 64
-WINDOW_MARGIN = 1.5
+WINDOW_MARGIN = 2.2
 VIEW_SIZE, VIEW_DISTANCE = 64, 3.0
 """Size in pixels, and distance in radii, of the views from which the colors of a model are taken."""
 BRIGHTNESS = (0.4, 0.6, 0.8, 1.0)
 """Those colors are unlit; in a frame they are darker."""
 MAX_FIRST = 4
 """Maximum number of poses at which an object that was never visible is searched for in one frame."""
-NUM_VIEWS, NUM_STARTS = 300, 4
-VIEW_SEARCH_PERIOD = 3
-"""The view search, which takes longest, runs in every third frame."""
+NUM_VIEWS, NUM_STARTS, STARTS_PER_FRAME = 300, 12, 3
+"""Poses from view search, of which a few are tried in each frame."""
+MIN_COMPONENT = 0.25
+"""Smallest area of a connected part of the object relative to the largest: smaller ones are clutter."""
 Pose = NDArray[np.float64]
-
-
-class LastSeen(NamedTuple):
-    """The last reliable pose of a lost object, with the fraction of the frame that it covered."""
-
-    pose: Pose
-    area: float
 
 
 class Region(NamedTuple):
@@ -56,68 +50,89 @@ class Region(NamedTuple):
     area: float
 
 
+def object_templates(model: Model, distance: float) -> Templates:
+    """Render the views of a model with which it is searched for in a frame."""
+    simplified = simplify_for_resolution(model, WINDOW_SIZE)
+    return render_templates(simplified, NUM_VIEWS, distance, model.mesh.vertices)
+
+
 def candidate_poses(
-    model: Model,
+    templates: Templates,
     camera: Camera,
     histograms: Histograms,
-    last: LastSeen,
+    last: Pose,
     image: NDArray[np.uint8],
     num_lost: int,
 ) -> list[Pose]:
-    """List poses from which to search for a lost object, `num_lost` frames after it was lost."""
+    """List poses from which to search for a lost object, `num_lost` frames after it was lost.
+
+    `last` is the last reliable pose.
+    """
     step = max(1, max(image.shape[:2]) // FRAME_SIZE)
     small = image[::step, ::step].astype(np.float32) / np.float32(255)
-    probability = foreground_probability(histograms, color_bins(small, histograms.is_gray))
-    probability = box_blur(probability, 1)
-    area = last.area * probability.size
+    probability = box_blur(_probability(small, histograms), 1)
+    area = templates.mean_area * float(camera.focal.mean() / last[2, 3] / step) ** 2
     regions = _find_regions(probability, area, step)
-    around = [*_last_region(last, camera, area, step), *regions]
-    poses = [last.pose]
-    poses += [_moved_to(last, region, camera, area * step**2) for region in regions]
-    if not around or num_lost % VIEW_SEARCH_PERIOD != 0:
-        return poses
-    region = around[num_lost // VIEW_SEARCH_PERIOD % len(around)]
+    around = [*regions, *_last_region(last, camera, area, step)]
+    if not around:
+        return [last]
+    # the most probable region in every other frame
+    turn, is_other = divmod(num_lost, 2)
+    region = around[turn % len(around) if is_other else 0]
+    poses = [last, _moved_to(last, region, camera, area * step**2)]
     window = _window(small, probability, camera, region, step)
     if bool(window.coverage.any()):
-        found = search_views(simplify_for_resolution(model, WINDOW_SIZE), window, NUM_VIEWS, NUM_STARTS)
-        poses += list(found.double().numpy())
+        found = match_templates(templates, window, NUM_STARTS)
+        first = turn * STARTS_PER_FRAME % NUM_STARTS
+        poses[:0] = list(found[first : first + STARTS_PER_FRAME].double().numpy())
     return poses
 
 
+def _probability(image: Array, histograms: Histograms) -> Array:
+    """Return the foreground probability in a whole frame, whose colors are the background's, but for the object."""
+    bins = color_bins(image, histograms.is_gray)
+    everywhere = np.ones(bins.shape, np.bool_)
+    frame = count_colors(bins, ~everywhere, everywhere, histograms.is_gray).background
+    background = np.maximum(histograms.background, frame)
+    return foreground_probability(histograms._replace(background=background), bins)
+
+
 def first_poses(
-    model: Model, camera: Camera, initial: Pose, image: NDArray[np.uint8], is_gray: bool
+    model: Model,
+    templates: Templates,
+    camera: Camera,
+    initial: Pose,
+    image: NDArray[np.uint8],
+    is_gray: bool,
 ) -> list[Pose]:
     """List poses at which an object that was never visible may be, by the colors of the model."""
     step = max(1, max(image.shape[:2]) // FRAME_SIZE)
     frame = color_bins(image[::step, ::step].astype(np.float32) / np.float32(255), is_gray)
-    colors, area = _model_colors(model, initial)
+    colors = _model_colors(model)
     lit = np.concatenate([brightness * colors for brightness in BRIGHTNESS])
     bins = np.concatenate([color_bins(lit, is_gray), frame.ravel()])
     is_model = np.arange(len(bins)) < len(lit)
     histograms = count_colors(bins, is_model, ~is_model, is_gray)
-    focal = float(camera.focal.mean())
-    last = LastSeen(initial, area * focal**2 / (image.shape[0] * image.shape[1]))
-    return candidate_poses(model, camera, histograms, last, image, 0)[1 : 1 + MAX_FIRST]
+    found = candidate_poses(templates, camera, histograms, initial, image, 0)
+    return [pose for pose in found if pose is not initial][:MAX_FIRST]
 
 
-def _model_colors(model: Model, initial: Pose) -> tuple[Array, float]:
-    """Return colors of the model from all sides, and its mean area at the initial distance, for a focal length of 1."""
+def _model_colors(model: Model) -> Array:
+    """Return colors of the model from all sides."""
     focal, center = np.full(2, VIEW_SIZE, np.float32), np.full(2, VIEW_SIZE / 2, np.float32)
     window = FrameWindow(focal, center, np.zeros((VIEW_SIZE, VIEW_SIZE, 3), np.float32), None)
-    colors, area = list[Array](), 0.0
+    colors = list[Array]()
     for axis in np.concatenate([np.eye(3), -np.eye(3)]):
         pose = np.eye(4)
         pose[:3, :3], pose[2, 3] = rotation_from_vector(axis * np.pi / 2), VIEW_DISTANCE
-        view = render_view(model, window, pose)
-        colors.append(albedo(model, view.fragments).numpy())
-        area += float(view.mask.sum()) / 6
-    return np.concatenate(colors), area * (VIEW_DISTANCE / VIEW_SIZE / float(initial[2, 3])) ** 2
+        colors.append(albedo(model, render_view(model, window, pose).fragments).numpy())
+    return np.concatenate(colors)
 
 
-def _last_region(last: LastSeen, camera: Camera, area: float, step: int) -> list[Region]:
+def _last_region(last: Pose, camera: Camera, area: float, step: int) -> list[Region]:
     """Return the surroundings of the last pose, if they are in the frame: the object may only be hidden."""
     focal, center = camera.focal.numpy(), camera.center.numpy()
-    pixel = (last.pose[:2, 3] / max(float(last.pose[2, 3]), 1e-3) * focal + center).astype(np.float32)
+    pixel = (last[:2, 3] / max(float(last[2, 3]), 1e-3) * focal + center).astype(np.float32)
     if not (0 <= pixel[0] < camera.width and 0 <= pixel[1] < camera.height):
         return []
     return [Region(pixel, 2.4 * area**0.5 * step, area * step**2)]
@@ -142,17 +157,17 @@ def _find_regions(probability: Array, area: float, step: int) -> list[Region]:
     return found
 
 
-def _moved_to(last: LastSeen, region: Region, camera: Camera, area: float) -> Pose:
+def _moved_to(last: Pose, region: Region, camera: Camera, area: float) -> Pose:
     """Move the last pose to a region, with the same view of the object and a distance that matches the area."""
-    depth = last.pose[2, 3] * np.clip(np.sqrt(area / region.area), 0.6, 1.7)
+    depth = last[2, 3] * np.clip(np.sqrt(area / region.area), 0.6, 1.7)
     flat = (region.center - camera.center.numpy()) / camera.focal.numpy()
     translation = np.array([flat[0], flat[1], 1.0]) * depth
-    before, after = (v / np.linalg.norm(v) for v in (last.pose[:3, 3], translation))
+    before, after = (v / np.linalg.norm(v) for v in (last[:3, 3], translation))
     axis = np.cross(before, after)
     angle = np.arctan2(np.linalg.norm(axis), before @ after)
-    pose = last.pose.copy()
+    pose = last.copy()
     turn = rotation_from_vector(axis / max(float(np.linalg.norm(axis)), 1e-12) * angle)
-    pose[:3, :3], pose[:3, 3] = turn @ last.pose[:3, :3], translation
+    pose[:3, :3], pose[:3, 3] = turn @ last[:3, :3], translation
     return pose
 
 
@@ -175,8 +190,17 @@ def _window(color: Array, probability: Array, camera: Camera, region: Region, st
     window_camera = Camera(camera.focal * (scale / step), center, torch.eye(4), WINDOW_SIZE, WINDOW_SIZE)
     return Window(
         window_camera,
-        torch.from_numpy((coverage > 0.5).astype(np.float32)),
+        torch.from_numpy(_without_clutter(coverage > MIN_PROBABILITY).astype(np.float32)),
         torch.from_numpy((known > 0.99).astype(np.float32)),
         torch.from_numpy(colors.astype(np.float32)),
         None,
     )
+
+
+def _without_clutter(covered: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Keep the large connected parts of a mask."""
+    parts, _ = label(covered)
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    kept: NDArray[np.bool_] = (sizes >= max(MIN_COMPONENT * sizes.max(), 1))[parts]
+    return kept

@@ -5,6 +5,7 @@ direction and the in-plane rotation. The overlap of all views with all rotations
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,28 +43,64 @@ def sphere_directions(num: int) -> Tensor:
     return torch.stack([radius * angle.cos(), radius * angle.sin(), z], 1)
 
 
+class Templates(NamedTuple):
+    """Views of a model from all directions, normalized to the same center and area."""
+
+    rotations: Tensor
+    """[views, 3, 3]: from the model's frame to the camera's."""
+    coverage: Tensor
+    """[views, patch]: flattened patches."""
+    signatures: Tensor | None
+    """[views, 3 patch]: descriptors of the colors; None without colors."""
+    area: Tensor
+    """[views]: of the silhouettes, in pixels of the views."""
+    center: Tensor
+    """[views, 2]: centers of mass of the silhouettes."""
+    distance: float
+    """At which the views are rendered, in radii,"""
+    focal: float
+    """with this focal length, in pixels."""
+
+    @property
+    def mean_area(self) -> float:
+        """Mean area of the silhouettes at a distance of one radius, for a focal length of 1."""
+        return float(self.area.mean()) * (self.distance / self.focal) ** 2
+
+
+def render_templates(model: Model, num_views: int, distance: float, like: Tensor) -> Templates:
+    """Render a model from all directions at a distance in radii, on the device and in the type of `like`."""
+    distance = max(distance, MIN_VIEW_DISTANCE)
+    rotations = _view_rotations(sphere_directions(num_views).to(like))
+    images, focal = _render_views(model, rotations, distance)
+    area, center = _moments(images[:, 0])
+    patches = _patches(images, center, area.sqrt(), area.new_zeros(len(rotations)))
+    signatures = _signature(patches) if patches.shape[1] > 1 else None
+    return Templates(rotations, patches[:, 0].flatten(1), signatures, area, center, distance, focal)
+
+
 def search_views(model: Model, window: Window, num_views: int, num_starts: int) -> Tensor:
     """Find distinct poses [starts, 4, 4] whose views match the photo, the most similar first."""
-    views = _view_rotations(sphere_directions(num_views).to(window.coverage))
+    distance = expected_distance(model, window)
+    return match_templates(render_templates(model, num_views, distance, window.coverage), window, num_starts)
+
+
+def match_templates(templates: Templates, window: Window, num_starts: int) -> Tensor:
+    """Find distinct poses [starts, 4, 4] whose templates match the photo, the most similar first."""
     area, center = _moments(window.coverage[None])
     focal = float(window.camera.focal.mean())
-    distance = max(expected_distance(model, window), MIN_VIEW_DISTANCE)
-    images, view_focal = _render_views(model, views, distance)
-    view_area, view_center = _moments(images[:, 0])
-    patches = _patches(images, view_center, view_area.sqrt(), view_area.new_zeros(len(views)))
     hypotheses = _silhouette_hypotheses(window, center[0], float(area) ** 0.5)
     rotated = _patches(_photo_channels(window), *hypotheses)
-    scores = _similarity(patches, rotated)
+    scores = _similarity(templates, rotated)
     best = scores.flatten().argsort(descending=True)[: 100 * num_starts]
     view, hypothesis = best // len(rotated), best % len(rotated)
     # convert from the normalized center and area back to pixels of the window
     patch_center, extent, angle = (values[hypothesis] for values in hypotheses)
-    scale, spin = extent / view_area[view].sqrt(), _rotations_about_z(angle)
-    offset = (VIEW_SIZE / 2 - view_center[view]) * scale[:, None]
+    scale, spin = extent / templates.area[view].sqrt(), _rotations_about_z(angle)
+    offset = (VIEW_SIZE / 2 - templates.center[view]) * scale[:, None]
     pixel = patch_center + (spin[:, :2, :2] @ offset[..., None])[..., 0]
     ray = torch.cat([(pixel - window.camera.center) / window.camera.focal, scale.new_ones(len(best), 1)], 1)
-    depth = distance * focal / view_focal / scale
-    poses = rigid(_rotations_to_rays(ray) @ spin @ views[view], ray * depth[:, None])
+    depth = templates.distance * focal / templates.focal / scale
+    poses = rigid(_rotations_to_rays(ray) @ spin @ templates.rotations[view], ray * depth[:, None])
     return poses[select_distinct(poses, MIN_START_ANGLE, num_starts)]
 
 
@@ -99,14 +136,14 @@ def _truncation_direction(window: Window) -> Tensor:
     return normalize(out, dim=0) if float(out.norm()) >= 2 else torch.zeros_like(out)
 
 
-def _similarity(views: Tensor, photos: Tensor) -> Tensor:
-    """Compute the similarity of all views and photos: IoU plus weighted color correlation."""
+def _similarity(templates: Templates, photos: Tensor) -> Tensor:
+    """Compute the similarity of all templates and photos: IoU plus weighted color correlation."""
     known = 1 - photos[:, -1]
-    a, b = views[:, 0].flatten(1), (photos[:, 0] * known).flatten(1)
+    a, b = templates.coverage, (photos[:, 0] * known).flatten(1)
     intersection = a @ b.mT
     scores = intersection / (a @ known.flatten(1).mT + b.sum(1) - intersection)
-    if views.shape[1] > 1:
-        scores = scores + COLOR_WEIGHT * (_signature(views) @ _signature(photos[:, :-1]).mT)
+    if templates.signatures is not None:
+        scores = scores + COLOR_WEIGHT * (templates.signatures @ _signature(photos[:, :-1]).mT)
     return scores
 
 
