@@ -55,7 +55,7 @@ def measure_views(
     threshold, min_opacity = thresholds
     settings = {"threshold": threshold, "min_opacity": min_opacity}
     names = file_stems(frames)
-    for index in workers.items(len(frames)):
+    for index in workers.claims(len(frames), str(folder)):
         frame, name = frames[index], names[index]
         if (folder / name / METADATA_FILE).is_file():
             depth, color = load_depth_map(folder / name, frame.camera)

@@ -67,20 +67,21 @@ def evaluate_views(
     """Render views, save them to a folder and compare them with their images, composited on the same background.
 
     With `seconds`, only as many views as fit into that time, evenly spaced: the first one tells how long each takes.
-    Of several `workers`, each evaluates its share. With `keep`, metrics are saved beside each view, and views that have
-    them are kept, except the few that the report shows: they are rendered again.
+    Of several `workers`, each evaluates the next view whenever it is free. With `keep`, metrics are saved beside each
+    view, and views that have them are kept, except the few that the report shows: they are rendered again.
     """
     folder.mkdir(exist_ok=True)
-    chosen, index = list(zip(frames, file_stems(frames), strict=True)), workers.rank
+    chosen = list(zip(frames, file_stems(frames), strict=True))
     if seconds is not None and chosen:
         field.render(chosen[0][0].camera.resize_longest(WARM_UP_SIZE), background)  # compiles kernels
-    while index < len(chosen):
+    for index in workers.claims(len(chosen), str(folder)):
+        if index >= len(chosen):  # fewer fit into the time
+            return
         begin, (frame, stem) = clock(), chosen[index]
         in_report = index % max(1, -(-len(chosen) // VIEWS_IN_REPORT)) == 0
         kept = _kept_metrics(folder / f"{stem}.json") if keep and not in_report else None
         if kept is not None:
             yield EvaluatedView(index, len(chosen) - 1, frame.name, (), kept)
-            index += workers.count
             continue
         measured = measure_view(field, frame, background, perceptual)
         save_image(measured.rendered.color, folder / f"{stem}.png")
@@ -92,7 +93,6 @@ def evaluate_views(
             write_json(folder / f"{stem}.json", measured.metrics)
         shown = compare_images(frame.name, measured) if in_report else ()
         yield EvaluatedView(index, len(chosen) - 1, frame.name, shown, measured.metrics)
-        index += workers.count
 
 
 def _kept_metrics(path: Path) -> dict[str, float | None] | None:

@@ -67,7 +67,7 @@ def render_source_views(
 ) -> list[LoadedView]:
     """Render depth images of a run to a folder; those there are kept.
 
-    Workers render their shares, and the first one returns them all.
+    Each worker renders the next view whenever it is free, and the first one returns them all.
     """
     return run_views(_rendered(run, frames, workers, folder), _describe, workers)
 
@@ -93,7 +93,7 @@ def load_source_views(
 
 def _rendered(run: Run, frames: Sequence[Frame], workers: Workers, folder: Path) -> Iterator[LoadedView]:
     folder.mkdir(exist_ok=True)
-    for index in workers.items(len(frames)):
+    for index in workers.claims(len(frames), str(folder)):
         path = folder / f"{index:04d}.safetensors"
         if path.is_file():
             tensors, _ = load_tensors(path)

@@ -79,7 +79,7 @@ def render_views(
     Previews are rendered again: their size depends on how fast a view is.
     """
     color = None if background is None else torch.tensor(background)
-    for index in workers.items(len(frames)):
+    for index in workers.claims(len(frames), str(folder)):
         frame, path = frames[index], folder / f"view_{index:03d}.png"
         if quick.quick or not path.is_file():
             save_image(_image(field, frame.camera, color, quick), path)
