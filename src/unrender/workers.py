@@ -7,10 +7,11 @@ import contextlib
 import dataclasses
 import datetime
 import importlib
+import itertools
 import os
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import torch
@@ -108,6 +109,36 @@ class Workers:
         if self.count > 1:
             with _connection():
                 dist.all_reduce(tensor, dist.ReduceOp.MAX)
+
+    def exchange(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Send each worker `counts` of the rows, in the order of ranks; return those of all workers for this one.
+
+        The result has one more axis in front: the worker that sent them.
+        """
+        if self.count == 1:
+            return rows[None]
+        received = rows.new_empty((self.count, counts[self.rank], *rows.shape[1:]))
+        with _connection():
+            dist.all_to_all_single(
+                received.flatten(0, 1), rows, [counts[self.rank]] * self.count, list(counts)
+            )
+        return received
+
+    def share_parts(self, values: Tensor, ends: Sequence[int]) -> None:
+        """Complete a tensor of which each worker has computed one part, in place.
+
+        ends: where the part of each worker ends along the first axis; the next one begins there.
+        """
+        if self.count == 1:
+            return
+        with _connection():
+            sent = [
+                dist.broadcast(values[begin:end], src=rank, async_op=True)
+                for rank, (begin, end) in enumerate(itertools.pairwise([0, *ends]))
+                if end > begin
+            ]
+            for work in sent:
+                work.wait()
 
     def any(self, condition: bool) -> bool:
         """Return whether a condition holds on any worker."""

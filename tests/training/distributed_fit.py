@@ -35,7 +35,7 @@ FITS = {
     ),
     "fit_volume": (
         unrender.fit_volume,
-        unrender.FitVolume(steps=6, rays=256, resolution=24, shards=4, device="cpu"),
+        unrender.FitVolume(steps=6, rays=256, resolution=24, shards=2, device="cpu"),
         Schedule(field=VOXELS),
     ),
     "fit_nerf_50": (

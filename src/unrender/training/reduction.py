@@ -1,5 +1,6 @@
 """Sums of gradients over the shards of a step: the same bits for any number of workers."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,8 +18,6 @@ from unrender.kernels.block_floating_point import (
 )
 from unrender.workers import Workers
 
-SMALL = 1 << 16
-"""Tensors with fewer values are exchanged together."""
 USED_BITS = 62
 """Of a 64-bit integer, for the magnitude of a sum. With 32 bits, small gradients are lost that Adam scales up."""
 
@@ -82,25 +81,80 @@ class GradientSums:
 
     def _set_gradients(self, exponents: Sequence[Tensor], workers: Workers) -> None:
         chosen = [own.nonzero()[:, 0] for own in exponents]
-        sums = [
-            block_sums(gradients, own, blocks, self._bits)
-            for gradients, own, blocks in zip(self._gradients, exponents, chosen, strict=True)
-        ]
-        _add_together(sums, workers)
-        for parameter, total, own, blocks in zip(self._parameters, sums, exponents, chosen, strict=True):
-            gradient = block_values(total, own, blocks, self._bits, parameter.numel())
-            parameter.grad = gradient.view_as(parameter).to(parameter.dtype)
+        if workers.count == 1:
+            of_each = zip(self._gradients, exponents, chosen, strict=True)
+            values: Sequence[Tensor] = [
+                self._decoded(block_sums(*of, self._bits), of[1][of[2]]) for of in of_each
+            ]
+        else:
+            values = self._shared_sums(exponents, chosen, workers)
+        for parameter, gradients, blocks, found in zip(
+            self._parameters, self._gradients, chosen, values, strict=True
+        ):
+            # in the memory of a gradient: the pages of a new tensor would take longer than all the rest
+            target = gradients[0].contiguous() if gradients else parameter.new_zeros(parameter.shape).float()
+            _set_blocks(target.view(-1), blocks, found)
+            parameter.grad = target.view_as(parameter).to(parameter.dtype)
+
+    def _shared_sums(
+        self, exponents: Sequence[Tensor], chosen: Sequence[Tensor], workers: Workers
+    ) -> Sequence[Tensor]:
+        """Return the sums over all shards in the chosen blocks of each parameter; each worker computes a part."""
+        lengths = [len(blocks) for blocks in chosen]
+        scales = torch.cat([own[blocks] for own, blocks in zip(exponents, chosen, strict=True)])
+        ends = [len(scales) * (rank + 1) // workers.count for rank in range(workers.count)]
+        counts = [end - begin for begin, end in itertools.pairwise([0, *ends])]
+        part = slice(ends[workers.rank] - counts[workers.rank], ends[workers.rank])
+        own = scales[part]
+        if len(self._values) == workers.count:  # the gradient of one shard is half as large as a sum
+            sent = torch.empty(len(scales), BLOCK, device=scales.device)
+            for gradients, blocks, target in zip(self._gradients, chosen, sent.split(lengths), strict=True):
+                _copy_blocks(gradients, blocks, target)
+            rows = torch.arange(len(own), device=own.device)
+            total = block_sums(list(workers.exchange(sent, counts)), own, rows, self._bits)
+        else:
+            found = zip(self._gradients, exponents, chosen, strict=True)
+            total = workers.exchange(torch.cat([block_sums(*of, self._bits) for of in found]), counts).sum(0)
+        values = torch.empty(len(scales), BLOCK, device=scales.device)
+        values[part] = self._decoded(total, own)
+        workers.share_parts(values, ends)
+        by_parameter: Sequence[Tensor] = values.split(lengths)
+        return by_parameter
+
+    def _decoded(self, sums: Tensor, exponents: Tensor) -> Float[Tensor, "chosen 16"]:
+        """Return the values that sums stand for, with the exponent of each block."""
+        rows = torch.arange(len(sums), device=sums.device)
+        return block_values(sums, exponents, rows, self._bits, sums.numel()).view(-1, BLOCK)
 
 
-def _add_together(sums: Sequence[Tensor], workers: Workers) -> None:
-    """Replace integers by their sums over workers: the small tensors in one exchange."""
-    if workers.count == 1:
+def _copy_blocks(gradients: Sequence[Tensor], chosen: Tensor, target: Tensor) -> None:
+    """Copy the chosen blocks of the only gradient of a parameter, if it has one."""
+    if not gradients:
+        target.zero_()
         return
-    small = [total for total in sums if total.numel() < SMALL]
-    joined = torch.cat([total.flatten() for total in small])
-    workers.add(joined)
-    for total, found in zip(small, joined.split([total.numel() for total in small]), strict=True):
-        total.copy_(found.view_as(total))
-    for total in sums:
-        if total.numel() >= SMALL:
-            workers.add(total)
+    whole, rest = _cut(gradients[0].flatten())
+    if _has_rest(chosen, whole):
+        target[-1].zero_()[: len(rest)] = rest
+        chosen, target = chosen[:-1], target[:-1]
+    torch.index_select(whole, 0, chosen, out=target)
+
+
+def _set_blocks(target: Tensor, chosen: Tensor, values: Tensor) -> None:
+    """Set the chosen blocks to values, and the others to 0."""
+    if len(chosen) * BLOCK < len(target):
+        target.zero_()
+    whole, rest = _cut(target)
+    if _has_rest(chosen, whole):
+        rest.copy_(values[-1, : len(rest)])
+        chosen, values = chosen[:-1], values[:-1]
+    whole[chosen] = values
+
+
+def _cut(flat: Tensor) -> tuple[Tensor, Tensor]:
+    """Return views of the whole blocks, and of the values that are left."""
+    count = len(flat) - len(flat) % BLOCK
+    return flat[:count].view(-1, BLOCK), flat[count:]
+
+
+def _has_rest(chosen: Tensor, whole: Tensor) -> bool:
+    return len(chosen) > 0 and int(chosen[-1]) == len(whole)
