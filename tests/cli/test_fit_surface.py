@@ -61,6 +61,18 @@ def test_a_run_becomes_a_mesh_that_other_programs_open(run, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("few_frames")
+def test_a_budget_that_is_spent_at_once_gives_a_mesh(run, tmp_path):
+    out = tmp_path / "out"
+    options = ("--minutes", "1e-6", *FEW[2:], "--test-views", "3")
+    assert main(["fit-surface", str(run), *options, "--output", str(out)]) == 0
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["steps"] == 1
+    assert metrics["num_evaluated_views"] == 1
+    assert any("depth was rendered from 2 views instead of 4" in note for note in metrics["notes"])
+    assert unrender.load_textured_mesh(out / "mesh.glb")[1] is not None
+
+
+@pytest.mark.usefixtures("few_frames")
 def test_vertex_colors_without_a_texture(run, tmp_path):
     out = tmp_path / "out"
     options = ("--colors", "vertex", "--format", "ply", "--unobserved", "close", "--steps", "1")

@@ -55,6 +55,8 @@ MAX_CURVE_POINTS = 500
 FIELD_MINUTES, TEST_VIEWS = 5.0, 25
 FIELD_FOLDER = "field"
 """Folder of the run of fit-nerf that trains the field of a scene."""
+MIN_SECONDS = 0.1
+"""What is left for the surface of a budget that is too small."""
 SURFACE_UNTIL, TEXTURE_UNTIL, EVALUATION_UNTIL = 0.55, 0.85, 0.95
 """Fractions of a budget in minutes after which the surface, the texture, and the evaluation of test views are done."""
 
@@ -182,7 +184,7 @@ class _Job:
     def surface(self) -> tuple[FitSurfaceStep, dict[str, list[float]]]:
         """Fit the mesh; return the last step, and the curves of the losses."""
         left = self.left(SURFACE_UNTIL)
-        fit = self.fit if left is None else dataclasses.replace(self.fit, minutes=left / 60)
+        fit = self.fit if left is None else dataclasses.replace(self.fit, minutes=max(left, MIN_SECONDS) / 60)
         recorded = RecordedSteps(fit_surface(self.scene, self.field, fit), _record)
         series = _series(run_steps(recorded, _describe, has_result=lambda step: step.stage != "depth"))
         return recorded.last, series

@@ -180,7 +180,7 @@ def _shortage(plan: DepthPlan, num_photos: int, config: FitSurface) -> list[str]
     if len(plan.indices) == wanted and plan.size == SIZE:
         return []
     return [
-        f"to stay within --minutes, depth was rendered from {len(plan.indices)} views instead of {wanted}, with "
+        f"as time was short, depth was rendered from {len(plan.indices)} views instead of {wanted}, with "
         f"{plan.size} pixels along the longer side"
     ]
 
