@@ -47,6 +47,13 @@ def test_colors_of_trimesh_are_srgb_in_glb_files(tmp_path):
     assert np.abs(load_mesh(tmp_path / "box.glb").vertex_colors.numpy() * 255 - (128, 20, 250)).max() < 0.01
 
 
+def test_trimesh_reads_vertex_colors_of_glb_files(tmp_path):
+    gray = ico_sphere(0)
+    save_mesh(gray.replace(vertex_colors=torch.full((12, 3), 0.5)), tmp_path / "gray.glb")
+    colors = trimesh.load_mesh(tmp_path / "gray.glb").visual.vertex_colors[:, :3]
+    assert np.abs(colors / 255 - 0.214).max() < 0.003  # linear
+
+
 @pytest.mark.parametrize("suffix", ["ply", "obj", "stl", "glb"])
 def test_trimesh_reads_what_is_written(tmp_path, suffix):
     sphere = ico_sphere(2)

@@ -10,7 +10,7 @@ from unrender.io.geometry_data import Floats, GeometryData, Indices
 from unrender.io.srgb import linear_from_srgb
 
 ARRAY_BUFFER, ELEMENT_ARRAY_BUFFER = 34962, 34963
-UNSIGNED_SHORT, UNSIGNED_INT, FLOAT = 5123, 5125, 5126
+UNSIGNED_INT, FLOAT = 5125, 5126
 LINEAR, LINEAR_MIPMAP_LINEAR, CLAMP_TO_EDGE = 9729, 9987, 33071
 ALIGNMENT = 4
 
@@ -66,7 +66,8 @@ def _add_primitive(buffer: "_Buffer", geometry: GeometryData, uvs: Floats | None
     if uvs is not None:
         attributes["TEXCOORD_0"] = buffer.add_floats(uvs * (1, -1) + (0, 1))
     if geometry.colors is not None:
-        attributes["COLOR_0"] = buffer.add_colors(geometry.colors)
+        # floats: 8 bits are too coarse for dark colors on a linear scale, and trimesh misreads 16
+        attributes["COLOR_0"] = buffer.add_floats(linear_from_srgb(geometry.colors))
     assert geometry.faces is not None
     return {"attributes": attributes, "indices": buffer.add_indices(geometry.faces)}
 
@@ -108,13 +109,6 @@ class _Buffer:
         limits = {"min": values.min(0).tolist(), "max": values.max(0).tolist()} if bounds else {}
         kind = {"componentType": FLOAT, "type": f"VEC{values.shape[1]}", **limits}
         return self._add_accessor(self.add(values.tobytes(), ARRAY_BUFFER), len(values), kind)
-
-    def add_colors(self, colors: Floats) -> int:
-        """Append sRGB in [0, 1] as linear RGB in 16 bits, as 8 are too coarse for dark colors; with alpha."""
-        rgba = np.full((len(colors), 4), 65535, "<u2")
-        rgba[:, :3] = np.rint(linear_from_srgb(colors) * 65535)
-        kind = {"componentType": UNSIGNED_SHORT, "type": "VEC4", "normalized": True}
-        return self._add_accessor(self.add(rgba.tobytes(), ARRAY_BUFFER), len(rgba), kind)
 
     def add_indices(self, faces: Indices) -> int:
         """Append the corners of triangles."""
