@@ -68,6 +68,14 @@ def test_images_of_a_budget_that_is_spent():
     assert len(list(render_depth_images(ball(), photos(9), 8, seconds=None))) == 8
 
 
+def test_time_that_is_left_is_used_for_more_images(monkeypatch):
+    monkeypatch.setattr(depth_images, "plan_views", lambda plan, *_: DepthPlan(plan.indices[::4], plan.size))
+    images = list(render_depth_images(ball(), photos(8), 8, seconds=1e9))
+    assert [image.number for image in images] == list(range(8))
+    assert [image.photo for image in images[:2]] == [0, 4]
+    assert {image.photo for image in images} == set(range(8))
+
+
 def test_of_an_unbounded_field_only_the_box_is_rendered():
     field = ball()
     whole, inside = (next(render_depth_images(f, photos(1), 1, None)) for f in (field, within_bounds(field)))

@@ -73,9 +73,11 @@ def render_depth_images(
 ) -> Iterator[DepthImage]:
     """Render the median depth of a field at evenly spaced cameras.
 
-    A budget in `seconds` limits their number and size, by the time that the first one takes.
+    A budget in `seconds` limits their number and size, by the time that the first one takes; if others are faster,
+    more of them are rendered in the time that is left.
     """
-    plan = DepthPlan(tuple(evenly_spaced(len(photos), num_views)), SIZE)
+    wanted = evenly_spaced(len(photos), num_views)
+    plan = DepthPlan(tuple(wanted), SIZE)
     if seconds is not None:
         render_depth(field, photos[plan.indices[0]], WARM_UP_SIZE)
     start = time.perf_counter()
@@ -85,6 +87,13 @@ def render_depth_images(
     yield DepthImage(0, plan, view)
     for number in range(1, len(plan.indices)):
         yield DepthImage(number, plan, render_depth(field, photos[plan.indices[number]], plan.size))
+    others = [index for index in wanted if index not in plan.indices]
+    for index in (others[i] for i in torch.randperm(len(others), generator=torch.Generator().manual_seed(0))):
+        is_late = seconds is None or time.perf_counter() - start > seconds
+        if is_late or len(plan.indices) == len(wanted):
+            break
+        plan = DepthPlan((*plan.indices, index), plan.size)
+        yield DepthImage(len(plan.indices) - 1, plan, render_depth(field, photos[index], plan.size))
 
 
 def plan_views(plan: DepthPlan, num_photos: int, fraction: float) -> DepthPlan:
