@@ -1,9 +1,10 @@
 import os
 
-# read when torch is loaded: as the command line does; and each worker computes on its own cores, since threads of two
-# workers on the same cores spend half of the time waiting for one another. What needs several threads asks for them.
+# Read when torch is loaded. Idle threads must not spin: numba keeps one for each core, and those of one worker take the
+# core from the other. Each worker computes on its own cores, since threads of two workers on the same cores spend half
+# of the time waiting for one another. What needs several threads asks for them.
 # Only a worker sets its number: it would inherit the one of the process that starts the workers.
-os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 os.environ.setdefault(
