@@ -35,7 +35,7 @@ SMALL = TourSizes(
     nerf=FitNerf(steps=120, samples=8192, table_log2=14, depth_loss_weight=0.0),
     spacing=0.05,
     voxel_size=0.04,
-    depth_views=12,
+    depth_views=8,
     depth_pixels=48,
     turntable=(6, 96),
     video=(4, 48),

@@ -1,18 +1,25 @@
 """Names in scenes and camera files do not lead out of --output."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import launched
 from scene_files import cameras, pixels, write_image, write_json, write_nerfstudio
 from unrender import SceneBox, SparseVoxels, save_cameras, save_field, save_transforms
 from unrender.cli.main import main
 from unrender.data.frames import Frame
 from unrender.runs.folder import RUN_FORMAT
+
+CODE = """
+import os, sys
+from unrender.cli.main import main
+os.chdir(sys.argv.pop(1))
+sys.exit(main())
+"""
+"""Runs a command in a folder, with streams that have to take any character."""
 
 
 @pytest.fixture
@@ -88,7 +95,7 @@ def test_names_that_are_not_unicode(tmp_path: Path, command: str) -> None:
         values["mask_path"] = "caf\udce9.png"
     write_json(tmp_path / "scene/transforms.json", content)
     options = ["--steps", "2", "--resolution", "16", "--no-video"] if command == "fit-volume" else []
-    arguments = ["-m", "unrender", command, "scene", "--output", "out", *options]
-    done = subprocess.run([sys.executable, *arguments], cwd=tmp_path, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
+    process = launched.Forked(["-c", CODE, str(tmp_path), command, "scene", "--output", "out", *options])
+    _, err = process.communicate(timeout=launched.SECONDS)
+    assert process.returncode == 0, err
     assert rb"\udce9" in (tmp_path / "out/report.html").read_bytes()

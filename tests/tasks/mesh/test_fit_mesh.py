@@ -1,15 +1,13 @@
 """Mesh from points: what comes out, on clouds of every kind."""
 
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 
+from check_kernel import num_threads
 from unrender.errors import InputError
 from unrender.geometry.mesh import Mesh, surface_area
 from unrender.geometry.points import PointCloud
@@ -250,36 +248,35 @@ def test_a_batch_is_refused() -> None:
         fit_mesh(PointCloud(CUBE.view(2, 50, 3)))
 
 
-SCRIPT = """
-import hashlib, torch
-from unrender import FitMesh, PointCloud, fit_mesh, sample_points_from_mesh, torus
-points = sample_points_from_mesh(torus(), 2000, generator=torch.Generator().manual_seed(0)).points
-for threads, start in ((1, "solid"), (3, "solid"), (1, "sphere"), (3, "sphere")):
-    torch.set_num_threads(threads)
-    *_, last = fit_mesh(PointCloud(points), FitMesh(start=start, edge_length=0.25, steps=6))
-    print(hashlib.sha256(last.result.vertices.numpy().tobytes() + last.result.faces.numpy().tobytes()).hexdigest())
-"""
+@pytest.mark.parametrize("start", ["solid", "sphere"])
+def test_the_mesh_is_the_same_for_any_number_of_threads(start: str) -> None:
+    points, found = scan(torus(), 2000), []
+    for threads in (1, 2):
+        with num_threads(threads):
+            *_, last = fit_mesh(PointCloud(points), FitMesh(start=start, edge_length=0.25, steps=6))
+        found.append(last.result)
+    assert torch.equal(found[0].faces, found[1].faces)
+    assert torch.equal(found[0].vertices, found[1].vertices)
 
 
-def test_the_mesh_is_the_same_for_any_number_of_threads() -> None:
-    environment = {**os.environ, "NUMBA_NUM_THREADS": "4"}
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env=environment, capture_output=True, text=True, check=True
-    )
-    one, three, *others = done.stdout.split()
-    assert one == three
-    assert len(others) == len(set(others)) + 1 == 2
+RESUMED = FitMesh(start="hull", edge_length=0.25)
+
+
+@pytest.fixture(scope="module")
+def whole() -> FitMeshStep:
+    """The last step of a fit that never stopped."""
+    *_, last = fit_mesh(PointCloud(scan(torus(), 1500)), RESUMED)
+    return last
 
 
 @pytest.mark.parametrize("stop_at", [2, 11, 29])
-def test_a_resumed_fit_ends_with_the_same_mesh(stop_at: int, tmp_path: Path) -> None:
-    cloud, config = PointCloud(scan(torus(), 1500)), FitMesh(start="hull", edge_length=0.25)
-    *_, whole = fit_mesh(cloud, config)
-    fit = fit_mesh(cloud, config, checkpoints=tmp_path)
+def test_a_resumed_fit_ends_with_the_same_mesh(stop_at: int, whole: FitMeshStep, tmp_path: Path) -> None:
+    cloud = PointCloud(scan(torus(), 1500))
+    fit = fit_mesh(cloud, RESUMED, checkpoints=tmp_path)
     for _ in range(stop_at):
         next(fit)
     fit.close()
-    first, *_, last = fit_mesh(cloud, config, resume=tmp_path)
+    first, *_, last = fit_mesh(cloud, RESUMED, resume=tmp_path)
     assert first.index <= stop_at
     assert (last.index, last.stage) == (whole.index, "final")
     assert torch.equal(last.mesh.vertices, whole.mesh.vertices)

@@ -20,7 +20,7 @@ SHORT = Schedule(
     field=HashSchedule(occupancy_resolution=32, samples_per_side=((0.0, 48), (0.5, 96)), finest_level=64)
 )
 fit_nerf = functools.partial(unrender.fit_nerf, schedule=SHORT)
-VOLUME = FitVolume(resolution=48, steps=200, rays=8192, degree=1, depth_loss_weight=0.02)
+VOLUME = FitVolume(resolution=48, steps=100, rays=4096, degree=1, depth_loss_weight=0.02)
 
 
 @pytest.fixture(scope="module")
