@@ -100,6 +100,10 @@ def test_an_occluder_does_not_move_the_pose():
         image = picture(frame).clone()
         image[:, WIDTH // 2 + 22 - 4 * frame :] = torch.tensor([0.1, 0.2, 0.9])
         (tracked,) = track.step(image)
+    assert tracked.status == "tracked"
+    agreement = track._trackers[0].agreement
+    assert agreement.visible < 0.9
+    assert agreement.edges > agreement.all_edges
     degrees, shift = errors(tracked.camera_from_object, pose(5))
     assert degrees < 4
     assert shift < 0.03

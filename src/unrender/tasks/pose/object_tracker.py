@@ -71,12 +71,13 @@ OCCLUDER_RADIUS, MIN_INSIDE_PROBABILITY = 4, 0.4
 """Regions inside the contour whose colors are less probable, on average within a radius in pixels, are occluded."""
 UPDATE_CONFIDENCE, MIN_CONFIDENCE = 0.8, 0.5
 """Colors are updated from frames with at least the first confidence; a pose is reliable with the second."""
-DOUBTFUL_CONFIDENCE, DOUBTFUL_TEXTURE, DOUBTFUL_EDGES, MAX_UNCERTAIN_FRAMES = 0.2, 0.8, 0.55, 3
-"""An object is lost after so many frames in a row with a confidence, and agreeing texture or edges, below these."""
-MAX_DOUBTFUL_FRAMES = 4
-"""Frames above these, which may show an occluder, do not count; but no more of them in a row than this."""
-RECOVERY_CONFIDENCE, REDETECTION_CONFIDENCE = 0.8, 0.93
-"""After some uncertain frames, a pose is reliable with at least the first; a lost object is found with the second."""
+MAX_UNCERTAIN_FRAMES = 3
+"""An object is lost after so many uncertain frames in a row."""
+DOUBTFUL_CONFIDENCE, MAX_DOUBTFUL_FRAMES = 0.4, 12
+"""Frames with at least this confidence, which may show an occluder, do not count, up to this number in a row."""
+RECOVERY_CONFIDENCE, REDETECTION_CONFIDENCE, FIRST_CONFIDENCE = 0.65, 0.93, 0.8
+"""After some uncertain frames, a pose is reliable with at least the first; a lost object is found with the
+second, and one that was not at its initial pose in the first frame with the third."""
 MIN_HYPOTHESIS, SURE_CONFIDENCE = 0.3, 0.97
 """The best pose of a search is a start of the next one with at least the first; the search ends at the second."""
 SEARCH_PERIOD = 3
@@ -133,7 +134,8 @@ class ObjectTracker:
 
     def start(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose, is_gray: bool) -> None:
         """Begin at an approximate pose; until it is confirmed, also in the next frames."""
-        self.initial, self.is_gray, self.is_confirmed, self.num_uncertain = pose, is_gray, False, 0
+        self.initial, self.is_gray, self.is_confirmed = pose, is_gray, False
+        self.num_uncertain, self.num_doubtful, self.hypothesis = 0, 0, None
         self._initialize(image, depth, pose)
 
     def _initialize(
@@ -178,7 +180,7 @@ class ObjectTracker:
             templates = self._templates_at(self.initial)
             starts += first_poses(self.model, templates, self.camera, self.initial, image, self.is_gray)
         for start in starts:
-            self._initialize(image, depth, start, RECOVERY_CONFIDENCE)
+            self._initialize(image, depth, start, FIRST_CONFIDENCE)
             if self.is_confirmed:
                 self.num_uncertain = 0
                 return
@@ -204,7 +206,7 @@ class ObjectTracker:
             self._accept(aligned)
             self.last_seen = aligned.pose
             return
-        is_doubtful = self.status != "lost" and aligned is not None and self._may_be_hidden(aligned)
+        is_doubtful = self.status != "lost" and self.confidence >= DOUBTFUL_CONFIDENCE
         is_doubtful &= self.num_doubtful < MAX_DOUBTFUL_FRAMES
         self.num_doubtful += int(is_doubtful)
         self.num_uncertain += int(not is_doubtful)
@@ -217,14 +219,6 @@ class ObjectTracker:
                 self._accept(aligned)
         if not is_doubtful:
             self.velocity = UNCERTAIN_DECAY * self.velocity
-
-    def _may_be_hidden(self, aligned: Alignment) -> bool:
-        """Return whether what is visible agrees, so that a low confidence may be due to an occluder."""
-        found = aligned.agreement
-        agrees = (
-            found.model_texture >= DOUBTFUL_TEXTURE and found.edges >= DOUBTFUL_EDGES
-        )  # nan without texture
-        return self.confidence >= DOUBTFUL_CONFIDENCE or agrees
 
     def _confidence(self, aligned: Alignment) -> float:
         """Return the confidence; 0 if the object is found at another scale than before."""
@@ -272,7 +266,7 @@ class ObjectTracker:
         return max(found, key=lambda aligned: confidence_of(aligned.agreement), default=None)
 
     def search(self, image: NDArray[np.uint8], depth: Array | None) -> Alignment | None:
-        """Search for a lost object: near its last pose, then in the whole frame."""
+        """Search for a lost object at the best pose of the previous search, and at candidates in the whole frame."""
         assert self.histograms is not None
         assert self.pose is not None
         if not self.redetect:
