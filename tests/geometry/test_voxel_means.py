@@ -7,31 +7,34 @@ from unrender.geometry.voxel_means import voxel_means
 POINTS = np.random.default_rng(0).random((20_000, 3)) * [1.0, 2.0, 0.01]
 
 
+SAMPLE = POINTS[::20]
+
+
 def test_means_are_of_the_points_in_one_voxel_each() -> None:
-    found = voxel_means(POINTS + 1e6, 800)
-    assert 0.85 * 800 <= len(found.rows) <= 800
-    assert found.counts.sum() == len(POINTS)
-    assert np.allclose(np.average(found.rows, 0, found.counts), POINTS.mean(0) + 1e6, rtol=0, atol=1e-8)
+    found = voxel_means(POINTS + 1e6, SAMPLE + 1e6)
+    assert 450 <= len(found.rows) <= 1000
+    assert found.counts.sum() > 0.98 * len(POINTS)
+    assert np.allclose(np.average(found.rows, 0, found.counts), POINTS.mean(0) + 1e6, rtol=0, atol=0.01)
+    centers = POINTS[:, None] + 1e6 - found.rows[found.counts.argmax()]
+    assert (np.abs(centers).max(-1) < found.voxel_size).sum() >= found.counts.max()
     gaps = np.abs(found.rows[:, None] - found.rows).max(2) + 10 * np.eye(len(found.rows))
-    assert found.voxel_size > 0.04
     assert float(np.median(gaps.min(1))) > 0.5 * found.voxel_size
 
 
 def test_more_columns_are_averaged_with_the_points() -> None:
-    values = POINTS[:, :1] + 3
-    found = voxel_means(np.concatenate([POINTS, values], 1), 500)
+    found = voxel_means(np.concatenate([POINTS, POINTS[:, :1] + 3], 1), SAMPLE)
     assert np.allclose(found.rows[:, 3], found.rows[:, 0] + 3)
 
 
-def test_far_points_do_not_enlarge_the_voxels() -> None:
-    far = np.concatenate([POINTS, [[1e7, 0, 0], [-1e9, 3, 1]]])
-    plain, found = voxel_means(POINTS, 800), voxel_means(far, 800)
-    assert 0.5 < found.voxel_size / plain.voxel_size < 2
-    assert len(found.rows) > 600
+def test_points_far_from_the_sample_do_not_matter() -> None:
+    far = np.concatenate([POINTS, [[1e7, 0, 0], [-1e9, 3, 1], [0.5, 1.0, 0.3]]])
+    plain, found = voxel_means(POINTS, SAMPLE), voxel_means(far, SAMPLE)
+    assert np.array_equal(plain.rows, found.rows)
+    wild = voxel_means(far, np.concatenate([SAMPLE, far[-3:-1]]))
+    assert 0.5 < wild.voxel_size / plain.voxel_size < 2
 
 
 def test_repeated_points_become_one() -> None:
-    found = voxel_means(np.repeat(POINTS[:300], 20, 0), 500)
+    found = voxel_means(np.repeat(POINTS[:300], 20, 0), POINTS[:300])
     assert len(found.rows) <= 300
-    assert found.counts.sum() == 6000
-    assert voxel_means(np.ones((50, 3)), 10).counts.tolist() == [50]
+    assert voxel_means(np.ones((50, 3)), np.ones((9, 3))).counts.tolist() == [50]

@@ -1,5 +1,6 @@
 """Reduction of large point clouds: means over the voxels of a grid."""
 
+import itertools
 import math
 from typing import NamedTuple
 
@@ -9,15 +10,19 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float64]
 FIRST_OCCUPANCY = 0.1
 """Area of the surface relative to that of the bounding box, with which the search for a voxel size starts."""
-MIN_FILLED = 0.85
-"""Fraction of the requested number of voxels with which a voxel size is accepted."""
+MIN_FILLED, MAX_FILLED = 0.45, 0.55
+"""Number of voxels with a point of the sample, over the number of these points."""
 MAX_TRIES = 12
 BITS = 21
 """Bits of the position of a voxel along each axis; points beyond share the outermost voxels."""
+NEIGHBORS = np.array(
+    [(x << 2 * BITS) + (y << BITS) + z for x, y, z in itertools.product((-1, 0, 1), repeat=3)]
+)
+"""Differences of the keys of a voxel and of those next to it."""
 
 
 class VoxelMeans(NamedTuple):
-    """Means of the rows of the points in each occupied voxel."""
+    """Means of the rows of the points in each voxel."""
 
     rows: Array
     counts: npt.NDArray[np.int64]
@@ -25,38 +30,43 @@ class VoxelMeans(NamedTuple):
     voxel_size: float
 
 
-def voxel_means(rows: Array, max_count: int) -> VoxelMeans:
-    """Average points over the smallest voxels of which at most `max_count` are occupied, about.
+def voxel_means(rows: Array, sample: Array) -> VoxelMeans:
+    """Average points in voxels about as large as the distance between the points of a sample of them.
 
-    Each row starts with the position of a point; other columns are averaged as well. Unlike a random sample, means use
-    all points: independent errors of n points in a voxel fall by √n.
+    Only voxels with a point of the sample, and those next to them, count: without outliers in the sample, there are
+    few in the means. Each row starts with the position of a point; other columns are averaged as well. Unlike the
+    sample, means use all points: independent errors of n points in a voxel fall by √n. There are about as many means as
+    points in the sample, or fewer.
     """
-    points = rows[:, :3]
-    voxel_size = _voxel_size(points, max_count)
-    keys = _voxel_keys(points, voxel_size)
-    occupied = _different(keys)
-    voxel = np.searchsorted(occupied, keys)
-    counts = np.bincount(voxel, minlength=len(occupied))
-    first = rows[0]  # sums of large coordinates would lose digits
-    sums = [np.bincount(voxel, rows[:, i] - first[i], len(occupied)) for i in range(rows.shape[1])]
-    return VoxelMeans(first + np.stack(sums, 1) / counts[:, None], counts, voxel_size)
+    center = np.median(sample, axis=0)
+    voxel_size = _voxel_size(sample - center)
+    occupied = _different(_voxel_keys(sample - center, voxel_size))
+    near = _different((occupied[:, None] + NEIGHBORS).ravel())
+    keys = _voxel_keys(rows[:, :3] - center, voxel_size)
+    voxel = np.searchsorted(near, keys).clip(max=len(near) - 1)
+    is_near = near[voxel] == keys
+    voxel, rows = voxel[is_near], rows[is_near]
+    counts = np.bincount(voxel, minlength=len(near))
+    origin = np.r_[center, np.zeros(rows.shape[1] - 3)]  # sums of large coordinates would lose digits
+    sums = [np.bincount(voxel, rows[:, i] - origin[i], len(near)) for i in range(rows.shape[1])]
+    means = origin + np.stack(sums, 1) / np.maximum(counts, 1)[:, None]
+    return VoxelMeans(means[counts > 0], counts[counts > 0], voxel_size)
 
 
-def _voxel_size(points: Array, max_count: int) -> float:
+def _voxel_size(sample: Array) -> float:
     """Search for the voxel size: a secant step for points on a surface, within the interval that is left."""
-    sample = points[:: len(points) // 100_000 + 1]
     x, y, z = np.quantile(sample, 0.99, axis=0) - np.quantile(sample, 0.01, axis=0)
-    size = math.sqrt(FIRST_OCCUPANCY * 2 * float(x * y + y * z + z * x) / max_count) or max(x, y, z) or 1.0
+    size = math.sqrt(FIRST_OCCUPANCY * 2 * float(x * y + y * z + z * x) / len(sample)) or max(x, y, z) or 1.0
     smallest, largest = 0.0, math.inf
     for _ in range(MAX_TRIES):
-        count = len(_different(_voxel_keys(points, size)))
-        if MIN_FILLED * max_count <= count <= max_count:
-            return size
-        smallest, largest = (size, largest) if count > max_count else (smallest, size)
-        size *= math.sqrt(count / (0.95 * max_count))
+        filled = len(_different(_voxel_keys(sample, size))) / len(sample)
+        if MIN_FILLED <= filled <= MAX_FILLED:
+            break
+        smallest, largest = (size, largest) if filled > MAX_FILLED else (smallest, size)
+        size *= math.sqrt(filled / MIN_FILLED) if filled < MIN_FILLED else 1.3
         if not smallest < size < largest:
-            size = 2 * smallest if largest == math.inf else (smallest + largest) / 2
-    return largest if largest < math.inf else size
+            size = (smallest + largest) / 2
+    return float(size)
 
 
 def _different(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -68,9 +78,8 @@ def _different(keys: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 def _voxel_keys(points: Array, size: float) -> npt.NDArray[np.int64]:
     """Return an integer for each point that identifies its voxel."""
     half = 2 ** (BITS - 1)
-    center = np.median(points[:: len(points) // 100_000 + 1], axis=0)
     keys = np.zeros(len(points), np.int64)
     for axis in range(3):
-        steps = np.rint((points[:, axis] - center[axis]) / size).clip(-half, half - 1)
+        steps = np.rint(points[:, axis] / size).clip(1 - half, half - 2)
         keys = (keys << BITS) | (steps.astype(np.int64) + half)
     return keys

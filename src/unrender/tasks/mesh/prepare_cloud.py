@@ -23,6 +23,8 @@ MIN_RELATIVE_EXTENT = 1e-5
 """A cloud thinner than this, relative to its largest extent, is planar (or linear)."""
 FLAT_QUANTILE = 0.25
 """Quantile of the spread about fitted planes that measures noise alone, without the curvature of the surface."""
+MIN_MEAN_NORMAL, MAX_CANCELED = 0.4, 0.2
+"""Normals cancel if the means of more than this fraction of the voxels are shorter than that."""
 log = logging.getLogger("unrender")
 
 
@@ -85,7 +87,7 @@ def prepare_cloud(
     if len(used) <= max_points:
         used = used[_unique_points(everything[used])]
     points, normals = (everything[used] - center) / diagonal, _unit_normals(cloud, used)
-    points, normals, weights, validation = _reduced(points, normals, max_points, seed + 1)
+    points, normals, weights, validation = _reduced(points, normals, max_points, seed + 1, diagonal)
     _check(points)
     outlier = is_outlier(points)
     if bool(outlier.any()):
@@ -130,12 +132,12 @@ class _Reduced(NamedTuple):
     """Validation points, which are not averaged; None if there are no means."""
 
 
-def _reduced(points: Tensor, normals: Tensor | None, max_points: int, seed: int) -> _Reduced:
+def _reduced(points: Tensor, normals: Tensor | None, max_points: int, seed: int, diagonal: float) -> _Reduced:
     """Average points if there are more than `max_points`."""
-    if len(points) > max_points:
-        validation = _validation_points(len(points), seed, min(len(points), max_points))
-        return _averaged(points, normals, validation, max_points)
-    return _Reduced(points, normals, torch.ones(len(points), dtype=torch.float64), None)
+    if len(points) <= max_points:
+        return _Reduced(points, normals, torch.ones(len(points), dtype=torch.float64), None)
+    validation = _validation_points(len(points), seed, max_points)
+    return _averaged(points, normals, validation, max_points, diagonal)
 
 
 def _validation_points(count: int, seed: int, num_used: int) -> Tensor:
@@ -144,27 +146,47 @@ def _validation_points(count: int, seed: int, num_used: int) -> Tensor:
     return rank < min(max(num_used // 10, 30), num_used // 3)
 
 
-def _averaged(points: Tensor, normals: Tensor | None, validation: Tensor, max_points: int) -> _Reduced:
-    """Average points and normals over voxels, except for those of validation.
+def _averaged(
+    points: Tensor, normals: Tensor | None, validation: Tensor, max_points: int, diagonal: float
+) -> _Reduced:
+    """Average points and normals over the voxels of a random sample without outliers, except for those of validation.
 
     The error of a mean is not independent of its neighbors', as the voxels share the noise of the surface between them:
     only single points can tell which surface is the likeliest.
     """
     rows = points if normals is None else torch.cat([points, normals], 1)
-    count = max(max_points - int(validation.sum()), 1)
-    means, counts, size = voxel_means(rows[~validation].numpy(), count)
+    averaged, single = rows[~validation], rows[validation]
+    order = torch.randperm(len(averaged), generator=torch.Generator().manual_seed(0))
+    sample = averaged[order[: max_points - len(single)], :3].contiguous()
+    _check(sample)
+    sample = sample[~is_outlier(sample)]
+    _check(sample)
+    means, counts, size = voxel_means(averaged.numpy(), sample.numpy())
     log.warning(
-        "averaged %d points to %d, in voxels of %.2g %% of the diagonal (max_points)",
+        "averaged %d of %d points to %d, in voxels of side %.3g (max_points)",
+        int(counts.sum()) + len(single),
         len(points),
-        len(means),
-        100 * size,
+        len(means) + len(single),
+        size * diagonal,
     )
-    rows = torch.cat([torch.from_numpy(means), rows[validation]])
-    ones = torch.ones(int(validation.sum()), dtype=torch.float64)
+    rows = torch.cat([torch.from_numpy(means), single])
+    ones = torch.ones(len(single), dtype=torch.float64)
     weights = torch.cat([torch.from_numpy(counts).double(), ones])
     flags = torch.cat([torch.zeros(len(means), dtype=torch.bool), ones.bool()])
-    vectors = None if normals is None else torch.nn.functional.normalize(rows[:, 3:], dim=1)
+    vectors = None if normals is None else _mean_normals(rows[:, 3:])
     return _Reduced(rows[:, :3].contiguous(), vectors, weights, flags)
+
+
+def _mean_normals(means: Tensor) -> Tensor | None:
+    """Return unit normals from means of normals; None if they cancel, as where their signs are random."""
+    lengths = means.norm(dim=1, keepdim=True)
+    if float((lengths < MIN_MEAN_NORMAL).double().mean()) > MAX_CANCELED or not bool((lengths > 0).all()):
+        log.warning(
+            "normals of neighboring points point in opposite directions; estimating all normals instead"
+        )
+        return None
+    unit: Tensor = means / lengths
+    return unit
 
 
 def _unit_box(points: Tensor, center: Tensor, diagonal: float) -> tuple[Tensor, Tensor, float]:
