@@ -7,11 +7,11 @@ A step of S samples in K shards on W workers takes
     ⌈K / W⌉ · (S / K · sample + shard) + P · value + exchange,
 
 with the seconds of a sample, of a shard, however few samples it has, and of each of the P parameters on all workers,
-for sums and the optimizer. The exchange is a ring all-reduce: each link carries 2 (W − 1) / W times 8 bytes for each
-parameter in a block with a gradient and 1 byte for each block of 16, in 2 (W − 1) messages each. The table says how
-many times as many samples a second W workers compute as one process without shards, and the efficiency: that divided
-by W. First, each worker has one shard, and steps grow with the workers; then, steps have `--samples`, in as many shards
-as workers.
+for sums and the optimizer. In the exchange, each worker sends the others their parts of its gradient, and then its part
+of the sum: 2 (W − 1) / W times 4 bytes for each parameter in a block with a gradient, and 1 byte for each block of 16,
+in 2 (W − 1) messages each. The table says how many times as many samples a second W workers compute as one process
+without shards, and the efficiency: that divided by W. First, each worker has one shard, and steps grow with the
+workers; then, steps have `--samples`, in as many shards as workers.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from typing import NamedTuple
 
 BLOCK = 16
 """Values of a gradient that have one exponent."""
-BYTES_PER_VALUE, COLLECTIVES = 8, 6
-"""Of the sums, and how often workers wait for one another in a step."""
+BYTES_PER_VALUE, COLLECTIVES = 4, 6
+"""Of a gradient, and how often workers wait for one another in a step."""
 
 
 class Link(NamedTuple):
