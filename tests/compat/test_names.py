@@ -27,7 +27,7 @@ NAMES = {
     "structures": "Meshes Pointclouds Volumes join_meshes_as_batch join_meshes_as_scene",
     "structures.meshes": "Meshes join_meshes_as_batch join_meshes_as_scene",
     "structures.pointclouds": "Pointclouds join_pointclouds_as_batch join_pointclouds_as_scene",
-    "structures.volumes": "Volumes",
+    "structures.volumes": "VolumeLocator Volumes",
     "renderer": "FoVPerspectiveCameras PerspectiveCameras FoVOrthographicCameras OrthographicCameras "
     "look_at_view_transform look_at_rotation camera_position_from_spherical_angles RasterizationSettings "
     "MeshRasterizer MeshRenderer MeshRendererWithFragments rasterize_meshes HardPhongShader SoftPhongShader "
@@ -65,7 +65,7 @@ NAMES = {
     "io.off_io": "MeshOffFormat",
     "io.pluggable": "IO",
     "io.pluggable_formats": "MeshFormatInterpreter PointcloudFormatInterpreter endswith",
-    "io.experimental_gltf_io": "MeshGlbFormat",
+    "io.experimental_gltf_io": "MeshGlbFormat _read_header",
     "common": "get_device make_device",
     "common.compat": "meshgrid_ij",
     "common.datatypes": "get_device",

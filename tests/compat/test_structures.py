@@ -9,6 +9,7 @@ from unrender.compat.pytorch3d.structures import (
     join_meshes_as_batch,
     join_meshes_as_scene,
 )
+from unrender.compat.pytorch3d.structures.volumes import VolumeLocator
 from unrender.compat.pytorch3d.utils import ico_sphere, torus
 from unrender.errors import InputError
 
@@ -171,3 +172,21 @@ def test_volumes_of_two_sizes():
     assert [tuple(d.shape) for d in volumes.densities_list()] == [(1, 2, 3, 4), (1, 3, 3, 2)]
     assert volumes.get_grid_sizes().tolist() == [[2, 3, 4], [3, 3, 2]]
     assert len(volumes[1]) == 1
+
+
+def test_locators_are_the_volumes_without_values():
+    densities = [torch.rand(1, 2, 3, 4), torch.rand(1, 3, 3, 2)]
+    places = {"voxel_size": 0.5, "volume_translation": (1.0, 2.0, 3.0), "align_corners": False}
+    volumes = Volumes(densities, **places)
+    locator = VolumeLocator(2, [(2, 3, 4), (3, 3, 2)], "cpu", **places)
+    assert torch.equal(locator.get_coord_grid(), volumes.get_coord_grid())
+    assert torch.equal(locator.get_grid_sizes(), volumes.get_grid_sizes())
+    assert locator.to("cpu") is locator
+    assert locator.clone() is not locator
+    assert VolumeLocator(2, (2, 3, 4), "cpu").get_coord_grid(False).shape == (2, 2, 3, 4, 3)
+    with pytest.raises(InputError, match="grid_sizes"):
+        VolumeLocator(2, [(2, 3, 4)], "cpu")
+    assert len(volumes[1].locator) == 1
+    assert volumes[1].get_coord_grid().shape == (1, 3, 3, 4, 3)
+    copied = volumes.to("cpu", copy=True)
+    assert copied.densities().data_ptr() != volumes.densities().data_ptr()

@@ -10,7 +10,7 @@ PACKAGE = "unrender.compat.pytorch3d"
 CLASSES = {
     "structures.meshes": ("Meshes",),
     "structures.pointclouds": ("Pointclouds",),
-    "structures.volumes": ("Volumes",),
+    "structures.volumes": ("VolumeLocator", "Volumes"),
     "structures._rows": ("Rows",),
     "renderer.cameras": (
         "FoVOrthographicCameras",

@@ -1,6 +1,7 @@
 """glTF, binary and text."""
 
-from typing import Any
+import struct
+from typing import Any, BinaryIO
 
 import torch
 
@@ -8,6 +9,17 @@ from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d.io.pluggable import _OtherMeshes
 from unrender.compat.pytorch3d.io.pluggable_formats import MeshFormatInterpreter, endswith
 from unrender.compat.pytorch3d.structures.meshes import Meshes
+
+_HEADER = struct.Struct("<4sII")
+
+
+def _read_header(stream: BinaryIO) -> tuple[int, int] | None:
+    """Return the version and the length in bytes of a GLB file, or None for a file of another kind."""
+    data = stream.read(_HEADER.size)
+    if len(data) < _HEADER.size or data[:4] != b"glTF":
+        return None
+    _, version, length = _HEADER.unpack(data)
+    return version, length
 
 
 class MeshGlbFormat(MeshFormatInterpreter):

@@ -7,39 +7,42 @@ apart in both cases, so that voxels are `voxel_size` apart only with `align_corn
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register
+from unrender.compat.pytorch3d.common.datatypes import Device, make_device
 from unrender.compat.pytorch3d.structures.utils import choose, list_to_padded
 from unrender.compat.pytorch3d.transforms import Scale, Transform3d
 from unrender.errors import InputError
 
-Device = torch.device | str
 Grids = Tensor | Sequence[Tensor]
 Numbers = Tensor | Sequence[float] | float
+Sizes = Tensor | Sequence[int] | Sequence[Sequence[int] | Tensor]
 
 
-class Volumes:
-    """Volumes of one or several sizes, padded with zeros."""
+class VolumeLocator:
+    """Where the voxels of grids are, in local coordinates and in the world."""
 
     _transform: Transform3d | None = None
     """The transform to the world, once made, unless gradients flow through it."""
 
     def __init__(
         self,
-        densities: Grids,
-        features: Grids | None = None,
+        batch_size: int,
+        grid_sizes: Sizes,
+        device: Device,
         voxel_size: Numbers = 1.0,
         volume_translation: Numbers = (0.0, 0.0, 0.0),
         align_corners: bool = True,
     ) -> None:
-        self._densities, self._sizes = _padded("densities", densities)
-        self._features: Tensor | None = None
-        if features is not None:
-            self._set_features(features)
+        sizes = _sizes(grid_sizes, batch_size)
+        self._resolution: list[int] = sizes.amax(0).tolist()
+        self.device = make_device(device)
+        self._grid_sizes = sizes.to(self.device)
         self._voxel_size = self._rows("voxel_size", voxel_size, (1, 3))
         self._translation = self._rows("volume_translation", volume_translation, (3,))
         self._align_corners = align_corners
@@ -53,6 +56,107 @@ class Volumes:
             raise InputError(f"Volumes: `{name}` should be {number}, or [N, 3], got {list(rows.shape)}")
         return rows.expand(len(self), 3)
 
+    def __len__(self) -> int:
+        return len(self._grid_sizes)
+
+    def get_grid_sizes(self) -> Tensor:
+        """Return depth, height and width of each volume [N, 3]."""
+        return self._grid_sizes
+
+    def get_align_corners(self) -> bool:
+        """Return whether local coordinates ±1 are the centers of the outermost voxels, or their outer faces."""
+        return self._align_corners
+
+    def get_local_to_world_coords_transform(self) -> Transform3d:
+        """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation, with or without `align_corners`."""
+        if self._transform is not None:
+            return self._transform
+        scale = Scale((self._grid_sizes.flip(-1) - 1) * self._voxel_size / 2, device=self.device)
+        transform = scale.translate(-self._translation)
+        if not transform.get_matrix().requires_grad:
+            self._transform = transform
+        return transform
+
+    @property
+    def _local_to_world_transform(self) -> Transform3d:
+        return self.get_local_to_world_coords_transform()
+
+    def get_world_to_local_coords_transform(self) -> Transform3d:
+        """Return the inverse of `get_local_to_world_coords_transform`."""
+        return self.get_local_to_world_coords_transform().inverse()
+
+    def world_to_local_coords(self, points_3d_world: Tensor) -> Tensor:
+        """Move points [N, ..., 3] from the world to local coordinates."""
+        return _move(self.get_world_to_local_coords_transform(), points_3d_world)
+
+    def local_to_world_coords(self, points_3d_local: Tensor) -> Tensor:
+        """Move points [N, ..., 3] from local coordinates to the world."""
+        return _move(self.get_local_to_world_coords_transform(), points_3d_local)
+
+    def voxels_from_world(self) -> tuple[Tensor, Tensor]:
+        """Return factors and shifts [N, 3]: points in our volume frame, where a voxel's center is at index + ½."""
+        factors, sizes = 1 / self._voxel_size, self._grid_sizes.flip(-1)
+        if not self._align_corners:
+            factors = factors * (sizes / (sizes - 1))
+        return factors, self._translation * factors + sizes / 2
+
+    def get_coord_grid(self, world_coordinates: bool = True) -> Tensor:
+        """Return the voxel centers [N, depth, height, width, 3]."""
+        factors, shifts = self.voxels_from_world()
+        d, h, w = self._resolution
+        axes = [torch.arange(n, device=self.device) + 0.5 for n in (w, h, d)]
+        z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
+        centers = torch.stack([x, y, z], -1).expand(len(self), d, h, w, 3)
+        shape = (len(self), 1, 1, 1, 3)
+        world = (centers - shifts.view(shape)) / factors.view(shape)
+        return world if world_coordinates else self.world_to_local_coords(world)
+
+    def clone(self) -> Self:
+        """Copy all tensors."""
+        return self.map(torch.clone)
+
+    def to(self, device: Device, copy: bool = False) -> Self:
+        """Move to a device."""
+        if not copy and make_device(device) == self.device:
+            return self
+        return self.map(lambda tensor: tensor.to(device, copy=copy))
+
+    def cpu(self) -> Self:
+        """Move to the CPU."""
+        return self.to("cpu")
+
+    def cuda(self) -> Self:
+        """Move to the GPU."""
+        return self.to("cuda")
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Apply a function to all tensors."""
+        other = copy.copy(self)
+        other._transform = None
+        for name in ("_grid_sizes", "_voxel_size", "_translation"):
+            setattr(other, name, function(getattr(self, name)))
+        other.device = other._grid_sizes.device
+        return other
+
+
+class Volumes:
+    """Volumes of one or several sizes, padded with zeros."""
+
+    def __init__(
+        self,
+        densities: Grids,
+        features: Grids | None = None,
+        voxel_size: Numbers = 1.0,
+        volume_translation: Numbers = (0.0, 0.0, 0.0),
+        align_corners: bool = True,
+    ) -> None:
+        self._densities, sizes = _padded("densities", densities)
+        device = self._densities.device
+        self.locator = VolumeLocator(len(sizes), sizes, device, voxel_size, volume_translation, align_corners)
+        self._features: Tensor | None = None
+        if features is not None:
+            self._set_features(features)
+
     def _set_densities(self, densities: Grids) -> None:
         """Replace the densities by others of the same sizes."""
         self._densities = self._fitting("densities", densities)
@@ -64,23 +168,26 @@ class Volumes:
     def _fitting(self, name: str, grids: Grids) -> Tensor:
         padded, sizes = _padded(name, grids)
         whole = isinstance(grids, Tensor) and padded.shape[-3:] == self._densities.shape[-3:]
-        if len(padded) != len(self) or not (whole or torch.equal(sizes, self._sizes)):
+        if len(padded) != len(self) or not (whole or torch.equal(sizes, self.get_grid_sizes().cpu())):
+            expected = self.get_grid_sizes().tolist()
             raise InputError(
-                f"Volumes: `{name}` should have the sizes of the volumes, {self._sizes.tolist()}, got {sizes.tolist()}"
+                f"Volumes: `{name}` should have the sizes of the volumes, {expected}, got {sizes.tolist()}"
             )
+        if padded.device != self.device:
+            raise InputError(f"Volumes: `{name}` should be on {self.device}, got {padded.device}")
         return padded
 
     @property
     def device(self) -> torch.device:
-        """Device of the densities."""
-        return self._densities.device
+        """Device of all tensors."""
+        return self.locator.device
 
     def __len__(self) -> int:
         return len(self._densities)
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> "Volumes":
-        places = torch.tensor(choose(index, len(self)), device=self.device)
-        return self._map(lambda tensor: tensor[places])
+        indices = torch.tensor(choose(index, len(self)), device=self.device)
+        return self._map(lambda tensor: tensor[indices])
 
     def densities(self) -> Tensor:
         """Return [N, channels, depth, height, width]."""
@@ -99,67 +206,40 @@ class Volumes:
         return None if self._features is None else self._cut(self._features)
 
     def _cut(self, grids: Tensor) -> list[Tensor]:
-        return [grid[:, :d, :h, :w] for grid, (d, h, w) in zip(grids, self._sizes.tolist(), strict=True)]
+        return [
+            grid[:, :d, :h, :w] for grid, (d, h, w) in zip(grids, self.get_grid_sizes().tolist(), strict=True)
+        ]
 
     def get_grid_sizes(self) -> Tensor:
         """Return depth, height and width of each volume [N, 3]."""
-        return self._sizes
+        return self.locator.get_grid_sizes()
 
     def get_align_corners(self) -> bool:
         """Return whether local coordinates ±1 are the centers of the outermost voxels, or their outer faces."""
-        return self._align_corners
+        return self.locator.get_align_corners()
 
     def get_local_to_world_coords_transform(self) -> Transform3d:
-        """Return x_world = x_local · (size − 1) / 2 · voxel_size − translation, with or without `align_corners`."""
-        if self._transform is not None:
-            return self._transform
-        scale = Scale((self._sizes.flip(-1) - 1) * self._voxel_size / 2, device=self.device)
-        transform = scale.translate(-self._translation)
-        if not transform.get_matrix().requires_grad:
-            self._transform = transform
-        return transform
-
-    @property
-    def _local_to_world_transform(self) -> Transform3d:
-        return self.get_local_to_world_coords_transform()
-
-    @property
-    def _grid_sizes(self) -> Tensor:
-        return self._sizes
+        """Return the transform of `VolumeLocator` from local coordinates to the world."""
+        return self.locator.get_local_to_world_coords_transform()
 
     def get_world_to_local_coords_transform(self) -> Transform3d:
         """Return the inverse of `get_local_to_world_coords_transform`."""
-        return self.get_local_to_world_coords_transform().inverse()
+        return self.locator.get_world_to_local_coords_transform()
 
     def world_to_local_coords(self, points_3d_world: Tensor) -> Tensor:
         """Move points [N, ..., 3] from the world to local coordinates."""
-        return _move(self.get_world_to_local_coords_transform(), points_3d_world)
+        return self.locator.world_to_local_coords(points_3d_world)
 
     def local_to_world_coords(self, points_3d_local: Tensor) -> Tensor:
         """Move points [N, ..., 3] from local coordinates to the world."""
-        return _move(self.get_local_to_world_coords_transform(), points_3d_local)
-
-    def voxels_from_world(self) -> tuple[Tensor, Tensor]:
-        """Return factors and shifts [N, 3]: points in our volume frame, where a voxel's center is at index + ½."""
-        factors, sizes = 1 / self._voxel_size, self._sizes.flip(-1)
-        if not self._align_corners:
-            factors = factors * (sizes / (sizes - 1))
-        return factors, self._translation * factors + sizes / 2
+        return self.locator.local_to_world_coords(points_3d_local)
 
     def get_coord_grid(self, world_coordinates: bool = True) -> Tensor:
         """Return the voxel centers [N, depth, height, width, 3]."""
-        factors, shifts = self.voxels_from_world()
-        d, h, w = self._densities.shape[-3:]
-        axes = [torch.arange(n, device=self.device) + 0.5 for n in (w, h, d)]
-        z, y, x = torch.meshgrid(axes[2], axes[1], axes[0], indexing="ij")
-        centers = torch.stack([x, y, z], -1).expand(len(self), d, h, w, 3)
-        shape = (len(self), 1, 1, 1, 3)
-        world = (centers - shifts.view(shape)) / factors.view(shape)
-        return world if world_coordinates else self.world_to_local_coords(world)
+        return self.locator.get_coord_grid(world_coordinates)
 
     def update_padded(self, new_densities: Grids, new_features: Grids | None = None) -> "Volumes":
         """Return volumes at the same positions with new values; without `new_features`, they have none."""
-        self.get_local_to_world_coords_transform()  # one object for both
         other = copy.copy(self)
         other._set_densities(new_densities)
         other._features = None
@@ -173,9 +253,9 @@ class Volumes:
 
     def to(self, device: Device, copy: bool = False) -> "Volumes":
         """Move to a device."""
-        if not copy and torch.device(device) == self.device:
+        if not copy and make_device(device) == self.device:
             return self
-        return self._map(lambda tensor: tensor.to(device))
+        return self._map(lambda tensor: tensor.to(device, copy=copy))
 
     def cpu(self) -> "Volumes":
         """Move to the CPU."""
@@ -187,10 +267,9 @@ class Volumes:
 
     def _map(self, function: Callable[[Tensor], Tensor]) -> "Volumes":
         other = copy.copy(self)
-        other._transform = None
-        for name in ("_densities", "_features", "_sizes", "_voxel_size", "_translation"):
-            value = getattr(self, name)
-            setattr(other, name, None if value is None else function(value))
+        other.locator = self.locator.map(function)
+        other._densities = function(self._densities)
+        other._features = None if self._features is None else function(self._features)
         return other
 
 
@@ -202,8 +281,18 @@ def _padded(name: str, grids: Grids) -> tuple[Tensor, Tensor]:
             f"Volumes: `{name}` should be [N, channels, depth, height, width], or a list of [c, d, h, w]"
         )
     sizes = torch.tensor([list(grid.shape[1:]) for grid in members], dtype=torch.int64)
-    padded = grids if isinstance(grids, Tensor) else list_to_padded(members)
-    return padded, sizes.to(padded.device)
+    return grids if isinstance(grids, Tensor) else list_to_padded(members), sizes
+
+
+def _sizes(grid_sizes: Sizes, count: int) -> Tensor:
+    """Return the sizes of all grids [count, 3]; three numbers are the size of each."""
+    rows = [torch.as_tensor(size) for size in grid_sizes]
+    shapes = [list(row.shape) for row in rows]
+    if shapes == [[]] * 3:
+        return torch.stack(rows).expand(count, 3)
+    if shapes != [[3]] * count:
+        raise InputError(f"VolumeLocator: `grid_sizes` should be 3 integers, or [{count}, 3]")
+    return torch.stack(rows)
 
 
 def _move(transform: Transform3d, points: Tensor) -> Tensor:

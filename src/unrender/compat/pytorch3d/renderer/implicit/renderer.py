@@ -100,7 +100,7 @@ class VolumeSampler(nn.Module):
         """Return features and, last, opacity [N, ..., D + 1] of rays, without gradients."""
         origins, directions, lengths = self._rays_of(ray_bundle)
         check_alphas("VolumeRenderer", self._volumes.densities()[..., None], None)
-        factors, shifts = self._volumes.voxels_from_world()
+        factors, shifts = self._volumes.locator.voxels_from_world()
         shape = (len(factors), *[1] * (origins.dim() - 2), 3)
         in_voxels = origins * factors.view(shape) + shifts.view(shape), directions * factors.view(shape)
         even = all(step == 0 for step in lengths.stride()[:-1])  # one row is shared by all
@@ -120,7 +120,7 @@ class VolumeSampler(nn.Module):
         volumes = self._volumes
         if self._padding_mode != "zeros":
             return self._sampled_by_torch(points)
-        factors, shifts = volumes.voxels_from_world()
+        factors, shifts = volumes.locator.voxels_from_world()
         shape = (len(factors), *[1] * (points.dim() - 2), 3)
         in_voxels = torch.addcmul(shifts.view(shape), points, factors.view(shape))
         if self._sample_mode == "nearest":
