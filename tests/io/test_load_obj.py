@@ -55,7 +55,7 @@ BAD = {
     SQUARE + "f 1 2 3.5": "line 5: a face references vertex 3.5",
     SQUARE + "f 1 2 99999999999999999999999": "line 5: a face references vertex 1e\\+23",
     SQUARE + "f 1 2 x": "line 5: 'x' is not a number",
-    "v 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3": "line 1: a vertex does not have 3 values, but 2",
+    "v 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3": r"line 1: the vertex does not have 3 values \(found 2\)",
     "v 0 0 0\nv 1 zero 0\nv 0 1 0\nf 1 2 3": "line 2: 'zero' is not a number",
     "v 0 0 0\nv nan 0 0\nv 0 1 0\nf 1 2 3": "vertex 2 is not finite",
     "v 0 0 0\nv 1.#INF 0 0\nv 0 1 0\nf 1 2 3": "line 2: '1.#INF' is not a number",

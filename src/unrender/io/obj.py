@@ -57,7 +57,7 @@ def table(numbers: list[int], rows: list[str], what: str, min_columns: int = 3) 
     narrow = int(widths.min())
     if narrow < min_columns:
         where = f"line {numbers[int(widths.argmin())]}"
-        raise FileFormatError(f"{where}: a {what} does not have {min_columns} values, but {narrow}")
+        raise FileFormatError(f"{where}: the {what} does not have {min_columns} values (found {narrow})")
     if narrow < widths.max():
         rows = [" ".join(row.split()[:narrow]) for row in rows]
     return parse_rows(rows, numbers)

@@ -148,7 +148,7 @@ def _strip_faces(table: Table, points: Floats) -> Indices | None:
 
 def _parse_header(data: bytes) -> tuple[ByteOrder, list[Element], int]:
     if data[:3] != b"ply":
-        raise FileFormatError("Invalid file header. A PLY file should begin with 'ply'")
+        raise FileFormatError("Invalid file header: a PLY file should begin with 'ply'")
     end = re.search(rb"[\r\n][ \t]*end_header[ \t]*(\r\n|\n|\r|\Z)", data)
     if end is None:
         raise FileFormatError("truncated: the header has no end_header line")
