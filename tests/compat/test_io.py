@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from unrender.compat.pytorch3d.io import IO, load_obj, load_objs_as_meshes, load_ply, save_obj, save_ply
+from unrender.compat.pytorch3d.io.experimental_gltf_io import _read_header
 from unrender.compat.pytorch3d.renderer import Fragments
 from unrender.compat.pytorch3d.structures import Pointclouds
 from unrender.compat.pytorch3d.utils import ico_sphere
@@ -116,20 +117,24 @@ def test_colors_of_materials_that_are_not_finite_are_refused(tmp_path, value):
 def test_warns_of_indices_and_names_that_have_no_target(tmp_path):
     verts, faces = torch.rand(4, 3), torch.tensor([[0, 1, 7]])
     for save, name in ((save_obj, "a.obj"), (save_ply, "a.ply")):
-        with pytest.warns(UserWarning, match="Faces have invalid indices: 0 to 7 of 4 vertices"):
+        with pytest.warns(UserWarning, match="Faces have invalid indices: 0 to 7, but there are 4 vertices"):
             save(tmp_path / name, verts, faces)
     with pytest.warns(UserWarning, match="Empty 'verts' provided"):
         save_ply(tmp_path / "b.ply", verts[:0], faces)
     assert [t.shape[0] for t in load_ply(tmp_path / "b.ply")] == [0, 0]
     text = "v 0 0 0\nv 1 0 0\nv 0 1 0\nvt 0 1\nusemtl steel\nf 1/1 2/5 3/1\n"
     with (
-        pytest.warns(UserWarning, match="Faces have invalid indices: 0 to 4 of 1 texture coordinates"),
+        pytest.warns(
+            UserWarning, match="Faces have invalid indices: 0 to 4, but there are 1 texture coordinates"
+        ),
         pytest.warns(UserWarning, match="No mtl file provided"),
     ):
         _, found, _ = load_obj(io.StringIO(text))
     assert found.textures_idx.tolist() == [[0, -1, 0]]
     text = text.replace("usemtl steel", "").replace("2/5", "2/-9")
-    with pytest.warns(UserWarning, match="Faces have invalid indices: -8 to 0 of 1 texture coordinates"):
+    with pytest.warns(
+        UserWarning, match="Faces have invalid indices: -8 to 0, but there are 1 texture coordinates"
+    ):
         assert load_obj(io.StringIO(text))[1].textures_idx.tolist() == [[0, -1, 0]]
     with pytest.raises(FileFormatError, match=r"a face references texture coordinate 1\.5"):
         load_obj(io.StringIO(text.replace("2/-9", "2/1.5")))
@@ -210,3 +215,11 @@ def test_formats_and_channels_that_cannot_be_saved(tmp_path):
     cloud = Pointclouds([torch.rand(6, 3)], features=[torch.rand(6, 5)])
     with pytest.warns(UserWarning, match="will not be saved as it has 5 colors, not 3"):
         IO().save_pointcloud(cloud, tmp_path / "a.ply")
+
+
+def test_glb_headers_hold_the_length(tmp_path):
+    IO().save_mesh(ico_sphere(0), tmp_path / "ball.glb")
+    IO().save_mesh(ico_sphere(0), tmp_path / "ball.ply")
+    with open(tmp_path / "ball.glb", "rb") as glb, open(tmp_path / "ball.ply", "rb") as ply:
+        assert _read_header(glb) == (2, (tmp_path / "ball.glb").stat().st_size)
+        assert _read_header(ply) is None

@@ -11,7 +11,7 @@ from unrender.io.geometry_data import Indices
 def warn_of_invalid(faces: Any, count: int, what: str) -> None:
     """Warn about indices that are not those of `count` vertices, normals or texture coordinates."""
     if len(faces) and not (faces.min() >= 0 and faces.max() < count):
-        found = f"{int(faces.min())} to {int(faces.max())} of {count} {what}"
+        found = f"{int(faces.min())} to {int(faces.max())}, but there are {count} {what}"
         warnings.warn(f"Faces have invalid indices: {found}", stacklevel=4)
 
 

@@ -91,9 +91,9 @@ def load_obj(
     colors, images = _materials(folder_of(f), rows, known, device) if load_textures else (None, None)
     atlas = None
     if create_texture_atlas and colors is not None:
-        places = verts.new_empty(0, 2) if uvs is None else uvs
+        atlas_uvs = verts.new_empty(0, 2) if uvs is None else uvs
         atlas = make_mesh_texture_atlas(
-            colors, images or {}, names, of_uvs, places, texture_atlas_size, texture_wrap
+            colors, images or {}, names, of_uvs, atlas_uvs, texture_atlas_size, texture_wrap
         )
     return verts, faces, Properties(normals, uvs, colors, images, atlas)
 

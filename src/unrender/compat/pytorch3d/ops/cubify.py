@@ -64,8 +64,8 @@ def _squares(filled: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         owners.append(voxels.repeat_interleave(2, 0))
     depth, _, width = (side + 1 for side in filled.shape)
 
-    def number(places: Tensor) -> Tensor:
-        z, y, x = places.unbind(1)
+    def number(positions: Tensor) -> Tensor:
+        z, y, x = positions.unbind(1)
         return (y * width + x) * depth + z
 
     used, index = torch.unique(number(torch.cat(corners)), return_inverse=True)

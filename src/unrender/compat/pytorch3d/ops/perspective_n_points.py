@@ -29,14 +29,14 @@ def efficient_pnp(
     if points.shape[:2] != y.shape[:2] or points.shape[-1] != 3 or y.shape[-1] != 2:
         raise InputError("Point sets x and y have to have the same batch size, and 3 and 2 coordinates")
     valid = (torch.arange(points.shape[1], device=points.device) < counts[:, None]).to(points)
-    shares = valid if weights is None else valid * weights
-    R, T = perspective_n_points(points, y, shares)
+    confidence = valid if weights is None else valid * weights
+    R, T = perspective_n_points(points, y, confidence)
     x_cam = points @ R.mT + T[:, None]
-    total = shares.sum(1).clamp(min=1e-9)
+    total = confidence.sum(1).clamp(min=1e-9)
     image = x_cam[..., :2] / x_cam[..., 2:]
-    err_2d = ((image - y).norm(dim=-1) * shares).sum(1) / total
+    err_2d = ((image - y).norm(dim=-1) * confidence).sum(1) / total
     rays = torch.cat([y, torch.ones_like(y[..., :1])], -1) * x_cam[..., 2:]
-    err_3d = ((rays - x_cam).square().sum(-1) * shares).sum(1) / total
+    err_3d = ((rays - x_cam).square().sum(-1) * confidence).sum(1) / total
     return EpnpSolution(x_cam, R.mT, T, err_2d, err_3d)
 
 

@@ -102,32 +102,32 @@ def _points_to_volumes(
     channels, shape = points_features.shape[2], volume_densities.shape[-3:]
     sizes = grid_sizes.flip(1)[:, None]  # x, y, z
     edge = 1 if align_corners else 0
-    places = (points_3d + 1) / 2 * (sizes - edge) - (1 - edge) / 2
+    positions = (points_3d + 1) / 2 * (sizes - edge) - (1 - edge) / 2
     densities, features = (
         volume_densities.view(len(sizes), -1),
         volume_features.view(len(sizes), channels, -1),
     )
-    for voxel, share in _corners(places, splat):
+    for voxel, weight in _corners(positions, splat):
         inside = ((voxel >= 0) & (voxel < sizes)).all(-1)
-        share = torch.where(inside, share * mask * point_weight, 0)
+        weight = torch.where(inside, weight * mask * point_weight, 0)
         x, y, z = torch.where(inside[..., None], voxel, 0).unbind(-1)
         index = (z * shape[1] + y) * shape[2] + x
-        densities.scatter_add_(1, index, share)
-        spread = (points_features * share[..., None]).mT
+        densities.scatter_add_(1, index, weight)
+        spread = (points_features * weight[..., None]).mT
         features.scatter_add_(2, index[:, None].expand(-1, channels, -1), spread)
     return volume_densities, volume_features
 
 
-def _corners(places: Tensor, splat: bool) -> list[tuple[Tensor, Tensor]]:
+def _corners(positions: Tensor, splat: bool) -> list[tuple[Tensor, Tensor]]:
     """Return the voxels that each point adds to, and its weight in each; points are in units of voxels."""
     if not splat:
-        return [(places.detach().round().long(), torch.ones_like(places[..., 0]))]
-    low = places.detach().floor()
-    part = places - low
+        return [(positions.detach().round().long(), torch.ones_like(positions[..., 0]))]
+    low = positions.detach().floor()
+    part = positions - low
     corners = []
-    for offset in torch.cartesian_prod(*[torch.arange(2, device=places.device)] * 3):
-        share = torch.where(offset > 0, part, 1 - part).prod(-1)
-        corners.append((low.long() + offset, share))
+    for offset in torch.cartesian_prod(*[torch.arange(2, device=positions.device)] * 3):
+        weight = torch.where(offset > 0, part, 1 - part).prod(-1)
+        corners.append((low.long() + offset, weight))
     return corners
 
 

@@ -316,12 +316,12 @@ class _CalibratedCameras(CamerasBase):
             fx, fy = focal.expand(self._N, 2).unbind(1)
             px, py = center.expand(self._N, 2).unbind(1)
             one = torch.ones_like(fx)
-            places = (
+            entries = (
                 ((0, 2), (1, 2), (2, 3), (3, 2))
                 if self.is_perspective()
                 else ((0, 3), (1, 3), (2, 2), (3, 3))
             )
-            K = _matrix({(0, 0): fx, (1, 1): fy, **dict(zip(places, (px, py, one, one), strict=True))})
+            K = _matrix({(0, 0): fx, (1, 1): fy, **dict(zip(entries, (px, py, one, one), strict=True))})
         return _projection(K, self)
 
     def unproject_points(

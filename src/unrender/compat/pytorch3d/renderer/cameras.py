@@ -3,11 +3,11 @@
 import warnings
 from typing import Any
 
-import torch
-
 from unrender.compat.pytorch3d._names import refuse_unknown
 from unrender.compat.pytorch3d._pickles import register
 from unrender.compat.pytorch3d.renderer._cameras import (
+    _R,  # noqa: F401
+    _T,  # noqa: F401
     CamerasBase,
     FoVOrthographicCameras,
     FoVPerspectiveCameras,
@@ -40,8 +40,6 @@ __all__ = [
     "look_at_view_transform",
     "try_get_projection_transform",
 ]
-# the pose of a camera that is given none: custom cameras import them
-_R, _T = torch.eye(3)[None], torch.zeros(1, 3)
 
 
 def _warn(old: str, new: str) -> None:

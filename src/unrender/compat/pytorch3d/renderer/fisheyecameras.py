@@ -1,6 +1,6 @@
 """Fish-eye cameras with radial, tangential and thin-prism distortion; `Lens` of unrender has OpenCV's models.
 
-With a = (x / z, y / z), r = |a| and θ = atan(r), a camera sees a point at f · d + c::
+With a = (x / z, y / z), r = |a| and θ = atan(r), a point is projected to f · d + c::
 
     q = (θ + k₀ θ³ + k₁ θ⁵ + …) a / r
     d = q + 2 (q · p) q + |q|² p + (s₀ |q|² + s₁ |q|⁴, s₂ |q|² + s₃ |q|⁴)
@@ -129,8 +129,8 @@ class FishEyeCameras(CamerasBase):
         radius, depth = side.norm(dim=-1, keepdim=True), z.abs()
         angle = torch.atan2(radius, depth)
         ratio = torch.where(radius > 0, angle / radius.where(radius > 0, 1), 1 / depth.where(depth > 0, 1))
-        bent = side * torch.where(z < 0, -ratio, ratio) * (1 + self._radial(angle))
-        image = (bent if self.use_radial else side / z) + self._offset(bent)
+        distorted = side * torch.where(z < 0, -ratio, ratio) * (1 + self._radial(angle))
+        image = (distorted if self.use_radial else side / z) + self._offset(distorted)
         xy = self._each(self.focal_length) * image + self._each(self.principal_point)
         return torch.cat([xy, torch.ones_like(xy[..., :1])], -1)
 
@@ -145,15 +145,17 @@ class FishEyeCameras(CamerasBase):
         scaled_depth_input: bool = False,
         **kwargs: Any,
     ) -> Tensor:
-        """Return the points at z = 1 in the camera's frame that are seen at x and y.
+        """Return the points at z = 1 in the camera's frame that are projected to x and y.
 
         As in PyTorch3D, the other arguments have no effect, and the radial part is inverted even without `use_radial`.
         """
         xy = xy_depth.to(self.device)[..., :2]
-        bent = self._without_offset((xy - self._each(self.principal_point)) / self._each(self.focal_length))
-        radius = bent.norm(dim=-1, keepdim=True)
+        distorted = self._without_offset(
+            (xy - self._each(self.principal_point)) / self._each(self.focal_length)
+        )
+        radius = distorted.norm(dim=-1, keepdim=True)
         scale = torch.where(radius > 0, self._angle(radius).tan() / radius.where(radius > 0, 1), 1)
-        plane = bent * scale
+        plane = distorted * scale
         return torch.cat([plane, torch.ones_like(plane[..., :1])], -1)
 
     def _each(self, values: Tensor) -> Tensor:
@@ -168,12 +170,12 @@ class FishEyeCameras(CamerasBase):
             coefficients = coefficients * (powers + 1)
         return (coefficients * angle**powers).sum(-1, keepdim=True)
 
-    def _offset(self, bent: Tensor) -> Tensor:
+    def _offset(self, distorted: Tensor) -> Tensor:
         """Return the tangential and thin-prism parts."""
-        squared, offset = bent.square().sum(-1, keepdim=True), torch.zeros_like(bent)
+        squared, offset = distorted.square().sum(-1, keepdim=True), torch.zeros_like(distorted)
         if self.use_tangential:
             p = self._each(self.tangential_params)
-            offset = offset + 2 * (bent * p).sum(-1, keepdim=True) * bent + squared * p
+            offset = offset + 2 * (distorted * p).sum(-1, keepdim=True) * distorted + squared * p
         if self.use_thin_prism:
             s = self._each(self.thin_prism_params)
             offset = offset + s[..., 0::2] * squared + s[..., 1::2] * squared.square()
@@ -183,18 +185,20 @@ class FishEyeCameras(CamerasBase):
         """Solve q + offset(q) = d by Newton's method."""
         if not (self.use_tangential or self.use_thin_prism):
             return image
-        bent, identity = image, torch.eye(2, device=image.device, dtype=image.dtype)
+        distorted, identity = image, torch.eye(2, device=image.device, dtype=image.dtype)
         p, s = self._each(self.tangential_params)[..., None, :], self._each(self.thin_prism_params)
         for _ in range(STEPS):
-            row, squared = bent[..., None, :], bent.square().sum(-1, keepdim=True)
-            slopes = identity
+            row, squared = distorted[..., None, :], distorted.square().sum(-1, keepdim=True)
+            jacobian = identity
             if self.use_tangential:
-                slopes = slopes * (1 + 2 * (row * p).sum(-1, keepdim=True)) + 2 * (row.mT @ p + p.mT @ row)
+                jacobian = jacobian * (1 + 2 * (row * p).sum(-1, keepdim=True)) + 2 * (
+                    row.mT @ p + p.mT @ row
+                )
             if self.use_thin_prism:
-                slopes = slopes + 2 * (s[..., 0::2] + 2 * s[..., 1::2] * squared)[..., None] * row
-            missing = image - bent - self._offset(bent)
-            bent = bent + torch.linalg.solve(slopes, missing[..., None])[..., 0]
-        return bent
+                jacobian = jacobian + 2 * (s[..., 0::2] + 2 * s[..., 1::2] * squared)[..., None] * row
+            missing = image - distorted - self._offset(distorted)
+            distorted = distorted + torch.linalg.solve(jacobian, missing[..., None])[..., 0]
+        return distorted
 
     def _angle(self, radius: Tensor) -> Tensor:
         """Solve θ (1 + Σ kᵢ θ^(2 i + 2)) = |q| by Newton's method, up to 90 degrees from the axis."""

@@ -141,10 +141,10 @@ def matrix_to_euler_angles(matrix: Tensor, convention: str) -> Tensor:
 
 
 def _axes(convention: str) -> tuple[int, int, int]:
-    places = ["XYZ".find(letter) for letter in convention]
-    if len(places) != 3 or -1 in places or places[1] in (places[0], places[2]):
+    axes = ["XYZ".find(letter) for letter in convention]
+    if len(axes) != 3 or -1 in axes or axes[1] in (axes[0], axes[2]):
         raise InputError(f"a convention names three axes, such as 'XYZ' or 'ZYZ', got {convention!r}")
-    return places[0], places[1], places[2]
+    return axes[0], axes[1], axes[2]
 
 
 def random_quaternions(n: int, dtype: torch.dtype | None = None, device: Device = None) -> Tensor:

@@ -10,9 +10,8 @@ def symeig3x3(inputs: Tensor, eigenvectors: bool = True) -> tuple[Tensor, Tensor
     """Return the eigenvalues [..., 3], ascending, and the eigenvectors as columns."""
     if inputs.shape[-2:] != (3, 3):
         raise ValueError("Only inputs of shape (..., 3, 3) are supported.")
-    values, vectors = torch.linalg.eigh(
-        (inputs + inputs.mT) / 2
-    )  # which reads, and has gradients for, one half only
+    symmetric = (inputs + inputs.mT) / 2  # eigh reads, and has gradients for, one half only
+    values, vectors = torch.linalg.eigh(symmetric)
     return values, vectors if eigenvectors else None
 
 

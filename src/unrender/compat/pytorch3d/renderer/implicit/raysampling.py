@@ -172,12 +172,12 @@ class MonteCarloRaysampler(nn.Module):
         return heterogeneous(rays, ids, counts)
 
     def _rays(self, cameras: CamerasBase, count: int, stratified_sampling: bool | None) -> RayBundle:
-        shares = torch.rand(len(cameras), count, 2, device=cameras.device)
-        low, high = shares.new_tensor(self._low), shares.new_tensor(self._high)
+        fractions = torch.rand(len(cameras), count, 2, device=cameras.device)
+        low, high = fractions.new_tensor(self._low), fractions.new_tensor(self._high)
         stratified = self._stratified_sampling if stratified_sampling is None else stratified_sampling
         return rays_through(
             cameras,
-            low + shares * (high - low),
+            low + fractions * (high - low),
             self._min_depth,
             self._max_depth,
             self._n_pts_per_ray,

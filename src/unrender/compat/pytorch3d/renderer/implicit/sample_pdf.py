@@ -15,14 +15,14 @@ def sample_pdf(bins: Tensor, weights: Tensor, n_samples: int, det: bool = False,
     reached = torch.cat([torch.zeros_like(mass[..., :1]), (mass / mass.sum(-1, keepdim=True)).cumsum(-1)], -1)
     shape = (*reached.shape[:-1], n_samples)
     if det:
-        shares = torch.linspace(0, 1, n_samples, device=reached.device, dtype=reached.dtype).expand(shape)
+        fractions = torch.linspace(0, 1, n_samples, device=reached.device, dtype=reached.dtype).expand(shape)
     else:
-        shares = torch.rand(shape, device=reached.device, dtype=reached.dtype)
-    after = torch.searchsorted(reached, shares.contiguous(), right=True)
+        fractions = torch.rand(shape, device=reached.device, dtype=reached.dtype)
+    after = torch.searchsorted(reached, fractions.contiguous(), right=True)
     low, high = (after - 1).clamp(min=0), after.clamp(max=reached.shape[-1] - 1)
     start, end, left, right = (t.gather(-1, i) for t in (reached, bins) for i in (low, high))
     width = end - start
-    part = (shares - start) / torch.where(width < eps, 1, width)
+    part = (fractions - start) / torch.where(width < eps, 1, width)
     return left + part * (right - left)
 
 

@@ -121,8 +121,8 @@ def _parts(corners: Tensor, behind: Tensor, near: float) -> tuple[Tensor, Tensor
     def crossing(other: Tensor) -> Tensor:
         """Return where the edge from the corner that is alone on its side meets the near plane."""
         start, end = corners[each, alone, 2], corners[each, other, 2]
-        share = ((start - near) / torch.where(start == end, 1, start - end))[:, None]
-        return (1 - share) * units[alone] + share * units[other]
+        fraction = ((start - near) / torch.where(start == end, 1, start - end))[:, None]
+        return (1 - fraction) * units[alone] + fraction * units[other]
 
     right, left = crossing(following), crossing(last)
     triangle = torch.stack([right, left, units[alone]], 2)

@@ -150,9 +150,9 @@ def _unclipped(points: Tensor, faces: Tensor, face_ids: Tensor, filled: Tensor) 
     x, y = away.unbind(-1)
     sides = x.roll(-1, 1) * y.roll(-2, 1) - y.roll(-1, 1) * x.roll(-2, 1)
     weights = sides / sides.sum(1, keepdim=True)
-    places = (rows, columns, layers)
-    barycentric = points.new_zeros(*face_ids.shape, 3).index_put(places, weights)
-    depth = points.new_zeros(face_ids.shape).index_put(places, (weights * corners[..., 3]).sum(1))
+    slots = (rows, columns, layers)
+    barycentric = points.new_zeros(*face_ids.shape, 3).index_put(slots, weights)
+    depth = points.new_zeros(face_ids.shape).index_put(slots, (weights * corners[..., 3]).sum(1))
     return barycentric, depth
 
 

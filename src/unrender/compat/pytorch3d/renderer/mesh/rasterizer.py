@@ -143,7 +143,7 @@ class MeshRasterizer(Rasterizer):
         """Return (x·w, y·w, w, depth) of each mesh's vertices; undivided, so points may lie behind the camera."""
         cameras = self._cameras(kwargs)
         if isinstance(cameras, FishEyeCameras):
-            return _bent(cameras, meshes.verts_list(), kwargs)
+            return _fisheye_points(cameras, meshes.verts_list(), kwargs)
         to_view = cameras.get_world_to_view_transform(**kwargs)
         to_ndc = cameras.get_projection_transform(**kwargs).compose(
             cameras.get_ndc_camera_transform(**kwargs)
@@ -160,7 +160,9 @@ class MeshRasterizer(Rasterizer):
         return points
 
 
-def _bent(cameras: FishEyeCameras, verts_list: list[Tensor], kwargs: dict[str, Any]) -> list[Tensor]:
+def _fisheye_points(
+    cameras: FishEyeCameras, verts_list: list[Tensor], kwargs: dict[str, Any]
+) -> list[Tensor]:
     """Return vertices on the screen of fish-eye cameras; edges between them stay straight, as in PyTorch3D."""
     _check_count(len(cameras), len(verts_list))
     points = []

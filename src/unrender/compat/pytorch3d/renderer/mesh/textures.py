@@ -293,17 +293,17 @@ class TexturesUV(TexturesBase):
         width = max(image.shape[1] for image in images) + 2
         bordered = [_border(image, width, self.padding_mode) for image in images]
         height, top, uvs, faces, start = sum(len(image) for image in bordered), 0, [], [], 0
-        for image, tall, places, corners in zip(
+        for image, tall, positions, corners in zip(
             images, bordered, self._verts_uvs, self._faces_uvs, strict=True
         ):
-            size = places.new_tensor([image.shape[1], image.shape[0]])
+            size = positions.new_tensor([image.shape[1], image.shape[0]])
             lost = 1 if self.align_corners else 0
-            texel = places * (size - lost) + lost / 2  # from the lower left corner of the image
+            texel = positions * (size - lost) + lost / 2  # from the lower left corner of the image
             texel = texel.clamp(min=-0.5).minimum(size + 0.5)  # the centers of the border
-            texel = texel + places.new_tensor([1.0, height - top - 1 - image.shape[0]])
-            uvs.append(texel / places.new_tensor([width, height]))
-            faces.append(corners.remainder(max(len(places), 1)) + start)
-            start, top = start + len(places), top + len(tall)
+            texel = texel + positions.new_tensor([1.0, height - top - 1 - image.shape[0]])
+            uvs.append(texel / positions.new_tensor([width, height]))
+            faces.append(corners.remainder(max(len(positions), 1)) + start)
+            start, top = start + len(positions), top + len(tall)
         return TexturesUV([torch.cat(bordered)], [torch.cat(faces)], [torch.cat(uvs)], align_corners=False)
 
     def sample_textures(self, fragments: Any, faces_packed: Tensor | None = None) -> Tensor:
@@ -323,8 +323,8 @@ class TexturesUV(TexturesBase):
     def _from_several(self, uvs: Tensor, ids: Tensor, counts: list[int]) -> Tensor:
         """Sample the map of each point's face."""
         texels = []
-        for maps, places, chosen in zip(self._maps, uvs.split(counts), ids.split(counts), strict=True):
-            found = torch.stack([self.read(image, places) for image in maps])
+        for maps, positions, chosen in zip(self._maps, uvs.split(counts), ids.split(counts), strict=True):
+            found = torch.stack([self.read(image, positions) for image in maps])
             texels.append(found.gather(0, chosen[None, :, None].expand(1, -1, found.shape[2]))[0])
         return torch.cat(texels)
 
@@ -334,13 +334,13 @@ class TexturesUV(TexturesBase):
         for i, (image, uvs, corners) in enumerate(
             zip(self._resized(), self._verts_uvs, self._faces_uvs, strict=True)
         ):
-            places = uvs[corners.flatten()]
+            positions = uvs[corners.flatten()]
             if self._maps_ids:
                 ids = self._maps_ids[i].repeat_interleave(3)
-                found = torch.stack([self.read(one, places) for one in image])
+                found = torch.stack([self.read(one, positions) for one in image])
                 texels = found[ids, torch.arange(len(ids), device=ids.device)]
             else:
-                texels = self.read(image, places)
+                texels = self.read(image, positions)
             sampled.append(texels.view(-1, 3, texels.shape[-1]))
         return torch.cat(sampled)
 

@@ -91,11 +91,11 @@ class TensorProperties(torch.nn.Module):
 
     def members(self, index: int | slice | Sequence[int] | Tensor) -> Self:
         """Return the settings of some members, possibly repeated."""
-        places = torch.tensor(choose(index, self._N), device=self.device)
+        indices = torch.tensor(choose(index, self._N), device=self.device)
         other = copy.copy(self)
-        other._N = len(places)
+        other._N = len(indices)
         for name in self._names:
-            setattr(other, name, getattr(self, name)[places])
+            setattr(other, name, getattr(self, name)[indices])
         return other
 
     def to(self, device: Any = "cpu", *_: Any, **__: Any) -> Self:  # type: ignore[override]

@@ -100,7 +100,7 @@ def member_of_rows(counts: Tensor) -> Tensor:
 
 def choose(index: object, count: int) -> list[int]:
     """Return the positions that an index selects: a number, a slice, a list, or a tensor of numbers or booleans."""
-    places = torch.arange(count)
+    positions = torch.arange(count)
     if isinstance(index, int):
         if not -count <= index < count:
             raise IndexError(f"index {index} is out of bounds for {count} members")
@@ -109,7 +109,7 @@ def choose(index: object, count: int) -> list[int]:
         index = index.cpu()
     if not isinstance(index, slice | list | tuple | Tensor):
         raise IndexError(f"takes a number, a slice, a list or a tensor, got {type(index).__name__}")
-    chosen: list[int] = places[list(index) if isinstance(index, tuple) else index].reshape(-1).tolist()
+    chosen: list[int] = positions[list(index) if isinstance(index, tuple) else index].reshape(-1).tolist()
     return chosen
 
 

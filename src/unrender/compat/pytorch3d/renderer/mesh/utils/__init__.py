@@ -44,7 +44,7 @@ class PackedRectangle(NamedTuple):
 
 
 class PackedRectangles(NamedTuple):
-    """Size of a sheet, and the places of the images on it."""
+    """Size of a sheet, and the positions of the images on it."""
 
     total_size: tuple[int, int]
     locations: list[PackedRectangle]
@@ -63,13 +63,13 @@ def pack_unique_rectangles(rectangles: Sequence[Rectangle]) -> PackedRectangles:
     for one in rectangles:
         unique.setdefault(one.identifier, one)
     if len(unique) == 1:
-        size, places = tuple(rectangles[0][:2]), {rectangles[0].identifier: (0, 0, False)}
+        size, positions = tuple(rectangles[0][:2]), {rectangles[0].identifier: (0, 0, False)}
     else:
-        size, places = _in_rows(sorted(unique.values(), key=lambda one: max(one[:2]))[::-1])
+        size, positions = _in_rows(sorted(unique.values(), key=lambda one: max(one[:2]))[::-1])
     used: set[int] = set()
     locations = []
     for one in rectangles:
-        locations.append(PackedRectangle(*places[one.identifier], one.identifier not in used))
+        locations.append(PackedRectangle(*positions[one.identifier], one.identifier not in used))
         used.add(one.identifier)
     return PackedRectangles((size[0], size[1]), locations)
 
@@ -78,7 +78,7 @@ def _in_rows(rectangles: Sequence[Rectangle]) -> tuple[tuple[int, int], dict[int
     """Return the size of the sheet, and the corner of each image and whether it is transposed."""
     width, height = max(rectangles[0][:2]), 0
     free: list[tuple[int, int, int, int]] = []
-    places = {}
+    positions = {}
     for one in rectangles:
         long, short = max(one[:2]), min(one[:2])
         fitting = (
@@ -94,8 +94,8 @@ def _in_rows(rectangles: Sequence[Rectangle]) -> tuple[tuple[int, int], dict[int
             height += short
         x, y, spot_width, spot_height = spot
         free += [(x + wide, y, spot_width - wide, tall), (x, y + tall, spot_width, spot_height - tall)]
-        places[one.identifier] = (x, y, (wide, tall) != (one.xsize, one.ysize))
-    return (width, height), places
+        positions[one.identifier] = (x, y, (wide, tall) != (one.xsize, one.ysize))
+    return (width, height), positions
 
 
 __getattr__ = refuse_unknown(__name__)
