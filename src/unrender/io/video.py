@@ -16,7 +16,12 @@ from unrender.io.files import FilePath, atomic_write
 from unrender.io.formats import known_suffix
 
 VIDEO_OUTPUT_SUFFIXES = (".mp4", ".gif")
-CODECS = {"libx264": {"crf": "18", "preset": "fast"}, "libopenh264": {}, "mpeg4": {"qscale": "2"}}
+CODECS = {
+    # the number of threads and the instructions of a processor would change the bytes of a file
+    "libx264": {"crf": "18", "preset": "fast", "threads": "4", "x264-params": "cpu-independent=1"},
+    "libopenh264": {},
+    "mpeg4": {"qscale": "2"},
+}
 """Encoders with their options; the first one available in PyAV is used."""
 
 Frames = Iterable[Float[Tensor, "height width 3"]]
