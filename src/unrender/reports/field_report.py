@@ -134,7 +134,7 @@ def _video(run: FieldRun, field: TrainableField) -> list[Figure]:
         return []
     frames = [frame.color for frame in taken]
     save_video(iter(frames), run.folder / "video.mp4", frames_per_second=FRAMES_PER_SECOND)
-    few = frames[:: max(1, len(frames) // FRAMES_IN_REPORT)]
+    few = evenly_spaced(frames, FRAMES_IN_REPORT)
     caption = "camera path" if field.scene_box.contracted else "turntable"
     return [Figure(caption, [small_png(frame) for frame in few])]
 
@@ -174,7 +174,7 @@ def _surface(run: FieldRun, field: TrainableField) -> list[Figure]:
 
 
 def _mesh_figure(mesh: Mesh, scene: Scene, field: TrainableField) -> Figure:
-    cameras = _video_cameras(scene, field)[:: NUM_FRAMES // FRAMES_IN_REPORT]
+    cameras = evenly_spaced(_video_cameras(scene, field), FRAMES_IN_REPORT)
     images = [figures.png(figures.render(mesh, camera)) for camera in cameras]
     return Figure(f"extracted surface, {len(mesh.faces):,} faces", images)
 
