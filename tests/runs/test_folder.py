@@ -6,6 +6,7 @@ import pytest
 
 from unrender import InputError
 from unrender.runs.folder import start_run
+from unrender.workers import Workers
 
 
 def test_new_and_empty_folders(tmp_path: Path) -> None:
@@ -27,3 +28,24 @@ def test_runs_within_one_second_have_different_folders(tmp_path: Path, monkeypat
     monkeypatch.setattr("time.strftime", lambda _: "now")
     folders = [str(start_run("fit-mesh", "cup", None, {})) for _ in range(3)]
     assert folders == [f"runs/fit-mesh/cup-now{end}" for end in ("", "-2", "-3")]
+
+
+def test_a_worker_that_comes_late_follows_the_first_one(tmp_path: Path) -> None:
+    """It finds the folder of a run that is not finished, as if that were to be continued."""
+    folder, settings = tmp_path / "run", {"views": 3}
+    assert start_run("depth", "cup", folder, settings) == folder
+    calls = []
+
+    class Late(Workers):
+        def require_same(self, what: str, value: str) -> None:
+            calls.append((what, value))
+
+        def of_first(self, value: object) -> object:
+            calls.append(value)
+            return folder
+
+    assert start_run("depth", "cup", folder, settings, Late(3, 4)) == folder
+    start_run("depth", "cup", folder, settings | {"views": 4}, Late(3, 4))
+    (what, same), value, (_, other), _ = calls
+    assert (what, value) == ("the version or the settings", None)
+    assert same != other

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from unrender import InputError
+from ball_field import Ball
+from unrender import Camera, InputError
 from unrender.cli.main import main
+from unrender.data.frames import Frame
 from unrender.runs.folder import RUN_FORMAT, start_run
-from unrender.runs.saved_run import read_config
+from unrender.runs.saved_run import Run, read_config, require_same_run
+from unrender.workers import Workers
 
 
 def test_config_round_trip(tmp_path: Path) -> None:
@@ -32,3 +35,21 @@ def test_runs_of_another_format_are_refused(tmp_path: Path, header, capsys) -> N
     for command in ("render", "eval", "depth", "export", "view"):
         assert main([command, str(tmp_path)]) == 2
         assert capsys.readouterr().err == f"unrender {command}: {message}\n"
+
+
+def test_workers_compare_the_field_and_the_cameras(tmp_path: Path) -> None:
+    found = []
+
+    class Other(Workers):
+        def require_same(self, what: str, value: str) -> None:
+            found.append(f"{what} {value}")
+
+    path = tmp_path / "field.safetensors"
+    cameras = [Camera.look_at((0.0, y, 4.0), height=8, width=8) for y in (0.0, 1.0)]
+    frames = [Frame(f"{i}.png", camera, tmp_path / f"{i}.png") for i, camera in enumerate(cameras)]
+    run = Run(tmp_path, Ball(), path, None, None, None)
+    for data, views in ((b"1", frames), (b"1", frames), (b"2", frames), (b"1", frames[1:])):
+        path.write_bytes(data)
+        require_same_run(run, views, Other(1, 2))
+    assert found[0].startswith("the run or its cameras ")
+    assert [value == found[0] for value in found] == [True, True, False, False]

@@ -103,6 +103,7 @@ def command(
     frames = [with_size(frame, depth.size) for frame in _views(saved, depth)]
     refuse_own_folder(depth.output, run)
     settings, workers = {"run": run, "options": depth}, current_workers()
+    saved_run.require_same_run(saved, frames, workers)
     folder = start_run("depth", run.resolve().name, depth.output, settings, workers)
     start = time.perf_counter()
     thresholds = (depth.threshold, depth.min_opacity)

@@ -19,7 +19,7 @@ from unrender.reports.reproduce import command_line
 from unrender.runs.folder import start_run, write_json, write_metrics
 from unrender.runs.options import check_views
 from unrender.runs.progress import run_views
-from unrender.runs.saved_run import load_run
+from unrender.runs.saved_run import load_run, require_same_run
 from unrender.runs.views import evenly_spaced, views_of_split
 from unrender.tasks.depth.evaluate_depth import evaluate_depth
 from unrender.workers import current_workers
@@ -57,10 +57,10 @@ def command(
     perceptual, lpips = _lpips()
     options: dict[str, Any] = {"split": split, "views": views, "scene": scene}
     options |= {"inverted_depth_range": inverted_depth_range, "depth_scale": depth_scale}
-    name, workers = run.resolve().name, current_workers()
+    name, workers, frames = run.resolve().name, current_workers(), evenly_spaced(found, views)
+    require_same_run(saved, frames, workers)
     folder = start_run("eval", name, output, {"run": run} | options, workers)
     background = None if saved.background is None else torch.tensor(saved.background)
-    frames = evenly_spaced(found, views)
     rendered = evaluation.evaluate_views(
         saved.field, frames, background, folder / "views", perceptual, workers=workers, keep=True
     )

@@ -31,7 +31,7 @@ from unrender.runs.depth_sources import (
 )
 from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import changed_options, check_size, check_views
-from unrender.runs.saved_run import Run, load_run
+from unrender.runs.saved_run import Run, load_run, require_same_run
 from unrender.tasks.depth.fuse_depths import fuse_depths, points_from_views
 from unrender.tasks.surface.extract_surface import extract_surface, surface_density
 from unrender.workers import current_workers
@@ -140,13 +140,14 @@ def command(
 
 
 def _frames(run: Run, export: ExportOptions) -> list[Frame]:
-    """Return the views to render; InputError for 360° ones if points are requested."""
+    """Return the views to render, the same for all workers; InputError for 360° ones if points are requested."""
     frames = frames_to_render(run, export.views, export.size)
     kinds = {frame.camera.projection for frame in frames} - {"perspective"}
     if kinds and export.to == "points":
         raise InputError(
             f"{run.folder}: --to points needs perspective views, got {kinds.pop()} ones; export a mesh: --to mesh"
         )
+    require_same_run(run, frames, current_workers())
     return frames
 
 

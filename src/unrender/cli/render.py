@@ -26,7 +26,7 @@ from unrender.reports import render_report
 from unrender.runs.folder import refuse_own_folder, start_run, write_metrics
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps, run_views
-from unrender.runs.saved_run import CAMERAS, load_run
+from unrender.runs.saved_run import CAMERAS, load_run, require_same_run
 from unrender.runs.video_options import VideoOptions
 from unrender.runs.views import (
     NUM_VIEWS,
@@ -121,6 +121,7 @@ def _render_run(
         raise InputError(f"{source}: {' '.join(as_arguments(ignored))} does not apply to Gaussian splats")
     frames, longer = views_along(run, views_of.path, video.views), video.size
     frames = [with_camera_model(frame, views_of.camera_model) for frame in frames]
+    require_same_run(run, frames, workers)
     if quick.quick and not longer:
         longer = workers.of_first(field_views.preview_size(run.field, frames[0].camera, quick))
     frames = [with_size(frame, longer) for frame in frames]

@@ -1,6 +1,7 @@
 """Frames: the images of a scene with their cameras, loaded on demand."""
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -182,6 +183,23 @@ def frame_to_local(frame: Frame, origin: WorldOrigin) -> Frame:
     """Return a frame whose camera and points are relative to an origin, in float32."""
     points = None if frame.points is None else to_local(frame.points, origin)
     return dataclasses.replace(frame, camera=camera_to_local(frame.camera, origin), points=points)
+
+
+def frames_fingerprint(frames: Iterable[Frame]) -> str:
+    """Tell scenes with other frames, or frames with other cameras, apart."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        ignored, depth, points = frame.ignored_path, frame.depth_file, frame.points
+        for text in (
+            f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}",
+            f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}",
+            "" if ignored is None else ignored.name,
+            f"{depth and depth.scale} {points is not None and len(points)}",
+        ):
+            digest.update(text.encode(errors="backslashreplace"))  # names of files need not be Unicode
+        for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def split_frames(frames: Iterable[Frame], test_every: int = TEST_EVERY) -> tuple[Frame, ...]:

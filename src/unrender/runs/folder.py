@@ -1,6 +1,7 @@
 """The folder of a run: config.json, metrics.json, curves.json, results, report.html."""
 
 import dataclasses
+import hashlib
 import itertools
 import json
 import math
@@ -30,21 +31,35 @@ def start_run(
 ) -> Path:
     """Create the folder of a run and write its config.json, so that a path that cannot be written fails early.
 
-    All `workers` write to it. A folder of the same run that was not finished is continued.
+    All `workers` write to it. A folder of the same run that was not finished is continued. The first worker decides:
+    it may have started a new run before another one looks.
     """
-    folder = output if _is_unfinished(output, task, settings) else None
-    if folder is None:
-        if output is not None:
-            _refuse_other_settings(output, task, settings)
-        folder = choose_shared_folder(task, name, output, workers)
-    if workers.is_first:
-        create_run_folder(folder, task, settings)
-    workers.gather(None)  # from here on, it exists
+    workers.require_same("the version or the settings", _fingerprint(task, settings))
+    folder = _prepare(task, name, output, settings) if workers.is_first else None
+    folder = workers.of_first(folder)  # from here on, it exists
+    assert folder is not None
     if not (folder / CONFIG).is_file():
         raise InputError(
             f"{name_of(workers.rank)} does not see {folder}: workers on several machines need a shared file system"
         )
     confine_writes(folder)
+    return folder
+
+
+def _fingerprint(task: str, settings: Mapping[str, Any]) -> str:
+    """Tell commands apart that would not write the same."""
+    text = json.dumps(_jsonable(_config(task, settings)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _prepare(task: str, name: str, output: Path | None, settings: Mapping[str, Any]) -> Path:
+    """Return the folder of a run, new or to be continued, with its config.json."""
+    folder = output if _is_unfinished(output, task, settings) else None
+    if folder is None:
+        if output is not None:
+            _refuse_other_settings(output, task, settings)
+        folder = choose_run_folder(task, name, output)
+    create_run_folder(folder, task, settings)
     return folder
 
 

@@ -1,7 +1,8 @@
 """Saved runs: the fitted field, the training cameras and the settings."""
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from unrender._version import __version__
 from unrender.data.camera_files import load_cameras
-from unrender.data.frames import Frame
+from unrender.data.frames import Frame, frames_fingerprint
 from unrender.data.scenes import load_scene
 from unrender.errors import FileFormatError, InputError
 from unrender.fields.gaussians import GaussianField
@@ -22,6 +23,7 @@ from unrender.runs.splat_views import splat_frames
 from unrender.runs.video_options import Color
 from unrender.training.checkpoints import CHECKPOINT
 from unrender.training.saved_fields import SavedField, load_field
+from unrender.workers import Workers
 
 CAMERAS = "cameras.json"
 FIELD_FILES = {"fit-volume": "volume.safetensors", "fit-nerf": "field.safetensors"}
@@ -100,6 +102,16 @@ def load_run(folder: Path, *, device: str | torch.device = "cpu") -> Run:
         None if scene is None else str(scene),
         test_views,
     )
+
+
+def require_same_run(run: Run, frames: Sequence[Frame], workers: Workers) -> None:
+    """Raise InputError on all workers unless all of them have read the same field and the same cameras."""
+    if workers.count == 1:  # a large file takes seconds
+        return
+    with run.field_file.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    digest.update(frames_fingerprint(frames).encode())
+    workers.require_same("the run or its cameras", digest.hexdigest()[:12])
 
 
 def read_config(folder: Path) -> dict[str, Any]:

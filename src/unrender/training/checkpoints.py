@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unrender._version import __version__
+from unrender.data.frames import frames_fingerprint
 from unrender.data.scenes import Scene
 from unrender.errors import FileAccessError, FileFormatError, InputError
 from unrender.io.checkpoints import load_tensors, save_tensors
@@ -37,7 +38,8 @@ class Origin:
 
     def fingerprint(self) -> str:
         """Tell trainings apart that would not compute the same."""
-        text = f"{__version__} {self.task} {_fingerprint(self.scene)} {json.dumps(self.settings(), sort_keys=True)}"
+        settings = json.dumps(self.settings(), sort_keys=True)
+        text = f"{__version__} {self.task} {frames_fingerprint(self.scene.frames)} {settings}"
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def settings(self) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def save_checkpoint(folder: Path, origin: Origin, state: State) -> None:
         "format": FORMAT,
         "unrender": __version__,
         "task": origin.task,
-        "scene": _fingerprint(origin.scene),
+        "scene": frames_fingerprint(origin.scene.frames),
         "settings": origin.settings(),
         "numbers": state.numbers,
     }
@@ -147,23 +149,6 @@ def _differences(description: Mapping[str, Any], origin: Origin) -> list[str]:
         for name in sorted(before.keys() | now.keys())
         if name not in MAY_DIFFER and before.get(name) != now.get(name)
     ]
-    if description["scene"] != _fingerprint(origin.scene):
+    if description["scene"] != frames_fingerprint(origin.scene.frames):
         differences.append("the scene has other frames, cameras or depth")
     return differences
-
-
-def _fingerprint(scene: Scene) -> str:
-    """Tell scenes with other frames, or frames with other cameras, apart."""
-    digest = hashlib.sha256()
-    for frame in scene.frames:
-        ignored, depth, points = frame.ignored_path, frame.depth_file, frame.points
-        for text in (
-            f"{frame.name} {frame.split} {frame.camera.height} {frame.camera.width}",
-            f"{frame.camera.lens} {frame.mask_path and frame.mask_path.name}",
-            "" if ignored is None else ignored.name,
-            f"{depth and depth.scale} {points is not None and len(points)}",
-        ):
-            digest.update(text.encode(errors="backslashreplace"))  # names of files need not be Unicode
-        for tensor in (frame.camera.camera_from_world, frame.camera.focal, frame.camera.center):
-            digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
