@@ -1,5 +1,6 @@
 """Worker processes for tests: started as torchrun starts them, or forked from one that has loaded torch."""
 
+import atexit
 import multiprocessing
 import os
 import runpy
@@ -19,18 +20,26 @@ LOADED = ["torch._dynamo", "torch.distributed.nn", "numba", "unrender.cli.fit_me
 
 
 class Forked:
-    """A process that runs `python ARGUMENTS` on one thread, as a fork; it skips what Python does at exit."""
+    """A process that runs `python ARGUMENTS` on one thread, as a fork; it skips what Python does at exit.
+
+    It ends with the tests, at the latest.
+    """
 
     def __init__(self, arguments: Sequence[str], **variables: str) -> None:
         context = multiprocessing.get_context("forkserver")
         (out, out_end), (err, err_end) = (context.Pipe(duplex=False) for _ in range(2))
-        self._process = context.Process(target=_run, args=(arguments, variables, out_end, err_end))
+        # that of this moment: the server keeps the one in which the first test has started it
+        environment = os.environ | ONE_THREAD | variables
+        self._process = context.Process(
+            target=_run, args=(arguments, environment, out_end, err_end), daemon=True
+        )
         with pytest.MonkeyPatch.context() as patch:
             for name, value in ONE_THREAD.items():
                 patch.setenv(name, value)
             context.set_forkserver_preload(LOADED)
             forkserver.ensure_running()
         self._process.start()
+        atexit.register(self.kill)  # before multiprocessing waits for all that it has started
         self.stdout, self._stderr = (os.fdopen(os.dup(end.fileno()), encoding="utf-8") for end in (out, err))
         for end in (out, out_end, err, err_end):
             end.close()
@@ -41,20 +50,30 @@ class Forked:
         return self._process.exitcode
 
     def kill(self) -> None:
-        """Send SIGKILL."""
+        """Send SIGKILL, unless the process has ended."""
         self._process.kill()
 
     def communicate(self, *, timeout: float | None = None) -> tuple[str, str]:
-        """Wait for the end; return what is left of stdout and stderr, which pipes hold: at most 64 KiB each."""
-        self._process.join(timeout)
-        if self.returncode is None:
-            raise TimeoutError(f"process {self._process.pid} did not end in {timeout} seconds")
+        """Wait for the end; return what is left of stdout and stderr, which pipes hold: at most 64 KiB each.
+
+        A process that does not end in time is killed: TimeoutError has what it wrote to stderr.
+        """
+        try:
+            self._process.join(timeout)
+            is_late = self.returncode is None
+        finally:  # also after Ctrl-C
+            self.kill()
+            self._process.join()
         with self.stdout, self._stderr:
-            return self.stdout.read(), self._stderr.read()
+            out, err = self.stdout.read(), self._stderr.read()
+        if is_late:
+            raise TimeoutError(f"process {self._process.pid} did not end in {timeout} seconds: {err}")
+        return out, err
 
 
-def _run(arguments: Sequence[str], variables: Mapping[str, str], out: Connection, err: Connection) -> None:
-    os.environ.update(variables)
+def _run(arguments: Sequence[str], environment: Mapping[str, str], out: Connection, err: Connection) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
     for end, descriptor in ((out, 1), (err, 2)):
         os.dup2(end.fileno(), descriptor)
         end.close()
@@ -99,6 +118,10 @@ def start(arguments: Sequence[str], count: int) -> list[subprocess.Popen[str]]:
 
 
 def outputs(workers: Sequence[subprocess.Popen[str] | Forked]) -> list[tuple[int | None, str, str]]:
-    """Wait for workers; return exit status, stdout and stderr of each."""
-    found = [worker.communicate(timeout=SECONDS) for worker in workers]
+    """Wait for workers; return exit status, stdout and stderr of each. None of them outlives this."""
+    try:
+        found = [worker.communicate(timeout=SECONDS) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
     return [(worker.returncode, *texts) for worker, texts in zip(workers, found, strict=True)]

@@ -26,6 +26,7 @@ def test_every_process_collects_the_same_tests(request):
 def test_workers_divide_the_cores(monkeypatch):
     """The process that starts them reads conftest.py first, and they inherit its environment."""
     monkeypatch.setenv("GOMP_SPINCOUNT", "10000")
+    monkeypatch.setenv("OMP_NUM_THREADS", "")  # for it to be unset afterwards, if it was before
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     for workers, threads in ((None, None), ("2", "3"), ("8", "1")):
         monkeypatch.delenv("OMP_NUM_THREADS", raising=False)

@@ -1,6 +1,8 @@
 """Workers: the same bits for any number of them, and a clear end when one of them fails."""
 
 import math
+import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -161,6 +163,13 @@ with joined_workers() as workers:
         print(error)
 """
 
+HANGING = """
+import os, signal, sys
+print("it hangs", file=sys.stderr, flush=True)
+print("hanging", flush=True)
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
 
 @pytest.mark.parametrize(
     ("end", "failing", "message"),
@@ -177,10 +186,29 @@ with joined_workers() as workers:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGSTOP")
 def test_the_others_end_with_the_reason(end, failing, message) -> None:
     workers = launched.fork(["-c", FAILING, end, str(failing)], 2)
-    out, _ = workers[1 - failing].communicate(timeout=launched.SECONDS)
-    workers[failing].kill()
+    try:
+        out, _ = workers[1 - failing].communicate(timeout=launched.SECONDS)
+    finally:
+        workers[failing].kill()  # it may hang
     workers[failing].communicate()
     assert message.split("HOST")[-1] in out
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_no_forked_worker_outlives_its_test(monkeypatch) -> None:
+    monkeypatch.setenv("NAME_OF_TEST", "this one")  # the server that forks was started in another one
+    [failed] = launched.outputs(
+        [launched.Forked(["-c", "import os; assert os.environ['NAME_OF_TEST'] == ''"])]
+    )
+    assert failed[:2] == (1, "")
+    assert "AssertionError" in failed[2]
+    monkeypatch.setattr(launched, "SECONDS", 0.5)
+    late = [launched.Forked(["-c", HANGING]) for _ in range(2)]
+    assert late[0].stdout.readline() == "hanging\n"
+    with pytest.raises(TimeoutError, match=r"in 0\.5 seconds: it hangs"):
+        launched.outputs(late)
+    late[1].communicate()
+    assert [worker.returncode for worker in late] == [-signal.SIGKILL] * 2
 
 
 def test_a_port_that_is_in_use_is_said_to_be(monkeypatch, capsys) -> None:
