@@ -30,6 +30,17 @@ def test_runs_within_one_second_have_different_folders(tmp_path: Path, monkeypat
     assert folders == [f"runs/fit-mesh/cup-now{end}" for end in ("", "-2", "-3")]
 
 
+def test_a_run_that_continues_deletes_what_a_killed_one_left(tmp_path: Path) -> None:
+    folder = start_run("depth", "cup", tmp_path / "run", {})
+    left, kept = folder / "depth/.0123456789abcdef.part", folder / "depth/a"
+    for view in (left, kept):
+        view.mkdir(parents=True)
+        (view / "median_z.npy").write_bytes(b"")
+    assert start_run("depth", "cup", folder, {}) == folder
+    assert [path.name for path in (folder / "depth").iterdir()] == ["a"]
+    assert list(kept.iterdir()) == [kept / "median_z.npy"]
+
+
 def test_a_worker_that_comes_late_follows_the_first_one(tmp_path: Path) -> None:
     """It finds the folder of a run that is not finished, as if that were to be continued."""
     folder, settings = tmp_path / "run", {"views": 3}

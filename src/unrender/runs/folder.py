@@ -14,7 +14,7 @@ from unrender._version import __version__
 from unrender.errors import InputError
 from unrender.io.confinement import confine_writes
 from unrender.io.file_names import safe_file_names
-from unrender.io.files import atomic_write, read_bytes, reading
+from unrender.io.files import atomic_write, read_bytes, reading, remove_unfinished
 from unrender.workers import ALONE, Workers, name_of
 
 CONFIG, METRICS = "config.json", "metrics.json"
@@ -60,6 +60,7 @@ def _prepare(task: str, name: str, output: Path | None, settings: Mapping[str, A
             _refuse_other_settings(output, task, settings)
         folder = choose_run_folder(task, name, output)
     create_run_folder(folder, task, settings)
+    remove_unfinished(folder)
     return folder
 
 
