@@ -57,7 +57,7 @@ class Workers:
             return
         while True:
             with _connection():
-                index: int = dist.distributed_c10d._get_default_store().add(f"unrender/claims/{name}", 1) - 1
+                index = _count(f"unrender/claims/{name}") - 1
             if index >= count:
                 return
             yield index
@@ -203,9 +203,7 @@ def joined_workers() -> Iterator[Workers]:
 
 
 def _connect() -> None:
-    seconds = os.environ.get(TIMEOUT_VARIABLE, str(TIMEOUT_SECONDS))
-    if not (seconds.isascii() and seconds.isdigit() and int(seconds) > 0):
-        raise InputError(f"{TIMEOUT_VARIABLE}={seconds}: must be a number of seconds")
+    seconds = _timeout()
     # Its functions take the process group as a default argument. Imported later, by an optimizer, they would keep the
     # group alive after it is destroyed, and its threads would abort this process while Python exits.
     importlib.import_module("torch.distributed.nn")
@@ -214,12 +212,41 @@ def _connect() -> None:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=int(seconds)))
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=seconds))
     except (RuntimeError, ValueError) as error:
         raise WorkerError(
             f"{name_of(int(os.environ['RANK']))} cannot reach the others at {address}: {_first_line(error)}; the port "
             "may be in use (choose another: torchrun --master-port N), or a machine may not be reachable"
         ) from error
+
+
+def _count(name: str) -> int:
+    """Add 1 to a number that all workers share, and return it; RuntimeError if that takes longer than the timeout."""
+    found: list[int | RuntimeError] = []
+
+    def add() -> None:
+        try:
+            found.append(dist.distributed_c10d._get_default_store().add(name, 1))
+        except RuntimeError as error:
+            found.append(error)
+
+    # of its own, as adding never ends if the worker that holds the store hangs
+    adding = threading.Thread(target=add, daemon=True)
+    adding.start()
+    adding.join(_timeout())
+    if not found:
+        raise RuntimeError("timed out")
+    if isinstance(found[0], RuntimeError):
+        raise found[0]
+    return found[0]
+
+
+def _timeout() -> int:
+    """Return how many seconds workers wait for another one."""
+    seconds = os.environ.get(TIMEOUT_VARIABLE, str(TIMEOUT_SECONDS))
+    if not (seconds.isascii() and seconds.isdigit() and int(seconds) > 0):
+        raise InputError(f"{TIMEOUT_VARIABLE}={seconds}: must be a number of seconds")
+    return int(seconds)
 
 
 @contextlib.contextmanager
