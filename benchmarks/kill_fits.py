@@ -196,7 +196,7 @@ def _damage(path: Path, killed: bool) -> Iterator[str]:
         ".png": lambda: load_image(path),
         ".html": lambda: None if path.read_text().rstrip().endswith("</html>") else 1 / 0,
     }
-    if path.suffix == ".part" and killed:
+    if (path.suffix == ".part" and killed) or path.suffix == ".mp4":
         return
     try:
         readers[path.suffix]()
