@@ -38,3 +38,19 @@ def test_repeated_points_become_one() -> None:
     found = voxel_means(np.repeat(POINTS[:300], 20, 0), POINTS[:300])
     assert len(found.rows) <= 300
     assert voxel_means(np.ones((50, 3)), np.ones((9, 3))).counts.tolist() == [50]
+
+
+def test_groups_of_nearly_equal_points_stay_apart() -> None:
+    errors = np.random.default_rng(1).normal(size=(100, 200, 3)) * 1e-12
+    rows = (POINTS[:100, None] + errors).reshape(-1, 3)
+    found = voxel_means(rows, rows[::5])
+    nearest = np.abs(found.rows[:, None] - POINTS[:100]).max(2)
+    assert nearest.min(0).max() < 1e-6  # a mean for each group
+    assert nearest.min(1).max() < 1e-6  # and no others
+
+
+def test_there_are_at_most_as_many_means_as_points_in_the_sample() -> None:
+    dense = np.concatenate([POINTS, POINTS * 0.01 + [3.0, 0, 0]])
+    found = voxel_means(dense, dense[::20])
+    assert 300 < len(found.rows) <= len(dense[::20])
+    assert found.counts.sum() > 0.95 * len(dense)

@@ -14,7 +14,7 @@ MIN_FILLED, MAX_FILLED = 0.45, 0.55
 """Number of voxels with a point of the sample, over the number of these points."""
 MAX_TRIES = 12
 BITS = 21
-"""Bits of the position of a voxel along each axis; points beyond share the outermost voxels."""
+"""Bits of the position of a voxel along each axis; points beyond are left out."""
 NEIGHBORS = np.array(
     [(x << 2 * BITS) + (y << BITS) + z for x, y, z in itertools.product((-1, 0, 1), repeat=3)]
 )
@@ -35,29 +35,44 @@ def voxel_means(rows: Array, sample: Array) -> VoxelMeans:
 
     Only voxels with a point of the sample, and those next to them, count: without outliers in the sample, there are
     few in the means. Each row starts with the position of a point; other columns are averaged as well. Unlike the
-    sample, means use all points: independent errors of n points in a voxel fall by √n. There are about as many means as
-    points in the sample, or fewer.
+    sample, means use all points: independent errors of n points in a voxel fall by √n. There are at most as
+    many means as points in the sample.
     """
     center = np.median(sample, axis=0)
     voxel_size = _voxel_size(sample - center)
-    occupied = _different(_voxel_keys(sample - center, voxel_size))
-    near = _different((occupied[:, None] + NEIGHBORS).ravel())
-    keys = _voxel_keys(rows[:, :3] - center, voxel_size)
-    voxel = np.searchsorted(near, keys).clip(max=len(near) - 1)
-    is_near = near[voxel] == keys
+    voxel, counts = _assigned(rows[:, :3] - center, sample - center, voxel_size)
+    while (count := np.count_nonzero(counts)) > len(sample):  # where the sample is sparser than elsewhere
+        voxel_size *= max(1.1, math.sqrt(count / len(sample)))
+        voxel, counts = _assigned(rows[:, :3] - center, sample - center, voxel_size)
+    is_near = voxel >= 0
     voxel, rows = voxel[is_near], rows[is_near]
-    counts = np.bincount(voxel, minlength=len(near))
     origin = np.r_[center, np.zeros(rows.shape[1] - 3)]  # sums of large coordinates would lose digits
-    sums = [np.bincount(voxel, rows[:, i] - origin[i], len(near)) for i in range(rows.shape[1])]
+    sums = [np.bincount(voxel, rows[:, i] - origin[i], len(counts)) for i in range(rows.shape[1])]
     means = origin + np.stack(sums, 1) / np.maximum(counts, 1)[:, None]
     return VoxelMeans(means[counts > 0], counts[counts > 0], voxel_size)
+
+
+def _assigned(
+    points: Array, sample: Array, voxel_size: float
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find the voxel of each point, -1 if it has no point of the sample nearby; also return the points in each."""
+    is_within = np.abs(sample).max(axis=1) < (2 ** (BITS - 1) - 3) * voxel_size
+    occupied = _different(_voxel_keys(sample[is_within], voxel_size))
+    near = _different((occupied[:, None] + NEIGHBORS).ravel())
+    keys = _voxel_keys(points, voxel_size)
+    voxel = np.searchsorted(near, keys).clip(max=len(near) - 1)
+    voxel[near[voxel] != keys] = -1
+    return voxel, np.bincount(voxel[voxel >= 0], minlength=len(near))
 
 
 def _voxel_size(sample: Array) -> float:
     """Search for the voxel size: a secant step for points on a surface, within the interval that is left."""
     x, y, z = np.quantile(sample, 0.99, axis=0) - np.quantile(sample, 0.01, axis=0)
     size = math.sqrt(FIRST_OCCUPANCY * 2 * float(x * y + y * z + z * x) / len(sample)) or max(x, y, z) or 1.0
-    smallest, largest = 0.0, math.inf
+    smallest, largest = (
+        max(x, y, z) / 2 ** (BITS - 2),
+        math.inf,
+    )  # of many equal points, no size is small enough
     for _ in range(MAX_TRIES):
         filled = len(_different(_voxel_keys(sample, size))) / len(sample)
         if MIN_FILLED <= filled <= MAX_FILLED:

@@ -17,7 +17,7 @@ from unrender.geometry.topology import genus, is_manifold, is_watertight
 from unrender.tasks.mesh import measure_mesh as measuring
 from unrender.tasks.mesh.fit_mesh import FitMesh, FitMeshStep, fit_mesh
 from unrender.tasks.mesh.measure_mesh import distances_to_mesh, measure_mesh
-from unrender.tasks.mesh.prepare_cloud import Reduction
+from unrender.tasks.mesh.prepare_cloud import Reduction, prepare_cloud
 
 COARSE = FitMesh(edge_length=0.2, steps=40)
 
@@ -129,6 +129,13 @@ def test_more_points_than_allowed_are_averaged(caplog: pytest.LogCaptureFixture)
     assert errors[0] < 0.7 * errors[1]  # averaged, and a random sample
     assert " of 20000 points to " in caplog.text
     assert "fitting a random 1000 of 20000 points (max_points)" in caplog.text
+
+
+def test_points_that_were_repeated_many_times_are_not_averaged() -> None:
+    points = scan(ico_sphere(3), 400)
+    cloud = prepare_cloud(PointCloud(points.repeat(50, 1)), 0.0, 1000, 0)
+    assert cloud.num_averaged == 0
+    assert len(cloud.points) == 400
 
 
 def test_averages_count_as_many_times_as_they_have_points() -> None:

@@ -25,6 +25,8 @@ FLAT_QUANTILE = 0.25
 """Quantile of the spread about fitted planes that measures noise alone, without the curvature of the surface."""
 MIN_MEAN_NORMAL, MAX_CANCELED = 0.4, 0.2
 """Normals cancel if the means of more than this fraction of the voxels are shorter than that."""
+MAX_DUPLICATES = 0.4
+"""Fraction of duplicates in a random sample above which they are removed before points are averaged."""
 log = logging.getLogger("unrender")
 
 
@@ -83,8 +85,9 @@ def prepare_cloud(
     used = shuffled[num_held_out:]
     if reduction == "random":
         used = _random_points(used, max_points)
+    may_repeat = len(used) <= max_points or _has_many_duplicates(everything[used[:max_points]])
     used = used.sort().values
-    if len(used) <= max_points:
+    if may_repeat:
         used = used[_unique_points(everything[used])]
     points, normals = (everything[used] - center) / diagonal, _unit_normals(cloud, used)
     points, normals, weights, validation = _reduced(points, normals, max_points, seed + 1, diagonal)
@@ -163,11 +166,12 @@ def _averaged(
     _check(sample)
     means, counts, size = voxel_means(averaged.numpy(), sample.numpy())
     log.warning(
-        "averaged %d of %d points to %d, in voxels of side %.3g (max_points)",
+        "averaged %d of %d points to %d, in voxels of side %.3g (max_points); %d isolated ones are left out",
         int(counts.sum()) + len(single),
         len(points),
         len(means) + len(single),
         size * diagonal,
+        len(averaged) - int(counts.sum()),
     )
     rows = torch.cat([torch.from_numpy(means), single])
     ones = torch.ones(len(single), dtype=torch.float64)
@@ -195,6 +199,11 @@ def _unit_box(points: Tensor, center: Tensor, diagonal: float) -> tuple[Tensor, 
     size = float(np.linalg.norm(high - low))
     box_center = (low + high) / 2
     return (points - box_center) / size, center + diagonal * box_center, diagonal * size
+
+
+def _has_many_duplicates(sample: Tensor) -> bool:
+    """Say whether a random sample of a cloud has so many duplicates that they decide its reduction."""
+    return len(np.unique(sample.numpy(), axis=0)) < (1 - MAX_DUPLICATES) * len(sample)
 
 
 def _unique_points(points: Tensor) -> Tensor:
