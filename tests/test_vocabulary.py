@@ -257,6 +257,7 @@ def estimate(verdict: str, count: int, std: float) -> SimpleNamespace:
         agreements=torch.full((count,), 0.9),
         agreement=0.9,
         status=verdict,
+        message="the mask seems to be too large" if std == 1.0 else "",
         rotation_std_degrees=std,
         translation_std=0.1,
     )
@@ -267,8 +268,10 @@ def estimate(verdict: str, count: int, std: float) -> SimpleNamespace:
     [
         ("converged", 1, 1.0),
         ("ambiguous", 2, 1.0),
+        ("ambiguous", 2, 2.0),
         ("ambiguous", 1, 90.0),
         ("ambiguous", 1, 1.0),
+        ("ambiguous", 1, 2.0),
         ("failed", 1, 1.0),
     ],
 )

@@ -61,7 +61,7 @@ def test_run_folder_of_a_photo(files: Path, capsys: pytest.CaptureFixture[str]) 
     assert sorted(path.name for path in folder.iterdir()) == names
     pose = json.loads((folder / "pose.json").read_text())
     expected = {"camera_from_object", "convention", "status", "iou", "candidates", "rotation_std_degrees"}
-    assert set(pose) == expected | {"verdict", "translation_std", "seconds"}
+    assert set(pose) == expected | {"verdict", "message", "translation_std", "seconds"}
     assert pose["status"] == pose["verdict"] == "converged"
     assert pose["iou"] > 0.9
     assert degrees_off(pose["camera_from_object"]) < 3

@@ -265,6 +265,7 @@ def _pose(estimate: PoseEstimate, observed: Photo | PointCloud, seconds: float) 
         "convention": CONVENTION,
         "status": estimate.status,
         "verdict": estimate.status,  # its name in earlier versions
+        "message": estimate.message,
         name: estimate.agreement,
         "candidates": [
             {"camera_from_object": pose.tolist(), "score": score, name: agreement}

@@ -158,6 +158,11 @@ def summary(estimate: PoseEstimate) -> str:
             f"Failed: the best pose has {agreement} only. Check that the mesh is of this object, that the mask covers "
             "the object alone, and the intrinsics."
         )
+    if estimate.status == "ambiguous" and estimate.message:
+        return (
+            f"Ambiguous: {estimate.message}, or the object differs from the mesh; the distance is uncertain. "
+            f"{agreement[0].upper()}{agreement[1:]}; {uncertainty}."
+        )
     if estimate.status == "ambiguous" and len(estimate.candidates) > 1:
         return (
             f"Ambiguous: {len(estimate.candidates)} poses fit almost equally well; the object may be symmetric, or "

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -66,6 +67,42 @@ def test_finds_an_object_without_a_guess(seed, use_color):
     assert estimate.agreement > 0.95
     assert angle < 4 * estimate.rotation_std_degrees + 0.5
     assert 0 < estimate.translation_std < 0.1
+
+
+@functools.cache
+def solve_with_focal_error(factor: float) -> PoseEstimate:
+    photo = take_photo(elephant(), camera_at(pose(0)))
+    camera = photo.camera.replace(focal=photo.camera.focal * factor)
+    return solve(elephant(), photo.replace(camera=camera), QUICK, guess=pose(0))
+
+
+@pytest.mark.parametrize(("factor", "size"), [(1 / 1.15, "small"), (1.15, "large")])
+def test_reports_a_wrong_focal_length(factor, size):
+    estimate = solve_with_focal_error(factor)
+    assert estimate.status == "ambiguous"
+    assert re.fullmatch(f"the focal length seems to be about [0-9]+ % too {size}", estimate.message)
+    assert estimate.translation_std > errors(estimate.camera_from_object, pose(0))[1] > 0.3
+
+
+def test_trusts_the_focal_length_of_a_calibrated_camera():
+    photo = take_photo(elephant(), camera_at(pose(0)))
+    wrong = photo.replace(camera=photo.camera.replace(focal=photo.camera.focal * 1.15))
+    calibrated = dataclasses.replace(QUICK, focal_length_std=0.0)
+    estimate = solve(elephant(), wrong, calibrated, guess=pose(0))
+    assert not estimate.message
+    assert estimate.translation_std < solve_with_focal_error(1.15).translation_std / 5
+    assert not solve_with_focal_error(1.0).message
+
+
+def test_reports_a_mask_that_is_too_large():
+    photo = take_photo(elephant(), camera_at(pose(0)))
+    larger = torch.nn.functional.max_pool2d(photo.mask[None], 5, 1, 2)[0]
+    estimate = solve(
+        elephant(), photo.replace(mask=larger), dataclasses.replace(QUICK, use_color=False), guess=pose(0)
+    )
+    assert estimate.status == "ambiguous"
+    assert "the mask seems to be too large" in estimate.message
+    assert estimate.translation_std > errors(estimate.camera_from_object, pose(0))[1]
 
 
 def test_steps_lower_the_cost_within_a_stage():
@@ -204,6 +241,7 @@ def test_another_object_fails():
             {"config": FindPose(num_starts=4.5)},
             "`num_starts` should be an integer from 1 to 2000, got 4.5",
         ),
+        ({"config": FindPose(focal_length_std=-0.1)}, "`focal_length_std` should be from 0 to 1, got -0.1"),
         ({"guess": torch.eye(4).numpy()}, "`guess` should be a 4 × 4 rigid transform"),
         (
             {"guess": torch.eye(4).expand(2, 4, 4)},

@@ -22,11 +22,19 @@ from unrender.tasks.pose.cloud_alignment import MAX_CLOUD_STEPS, MAX_POINTS, MOD
 from unrender.tasks.pose.levenberg_marquardt import Fit, keep_best, levenberg_marquardt, select
 from unrender.tasks.pose.object_model import Model, Placement, make_model, simplify_for_resolution
 from unrender.tasks.pose.photo_alignment import (
+    MARGIN,
     Window,
     crop_window,
     estimate_color_error,
     evaluate,
     object_side,
+)
+from unrender.tasks.pose.systematic_errors import (
+    MASK_ERROR_IF_VISIBLE,
+    NO_ERRORS,
+    SystematicErrors,
+    estimate_focal_error,
+    estimate_mask_error,
 )
 from unrender.tasks.pose.view_search import expected_distance, perturb_pose, search_views
 
@@ -97,6 +105,8 @@ class FindPose:
     """Resolution of the last stage: pixels per side of the window around the object; lower for small objects."""
     max_candidates: int = 8
     """Maximum number of equivalent poses to report."""
+    focal_length_std: float = 0.1
+    """Standard deviation of the focal length of photos, relative to it; 0 for a calibrated camera."""
     seed: int = 0
     """Random seed for subsampling clouds of more than 20,000 points."""
 
@@ -119,6 +129,8 @@ class PoseEstimate(TensorStruct):
     axes."""
     status: PoseStatus
     """converged: unique and reliable. ambiguous: several poses, or an uncertain rotation. failed: no pose fits."""
+    message: str = ""
+    """Systematic errors that the residuals show, of the focal length or of the mask; empty if none is evident."""
 
     @property
     def camera_from_object(self) -> Float[Tensor, "4 4"]:
@@ -157,6 +169,8 @@ class FindPoseStep:
     criteria: QualityCriteria
     distance_error: float = 0.0
     """Systematic error of the distance, relative to it, due to the mask's size."""
+    systematic: SystematicErrors = NO_ERRORS
+    """Errors of the focal length and of the mask; estimated in the last step."""
 
     @property
     def cost(self) -> float:
@@ -217,6 +231,10 @@ def _check(config: FindPose, guess: Tensor | None) -> None:
         value = getattr(config, name)
         if not isinstance(value, int) or not low <= value <= high:
             raise InputError(f"find_pose: `{name}` should be an integer from {low} to {high}, got {value!r}")
+    if not 0 <= config.focal_length_std <= 1:
+        raise InputError(
+            f"find_pose: `focal_length_std` should be from 0 to 1, got {config.focal_length_std!r}"
+        )
     if guess is not None and not is_rigid(guess):
         raise InputError(
             "find_pose: `guess` should be a 4 × 4 rigid transform (rotation and translation) from the mesh to the "
@@ -273,7 +291,7 @@ def _find_in_photo(
     model: Model, placement: Placement, photo: Photo, starts: Tensor | None, config: FindPose
 ) -> Iterator[FindPoseStep]:
     plan = _plan(photo, config)
-    last = sum(stage.steps + 1 for stage in plan) - 1
+    last = sum(stage.steps + 1 for stage in plan)
     index = itertools.count()
     distance_error = 2 * MASK_ERROR / object_side(photo) if photo.depth is None else 0.0
     window, simplified = (
@@ -292,23 +310,30 @@ def _find_in_photo(
         if stage.use_color:
             window = estimate_color_error(simplified, window, poses)
         compare = functools.partial(
-            evaluate,
-            simplified,
-            window,
-            blur=stage.blur,
-            shade=stage.use_color,
-            robust=stage.size > SEARCH_SIZE,
+            evaluate, simplified, blur=stage.blur, shade=stage.use_color, robust=stage.size > SEARCH_SIZE
         )
         measurements = math.sqrt(float(window.area))  # about the number of pixels along the silhouette
-        for fit in levenberg_marquardt(compare, poses, stage.steps):
+        for fit in levenberg_marquardt(functools.partial(compare, window), poses, stage.steps):
             best = keep_best(fit, SAME_POSE_ANGLE, stage.keep)
             name = f"{stage.size} pixels"
-            yield FindPoseStep(
+            step = FindPoseStep(
                 next(index), last, name, best, placement, measurements, PHOTO_CRITERIA, distance_error
             )
+            yield step
         poses = keep_best(
             fit, SAME_POSE_ANGLE, stage.keep, stage.max_cost_ratio * float(fit.cost.min())
         ).poses
+    if photo.depth is None and step.result.status != "failed":
+        best = select(step.fit, torch.tensor([0], device=step.fit.cost.device))
+        pixel = window.size / (MARGIN * object_side(photo))
+        systematic = SystematicErrors(
+            estimate_focal_error(compare, window, best, measurements, config.focal_length_std),
+            estimate_mask_error(functools.partial(compare, shade=False), window, best, max(1, round(pixel))),
+        )
+        distance_error *= MASK_ERROR_IF_VISIBLE / MASK_ERROR if systematic.mask else 1
+        yield dataclasses.replace(
+            step, index=next(index), distance_error=distance_error, systematic=systematic
+        )
 
 
 def _find_in_cloud(
@@ -363,14 +388,24 @@ def _estimate(step: FindPoseStep) -> PoseEstimate:
     scale = torch.tensor([1.0] * 3 + [placement.radius] * 3).to(placement.center)
     covariance = _covariance(fit, step.num_measurements).to(placement.center)
     covariance[3:, 3:] += (criteria.bias * step.cost) ** 2 * torch.eye(3).to(covariance)
-    along_ray = step.distance_error * fit.poses[0, :3, 3].to(covariance)
-    covariance[3:, 3:] += along_ray[:, None] * along_ray
+    along_ray = fit.poses[0, :3, 3].to(covariance)
+    covariance[3:, 3:] += step.distance_error**2 * along_ray[:, None] * along_ray
     covariance = covariance * scale[:, None] * scale
     scores = (fit.cost[0] / fit.cost).nan_to_num(nan=1.0)
     shift = _max_std(covariance[3:, 3:]) / placement.radius
     is_uncertain = math.degrees(_max_std(covariance[:3, :3])) > MAX_ROTATION_STD_DEGREES
-    status = _status(fit, criteria, is_uncertain or shift > criteria.max_translation_std)
-    return PoseEstimate(placement.to_world(fit.poses), scores, fit.agreement, covariance, status)
+    message = step.systematic.message
+    is_uncertain |= shift > criteria.max_translation_std or bool(message)
+    along_ray *= step.systematic.focal.bound * placement.radius
+    covariance[3:, 3:] += along_ray[:, None] * along_ray
+    return PoseEstimate(
+        placement.to_world(fit.poses),
+        scores,
+        fit.agreement,
+        covariance,
+        _status(fit, criteria, is_uncertain),
+        message,
+    )
 
 
 def _status(fit: Fit, criteria: QualityCriteria, is_uncertain: bool) -> PoseStatus:
