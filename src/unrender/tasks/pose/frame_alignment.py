@@ -1,6 +1,7 @@
 """Alignment of one object to one video frame: color regions, texture and depth in one Gauss-Newton step."""
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -62,10 +63,17 @@ class FrameEvidence:
 
     window: FrameWindow
     probability: Array
-    levels: Levels | None
     nearby: Array
     """Foreground probability, averaged nearby."""
+    use_texture: bool
+    center: NDArray[np.float64]
+    """Center of the object, around which the frame is cropped, in pixels of the frame."""
     _blurred: dict[int, Array] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def levels(self) -> Levels | None:
+        """Images for the texture; None without."""
+        return normalized_levels(self.window.gray) if self.use_texture else None
 
     def probability_at(self, scale: float) -> Array:
         """Return the foreground probability, averaged over the spacing of the samples."""
@@ -77,12 +85,12 @@ class FrameEvidence:
         return self._blurred[radius]
 
 
-def gather_evidence(window: FrameWindow, histograms: Histograms, use_texture: bool) -> FrameEvidence:
-    """Prepare the images of a window."""
-    bins = color_bins(window.color, histograms.is_gray)
-    levels = normalized_levels(window.gray) if use_texture else None
-    probability = foreground_probability(histograms, bins)
-    return FrameEvidence(window, probability, levels, box_blur(probability, NEARBY_RADIUS))
+def gather_evidence(
+    window: FrameWindow, histograms: Histograms, use_texture: bool, center: NDArray[np.float64]
+) -> FrameEvidence:
+    """Prepare the images of a window around the center of the object."""
+    probability = foreground_probability(histograms, color_bins(window.color, histograms.is_gray))
+    return FrameEvidence(window, probability, box_blur(probability, NEARBY_RADIUS), use_texture, center)
 
 
 class Measurements(NamedTuple):

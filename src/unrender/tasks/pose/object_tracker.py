@@ -258,10 +258,11 @@ class ObjectTracker:
     def track(self, image: NDArray[np.uint8], depth: Array | None) -> Alignment | None:
         """Align the object near its predicted pose; farther away, too, if it does not agree there."""
         start = self.predict()
-        best = self.align(image, depth, start)
+        evidence = self._gather(image, depth, start)
+        best = self.align(image, depth, start, SCALES, evidence)
         if best is not None and confidence_of(best.agreement) > GOOD_CONFIDENCE:
             return best
-        wide = self.align(image, depth, start, WIDE_SCALES)
+        wide = self.align(image, depth, start, WIDE_SCALES, evidence)
         found = [aligned for aligned in (best, wide) if aligned is not None]
         return max(found, key=lambda aligned: confidence_of(aligned.agreement), default=None)
 
@@ -290,21 +291,26 @@ class ObjectTracker:
         return self.templates
 
     def align(
-        self, image: NDArray[np.uint8], depth: Array | None, start: Pose, scales: tuple[float, ...] = SCALES
+        self,
+        image: NDArray[np.uint8],
+        depth: Array | None,
+        start: Pose,
+        scales: tuple[float, ...] = SCALES,
+        evidence: FrameEvidence | None = None,
     ) -> Alignment | None:
-        """Align the object to a frame from a start; None if it is not in the image."""
-        assert self.histograms is not None
+        """Align the object to a frame from a start; None if it is not in the image.
+
+        `evidence` is that of another alignment to this frame, which is used if the object is near it.
+        """
         pose = start
-        evidence: FrameEvidence | None = None
         references: list[Reference] = []
-        center, has_rendered = np.zeros(2), False
+        has_rendered = False
         for scale in (*scales, 0.0):  # the last one assesses the result
-            moved = self._image_center(pose)
-            if evidence is None or np.abs(moved - center).max() > MAX_WINDOW_SHIFT:
-                window = self._crop(image, depth, pose)
-                if window is None:
-                    return None
-                evidence, center = gather_evidence(window, self.histograms, self.use_texture), moved
+            center = self._image_center(pose)
+            if evidence is None or np.abs(center - evidence.center).max() > MAX_WINDOW_SHIFT:
+                evidence = self._gather(image, depth, pose)
+            if evidence is None:
+                return None
             view = render_view(self.model, evidence.window, pose)
             if self.use_texture and (scale == scales[0] or (scale == 1.0 and not has_rendered)):
                 has_rendered = scale == 1.0
@@ -325,6 +331,14 @@ class ObjectTracker:
     def _crop(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose) -> FrameWindow | None:
         box = projected_box(self.vertices, pose, self.camera)
         return None if box is None else crop_frame(image, depth, self.camera, box, self.resolution)
+
+    def _gather(self, image: NDArray[np.uint8], depth: Array | None, pose: Pose) -> FrameEvidence | None:
+        """Crop the frame around the object, and prepare its images; None if it is not in the image."""
+        assert self.histograms is not None
+        window = self._crop(image, depth, pose)
+        if window is None:
+            return None
+        return gather_evidence(window, self.histograms, self.use_texture, self._image_center(pose))
 
     def _references(self, evidence: FrameEvidence, view: ModelView, pose: Pose) -> list[Reference]:
         """Choose keyframes with a similar view, and shade the model as the frame should show it."""

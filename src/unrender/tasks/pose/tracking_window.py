@@ -135,17 +135,26 @@ def find_contour(view: ModelView) -> Contour:
     """Find the contour between pixels of the mask and their neighbors, with subpixel normals."""
     mask = view.mask
     smooth = box_blur(box_blur(mask.astype(np.float32), 2), 2)
-    gradient_y, gradient_x = image_gradients(smooth)
     rows, columns, x, y = (np.concatenate(parts) for parts in zip(*_boundary_pairs(mask), strict=True))
     if len(rows) > NUM_POINTS:
         chosen = np.linspace(0, len(rows) - 1, NUM_POINTS).astype(np.int64)
         rows, columns, x, y = rows[chosen], columns[chosen], x[chosen], y[chosen]
-    normals = -np.stack([gradient_x[rows, columns], gradient_y[rows, columns]], 1)
+    normals = -_gradients_at(smooth, rows, columns)
     length = np.sqrt((normals**2).sum(1, keepdims=True))
     keep = length[:, 0] > 1e-3
     normals = (normals / np.maximum(length, 1e-6)).astype(np.float32)
     centers = np.stack([x, y], 1).astype(np.float32)
     return Contour(centers[keep], normals[keep], view.depth[rows, columns][keep])
+
+
+def _gradients_at(image: Array, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> Array:
+    """Return the derivatives along x and y at some pixels: [pixels, 2]."""
+    height, width = image.shape
+    right, left = np.minimum(columns + 1, width - 1), np.maximum(columns - 1, 0)
+    below, above = np.minimum(rows + 1, height - 1), np.maximum(rows - 1, 0)
+    along_x = (image[rows, right] - image[rows, left]) / (right - left)
+    along_y = (image[below, columns] - image[above, columns]) / (below - above)
+    return np.stack([along_x, along_y], 1).astype(np.float32)
 
 
 def _boundary_pairs(
