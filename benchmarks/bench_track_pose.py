@@ -1,11 +1,12 @@
 """Track objects through rendered sequences with known poses, and measure accuracy, honesty and speed.
 
 python benchmarks/bench_track_pose.py --data FOLDER [--frames NUMBER] [--only MESH ...] [--sequences NAME ...]
-    [--held-out]
+    [--set fit|held-out|new]
 
 A frame is correct within 5 degrees and 5 % of the distance. `leaves`: the object leaves the image and returns; frames
 with less than 30 % of it visible do not count. `called`: of the frames with the status `tracked`, the fraction that is
-correct. `ms`: median CPU time per frame. `--held-out`: sequences to which the confidence is not fitted.
+correct. `ms`: median CPU time per frame. `--set held-out`: sequences to which the confidence is not fitted; `new`: with
+which nothing was chosen. At the end, over all sequences: of the tracked frames, how many are correct, by confidence.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import dataclasses
 import math
 import statistics
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -68,12 +70,28 @@ HELD_OUT = [
     Case("cow", GREEN, "light, blur, fast", Sequence(light_changes=True, blur=2, seed=45, speed=1.3)),
 ]
 """Other motions, photos and colors, and other objects in part, than those to which the confidence is fitted."""
+NEW = [
+    Case("teapot", RED, "occluder", Sequence(occluder=True, seed=103)),
+    Case("elephant", GREEN, "occluder", Sequence(occluder=True, seed=107)),
+    Case("elephant", None, "leaves", Sequence(leaves=True, seed=101)),
+    Case("teapot", GREEN, "leaves", Sequence(leaves=True, seed=113)),
+    Case("cow", None, "leaves", Sequence(leaves=True, seed=111)),
+    Case("elephant", None, "light, blur", Sequence(light_changes=True, blur=2, seed=117)),
+]
+"""Sequences with which nothing was chosen."""
+SETS = {
+    "fit": (CASES, "colmap_photos/images", slice(0, None, 3)),
+    "held-out": (HELD_OUT, "fox/images", slice(0, None, 2)),
+    "new": (NEW, "fox/images", slice(1, None, 2)),
+}
+"""The sequences, and the photos behind them."""
+CONFIDENCES = (0.5, 0.8, 0.95, 1.0)
 
 
 class Result(NamedTuple):
     correct: float
-    called: float
-    num_called: int
+    called: list[tuple[float, bool]]
+    """Confidence of each tracked frame, and whether it is correct."""
     degrees: float
     milliseconds: float
 
@@ -84,11 +102,12 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     parser.add_argument("--only", nargs="*", default=["elephant", *MESHES])
     parser.add_argument("--sequences", nargs="*", default=list(SEQUENCES))
-    parser.add_argument("--held-out", action="store_true")
+    parser.add_argument("--set", choices=list(SETS), default="fit")
     arguments = parser.parse_args()
     print(machine())
-    folder, cases = ("fox/images", HELD_OUT) if arguments.held_out else ("colmap_photos/images", CASES)
-    photos = sorted((arguments.data / folder).iterdir())[:: 2 if arguments.held_out else 3]
+    cases, folder, every = SETS[arguments.set]
+    photos = sorted((arguments.data / folder).iterdir())[every]
+    called = list[tuple[float, bool]]()
     print(f"{'mesh':14}{'sequence':18}{'correct':>10}{'called':>10}{'frames':>8}{'degrees':>9}{'ms':>7}")
     for case in cases:
         if case.mesh not in arguments.only or not case.title.startswith(tuple(arguments.sequences)):
@@ -97,11 +116,21 @@ def main() -> None:
         sequence = dataclasses.replace(case.sequence, frames=arguments.frames)
         r = track(mesh, texture, sequence, photos, has_colors=case.color is None)
         label = case.mesh if case.color is None else f"{case.mesh}, plain"
+        called += r.called
         print(
-            f"{label:14}{case.title:18}{r.correct:10.1%}{r.called:10.1%}{r.num_called:8d}{r.degrees:9.2f}"
+            f"{label:14}{case.title:18}{r.correct:10.1%}{fraction(r.called):10.1%}{len(r.called):8d}{r.degrees:9.2f}"
             f"{r.milliseconds:7.0f}",
             flush=True,
         )
+    print(f"of {len(called)} tracked frames, {fraction(called):.1%} are correct")
+    for low, high in pairwise(CONFIDENCES):
+        within = [frame for frame in called if low <= frame[0] < high or frame[0] == high == 1]
+        print(f"  confidence {low:.2f} to {high:.2f}: {fraction(within):.1%} of {len(within)}")
+
+
+def fraction(called: list[tuple[float, bool]]) -> float:
+    """Return the fraction of tracked frames that are correct; nan without any."""
+    return statistics.mean(is_correct for _, is_correct in called) if called else math.nan
 
 
 def load(data: Path, case: Case) -> tuple[Mesh, Texture | None]:
@@ -121,8 +150,8 @@ def track(
 ) -> Result:
     """Track a sequence from the true pose in its first frame; without `has_colors`, from the shape alone."""
     known = mesh if has_colors else mesh.replace(vertex_colors=None)
-    tracker, errors, called, times = None, list[float](), list[bool](), list[float]()
-    correct = list[bool]()
+    tracker, errors, times = None, list[float](), list[float]()
+    called, correct = list[tuple[float, bool]](), list[bool]()
     for frame in render_sequence(mesh, texture, sequence, photos):
         if tracker is None:
             tracker = PoseTracker([TrackedObject(known, texture, guess=frame.pose)], camera_of(sequence))
@@ -132,14 +161,13 @@ def track(
         degrees, shift = pose_error(mesh, tracked.camera_from_object.float(), frame.pose)
         is_correct = degrees < 5 and shift < 0.05
         if tracked.status == "tracked":
-            called.append(is_correct)
+            called.append((tracked.confidence, is_correct))
         if frame.visible >= MIN_VISIBLE:
             correct.append(is_correct and tracked.status != "lost")
             errors.append(degrees)
     return Result(
         statistics.mean(correct),
-        statistics.mean(called) if called else math.nan,
-        len(called),
+        called,
         statistics.median(errors),
         1e3 * statistics.median(times[1:]),
     )

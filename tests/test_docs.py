@@ -40,7 +40,7 @@ OPTIONS_OF_OTHERS = {
         "--frames",
         "--only",
         "--face",
-        "--held-out",
+        "--set",
     ),  # benchmarks
 }
 
