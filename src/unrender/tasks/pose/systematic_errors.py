@@ -59,15 +59,14 @@ class SystematicErrors(NamedTuple):
 
     @property
     def message(self) -> str:
-        """Describe the errors that are evident; empty if there are none."""
-        phrases = []
+        """Describe the error that is evident, or nothing; a wrong mask makes the focal length seem wrong, too."""
         if self.mask:
-            phrases.append(f"the mask seems to be too {'large' if self.mask > 0 else 'small'}")
-        if self.focal.is_significant:
-            percent = 100 * abs(math.expm1(-self.focal.mean))
-            size = "small" if self.focal.mean > 0 else "large"
-            phrases.append(f"the focal length seems to be about {percent:.0f} % too {size}")
-        return ", and ".join(phrases)
+            return f"the mask seems to be too {'large' if self.mask > 0 else 'small'}"
+        if not self.focal.is_significant:
+            return ""
+        percent = 100 * abs(math.expm1(-self.focal.mean))
+        size = "small" if self.focal.mean > 0 else "large"
+        return f"the focal length seems to be about {percent:.0f} % too {size}"
 
 
 NO_ERRORS = SystematicErrors()
