@@ -6,11 +6,11 @@ import torch
 from ball_field import Ball
 from scene_files import cameras
 from unrender import Frame, InputError, save_cameras
+from unrender.data.frames import evenly_spaced
 from unrender.runs.saved_run import Run
 from unrender.runs.views import (
     PATHS,
     check_path,
-    evenly_spaced,
     file_stems,
     views_along,
     views_named,

@@ -8,7 +8,7 @@ import torch
 
 from unrender.cli import arguments
 from unrender.cli.confine import confinable
-from unrender.data.frames import Frame, Split
+from unrender.data.frames import Frame, Split, evenly_spaced
 from unrender.devices import resolve_device
 from unrender.errors import InputError
 from unrender.losses.perceptual import PerceptualLoss, load_lpips
@@ -20,7 +20,7 @@ from unrender.runs.folder import start_run, write_json, write_metrics
 from unrender.runs.options import check_views
 from unrender.runs.progress import run_views
 from unrender.runs.saved_run import load_run, require_same_run
-from unrender.runs.views import evenly_spaced, views_of_split
+from unrender.runs.views import views_of_split
 from unrender.tasks.depth.evaluate_depth import evaluate_depth
 from unrender.workers import current_workers
 

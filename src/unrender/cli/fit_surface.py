@@ -10,7 +10,7 @@ import torch
 
 from unrender.cli.arguments import Device, File, Folder, Source
 from unrender.cli.confine import confinable
-from unrender.data.frames import Frame
+from unrender.data.frames import Frame, evenly_spaced
 from unrender.data.scenes import Scene, load_scene
 from unrender.devices import resolve_device
 from unrender.errors import InputError
@@ -33,7 +33,6 @@ from unrender.runs.progress import RecordedSteps, run_steps
 from unrender.runs.saved_run import Run, load_run, saved_depth_scale
 from unrender.runs.start_fit import start_fit
 from unrender.runs.surface_files import SurfaceFiles, SurfaceWriter, texture_metrics, texture_steps
-from unrender.runs.views import evenly_spaced
 from unrender.tasks.nerf.config import FitNerf
 from unrender.tasks.nerf.fit_nerf import fit_nerf
 from unrender.tasks.surface.config import FitSurface

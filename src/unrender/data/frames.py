@@ -5,7 +5,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from unrender.io.images import (
 )
 from unrender.render.depth import z_per_distance
 
+Item = TypeVar("Item")
 Split = Literal["train", "val", "test"]
 MAX_COORDINATE = 1e15
 """Largest coordinate of a pose, so that products of coordinates are finite in single precision."""
@@ -183,6 +184,13 @@ def frame_to_local(frame: Frame, origin: WorldOrigin) -> Frame:
     """Return a frame whose camera and points are relative to an origin, in float32."""
     points = None if frame.points is None else to_local(frame.points, origin)
     return dataclasses.replace(frame, camera=camera_to_local(frame.camera, origin), points=points)
+
+
+def evenly_spaced(items: Sequence[Item], count: int | None) -> list[Item]:
+    """Choose `count` items at equal distances; all of them if there are no more, or for None."""
+    if count is None or count >= len(items):
+        return list(items)
+    return [items[index * len(items) // count] for index in range(count)]
 
 
 def frames_fingerprint(frames: Iterable[Frame]) -> str:

@@ -69,10 +69,8 @@ def _voxel_size(sample: Array) -> float:
     """Search for the voxel size: a secant step for points on a surface, within the interval that is left."""
     x, y, z = np.quantile(sample, 0.99, axis=0) - np.quantile(sample, 0.01, axis=0)
     size = math.sqrt(FIRST_OCCUPANCY * 2 * float(x * y + y * z + z * x) / len(sample)) or max(x, y, z) or 1.0
-    smallest, largest = (
-        max(x, y, z) / 2 ** (BITS - 2),
-        math.inf,
-    )  # of many equal points, no size is small enough
+    # of many equal points, no size is small enough
+    smallest, largest = max(x, y, z) / 2 ** (BITS - 2), math.inf
     for _ in range(MAX_TRIES):
         filled = len(_different(_voxel_keys(sample, size))) / len(sample)
         if MIN_FILLED <= filled <= MAX_FILLED:

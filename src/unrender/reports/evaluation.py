@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from unrender._wording import counted
-from unrender.data.frames import Frame
+from unrender.data.frames import Frame, evenly_spaced
 from unrender.fields.protocol import RenderedField
 from unrender.io.files import read_bytes, reading
 from unrender.io.images import save_image
@@ -23,7 +23,7 @@ from unrender.reports import figures
 from unrender.reports.html import Figure
 from unrender.runs.folder import write_json
 from unrender.runs.saved_run import as_color
-from unrender.runs.views import evenly_spaced, file_stems
+from unrender.runs.views import file_stems
 from unrender.training.evaluation import MeasuredView, measure_view
 from unrender.workers import ALONE, Workers
 

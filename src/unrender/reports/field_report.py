@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from unrender.data.frames import evenly_spaced
 from unrender.data.scenes import Scene
 from unrender.errors import InputError
 from unrender.fields.protocol import HasDensityGrid
@@ -26,7 +27,6 @@ from unrender.runs.field_run import FieldRun
 from unrender.runs.folder import write_json
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.progress import run_steps
-from unrender.runs.views import evenly_spaced
 from unrender.tasks.surface.extract_surface import cloud_from_mesh, extract_surface
 
 log = logging.getLogger("unrender")

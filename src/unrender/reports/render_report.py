@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from unrender.data.frames import evenly_spaced
 from unrender.geometry.camera import Camera
 from unrender.io.images import load_image
 from unrender.reports import figures
@@ -14,7 +15,6 @@ from unrender.reports.reproduce import Name, call, command_line, load_cameras_co
 from unrender.runs.options import changed_options
 from unrender.runs.saved_run import CAMERAS, Run
 from unrender.runs.video_options import Color
-from unrender.runs.views import evenly_spaced
 from unrender.tasks.render.field_views import QuickRender
 from unrender.tasks.render.volume_turntable import FOV_DEGREES, VolumeOptions, VolumeScene
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 
+from unrender.data.frames import evenly_spaced
 from unrender.fields.gaussians import VISIBLE_OPACITY, GaussianField
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
 from unrender.reports.reproduce import call, command_line, python_code, reproduce
 from unrender.runs.saved_run import Run
-from unrender.runs.views import evenly_spaced
 
 VIEWS, IMAGE_SIZE = 6, 320
 MAX_QUANTILE = 1_000_000

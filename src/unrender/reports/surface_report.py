@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from unrender._wording import counted
+from unrender.data.frames import evenly_spaced
 from unrender.geometry.camera import Camera
 from unrender.geometry.mesh import Mesh
 from unrender.render.fragments import rasterize
@@ -17,7 +18,6 @@ from unrender.render.mesh import render_mesh
 from unrender.render.texture import Texture
 from unrender.reports import figures
 from unrender.reports.html import Figure, Section, write_report
-from unrender.runs.views import evenly_spaced
 from unrender.tasks.surface.measure_surface import UNLIT, SurfaceView
 
 IMAGE_SIZE, VIEWS_IN_REPORT, COLUMNS = 400, 3, 4

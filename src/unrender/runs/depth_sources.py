@@ -11,7 +11,7 @@ import torch
 
 from unrender.data.depth_maps import load_depth_views, origin_of_depth_views
 from unrender.data.depth_units import notes_on_depth
-from unrender.data.frames import Frame
+from unrender.data.frames import Frame, evenly_spaced
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
 from unrender.geometry.world_origin import WorldOrigin
@@ -22,7 +22,7 @@ from unrender.render.depth import DepthView
 from unrender.runs.folder import CONFIG
 from unrender.runs.progress import run_steps, run_views
 from unrender.runs.saved_run import Run
-from unrender.runs.views import evenly_spaced, with_size
+from unrender.runs.views import with_size
 from unrender.tasks.depth.depth_views import measure_view
 from unrender.workers import ALONE, Workers
 

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from unrender.data.camera_files import save_cameras
+from unrender.data.frames import evenly_spaced
 from unrender.data.scenes import Scene
 from unrender.runs.folder import create_run_folder
 from unrender.runs.options import check_views
 from unrender.runs.saved_run import CAMERAS, FIELD_FILES, as_color
-from unrender.runs.views import evenly_spaced
 
 EVENTS = "tensorboard"
 """Folder of the event files in a run."""

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar, get_args
+from typing import Literal, get_args
 
 import torch
 
 from unrender.data.camera_files import load_cameras
-from unrender.data.frames import Frame, Split
+from unrender.data.frames import Frame, Split, evenly_spaced
 from unrender.data.scenes import load_scene
 from unrender.errors import InputError
 from unrender.fields.protocol import RenderedField
@@ -18,7 +18,6 @@ from unrender.io.file_names import safe_file_names, without_suffix
 from unrender.io.files import MissingFileError
 from unrender.runs.saved_run import Run, saved_depth_scale
 
-Item = TypeVar("Item")
 CameraModel = Literal["auto", "equirectangular"]
 PANORAMA_HEIGHT = 512
 PATHS = ("auto", "orbit", "interpolate", "spiral", "test", "train")
@@ -29,13 +28,6 @@ VIEWS_PER_KEY, MIN_KEYS = 3, 8
 through the scene."""
 FORWARD_FACING = 0.9
 """Length of the mean viewing direction above which cameras count as forward-facing."""
-
-
-def evenly_spaced(items: Sequence[Item], count: int | None) -> list[Item]:
-    """Choose `count` items at equal distances; all of them if there are no more, or for None."""
-    if count is None or count >= len(items):
-        return list(items)
-    return [items[index * len(items) // count] for index in range(count)]
 
 
 def check_path(path: str) -> None:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unrender.data.frames import evenly_spaced
 from unrender.data.photos import load_photo
 from unrender.geometry.camera import Camera
 from unrender.geometry.rotations import rotation_angle
 from unrender.io import load_cloud, load_mesh
 from unrender.runs.options import as_arguments, changed_options
 from unrender.runs.saved_run import load_run
-from unrender.runs.views import evenly_spaced
 from unrender.tasks.mesh.measure_mesh import measure_mesh
 from unrender.tour import images, text
 from unrender.tour.generate import FOV_DEGREES, ONE_SIDE, PHOTO, SCAN, SCENE, TRUTH, TourInput

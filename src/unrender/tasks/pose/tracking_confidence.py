@@ -31,8 +31,9 @@ EDGE_REACH, EDGE_RATIO = 2, 0.7
 
 HIDDEN_PROBABILITY, MIN_OCCLUDER = 0.35, 0.03
 """A region is hidden if its colors are less probable, and it covers more than a fraction of the object."""
-HIDDEN_REACH, MIN_VISIBLE_CONTOUR = 3, 0.25
-"""The contour is hidden within a few pixels of such a region, unless most of it would be."""
+HIDDEN_REACH, HIDDEN_FRACTION, MIN_VISIBLE_CONTOUR = 3, 0.2, 0.25
+"""The contour is hidden where such a region fills more than a fraction of the few pixels inside, unless most of it
+would be."""
 ADDED_POINTS = 3.0
 """Information on every motion, in points of the contour, that is added: a can may spin."""
 OUTSIDE_DISTANCE, OUTSIDE_PROBABILITY = 5.0, 0.6
@@ -99,7 +100,8 @@ def assess(evidence: FrameEvidence, found: Measurements, view: ModelView, pose: 
     informative = lines.weight * found.scale**2 > 0.15
     supported = (np.abs(residual) < 2 * found.scale) & informative
     occluder = _occluder(evidence, view)
-    hidden = _at_contour(box_blur(occluder.astype(np.float32), HIDDEN_REACH), contour, -HIDDEN_REACH) > 0.2
+    fraction = box_blur(occluder.astype(np.float32), HIDDEN_REACH)
+    hidden = _at_contour(fraction, contour, -HIDDEN_REACH) > HIDDEN_FRACTION
     visible = 1 - float(occluder.sum()) / max(float(view.mask.sum()), 1)
     counts = ~hidden if (~hidden).mean() > MIN_VISIBLE_CONTOUR else np.ones_like(hidden)
     at_edges = _at_edges(evidence, found)

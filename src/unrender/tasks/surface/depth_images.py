@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from unrender.data.frames import evenly_spaced
 from unrender.errors import InputError
 from unrender.fields.protocol import Croppable, RenderedField
 from unrender.fields.render_field import device_of
@@ -76,7 +77,7 @@ def render_depth_images(
     A budget in `seconds` limits their number and size, by the time that the first one takes; if others are faster,
     more of them are rendered in the time that is left.
     """
-    wanted = evenly_spaced(len(photos), num_views)
+    wanted = evenly_spaced(range(len(photos)), num_views)
     plan = DepthPlan(tuple(wanted), SIZE)
     if seconds is not None:
         render_depth(field, photos[plan.indices[0]], WARM_UP_SIZE)
@@ -105,7 +106,7 @@ def plan_views(plan: DepthPlan, num_photos: int, fraction: float) -> DepthPlan:
     size = round(plan.size * math.sqrt(min(1.0, 1 / (least * fraction))))
     size = max(MIN_SIZE, size)
     count = max(2, min(wanted, int((plan.size / size) ** 2 / fraction)))
-    return DepthPlan(tuple(evenly_spaced(num_photos, count)), size)
+    return DepthPlan(tuple(evenly_spaced(range(num_photos), count)), size)
 
 
 def render_depth(field: RenderedField, photo: PhotoView, size: int) -> DepthView:
@@ -136,8 +137,3 @@ def confirmed_depths(views: Sequence[DepthView]) -> list[DepthView]:
 def _without_discontinuities(view: DepthView) -> DepthView:
     points = points_from_depth(view.depth, view.camera.focal, view.camera.center)
     return view.replace(depth=torch.where(points.valid | view.depth.isinf(), view.depth, 0))
-
-
-def evenly_spaced(count: int, wanted: int) -> list[int]:
-    """Return the indices of evenly spaced items, the first one included."""
-    return list(range(count)) if wanted >= count else [i * count // wanted for i in range(wanted)]

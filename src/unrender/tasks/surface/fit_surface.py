@@ -20,7 +20,6 @@ from unrender.tasks.surface.config import FitSurface, check
 from unrender.tasks.surface.depth_images import (
     SIZE,
     DepthPlan,
-    evenly_spaced,
     render_depth_images,
     within_bounds,
 )
@@ -176,7 +175,7 @@ def _colored(mesh: Mesh, field: RenderedField, photos: Sequence[PhotoView]) -> M
 
 def _shortage(plan: DepthPlan, num_photos: int, config: FitSurface) -> list[str]:
     """Say that the budget did not suffice for all depth images."""
-    wanted = len(evenly_spaced(num_photos, config.views))
+    wanted = min(num_photos, config.views)
     if len(plan.indices) == wanted and plan.size == SIZE:
         return []
     return [
